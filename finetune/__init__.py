@@ -1,0 +1,1 @@
+"""Floor 2: heads, evaluation, captions and retrieval."""

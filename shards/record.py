@@ -1,0 +1,120 @@
+"""A sample as it lies in a shard: `{key}.mp4`, `{key}.txt`, `{key}.json`, and how each part is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shards.errors import Cause, SampleError
+
+# What video2dataset, ShardWriter users and we call the media member, in the order of preference.
+VIDEO_EXTENSIONS = ("mp4", "webm", "mkv", "avi", "mov", "m4v", "mpg", "mpeg")
+AUDIO_EXTENSIONS = ("m4a", "flac", "wav", "mp3", "ogg", "opus")
+# Members that Python or torch would unpickle: never opened, only counted.
+PICKLE_EXTENSIONS = ("pickle", "pkl", "pyd", "pth", "pt", "joblib", "npy", "npz")
+
+
+class Interval(BaseModel):
+    """An action with its place in time, in seconds from the clip's first frame."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: int
+    start: float
+    end: float
+
+
+class Annotation(BaseModel):
+    """Everything a shard says about a clip besides its pixels and samples of sound."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    captions: tuple[str, ...] = ()
+    labels: tuple[int, ...] = ()
+    intervals: tuple[Interval, ...] = ()
+    source: str | None = None
+    start: float | None = None
+    end: float | None = None
+    fps: float | None = None
+    duration: float | None = None
+    group: str | None = None
+    split: str | None = None
+    extra: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """The members of one key, still encoded."""
+
+    key: str
+    shard: str
+    members: Mapping[str, bytes]
+
+    def video(self) -> bytes:
+        """Give the media file, or say that there is none."""
+        for extension in VIDEO_EXTENSIONS:
+            if extension in self.members:
+                return self.members[extension]
+        raise SampleError(Cause.NO_VIDEO, f"members are {sorted(self.members)}, none of {list(VIDEO_EXTENSIONS)}")
+
+    def annotation(self) -> Annotation:
+        """Read json, txt and cls members; a caption in the json and the txt member is the same caption."""
+        document = self._document()
+        captions = _captions(document)
+        text = self.members.get("txt")
+        if text is not None:
+            caption = _decode_text(text, "txt").strip()
+            if caption and caption not in captions:
+                captions = (caption, *captions)
+        known = {name: document[name] for name in Annotation.model_fields if name in document}
+        known.pop("captions", None)
+        if "cls" in self.members and "labels" not in known:
+            known["labels"] = (_class_number(self.members["cls"]),)
+        try:
+            return Annotation.model_validate({**known, "captions": captions})
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise SampleError(Cause.BAD_JSON, f"{where}: {first['msg']}") from error
+
+    def _document(self) -> dict[str, Any]:
+        raw = self.members.get("json")
+        if raw is None:
+            return {}
+        try:
+            document = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise SampleError(Cause.BAD_JSON, str(error)) from error
+        if not isinstance(document, dict):
+            raise SampleError(Cause.BAD_JSON, f"expected an object, found {type(document).__name__}")
+        return document
+
+
+def _captions(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Accept our `captions` list and the single `caption` of video2dataset."""
+    found = document.get("captions", document.get("caption"))
+    if found is None:
+        return ()
+    listed = [found] if isinstance(found, str) else found
+    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+        raise SampleError(Cause.BAD_JSON, "captions: expected a string or a list of strings")
+    return tuple(listed)
+
+
+def _decode_text(raw: bytes, member: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SampleError(Cause.BAD_TEXT, f"{member} member is not UTF-8 at byte {error.start}") from error
+
+
+def _class_number(raw: bytes) -> int:
+    text = _decode_text(raw, "cls").strip()
+    try:
+        return int(text)
+    except ValueError as error:
+        raise SampleError(Cause.BAD_TEXT, f"cls member holds {text[:40]!r}, expected a class number") from error
