@@ -1,0 +1,1 @@
+"""The layouts people's videos come in, one file each."""
