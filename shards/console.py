@@ -1,0 +1,148 @@
+"""What a command shows while it works (on stderr) and when it is done (on stdout), for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_QUICK_S = 2.0  # what takes less leaves no trace
+_LINE_EVERY_S = 10.0
+_WIDTH_OF_A_PIPE = 200
+_UPRIGHT_FROM_COLUMNS = 7
+
+
+def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+    """Pass the items on and show how far the work has come: a bar on a terminal, a line every ten seconds elsewhere."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    return _with_bar(items, label, total) if sys.stderr.isatty() else _with_lines(items, label, total)
+
+
+def show_figures(title: str, rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
+    """Print rows of named figures on stdout, as a table or as one line of JSON: {"title": ..., "rows": [...]}."""
+    if as_json:
+        plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
+        print(json.dumps({"title": title, "rows": plain}, ensure_ascii=False), flush=True)
+    elif len(rows) == 1 and len(rows[0]) >= _UPRIGHT_FROM_COLUMNS:
+        _print_table(title, [{"figure": name, "value": value} for name, value in rows[0].items()], header=False)
+    else:
+        _print_table(title, rows, header=True)
+
+
+def _with_bar(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    progress = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        # Worker processes forked meanwhile would inherit the replaced streams together with their locks.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    start_s = time.monotonic()
+    with progress:
+        task = progress.add_task(label, total=total)
+        for item in items:
+            yield item
+            progress.advance(task)
+        progress.live.transient = time.monotonic() - start_s < _QUICK_S
+
+
+def _with_lines(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
+    start_s = shown_s = time.monotonic()
+    done = 0
+    for item in items:
+        yield item
+        done += 1
+        now_s = time.monotonic()
+        if now_s - shown_s >= _LINE_EVERY_S:
+            shown_s = now_s
+            print(_progress_line(label, done, total, now_s - start_s), file=sys.stderr, flush=True)
+    elapsed_s = time.monotonic() - start_s
+    if elapsed_s >= _QUICK_S:
+        print(f"{label}: {done} done in {_duration(elapsed_s)}", file=sys.stderr, flush=True)
+
+
+def _progress_line(label: str, done: int, total: int | None, elapsed_s: float) -> str:
+    rate = f"{done / elapsed_s:.3g}/s"
+    if not total:
+        return f"{label}: {done}, {rate}"
+    remaining_s = elapsed_s / done * max(total - done, 0)
+    return f"{label}: {done} of {total} ({100 * done / total:.0f} %), {rate}, {_duration(remaining_s)} left"
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _print_table(title: str, rows: Sequence[Mapping[str, object]], header: bool) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_A_PIPE
+    table = Table(title=title, title_justify="left", box=SIMPLE, show_header=header)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    for name in columns:
+        values = [row.get(name) for row in rows]
+        justify: Any = "right" if all(value is None or _is_number(value) for value in values) else "left"
+        table.add_column(name, justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(name)) for name in columns))
+    console.print(table)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(_plain(value), int | float) and not isinstance(value, bool)
+
+
+def _cell(value: object) -> str:
+    value = _plain(value)
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
+
+
+def _plain(value: object) -> object:
+    """Turn numbers of numpy and torch into Python's own, what JSON cannot hold into null, and the rest into text."""
+    unwrap = getattr(value, "item", None)
+    if callable(unwrap):
+        value = unwrap()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
