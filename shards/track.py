@@ -1,0 +1,102 @@
+"""What is known of a media file before anything is decoded: its packets, their times, and the limits they must keep."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.errors import Cause, SampleError
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Seconds = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """The moment by which a sample must be done; asked between packets, since a call into C cannot be interrupted."""
+
+    at: float
+    allowed_s: float
+
+    def check(self) -> None:
+        """Refuse the sample when its time is up."""
+        if time.monotonic() > self.at:
+            raise SampleError(Cause.TIMEOUT, f"not decoded within {self.allowed_s:g} s")
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """What one sample may cost; beyond it the sample is refused under a cause of its own."""
+
+    max_bytes: int = 512 << 20
+    max_pixels: int = 4096 * 2304
+    max_packets: int = 1_000_000
+    timeout_s: float = 30.0
+
+    def start(self) -> Deadline:
+        """Start the clock for one sample."""
+        return Deadline(time.monotonic() + self.timeout_s, self.timeout_s)
+
+    def check_bytes(self, size: int) -> None:
+        """Refuse a member before it is parsed."""
+        if size == 0:
+            raise SampleError(Cause.EMPTY, "the media member has no bytes")
+        if size > self.max_bytes:
+            raise SampleError(Cause.TOO_MANY_BYTES, f"{size} bytes, the limit is {self.max_bytes}")
+
+    def check_pixels(self, width: int, height: int) -> None:
+        """Refuse a picture before a buffer for it exists."""
+        if width * height > self.max_pixels:
+            raise SampleError(Cause.TOO_MANY_PIXELS, f"{width}x{height}, the limit is {self.max_pixels} pixels")
+
+    def check_packets(self, packets: int) -> None:
+        """Refuse an endless stream."""
+        if packets > self.max_packets:
+            raise SampleError(Cause.TOO_MANY_FRAMES, f"{packets} packets, the limit is {self.max_packets}")
+
+
+@dataclass
+class Track:
+    """The packets of one stream in decode order, with presentation times in seconds of the file's own clock."""
+
+    codec: str
+    times_s: Seconds
+    sync: Bools
+    shown: Bools  # False for what an edit list or the container hides
+    extradata: bytes | None = None
+    width: int = 0
+    height: int = 0
+    quarter_turns: int = 0  # anticlockwise, to be applied to decoded frames
+    sample_rate: int = 0
+    channels: int = 0
+    nal_length_size: int = 0  # H.264 with lengths before its units: how many bytes hold one; otherwise 0
+    offsets: Ints | None = None  # into the file, where its own tables were read
+    sizes: Ints | None = None
+    packets: list[bytes] = field(default_factory=list)  # where libavformat demuxed it
+    context: Any = None  # libavformat's decoder, configured by the container
+    container: Any = None  # keeps what `context` belongs to alive
+    frames_per_second: float = 0.0
+    has_times: bool = True  # False where the container tells no presentation times (some AVI files)
+
+    def __len__(self) -> int:
+        return len(self.sync)
+
+    def packet(self, data: memoryview, number: int) -> bytes | memoryview:
+        """Give one packet's bytes."""
+        if self.offsets is None or self.sizes is None:
+            return self.packets[number]
+        start = int(self.offsets[number])
+        return data[start : start + int(self.sizes[number])]
+
+
+@dataclass
+class MediaIndex:
+    """The two streams that matter; a further audio or video stream is ignored, as players do."""
+
+    video: Track | None
+    audio: Track | None
