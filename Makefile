@@ -1,0 +1,44 @@
+# Everything runs in .venv, which the first target that needs it makes; see `make help`.
+
+PYTHON ?= python3
+# Which build of torch: auto (a CUDA build only where there is an NVIDIA device), cpu, cuda, or requirements of your own.
+TORCH ?= auto
+# A package index that holds that build, where pip's own has another.
+TORCH_INDEX ?=
+# Handed on to pytest, e.g. make test ARGS="-k decode -x"
+ARGS ?=
+
+BIN := .venv/bin
+INSTALL := $(PYTHON) .ci/install.py --torch "$(TORCH)" --torch-index "$(TORCH_INDEX)"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test check format bench clean
+
+help:  ## Show this list
+	@echo "make TARGET [TORCH=auto|cpu|cuda|\"torch==… torchvision==… torchaudio==…\"] [TORCH_INDEX=URL] [PYTHON=python3]"
+	@sed -n 's/^\([a-z]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup:  ## Make .venv and install what the tests ran with (quick when nothing changed)
+	@$(INSTALL)
+
+quickstart: setup  ## Run the whole way in small on generated data, on the CPU
+	@$(BIN)/trichord quickstart
+
+test: setup  ## Run the whole test suite
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup  ## Lint, formatting, strict types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup  ## Put the code into the one format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench:  ## Measure reading and decoding beside other tools
+	@$(INSTALL) --extras dev,bench
+	@$(BIN)/trichord shards bench
+
+clean:  ## Remove .venv and what runs left behind
+	rm -rf .venv build quickstart *.egg-info .mypy_cache .ruff_cache .pytest_cache
