@@ -1,0 +1,124 @@
+"""MedMNIST's 3D sets: arrays of volumes, written as lossless clips whose frames are the slices."""
+
+from __future__ import annotations
+
+import zipfile
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.errors import UserError
+from shards.layouts.listing import Item, Layout, Listing, key_from
+from shards.record import Annotation
+
+# Shapes: volumes_NDHW, volume_DHW (slices first), labels_N.
+
+_CLASSES = {
+    "organ": (
+        *("liver", "kidney-right", "kidney-left", "femur-right", "femur-left", "bladder", "heart", "lung-right"),
+        *("lung-left", "spleen", "pancreas"),
+    ),
+    "nodule": ("benign", "malignant"),
+    "adrenal": ("normal", "hyperplasia"),
+    "fracture": ("buckle rib fracture", "nondisplaced rib fracture", "displaced rib fracture"),
+    "vessel": ("vessel", "aneurysm"),
+    "synapse": ("inhibitory synapse", "excitatory synapse"),
+}
+
+
+class Medmnist3dLayout(Layout):
+    """One npz a data set, with {train,val,test}_images and _labels; arrays only, nothing in it is ever unpickled.
+
+    The clips are bit-exact whatever the mode of the build, because a volume is a measurement and no film.
+    """
+
+    name: ClassVar[str] = "medmnist3d"
+    expects: ClassVar[str] = """\
+  ROOT/{organ,nodule,adrenal,fracture,vessel,synapse}mnist3d[_64].npz: one such file, or --root FILE.npz
+    arrays train_images (N,D,H,W uint8), train_labels (N,1), and the same for val and test"""
+    file: str | None = None
+    slices_per_second: int = 14  # 28 slices make a clip of 2 s
+
+    def splits(self, root: Path) -> tuple[str, ...]:
+        """Name the splits whose arrays are in the file."""
+        names = _array_names(self._archive(root))
+        found = tuple(split for split in ("train", "val", "test") if f"{split}_images" in names)
+        if not found:
+            raise UserError(f"medmnist3d: {self._archive(root)} holds {names}, expected train_images, train_labels ...")
+        return found
+
+    def list_split(self, root: Path, split: str) -> Listing:
+        """List the volumes of a split by their number in the array."""
+        path = self._archive(root)
+        labels_N = _array(path, f"{split}_labels").reshape(-1).astype(np.int64)
+        count = len(_array(path, f"{split}_images"))
+        if len(labels_N) != count:
+            raise UserError(f"medmnist3d: {path} holds {count} volumes and {len(labels_N)} labels of {split}")
+        items = [
+            Item(
+                key=key_from(f"{path.stem}_{split}_{number:05d}"),
+                path=path,
+                annotation=Annotation(
+                    labels=(int(label),), source=f"{path.name}:{split}_images[{number}]", split=split
+                ),
+                load=partial(lossless_volume, path, f"{split}_images", number, self.slices_per_second),
+            )
+            for number, label in enumerate(labels_N)
+        ]
+        return Listing(_class_names(path, labels_N), items)
+
+    def _archive(self, root: Path) -> Path:
+        if root.is_file():
+            return root
+        if self.file is not None:
+            return self.find(root, "volume file", [self.file])
+        found = sorted(root.glob("*mnist3d*.npz"))
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise UserError(f"medmnist3d: {root} holds {names}. Next: choose one, e.g. --option file={found[0].name}")
+        if not found:
+            raise self.not_found("volume file", ["*mnist3d*.npz"], root)
+        return found[0]
+
+
+def lossless_volume(path: Path, name: str, number: int, slices_per_second: int) -> bytes:
+    """Give volume `number` of an array as an mp4 that decodes to the very same grey values."""
+    from shards.transcode import lossless_gray  # the codec library is not needed to list
+
+    return lossless_gray(_array(path, name)[number], slices_per_second)
+
+
+def _class_names(path: Path, labels_N: NDArray[np.int64]) -> tuple[str, ...]:
+    for stem, classes in _CLASSES.items():
+        if path.name.startswith(f"{stem}mnist3d"):
+            return classes
+    return tuple(str(number) for number in range(int(labels_N.max(initial=-1)) + 1))
+
+
+def _array_names(path: Path) -> list[str]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return list(archive.files)
+    except (ValueError, OSError, zipfile.BadZipFile, AttributeError) as error:
+        raise UserError(f"medmnist3d: {path} is no npz of arrays ({error}). Next: download it again.") from error
+
+
+@lru_cache(maxsize=4)
+def _array(path: Path, name: str) -> NDArray[np.uint8]:
+    """Load one array whole: an npz is compressed as a piece, so a worker reads it once for all its volumes."""
+    if name not in _array_names(path):
+        raise UserError(f"medmnist3d: {path} lacks the array {name}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found: NDArray[np.uint8] = archive[name]
+    except (ValueError, zipfile.BadZipFile, EOFError, OSError) as error:
+        raise UserError(f"medmnist3d: the array {name} of {path} cannot be read without unpickling: {error}") from error
+    if name.endswith("_images") and (found.dtype != np.uint8 or found.ndim != 4):
+        raise UserError(f"medmnist3d: {name} is {found.dtype} {found.shape}, expected uint8 (N, slices, height, width)")
+    return found
+
+
+LAYOUT = Medmnist3dLayout

@@ -1,0 +1,134 @@
+"""MSR-VTT: 10,000 clips with 20 captions each, in the full split and the 1k-A retrieval protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from shards.errors import UserError
+from shards.layouts.listing import (
+    Item,
+    Layout,
+    Listing,
+    VideoIndex,
+    first_existing,
+    key_from,
+    read_json,
+    read_lines,
+    read_rows,
+    relative_name,
+)
+from shards.record import Annotation
+
+_FOLDERS = ("", "annotation/", "annotations/", "msrvtt_data/")
+_INFO = ("train_val_videodatainfo.json", "train_val_annotation/train_val_videodatainfo.json")
+_TEST_INFO = ("test_videodatainfo.json", "test_annotation/test_videodatainfo.json")
+_ONE_FILE = ("MSRVTT_data.json",)
+_OFFICIAL = {"train": "train", "validate": "val", "val": "val", "test": "test"}
+
+
+class MsrvttLayout(Layout):
+    """`full` is the challenge's train, val and test; `1k-A` tests on the 1,000 pairs of the JSFusion list.
+
+    1k-A trains on 9k (every video that it does not test on) or 7k (the official train and val); the train list is
+    read where it is there and follows from that rule where it is not. The times in the JSON are places in the YouTube
+    original: the released files are already cut.
+    """
+
+    name: ClassVar[str] = "msrvtt"
+    expects: ClassVar[str] = """\
+  ROOT/train_val_videodatainfo.json and test_videodatainfo.json, or MSRVTT_data.json; category.txt is optional
+  protocol=1k-A: also MSRVTT_JSFUSION_test.csv (and MSRVTT_train.9k.csv or MSRVTT_train.7k.csv)
+  ROOT/.../video123.mp4 (anywhere below ROOT)"""
+    protocol: Literal["full", "1k-A"] = "full"
+    train: Literal["9k", "7k"] = "9k"
+
+    def splits(self, root: Path) -> tuple[str, ...]:
+        """Name the splits of the protocol that the annotation holds."""
+        if self.protocol == "1k-A":
+            return ("train", "test")
+        present = {_split_of(video) for video in self._information(root)[0]}
+        return tuple(split for split in ("train", "val", "test") if split in present)
+
+    def list_split(self, root: Path, split: str) -> Listing:
+        """List a split; every caption stays, except that the 1k-A test has the one that its list pairs."""
+        described, captions = self._information(root)
+        paired = self._test_pairs(root) if self.protocol == "1k-A" else {}
+        chosen = self._chosen(root, split, described, paired)
+        classes = _categories(root, described)
+        videos = VideoIndex(root)
+        items: list[Item] = []
+        missing: list[str] = []
+        for video in described:
+            identity = video["video_id"]
+            if identity not in chosen:
+                continue
+            path = videos.find(identity)
+            if path is None:
+                missing.append(f"{identity}.mp4")
+                continue
+            said = (paired[identity],) if identity in paired and split == "test" else tuple(captions.get(identity, []))
+            annotation = Annotation(
+                captions=tuple(dict.fromkeys(said)),
+                labels=(int(video["category"]),) if "category" in video else (),
+                source=relative_name(path, root),
+                split=split,
+                extra={name: video[name] for name in ("url", "start time", "end time") if name in video},
+            )
+            items.append(Item(key_from(identity), path, annotation))
+        absent = chosen - {video["video_id"] for video in described}
+        return Listing(classes, items, (*missing, *(f"{name} (not in the JSON)" for name in absent)))
+
+    def _information(self, root: Path) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+        """Read the descriptions of the videos, and the captions by video."""
+        one_file = first_existing(root, _in_folders(_ONE_FILE))
+        if one_file is not None:
+            paths = [one_file]
+        else:
+            paths = [self.find(root, "annotation", _in_folders((*_INFO, *_ONE_FILE)))]
+            test = first_existing(root, _in_folders(_TEST_INFO))
+            paths += [] if test is None else [test]
+        documents = [read_json(path) for path in paths]
+        captions: dict[str, list[str]] = {}
+        for sentence in (sentence for document in documents for sentence in document["sentences"]):
+            captions.setdefault(sentence["video_id"], []).append(sentence["caption"].strip())
+        return [video for document in documents for video in document["videos"]], captions
+
+    def _test_pairs(self, root: Path) -> dict[str, str]:
+        path = self.find(root, "test list of 1k-A", _in_folders(("MSRVTT_JSFUSION_test.csv",)))
+        return {row["video_id"]: row["sentence"].strip() for row in read_rows(path, ["video_id", "sentence"])}
+
+    def _chosen(self, root: Path, split: str, described: list[dict[str, Any]], paired: dict[str, str]) -> set[str]:
+        if self.protocol == "full":
+            return {video["video_id"] for video in described if _split_of(video) == split}
+        if split == "test":
+            return set(paired)
+        listed = first_existing(root, _in_folders((f"MSRVTT_train.{self.train}.csv",)))
+        if listed is not None:
+            return {row["video_id"] for row in read_rows(listed, ["video_id"])}
+        allowed = ("train", "val") if self.train == "7k" else ("train", "val", "test")
+        return {video["video_id"] for video in described if _split_of(video) in allowed} - set(paired)
+
+
+def _in_folders(names: tuple[str, ...]) -> list[str]:
+    return [f"{folder}{name}" for name in names for folder in _FOLDERS]
+
+
+def _split_of(video: dict[str, Any]) -> str:
+    split = video.get("split", "test")
+    if split not in _OFFICIAL:
+        raise UserError(f"msrvtt: {video.get('video_id')} is of split {split!r}, expected train, validate or test")
+    return _OFFICIAL[split]
+
+
+def _categories(root: Path, described: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Read `music<TAB>0`; without the file the 20 categories keep their numbers for names."""
+    path = first_existing(root, _in_folders(("category.txt",)))
+    if path is None:
+        count = max((int(video["category"]) for video in described if "category" in video), default=-1) + 1
+        return tuple(f"category {number}" for number in range(count))
+    pairs = [line.rsplit(maxsplit=1) for line in read_lines(path)]
+    return tuple(name for name, _ in sorted(pairs, key=lambda pair: int(pair[1])))
+
+
+LAYOUT = MsrvttLayout

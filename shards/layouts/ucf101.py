@@ -1,0 +1,86 @@
+"""UCF101: 101 classes in three official folds, each of which keeps the clips of one source video together."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from shards.errors import UserError
+from shards.layouts.listing import Item, Layout, Listing, VideoIndex, key_from, read_lines, relative_name
+from shards.record import Annotation
+
+_FOLDERS = ("ucfTrainTestlist/", "", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist/")
+
+
+class Ucf101Layout(Layout):
+    """Test lists name no class number, so the folder decides, and its case is not to be trusted.
+
+    Files of the class HandstandPushups are called v_HandStandPushups_*, and copies of the dataset differ in the case
+    of either: names match exactly or else without regard to case.
+    """
+
+    name: ClassVar[str] = "ucf101"
+    expects: ClassVar[str] = """\
+  ROOT/ucfTrainTestlist/classInd.txt, trainlist01.txt ... testlist03.txt
+  ROOT/UCF-101/CLASS/v_CLASS_gGG_cCC.avi (anywhere below ROOT)"""
+    fold: int = Field(default=1, ge=1, le=3)
+
+    def splits(self, root: Path) -> tuple[str, ...]:
+        """Both splits of a fold are always there."""
+        for split in ("train", "test"):
+            self.find(root, f"{split} list", self._candidates(f"{split}list{self.fold:02d}.txt"))
+        return ("train", "test")
+
+    def list_split(self, root: Path, split: str) -> Listing:
+        """List a split of the chosen fold."""
+        classes = self._class_names(root)
+        numbers = {name.casefold(): number for number, name in enumerate(classes)}
+        videos = VideoIndex(root)
+        listed = self.find(root, f"{split} list", self._candidates(f"{split}list{self.fold:02d}.txt"))
+        items: list[Item] = []
+        missing: list[str] = []
+        for line in read_lines(listed):
+            name = line.split()[0]
+            folder = Path(name).parent.name
+            if folder.casefold() not in numbers:
+                raise UserError(f"{listed}: {line!r} is of a class that classInd.txt does not name")
+            path = videos.find(Path(name).stem, prefer=(folder,))
+            if path is None:
+                missing.append(name)
+                continue
+            annotation = Annotation(
+                labels=(numbers[folder.casefold()],),
+                source=relative_name(path, root),
+                group=_group(Path(name).stem),
+                split=split,
+            )
+            items.append(Item(key_from(Path(name).stem), path, annotation))
+        return Listing(classes, items, tuple(missing))
+
+    def _candidates(self, name: str) -> list[str]:
+        return [f"{folder}{name}" for folder in _FOLDERS]
+
+    def _class_names(self, root: Path) -> tuple[str, ...]:
+        """Read `1 ApplyEyeMakeup`: numbers there begin with 1, labels with 0."""
+        path = self.find(root, "class list", self._candidates("classInd.txt"))
+        numbered: dict[int, str] = {}
+        for line in read_lines(path):
+            number, _, name = line.partition(" ")
+            if not number.isdecimal() or not name:
+                raise UserError(f"{path}: cannot read {line!r}, expected such as '1 ApplyEyeMakeup'")
+            numbered[int(number)] = name.strip()
+        if sorted(numbered) != list(range(1, len(numbered) + 1)):
+            raise UserError(f"{path}: the class numbers are not 1 to {len(numbered)}")
+        return tuple(numbered[number] for number in sorted(numbered))
+
+
+def _group(stem: str) -> str | None:
+    """Clips of one group are cut from one video: `v_Archery_g08_c01` is of group `v_archery_g08`."""
+    found = re.fullmatch(r"(.+_g\d+)_c\d+", stem)
+    return found.group(1).casefold() if found else None
+
+
+LAYOUT = Ucf101Layout
