@@ -1,0 +1,116 @@
+"""The frames of a source, or of a part of it, with the source's own times, for the encoder."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from shards.errors import Cause, SampleError
+
+_FAULTS_BORNE = 0.05  # share of packets that may fail to decode, as players bear it; more and the clip is refused
+_SEEK_FROM_S = 5.0  # a part that begins earlier is reached by decoding from the front
+_TOLERANCE = Fraction(1, 1000)  # some containers tell time in milliseconds
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a source to keep, in seconds from its first frame; `end` None means to the end."""
+
+    start: float = 0.0
+    end: float | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is cut."""
+        return self.start <= 0 and self.end is None
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How the source's picture stream tells time, and the shape of its pixels."""
+
+    first: Fraction  # time of the first frame that is shown, as the container tells it
+    rate: Fraction
+    tick: Fraction
+    aspect: Fraction
+
+
+def read_clock(source: Any, has_times: bool) -> Clock:
+    stream = source.streams.video[0]
+    rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+    return Clock(
+        first=Fraction((stream.start_time or 0) * stream.time_base),
+        rate=rate,
+        tick=max(Fraction(stream.time_base) if has_times else 1 / rate, Fraction(1, 90_000)),
+        aspect=Fraction(stream.sample_aspect_ratio or 1) or Fraction(1),
+    )
+
+
+def part_frames(data: bytes, part: Part, clock: Clock, has_times: bool) -> Iterator[tuple[Fraction, Any]]:
+    """Decode the part; give each frame with its time in the source."""
+    start = clock.first + Fraction(part.start) - _TOLERANCE
+    end = None if part.end is None else clock.first + Fraction(part.end)
+    seek_to: Fraction | None = None
+    if has_times and part.start > _SEEK_FROM_S:
+        with av.open(io.BytesIO(data)) as source:
+            reached = next(_decoded(source, clock, has_times, start), None)
+        seek_to = start if reached is not None and reached[0] <= start else None  # some containers overshoot
+    with av.open(io.BytesIO(data)) as source:
+        for time, frame in _decoded(source, clock, has_times, seek_to):
+            if end is not None and time >= end - _TOLERANCE:
+                break
+            if part.start <= 0 or time >= start:
+                yield time, frame
+
+
+def _decoded(source: Any, clock: Clock, has_times: bool, seek_to: Fraction | None) -> Iterator[tuple[Fraction, Any]]:
+    stream = source.streams.video[0]
+    stream.thread_type = "NONE"  # frame threads can deadlock when a loop is left early
+    stream.codec_context.thread_count = 1
+    if seek_to is not None:
+        source.seek(int(seek_to / stream.time_base), stream=stream, backward=True)
+    latest: Fraction | None = None
+    number, packets, faults = 0, 0, 0
+    for packet in source.demux(stream):
+        packets += 1
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            faults += 1
+            continue
+        for frame in frames:
+            moment = frame.pts if frame.pts is not None else frame.dts
+            if not has_times:
+                time = clock.first + number / clock.rate
+            elif moment is not None:
+                time = Fraction(moment * frame.time_base)
+            else:
+                time = clock.first if latest is None else latest + 1 / clock.rate
+            number += 1
+            if latest is None or time > latest:  # two pictures of one moment cannot both be shown
+                latest = time
+                yield time, frame
+    if faults > _FAULTS_BORNE * packets:
+        raise SampleError(Cause.CODEC, f"{faults} of {packets} packets do not decode ({stream.codec_context.name})")
+
+
+def thinned(
+    frames: Iterator[tuple[Fraction, Any]], rate: Fraction, max_fps: float | None
+) -> Iterator[tuple[Fraction, Any]]:
+    """Keep one frame for each tick of the highest rate; the kept ones keep their times."""
+    if max_fps is None or rate <= max_fps * 1.01:
+        yield from frames
+        return
+    origin: Fraction | None = None
+    taken = -1
+    for time, frame in frames:
+        origin = time if origin is None else origin
+        place = int((time - origin) * Fraction(max_fps) + Fraction(1, 4))  # a quarter: times may jitter
+        if place > taken:
+            taken = place
+            yield time, frame
