@@ -1,0 +1,72 @@
+"""Turn frames and samples into a video file: H.264 with AAC in mp4, or MPEG-4 with MP3 in avi as UCF101 has it."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+# Shapes: T frames, H x W pixels, C = 3 colours; N samples of sound.
+
+
+@dataclass(frozen=True)
+class Codecs:
+    """Which codecs a container gets, and their options. One thread: the same frames give the same file anywhere."""
+
+    container: str
+    video: str
+    video_options: tuple[tuple[str, str], ...]
+    audio: str
+    pixel_format: str = "yuv420p"
+
+
+CODECS = {
+    ".mp4": Codecs("mp4", "libx264", (("preset", "veryfast"), ("crf", "21"), ("threads", "1")), "aac"),
+    ".avi": Codecs("avi", "mpeg4", (("flags", "+qscale"), ("global_quality", "354"), ("threads", "1")), "libmp3lame"),
+}
+
+
+def encode(
+    frames_THWC: npt.NDArray[np.uint8],
+    samples_N: npt.NDArray[np.float32] | None,
+    fps: int,
+    sample_rate: int,
+    suffix: str = ".mp4",
+) -> bytes:
+    """Give the bytes of a video file of this kind; no samples, no sound track."""
+    codecs = CODECS[suffix]
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=codecs.container) as container:
+        video = cast(av.VideoStream, container.add_stream(codecs.video, rate=fps, options=dict(codecs.video_options)))
+        video.height, video.width = frames_THWC.shape[1:3]
+        video.pix_fmt = codecs.pixel_format
+        video.time_base = Fraction(1, fps)
+        audio: av.AudioStream | None = None
+        if samples_N is not None:
+            audio = cast(av.AudioStream, container.add_stream(codecs.audio, rate=sample_rate, layout="mono"))
+        for index, frame_HWC in enumerate(frames_THWC):
+            frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
+            frame.pts = index
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if audio is not None and samples_N is not None:
+            sound = av.AudioFrame.from_ndarray(samples_N[None], format="fltp", layout="mono")
+            sound.sample_rate, sound.pts = sample_rate, 0
+            container.mux(audio.encode(sound))
+            container.mux(audio.encode(None))
+    return buffer.getvalue()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is either there completely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.part")
+    partial.write_bytes(content)
+    os.replace(partial, path)

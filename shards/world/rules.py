@@ -1,0 +1,85 @@
+"""The rules a world is made by: lengths, shares, what is held out, how groups fall into splits."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import itertools
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from shards.errors import UserError
+from shards.randomness import generator
+from shards.world.vocabulary import CLASSES, COLOURS, SHAPES
+
+Combination = tuple[str, str, str]  # colour, shape, action
+Share = Annotated[float, Field(ge=0, le=1)]
+
+COMBINATIONS: tuple[Combination, ...] = tuple(itertools.product(COLOURS, SHAPES, CLASSES))
+
+
+class WorldRules(BaseModel):
+    """Everything besides the seed that decides what clip number N looks and sounds like."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frame_sizes: tuple[tuple[int, int], ...] = ((128, 128), (144, 112), (160, 120))  # width, height
+    fps: tuple[int, ...] = (12, 16, 24)
+    sample_rates: tuple[int, ...] = (16000, 24000)
+    min_seconds: Annotated[float, Field(ge=1.5)] = 2.0
+    max_seconds: Annotated[float, Field(le=60)] = 6.0
+    two_events_share: Share = 0.4  # of the clips that are long enough for two
+    no_event_share: Share = 0.0
+    silent_share: Share = 0.1
+    captions: Annotated[int, Field(ge=1, le=20)] = 5
+    holdout_share: Share = 0.1  # of all colour x shape x action combinations, chosen by the seed
+    holdout: tuple[str, ...] = ()  # besides those: "red/star/moving left", with * for any
+    train_share: Share = 0.7
+    val_share: Share = 0.1  # test gets the rest
+    clips_per_group: Annotated[int, Field(ge=1)] = 8
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> WorldRules:
+        if self.min_seconds > self.max_seconds:
+            raise ValueError(f"min_seconds {self.min_seconds} is above max_seconds {self.max_seconds}")
+        if self.train_share + self.val_share > 1 + 1e-9:
+            raise ValueError("train_share and val_share add up to more than 1")
+        odd = [size for size in self.frame_sizes if size[0] % 2 or size[1] % 2 or min(size) < 32]
+        if odd or not self.frame_sizes:
+            raise ValueError(f"frame_sizes: expected even widths and heights of at least 32, found {odd}")
+        return self
+
+
+@functools.lru_cache(maxsize=32)
+def held_out(seed: int, rules: WorldRules) -> frozenset[Combination]:
+    """Give the combinations that only the test split may show."""
+    order = generator(seed, "holdout").permutation(len(COMBINATIONS))
+    drawn = {COMBINATIONS[place] for place in order[: round(rules.holdout_share * len(COMBINATIONS))]}
+    named = {found for pattern in rules.holdout for found in matching(pattern)}
+    chosen = frozenset(drawn | named)
+    if len(chosen) == len(COMBINATIONS):
+        raise UserError(
+            f"all {len(COMBINATIONS)} combinations are held out (share {rules.holdout_share}, {list(rules.holdout)}), "
+            "so the training split would be empty; hold out fewer, e.g. --holdout 'red/star/*'"
+        )
+    return chosen
+
+
+def matching(pattern: str) -> list[Combination]:
+    """Give the combinations that `colour/shape/action` names, where * stands for any."""
+    parts = [part.strip() for part in pattern.split("/")]
+    known = (("colour", tuple(COLOURS)), ("shape", SHAPES), ("action", CLASSES))
+    if len(parts) != len(known):
+        raise UserError(f"holdout {pattern!r}: expected COLOUR/SHAPE/ACTION, for example 'red/star/*'")
+    for part, (kind, names) in zip(parts, known, strict=True):
+        if part != "*" and part not in names:
+            near = difflib.get_close_matches(part, names, n=1, cutoff=0.0)[0]
+            raise UserError(
+                f"holdout {pattern!r}: no {kind} {part!r}, did you mean {near!r}? Known: {', '.join(names)}"
+            )
+    return [
+        combination
+        for combination in COMBINATIONS
+        if all(part in ("*", name) for part, name in zip(parts, combination, strict=True))
+    ]
