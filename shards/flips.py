@@ -1,0 +1,77 @@
+"""When a clip may be mirrored: "pushing from left to right" seen in a mirror is another class, and another caption."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+class FlipRule(BaseModel):
+    """Labels and words that a mirror turns into others.
+
+    A clip with an exempt label, or whose caption holds an exempt word, is never mirrored. A clip with a label of a swap
+    pair is mirrored in all its views or in none, and its labels change sides with it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    exempt_labels: frozenset[int] = frozenset()
+    swap_labels: tuple[tuple[int, int], ...] = ()
+    exempt_words: tuple[str, ...] = ("left", "right", "clockwise", "counterclockwise", "anticlockwise")
+
+    @model_validator(mode="after")
+    def _one_side_each(self) -> FlipRule:
+        paired = [label for pair in self.swap_labels for label in pair]
+        if len(set(paired)) < len(paired) or self.exempt_labels.intersection(paired):
+            raise ValueError("a label may stand in one swap pair only, and not be exempt as well")
+        return self
+
+
+class Mirroring(Enum):
+    """What may be done to the views of one clip."""
+
+    NEVER = "never"
+    TOGETHER = "together"  # one coin for all views, for the labels follow it
+    EACH = "each"  # a coin per view
+
+
+@dataclass(frozen=True)
+class SampleFlip:
+    """The rule applied to one sample."""
+
+    mirroring: Mirroring
+    mirrored_labels: tuple[int, ...]
+
+
+def judge(rule: FlipRule, labels: Sequence[int], captions: Sequence[str]) -> SampleFlip:
+    """Say whether this sample's views may be mirrored and what its labels are in the mirror."""
+    if rule.exempt_labels.intersection(labels) or any(_mentions(caption, rule.exempt_words) for caption in captions):
+        return SampleFlip(Mirroring.NEVER, tuple(labels))
+    other_side = dict(rule.swap_labels) | {right: left for left, right in rule.swap_labels}
+    mirrored = tuple(other_side.get(label, label) for label in labels)
+    together = any(label in other_side for label in labels)
+    return SampleFlip(Mirroring.TOGETHER if together else Mirroring.EACH, mirrored)
+
+
+def rule_for_classes(classes: Sequence[str]) -> FlipRule:
+    """Read the rule off class names: two that swap left and right are a pair, a sided one on its own is exempt."""
+    number = {name.lower(): label for label, name in enumerate(classes)}
+    pairs, exempt = [], []
+    for name, label in number.items():
+        mirrored = re.sub(r"\b(left|right)\b", lambda found: "right" if found[0] == "left" else "left", name)
+        if mirrored == name:
+            continue
+        partner = number.get(mirrored)
+        if partner is None:
+            exempt.append(label)
+        elif label < partner:
+            pairs.append((label, partner))
+    return FlipRule(exempt_labels=frozenset(exempt), swap_labels=tuple(pairs))
+
+
+def _mentions(caption: str, words: Sequence[str]) -> bool:
+    return not set(words).isdisjoint(re.findall(r"[a-z]+", caption.lower()))
