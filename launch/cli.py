@@ -1,0 +1,65 @@
+"""The command `trichord`: finds the verb that was typed, runs it, and turns mistakes into messages."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from launch import __version__
+from launch.parser import CommandParser, add_commands
+from shards import commands as shards_commands
+from shards.errors import UserError
+
+_DESCRIPTION = """\
+Pretrains video transformers together with sound and text, and puts what they learn to work."""
+_EPILOG = """\
+Every command explains itself with --help and prints its figures as JSON with --json.
+Exit status: 0 done, 1 checked and found wanting, 2 a mistake you can mend, 130 interrupted."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit status."""
+    try:
+        return _run(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, say `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    chosen: CommandParser = arguments.parser
+    if unknown:
+        chosen.refuse(unknown)
+    if arguments.run is None:
+        chosen.print_help()
+        return 0
+    return int(arguments.run(arguments))
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(prog="trichord", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.set_defaults(run=None, parser=parser)
+    parser.add_argument("--version", action="version", version=f"trichord {__version__}", help="print the version")
+    floors = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser)
+    listed = ", ".join(command.name for command in shards_commands.COMMANDS)
+    shards = floors.add_parser(
+        "shards",
+        help=f"{shards_commands.SUMMARY}: {listed}",
+        description=f"The ground floor: {shards_commands.SUMMARY}.",
+    )
+    shards.set_defaults(run=None, parser=shards)
+    add_commands(shards, shards_commands.COMMANDS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

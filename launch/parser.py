@@ -1,0 +1,80 @@
+"""The parser behind the command line: commands declare themselves when typed, mistakes come with the nearest name."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from shards.command import Command
+from shards.errors import UserError
+
+_INVALID_CHOICE = re.compile(r"invalid choice: '(?P<found>.*)' \(choose from (?P<known>.*)\)")
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps descriptions and examples as they are written, and adds to each option the default that it has."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help
+        is_told = isinstance(action.default, int | float | str) and not isinstance(action.default, bool)
+        is_told = is_told and bool(action.option_strings) and action.default != argparse.SUPPRESS
+        return f"{text} (default: %(default)s)" if text and is_told else text
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Asks its command what it takes only when it is about to parse, so that `trichord --help` imports no room."""
+
+    def __init__(self, *, declare: Callable[[argparse.ArgumentParser], None] | None = None, **options: Any) -> None:
+        super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **options)
+        self._declare = declare
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        if self._declare is not None:
+            declare, self._declare = self._declare, None
+            declare(self)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        choice = _INVALID_CHOICE.search(message)
+        if choice:
+            known = re.findall(r"[\w-]+", choice["known"])
+            message += _nearest(choice["found"], known)
+        raise UserError(f"{message}\nNext: {self.prog} --help")
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Name what this command does not take."""
+        options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        found = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
+        kind = "option" if found.startswith("-") else "place for"
+        raise UserError(f"{self.prog} has no {kind} {found!r}.{_nearest(found, options)}\nNext: {self.prog} --help")
+
+
+def add_commands(floor: CommandParser, commands: Sequence[Command]) -> None:
+    """Hang a floor's commands below its name."""
+    below = floor.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser)
+    for command in commands:
+        add_command(below, command)
+
+
+def add_command(below: Any, command: Command) -> None:
+    """Hang one command below a parser; `below` is what add_subparsers returned."""
+    examples = "examples:\n" + "\n".join(f"  {example}" for example in command.examples) if command.examples else None
+    parser = below.add_parser(
+        command.name,
+        declare=command.declare,
+        help=command.summary,
+        description=command.summary[:1].upper() + command.summary[1:] + ".",
+        epilog=examples,
+    )
+    parser.set_defaults(run=command.run, parser=parser)
+
+
+def _nearest(found: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(found, known, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]}?" if near else ""
