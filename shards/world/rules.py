@@ -34,7 +34,7 @@ class WorldRules(BaseModel):
     silent_share: Share = 0.1
     captions: Annotated[int, Field(ge=1, le=20)] = 5
     holdout_share: Share = 0.1  # of all colour x shape x action combinations, chosen by the seed
-    holdout: tuple[str, ...] = ()  # besides those: "red/star/moving left", with * for any
+    holdout: tuple[str, ...] = ()  # besides those: "red/star/moving", with * for any
     train_share: Share = 0.7
     val_share: Share = 0.1  # test gets the rest
     clips_per_group: Annotated[int, Field(ge=1)] = 8
@@ -67,19 +67,17 @@ def held_out(seed: int, rules: WorldRules) -> frozenset[Combination]:
 
 
 def matching(pattern: str) -> list[Combination]:
-    """Give the combinations that `colour/shape/action` names, where * stands for any."""
+    """Give the combinations that `colour/shape/action` names; * stands for any, `moving` for all ways of moving."""
     parts = [part.strip() for part in pattern.split("/")]
     known = (("colour", tuple(COLOURS)), ("shape", SHAPES), ("action", CLASSES))
     if len(parts) != len(known):
         raise UserError(f"holdout {pattern!r}: expected COLOUR/SHAPE/ACTION, for example 'red/star/*'")
+    chosen: list[list[str]] = []
     for part, (kind, names) in zip(parts, known, strict=True):
-        if part != "*" and part not in names:
+        chosen.append([name for name in names if part in ("*", name) or name.startswith(f"{part} ")])
+        if not chosen[-1]:
             near = difflib.get_close_matches(part, names, n=1, cutoff=0.0)[0]
             raise UserError(
                 f"holdout {pattern!r}: no {kind} {part!r}, did you mean {near!r}? Known: {', '.join(names)}"
             )
-    return [
-        combination
-        for combination in COMBINATIONS
-        if all(part in ("*", name) for part, name in zip(parts, combination, strict=True))
-    ]
+    return [(colour, shape, action) for colour, shape, action in itertools.product(*chosen)]

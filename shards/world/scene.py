@@ -31,7 +31,9 @@ def draw(plan: ClipPlan) -> Frames:
     seconds_T = np.arange(plan.frames) / plan.group.fps
     backdrop = Backdrop(plan)
     sprites = [_Sprite(thing, _resting(thing, plan, seconds_T), height) for thing in plan.distractors]
-    sprites += [_Sprite(event.thing, _acting(event, seconds_T), height) for event in plan.events]
+    # What is lower in the frame lies in front, whichever acts first: a clip played backwards looks the same.
+    front_last = sorted(plan.events, key=lambda event: (event.thing.y, event.thing.x))
+    sprites += [_Sprite(event.thing, _acting(event, seconds_T), height) for event in front_last]
     light_HW1 = _light(height, width)
     frames_THWC = np.empty((plan.frames, height, width, 3), np.uint8)
     for index in range(plan.frames):
