@@ -1,8 +1,8 @@
 """Decode the frames that are asked for and no others, bit for bit what a full decode would give.
 
 The plan: for each wanted frame the packets from its sync sample on, without the H.264 pictures that nothing refers to
-(nal_ref_idc 0). One decoder thread a clip: clips run in parallel, and FFmpeg's frame threads can deadlock when a decoder
-is freed with frames in flight.
+(nal_ref_idc 0). One decoder thread a clip: clips run in parallel, and FFmpeg's frame threads can deadlock when a
+decoder is freed with frames in flight.
 
 Legend: T frames, H height, W width, C colour, N sound samples.
 """
@@ -20,7 +20,7 @@ from av.video.reformatter import VideoReformatter
 from shards.demux import index_media
 from shards.errors import Cause, SampleError
 from shards.sound import decode_sound
-from shards.track import Bools, Deadline, DecodeLimits, Ints, MediaIndex, Seconds, Track
+from shards.track import Bools, Deadline, DecodeLimits, Ints, MediaIndex, Seconds, Track, make_packet
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -143,13 +143,11 @@ class Video:
                     yield from context.decode(None)
                     context.flush_buffers()
                 for number in range(start, stop):
-                    payload = track.packet(data, number)
+                    payload = track.payload(data, number)
                     if wanted is not None and not wanted[number] and _is_disposable(track, payload):
                         continue
-                    packet = av.Packet(payload)
-                    packet.pts = packet.dts = number
                     self._deadline.check()
-                    yield from context.decode(packet)
+                    yield from context.decode(make_packet(payload, number))
             yield from context.decode(None)
         except av.FFmpegError as error:
             raise SampleError(Cause.CODEC, f"{track.codec}: {error}") from error
@@ -214,7 +212,7 @@ def _is_disposable(track: Track, payload: bytes | memoryview) -> bool:
 
 def _is_idr(track: Track, data: memoryview, number: int) -> bool:
     """Whether decoding can start here without a flush of what came before."""
-    return any(header & 31 == 5 for header in _units(track, track.packet(data, number)))
+    return any(header & 31 == 5 for header in _units(track, track.payload(data, number)))
 
 
 def _number_frames(track: Track, frames: Iterator[Any]) -> None:
@@ -228,7 +226,6 @@ def _number_frames(track: Track, frames: Iterator[Any]) -> None:
 
 def _rgb(reformatter: VideoReformatter, frame: Any) -> Pixels:
     """Convert one frame to 8-bit RGB, a view on the converted buffer without its padding."""
-    converted = reformatter.reformat(frame, format="rgb24", threads=1)
-    plane = converted.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+    plane: Any = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
+    rows: Pixels = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
     return rows[:, : plane.width * 3].reshape(plane.height, plane.width, 3)

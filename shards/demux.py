@@ -38,10 +38,11 @@ def demux(data: bytes, limits: DecodeLimits, deadline: Deadline) -> MediaIndex:
     """Read every packet with libavformat, decoding none."""
     try:
         # Probing decodes pictures to learn their size; the limit must reach that decoder too.
-        container = av.open(_TimedBytes(data, deadline), options={"max_pixels": str(limits.max_pixels)})
+        container: Any = av.open(_TimedBytes(data, deadline), options={"max_pixels": str(limits.max_pixels)})
     except (av.FFmpegError, ValueError, OverflowError) as error:
         raise SampleError(Cause.UNREADABLE_VIDEO, str(error)) from error
-    streams = [kind[0] for kind in (container.streams.video, container.streams.audio) if kind]
+    firsts = [kind[0] for kind in (container.streams.video, container.streams.audio) if kind]
+    streams = [stream for stream in firsts if stream.codec_context is not None]  # None: no decoder knows the codec
     for stream in streams:
         limits.check_pixels(getattr(stream.codec_context, "width", 0), getattr(stream.codec_context, "height", 0))
     packets: dict[int, list[Any]] = {stream.index: [] for stream in streams}
@@ -60,6 +61,8 @@ def demux(data: bytes, limits: DecodeLimits, deadline: Deadline) -> MediaIndex:
 def _track(container: Any, stream: Any, packets: list[Any]) -> Track:
     context = stream.codec_context
     has_times = all(packet.pts is not None for packet in packets)
+    if getattr(context, "has_b_frames", False) and all(packet.pts == packet.dts for packet in packets):
+        has_times = False  # AVI knows decode order only; its demuxer repeats that as presentation times
     rate = float(getattr(stream, "average_rate", None) or 0) or 25.0
     if has_times:
         times_s = np.array([packet.pts * packet.time_base for packet in packets], np.float64)

@@ -61,7 +61,7 @@ def boxes(view: memoryview, start: int, end: int) -> Iterator[tuple[bytes, int, 
 
 
 def _index(view: memoryview) -> MediaIndex:
-    if view[4:8] != b"ftyp":
+    if bytes(view[4:8]) != b"ftyp":
         raise NotPlainMp4("no ftyp box in front")
     moov = next(((start, end) for kind, start, end in boxes(view, 0, len(view)) if kind == b"moov"), None)
     if moov is None:
@@ -74,16 +74,19 @@ def _index(view: memoryview) -> MediaIndex:
         elif kind == b"mvex":
             raise NotPlainMp4("fragmented")
         elif kind == b"trak":
-            _read_track(view, dict(_leaves(view, start, end)), movie_timescale, tracks)
+            leaves: dict[bytes, tuple[int, int]] = {}
+            for leaf, *extent in _leaves(view, start, end):
+                leaves.setdefault(leaf, (extent[0], extent[1]))  # QuickTime has a second hdlr, of the data
+            _read_track(view, leaves, movie_timescale, tracks)
     return MediaIndex(tracks.get("video"), tracks.get("audio"))
 
 
-def _leaves(view: memoryview, start: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
+def _leaves(view: memoryview, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     for kind, inner, stop in boxes(view, start, end):
         if kind in CONTAINERS:
             yield from _leaves(view, inner, stop)
         else:
-            yield kind, (inner, stop)
+            yield kind, inner, stop
 
 
 def _read_track(

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.errors import Cause, SampleError
-from shards.track import Deadline, Track
+from shards.track import Deadline, Ints, Track, make_packet
 
 Samples = npt.NDArray[np.float32]
 
@@ -22,6 +22,8 @@ WARM_UP_PACKETS = {"aac": 2, "flac": 0, "pcm_s16le": 0}
 OTHER_WARM_UP_PACKETS = 12
 # Output samples decoded beyond each end of the window, so that the resampling filter has settled inside it.
 MARGIN_SAMPLES = 64
+# Packets that stray no further than this from an even spacing are evenly spaced.
+ROUNDING_S = 0.0021
 
 
 def decode_sound(
@@ -55,8 +57,9 @@ def resample(samples_N: Samples, native: int, rate: int) -> Samples:
     resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
     frame = av.AudioFrame.from_ndarray(samples_N[None, :], format="flt", layout="mono")
     frame.sample_rate = native
-    parts = [part.to_ndarray()[0] for part in (*resampler.resample(frame), *resampler.resample(None))]
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    parts: list[Samples] = [part.to_ndarray()[0] for part in (*resampler.resample(frame), *resampler.resample(None))]
+    joined: Samples = np.concatenate([np.zeros(0, np.float32), *parts])
+    return joined
 
 
 def _mono(data: memoryview, track: Track, first: int, length: int, deadline: Deadline) -> Samples:
@@ -64,18 +67,17 @@ def _mono(data: memoryview, track: Track, first: int, length: int, deadline: Dea
     window_CN = np.zeros((1, length), np.float32)
     if not track.has_times or not track.shown.any():
         return window_CN[0]
-    starts = np.rint(track.times_s * track.sample_rate).astype(np.int64)
+    starts = _packet_starts(track)
     inside = np.searchsorted(starts, [first, first + length], side="right")
     begin = max(int(inside[0]) - 1 - WARM_UP_PACKETS.get(track.codec, OTHER_WARM_UP_PACKETS), 0)
     hidden = int(starts[track.shown][0]) - first  # window samples before this one are edited out
     context = _audio_decoder(track)
     try:
         for number in range(begin, int(inside[1])):
-            packet = av.Packet(track.packet(data, number))
-            packet.pts = packet.dts = number
             deadline.check()
-            for frame in context.decode(packet):
-                window_CN = _place(frame, track, window_CN, int(starts[frame.pts]) - first, hidden)
+            for frame in context.decode(make_packet(track.payload(data, number), number)):
+                place = starts[number if frame.pts is None else frame.pts]
+                window_CN = _place(frame, track, window_CN, int(place) - first, hidden)
     except av.FFmpegError as error:
         raise SampleError(Cause.AUDIO, f"{track.codec}: {error}") from error
     finally:
@@ -85,10 +87,24 @@ def _mono(data: memoryview, track: Track, first: int, length: int, deadline: Dea
     return mono_N
 
 
+def _packet_starts(track: Track) -> Ints:
+    """Place each packet on the track's own sample clock, undoing the millisecond rounding of Matroska and others."""
+    starts = np.rint(track.times_s * track.sample_rate).astype(np.int64)
+    if len(starts) < 2:
+        return starts
+    span = round((starts[-1] - starts[0]) / (len(starts) - 1))
+    for length in (span, getattr(track.context, "frame_size", 0) or span):
+        drift = starts - length * np.arange(len(starts))
+        middle = int(np.median(drift))
+        if np.abs(drift - middle).max() <= ROUNDING_S * track.sample_rate:
+            return middle + length * np.arange(len(starts))
+    return starts
+
+
 def _audio_decoder(track: Track) -> Any:
     if track.context is not None:
         return track.context
-    context = av.CodecContext.create(track.codec, "r")
+    context: Any = av.CodecContext.create(track.codec, "r")
     context.extradata = track.extradata
     context.sample_rate = track.sample_rate
     return context

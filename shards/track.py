@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import av
 import numpy as np
 import numpy.typing as npt
 
@@ -86,12 +87,24 @@ class Track:
     def __len__(self) -> int:
         return len(self.sync)
 
-    def packet(self, data: memoryview, number: int) -> bytes | memoryview:
+    def payload(self, data: memoryview, number: int) -> bytes | memoryview:
         """Give one packet's bytes."""
         if self.offsets is None or self.sizes is None:
             return self.packets[number]
         start = int(self.offsets[number])
         return data[start : start + int(self.sizes[number])]
+
+
+def make_packet(payload: bytes | memoryview, number: int) -> Any:
+    """Wrap a packet's bytes for a decoder, with its number for a time: the decoded frame brings it back.
+
+    The bytes are copied into memory that libavcodec allocates, because its readers look some bytes beyond the end;
+    a packet made from a Python buffer lacks that padding, and what stands behind it changes the decoded picture.
+    """
+    packet: Any = av.Packet(len(payload))
+    packet.update(payload)
+    packet.pts = packet.dts = number
+    return packet
 
 
 @dataclass
