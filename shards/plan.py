@@ -37,9 +37,10 @@ class ShardSize:
 def cut(
     items: Sequence[Item], size: ShardSize, mode: Mode, preset: Preset, seed: int | None, limit: int | None
 ) -> list[list[Item]]:
-    """Order clips by key or, with a seed, mixed, and cut them into shards of nearly equal size."""
-    ordered = sorted(items, key=lambda item: item.key)
+    """Cut clips into shards of nearly equal size: mixed by a seed, or without one in the order of the listing."""
+    ordered = list(items)
     if seed is not None:
+        ordered.sort(key=lambda item: item.key)  # the mixture must not depend on the order of a list
         ordered = [ordered[place] for place in generator(seed, "build").permutation(len(ordered))]
     ordered = ordered[:limit]
     by_samples = math.ceil(len(ordered) / size.samples) if size.samples else 1

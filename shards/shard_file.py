@@ -75,8 +75,11 @@ def finished(task: ShardTask) -> ShardRecord | None:
 
 
 def write_shard(task: ShardTask) -> ShardRecord:
-    """Write a shard. A clip that cannot be used is left out and named; a shard without a clip leaves no tar."""
-    task.side_file.unlink(missing_ok=True)
+    """Write a shard. A clip that cannot be used is left out and named; a shard without a clip leaves no tar.
+
+    The side file goes first, so that at no moment a tar is there without the record that vouches for it.
+    """
+    task.tar.unlink(missing_ok=True)
     partial = task.tar.with_name(task.tar.name + PARTIAL)
     skipped: list[Skipped] = []
     samples = 0
@@ -95,21 +98,19 @@ def write_shard(task: ShardTask) -> ShardRecord:
                     samples += 1
             file.flush()
             os.fsync(file.fileno())
+        record = ShardRecord(
+            name=task.tar.name,
+            samples=samples,
+            bytes=hashed.size if samples else 0,
+            sha256=hashed.digest.hexdigest(),
+            plan=task.plan,
+            skipped=tuple(skipped),
+        )
+        write_whole(task.side_file, record.model_dump_json(indent=1))
         if samples:
             partial.replace(task.tar)
-        else:
-            task.tar.unlink(missing_ok=True)
     finally:
         partial.unlink(missing_ok=True)
-    record = ShardRecord(
-        name=task.tar.name,
-        samples=samples,
-        bytes=hashed.size if samples else 0,
-        sha256=hashed.digest.hexdigest(),
-        plan=task.plan,
-        skipped=tuple(skipped),
-    )
-    write_whole(task.side_file, record.model_dump_json(indent=1))
     return record
 
 

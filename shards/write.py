@@ -184,7 +184,10 @@ def _written(tasks: Sequence[ShardTask], workers: int, folder: Path) -> Iterator
 
 
 def _written_in_parallel(tasks: Sequence[ShardTask], workers: int) -> Iterator[ShardRecord]:
-    context = multiprocessing.get_context("spawn")  # a forked codec or thread pool may hang
+    # Forked from a clean server: a codec or thread pool of this process would hang in a plain fork, and a spawned
+    # interpreter would import everything once for each worker.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["shards.shard_file"])
     pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context)
     try:
         for future in as_completed([pool.submit(write_shard, task) for task in tasks]):

@@ -24,7 +24,7 @@ class FolderLayout(Layout):
         found = tuple(name for name in _SPLIT_FOLDERS if _class_folders(root / name))
         if found:
             return found
-        if not _class_folders(root):
+        if all(folder.name in _SPLIT_FOLDERS for folder in _class_folders(root)):  # also: videos right below train/
             raise self.not_found("class folder with videos", ["CLASS/*.mp4", "train/CLASS/*.mp4"], root)
         return ("all",)
 

@@ -58,15 +58,14 @@ class Layout(BaseModel, ABC):
         """List one of `splits(root)`."""
 
     def read(self, root: Path, split: str) -> Listing:
-        """List a split under keys that are distinct and in their order, whatever the order of the disk."""
+        """List a split under distinct keys, in the order of the dataset's own lists."""
         known = self.splits(root)
         if split not in known:
             raise UserError(
                 f"{self.name}: {root} has no split {split!r}. It has: {', '.join(known)}. Next: --splits {known[0]}"
             )
         listing = self.list_split(root, split)
-        items = sorted(_with_distinct_keys(listing.items, root), key=lambda item: item.key)
-        return replace(listing, items=items, missing=tuple(sorted(listing.missing)))
+        return replace(listing, items=_with_distinct_keys(listing.items, root), missing=tuple(sorted(listing.missing)))
 
     def not_found(self, what: str, looked_for: Iterable[str], root: Path) -> UserError:
         """Say which file was looked for where, and what this layout expects."""

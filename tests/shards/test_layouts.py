@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shards.build_limits import check_groups
 from shards.errors import UserError
 from shards.layouts import LAYOUTS, Item, Listing, open_layout
 from shards.layouts.listing import VideoIndex, key_from
-from shards.write import check_groups
+from shards.world import LAYOUTS as WORLD_LAYOUTS
+from shards.world import WorldRules, describe_clip, make_world
 from tests.shards import media
 
 
@@ -112,6 +114,12 @@ def test_class_folders_with_splits_number_classes_over_all_of_them(tmp_path: Pat
         read("folder", tmp_path, "test")
 
 
+def test_splits_are_not_taken_for_classes(tmp_path: Path) -> None:
+    put(tmp_path, "train/1.mp4", "test/2.mp4")
+    with pytest.raises(UserError, match="found no class folder"):
+        open_layout("folder").splits(tmp_path)
+
+
 def test_two_files_of_one_name_get_two_keys(tmp_path: Path) -> None:
     put(tmp_path, "run/1.mp4", "run/1.webm")
     first, again = (read("folder", tmp_path, "all") for _ in range(2))
@@ -190,6 +198,51 @@ def test_the_one_table_of_a_folder_or_a_table_itself_will_do(tmp_path: Path) -> 
     with pytest.raises(UserError, match="found no table"):
         read("csv", tmp_path, "all")
     assert len(read("csv", tmp_path, "all", table="other.csv").items) == 1
+
+
+# The generated world
+
+WORLD_CLIPS, WORLD_SEED = 6, 5
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The generated world written as each public dataset's own files, by a writer that knows nothing of the readers."""
+    root = tmp_path_factory.mktemp("worlds")
+    for layout in ("csv", "charades", "kinetics", "ucf", "msrvtt"):
+        make_world(root / layout, WORLD_CLIPS, WORLD_SEED, layout)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("world", "name"),
+    [("csv", "csv"), ("charades", "charades"), ("kinetics", "kinetics"), ("ucf", "ucf101"), ("msrvtt", "msrvtt")],
+)
+def test_a_world_in_public_dress_is_read_back_as_it_was_planned(world: str, name: str, worlds: Path) -> None:
+    layout, root = open_layout(name), worlds / world
+    listings = {split: layout.read(root, split) for split in layout.splits(root)}
+    assert all(listing.missing == () for listing in listings.values())
+    check_groups(listings)
+    got = sorted(
+        sorted(listing.classes[label].replace(" ", "").casefold() for label in item.annotation.labels)
+        for listing in listings.values()
+        for item in listing.items
+    )
+    rules = WORLD_LAYOUTS[world].adapt(WorldRules())
+    plans = [describe_clip(WORLD_SEED, number, rules) for number in range(WORLD_CLIPS)]
+    planned = sorted(sorted({event.action.replace(" ", "") for event in plan.events}) for plan in plans)
+    if world == "msrvtt":  # its label is a category of the video, not an action
+        assert [len(labels) for labels in got] == [1] * WORLD_CLIPS
+    else:
+        assert got == planned
+    assert world != "charades" or [] in planned, "a world without an idle video would not test that they are kept"
+
+
+def test_kinetics_and_msrvtt_worlds_have_what_their_formats_hold(worlds: Path) -> None:
+    msrvtt_items = read("msrvtt", worlds / "msrvtt", "train").items
+    assert all(len(item.annotation.captions) > 3 for item in msrvtt_items)
+    own = {caption for item in read("csv", worlds / "csv", "train").items for caption in item.annotation.captions}
+    assert own & {caption for item in msrvtt_items for caption in item.annotation.captions}
 
 
 # kinetics
@@ -517,7 +570,7 @@ def test_msvd_splits_by_number_without_lists(tmp_path: Path) -> None:
     put(tmp_path, *(f"YouTubeClips/clip{number}_0_9.avi" for number in numbers if number != 1300))
     got = {split: read("msvd", tmp_path, split) for split in ("train", "val", "test")}
     assert {split: [item.key for item in found.items] for split, found in got.items()} == {
-        "train": ["clip1200_0_9", "clip1_0_9"],
+        "train": ["clip1_0_9", "clip1200_0_9"],
         "val": ["clip1201_0_9"],
         "test": ["clip1301_0_9", "clip1970_0_9"],
     }
