@@ -177,7 +177,7 @@ def _run_index(arguments: Namespace) -> int:
         "shards": len(manifest.shards),
         "samples": manifest.samples,
         "megabytes": round(sum(shard.bytes for shard in manifest.shards) / 1e6, 1),
-        "problems": ", ".join(f"{cause}: {count}" for cause, count in sorted(causes.items())) or "0",
+        "problems": dict(sorted(causes.items())),
         "manifest": str(path),
     }
     show_figures(f"index of {where.text}", [row], arguments.json)

@@ -131,6 +131,10 @@ def _cell(value: object) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_cell(entry)}" for name, entry in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_cell, value)) or "none"
     return str(value)
 
 

@@ -1,0 +1,119 @@
+"""Progress and figures: a bar for people, plain lines for logs, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards import console
+from shards.console import show_figures, track
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Clock:
+    """A clock that each item moves on."""
+
+    def __init__(self, step_s: float) -> None:
+        self.now_s = 0.0
+        self.step_s = step_s
+
+    def monotonic(self) -> float:
+        self.now_s += self.step_s
+        return self.now_s
+
+
+def test_items_pass_through_lazily_and_quick_work_leaves_no_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    taken = []
+
+    def source() -> object:
+        for number in range(3):
+            taken.append(number)
+            yield number
+
+    stream = track(source(), "work")  # type: ignore[arg-type, var-annotated]
+    assert taken == []
+    assert next(stream) == 0
+    assert taken == [0]
+    assert list(stream) == [1, 2]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_log_gets_a_line_every_ten_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "time", Clock(step_s=4.0))
+    assert list(track(range(10), "making clips")) == list(range(10))
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert lines[0] == "making clips: 3 of 10 (30 %), 0.25/s, 28 s left"  # 12 s in, a line is due after 10
+    assert lines[-1] == "making clips: 10 done in 44 s"
+    assert len(lines) == 4
+
+
+def test_without_a_total_there_is_no_estimate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "time", Clock(step_s=3600.0))
+    list(track(iter("ab"), "reading"))
+    assert capsys.readouterr().err.splitlines() == [
+        "reading: 1, 0.000278/s",
+        "reading: 2, 0.000278/s",
+        "reading: 2 done in 3 h 0 min",
+    ]
+
+
+def test_a_terminal_gets_a_bar_on_stderr_and_markup_in_labels_is_text() -> None:
+    script = "from shards.console import track; import time; [time.sleep(0.05) for _ in track(range(3), '[a] b')]"
+    reader, writer = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80"}
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=writer, env=environment)
+    os.close(writer)
+    shown = os.read(reader, 65536).decode()
+    os.close(reader)
+    assert done.returncode == 0
+    assert done.stdout == b""
+    assert "[a] b" in shown
+    assert "3/3" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+
+
+def test_figures_as_json_are_one_line_that_any_parser_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"name": "ä", "share": np.float32(0.5), "count": np.int64(3), "folder": Path("a/b")},
+        {"name": "b", "share": float("nan"), "causes": {"codec": 2}, "list": (1, None)},
+    ]
+    show_figures("a title", rows, as_json=True)
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert json.loads(out, parse_constant=pytest.fail) == {
+        "title": "a title",
+        "rows": [
+            {"name": "ä", "share": 0.5, "count": 3, "folder": "a/b"},
+            {"name": "b", "share": None, "causes": {"codec": 2}, "list": [1, None]},
+        ],
+    }
+
+
+def test_figures_as_a_table_keep_every_column_and_value(capsys: pytest.CaptureFixture[str]) -> None:
+    show_figures("[t]", [{"a": 12345, "b": 0.123456}, {"a": 1, "c": "x[y]", "d": True, "e": {"codec": 2}}], False)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines() if line.strip(" ─")]
+    assert lines[0] == "[t]"
+    assert lines[1].split() == ["a", "b", "c", "d", "e"]
+    assert lines[2].split() == ["12,345", "0.1235", "-", "-", "-"]
+    assert lines[3].split() == ["1", "-", "x[y]", "yes", "codec:", "2"]
+    assert lines[2].index("12,345") + 6 == lines[3].index(" 1") + 2  # numbers end in one column
+
+
+def test_one_long_row_stands_upright(capsys: pytest.CaptureFixture[str]) -> None:
+    show_figures("t", [{f"figure_{number}": number for number in range(9)}], as_json=False)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines[1:] == [[f"figure_{number}", str(number)] for number in range(9)]

@@ -1,0 +1,198 @@
+"""The command line: quick to answer, and every mistake is a message with exit status 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+import pytest
+
+from launch import cli
+from launch.parser import CommandParser, add_command
+from shards.command import Command, read_pairs
+from shards.commands import COMMANDS
+from shards.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, "-m", "launch.cli", *arguments], capture_output=True, text=True, env=environment
+    )
+
+
+def test_help_answers_in_half_a_second_and_imports_nothing_heavy() -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert run("--help").returncode == 0
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5, f"trichord --help took {min(seconds):.2f} s"
+    script = """
+import sys
+from launch.cli import main
+try:
+    main(["--help"])
+except SystemExit as stop:
+    assert stop.code == 0
+print(sorted({"torch", "av", "numpy", "pydantic", "rich", "webdataset"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("words", [[], ["shards"]])
+def test_a_command_that_is_not_finished_gets_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 0
+    assert "COMMAND" in capsys.readouterr().out
+
+
+def test_every_command_explains_itself_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["shards", command.name, "--help"])
+        text = capsys.readouterr().out
+        assert stop.value.code == 0
+        assert command.examples
+        for example in command.examples:
+            assert example in text
+            assert example.startswith(f"trichord shards {command.name} ")
+
+
+def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.split()[0] == "trichord"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("frob", "choose from"),
+        ("shards biuld", "Did you mean build?"),
+        ("shards world --out x --smaples 3", "Did you mean --samples?"),
+        ("shards world --out x --smaples=3", "Did you mean --samples?"),
+        ("shards world --samples 3", "required: --out"),
+        ("shards world --out x --samples none", "found 'none', expected a whole number of at least 1"),
+        ("shards world --out x --rules max_second=4", "Did you mean 'max_seconds'?"),
+        ("shards world --out x --rules max_seconds=4000", "less than or equal to 60, found 4000"),
+        ("shards world --out x --rules max_seconds", "expected NAME=VALUE"),
+        ("shards world --out x --holdout red/star", "expected COLOUR/SHAPE/ACTION"),
+        ("shards build fodler --root x --out y", "Did you mean folder?"),
+        ("shards build csv --root nowhere --out y", "does not exist"),
+        ("shards build csv --root . --out y --bytes-per-shard 3TB", "such as 500MB"),
+        ("shards build csv --root . --out y --max-bad-fraction 5", "a share from 0 to 1"),
+        ("shards build csv --root . --out y --bytes-per-shard 3MB --samples-per-shard 3", "not allowed with"),
+        ("shards index a b", "no place for 'b'"),
+        ("shards index nowhere", "nowhere is not a folder"),
+        ("shards index https://example.org/set --names 0.tar", "add --out DIR"),
+    ],
+)
+def test_mistakes_exit_2_with_a_message(
+    words: str,
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words.split()) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: ")
+    assert expected in shown.err
+    assert shown.out == ""
+
+
+def test_a_mistake_shows_no_traceback() -> None:
+    done = run("shards", "build", "csv", "--root", "nowhere", "--out", "nowhere")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(argv: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    assert cli.main([]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_reader_who_leaves_early_is_no_error() -> None:
+    command = f"{sys.executable} -m launch.cli shards build --help | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "0"
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_a_command_declares_itself_only_when_it_is_typed() -> None:
+    declared: list[str] = []
+
+    def command(name: str) -> Command:
+        def declare(parser: ArgumentParser) -> None:
+            declared.append(name)
+            parser.add_argument("--size", type=int)
+
+        def act(arguments: Namespace) -> int:
+            return int(arguments.size)
+
+        return Command(name, f"does {name}", declare, act)
+
+    parser = CommandParser(prog="p")
+    below = parser.add_subparsers()
+    for name in ("one", "two"):
+        add_command(below, command(name))
+    arguments, _ = parser.parse_known_args(["two", "--size", "7"])
+    assert declared == ["two"]
+    assert arguments.run(arguments) == 7
+    with pytest.raises(UserError, match="invalid int value: 'x'"):
+        parser.parse_known_args(["one", "--size", "x"])
+
+
+def test_pairs_are_json_where_they_can_be() -> None:
+    assert read_pairs("--rules", ["a=1", "b=[1, 2]", "c=true", "d=fast", "e=", "f=x=y"]) == {
+        "a": 1,
+        "b": [1, 2],
+        "c": True,
+        "d": "fast",
+        "e": "",
+        "f": "x=y",
+    }
+
+
+def test_the_whole_way_with_figures_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def figures(*words: str) -> list[dict[str, object]]:
+        assert cli.main([*words, "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        rows: list[dict[str, object]] = document["rows"]
+        return rows
+
+    world, sets = str(tmp_path / "world"), tmp_path / "shards"
+    rules = ["--rules", "max_seconds=2", "clips_per_group=2", "frame_sizes=[[32,32]]", "fps=[12]"]
+    made = figures("shards", "world", "--out", world, "--samples", "6", "--seed", "3", *rules)
+    assert made[0]["clips"] == 6
+    built = figures("shards", "build", "csv", "--root", world, "--out", str(sets), "--workers", "1")
+    assert sum(int(str(row["samples"])) for row in built) == 6
+    for row in built:
+        folder = sets / str(row["split"])
+        with tarfile.open(folder / "00000.tar") as tar:
+            keys = {name.partition(".")[0] for name in tar.getnames()}
+        before = json.loads((folder / "manifest.json").read_text())
+        indexed = figures("shards", "index", str(folder), "--workers", "1")
+        after = json.loads((folder / "manifest.json").read_text())
+        assert indexed[0]["samples"] == row["samples"] == len(keys)
+        assert indexed[0]["problems"] == {}
+        assert [(s["name"], s["samples"], s["bytes"]) for s in before["shards"]] == [
+            (s["name"], s["samples"], s["bytes"]) for s in after["shards"]
+        ]
+        assert before["classes"] == after["classes"] != []

@@ -1,0 +1,129 @@
+"""The house keeps its plan: imports point down, files stay short, and what is imported is declared."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOORS = ("shards", "pretrain", "finetune", "launch")  # from the ground up
+LONGEST_FILE = 320
+LONGEST_FUNCTION = 80
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROVIDERS = packages_distributions()
+HEAVY = {"torch", "torchaudio", "torchvision", "numpy", "av", "transformers", "deepspeed", "open_clip", "webdataset"}
+
+
+def sources(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imported(nodes: Iterator[ast.AST]) -> set[str]:
+    """Give the top-level packages that these nodes import."""
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute, so that what they reach can be seen"
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+def at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk what runs when a module is imported: not the bodies of functions, not what only a type checker reads."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        yield child
+        yield from at_import(child)
+
+
+@pytest.mark.parametrize("path", sources(*FLOORS), ids=name_of)
+def test_an_import_only_points_down(path: Path) -> None:
+    floor = path.relative_to(ROOT).parts[0]
+    above = set(FLOORS[FLOORS.index(floor) + 1 :]) | {"tests"}
+    assert not imported(ast.walk(ast.parse(path.read_text()))) & above
+
+
+@pytest.mark.parametrize(
+    "path", [*sources("launch"), ROOT / "shards/commands.py", ROOT / "shards/command.py"], ids=name_of
+)
+def test_the_command_line_imports_nothing_heavy(path: Path) -> None:
+    assert not imported(at_import(ast.parse(path.read_text()))) & HEAVY
+
+
+@pytest.mark.parametrize("path", sources(*FLOORS), ids=name_of)
+def test_files_and_functions_stay_short_and_say_what_they_are_for(path: Path) -> None:
+    text = path.read_text()
+    tree = ast.parse(text)
+    assert len(text.splitlines()) <= LONGEST_FILE
+    assert ast.get_docstring(tree), "a module opens with one sentence on what it is for"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= LONGEST_FUNCTION, f"{node.name} has {length} lines"
+
+
+def test_no_room_is_a_lumber_room() -> None:
+    lumber = {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"}
+    assert not [name_of(path) for path in sources(*FLOORS, "tests") if path.name in lumber]
+
+
+def test_what_is_imported_is_declared() -> None:
+    declared = required() | optional()
+    for path in sources(*FLOORS, "tests"):
+        for name in imported(ast.walk(ast.parse(path.read_text()))) - set(FLOORS) - {"tests"} - sys.stdlib_module_names:
+            assert owners(name) & declared, f"{name_of(path)} imports {name}, which pyproject.toml does not declare"
+
+
+def test_what_only_some_have_is_never_imported_with_a_module() -> None:
+    for path in sources(*FLOORS):
+        for name in imported(at_import(ast.parse(path.read_text()))):
+            missing = owners(name) & (optional() - required())
+            assert not missing, f"{name_of(path)} needs the extra that brings {name} just to be imported"
+
+
+def test_the_script_is_the_command_line() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["scripts"] == {"trichord": "launch.cli:main"}
+    found = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert {name for name in found if "." not in name} == set(FLOORS)
+    packages = {path.parent.relative_to(ROOT) for path in sources(*FLOORS)}
+    assert all((ROOT / package / "__init__.py").exists() for package in packages)
+
+
+def required() -> set[str]:
+    return {distribution(text) for text in PROJECT["dependencies"]}
+
+
+def optional() -> set[str]:
+    return {distribution(text) for texts in PROJECT["optional-dependencies"].values() for text in texts}
+
+
+def owners(package: str) -> set[str]:
+    """Give the distributions that bring a package; one that is not installed goes by its own name."""
+    return {normal(owner) for owner in PROVIDERS.get(package, [package])}
+
+
+def distribution(requirement: str) -> str:
+    found = re.match(r"[\w.-]+", requirement)
+    assert found is not None
+    return normal(found[0])
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
