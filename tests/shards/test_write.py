@@ -368,7 +368,7 @@ def test_a_build_that_is_killed_continues_to_the_same_bytes(dataset: Path, tmp_p
     folder = tmp_path / "out" / "all"
     started = time.monotonic()
     with subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[2]) as process:
-        while not list(folder.glob("*.done.json")) and process.poll() is None and time.monotonic() - started < 60:
+        while not list(folder.glob("*.tar")) and process.poll() is None and time.monotonic() - started < 60:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
     left = list(folder.glob("*.tar"))
