@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from launch import __version__
-from launch.parser import CommandParser, add_commands
+from launch import __version__, quickstart
+from launch.parser import CommandParser, add_command, add_commands
 from shards import commands as shards_commands
 from shards.errors import UserError
 
@@ -50,6 +50,7 @@ def _parser() -> CommandParser:
     parser.set_defaults(run=None, parser=parser)
     parser.add_argument("--version", action="version", version=f"trichord {__version__}", help="print the version")
     floors = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser)
+    add_command(floors, quickstart.COMMAND)
     listed = ", ".join(command.name for command in shards_commands.COMMANDS)
     shards = floors.add_parser(
         "shards",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from shards.command import Command
@@ -22,9 +23,17 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help
-        is_told = isinstance(action.default, int | float | str) and not isinstance(action.default, bool)
+        is_told = isinstance(action.default, int | float | str | Path) and not isinstance(action.default, bool)
         is_told = is_told and bool(action.option_strings) and action.default != argparse.SUPPRESS
         return f"{text} (default: %(default)s)" if text and is_told else text
+
+    def _format_action(self, action: argparse.Action) -> str:
+        text = super()._format_action(action)  # a list of commands needs no line that says COMMAND
+        return text.partition("\n")[2] if isinstance(action, argparse._SubParsersAction) else text
+
+    def _iter_indented_subactions(self, action: argparse.Action) -> Generator[argparse.Action, None, None]:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action._get_subactions()
 
 
 class CommandParser(argparse.ArgumentParser):
