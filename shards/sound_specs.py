@@ -1,0 +1,151 @@
+"""How sound becomes a picture, as settings: the three log-mel conventions that published weights were trained with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+AST_BLIND_FILTERS = 1  # of AST's 128 filters one (the fourth) falls between two bins; its weights have learnt so
+
+
+class SpecAugment(BaseModel):
+    """Bands of frequency and stretches of time that are wiped out, each up to its width (Park et al. 2019)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frequency_masks: int = Field(default=1, ge=0)
+    frequency_width: int = Field(default=48, ge=0)
+    time_masks: int = Field(default=1, ge=0)
+    time_width: int = Field(default=192, ge=0)
+
+
+class _SoundSpec(BaseModel):
+    """What the conventions share; audio is normalised as (x - mean) / (deviations * std)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rate_hz: int = Field(default=16000, gt=0)
+    mels: int = Field(default=128, ge=1)
+    frames: int | None = Field(default=None, ge=1)  # pad or cut to this many; None keeps what the sound gives
+    mean: float = 0.0
+    std: float = Field(default=1.0, gt=0)
+    deviations: float = Field(default=1.0, gt=0)
+    spec_augment: SpecAugment | None = None
+
+
+class KaldiFbank(_SoundSpec):
+    """AST's: kaldi fbank of the sound less its mean, natural logarithm, AudioSet's statistics, two deviations.
+
+    Padding and SpecAugment write 0 before normalising, which is 0.467 afterwards: a loud value, but the one that AST
+    and its descendants were trained with. CAV-MAE has mean -5.081, std 4.4849 and one deviation.
+    """
+
+    kind: Literal["kaldi_fbank"] = "kaldi_fbank"
+    frame_ms: float = Field(default=25.0, gt=0)
+    shift_ms: float = Field(default=10.0, gt=0)
+    frames: int | None = Field(default=1024, ge=1)
+    mean: float = -4.2677393
+    std: float = Field(default=4.5689974, gt=0)
+    deviations: float = Field(default=2.0, gt=0)
+
+    @model_validator(mode="after")
+    def _no_blind_filters(self) -> KaldiFbank:
+        fft_size = 2 ** (int(self.rate_hz * self.frame_ms * 0.001) - 1).bit_length()
+        blind = blind_filters(kaldi_edges_hz(self.rate_hz, self.mels), self.rate_hz, fft_size)
+        if len(blind) > AST_BLIND_FILTERS:
+            raise ValueError(
+                f"{len(blind)} of {self.mels} mel filters see no frequency at all (the first: {blind[0]}) with frames "
+                f"of {self.frame_ms} ms at {self.rate_hz} Hz; use fewer mels or a longer frame_ms"
+            )
+        return self
+
+
+class _StftMel(_SoundSpec):
+    """MelSpectrogram's: centred frames with reflected ends, periodic Hann window, power, triangles linear in hertz.
+
+    Padding and SpecAugment write the mean, which is 0 after normalising.
+    """
+
+    fft_size: int = Field(default=1024, ge=2)
+    window_samples: int = Field(default=400, ge=1)
+    hop_samples: int = Field(default=160, ge=1)
+    low_hz: float = Field(default=0.0, ge=0)
+    high_hz: float | None = Field(default=None, gt=0)  # None: Nyquist
+    scale: Literal["htk", "slaney"] = "htk"
+    logarithm: Literal["decibel", "natural"] = "decibel"
+    floor: float = Field(default=1e-10, gt=0)  # of the power, before the logarithm
+    range_db: float | None = Field(default=80.0, gt=0)  # what lies further below a sound's own peak is lifted to there
+    drop_last: bool = False  # N samples give N / hop frames, not one more
+
+    @model_validator(mode="after")
+    def _no_blind_filters(self) -> _StftMel:
+        if self.window_samples > self.fft_size:
+            raise ValueError(f"window_samples {self.window_samples} is longer than fft_size {self.fft_size}")
+        blind = self._blind(self.mels, self.fft_size)
+        if not blind:
+            return self
+        enough = next((size for size in (2**power for power in range(1, 17)) if not self._blind(self.mels, size)), None)
+        fewer = next((mels for mels in range(self.mels - 1, 0, -1) if not self._blind(mels, self.fft_size)), None)
+        fixes = [f"fft_size={enough}"] * (enough is not None) + [f"mels={fewer}"] * (fewer is not None)
+        raise ValueError(
+            f"{len(blind)} of {self.mels} mel filters see no frequency at all (the first: {blind[0]}) with "
+            f"fft_size={self.fft_size} at {self.rate_hz} Hz; use {' or '.join(fixes) or 'a wider band'}"
+        )
+
+    def _blind(self, mels: int, fft_size: int) -> list[int]:
+        high_hz = self.high_hz or self.rate_hz / 2
+        return blind_filters(stft_edges_hz(self.low_hz, high_hz, mels, self.scale), self.rate_hz, fft_size)
+
+
+class LogMel(_StftMel):
+    """The general one, in decibels."""
+
+    kind: Literal["log_mel"] = "log_mel"
+
+
+class XdcMel(_StftMel):
+    """XDC's (Alwassel et al. 2020): 40 mels, 100 frames for 2 s. The paper leaves rate, window and logarithm open."""
+
+    kind: Literal["xdc_mel"] = "xdc_mel"
+    mels: int = Field(default=40, ge=1)
+    window_samples: int = Field(default=640, ge=1)
+    hop_samples: int = Field(default=320, ge=1)
+    logarithm: Literal["decibel", "natural"] = "natural"
+    floor: float = Field(default=1e-6, gt=0)
+    drop_last: bool = True
+
+
+SoundSpec = Annotated[KaldiFbank | LogMel | XdcMel, Field(discriminator="kind")]
+
+
+def kaldi_edges_hz(rate_hz: int, mels: int) -> list[float]:
+    """Give the frequencies at which Kaldi's triangles begin, peak and end, 20 Hz to Nyquist."""
+    low, high = 1127 * np.log1p(20 / 700), 1127 * np.log1p(rate_hz / 2 / 700)
+    return [float(700 * np.expm1(edge / 1127)) for edge in np.linspace(low, high, mels + 2)]
+
+
+def stft_edges_hz(low_hz: float, high_hz: float, mels: int, scale: str) -> list[float]:
+    """Give the frequencies at which MelSpectrogram's triangles begin, peak and end."""
+    if scale == "htk":
+        low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (low_hz, high_hz))
+        return [float(700 * (10 ** (edge / 2595) - 1)) for edge in np.linspace(low, high, mels + 2)]
+    low, high = (_to_slaney(hertz) for hertz in (low_hz, high_hz))
+    return [_from_slaney(float(edge)) for edge in np.linspace(low, high, mels + 2)]
+
+
+def blind_filters(edges_hz: list[float], rate_hz: int, fft_size: int) -> list[int]:
+    """Find triangles that hold no frequency bin between their feet: their output is the floor, whatever sounds."""
+    bins_hz = np.arange(fft_size // 2 + 1) * (rate_hz / fft_size)
+    feet = zip(edges_hz[:-2], edges_hz[2:], strict=True)
+    return [number for number, (left, right) in enumerate(feet) if not ((bins_hz > left) & (bins_hz < right)).any()]
+
+
+def _to_slaney(hertz: float) -> float:
+    """Slaney's scale: linear to 1 kHz, then 27 steps for each factor of 6.4."""
+    return hertz * 3 / 200 if hertz < 1000 else float(15 + 27 * np.log(hertz / 1000) / np.log(6.4))
+
+
+def _from_slaney(mel: float) -> float:
+    return mel * 200 / 3 if mel < 15 else float(1000 * 6.4 ** ((mel - 15) / 27))
