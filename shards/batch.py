@@ -11,10 +11,10 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from shards.errors import Cause
 from shards.record import RawSample
+from shards.ring import Stacker
 
 
 class Example(TypedDict):
@@ -70,14 +70,19 @@ class Named(NamedTuple):
     valid: bool = True
 
 
-def collate(named: Sequence[Named], step: int, bad: list[BadSample], left_out: list[BadSample], surplus: int) -> Batch:
-    """Stack the examples; in a worker process the batch is written straight into shared memory."""
+def collate(
+    named: Sequence[Named], step: int, bad: list[BadSample], left_out: list[BadSample], surplus: int, stack: Stacker
+) -> Batch:
+    """Put examples together."""
     examples = [each.example for each in named]
     _check_shapes(named)
     sounds = [example["audio"] for example in examples if example["audio"] is not None]
     return Batch(
-        video=[default_collate([example["video"][view] for example in examples]) for view in _views(examples)],
-        audio=default_collate(sounds) if sounds else None,
+        video=[
+            stack(f"video {view}", [example["video"][view] for example in examples])
+            for view in range(len(examples[0]["video"]))
+        ],
+        audio=stack("audio", sounds) if sounds else None,
         audio_present=torch.tensor([bool(example["audio_present"]) for example in examples]),
         valid=torch.tensor([each.valid for each in named]),
         text=[example["text"] for example in examples],
@@ -93,15 +98,15 @@ def collate(named: Sequence[Named], step: int, bad: list[BadSample], left_out: l
     )
 
 
-def join(parts: Sequence[Batch]) -> Batch:
-    """Put the workers' parts of a step together in their order."""
+def join(parts: Sequence[Batch], pin_memory: bool = False) -> Batch:
+    """Put the workers' parts of a step together in their order; the tensors are copies, page-locked if wanted."""
     first = parts[0]
-    if len(parts) == 1:
-        return first
     sounds = [part["audio"] for part in parts if part["audio"] is not None]
     return Batch(
-        video=[torch.cat([part["video"][view] for part in parts]) for view in range(len(first["video"]))],
-        audio=torch.cat(sounds) if sounds else None,
+        video=[
+            _concatenate([part["video"][view] for part in parts], pin_memory) for view in range(len(first["video"]))
+        ],
+        audio=_concatenate(sounds, pin_memory) if sounds else None,
         audio_present=torch.cat([part["audio_present"] for part in parts]),
         valid=torch.cat([part["valid"] for part in parts]),
         text=[text for part in parts for text in part["text"]],
@@ -129,8 +134,9 @@ def blank_like(example: Example) -> Example:
     )
 
 
-def _views(examples: Sequence[Example]) -> range:
-    return range(len(examples[0]["video"]))
+def _concatenate(tensors: Sequence[Tensor], pin_memory: bool) -> Tensor:
+    shape = (sum(len(tensor) for tensor in tensors), *tensors[0].shape[1:])
+    return torch.cat(list(tensors), out=torch.empty(shape, dtype=tensors[0].dtype, pin_memory=pin_memory))
 
 
 def _check_shapes(named: Sequence[Named]) -> None:

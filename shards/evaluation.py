@@ -13,7 +13,8 @@ from shards.errors import SampleError, UserError
 from shards.order import SampleAddress, nearest_divisors
 from shards.pool import ArchivePool, ShardId, ShardSource
 from shards.reader import transform_or_name
-from shards.stream import Failure, PartIterator, StreamConfig
+from shards.ring import Stacker
+from shards.stream import Failure, PartReceiver, StreamConfig, stacker_of
 
 _TRIES_FOR_A_SHAPE = 64
 
@@ -57,6 +58,7 @@ class RollDataset(IterableDataset[Batch | Failure]):
 
     def __iter__(self) -> Iterator[Batch | Failure]:
         worker: Any = get_worker_info()
+        stack = stacker_of(worker, self._config)
         reader = self._rank * max(self._config.workers, 1) + (worker.id if worker else 0)
         roll = Roll(self._sources)
         stretch = -(-roll.total // self._readers)
@@ -65,7 +67,7 @@ class RollDataset(IterableDataset[Batch | Failure]):
         part_reader = _PartReader(roll, pool, self._transform, self._config.seed, end)
         try:
             for step, start in enumerate(range(reader * stretch, (reader + 1) * stretch, self._size)):
-                yield part_reader.part(step, range(start, min(start + self._size, end)), self._size)
+                yield part_reader.part(step, range(start, min(start + self._size, end)), self._size, stack)
         except UserError as error:
             yield Failure(str(error))
         finally:
@@ -80,7 +82,7 @@ class _PartReader:
         self._blank: Example | None = None
         self._current: ShardId | None = None
 
-    def part(self, step: int, numbers: range, size: int) -> Batch:
+    def part(self, step: int, numbers: range, size: int, stack: Stacker) -> Batch:
         bad: list[BadSample] = []
         read = [self._read(number, bad) for number in numbers]
         blank = self._find_blank(read, bad)
@@ -91,7 +93,7 @@ class _PartReader:
         ]
         named += [Named(blank, "", "", source=0, valid=False)] * (size - len(named))
         left_out, surplus = self._pool.take_news()
-        return collate(named, step, bad, left_out, surplus)
+        return collate(named, step, bad, left_out, surplus, stack)
 
     def _read(self, number: int, bad: list[BadSample]) -> Named | BadSample:
         address = self._roll.address(number)
@@ -146,10 +148,11 @@ class EvaluationStream(Iterator[Batch]):
         if not any(source.manifest.samples for source in sources):
             raise UserError(f"there is nothing to evaluate: {[each.root for each in config.sources]} hold no samples")
         self._tally = config.tally()
-        self._parts = PartIterator(RollDataset(config, sources, transform, rank, world_size), config, rank)
+        dataset = RollDataset(config, sources, transform, rank, world_size)
+        self._parts = PartReceiver(dataset, config, rank, parts_per_batch=1)
 
     def __next__(self) -> Batch:
-        batch = next(self._parts)
+        batch = self._parts.next_batch()
         self._tally.add(batch)
         return batch
 

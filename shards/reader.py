@@ -12,6 +12,7 @@ from shards.order import Block, Order, SampleAddress, Slot
 from shards.pool import ArchivePool, ShardId
 from shards.randomness import generator
 from shards.record import RawSample
+from shards.ring import Stacker
 
 _TRIES_IN_A_BLOCK = 16
 _BLOCKS_TRIED = 4  # a block may be one shard, and that shard lost
@@ -23,12 +24,17 @@ class LaneReader:
     """Serves the parts of a batch that belong to some lanes; a pure function of the step and the data."""
 
     def __init__(
-        self, order: Order, pool: ArchivePool, transform: SampleTransform, seed: int, lanes: Sequence[int]
+        self,
+        order: Order,
+        pool: ArchivePool,
+        transform: SampleTransform,
+        seed: int,
+        lanes: Sequence[int],
     ) -> None:
         self._order, self._pool, self._transform, self._seed, self._lanes = order, pool, transform, seed, lanes
         self._wanted: dict[tuple[int, int], tuple[tuple[int, int], set[ShardId]]] = {}
 
-    def part(self, step: int) -> Batch:
+    def part(self, step: int, stack: Stacker) -> Batch:
         """Read these lanes' samples of a step."""
         bad: list[BadSample] = []
         named: list[Named] = []
@@ -38,7 +44,7 @@ class LaneReader:
             taken = {(slot.block.source, slot.block.place, slot.position) for slot in slots}
             named.extend(self._fill(slot, step, taken, bad) for slot in slots)
         left_out, surplus = self._pool.take_news()
-        return collate(named, step, bad, left_out, surplus)
+        return collate(named, step, bad, left_out, surplus, stack)
 
     def _fill(self, slot: Slot, step: int, taken: set[Place], bad: list[BadSample]) -> Named:
         """Read the slot's own sample, or the first that can be used of those that follow it in its block.

@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -22,6 +23,7 @@ from shards.manifest import Manifest
 from shards.order import Order, share_lanes
 from shards.pool import ArchivePool, ReadingLimits, ShardSource
 from shards.reader import LaneReader
+from shards.ring import SharedRing, Stacker, stack_anew
 from shards.roots import parse_root
 from shards.tally import Tally
 from shards.transfer import TransferPolicy
@@ -51,6 +53,7 @@ class StreamConfig(BaseModel):
     block_shards: PositiveInt = 4  # shards of a lane that are shuffled together
     workers: NonNegativeInt = 0  # processes per rank; 0 reads in the rank's own process
     prefetch_batches: PositiveInt = 2  # that each worker keeps ready
+    pin_memory: bool = False  # for copies to a GPU beside its work; torch keeps and reuses such memory
     worker_timeout_s: PositiveFloat = 1800.0
     max_bad_fraction: float = Field(0.05, ge=0, le=1)  # of the window's samples
     bad_window_samples: PositiveInt = 2000
@@ -106,20 +109,26 @@ class LaneDataset(IterableDataset[Batch | Failure]):
         lanes = self._shares[worker.id if worker else 0]
         order = make_order(self._config, self._sources, len(lanes))
         pool = ArchivePool(self._sources, self._config.reading_limits())
+        stack = stacker_of(worker, self._config)
         reader = LaneReader(order, pool, self._transform, self._config.seed, lanes)
         try:
             for step in itertools.count(self._start_step):
-                yield reader.part(step)
+                yield reader.part(step, stack)
         except UserError as error:
             yield Failure(str(error))
         finally:
             pool.close()
 
 
-class PartIterator:
-    """Draws from a dataset in this process or in workers, and tells plainly when a worker is lost."""
+class PartReceiver:
+    """Draws batches from a dataset in this process or from workers, and tells plainly when a worker is lost."""
 
-    def __init__(self, dataset: IterableDataset[Batch | Failure], config: StreamConfig, rank: int) -> None:
+    def __init__(
+        self, dataset: IterableDataset[Batch | Failure], config: StreamConfig, rank: int, parts_per_batch: int
+    ) -> None:
+        self._workers, self._pin_memory, self._parts_per_batch = config.workers, config.pin_memory, parts_per_batch
+        if config.pin_memory and not torch.cuda.is_available():
+            raise UserError("pin_memory=true wants a GPU that CUDA can see, and there is none. Set pin_memory=false.")
         self._rank = rank
         self._patience_s = config.worker_timeout_s
         self._loader: Any = iter(dataset)
@@ -138,10 +147,13 @@ class PartIterator:
                 )
             )
 
-    def __iter__(self) -> PartIterator:
-        return self
+    def next_batch(self) -> Batch:
+        """Give the next parts as one batch, or raise StopIteration."""
+        parts = [self._next_part() for _ in range(self._parts_per_batch)]
+        # Workers write into the same memory again, so what they sent is copied before more is asked of them.
+        return join(parts, self._pin_memory) if self._workers or self._pin_memory else parts[0]
 
-    def __next__(self) -> Batch:
+    def _next_part(self) -> Batch:
         waited_s = 0.0
         while True:
             try:
@@ -187,12 +199,12 @@ class BatchStream(Iterator[Batch]):
         shares = share_lanes(config.lanes, rank, world_size, config.workers)
         sources = config.open_sources()
         make_order(config, sources, served_lanes=1)  # so that a mistake is told here, before workers start
-        self._parts_per_step = len(shares)
         self._tally = config.tally()
-        self._parts = PartIterator(LaneDataset(config, sources, transform, shares, start_step), config, rank)
+        dataset = LaneDataset(config, sources, transform, shares, start_step)
+        self._parts = PartReceiver(dataset, config, rank, parts_per_batch=len(shares))
 
     def __next__(self) -> Batch:
-        batch = join([next(self._parts) for _ in range(self._parts_per_step)])
+        batch = self._parts.next_batch()
         self._tally.add(batch)
         return batch
 
@@ -223,6 +235,11 @@ def make_order(config: StreamConfig, sources: tuple[ShardSource, ...], served_la
         batch_size=config.batch_size,
         served_lanes=served_lanes,
     )
+
+
+def stacker_of(worker: object | None, config: StreamConfig) -> Stacker:
+    """Choose where batches are put together: in a worker in shared memory."""
+    return stack_anew if worker is None else SharedRing(config.prefetch_batches + 1)
 
 
 def _as_it_is(part: Any) -> Any:

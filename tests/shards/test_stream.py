@@ -53,6 +53,11 @@ def die(raw: RawSample, rng: np.random.Generator) -> Example:
     os._exit(9)
 
 
+def sleep_long(raw: RawSample, rng: np.random.Generator) -> Example:
+    time.sleep(8)
+    return cheap(raw, rng)
+
+
 def stumble(raw: RawSample, rng: np.random.Generator) -> Example:
     raise ZeroDivisionError("a mistake in the code")
 
@@ -341,12 +346,20 @@ def test_workers_use_one_thread_and_a_batch_may_hold_text_only(tmp_path: Path) -
     assert (batch["video"], batch["audio"]) == ([], None)
 
 
-def test_a_worker_that_dies_is_named(tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shards.stream._LOOK_EVERY_S", 0.5)
     root = write_set(tmp_path / "set", [6] * 4)
     begin = time.monotonic()
     with pytest.raises(WorkerDied, match=r"rank 1: worker [01].*exit code 9.*died"):
         take(batches(config_of(root, workers=2), die, rank=1, world_size=2), 1)
     assert time.monotonic() - begin < 60
+
+
+def test_a_worker_that_gives_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shards.stream._LOOK_EVERY_S", 0.2)
+    root = write_set(tmp_path / "set", [6] * 4)
+    with pytest.raises(WorkerDied, match="rank 0: the data workers give nothing"):
+        take(batches(config_of(root, workers=1, worker_timeout_s=0.5), sleep_long), 1)
 
 
 def test_a_mistake_in_the_code_names_the_sample_and_is_not_swallowed(tmp_path: Path) -> None:
@@ -373,6 +386,9 @@ def test_mistakes_are_told_before_any_worker_starts(tmp_path: Path) -> None:
         batches(config_of(root, workers=3), cheap)
     with pytest.raises(UserError, match="batch_size=10"):
         batches(config_of(root, batch_size=10, workers=1), cheap)
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="pin_memory=true wants a GPU"):
+            batches(config_of(root, pin_memory=True), cheap)
     (root / "manifest.json").unlink()
     with pytest.raises(UserError, match="trichord shards index"):
         batches(config_of(root, workers=1), cheap)
