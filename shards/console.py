@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -17,11 +19,21 @@ _WIDTH_OF_A_PIPE = 200
 _UPRIGHT_FROM_COLUMNS = 7
 
 
-def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+def track(items: Iterable[T], label: str, total: int | None = None) -> Generator[T, None, None]:
     """Pass the items on and show how far the work has come: a bar on a terminal, a line every ten seconds elsewhere."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     return _with_bar(items, label, total) if sys.stderr.isatty() else _with_lines(items, label, total)
+
+
+@contextlib.contextmanager
+def pulse(label: str) -> Iterator[Callable[[], None]]:
+    """Give a function to call whenever a piece of work is done, for work that is no loop over items."""
+    ticks = track(itertools.repeat(None), label)
+    try:
+        yield lambda: next(ticks)
+    finally:
+        ticks.close()
 
 
 def show_figures(title: str, rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
@@ -35,7 +47,7 @@ def show_figures(title: str, rows: Sequence[Mapping[str, object]], as_json: bool
         _print_table(title, rows, header=True)
 
 
-def _with_bar(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
+def _with_bar(items: Iterable[T], label: str, total: int | None) -> Generator[T, None, None]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -66,7 +78,7 @@ def _with_bar(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
         progress.live.transient = time.monotonic() - start_s < _QUICK_S
 
 
-def _with_lines(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
+def _with_lines(items: Iterable[T], label: str, total: int | None) -> Generator[T, None, None]:
     start_s = shown_s = time.monotonic()
     done = 0
     for item in items:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from shards import console
-from shards.console import show_figures, track
+from shards.console import pulse, show_figures, track
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -70,6 +70,14 @@ def test_without_a_total_there_is_no_estimate(
         "reading: 2, 0.000278/s",
         "reading: 2 done in 3 h 0 min",
     ]
+
+
+def test_work_that_is_no_loop_has_a_pulse(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "time", Clock(step_s=6.0))
+    with pulse("measuring") as beat:
+        for _ in range(5):
+            beat()
+    assert capsys.readouterr().err.splitlines() == ["measuring: 2, 0.167/s", "measuring: 4, 0.167/s"]
 
 
 def test_a_terminal_gets_a_bar_on_stderr_and_markup_in_labels_is_text() -> None:
