@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shards import inspection_commands
 from shards.command import (
     Command,
     add_json,
@@ -20,7 +21,7 @@ from shards.command import (
     read_settings,
     share,
 )
-from shards.console import show_figures
+from shards.console import pulse, show_figures
 from shards.errors import UserError
 
 if TYPE_CHECKING:
@@ -184,6 +185,25 @@ def _run_index(arguments: Namespace) -> int:
     return 0
 
 
+def _declare_bench(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="where the clips to measure on are made, once")
+    contenders = "torchcodec,decord,pyav,webdataset"
+    parser.add_argument("--against", default=contenders, metavar="NAME,NAME", help="whom to measure beside")
+    parser.add_argument("--rounds", type=at_least(2), default=5, metavar="N", help="how often each turn comes round")
+    add_json(parser)
+
+
+def _run_bench(arguments: Namespace) -> int:
+    from shards.bench import bench
+    from shards.bench.run import as_records
+
+    against = [name for name in arguments.against.split(",") if name]
+    with pulse("measuring") as beat:
+        rows = bench(arguments.folder, against, arguments.rounds, beat)
+    show_figures("milliseconds of CPU time, side by side in one run", as_records(rows), arguments.json)
+    return 0
+
+
 def _manifest_before(folder: Path) -> Manifest | None:
     """Give the manifest that is about to be replaced: what its maker said of name, split and classes stays."""
     from shards.manifest import FILE_NAME, Manifest
@@ -237,4 +257,15 @@ COMMANDS = (
             "trichord shards index 'pipe:aws s3 cp s3://bucket/set/{name} -' --names '{00000..00099}.tar' --out set",
         ),
     ),
+    Command(
+        "bench",
+        "measure reading side by side with other tools",
+        _declare_bench,
+        _run_bench,
+        (
+            "trichord shards bench runs/bench",
+            "trichord shards bench runs/bench --against torchcodec,webdataset --rounds 9 --json",
+        ),
+    ),
+    *inspection_commands.COMMANDS,
 )

@@ -10,13 +10,14 @@ Legend: T frames, H height, W width, C colour, N sound samples.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
+from shards.decoders import video_decoder
 from shards.demux import index_media
 from shards.errors import Cause, SampleError
 from shards.sound import decode_sound
@@ -39,6 +40,7 @@ class Video:
         self._packet_of_frame: Ints = shown[np.argsort(self._track.times_s[shown], kind="stable")]
         self._origin_s = float(self._track.times_s[self._packet_of_frame[0]])
         self.times_s: Seconds = self._track.times_s[self._packet_of_frame] - self._origin_s
+        limits.check_seconds(self.duration_s)
         sideways = self._track.quarter_turns % 2 == 1
         self.width, self.height = (
             (self._track.height, self._track.width) if sideways else (self._track.width, self._track.height)
@@ -77,6 +79,27 @@ class Video:
         frames_THWC = np.rot90(found, self._track.quarter_turns, (1, 2)) if self._track.quarter_turns else found
         ordered = np.array_equal(inverse, np.arange(len(unique)))
         return np.ascontiguousarray(frames_THWC if ordered else frames_THWC[inverse])
+
+    def walk(self) -> Iterator[Any]:
+        """Decode every frame once, one after another and without colour conversion, for whoever only wants to know."""
+        shown = self._track.shown
+        came_out = np.zeros(len(shown), np.bool_)
+        size = None
+        for frame in self._all_frames():
+            size = size or (frame.width, frame.height)
+            if size != (frame.width, frame.height):
+                raise SampleError(Cause.CODEC, f"the picture size changes to {frame.width}x{frame.height}")
+            if frame.pts is not None:
+                came_out[frame.pts] = True
+            yield frame
+        decoded = int((came_out & shown).sum())
+        if decoded < len(self):
+            raise SampleError(Cause.TRUNCATED_VIDEO, f"{decoded} of {len(self)} frames decode")
+
+    @property
+    def codecs(self) -> tuple[str, str | None]:
+        """Name the codecs of picture and sound."""
+        return self._track.codec, self._audio.codec if self._audio is not None and self.has_sound else None
 
     def sound(self, start_s: float, end_s: float, rate: int) -> npt.NDArray[np.float32] | None:
         """Give mono sound of a window of the clip's clock, exactly round((end - start) * rate) samples.
@@ -136,24 +159,24 @@ class Video:
     def _decode(self, spans: list[tuple[int, int]], wanted: Bools | None) -> Iterator[Any]:
         """Feed spans of packets to one decoder; each packet's pts is its number, which its frame brings back."""
         track, data = self._track, self._data
-        context = _video_decoder(track, self._limits)
-        try:
-            for span_number, (start, stop) in enumerate(spans):
-                if span_number and not _is_idr(track, data, start):
-                    yield from context.decode(None)
-                    context.flush_buffers()
-                for number in range(start, stop):
-                    payload = track.payload(data, number)
-                    if wanted is not None and not wanted[number] and _is_disposable(track, payload):
-                        continue
-                    self._deadline.check()
-                    yield from context.decode(make_packet(payload, number))
-            yield from context.decode(None)
-        except av.FFmpegError as error:
-            raise SampleError(Cause.CODEC, f"{track.codec}: {error}") from error
-        finally:
-            if track.context is not None:
-                context.flush_buffers()
+        with video_decoder(track, self._limits) as decoder:
+            decode = decoder.context.decode
+            try:
+                for span_number, (start, stop) in enumerate(spans):
+                    if span_number and not look_into(track, track.payload(data, start)).is_fresh_start:
+                        yield from decode(None)
+                        decoder.context.flush_buffers()
+                    for number in range(start, stop):
+                        payload = track.payload(data, number)
+                        seen = look_into(track, payload)
+                        decoder.spoilt |= seen.has_parameters
+                        if wanted is not None and not wanted[number] and seen.is_disposable:
+                            continue
+                        self._deadline.check()
+                        yield from decode(make_packet(payload, number))
+                yield from decode(None)
+            except av.FFmpegError as error:
+                raise SampleError(Cause.CODEC, f"{track.codec}: {error}") from error
 
 
 def open_video(data: bytes, limits: DecodeLimits | None = None) -> Video:
@@ -182,37 +205,28 @@ def segments(track: Track, wanted: Ints) -> list[tuple[int, int]]:
     return spans
 
 
-def _video_decoder(track: Track, limits: DecodeLimits) -> Any:
-    if track.context is not None:
-        context = track.context
-    else:
-        context = av.CodecContext.create(track.codec, "r")
-        context.extradata = track.extradata
-    if not context.is_open:
-        context.thread_count = 1
-        context.options = {"max_pixels": str(limits.max_pixels)}
-    return context
+class Seen(NamedTuple):
+    """What the units of an H.264 packet tell without decoding; all False where they cannot be told apart."""
+
+    is_disposable: bool = False  # no other picture refers to this one (nal_ref_idc is 0)
+    is_fresh_start: bool = False  # an IDR picture: decoding starts here without a flush of what came before
+    has_parameters: bool = False
 
 
-def _units(track: Track, payload: bytes | memoryview) -> Iterator[int]:
-    """Walk the H.264 units of a packet, giving each one's header byte."""
+def look_into(track: Track, payload: bytes | memoryview) -> Seen:
+    """Walk the H.264 units of a packet."""
     position, size = 0, track.nal_length_size
+    slices: list[int] = []
+    has_parameters = False
     while size and position + size < len(payload):
-        yield payload[position + size]
-        position += size + int.from_bytes(payload[position : position + size], "big")
-
-
-def _is_disposable(track: Track, payload: bytes | memoryview) -> bool:
-    """Whether no other picture refers to this one (nal_ref_idc of its first slice is 0)."""
-    for header in _units(track, payload):
+        header = payload[position + size]
         if 1 <= header & 31 <= 5:
-            return header >> 5 & 3 == 0
-    return False
-
-
-def _is_idr(track: Track, data: memoryview, number: int) -> bool:
-    """Whether decoding can start here without a flush of what came before."""
-    return any(header & 31 == 5 for header in _units(track, track.payload(data, number)))
+            slices.append(header)
+        has_parameters = has_parameters or header & 31 in (7, 8, 13, 15)
+        position += size + int.from_bytes(payload[position : position + size], "big")
+    if not slices:
+        return Seen(has_parameters=has_parameters)
+    return Seen(slices[0] >> 5 & 3 == 0, slices[0] & 31 == 5, has_parameters)
 
 
 def _number_frames(track: Track, frames: Iterator[Any]) -> None:

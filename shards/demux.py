@@ -12,6 +12,28 @@ from shards.errors import Cause, SampleError
 from shards.mp4 import NotPlainMp4, index_mp4
 from shards.track import Deadline, DecodeLimits, MediaIndex, Track
 
+# Only containers that hold their own media. Playlists (HLS, DASH, concat, SDP) name other files or addresses, and
+# libavformat would open those for whoever wrote the sample.
+FORMATS = (
+    *(
+        "mov",
+        "matroska",
+        "webm",
+        "avi",
+        "mpeg",
+        "mpegts",
+        "mpegvideo",
+        "flv",
+        "asf",
+        "ogg",
+        "mxf",
+        "gif",
+        "h264",
+        "hevc",
+    ),
+    *("m4v", "obu", "ivf", "wav", "mp3", "flac", "aac", "nut", "dv", "rm"),
+)
+
 
 class _TimedBytes(io.BytesIO):
     """A file in memory that stops a demuxer which reads for ever."""
@@ -38,7 +60,8 @@ def demux(data: bytes, limits: DecodeLimits, deadline: Deadline) -> MediaIndex:
     """Read every packet with libavformat, decoding none."""
     try:
         # Probing decodes pictures to learn their size; the limit must reach that decoder too.
-        container: Any = av.open(_TimedBytes(data, deadline), options={"max_pixels": str(limits.max_pixels)})
+        options = {"max_pixels": str(limits.max_pixels), "format_whitelist": ",".join(FORMATS)}
+        container: Any = av.open(_TimedBytes(data, deadline), options=options)
     except (av.FFmpegError, ValueError, OverflowError) as error:
         raise SampleError(Cause.UNREADABLE_VIDEO, str(error)) from error
     firsts = [kind[0] for kind in (container.streams.video, container.streams.audio) if kind]
@@ -61,8 +84,8 @@ def demux(data: bytes, limits: DecodeLimits, deadline: Deadline) -> MediaIndex:
 def _track(container: Any, stream: Any, packets: list[Any]) -> Track:
     context = stream.codec_context
     has_times = all(packet.pts is not None for packet in packets)
-    if getattr(context, "has_b_frames", False) and all(packet.pts == packet.dts for packet in packets):
-        has_times = False  # AVI knows decode order only; its demuxer repeats that as presentation times
+    if container.format.name == "avi" and getattr(context, "has_b_frames", False):
+        has_times = False  # AVI knows decode order only; its demuxer dresses that up as presentation times
     rate = float(getattr(stream, "average_rate", None) or 0) or 25.0
     if has_times:
         times_s = np.array([packet.pts * packet.time_base for packet in packets], np.float64)

@@ -22,6 +22,7 @@ class Cause(StrEnum):
     TOO_MANY_BYTES = "too_many_bytes"
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_MANY_FRAMES = "too_many_frames"
+    TOO_LONG = "too_long"  # the time stamps claim hours
     TIMEOUT = "timeout"
     NO_VIDEO = "no_video"
     UNREADABLE_VIDEO = "unreadable_video"  # the container cannot be parsed

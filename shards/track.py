@@ -37,6 +37,7 @@ class DecodeLimits:
     max_bytes: int = 512 << 20
     max_pixels: int = 4096 * 2304
     max_packets: int = 1_000_000
+    max_seconds: float = 4 * 3600.0
     timeout_s: float = 30.0
 
     def start(self) -> Deadline:
@@ -59,6 +60,11 @@ class DecodeLimits:
         """Refuse an endless stream."""
         if packets > self.max_packets:
             raise SampleError(Cause.TOO_MANY_FRAMES, f"{packets} packets, the limit is {self.max_packets}")
+
+    def check_seconds(self, seconds: float) -> None:
+        """Refuse time stamps that would make windows of years; one forged number is enough for those."""
+        if not seconds <= self.max_seconds:
+            raise SampleError(Cause.TOO_LONG, f"{seconds:.0f} s, the limit is {self.max_seconds:.0f} s")
 
 
 @dataclass

@@ -1,0 +1,121 @@
+"""What `verify` found, added up over shards, and the rows that are shown of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.errors import Cause
+
+# The numbers of a clip whose spread is reported; names of ClipFacts.
+QUANTITIES = ("seconds", "frames", "frames_per_second", "width", "height", "bytes")
+QUANTILES = {"least": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "most": 1.0}
+_NAMED = 10_000  # over all shards; counts go on
+
+
+class Finding(NamedTuple):
+    """Something bad, by name."""
+
+    shard: str
+    key: str
+    cause: Cause
+    detail: str
+
+
+class VerifyReport:
+    """Counts of all that was looked at; a clip adds six numbers of four bytes and nothing else."""
+
+    def __init__(self, root: str, samples_promised: int, shards_promised: int) -> None:
+        self.root = root
+        self.samples_promised = samples_promised
+        self.shards_promised = shards_promised
+        self.samples = 0
+        self.shards = 0
+        self.good = 0
+        self.bad: Counter[Cause] = Counter()
+        self.findings: list[Finding] = []
+        self.disagreements: list[str] = []
+        self._tallies: Counter[tuple[str, str]] = Counter()
+        self._quantities: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in QUANTITIES}
+
+    def take(
+        self,
+        checked: int,
+        counts: Mapping[Cause, int],
+        named: Sequence[Finding],
+        disagreements: Sequence[str],
+        tallies: Mapping[tuple[str, str], int],
+        quantities: Mapping[str, npt.NDArray[np.float32]],
+    ) -> None:
+        """Add one shard."""
+        self.shards += 1
+        self.samples += checked
+        self.good += len(next(iter(quantities.values())))
+        self.bad.update(counts)
+        self.findings.extend(named[: max(_NAMED - len(self.findings), 0)])
+        self.disagreements.extend(disagreements)
+        self._tallies.update(tallies)
+        for name, values in quantities.items():
+            self._quantities[name].append(values)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is bad and the manifest tells the truth."""
+        return not self.bad and not self.disagreements
+
+    @property
+    def exit_code(self) -> int:
+        """Give the command's exit status: 0 clean, 1 when something is bad."""
+        return 0 if self.is_clean else 1
+
+    def share(self, what: str) -> float:
+        """Give the share of good clips that are: no_sound_track, sound_all_zero, with_caption, with_labels, ..."""
+        return self._tallies["clips", what] / max(self.good, 1)
+
+    def codecs(self, kind: str) -> dict[str, int]:
+        """Count clips by `video_codec` or `sound_codec`."""
+        return {name: count for (about, name), count in self._tallies.most_common() if about == kind}
+
+    def spread(self, name: str) -> dict[str, float]:
+        """Give the quantiles of a quantity over the good clips."""
+        values = np.concatenate([np.zeros(0, np.float32), *self._quantities[name]])
+        if not len(values):
+            return {}
+        places = np.quantile(values, list(QUANTILES.values()), method="nearest")
+        return dict(zip(QUANTILES, (round(float(value), 3) for value in places), strict=True))
+
+    def overview(self) -> dict[str, object]:
+        """Give the figures that fit into one row."""
+        hours = sum(float(values.sum(dtype=np.float64)) for values in self._quantities["seconds"]) / 3600
+        return {
+            "shards": self.shards,
+            "of shards": self.shards_promised,
+            "samples": self.samples,
+            "of samples": self.samples_promised,
+            "good": self.good,
+            "bad": {cause.value: count for cause, count in sorted(self.bad.items())},
+            "manifest disagrees": len(self.disagreements),
+            "hours": round(hours, 3),
+            "silent share": self.share("no_sound_track") + self.share("sound_all_zero"),
+            "of that without a track": self.share("no_sound_track"),
+            "caption share": self.share("with_caption"),
+            "label share": self.share("with_labels"),
+            "clips with damaged frames": self._tallies["clips", "with_damaged_frames"],
+            "video codecs": self.codecs("video_codec"),
+            "sound codecs": self.codecs("sound_codec"),
+        }
+
+    def spreads(self) -> list[dict[str, object]]:
+        """Give one row of quantiles for each quantity."""
+        return [{"of a clip": name.replace("_", " "), **self.spread(name)} for name in QUANTITIES if self.good]
+
+    def listed(self) -> list[dict[str, object]]:
+        """Give one row for each thing that is bad."""
+        return [
+            {"shard": each.shard, "key": each.key, "cause": each.cause.value, "detail": each.detail}
+            for each in self.findings
+        ]
