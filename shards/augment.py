@@ -120,7 +120,7 @@ def timm_amount(name: str, level: float, sign: float, height: int, width: int) -
         case "solarize_add":
             return float(int(110 * share))
         case _ if name in FACTORS:
-            return max(0.1, 1 + sign * 0.9 * share)
+            return 1 + sign * 0.9 * share
     return 0.0
 
 

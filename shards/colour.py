@@ -1,12 +1,14 @@
 """What is done to colours, the same amount over all frames of a view: jitter, grey, and RandAugment's tone operations.
 
 Every function takes and gives contiguous uint8 frames_CTHW and equals torchvision's for the same factor. Where a table
-of 256 levels says it all it is used: half the cost of float arithmetic, and exact. What depends on a picture's own
-levels (contrast, autocontrast, equalize) is measured per frame, as torchvision does for a video.
+of 256 levels says it all it is used: a few times cheaper than float arithmetic, and exact. What depends on a picture's
+own levels (contrast, autocontrast, equalize) is measured per frame, as torchvision does for a video.
 Legend: C the three colours, T frames, H height, W width; levels_256 a table from level to level.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -43,7 +45,7 @@ def draw_jitter(spec: ColourJitter, rng: np.random.Generator) -> tuple[tuple[str
 def look_up(frames: Tensor, levels_256: Tensor) -> Tensor:
     """Replace every level by its entry in the table."""
     # The cheapest table look-up for bytes at hand: three quarters of numpy's take, a quarter of torch's indexing.
-    replaced = bytearray(frames.numpy()).translate(levels_256.numpy().tobytes())
+    replaced = bytearray(frames.contiguous().numpy()).translate(levels_256.numpy().tobytes())
     return torch.frombuffer(replaced, dtype=torch.uint8).view(frames.shape)
 
 
@@ -54,14 +56,21 @@ def brightness(frames_CTHW: Tensor, factor: float) -> Tensor:
 
 def contrast(frames_CTHW: Tensor, factor: float) -> Tensor:
     """Blend each frame with its own mean grey; 0 is flat grey, 1 no change."""
-    mean_T = _grey_plane(frames_CTHW).mean(dim=(1, 2)).mul_(1 - factor)
-    return frames_CTHW.mul(factor).add_(mean_T[:, None, None]).clamp_(0, 255).to(torch.uint8)
+
+    def blend(frame_CHW: Tensor) -> Tensor:
+        mean = _grey_plane(frame_CHW).mean()
+        return look_up(frame_CHW, _levels().mul_(factor).add_(mean, alpha=1 - factor).clamp_(0, 255).to(torch.uint8))
+
+    return _frame_by_frame(blend, frames_CTHW)
 
 
 def saturation(frames_CTHW: Tensor, factor: float) -> Tensor:
     """Blend every pixel with its grey; 0 is grey, 1 no change."""
-    grey_THW = _grey_plane(frames_CTHW).mul_(1 - factor)
-    return frames_CTHW.mul(factor).add_(grey_THW).clamp_(0, 255).to(torch.uint8)
+
+    def blend(frame_CHW: Tensor) -> Tensor:
+        return frame_CHW.mul(factor).add_(_grey_plane(frame_CHW).mul_(1 - factor)).clamp_(0, 255)
+
+    return _frame_by_frame(blend, frames_CTHW)
 
 
 def hue(frames_CTHW: Tensor, shift: float) -> Tensor:
@@ -70,25 +79,26 @@ def hue(frames_CTHW: Tensor, shift: float) -> Tensor:
     With value v, chroma c and hue h in sixths of the circle, a colour's level is v - c * clamp(min(k, 4 - k), 0, 1)
     where k = (n + h) mod 6 and n = 5, 3, 1 for red, green, blue: HSV to RGB without a case per sixth.
     """
-    red, green, blue = frames_CTHW.to(torch.float32)
-    value = torch.maximum(torch.maximum(red, green), blue)
-    chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    divisor = torch.where(chroma == 0, 1.0, chroma)
-    angle = torch.where(
-        value == red,
-        (green - blue) / divisor,
-        torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
-    ).add_(6 * shift)
-    turned = []
-    for offset in (5.0, 3.0, 1.0):
-        k = (angle + offset).remainder_(6.0)
-        turned.append(value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1))
-    return torch.stack(turned).round_().clamp_(0, 255).to(torch.uint8)
+
+    def turn(frame_CHW: Tensor) -> Tensor:
+        red, green, blue = frame_CHW.to(torch.float32)
+        value = torch.maximum(torch.maximum(red, green), blue)
+        chroma = value - torch.minimum(torch.minimum(red, green), blue)
+        divisor = torch.where(chroma == 0, 1.0, chroma)
+        second = torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor)
+        angle = torch.where(value == red, (green - blue) / divisor, second).add_(6 * shift)
+        turned = []
+        for offset in (5.0, 3.0, 1.0):
+            k = (angle + offset).remainder_(6.0)
+            turned.append(value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1))
+        return torch.stack(turned).round_().clamp_(0, 255)
+
+    return _frame_by_frame(turn, frames_CTHW)
 
 
 def grey(frames_CTHW: Tensor) -> Tensor:
     """Give all three colours the pixel's grey."""
-    return _grey_plane(frames_CTHW).to(torch.uint8).expand(frames_CTHW.shape).contiguous()
+    return _frame_by_frame(_grey_plane, frames_CTHW)
 
 
 def invert(frames_CTHW: Tensor) -> Tensor:
@@ -115,33 +125,47 @@ def solarize_add(frames_CTHW: Tensor, addition: int) -> Tensor:
 
 def autocontrast(frames_CTHW: Tensor) -> Tensor:
     """Stretch each colour of each frame to the full range; a flat one stays as it is."""
-    low, high = (bound[..., None, None].to(torch.float32) for bound in frames_CTHW.flatten(2).aminmax(dim=2))
-    flat = low == high
-    scale = torch.where(flat, 1.0, (high - low).mul_(1 / 255))
-    return (frames_CTHW - torch.where(flat, 0.0, low)).div_(scale).clamp_(0, 255).to(torch.uint8)
+
+    def stretch(plane_HW: Tensor) -> Tensor:
+        low, high = (bound.to(torch.float32) for bound in plane_HW.aminmax())
+        if low == high:
+            return plane_HW
+        return look_up(plane_HW, _levels().sub_(low).div_((high - low) * (1 / 255)).clamp_(0, 255).to(torch.uint8))
+
+    return _frame_by_frame(lambda frame_CHW: torch.stack([stretch(plane_HW) for plane_HW in frame_CHW]), frames_CTHW)
 
 
 def equalize(frames_CTHW: Tensor) -> Tensor:
     """Spread each colour's levels of each frame over the range by their histogram, with Pillow's integer rounding."""
-    changed_CTHW = torch.empty_like(frames_CTHW)
-    for colour, frame in np.ndindex(*frames_CTHW.shape[:2]):
-        plane_HW = frames_CTHW[colour, frame]
-        table = _equalizing_levels(np.bincount(plane_HW.numpy().ravel(), minlength=256))
-        changed_CTHW[colour, frame] = plane_HW if table is None else look_up(plane_HW, torch.from_numpy(table))
-    return changed_CTHW
+
+    def spread(plane_HW: Tensor) -> Tensor:
+        levels_256 = _equalizing_levels(np.bincount(plane_HW.numpy().ravel(), minlength=256))
+        return plane_HW if levels_256 is None else look_up(plane_HW, torch.from_numpy(levels_256))
+
+    return _frame_by_frame(lambda frame_CHW: torch.stack([spread(plane_HW) for plane_HW in frame_CHW]), frames_CTHW)
 
 
 def sharpness(frames_CTHW: Tensor, factor: float) -> Tensor:
     """Blend with a 3 x 3 smoothing (centre weight 5 of 13), edges left alone; 0 is smooth, 1 no change."""
     if min(frames_CTHW.shape[-2:]) <= 2:
         return frames_CTHW
-    level = frames_CTHW.to(torch.float32)
-    rows = (level[..., :-2, :] + level[..., 1:-1, :]).add_(level[..., 2:, :])
-    inner = level[..., 1:-1, 1:-1]
-    weighted = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:]).add_(inner, alpha=4)
-    blended = inner + weighted.mul_(1 / 13).round_().sub_(inner).mul_(1 - factor)
-    changed_CTHW = frames_CTHW.clone()
-    changed_CTHW[..., 1:-1, 1:-1] = blended.clamp_(0, 255).to(torch.uint8)
+
+    def blend(frame_CHW: Tensor) -> Tensor:
+        level = frame_CHW.to(torch.float32)
+        rows = (level[:, :-2] + level[:, 1:-1]).add_(level[:, 2:])
+        inner = level[:, 1:-1, 1:-1]
+        weighted = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:]).add_(inner, alpha=4)
+        inner.add_(weighted.mul_(1 / 13).round_().sub_(inner).mul_(1 - factor))
+        return level.clamp_(0, 255)
+
+    return _frame_by_frame(blend, frames_CTHW)
+
+
+def _frame_by_frame(change: Callable[[Tensor], Tensor], frames_CTHW: Tensor) -> Tensor:
+    """Change one frame at a time: floats of a whole clip would be fresh memory in every call, dearer than the sums."""
+    changed_CTHW = torch.empty_like(frames_CTHW)
+    for frame in range(frames_CTHW.shape[1]):
+        changed_CTHW[:, frame] = change(frames_CTHW[:, frame])
     return changed_CTHW
 
 
@@ -149,11 +173,11 @@ def _levels() -> Tensor:
     return torch.arange(256, dtype=torch.float32)
 
 
-def _grey_plane(frames_CTHW: Tensor) -> Tensor:
+def _grey_plane(frame_CHW: Tensor) -> Tensor:
     """Give the whole grey levels of each pixel as float: what contrast and saturation blend with."""
-    red, green, blue = frames_CTHW
-    grey_THW: Tensor = red.mul(GREY_WEIGHTS[0]).add_(green, alpha=GREY_WEIGHTS[1]).add_(blue, alpha=GREY_WEIGHTS[2])
-    return grey_THW.floor_()
+    red, green, blue = frame_CHW
+    grey_HW: Tensor = red.mul(GREY_WEIGHTS[0]).add_(green, alpha=GREY_WEIGHTS[1]).add_(blue, alpha=GREY_WEIGHTS[2])
+    return grey_HW.floor_()
 
 
 def _equalizing_levels(counts_256: NDArray[np.int64]) -> NDArray[np.uint8] | None:

@@ -64,10 +64,13 @@ def _nearest(frames_CTHW: Tensor, source_x: Tensor, source_y: Tensor, fill: tupl
 
 
 def _bilinear(frames_CTHW: Tensor, source_x: Tensor, source_y: Tensor, fill: tuple[int, int, int]) -> Tensor:
-    """Frames and colours go through one grid as channels; taking the fill off first makes it what lies outside."""
+    """Taking the fill off before sampling makes it what lies outside; one frame at a time spares fresh memory."""
     height, width = frames_CTHW.shape[-2:]
     grid_HW2 = torch.stack(((2 * source_x + 1) / width - 1, (2 * source_y + 1) / height - 1), dim=-1)
-    fill_C = torch.tensor(fill, dtype=torch.float32).view(3, 1, 1, 1)
-    channels = (frames_CTHW - fill_C).flatten(0, 1)[None]
-    moved = functional.grid_sample(channels, grid_HW2[None], mode="bilinear", align_corners=False)
-    return (moved.view(frames_CTHW.shape) + fill_C).round_().clamp_(0, 255).to(torch.uint8)
+    fill_C = torch.tensor(fill, dtype=torch.float32).view(3, 1, 1)
+    moved_CTHW = torch.empty_like(frames_CTHW)
+    for frame in range(frames_CTHW.shape[1]):
+        frame_CHW = frames_CTHW[:, frame] - fill_C
+        sampled = functional.grid_sample(frame_CHW[None], grid_HW2[None], mode="bilinear", align_corners=False)[0]
+        moved_CTHW[:, frame] = sampled.add_(fill_C).round_().clamp_(0, 255)
+    return moved_CTHW

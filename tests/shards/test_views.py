@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional
 
-import shards  # noqa: F401  (lets torchvision be imported beside a CPU build of torch)
+from shards import views  # importing shards lets torchvision be imported beside a CPU build of torch
 from shards.augment import TorchvisionRandAugment
 from shards.clip_specs import DenseWindow, FullVideo, Segments, SlidingWindows, SvtWindow
 from shards.colour import ColourJitter
@@ -104,6 +104,19 @@ def test_three_crops_cover_the_long_side(shape: tuple[int, int], axis: int) -> N
     resized = reference.resize(as_TCHW(frames_THWC), [60])
     for view, start in zip(made.tensors(), (0, 10, 20), strict=True):
         assert largest_difference(view, resized.narrow(axis, start, 60)) <= 1
+
+
+def test_three_crops_share_one_resize(monkeypatch: pytest.MonkeyPatch) -> None:
+    resizes: list[Geometry] = []
+
+    def counted(frames_THWC: np.ndarray, rows: np.ndarray, geometry: Geometry) -> Tensor:
+        resizes.append(geometry)
+        return resize_box(frames_THWC, rows, geometry)
+
+    monkeypatch.setattr(views, "resize_box", counted)
+    geometries = draw_geometries(ThreeCrops(size=60, short_side=60), 90, 120, generator(0))
+    assert len(render(soft_clip(), np.arange(4), [views.Draws(geometry, False, ()) for geometry in geometries])) == 3
+    assert len(resizes) == 1
 
 
 def test_random_areas_follow_torchvisions_distribution() -> None:
