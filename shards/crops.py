@@ -137,10 +137,13 @@ def draw_geometries(spec: CropSpec, height: int, width: int, rng: np.random.Gene
 def resize_box(frames_THWC: Frames, rows: NDArray[np.int64], geometry: Geometry) -> Tensor:
     """Cut the geometry's box from the chosen frames and resize it; gives frames_TCHW in channels-last memory.
 
-    Choosing frames and cutting in one indexing step copies only the box, and leaves it as the fast path needs it.
+    Choosing frames and cutting in one indexing step copies only the box, and nothing where whole frames in a row are
+    asked for; either way they lie as the fast path needs them.
     """
     top, left, height, width = geometry.box
-    cut_THWC = frames_THWC[rows, top : top + height, left : left + width]
+    consecutive = len(rows) > 0 and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows)))
+    chosen: slice | NDArray[np.int64] = slice(int(rows[0]), int(rows[0]) + len(rows)) if consecutive else rows
+    cut_THWC = frames_THWC[chosen, top : top + height, left : left + width]
     cut_TCHW = torch.from_numpy(np.ascontiguousarray(cut_THWC)).permute(0, 3, 1, 2)
     if (height, width) == geometry.resized:
         return cut_TCHW

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from shards.decoders import audio_decoder
 from shards.errors import Cause, SampleError
 from shards.track import Deadline, Ints, Track, make_packet
 
@@ -55,7 +56,7 @@ def _lead(start_s: float, native: int, rate: int) -> int:
 def resample(samples_N: Samples, native: int, rate: int) -> Samples:
     """Change the sample rate with FFmpeg's windowed-sinc filter; the first samples coincide."""
     resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
-    frame = av.AudioFrame.from_ndarray(samples_N[None, :], format="flt", layout="mono")
+    frame: Any = av.AudioFrame.from_ndarray(samples_N[None, :], format="flt", layout="mono")
     frame.sample_rate = native
     parts: list[Samples] = [part.to_ndarray()[0] for part in (*resampler.resample(frame), *resampler.resample(None))]
     joined: Samples = np.concatenate([np.zeros(0, np.float32), *parts])
@@ -71,13 +72,15 @@ def _mono(data: memoryview, track: Track, first: int, length: int, deadline: Dea
     inside = np.searchsorted(starts, [first, first + length], side="right")
     begin = max(int(inside[0]) - 1 - WARM_UP_PACKETS.get(track.codec, OTHER_WARM_UP_PACKETS), 0)
     hidden = int(starts[track.shown][0]) - first  # window samples before this one are edited out
-    context = _audio_decoder(track)
+    context = audio_decoder(track)
     try:
         for number in range(begin, int(inside[1])):
             deadline.check()
             for frame in context.decode(make_packet(track.payload(data, number), number)):
-                place = starts[number if frame.pts is None else frame.pts]
-                window_CN = _place(frame, track, window_CN, int(place) - first, hidden)
+                source = number if frame.pts is None else int(frame.pts)
+                if not begin <= source <= number:
+                    raise SampleError(Cause.AUDIO, f"{track.codec}: a frame of packet {source} came out at {number}")
+                window_CN = _place(frame, track, window_CN, int(starts[source]) - first, hidden)
     except av.FFmpegError as error:
         raise SampleError(Cause.AUDIO, f"{track.codec}: {error}") from error
     finally:
@@ -99,15 +102,6 @@ def _packet_starts(track: Track) -> Ints:
         if np.abs(drift - middle).max() <= ROUNDING_S * track.sample_rate:
             return middle + length * np.arange(len(starts))
     return starts
-
-
-def _audio_decoder(track: Track) -> Any:
-    if track.context is not None:
-        return track.context
-    context: Any = av.CodecContext.create(track.codec, "r")
-    context.extradata = track.extradata
-    context.sample_rate = track.sample_rate
-    return context
 
 
 def _place(frame: Any, track: Track, window_CN: Samples, start: int, hidden: int) -> Samples:

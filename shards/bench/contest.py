@@ -1,0 +1,135 @@
+"""Put two contenders to the same question in turn, each in its own process, and compare time and answers.
+
+What is counted is the CPU time of the whole process, all its threads, so that a machine shared with others still gives
+ratios that repeat; the two take turns question by question, so that a change of the machine's speed meets both.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from shards.bench.tasks import TASKS
+from shards.errors import UserError
+
+Question = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Duel:
+    """What came of one comparison."""
+
+    ours_ms: float  # median CPU time of one question
+    theirs_ms: float
+    ratio: float  # median of theirs / ours, question by question
+    spread: tuple[float, float]  # quartiles of that ratio
+    differs_mean: float  # largest mean absolute difference of an answer
+    differs_max: float
+
+
+class Contender:
+    """One contender in its own process, answering questions."""
+
+    def __init__(self, make: type[Any]) -> None:
+        context = get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_answer_questions, args=(theirs, make), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def ask(self, task: str, question: Question) -> tuple[float, list[np.ndarray[Any, Any]]]:
+        """Give CPU seconds and answer."""
+        self._connection.send((task, question))
+        try:
+            seconds, answer = self._connection.recv()
+        except EOFError as error:
+            raise UserError(f"{task}: the contender's process died (exit code {self._process.exitcode})") from error
+        if isinstance(answer, str):
+            raise UserError(f"{task}: {answer}")
+        return seconds, answer
+
+    def __enter__(self) -> Contender:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.terminate()
+
+
+def is_installed(make: type[Any]) -> bool:
+    """Whether a contender can take part here."""
+    return all(importlib.util.find_spec(name) is not None for name in make.needs)
+
+
+def compare(
+    task: str, ours: type[Any], theirs: type[Any], questions: Sequence[Question], rounds: int, beat: Callable[[], None]
+) -> Duel:
+    """Ask both the same questions in turn; the first round warms up and does not count."""
+    laps: list[tuple[float, float]] = []
+    means: list[float] = []
+    largest: list[float] = []
+    with Contender(ours) as first, Contender(theirs) as second:
+        for number in range(rounds + 1):
+            for place, question in enumerate(questions):
+                pair = [first, second] if (number + place) % 2 == 0 else [second, first]
+                answers = {id(contender): contender.ask(task, question) for contender in pair}
+                (mine_s, mine), (other_s, other) = answers[id(first)], answers[id(second)]
+                if number == 0:
+                    mean, most = _difference(mine, other)
+                    means.append(mean)
+                    largest.append(most)
+                else:
+                    laps.append((mine_s, other_s))
+                beat()
+    ratios = [other / mine for mine, other in laps]
+    quartiles = statistics.quantiles(ratios, n=4)
+    return Duel(
+        ours_ms=statistics.median(mine for mine, _ in laps) * 1e3,
+        theirs_ms=statistics.median(other for _, other in laps) * 1e3,
+        ratio=statistics.median(ratios),
+        spread=(quartiles[0], quartiles[2]),
+        differs_mean=max(means),
+        differs_max=max(largest),
+    )
+
+
+def _difference(mine: Iterable[Any], other: Iterable[Any]) -> tuple[float, float]:
+    means, largest = [], []
+    for one, two in zip(mine, other, strict=True):
+        if one.shape != two.shape:
+            raise UserError(f"the answers have shapes {one.shape} and {two.shape}, so they are not the same work")
+        apart = np.abs(one.astype(np.float64) - two.astype(np.float64))
+        means.append(float(apart.mean()))
+        largest.append(float(apart.max()))
+    return max(means), max(largest)
+
+
+def _answer_questions(connection: Connection, make: type[Any]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    contender = make()
+    while True:
+        try:
+            task, question = connection.recv()
+        except EOFError:
+            return
+        try:
+            started = time.process_time()
+            answer = TASKS[task](contender, *question)
+            connection.send((time.process_time() - started, answer))
+        except (RuntimeError, ValueError, OSError, ImportError, AttributeError) as error:
+            connection.send((0.0, f"{type(contender).__name__}: {error}"))

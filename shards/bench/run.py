@@ -1,0 +1,162 @@
+"""Which comparisons make up a run, what each has to reach, and the table they end in."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import webdataset
+
+from shards.bench import contenders
+from shards.bench.contest import Duel, Question, compare, is_installed
+from shards.bench.footage import FRAMES_PER_SECOND, GRAIN, GROUPS_OF_PICTURES, SECONDS, footage_folder, make_footage
+from shards.encode import Preset
+from shards.errors import UserError
+from shards.manifest import index_shards
+from shards.transcode import Mode, make_medium
+
+CONTENDERS: dict[str, type[Any]] = {
+    "torchcodec": contenders.Torchcodec,
+    "decord": contenders.Decord,
+    "pyav": contenders.PyAV,
+    "webdataset": contenders.Webdataset,
+}
+LAST = SECONDS * FRAMES_PER_SECOND - 1
+UNIFORM = tuple(int(place) for place in np.linspace(0, LAST, 8).round())
+WINDOW_START_S = 4.0
+WINDOW = tuple(round((WINDOW_START_S + 2.0 * place / 8) * FRAMES_PER_SECOND) for place in range(8))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    work: str
+    against: str
+    ours_ms: float | None = None
+    theirs_ms: float | None = None
+    ratio: float | None = None
+    quartiles: tuple[float, float] | None = None
+    goal: float | None = None
+    met: bool | None = None
+    mean_difference: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One comparison to make."""
+
+    name: str
+    task: str
+    questions: list[Question]
+    goals: dict[str, float]  # against whom, and how many times faster it has to be; 0 is no goal
+
+
+def bench(folder: Path, against: Sequence[str], rounds: int = 5, beat: Callable[[], None] = lambda: None) -> list[Row]:
+    """Run every comparison against the contenders named; those not installed are left out and say so."""
+    unknown = sorted(set(against) - set(CONTENDERS))
+    if unknown:
+        raise UserError(f"no contender is called {', '.join(unknown)}; there are {', '.join(CONTENDERS)}")
+    make_footage(folder)
+    rows = [_preset_row(folder, scene, rounds, beat) for scene in GRAIN]
+    for work in _works(folder):
+        for name, goal in work.goals.items():
+            if name not in against:
+                continue
+            if not is_installed(CONTENDERS[name]):
+                rows.append(
+                    Row(work.name, name, goal=goal or None, note="not installed: pip install 'trichord[bench]'")
+                )
+                continue
+            duel = compare(work.task, contenders.Ours, CONTENDERS[name], work.questions, rounds, beat)
+            rows.append(_row(work.name, name, duel, goal))
+    return rows
+
+
+def as_records(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """Give rows for a table or JSON."""
+    return [asdict(row) for row in rows]
+
+
+def _works(folder: Path) -> Iterator[Work]:
+    for scene, group in itertools.product(GRAIN, GROUPS_OF_PICTURES):
+        shard = footage_folder(folder, scene, group) / "00000.tar"
+        kind = f"{scene}, GOP {group}"
+        clips = list(_media(shard))
+        whole = {"torchcodec": 1.5, "decord": 0.0, "pyav": 8.0 if group == 12 else 0.0}
+        yield Work(f"8 frames of 10 s, {kind}", "frames", [(clip, UNIFORM) for clip in clips], whole)
+        yield Work(
+            f"8 frames of 2 s, {kind}", "frames", [(clip, WINDOW) for clip in clips], {**whole, "torchcodec": 1.4}
+        )
+        question = (shard, WINDOW_START_S, WINDOW)
+        yield Work(f"tar to frames and log-mel, {kind}", "chain", [question], {"torchcodec": 1.8})
+    shard = footage_folder(folder, "clean", 12) / "00000.tar"
+    yield Work("128-mel fbank of 2 s, x20", "fbank", [(_noise(), 20)], {"webdataset": 2.0})
+    yield Work("tar to members, x20", "walk", [(shard, 20)], {"webdataset": 1.0})
+
+
+def _media(shard: Path) -> Iterator[bytes]:
+    for sample in webdataset.WebDataset(str(shard), shardshuffle=False, empty_check=False):
+        yield sample["mp4"]
+
+
+def _noise() -> np.ndarray[Any, Any]:
+    return (0.1 * np.random.default_rng(0).standard_normal(32000)).astype(np.float32)
+
+
+def _encode_for_training(folder: Path, scene: str) -> Path:
+    """Re-encode the footage of long groups with the preset of `shards build --mode encode`."""
+    target = folder / f"{scene}-encoded"
+    if not (target / "manifest.json").exists():
+        target.mkdir(parents=True, exist_ok=True)
+        with webdataset.TarWriter(str(target / "00000.tar"), encoder=False) as writer:
+            for number, data in enumerate(_media(footage_folder(folder, scene, 250) / "00000.tar")):
+                medium = make_medium(data, "mp4", Mode.ENCODE, Preset())
+                writer.write({"__key__": f"{number:06d}", "mp4": medium.data})
+        index_shards(target).save(target)
+    return target
+
+
+def _preset_row(folder: Path, scene: str, rounds: int, beat: Callable[[], None]) -> Row:
+    """Our own reader on the original clips of GOP 250 and on the re-encoded ones."""
+    places = footage_folder(folder, scene, 250), _encode_for_training(folder, scene)
+    before, after = (list(_media(place / "00000.tar")) for place in places)
+    size = sum(map(len, after)) / sum(map(len, before))
+    questions: list[Question] = [((old, new), UNIFORM) for old, new in zip(before, after, strict=True)]
+    duel = compare("frames", _After, _Before, questions, rounds, beat)
+    row = _row(f"8 frames of 10 s from the training preset, {scene}", "own reader, GOP 250", duel, 2.5)
+    met = duel.ratio >= 2.5 and size <= 1.6
+    return replace(row, met=met, note=f"{size:.2f} times the bytes, at most 1.6 wanted")
+
+
+def _row(work: str, against: str, duel: Duel, goal: float) -> Row:
+    return Row(
+        work=work,
+        against=against,
+        ours_ms=duel.ours_ms,
+        theirs_ms=duel.theirs_ms,
+        ratio=duel.ratio,
+        quartiles=duel.spread,
+        goal=goal or None,
+        met=duel.ratio >= goal if goal else None,
+        mean_difference=duel.differs_mean,
+    )
+
+
+class _Before(contenders.Ours):
+    """Reads the first of a pair of encodings."""
+
+    def frames(self, data: Any, indices: Sequence[int]) -> np.ndarray[Any, Any]:
+        return super().frames(data[0], indices)
+
+
+class _After(contenders.Ours):
+    """Reads the second."""
+
+    def frames(self, data: Any, indices: Sequence[int]) -> np.ndarray[Any, Any]:
+        return super().frames(data[1], indices)
