@@ -1,4 +1,4 @@
-"""The commands that look at shards and change nothing; a room is imported when its command is the one that was typed."""
+"""The commands that look at shards and change nothing; rooms are imported when their command was typed."""
 
 from __future__ import annotations
 
