@@ -38,7 +38,7 @@ format: setup  ## Put the code into the one format
 
 bench:  ## Measure reading and decoding beside other tools
 	@$(INSTALL) --extras dev,bench
-	@$(BIN)/trichord shards bench
+	@$(BIN)/trichord shards bench runs/bench
 
 clean:  ## Remove .venv and what runs left behind
 	rm -rf .venv build quickstart *.egg-info .mypy_cache .ruff_cache .pytest_cache

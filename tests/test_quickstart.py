@@ -1,0 +1,53 @@
+"""The quickstart runs real commands, may be repeated, and says plainly when a step fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from launch import cli, quickstart
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_every_figure_meets_its_control_and_a_second_run_makes_nothing_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    out = tmp_path / "quick"
+    command = ["quickstart", "--out", str(out), "--samples", "20", "--json"]
+    assert cli.main(command) == 0
+    shown = capfd.readouterr()
+    rows = json.loads(shown.out)["rows"]
+    for row in rows:
+        if "share" not in row["figure"]:  # a share of one split varies about that of all splits
+            assert row["value"] == row["control"], row
+    for step in quickstart.steps(out, 20):
+        assert f"$ trichord {shlex.join(step.words)}" in shown.err
+    assert len(quickstart.next_commands(out)) == 3
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in (".mp4", ".tar")}
+    assert cli.main(command) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_the_steps_are_commands_that_exist(tmp_path: Path) -> None:
+    parser = cli._parser()
+    for words in [step.words for step in quickstart.steps(tmp_path, 20)]:
+        arguments, unknown = parser.parse_known_args(words)
+        assert unknown == []
+        assert arguments.run is not None
+
+
+def test_a_step_that_fails_stops_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT) + os.pathsep)
+    (tmp_path / "world").mkdir()
+    (tmp_path / "world" / "something").write_text("else")
+    assert cli.main(["quickstart", "--out", str(tmp_path), "--samples", "20"]) == 2
+    assert "the step world ended with status 2" in capfd.readouterr().err
+    assert not (tmp_path / "shards").exists()
