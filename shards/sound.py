@@ -65,9 +65,9 @@ def resample(samples_N: Samples, native: int, rate: int) -> Samples:
 
 def _mono(data: memoryview, track: Track, first: int, length: int, deadline: Deadline) -> Samples:
     """Decode native samples [first, first + length) of the track's clock, channels averaged."""
-    window_CN = np.zeros((1, length), np.float32)
+    window_CN: Samples = np.zeros((1, length), np.float32)
     if not track.has_times or not track.shown.any():
-        return window_CN[0]
+        return np.zeros(length, np.float32)
     starts = _packet_starts(track)
     inside = np.searchsorted(starts, [first, first + length], side="right")
     begin = max(int(inside[0]) - 1 - WARM_UP_PACKETS.get(track.codec, OTHER_WARM_UP_PACKETS), 0)
