@@ -23,6 +23,7 @@ WARM_UP_PACKETS = {"aac": 2, "flac": 0, "pcm_s16le": 0}
 OTHER_WARM_UP_PACKETS = 12
 # Output samples decoded beyond each end of the window, so that the resampling filter has settled inside it.
 MARGIN_SAMPLES = 64
+HIGHEST_RATE = 768_000  # above what any recorder writes; a forged rate would be a forged amount of memory
 # Packets that stray no further than this from an even spacing are evenly spaced.
 ROUNDING_S = 0.0021
 
@@ -33,6 +34,8 @@ def decode_sound(
     """Give exactly round((end - start) * rate) mono samples; zero where the track holds nothing."""
     wanted = max(round((end_s - start_s) * rate), 0)
     native = track.sample_rate
+    if not 0 < native <= HIGHEST_RATE:
+        raise SampleError(Cause.AUDIO, f"the sound track claims {native} samples a second")
     lead = _lead(start_s, native, rate)
     first = round((start_s - lead / rate) * native)
     length = math.ceil((wanted + 2 * lead) * native / rate)
