@@ -53,6 +53,42 @@ def _run_verify(arguments: Namespace) -> int:
     return report.exit_code
 
 
+def _declare_show(parser: ArgumentParser) -> None:
+    from shards.show import VIEWS
+
+    _declare_shard_set(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the picture, a PNG")
+    parser.add_argument("--count", type=at_least(1), default=8, metavar="N", help="how many clips (default: 8)")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the choice of clips and of views")
+    parser.add_argument(
+        "--views", choices=tuple(VIEWS), default="none", help="frames as they are, or what a usual recipe makes of them"
+    )
+    add_json(parser)
+
+
+def _run_show(arguments: Namespace) -> int:
+    from shards.show import VIEWS, show
+
+    shown = show(
+        arguments.root,
+        arguments.out,
+        count=arguments.count,
+        seed=arguments.seed,
+        views=VIEWS[arguments.views],
+        cache_dir=arguments.cache,
+        manifest=arguments.manifest,
+    )
+    row = {
+        "clips": shown.clips,
+        "bad": shown.bad,
+        "width": shown.width,
+        "height": shown.height,
+        "picture": str(shown.path),
+    }
+    show_figures("a contact sheet", [row], arguments.json)
+    return 0
+
+
 def _declare_shard_set(parser: ArgumentParser) -> None:
     parser.add_argument("root", metavar="ROOT", help="a folder of shards with its manifest.json, or where they lie")
     parser.add_argument("--manifest", type=Path, metavar="DIR", help="where manifest.json lies, if not at ROOT")
@@ -68,6 +104,16 @@ COMMANDS = (
         (
             "trichord shards verify shards/train",
             "trichord shards verify shards/train --sample 500 --checksums --json",
+        ),
+    ),
+    Command(
+        "show",
+        "draw clips with their words, intervals and sound, for eyes",
+        _declare_show,
+        _run_show,
+        (
+            "trichord shards show shards/train --out sheet.png",
+            "trichord shards show shards/train --out views.png --count 3 --views svt",
         ),
     ),
 )

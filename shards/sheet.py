@@ -156,7 +156,8 @@ def _draw_sound(canvas: Image.Image, pen: ImageDraw.ImageDraw, row: Row, top: in
         pen.rectangle((LEFT, top, LEFT + AXIS_WIDTH - 1, top + 26), "#f4f5f7")
         pen.text((LEFT + 8, top + 5), words, GREY, _font(13))
         return top + 27
-    low, high = np.quantile(sound_FT, 0.05), np.quantile(sound_FT, 0.998)
+    # Noise is in most of the picture: it stays pale, so that what stands out of it is seen.
+    low, high = float(np.quantile(sound_FT, 0.35)), float(np.quantile(sound_FT, 0.998))
     level = np.clip((sound_FT - low) / max(high - low, 1e-3), 0, 1)[::-1]
     places = np.linspace(0, 1, len(_SCALE))
     colours = np.stack([np.interp(level, places, _SCALE[:, channel]) for channel in range(3)], -1).astype(np.uint8)

@@ -33,6 +33,7 @@ Pixels = npt.NDArray[np.uint8]
 LONGEST_S = 60.0  # of a clip that is shown and heard
 _FRAMES_OF_A_STRIP = 8
 _STRIP_HEIGHT = 76
+_MOST_STRIPS = 30
 _RATE = 16000
 
 # What `--views` may say: the frames as they are, or what a usual recipe makes of them.
@@ -143,7 +144,7 @@ def _views(spec: ViewsSpec, video: Video, annotation: Annotation, key: str, seed
     plan = plan_views(spec, video.times_s, video.duration_s, rng)
     made = make_views(spec, plan, video.frames(plan.needed), rng, annotation.labels, annotation.captions)
     strips = []
-    for view in made.views:
+    for view in made.views[:_MOST_STRIPS]:
         frames_TCHW = view.frames_CTHW.permute(1, 2, 3, 0).numpy()
         some = np.unique(np.linspace(0, len(frames_TCHW) - 1, _FRAMES_OF_A_STRIP).round().astype(int))
         name = f"{len(frames_TCHW)} x {frames_TCHW.shape[1]}" + (", mirrored" if view.draws.flipped else "")

@@ -85,7 +85,7 @@ class VerifyReport:
         values = np.concatenate([np.zeros(0, np.float32), *self._quantities[name]])
         if not len(values):
             return {}
-        places = np.quantile(values, list(QUANTILES.values()), method="nearest")
+        places = np.quantile(values, list(QUANTILES.values()), method="inverted_cdf")
         return dict(zip(QUANTILES, (round(float(value), 3) for value in places), strict=True))
 
     def overview(self) -> dict[str, object]:
