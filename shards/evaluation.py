@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from shards.batch import BadSample, Batch, Example, Named, SampleTransform, blank_like, collate
+from shards.decoders import keep_freed_memory
 from shards.errors import SampleError, UserError
 from shards.order import SampleAddress, nearest_divisors
 from shards.pool import ArchivePool, ShardId, ShardSource
@@ -58,6 +59,8 @@ class RollDataset(IterableDataset[Batch | Failure]):
 
     def __iter__(self) -> Iterator[Batch | Failure]:
         worker: Any = get_worker_info()
+        if worker:
+            keep_freed_memory()
         stack = stacker_of(worker, self._config)
         reader = self._rank * max(self._config.workers, 1) + (worker.id if worker else 0)
         roll = Roll(self._sources)

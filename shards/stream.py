@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from shards.batch import Batch, SampleTransform, join
+from shards.decoders import keep_freed_memory
 from shards.errors import UserError
 from shards.manifest import Manifest
 from shards.order import Order, share_lanes
@@ -55,7 +56,7 @@ class StreamConfig(BaseModel):
     prefetch_batches: PositiveInt = 2  # that each worker keeps ready
     pin_memory: bool = False  # for copies to a GPU beside its work; torch keeps and reuses such memory
     worker_timeout_s: PositiveFloat = 1800.0
-    max_bad_fraction: float = Field(0.05, ge=0, le=1)  # of the window's samples
+    max_bad_fraction: float = Field(default=0.05, ge=0, le=1)  # of the window's samples
     bad_window_samples: PositiveInt = 2000
     bad_least_samples: PositiveInt = 200  # no judgement before so many
     max_bytes: PositiveInt = 1 << 28  # of one sample's members together
@@ -106,6 +107,8 @@ class LaneDataset(IterableDataset[Batch | Failure]):
 
     def __iter__(self) -> Iterator[Batch | Failure]:
         worker: Any = get_worker_info()
+        if worker:
+            keep_freed_memory()
         lanes = self._shares[worker.id if worker else 0]
         order = make_order(self._config, self._sources, len(lanes))
         pool = ArchivePool(self._sources, self._config.reading_limits())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ def fbank(contender: Any, samples_N: np.ndarray[Any, Any], repeats: int) -> Answ
 
 
 def walk(contender: Any, shard: Path, repeats: int) -> Answer:
-    """Every member's bytes; the answer is a digest of the media of the last walk."""
+    """Every member's bytes; the answer is a checksum of each clip of the last walk."""
     for _ in range(repeats):
-        sizes = [len(members["mp4"]) for members in contender.members(shard)]
-    return [np.array(sizes)]
+        media = [members["mp4"] for members in contender.members(shard)]
+    return [np.array([zlib.crc32(data) for data in media])]
 
 
 def chain(contender: Any, shard: Path, start_s: float, indices: Sequence[int]) -> Answer:
@@ -41,18 +41,9 @@ def chain(contender: Any, shard: Path, start_s: float, indices: Sequence[int]) -
     return [np.stack(pictures), np.stack(sounds)]
 
 
-def contents(contender: Any, shard: Path) -> Answer:
-    """What the members are, for a check that both read the same; never timed."""
-    digest = hashlib.sha256()
-    for members in contender.members(shard):
-        digest.update(members["mp4"])
-    return [np.frombuffer(digest.digest(), np.uint8)]
-
-
 TASKS: dict[str, Callable[..., Answer]] = {
     "frames": frames,
     "fbank": fbank,
     "walk": walk,
     "chain": chain,
-    "contents": contents,
 }
