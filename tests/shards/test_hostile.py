@@ -215,6 +215,16 @@ def test_a_sample_cannot_make_the_decoder_read_other_files(tmp_path: Path, monke
         assert error.value.cause is Cause.UNREADABLE_VIDEO
 
 
+def test_a_sound_track_without_a_rate_is_the_sound_s_fault() -> None:
+    data = media.clip(6)
+    rate = data.index(b"mp4a", data.index(b"stsd", data.index(b"smhd"))) + 4 + 24
+    video = open_video(data[:rate] + b"\0\0" + data[rate + 2 :])
+    assert len(video.frames([0, 5])) == 2
+    with pytest.raises(SampleError) as error:
+        video.sound(0.0, 0.1, RATE)
+    assert error.value.cause is Cause.AUDIO
+
+
 def test_flipped_bytes_in_a_clip_never_do_worse_than_a_sample_error() -> None:
     rng = generator(1, "flips")
     plain = media.clip(6)
