@@ -25,7 +25,7 @@ from shards.console import pulse, show_figures
 from shards.errors import UserError
 
 if TYPE_CHECKING:
-    from shards.manifest import Manifest
+    from shards.reading.manifest import Manifest
 
 SUMMARY = "from video files to batches"
 
@@ -76,8 +76,8 @@ def _run_world(arguments: Namespace) -> int:
 
 
 def _declare_build(parser: ArgumentParser) -> None:
+    from shards.building.transcode import Mode, Preset
     from shards.layouts import LAYOUTS
-    from shards.transcode import Mode, Preset
 
     width = max(map(len, LAYOUTS))
     listed = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in LAYOUTS.items())
@@ -115,8 +115,8 @@ def _declare_build(parser: ArgumentParser) -> None:
 
 
 def _run_build(arguments: Namespace) -> int:
-    from shards.transcode import Preset
-    from shards.write import build
+    from shards.building.transcode import Preset
+    from shards.building.write import build
 
     summary = build(
         arguments.layout,
@@ -157,8 +157,8 @@ def _declare_index(parser: ArgumentParser) -> None:
 
 def _run_index(arguments: Namespace) -> int:
     from shards.console import track
-    from shards.manifest import Manifest, expand_names, find_shards, scan_shards
-    from shards.roots import parse_root
+    from shards.reading.manifest import Manifest, expand_names, find_shards, scan_shards
+    from shards.reading.roots import parse_root
 
     where = parse_root(arguments.root)
     folder = arguments.out or where.folder
@@ -206,7 +206,7 @@ def _run_bench(arguments: Namespace) -> int:
 
 def _manifest_before(folder: Path) -> Manifest | None:
     """Give the manifest that is about to be replaced: what its maker said of name, split and classes stays."""
-    from shards.manifest import FILE_NAME, Manifest
+    from shards.reading.manifest import FILE_NAME, Manifest
 
     if not (folder / FILE_NAME).exists():
         return None

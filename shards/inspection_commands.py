@@ -26,8 +26,8 @@ def _declare_verify(parser: ArgumentParser) -> None:
 
 
 def _run_verify(arguments: Namespace) -> int:
-    from shards.track import DecodeLimits
-    from shards.verify import verify
+    from shards.decoding.track import DecodeLimits
+    from shards.inspecting.verify import verify
 
     report = verify(
         arguments.root,
@@ -54,7 +54,7 @@ def _run_verify(arguments: Namespace) -> int:
 
 
 def _declare_show(parser: ArgumentParser) -> None:
-    from shards.show import VIEWS
+    from shards.inspecting.show import VIEWS
 
     _declare_shard_set(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the picture, a PNG")
@@ -67,7 +67,7 @@ def _declare_show(parser: ArgumentParser) -> None:
 
 
 def _run_show(arguments: Namespace) -> int:
-    from shards.show import VIEWS, show
+    from shards.inspecting.show import VIEWS, show
 
     shown = show(
         arguments.root,

@@ -12,14 +12,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from shards.batch import Example
-from shards.clips import Clip
-from shards.decode import Video, open_video
+from shards.decoding.track import DecodeLimits
+from shards.decoding.video import Video, open_video
+from shards.hearing.sound_specs import SoundSpec
+from shards.hearing.spectrogram import frame_count, spectrogram
+from shards.reading.batch import Example
 from shards.record import RawSample
-from shards.sound_specs import SoundSpec
-from shards.spectrogram import frame_count, spectrogram
-from shards.track import DecodeLimits
-from shards.views import ViewsSpec, make_views, plan_views
+from shards.viewing.clips import Clip
+from shards.viewing.views import ViewsSpec, make_views, plan_views
 
 
 class SampleSpec(BaseModel):

@@ -27,30 +27,30 @@ class Ours:
     needs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
-        from shards.crops import CentreCrop
-        from shards.decoders import keep_freed_memory
-        from shards.views import ViewSpec
+        from shards.decoding.decoders import keep_freed_memory
+        from shards.viewing.crops import CentreCrop
+        from shards.viewing.views import ViewSpec
 
         keep_freed_memory()  # as the stream's workers do
         self._view = ViewSpec(crop=CentreCrop(size=SIDE, short_side=SIDE))
 
     def frames(self, data: bytes, indices: Sequence[int]) -> Array:
         """Give frames_CTHW of these frames, short side resized to 224, centre square."""
-        from shards.decode import open_video
-        from shards.views import view_from
+        from shards.decoding.video import open_video
+        from shards.viewing.views import view_from
 
         return view_from(self._view, open_video(data).frames(indices), np.random.default_rng(0)).numpy()
 
     def fbank(self, samples_N: Array) -> Array:
         """Give the log-mel filterbank audio_TM."""
-        from shards.fbank import log_fbank
+        from shards.hearing.fbank import log_fbank
 
         return log_fbank(torch.from_numpy(samples_N)[None], RATE, MELS)[0].numpy()
 
     def clip(self, data: bytes, start_s: float, end_s: float, indices: Sequence[int]) -> tuple[Array, Array]:
         """Give frames and filterbank of one window."""
-        from shards.decode import open_video
-        from shards.views import view_from
+        from shards.decoding.video import open_video
+        from shards.viewing.views import view_from
 
         video = open_video(data)
         frames_CTHW = view_from(self._view, video.frames(indices), np.random.default_rng(0)).numpy()
@@ -60,8 +60,8 @@ class Ours:
 
     def members(self, shard: Path) -> Iterator[Mapping[str, bytes]]:
         """Walk a shard's samples."""
-        from shards.archive import open_archive
-        from shards.roots import parse_root
+        from shards.reading.archive import open_archive
+        from shards.reading.roots import parse_root
 
         archive = open_archive(parse_root(shard.parent), shard.name)
         try:

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import webdataset
 
 from shards.console import track
-from shards.manifest import index_shards
 from shards.randomness import generator
+from shards.reading.manifest import index_shards
 
 WIDTH, HEIGHT, FRAMES_PER_SECOND, SECONDS = 340, 256, 30, 10
 SOUND_RATE = 44100

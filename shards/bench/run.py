@@ -15,10 +15,10 @@ from shards.bench import contenders
 from shards.bench.contest import Duel, Question, compare, is_installed
 from shards.bench.footage import FRAMES_PER_SECOND, GRAIN, GROUPS_OF_PICTURES, SECONDS, footage_folder, make_footage
 from shards.bench.steady import memory_growth, stream_cost
-from shards.encode import Preset
+from shards.building.encode import Preset
+from shards.building.transcode import Mode, make_medium
 from shards.errors import UserError
-from shards.manifest import index_shards
-from shards.transcode import Mode, make_medium
+from shards.reading.manifest import index_shards
 
 CONTENDERS: dict[str, type[Any]] = {
     "torchcodec": contenders.Torchcodec,

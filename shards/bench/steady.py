@@ -11,18 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.archive import open_archive
-from shards.clip_specs import DenseWindow
-from shards.crops import CentreCrop
-from shards.decode import open_video
-from shards.decoders import keep_freed_memory
+from shards.decoding.decoders import keep_freed_memory
+from shards.decoding.video import open_video
 from shards.errors import UserError
+from shards.hearing.sound_specs import KaldiFbank
+from shards.reading.archive import open_archive
+from shards.reading.roots import parse_root
+from shards.reading.stream import SourceConfig, StreamConfig, batches
 from shards.record import RawSample
-from shards.roots import parse_root
 from shards.sample import ClipTransform, SampleSpec
-from shards.sound_specs import KaldiFbank
-from shards.stream import SourceConfig, StreamConfig, batches
-from shards.views import ViewSpec, ViewsSpec
+from shards.viewing.clip_specs import DenseWindow
+from shards.viewing.crops import CentreCrop
+from shards.viewing.views import ViewSpec, ViewsSpec
 
 BATCH = 4
 LOOKS = 50  # at the size of a process while it decodes

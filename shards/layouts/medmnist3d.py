@@ -86,7 +86,7 @@ class Medmnist3dLayout(Layout):
 
 def lossless_volume(path: Path, name: str, number: int, slices_per_second: int) -> bytes:
     """Give volume `number` of an array as an mp4 that decodes to the very same grey values."""
-    from shards.transcode import lossless_gray  # the codec library is not needed to list
+    from shards.building.transcode import lossless_gray  # the codec library is not needed to list
 
     return lossless_gray(_array(path, name)[number], slices_per_second)
 

@@ -12,17 +12,17 @@ import torch
 import webdataset
 from pydantic import ValidationError
 
-from shards.batch import Batch
-from shards.clip_specs import DenseWindow, Segments
-from shards.colour import ColourJitter
-from shards.crops import CentreCrop, RandomResizedCrop
-from shards.manifest import index_shards
+from shards.hearing.sound_specs import KaldiFbank, SpecAugment
+from shards.hearing.spectrogram import spectrogram
+from shards.reading.batch import Batch
+from shards.reading.manifest import index_shards
+from shards.reading.stream import SourceConfig, StreamConfig, batches
 from shards.record import RawSample
 from shards.sample import ClipTransform, SampleSpec
-from shards.sound_specs import KaldiFbank, SpecAugment
-from shards.spectrogram import spectrogram
-from shards.stream import SourceConfig, StreamConfig, batches
-from shards.views import ViewSpec, ViewsSpec, svt_views
+from shards.viewing.clip_specs import DenseWindow, Segments
+from shards.viewing.colour import ColourJitter
+from shards.viewing.crops import CentreCrop, RandomResizedCrop
+from shards.viewing.views import ViewSpec, ViewsSpec, svt_views
 from tests.shards import media
 
 WINDOW = DenseWindow(frames=4, clip_seconds=0.8, placement="uniform")

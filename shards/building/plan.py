@@ -1,0 +1,96 @@
+"""Which clip goes into which shard: a pure function of the listing and the options."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shards.building.shard_file import sample_members
+from shards.building.transcode import Mode, Preset
+from shards.errors import SampleError, UserError
+from shards.layouts.listing import Item, Layout, relative_name
+from shards.randomness import generator
+
+_PILOT = 8  # clips that are encoded beforehand to learn what a byte of the source becomes
+_FORMAT = 1  # raise it when what is written changes for the same options: older shards are then built anew
+
+
+@dataclass(frozen=True)
+class ShardSize:
+    """How large a shard is to be, at most about; the smaller of two targets counts."""
+
+    samples: int | None = None
+    bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("samples", self.samples), ("bytes", self.bytes)):
+            if value is not None and value < 1:
+                raise UserError(f"--{name}-per-shard {value}: expected 1 or more")
+
+
+def cut(
+    items: Sequence[Item], size: ShardSize, mode: Mode, preset: Preset, seed: int | None, limit: int | None
+) -> list[list[Item]]:
+    """Cut clips into shards of nearly equal size: mixed by a seed, or without one in the order of the listing."""
+    ordered = list(items)
+    if seed is not None:
+        ordered.sort(key=lambda item: item.key)  # the mixture must not depend on the order of a list
+        ordered = [ordered[place] for place in generator(seed, "build").permutation(len(ordered))]
+    ordered = ordered[:limit]
+    by_samples = math.ceil(len(ordered) / size.samples) if size.samples else 1
+    by_bytes, weights = 1, np.ones(len(ordered))
+    if size.bytes:
+        estimated = _estimated_bytes(ordered, mode, preset)
+        by_bytes = math.ceil(estimated.sum() / size.bytes)
+        weights = estimated if by_bytes > by_samples else weights
+    shards: list[list[Item]] = [[] for _ in range(max(1, by_samples, by_bytes))]
+    middles = np.cumsum(weights) - weights / 2
+    places = np.minimum((middles / max(weights.sum(), 1) * len(shards)).astype(int), len(shards) - 1)
+    for item, place in zip(ordered, places.tolist(), strict=True):
+        shards[place].append(item)
+    return [shard for shard in shards if shard]
+
+
+def plan_digest(items: Sequence[Item], root: Path, layout: Layout, mode: Mode, preset: Preset) -> str:
+    """Digest everything that decides the bytes of a shard; a changed source file or option changes it."""
+    plan = {
+        "format": _FORMAT,
+        "layout": [layout.name, layout.model_dump()],
+        "mode": mode,
+        "preset": preset.model_dump(),
+        "items": [
+            [item.key, relative_name(item.path, root), *_state(item.path), item.annotation.model_dump_json()]
+            for item in items
+        ],
+    }
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Give size and time of change; a file that has gone since the listing is skipped later, by name."""
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return (found.st_size, found.st_mtime_ns)
+
+
+def _estimated_bytes(items: Sequence[Item], mode: Mode, preset: Preset) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Estimate what each clip will take: its file's size, times what the first few clips became."""
+    sizes = np.array([1.0 if item.load else max(_state(item.path)[0], 1.0) for item in items])
+    if mode is not Mode.ENCODE and not any(item.load for item in items):
+        return sizes
+    before = after = 0.0
+    for item, size in zip(items[:_PILOT], sizes[:_PILOT].tolist(), strict=True):
+        try:
+            after += sum(map(len, sample_members(item, mode, preset).values()))
+        except SampleError:  # it will be skipped and named when its shard is written
+            continue
+        before += size
+    return sizes * (after / before if before else 1.0)

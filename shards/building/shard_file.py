@@ -1,0 +1,177 @@
+"""One shard: written under a temporary name, made whole by a rename, described by a side file that a restart trusts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from webdataset import TarWriter
+
+from shards.building.transcode import Medium, Mode, Part, Preset, make_medium
+from shards.errors import Cause, SampleError
+from shards.layouts.listing import Item
+from shards.record import Annotation, Interval
+
+PARTIAL = ".partial"
+
+
+class Skipped(BaseModel):
+    """A clip that is not in the shard, and why."""
+
+    model_config = ConfigDict(frozen=True)
+    key: str
+    source: str | None
+    cause: Cause
+    detail: str
+
+
+class ShardRecord(BaseModel):
+    """What the side file `00000.done.json` says; `plan` tells whether it still answers the question asked."""
+
+    model_config = ConfigDict(frozen=True)
+    version: Literal[1] = 1
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+    plan: str
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All that a worker process needs to write one shard."""
+
+    folder: Path
+    name: str  # without extension
+    items: tuple[Item, ...]
+    mode: Mode
+    preset: Preset
+    plan: str
+
+    @property
+    def tar(self) -> Path:
+        """Where the shard will be."""
+        return self.folder / f"{self.name}.tar"
+
+    @property
+    def side_file(self) -> Path:
+        """Where its record will be."""
+        return self.folder / f"{self.name}.done.json"
+
+
+def finished(task: ShardTask) -> ShardRecord | None:
+    """Give the record of a shard that is there, whole and of this very plan."""
+    try:
+        record = ShardRecord.model_validate_json(task.side_file.read_bytes())
+        size = task.tar.stat().st_size if record.samples else 0
+    except (OSError, ValidationError):
+        return None
+    return record if record.plan == task.plan and record.bytes == size else None
+
+
+def write_shard(task: ShardTask) -> ShardRecord:
+    """Write a shard. A clip that cannot be used is left out and named; a shard without a clip leaves no tar.
+
+    The side file goes first, so that at no moment a tar is there without the record that vouches for it.
+    """
+    task.tar.unlink(missing_ok=True)
+    partial = task.tar.with_name(task.tar.name + PARTIAL)
+    skipped: list[Skipped] = []
+    samples = 0
+    try:
+        with partial.open("wb") as file:
+            hashed = _HashedFile(file)
+            with TarWriter(hashed, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False) as writer:
+                for item in task.items:
+                    try:
+                        members = sample_members(item, task.mode, task.preset)
+                    except SampleError as error:
+                        source = item.annotation.source
+                        skipped.append(Skipped(key=item.key, source=source, cause=error.cause, detail=error.detail))
+                        continue
+                    writer.write({"__key__": item.key, **members})
+                    samples += 1
+            file.flush()
+            os.fsync(file.fileno())
+        record = ShardRecord(
+            name=task.tar.name,
+            samples=samples,
+            bytes=hashed.size if samples else 0,
+            sha256=hashed.digest.hexdigest(),
+            plan=task.plan,
+            skipped=tuple(skipped),
+        )
+        write_whole(task.side_file, record.model_dump_json(indent=1))
+        if samples:
+            partial.replace(task.tar)
+    finally:
+        partial.unlink(missing_ok=True)
+    return record
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file so that it is there whole or not at all, and survives a loss of power."""
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def sample_members(item: Item, mode: Mode, preset: Preset) -> dict[str, bytes]:
+    """Make the members of one sample: the media, its annotation, and the first caption if there is one."""
+    annotation = item.annotation
+    if item.load is not None:
+        medium = make_medium(item.load(), "mp4", Mode.COPY, preset)
+    else:
+        try:
+            data = item.path.read_bytes()
+        except OSError as error:
+            raise SampleError(Cause.MISSING, f"cannot be read: {error}") from error
+        part = Part(annotation.start or 0.0, annotation.end)
+        medium = make_medium(data, item.path.suffix, mode, preset, part)
+    annotation = _completed(annotation, medium)
+    members = {medium.extension: medium.data, "json": annotation.model_dump_json(exclude_none=True).encode()}
+    if annotation.captions:
+        members["txt"] = annotation.captions[0].encode()
+    return members
+
+
+def _completed(annotation: Annotation, medium: Medium) -> Annotation:
+    """Add what the media says; intervals end where it ends, and one that begins later cannot be seen."""
+    intervals = tuple(
+        Interval(label=interval.label, start=interval.start, end=min(interval.end, medium.duration_s))
+        for interval in annotation.intervals
+        if interval.start < medium.duration_s
+    )
+    update = {"fps": medium.fps, "duration": medium.duration_s, "intervals": intervals}
+    return annotation.model_copy(update=update)
+
+
+class _HashedFile:
+    """A file that knows the checksum of what went into it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes | bytearray | memoryview[int]) -> int:
+        view = memoryview(data)
+        self.digest.update(view)
+        self.size += view.nbytes
+        return self._file.write(view)

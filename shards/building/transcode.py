@@ -1,0 +1,137 @@
+"""Make a shard's media member out of a source file: copied as it is, moved to mp4, or re-encoded for training."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import av
+
+from shards.building.encode import Preset, encode, lossless_gray
+from shards.building.source_frames import Part
+from shards.decoding.demux import index_media
+from shards.decoding.track import DecodeLimits, MediaIndex
+from shards.decoding.video import Video
+from shards.errors import Cause, SampleError
+from shards.record import VIDEO_EXTENSIONS
+
+__all__ = ["Medium", "Mode", "Part", "Preset", "lossless_gray", "make_medium"]
+
+# A source may be an hour of film of which a clip is a part; a member of a shard may not.
+SOURCE_LIMITS = DecodeLimits(max_bytes=16 << 30, max_pixels=8192 * 4352, timeout_s=600.0)
+_VIDEO_IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"})
+_SOUND_IN_MP4 = frozenset({"aac", "mp3", "opus", "flac", "ac3", "eac3", "alac"})
+
+
+class Mode(StrEnum):
+    """What happens to the bytes of a video."""
+
+    COPY = "copy"  # the file as it is, under its own extension
+    REMUX = "remux"  # the same packets in an mp4 with its index in front; re-encoded where mp4 cannot hold them
+    ENCODE = "encode"  # the training preset
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A finished member, and what is known of it after looking."""
+
+    data: bytes
+    extension: str
+    duration_s: float
+    fps: float
+    width: int
+    height: int
+    has_sound: bool
+
+
+def make_medium(data: bytes, extension: str, mode: Mode, preset: Preset, part: Part | None = None) -> Medium:
+    """Make the member; what cannot be read raises SampleError, so that it is left out and named.
+
+    A part of a source is always re-encoded, since packets can be cut at sync samples only; in the modes `copy` and
+    `remux` it keeps its size and rate.
+    """
+    part = part or Part()
+    index = index_media(data, SOURCE_LIMITS, SOURCE_LIMITS.start())
+    source = Video(data, index, SOURCE_LIMITS, SOURCE_LIMITS.start())
+    if part.start >= source.duration_s:
+        raise SampleError(Cause.NO_VIDEO, f"the clip starts at {part.start:g} s of {source.duration_s:.2f} s")
+    extension = extension.lower().lstrip(".")
+    if mode is Mode.COPY and part.is_whole and extension in VIDEO_EXTENSIONS:
+        return _medium(data, extension, source)
+    has_times = _has_times(data, index)
+    if mode is not Mode.ENCODE:
+        preset = preset.model_copy(update={"short_side": None, "max_fps": None})
+        remuxed = _remux(data) if part.is_whole and has_times else None
+        if remuxed is not None:
+            return _checked(remuxed)
+    try:
+        return _checked(encode(data, preset, part, has_times))
+    except (av.FFmpegError, ValueError) as error:
+        raise SampleError(Cause.CODEC, f"cannot be re-encoded: {error}") from error
+
+
+def _has_times(data: bytes, index: MediaIndex) -> bool:
+    """Whether presentation times are to be believed: AVI knows decode order only, and dresses it up with B-frames."""
+    with av.open(io.BytesIO(data)) as source:
+        reordered = bool(source.streams.video[0].codec_context.has_b_frames)
+        if source.format.name == "avi" and reordered:
+            return False
+    return index.video is not None and index.video.has_times
+
+
+def _checked(data: bytes) -> Medium:
+    """Read our own output back by its index before it is trusted."""
+    index = index_media(data, SOURCE_LIMITS, SOURCE_LIMITS.start())
+    return _medium(data, "mp4", Video(data, index, SOURCE_LIMITS, SOURCE_LIMITS.start()))
+
+
+def _medium(data: bytes, extension: str, video: Video) -> Medium:
+    return Medium(
+        data, extension, video.duration_s, video.frames_per_second, video.width, video.height, video.has_sound
+    )
+
+
+def _remux(data: bytes) -> bytes | None:
+    """Move the packets to an mp4, or say by None that it cannot hold them."""
+    with av.open(io.BytesIO(data)) as source:
+        streams: list[Any] = [source.streams.video[0], *source.streams.audio[:1]]
+        names = [None if stream.codec_context is None else stream.codec_context.name for stream in streams]
+        if names[0] not in _VIDEO_IN_MP4 or not _SOUND_IN_MP4.issuperset(name for name in names[1:]):
+            return None
+        try:
+            with tempfile.TemporaryDirectory() as folder:  # moving the index to the front needs a real file
+                path = Path(folder, "clip.mp4")
+                _copy_packets(source, streams, path)
+                return path.read_bytes()
+        except (av.FFmpegError, ValueError):
+            return None
+
+
+def _copy_packets(source: Any, streams: list[Any], path: Path) -> None:
+    options = {"movflags": "+faststart", "fflags": "+bitexact"}
+    with av.open(str(path), "w", format="mp4", options=options) as target:
+        copies = {stream.index: target.add_stream_from_template(stream) for stream in streams}
+        packets = [packet for packet in source.demux(streams) if packet.size]
+        _complete_decode_times([packet for packet in packets if packet.stream.type == "video"])
+        for packet in packets:
+            packet.stream = copies[packet.stream.index]
+            target.mux(packet)
+
+
+def _complete_decode_times(packets: list[Any]) -> None:
+    """Give packets in decode order the latest decode times that keep order and lie before presentation.
+
+    Matroska tells presentation times only, and what libavformat derives from them begins late.
+    """
+    if all(packet.dts is not None for packet in packets):
+        return
+    if any(packet.pts is None for packet in packets):
+        raise ValueError("packets without any time")
+    in_order = sorted(packet.pts for packet in packets)
+    delay = max(time - packet.pts for time, packet in zip(in_order, packets, strict=True))
+    for time, packet in zip(in_order, packets, strict=True):
+        packet.dts = time - delay

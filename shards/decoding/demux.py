@@ -1,0 +1,112 @@
+"""Index a media file by libavformat: the general way, for whatever is not an ordinary mp4."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import av
+import numpy as np
+
+from shards.decoding.mp4 import NotPlainMp4, index_mp4
+from shards.decoding.track import Deadline, DecodeLimits, MediaIndex, Track
+from shards.errors import Cause, SampleError
+
+# Only containers that hold their own media. Playlists (HLS, DASH, concat, SDP) name other files or addresses, and
+# libavformat would open those for whoever wrote the sample.
+FORMATS = (
+    *(
+        "mov",
+        "matroska",
+        "webm",
+        "avi",
+        "mpeg",
+        "mpegts",
+        "mpegvideo",
+        "flv",
+        "asf",
+        "ogg",
+        "mxf",
+        "gif",
+        "h264",
+        "hevc",
+    ),
+    *("m4v", "obu", "ivf", "wav", "mp3", "flac", "aac", "nut", "dv", "rm"),
+)
+
+
+class _TimedBytes(io.BytesIO):
+    """A file in memory that stops a demuxer which reads for ever."""
+
+    def __init__(self, data: bytes, deadline: Deadline) -> None:
+        super().__init__(data)
+        self.deadline = deadline
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.deadline.check()
+        return super().read(size)
+
+
+def index_media(data: bytes, limits: DecodeLimits, deadline: Deadline) -> MediaIndex:
+    """Index a media file, by its own tables where those can be trusted."""
+    limits.check_bytes(len(data))
+    try:
+        return index_mp4(data, limits)
+    except NotPlainMp4:
+        return demux(data, limits, deadline)
+
+
+def demux(data: bytes, limits: DecodeLimits, deadline: Deadline) -> MediaIndex:
+    """Read every packet with libavformat, decoding none."""
+    try:
+        # Probing decodes pictures to learn their size; the limit must reach that decoder too.
+        options = {"max_pixels": str(limits.max_pixels), "format_whitelist": ",".join(FORMATS)}
+        container: Any = av.open(_TimedBytes(data, deadline), options=options)
+    except (av.FFmpegError, ValueError, OverflowError) as error:
+        raise SampleError(Cause.UNREADABLE_VIDEO, str(error)) from error
+    firsts = [kind[0] for kind in (container.streams.video, container.streams.audio) if kind]
+    streams = [stream for stream in firsts if stream.codec_context is not None]  # None: no decoder knows the codec
+    for stream in streams:
+        limits.check_pixels(getattr(stream.codec_context, "width", 0), getattr(stream.codec_context, "height", 0))
+    packets: dict[int, list[Any]] = {stream.index: [] for stream in streams}
+    try:
+        for number, packet in enumerate(container.demux(streams) if streams else ()):
+            limits.check_packets(number)
+            deadline.check()
+            if packet.size:
+                packets[packet.stream_index].append(packet)
+    except av.FFmpegError as error:
+        raise SampleError(Cause.UNREADABLE_VIDEO, f"while reading packets: {error}") from error
+    tracks = {stream.type: _track(container, stream, packets[stream.index]) for stream in streams}
+    return MediaIndex(tracks.get("video"), tracks.get("audio"))
+
+
+def _track(container: Any, stream: Any, packets: list[Any]) -> Track:
+    context = stream.codec_context
+    has_times = all(packet.pts is not None for packet in packets)
+    if container.format.name == "avi" and getattr(context, "has_b_frames", False):
+        has_times = False  # AVI knows decode order only; its demuxer dresses that up as presentation times
+    rate = float(getattr(stream, "average_rate", None) or 0) or 25.0
+    if has_times:
+        times_s = np.array([packet.pts * packet.time_base for packet in packets], np.float64)
+    else:
+        times_s = np.arange(len(packets)) / rate
+    extradata = context.extradata
+    counts_lengths = context.name == "h264" and extradata is not None and len(extradata) > 4 and extradata[0] == 1
+    return Track(
+        codec=context.name,
+        times_s=times_s,
+        sync=np.array([packet.is_keyframe for packet in packets], np.bool_),
+        shown=np.array([not packet.is_discard for packet in packets], np.bool_),
+        extradata=extradata,
+        width=getattr(context, "width", 0),
+        height=getattr(context, "height", 0),
+        sample_rate=getattr(context, "sample_rate", 0) or 0,
+        channels=getattr(context, "channels", 0) or 0,
+        nal_length_size=(extradata[4] & 3) + 1 if counts_lengths and extradata is not None else 0,
+        packets=[bytes(packet) for packet in packets],
+        context=context,
+        container=container,
+        frames_per_second=rate,
+        has_times=has_times,
+    )

@@ -1,0 +1,138 @@
+"""Decode the sound of a window, on the clip's own clock.
+
+Legend: C channels, N samples.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from shards.decoding.decoders import audio_decoder
+from shards.decoding.track import Deadline, Ints, Track, make_packet
+from shards.errors import Cause, SampleError
+
+Samples = npt.NDArray[np.float32]
+
+# Packets a decoder must have seen before its output is right: AAC overlaps with one, others keep a longer memory.
+WARM_UP_PACKETS = {"aac": 2, "flac": 0, "pcm_s16le": 0}
+OTHER_WARM_UP_PACKETS = 12
+# Output samples decoded beyond each end of the window, so that the resampling filter has settled inside it.
+MARGIN_SAMPLES = 64
+HIGHEST_RATE = 768_000  # above what any recorder writes; a forged rate would be a forged amount of memory
+# Packets that stray no further than this from an even spacing are evenly spaced.
+ROUNDING_S = 0.0021
+
+
+def decode_sound(
+    data: memoryview, track: Track, start_s: float, end_s: float, rate: int, deadline: Deadline
+) -> Samples:
+    """Give exactly round((end - start) * rate) mono samples; zero where the track holds nothing."""
+    wanted = max(round((end_s - start_s) * rate), 0)
+    native = track.sample_rate
+    if not 0 < native <= HIGHEST_RATE:
+        raise SampleError(Cause.AUDIO, f"the sound track claims {native} samples a second")
+    lead = _lead(start_s, native, rate)
+    first = round((start_s - lead / rate) * native)
+    length = math.ceil((wanted + 2 * lead) * native / rate)
+    mono_N = _mono(data, track, first, length, deadline)
+    resampled_N = mono_N if native == rate else resample(mono_N, native, rate)
+    out_N = np.zeros(wanted, np.float32)
+    part_N = resampled_N[lead : lead + wanted]
+    out_N[: len(part_N)] = part_N
+    return out_N
+
+
+def _lead(start_s: float, native: int, rate: int) -> int:
+    """Choose how many output samples to make before the window so that its start falls on the native samples' grid."""
+    if native == rate:
+        return 0
+    leads = np.arange(MARGIN_SAMPLES, MARGIN_SAMPLES + rate // math.gcd(native, rate))
+    begins = (start_s - leads / rate) * native
+    return int(leads[np.argmin(np.round(np.abs(begins - np.rint(begins)), 6))])
+
+
+def resample(samples_N: Samples, native: int, rate: int) -> Samples:
+    """Change the sample rate with FFmpeg's windowed-sinc filter; the first samples coincide."""
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+    frame: Any = av.AudioFrame.from_ndarray(samples_N[None, :], format="flt", layout="mono")
+    frame.sample_rate = native
+    parts: list[Samples] = [part.to_ndarray()[0] for part in (*resampler.resample(frame), *resampler.resample(None))]
+    joined: Samples = np.concatenate([np.zeros(0, np.float32), *parts])
+    return joined
+
+
+def _mono(data: memoryview, track: Track, first: int, length: int, deadline: Deadline) -> Samples:
+    """Decode native samples [first, first + length) of the track's clock, channels averaged."""
+    window_CN: Samples = np.zeros((1, length), np.float32)
+    if not track.has_times or not track.shown.any():
+        return np.zeros(length, np.float32)
+    starts = _packet_starts(track)
+    inside = np.searchsorted(starts, [first, first + length], side="right")
+    begin = max(int(inside[0]) - 1 - WARM_UP_PACKETS.get(track.codec, OTHER_WARM_UP_PACKETS), 0)
+    hidden = int(starts[track.shown][0]) - first  # window samples before this one are edited out
+    context = audio_decoder(track)
+    try:
+        for number in range(begin, int(inside[1])):
+            deadline.check()
+            for frame in context.decode(make_packet(track.payload(data, number), number)):
+                source = number if frame.pts is None else int(frame.pts)
+                if not begin <= source <= number:
+                    raise SampleError(Cause.AUDIO, f"{track.codec}: a frame of packet {source} came out at {number}")
+                window_CN = _place(frame, track, window_CN, int(starts[source]) - first, hidden)
+    except av.FFmpegError as error:
+        raise SampleError(Cause.AUDIO, f"{track.codec}: {error}") from error
+    finally:
+        if track.context is not None:
+            context.flush_buffers()
+    mono_N: Samples = window_CN.mean(axis=0) if len(window_CN) > 1 else window_CN[0]
+    return mono_N
+
+
+def _packet_starts(track: Track) -> Ints:
+    """Place each packet on the track's own sample clock, undoing the millisecond rounding of Matroska and others."""
+    starts = np.rint(track.times_s * track.sample_rate).astype(np.int64)
+    if len(starts) < 2:
+        return starts
+    span = round((starts[-1] - starts[0]) / (len(starts) - 1))
+    for length in (span, getattr(track.context, "frame_size", 0) or span):
+        drift = starts - length * np.arange(len(starts))
+        middle = int(np.median(drift))
+        if np.abs(drift - middle).max() <= ROUNDING_S * track.sample_rate:
+            return middle + length * np.arange(len(starts))
+    return starts
+
+
+def _place(frame: Any, track: Track, window_CN: Samples, start: int, hidden: int) -> Samples:
+    """Write one decoded frame at its place in the window, as far as it lies inside and is not edited out."""
+    if frame.sample_rate != track.sample_rate:
+        raise SampleError(Cause.AUDIO, f"{frame.sample_rate} Hz decoded where {track.sample_rate} Hz was declared")
+    first, stop = max(start, hidden, 0), min(start + frame.samples, window_CN.shape[1])
+    if stop <= first:
+        return window_CN
+    planes_C = _float_planes(frame)
+    if len(planes_C) != len(window_CN):
+        if window_CN.any():
+            raise SampleError(Cause.AUDIO, f"the number of channels changes to {len(planes_C)}")
+        window_CN = np.zeros((len(planes_C), window_CN.shape[1]), np.float32)
+    for channel, plane_N in enumerate(planes_C):
+        window_CN[channel, first:stop] = plane_N[first - start : stop - start]
+    return window_CN
+
+
+def _float_planes(frame: Any) -> list[Samples]:
+    """Give each channel as floats in [-1, 1], whatever the decoder's own format is."""
+    if frame.format.name == "fltp":  # AAC and most others: no copy before the one into the window
+        return [np.frombuffer(plane, np.float32, frame.samples) for plane in frame.planes]
+    raw = frame.to_ndarray()
+    if not frame.format.is_planar:
+        raw = raw.reshape(-1, len(frame.layout.channels)).T
+    if raw.dtype == np.uint8:
+        raw = (raw.astype(np.float32) - 128.0) / 128.0
+    elif raw.dtype.kind == "i":
+        raw = raw.astype(np.float32) / (float(np.iinfo(raw.dtype).max) + 1.0)
+    return list(np.asarray(raw, np.float32))

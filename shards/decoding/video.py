@@ -1,0 +1,245 @@
+"""Decode the frames that are asked for and no others, bit for bit what a full decode would give.
+
+The plan: for each wanted frame the packets from its sync sample on, without the H.264 pictures that nothing refers to
+(nal_ref_idc 0). One decoder thread a clip: clips run in parallel, and FFmpeg's frame threads can deadlock when a
+decoder is freed with frames in flight.
+
+Legend: T frames, H height, W width, C colour, N sound samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import VideoReformatter
+
+from shards.decoding.decoders import video_decoder
+from shards.decoding.demux import index_media
+from shards.decoding.sound import decode_sound
+from shards.decoding.track import Bools, Deadline, DecodeLimits, Ints, MediaIndex, Seconds, Track, make_packet
+from shards.errors import Cause, SampleError
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Video:
+    """One clip, indexed; frames and sound are decoded on demand. Its clock starts with its first frame."""
+
+    def __init__(self, data: bytes, index: MediaIndex, limits: DecodeLimits, deadline: Deadline) -> None:
+        if index.video is None or not index.video.shown.any():
+            raise SampleError(Cause.NO_VIDEO, "no video stream, or one without a frame")
+        self._data, self._limits, self._deadline = memoryview(data), limits, deadline
+        self._track, self._audio = index.video, index.audio
+        if not self._track.has_times:
+            _number_frames(self._track, self._all_frames())
+        shown = np.flatnonzero(self._track.shown)
+        self._packet_of_frame: Ints = shown[np.argsort(self._track.times_s[shown], kind="stable")]
+        self._origin_s = float(self._track.times_s[self._packet_of_frame[0]])
+        self.times_s: Seconds = self._track.times_s[self._packet_of_frame] - self._origin_s
+        limits.check_seconds(self.duration_s)
+        sideways = self._track.quarter_turns % 2 == 1
+        self.width, self.height = (
+            (self._track.height, self._track.width) if sideways else (self._track.width, self._track.height)
+        )
+
+    def __len__(self) -> int:
+        return len(self.times_s)
+
+    @property
+    def frames_per_second(self) -> float:
+        """The stream's average rate."""
+        return self._track.frames_per_second
+
+    @property
+    def duration_s(self) -> float:
+        """From the first frame to the end of the last one."""
+        return float(self.times_s[-1]) + 1.0 / self.frames_per_second
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether there is a sound track with anything in it."""
+        return self._audio is not None and len(self._audio) > 0
+
+    def frames(self, indices: Sequence[int] | Ints) -> Pixels:
+        """Give frames by their place in presentation order, as RGB, in the order asked for."""
+        wanted = np.asarray(indices, np.int64)
+        if wanted.size == 0 or wanted.min() < 0 or wanted.max() >= len(self):
+            raise IndexError(f"frames {wanted.tolist()} of a clip with {len(self)}")
+        packets_T = self._packet_of_frame[wanted]
+        unique, inverse = np.unique(packets_T, return_inverse=True)
+        found = self._convert(self._planned_frames(unique), unique)
+        if found is None:  # the container's index and the decoder disagree, e.g. over field pairs: decode everything
+            found = self._convert(self._all_frames(), unique)
+        if found is None:
+            raise SampleError(Cause.TRUNCATED_VIDEO, "the decoder gives fewer frames than the container promises")
+        frames_THWC = np.rot90(found, self._track.quarter_turns, (1, 2)) if self._track.quarter_turns else found
+        ordered = np.array_equal(inverse, np.arange(len(unique)))
+        return np.ascontiguousarray(frames_THWC if ordered else frames_THWC[inverse])
+
+    def walk(self) -> Iterator[Any]:
+        """Decode every frame once, one after another and without colour conversion, for whoever only wants to know."""
+        shown = self._track.shown
+        came_out = np.zeros(len(shown), np.bool_)
+        size = None
+        for frame in self._all_frames():
+            size = size or (frame.width, frame.height)
+            if size != (frame.width, frame.height):
+                raise SampleError(Cause.CODEC, f"the picture size changes to {frame.width}x{frame.height}")
+            if frame.pts is not None:
+                came_out[frame.pts] = True
+            yield frame
+        decoded = int((came_out & shown).sum())
+        if decoded < len(self):
+            raise SampleError(Cause.TRUNCATED_VIDEO, f"{decoded} of {len(self)} frames decode")
+
+    @property
+    def codecs(self) -> tuple[str, str | None]:
+        """Name the codecs of picture and sound."""
+        return self._track.codec, self._audio.codec if self._audio is not None and self.has_sound else None
+
+    def sound(self, start_s: float, end_s: float, rate: int) -> npt.NDArray[np.float32] | None:
+        """Give mono sound of a window of the clip's clock, exactly round((end - start) * rate) samples.
+
+        Where the track holds nothing the samples are zero; without a track the answer is None.
+        """
+        if self._audio is None or len(self._audio) == 0:
+            return None
+        shift = self._origin_s
+        return decode_sound(self._data, self._audio, start_s + shift, end_s + shift, rate, self._deadline)
+
+    def _convert(self, decoded: Iterator[Any], packets: Ints) -> Pixels | None:
+        """Collect the frames of these packets (sorted) as RGB; None when one does not come out."""
+        place = {int(packet): number for number, packet in enumerate(packets)}
+        reformatter = VideoReformatter()
+        out: Pixels | None = None
+        for frame in decoded:
+            number = place.pop(frame.pts, None)
+            if number is None:
+                continue
+            if out is None:
+                out = np.empty((len(packets), frame.height, frame.width, 3), np.uint8)
+                self._adopt(frame)
+            if out.shape[1:3] != (frame.height, frame.width):
+                raise SampleError(Cause.CODEC, f"the picture size changes to {frame.width}x{frame.height}")
+            out[number] = _rgb(reformatter, frame)
+            if not place:
+                return out
+        return None
+
+    def _adopt(self, frame: Any) -> None:
+        """Believe the decoder on size, and on rotation where the container was not read by our own tables."""
+        if self._track.context is not None:
+            self._track.quarter_turns = round(frame.rotation / 90) % 4
+        sideways = self._track.quarter_turns % 2 == 1
+        self.width, self.height = (frame.height, frame.width) if sideways else (frame.width, frame.height)
+
+    def _planned_frames(self, wanted: Ints) -> Iterator[Any]:
+        track = self._track
+        if not track.has_times:
+            yield from self._all_frames()
+            return
+        is_wanted = np.zeros(len(track), np.bool_)
+        is_wanted[wanted] = True
+        yield from self._decode(segments(track, wanted), is_wanted)
+
+    def _all_frames(self) -> Iterator[Any]:
+        """Decode everything; frames carry their packet's number, or their own where the container has no times."""
+        frames = self._decode([(0, len(self._track))], None)
+        if self._track.has_times:
+            yield from frames
+            return
+        for number, frame in enumerate(frames):
+            frame.pts = number
+            yield frame
+
+    def _decode(self, spans: list[tuple[int, int]], wanted: Bools | None) -> Iterator[Any]:
+        """Feed spans of packets to one decoder; each packet's pts is its number, which its frame brings back."""
+        track, data = self._track, self._data
+        with video_decoder(track, self._limits) as decoder:
+            decode = decoder.context.decode
+            try:
+                for span_number, (start, stop) in enumerate(spans):
+                    if span_number and not look_into(track, track.payload(data, start)).is_fresh_start:
+                        yield from decode(None)
+                        decoder.context.flush_buffers()
+                    for number in range(start, stop):
+                        payload = track.payload(data, number)
+                        seen = look_into(track, payload)
+                        decoder.spoilt |= seen.has_parameters
+                        if wanted is not None and not wanted[number] and seen.is_disposable:
+                            continue
+                        self._deadline.check()
+                        yield from decode(make_packet(payload, number))
+                yield from decode(None)
+            except av.FFmpegError as error:
+                raise SampleError(Cause.CODEC, f"{track.codec}: {error}") from error
+
+
+def open_video(data: bytes, limits: DecodeLimits | None = None) -> Video:
+    """Index a clip; nothing is decoded yet. The clip's time-out starts here."""
+    limits = limits or DecodeLimits()
+    deadline = limits.start()
+    return Video(data, index_media(data, limits, deadline), limits, deadline)
+
+
+def segments(track: Track, wanted: Ints) -> list[tuple[int, int]]:
+    """Plan the packets to decode: for each wanted one, from its sync sample on, merged where they touch.
+
+    A frame shown before its own sync sample (a leading picture of an open group) also needs the group before.
+    """
+    syncs = np.flatnonzero(track.sync)
+    spans: list[tuple[int, int]] = []
+    for number in wanted.tolist():
+        place = int(np.searchsorted(syncs, number, side="right")) - 1
+        while place > 0 and track.times_s[number] < track.times_s[syncs[place]]:
+            place -= 1
+        start = int(syncs[place]) if place >= 0 else 0
+        if spans and start <= spans[-1][1]:
+            spans[-1] = (min(start, spans[-1][0]), max(number + 1, spans[-1][1]))
+        else:
+            spans.append((start, number + 1))
+    return spans
+
+
+class Seen(NamedTuple):
+    """What the units of an H.264 packet tell without decoding; all False where they cannot be told apart."""
+
+    is_disposable: bool = False  # no other picture refers to this one (nal_ref_idc is 0)
+    is_fresh_start: bool = False  # an IDR picture: decoding starts here without a flush of what came before
+    has_parameters: bool = False
+
+
+def look_into(track: Track, payload: bytes | memoryview) -> Seen:
+    """Walk the H.264 units of a packet."""
+    position, size = 0, track.nal_length_size
+    slices: list[int] = []
+    has_parameters = False
+    while size and position + size < len(payload):
+        header = payload[position + size]
+        if 1 <= header & 31 <= 5:
+            slices.append(header)
+        has_parameters = has_parameters or header & 31 in (7, 8, 13, 15)
+        position += size + int.from_bytes(payload[position : position + size], "big")
+    if not slices:
+        return Seen(has_parameters=has_parameters)
+    return Seen(slices[0] >> 5 & 3 == 0, slices[0] & 31 == 5, has_parameters)
+
+
+def _number_frames(track: Track, frames: Iterator[Any]) -> None:
+    """Count what the decoder gives where the container tells no times, and space it evenly."""
+    count = sum(1 for _ in frames)
+    if count == 0:
+        raise SampleError(Cause.NO_VIDEO, "not one frame decodes")
+    track.times_s = np.arange(count) / track.frames_per_second
+    track.shown = np.ones(count, np.bool_)
+
+
+def _rgb(reformatter: VideoReformatter, frame: Any) -> Pixels:
+    """Convert one frame to 8-bit RGB, a view on the converted buffer without its padding."""
+    plane: Any = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
+    rows: Pixels = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+    return rows[:, : plane.width * 3].reshape(plane.height, plane.width, 3)

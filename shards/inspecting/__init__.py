@@ -1,0 +1,1 @@
+"""Looking at shard sets: verification of every clip, and contact sheets for eyes."""

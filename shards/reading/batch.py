@@ -1,0 +1,156 @@
+"""What a transform makes of one sample, and what a training step gets: uint8 frames, sound, text, labels, names.
+
+Shape letters: B samples of the batch, C colours, T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shards.errors import Cause
+from shards.reading.ring import Stacker
+from shards.record import RawSample
+
+
+class Example(TypedDict):
+    """One sample, decoded. A transform that gives sound gives zeros of the same shape for a clip without."""
+
+    video: list[Tensor]  # one frames_CTHW uint8 tensor per view
+    audio: Tensor | None
+    audio_present: bool
+    text: str
+    labels: tuple[int, ...]
+
+
+# Runs in the workers, so it must be picklable; all its chance comes from the generator.
+SampleTransform = Callable[[RawSample, np.random.Generator], Example]
+
+
+class BadSample(NamedTuple):
+    """A sample, or a member of an archive, that was left out."""
+
+    shard: str
+    key: str
+    cause: Cause
+    detail: str
+
+
+class Batch(TypedDict):
+    """The samples of one step on one rank, lane by lane."""
+
+    video: list[Tensor]  # one frames_BCTHW uint8 tensor per view
+    audio: Tensor | None
+    audio_present: Tensor  # bool, B
+    valid: Tensor  # bool, B; False only in evaluation: padding, or a sample that could not be used
+    text: list[str]
+    labels: list[tuple[int, ...]]
+    key: list[str]
+    shard: list[str]
+    source: list[int]
+    position: list[int]  # in evaluation the sample's place in the whole set, else -1; -1 for padding
+    step: int
+    bad: list[BadSample]  # samples whose place another took (training) or that are not valid (evaluation)
+    left_out: list[BadSample]  # members that shards opened for this batch hold but nobody may use
+    surplus: int  # samples those shards hold beyond what the manifest says; they are not read
+
+
+class Named(NamedTuple):
+    """An example with where it came from."""
+
+    example: Example
+    key: str
+    shard: str
+    source: int
+    position: int = -1
+    valid: bool = True
+
+
+def collate(
+    named: Sequence[Named], step: int, bad: list[BadSample], left_out: list[BadSample], surplus: int, stack: Stacker
+) -> Batch:
+    """Put examples together."""
+    examples = [each.example for each in named]
+    _check_shapes(named)
+    sounds = [example["audio"] for example in examples if example["audio"] is not None]
+    return Batch(
+        video=[
+            stack(f"video {view}", [example["video"][view] for example in examples])
+            for view in range(len(examples[0]["video"]))
+        ],
+        audio=stack("audio", sounds) if sounds else None,
+        audio_present=torch.tensor([bool(example["audio_present"]) for example in examples]),
+        valid=torch.tensor([each.valid for each in named]),
+        text=[example["text"] for example in examples],
+        labels=[example["labels"] for example in examples],
+        key=[each.key for each in named],
+        shard=[each.shard for each in named],
+        source=[each.source for each in named],
+        position=[each.position for each in named],
+        step=step,
+        bad=bad,
+        left_out=left_out,
+        surplus=surplus,
+    )
+
+
+def join(parts: Sequence[Batch], pin_memory: bool = False) -> Batch:
+    """Put the workers' parts of a step together in their order; the tensors are copies, page-locked if wanted."""
+    first = parts[0]
+    sounds = [part["audio"] for part in parts if part["audio"] is not None]
+    return Batch(
+        video=[
+            _concatenate([part["video"][view] for part in parts], pin_memory) for view in range(len(first["video"]))
+        ],
+        audio=_concatenate(sounds, pin_memory) if sounds else None,
+        audio_present=torch.cat([part["audio_present"] for part in parts]),
+        valid=torch.cat([part["valid"] for part in parts]),
+        text=[text for part in parts for text in part["text"]],
+        labels=[labels for part in parts for labels in part["labels"]],
+        key=[key for part in parts for key in part["key"]],
+        shard=[shard for part in parts for shard in part["shard"]],
+        source=[source for part in parts for source in part["source"]],
+        position=[position for part in parts for position in part["position"]],
+        step=first["step"],
+        bad=[bad for part in parts for bad in part["bad"]],
+        left_out=[member for part in parts for member in part["left_out"]],
+        surplus=sum(part["surplus"] for part in parts),
+    )
+
+
+def blank_like(example: Example) -> Example:
+    """Make the padding: an example of the same shapes that holds nothing."""
+    audio = example["audio"]
+    return Example(
+        video=[torch.zeros_like(view) for view in example["video"]],
+        audio=None if audio is None else torch.zeros_like(audio),
+        audio_present=False,
+        text="",
+        labels=(),
+    )
+
+
+def _concatenate(tensors: Sequence[Tensor], pin_memory: bool) -> Tensor:
+    shape = (sum(len(tensor) for tensor in tensors), *tensors[0].shape[1:])
+    return torch.cat(list(tensors), out=torch.empty(shape, dtype=tensors[0].dtype, pin_memory=pin_memory))
+
+
+def _check_shapes(named: Sequence[Named]) -> None:
+    """A transform must give the same shapes for every sample; name the two that differ."""
+    wanted = _shapes(named[0].example)
+    for each in named[1:]:
+        found = _shapes(each.example)
+        if found != wanted:
+            raise ValueError(
+                f"the transform gives {named[0].key} the shapes {wanted} and {each.key} the shapes {found} "
+                "(video views, then sound); a batch needs them equal, also for a clip without sound"
+            )
+
+
+def _shapes(example: Example) -> list[tuple[int, ...] | None]:
+    audio = example["audio"]
+    return [*(tuple(view.shape) for view in example["video"]), None if audio is None else tuple(audio.shape)]

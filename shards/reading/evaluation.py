@@ -1,0 +1,175 @@
+"""The finite stream for evaluation: every sample exactly once, as many steps on every rank, padding marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch.utils.data import IterableDataset, get_worker_info
+
+from shards.decoding.decoders import keep_freed_memory
+from shards.errors import SampleError, UserError
+from shards.reading.batch import BadSample, Batch, Example, Named, SampleTransform, blank_like, collate
+from shards.reading.order import SampleAddress, nearest_divisors
+from shards.reading.pool import ArchivePool, ShardId, ShardSource
+from shards.reading.reader import transform_or_name
+from shards.reading.ring import Stacker
+from shards.reading.stream import Failure, PartReceiver, StreamConfig, stacker_of
+
+_TRIES_FOR_A_SHAPE = 64
+
+
+class Roll:
+    """All samples of all sources in the manifests' order, found by number."""
+
+    def __init__(self, sources: tuple[ShardSource, ...]) -> None:
+        self._shards = [
+            ShardId(number, shard) for number, source in enumerate(sources) for shard in range(len(source.counts))
+        ]
+        counts = [count for source in sources for count in source.counts]
+        self._ends = np.cumsum(np.asarray(counts, dtype=np.int64))
+        self.total = sum(counts)
+
+    def address(self, number: int) -> SampleAddress:
+        """Give the address of the sample with this number."""
+        place = int(np.searchsorted(self._ends, number, side="right"))
+        before = int(self._ends[place - 1]) if place else 0
+        return SampleAddress(*self._shards[place], number - before, lane=0)
+
+    def first_of_next_shard(self, number: int) -> int:
+        """Give the number of the first sample behind the shard that holds this one."""
+        return int(self._ends[np.searchsorted(self._ends, number, side="right")])
+
+
+class RollDataset(IterableDataset[Batch | Failure]):
+    """What a worker runs: one stretch of the roll, so that each shard is opened by as few workers as can be."""
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        sources: tuple[ShardSource, ...],
+        transform: SampleTransform,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self._config, self._sources, self._transform = config, sources, transform
+        self._rank, self._readers = rank, world_size * max(config.workers, 1)
+        self._size = config.batch_size // world_size
+
+    def __iter__(self) -> Iterator[Batch | Failure]:
+        worker: Any = get_worker_info()
+        if worker:
+            keep_freed_memory()
+        stack = stacker_of(worker, self._config)
+        reader = self._rank * max(self._config.workers, 1) + (worker.id if worker else 0)
+        roll = Roll(self._sources)
+        stretch = -(-roll.total // self._readers)
+        pool = ArchivePool(self._sources, self._config.reading_limits())
+        end = min((reader + 1) * stretch, roll.total)
+        part_reader = _PartReader(roll, pool, self._transform, self._config.seed, end)
+        try:
+            for step, start in enumerate(range(reader * stretch, (reader + 1) * stretch, self._size)):
+                yield part_reader.part(step, range(start, min(start + self._size, end)), self._size, stack)
+        except UserError as error:
+            yield Failure(str(error))
+        finally:
+            pool.close()
+
+
+class _PartReader:
+    """Reads samples by number; what cannot be used is named and left blank."""
+
+    def __init__(self, roll: Roll, pool: ArchivePool, transform: SampleTransform, seed: int, end: int) -> None:
+        self._roll, self._pool, self._transform, self._seed, self._end = roll, pool, transform, seed, end
+        self._blank: Example | None = None
+        self._current: ShardId | None = None
+
+    def part(self, step: int, numbers: range, size: int, stack: Stacker) -> Batch:
+        bad: list[BadSample] = []
+        read = [self._read(number, bad) for number in numbers]
+        blank = self._find_blank(read, bad)
+        named = [
+            found if isinstance(found, Named) else Named(blank, found.key, found.shard, source, number, valid=False)
+            for number, found in zip(numbers, read, strict=True)
+            for source in (self._roll.address(number).source,)
+        ]
+        named += [Named(blank, "", "", source=0, valid=False)] * (size - len(named))
+        left_out, surplus = self._pool.take_news()
+        return collate(named, step, bad, left_out, surplus, stack)
+
+    def _read(self, number: int, bad: list[BadSample]) -> Named | BadSample:
+        address = self._roll.address(number)
+        self._follow(ShardId(address.source, address.shard), number)
+        try:
+            raw = self._pool.read(address)
+            # Nothing of the step or the rank: the same sample looks the same however the work is shared out.
+            example = transform_or_name(self._transform, raw, self._seed, "evaluate")
+        except SampleError as error:
+            bad.append(BadSample(*self._pool.describe(address), error.cause, error.detail))
+            return bad[-1]
+        if self._blank is None:
+            self._blank = blank_like(example)
+        return Named(example, raw.key, raw.shard, address.source, number)
+
+    def _follow(self, shard: ShardId, number: int) -> None:
+        """On entering a shard, let go of the last one and have the next fetched."""
+        if shard == self._current:
+            return
+        self._current = shard
+        wanted = [shard]
+        behind = self._roll.first_of_next_shard(number)
+        if behind < self._end:
+            following = self._roll.address(behind)
+            wanted.append(ShardId(following.source, following.shard))
+        self._pool.keep(set(wanted))
+        self._pool.expect(wanted)
+
+    def _find_blank(self, read: list[Named | BadSample], bad: list[BadSample]) -> Example:
+        """Give padding of the right shapes: the first good sample's, found elsewhere if this part has none."""
+        for number in range(min(self._roll.total, _TRIES_FOR_A_SHAPE)):
+            if self._blank is not None:
+                return self._blank
+            self._read(number, [])
+        if self._blank is None:
+            seen = "\n".join(f"  {each.shard} {each.key}: {each.cause}: {each.detail}" for each in bad[:20])
+            raise UserError(f"none of the first {_TRIES_FOR_A_SHAPE} samples can be used:\n{seen}")
+        return self._blank
+
+
+class EvaluationStream(Iterator[Batch]):
+    """This rank's batches: equally many on every rank; `valid` is False for padding and for bad samples."""
+
+    def __init__(self, config: StreamConfig, transform: SampleTransform, rank: int, world_size: int) -> None:
+        if config.batch_size % world_size:
+            raise UserError(
+                f"batch_size={config.batch_size} cannot be shared by {world_size} ranks. Nearest: "
+                f"{config.batch_size // world_size * world_size or world_size}, "
+                f"or ranks {nearest_divisors(config.batch_size, world_size)}"
+            )
+        sources = config.open_sources()
+        if not any(source.manifest.samples for source in sources):
+            raise UserError(f"there is nothing to evaluate: {[each.root for each in config.sources]} hold no samples")
+        self._tally = config.tally()
+        dataset = RollDataset(config, sources, transform, rank, world_size)
+        self._parts = PartReceiver(dataset, config, rank, parts_per_batch=1)
+
+    def __next__(self) -> Batch:
+        batch = self._parts.next_batch()
+        self._tally.add(batch)
+        return batch
+
+    def figures(self) -> dict[str, Any]:
+        """Give shares of sources and silent clips, bad samples by cause."""
+        return self._tally.figures()
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self._parts.close()
+
+
+def evaluation_batches(
+    config: StreamConfig, transform: SampleTransform, rank: int = 0, world_size: int = 1
+) -> EvaluationStream:
+    """Read every sample of the sources once; weights and lanes have no say here."""
+    return EvaluationStream(config, transform, rank, world_size)

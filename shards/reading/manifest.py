@@ -1,0 +1,218 @@
+"""The manifest beside a shard set: which shards there are and how many samples each holds, so that nobody need look."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+
+from shards.errors import Cause, SampleError, UserError
+from shards.reading.roots import Root, check_shard_name, parse_root
+from shards.reading.transfer import TransferPolicy, read_small
+
+FILE_NAME = "manifest.json"
+SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_LARGEST_MANIFEST = 1 << 30
+
+
+class ShardEntry(BaseModel):
+    """One shard; `bytes` is the size of the file as it is stored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, AfterValidator(check_shard_name)]
+    samples: NonNegativeInt
+    bytes: NonNegativeInt
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+
+
+class Manifest(BaseModel):
+    """A shard set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    name: str = ""
+    split: str = ""
+    classes: tuple[str, ...] = ()
+    shards: tuple[ShardEntry, ...]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Manifest:
+        seen: set[str] = set()
+        for shard in self.shards:
+            if shard.name in seen:
+                raise ValueError(f"shard {shard.name!r} is listed twice")
+            seen.add(shard.name)
+        return self
+
+    @property
+    def samples(self) -> int:
+        """Count the samples of all shards."""
+        return sum(shard.samples for shard in self.shards)
+
+    def digest(self) -> str:
+        """Identify the set: the same for the same shards and classes, whether or not checksums were taken."""
+        content = [[shard.name, shard.samples, shard.bytes] for shard in self.shards]
+        text = json.dumps([self.version, content, list(self.classes)], separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def save(self, folder: Path) -> Path:
+        """Write manifest.json; a reader sees the old one or the new one, never a part."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / FILE_NAME
+        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".manifest-", delete=False) as file:
+            try:
+                file.write(self.model_dump_json(indent=1) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, 0o644)
+                os.replace(file.name, path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+        return path
+
+    @classmethod
+    def load(cls, root: str | Path) -> Manifest:
+        """Read the manifest of a folder, an http(s) address or a `pipe:` template; a file's own path will do too."""
+        where = parse_root(root)
+        try:
+            if where.folder is None:
+                content = read_small(where, FILE_NAME, _LARGEST_MANIFEST)
+            else:
+                path = where.folder if where.folder.suffix == ".json" else where.folder / FILE_NAME
+                content = path.read_bytes()
+        except OSError as error:
+            raise UserError(_explain_absence(where, error)) from error
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise UserError(
+                f"the manifest of {where.text} is not valid: {place}: {first['msg']}. "
+                f"Make it anew: trichord shards index {where.text}"
+            ) from error
+
+
+class ShardReport(BaseModel):
+    """What a look into one shard found; `problems` are (member, cause, detail)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    entry: ShardEntry
+    problems: tuple[tuple[str, Cause, str], ...] = ()
+
+
+def index_shards(
+    root: str | Path,
+    names: Sequence[str] | None = None,
+    workers: int = 1,
+    on_shard: Callable[[ShardReport], None] | None = None,
+    policy: TransferPolicy | None = None,
+) -> Manifest:
+    """Make a manifest for shards that others wrote.
+
+    In a folder all shards are found; elsewhere `names` lists them, with braces if need be: `{00000..00099}.tar`.
+    """
+    reports = []
+    for report in scan_shards(root, names, workers, policy):
+        reports.append(report)
+        if on_shard is not None:
+            on_shard(report)
+    return Manifest(shards=tuple(report.entry for report in reports))
+
+
+def scan_shards(
+    root: str | Path, names: Sequence[str] | None = None, workers: int = 1, policy: TransferPolicy | None = None
+) -> Iterator[ShardReport]:
+    """Count the samples of each shard, in the order of names, in several processes."""
+    where = parse_root(root)
+    listed = expand_names(names) if names else find_shards(where)
+    if workers <= 1 or len(listed) == 1:
+        for name in listed:
+            yield _look_into(where, policy, name)
+        return
+    with ProcessPoolExecutor(min(workers, len(listed)), mp_context=get_context("forkserver")) as pool:
+        yield from pool.map(partial(_look_into, where, policy), listed)
+
+
+def expand_names(names: Sequence[str]) -> list[str]:
+    """Expand `{00000..00099}.tar` and check every name."""
+    from braceexpand import braceexpand  # webdataset's own dependency
+
+    expanded = [name for pattern in names for name in braceexpand(pattern)]
+    try:
+        return [check_shard_name(name) for name in expanded]
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def find_shards(where: Root) -> list[str]:
+    """List the shards of a folder by name."""
+    if where.folder is None:
+        raise UserError(
+            f"the shards of {where.text} cannot be listed from here. Name them: "
+            f"trichord shards index {where.text!r} --names '{{00000..00099}}.tar'"
+        )
+    if not where.folder.is_dir():
+        raise UserError(f"{where.folder} is not a folder")
+    names = sorted(path.name for path in where.folder.iterdir() if path.name.endswith(SHARD_SUFFIXES))
+    if not names:
+        below = sorted({path.parent.name for path in where.folder.glob("*/*.tar*")})
+        hint = f" Its folders {', '.join(below[:5])} do: index those one by one." if below else ""
+        raise UserError(f"{where.folder} holds no shards (*.tar, *.tar.gz).{hint}")
+    try:
+        return [check_shard_name(name) for name in names]
+    except ValueError as error:
+        raise UserError(f"in {where.folder}: {error}. Rename it.") from error
+
+
+def _look_into(where: Root, policy: TransferPolicy | None, name: str) -> ShardReport:
+    from shards.reading.archive import (
+        open_archive,  # brings webdataset and with it torch: a second that loading can do without
+    )
+
+    try:
+        archive = open_archive(where, name, policy=policy)
+    except SampleError as error:
+        if where.folder is None:
+            raise UserError(f"shard {error.detail}. Check the address and the names.") from error
+        problem = (name, error.cause, error.detail)
+        return ShardReport(entry=ShardEntry(name=name, samples=0, bytes=0), problems=(problem,))
+    entry = ShardEntry(name=name, samples=len(archive), bytes=archive.stored_bytes, sha256=archive.sha256)
+    problems = tuple((problem.name, problem.cause, problem.detail) for problem in archive.problems)
+    archive.close()
+    return ShardReport(entry=entry, problems=problems)
+
+
+def _explain_absence(where: Root, error: OSError) -> str:
+    """Say what lies at the root instead of a manifest, and what to type."""
+    if where.folder is None:
+        return (
+            f"no {FILE_NAME} could be read at {where.text} ({error}). Make one: trichord shards index {where.text!r} "
+            "--names '{00000..00099}.tar' --out FOLDER, and give FOLDER as the source's manifest"
+        )
+    if not where.folder.exists():
+        return f"{where.folder} does not exist"
+    if not where.folder.is_dir():
+        return f"{where.folder} cannot be read as a shard set: {error}"
+    below = _sets_below(where.folder)
+    if below:
+        return f"{where.folder} holds no {FILE_NAME}, but these folders in it do: {', '.join(below)}. Name one of them."
+    count = sum(path.name.endswith(SHARD_SUFFIXES) for path in where.folder.iterdir())
+    return f"{where.folder} holds {count} shards and no {FILE_NAME}. Make it: trichord shards index {where.folder}"
+
+
+def _sets_below(folder: Path) -> list[str]:
+    return sorted(str(path.parent) for path in folder.glob(f"*/{FILE_NAME}"))

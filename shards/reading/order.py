@@ -1,0 +1,218 @@
+"""The order of samples as a pure function of (manifests, weights, seed, lanes, step): computed, never walked.
+
+Every pass over a source permutes its shards (or slices of them, where there are fewer shards than the lanes want) and
+lays them end to end; the passes follow one another on one endless line. The line is dealt to the lanes in rounds of
+equal stretches: in round r, lane l owns places (r * lanes + l) * stretch and onward. So all lanes keep pace, each
+pass holds every sample exactly once, and at most one shard per lane and round is cut between two lanes.
+Within its stretch a lane goes by blocks of `block_shards` shards whose samples are shuffled together.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.errors import UserError
+from shards.randomness import generator
+from shards.reading.mixture import Mixture
+
+IntArray = npt.NDArray[np.int64]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SampleAddress:
+    """Which sample: `shard` counts within the source's manifest, `index` within the shard."""
+
+    source: int
+    shard: int
+    index: int
+    lane: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Samples that are shuffled together; `shards` and `indices` are in the order in which they are visited."""
+
+    source: int
+    lane: int
+    place: tuple[int, int]  # (pass, first place in it): which block this is
+    shards: IntArray
+    indices: IntArray
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def address(self, position: int) -> SampleAddress:
+        """Give the sample at this position of the block."""
+        return SampleAddress(self.source, int(self.shards[position]), int(self.indices[position]), self.lane)
+
+
+class Slot(NamedTuple):
+    """A place in a batch; its sample is `block.address(position)`, `visit` counts the lane's visits to the source."""
+
+    block: Block
+    position: int
+    visit: int
+
+
+class _Recent(Generic[T]):
+    """Keep the last few results; they can always be computed anew."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._kept: OrderedDict[Hashable, T] = OrderedDict()
+
+    def get(self, key: Hashable, compute: Callable[[], T]) -> T:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        value = self._kept[key] = compute()
+        if len(self._kept) > self._capacity:
+            self._kept.popitem(last=False)
+        return value
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass: its units in their order, and the place after each unit's last sample."""
+
+    units: IntArray
+    ends: IntArray
+
+
+class SourceOrder:
+    """The endless order of one source, split into lanes."""
+
+    def __init__(
+        self, counts: Sequence[int], source: int, *, seed: int, lanes: int, block_shards: int, served_lanes: int
+    ) -> None:
+        self._source, self._seed, self._lanes, self._block_shards = source, seed, lanes, block_shards
+        samples = np.asarray(counts, dtype=np.int64)
+        self.total = int(samples.sum())
+        if self.total == 0:
+            raise UserError(f"source {source} holds no samples: its manifest lists {len(samples)} shards, all empty")
+        filled = np.flatnonzero(samples)
+        slices = -(-lanes * block_shards // len(filled))  # 1 when there are shards enough for every lane's block
+        self._unit_shard, self._unit_start, self._unit_count = _cut(filled, samples[filled], slices)
+        self.stretch = -(-self.total // lanes)
+        self._passes: _Recent[_Pass] = _Recent(4)
+        self._blocks: _Recent[Block] = _Recent(2 * served_lanes + 2)
+
+    def locate(self, lane: int, visit: int) -> Slot:
+        """Find the lane's visit number `visit` to this source: the block it lies in and its position there."""
+        round_number, offset = divmod(visit, self.stretch)
+        begin = (round_number * self._lanes + lane) * self.stretch
+        number, place = divmod(begin + offset, self.total)
+        low = max(begin - number * self.total, 0)
+        high = min(begin + self.stretch - number * self.total, self.total)
+        this_pass = self._passes.get(number, lambda: self._compute_pass(number))
+        first, unit, last = (int(i) for i in np.searchsorted(this_pass.ends, [low, place, high - 1], side="right"))
+        # The stretch's units are shared out evenly, so that no block is left with a crumb that can hardly be shuffled.
+        units = last - first + 1
+        blocks = -(-units // self._block_shards)
+        block = ((unit - first + 1) * blocks - 1) // units
+        left, right = first + block * units // blocks, first + (block + 1) * units // blocks
+        starts_at = max(low, int(this_pass.ends[left - 1]) if left else 0)
+        ends_at = min(high, int(this_pass.ends[right - 1]))
+        found = self._blocks.get(
+            (lane, number, starts_at), lambda: self._compute_block(this_pass, lane, number, starts_at, ends_at)
+        )
+        return Slot(found, place - starts_at, visit)
+
+    def block_after(self, slot: Slot) -> Slot:
+        """Give the first slot of the block that the lane comes to next."""
+        return self.locate(slot.block.lane, slot.visit - slot.position + len(slot.block))
+
+    def _compute_pass(self, number: int) -> _Pass:
+        units = generator(self._seed, "shards", self._source, number).permutation(len(self._unit_shard))
+        return _Pass(units, np.cumsum(self._unit_count[units]))
+
+    def _compute_block(self, this_pass: _Pass, lane: int, number: int, starts_at: int, ends_at: int) -> Block:
+        shuffled = generator(self._seed, "block", self._source, number, starts_at).permutation(ends_at - starts_at)
+        places = starts_at + shuffled
+        where = np.searchsorted(this_pass.ends, places, side="right")
+        units = this_pass.units[where]
+        within = places - (this_pass.ends[where] - self._unit_count[units])
+        return Block(self._source, lane, (number, starts_at), self._unit_shard[units], self._unit_start[units] + within)
+
+
+class Order:
+    """The batches of a run: the same number of slots from every lane, in lane order."""
+
+    def __init__(
+        self,
+        counts: Sequence[Sequence[int]],
+        weights: Sequence[float],
+        *,
+        seed: int,
+        lanes: int,
+        block_shards: int,
+        batch_size: int,
+        served_lanes: int | None = None,
+    ) -> None:
+        """Take, for each source, the sample counts of its shards; a reader of few lanes says so to save memory."""
+        if batch_size % lanes:
+            near = [size for size in (batch_size // lanes * lanes, (batch_size // lanes + 1) * lanes) if size]
+            raise UserError(
+                f"batch_size={batch_size} cannot be taken evenly from lanes={lanes}. "
+                f"Nearest: batch_size {' or '.join(map(str, near))}, or lanes {nearest_divisors(batch_size, lanes)}"
+            )
+        self.lanes = lanes
+        self.slots_per_lane = batch_size // lanes
+        self._mixture = Mixture(weights, lanes)
+        served = served_lanes or lanes
+        self.sources = [
+            SourceOrder(each, i, seed=seed, lanes=lanes, block_shards=block_shards, served_lanes=served)
+            for i, each in enumerate(counts)
+        ]
+
+    def lane_slots(self, step: int, lane: int) -> list[Slot]:
+        """Give the lane's slots of the batch of this step."""
+        slots = []
+        for slot in range(step * self.slots_per_lane, (step + 1) * self.slots_per_lane):
+            source = self._mixture.source(lane, slot)
+            slots.append(self.sources[source].locate(lane, self._mixture.taken_before(lane, slot, source)))
+        return slots
+
+    def batch(self, step: int) -> list[SampleAddress]:
+        """Give the addresses of the global batch of this step."""
+        return [slot.block.address(slot.position) for lane in range(self.lanes) for slot in self.lane_slots(step, lane)]
+
+
+def share_lanes(lanes: int, rank: int, world_size: int, workers: int) -> list[list[int]]:
+    """Give the lanes of each of this rank's workers (no workers: the rank itself reads as one)."""
+    readers = world_size * max(workers, 1)
+    if lanes % readers:
+        below, above = lanes // readers * readers, (lanes // readers + 1) * readers
+        fitting = nearest_divisors(lanes // world_size, workers) if lanes % world_size == 0 else None
+        choice = f"workers {fitting}, or " if fitting else ""
+        raise UserError(
+            f"lanes={lanes} cannot be shared by {world_size} ranks x {max(workers, 1)} workers = {readers} readers. "
+            f"Nearest: {choice}lanes {f'{below} or ' if below else ''}{above}. "
+            "A run that has begun must keep its lanes, the order depends on them: change its workers or ranks."
+        )
+    each = lanes // readers
+    first = rank * max(workers, 1) * each
+    return [list(range(first + i * each, first + (i + 1) * each)) for i in range(max(workers, 1))]
+
+
+def nearest_divisors(number: int, wanted: int) -> str:
+    """Name the divisors of `number` around `wanted`, for an error message."""
+    divisors = [i for i in range(1, number + 1) if number % i == 0]
+    below = [i for i in divisors if i < wanted][-1:]
+    above = [i for i in divisors if i > wanted][:1]
+    return " or ".join(map(str, below + above))
+
+
+def _cut(shards: IntArray, counts: IntArray, slices: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Cut each shard into slices of nearly equal size: (shard, first sample, samples) of every slice."""
+    edges = counts[:, None] * np.arange(slices + 1)[None, :] // slices
+    sizes = np.diff(edges, axis=1)
+    kept = sizes > 0
+    return np.repeat(shards, kept.sum(axis=1)), edges[:, :-1][kept], sizes[kept]

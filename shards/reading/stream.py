@@ -1,0 +1,249 @@
+"""The endless stream of training batches: the same global batches for any number of ranks and workers, from any step.
+
+A script that uses workers keeps its own start behind `if __name__ == "__main__"`: workers are started afresh, not
+forked from a process that may hold threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from shards.decoding.decoders import keep_freed_memory
+from shards.errors import UserError
+from shards.reading.batch import Batch, SampleTransform, join
+from shards.reading.manifest import Manifest
+from shards.reading.order import Order, share_lanes
+from shards.reading.pool import ArchivePool, ReadingLimits, ShardSource
+from shards.reading.reader import LaneReader
+from shards.reading.ring import SharedRing, Stacker, stack_anew
+from shards.reading.roots import parse_root
+from shards.reading.tally import Tally
+from shards.reading.transfer import TransferPolicy
+
+_LOOK_EVERY_S = 5.0
+
+
+class SourceConfig(BaseModel):
+    """One shard set of a mixture."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: str  # a folder, an http(s):// address, or a pipe: command with {name}
+    manifest: Path | None = None  # where the manifest lies, if not at the root
+    weight: PositiveFloat = 1.0
+
+
+class StreamConfig(BaseModel):
+    """What is read and in which order; seed, lanes, block_shards, batch_size and sources fix the order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    batch_size: PositiveInt  # of all ranks together
+    seed: NonNegativeInt = 0
+    lanes: PositiveInt = 16  # ranks x workers must divide it
+    block_shards: PositiveInt = 4  # shards of a lane that are shuffled together
+    workers: NonNegativeInt = 0  # processes per rank; 0 reads in the rank's own process
+    prefetch_batches: PositiveInt = 2  # that each worker keeps ready
+    pin_memory: bool = False  # for copies to a GPU beside its work; torch keeps and reuses such memory
+    worker_timeout_s: PositiveFloat = 1800.0
+    max_bad_fraction: float = Field(default=0.05, ge=0, le=1)  # of the window's samples
+    bad_window_samples: PositiveInt = 2000
+    bad_least_samples: PositiveInt = 200  # no judgement before so many
+    max_bytes: PositiveInt = 1 << 28  # of one sample's members together
+    cache_dir: Path | None = None  # where shards from elsewhere are kept
+    transfer: TransferPolicy = TransferPolicy()
+
+    def open_sources(self) -> tuple[ShardSource, ...]:
+        """Load the manifests."""
+        return tuple(
+            ShardSource(parse_root(source.root), Manifest.load(source.manifest or source.root))
+            for source in self.sources
+        )
+
+    def reading_limits(self) -> ReadingLimits:
+        """Give what the archives need to know."""
+        return ReadingLimits(self.cache_dir, self.max_bytes, self.transfer)
+
+    def tally(self) -> Tally:
+        """Begin a count."""
+        names = [f"{i}:{source.root}" for i, source in enumerate(self.sources)]
+        return Tally(names, self.max_bad_fraction, self.bad_window_samples, self.bad_least_samples)
+
+
+class WorkerDied(RuntimeError):
+    """A worker process is gone or gives nothing."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A user's mistake met in a worker, sent as a value so that its message arrives without a traceback."""
+
+    message: str
+
+
+class LaneDataset(IterableDataset[Batch | Failure]):
+    """What a worker runs: its lanes' parts of one step after another."""
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        sources: tuple[ShardSource, ...],
+        transform: SampleTransform,
+        shares: list[list[int]],
+        start_step: int,
+    ) -> None:
+        self._config, self._sources, self._transform = config, sources, transform
+        self._shares, self._start_step = shares, start_step
+
+    def __iter__(self) -> Iterator[Batch | Failure]:
+        worker: Any = get_worker_info()
+        if worker:
+            keep_freed_memory()
+        lanes = self._shares[worker.id if worker else 0]
+        order = make_order(self._config, self._sources, len(lanes))
+        pool = ArchivePool(self._sources, self._config.reading_limits())
+        stack = stacker_of(worker, self._config)
+        reader = LaneReader(order, pool, self._transform, self._config.seed, lanes)
+        try:
+            for step in itertools.count(self._start_step):
+                yield reader.part(step, stack)
+        except UserError as error:
+            yield Failure(str(error))
+        finally:
+            pool.close()
+
+
+class PartReceiver:
+    """Draws batches from a dataset in this process or from workers, and tells plainly when a worker is lost."""
+
+    def __init__(
+        self, dataset: IterableDataset[Batch | Failure], config: StreamConfig, rank: int, parts_per_batch: int
+    ) -> None:
+        self._workers, self._pin_memory, self._parts_per_batch = config.workers, config.pin_memory, parts_per_batch
+        if config.pin_memory and not torch.cuda.is_available():
+            raise UserError("pin_memory=true wants a GPU that CUDA can see, and there is none. Set pin_memory=false.")
+        self._rank = rank
+        self._patience_s = config.worker_timeout_s
+        self._loader: Any = iter(dataset)
+        if config.workers:
+            context = get_context("forkserver")
+            context.set_forkserver_preload([__name__])  # so that torch is imported once, not in each worker
+            self._loader = iter(
+                DataLoader(
+                    dataset,
+                    batch_size=None,
+                    num_workers=config.workers,
+                    collate_fn=_as_it_is,
+                    prefetch_factor=config.prefetch_batches,
+                    multiprocessing_context=context,
+                    timeout=_LOOK_EVERY_S,
+                )
+            )
+
+    def next_batch(self) -> Batch:
+        """Give the next parts as one batch, or raise StopIteration."""
+        parts = [self._next_part() for _ in range(self._parts_per_batch)]
+        # Workers write into the same memory again, so what they sent is copied before more is asked of them.
+        return join(parts, self._pin_memory) if self._workers or self._pin_memory else parts[0]
+
+    def _next_part(self) -> Batch:
+        waited_s = 0.0
+        while True:
+            try:
+                part: Batch | Failure = next(self._loader)
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader "):
+                    raise
+                # Only a pause lets torch look whether its workers live, so it is asked for short ones, again and again.
+                waited_s += _LOOK_EVERY_S
+                if "timed out" not in str(error) or waited_s >= self._patience_s:
+                    raise WorkerDied(self._explain(str(error))) from error
+                continue
+            if isinstance(part, Failure):
+                raise UserError(part.message)
+            return part
+
+    def close(self) -> None:
+        """Stop the workers, or close the files held here."""
+        if hasattr(self._loader, "close"):
+            self._loader.close()
+        self._loader = iter(())
+
+    def _explain(self, message: str) -> str:
+        dead = [
+            f"worker {i} (exit code {process.exitcode})"
+            for i, process in enumerate(getattr(self._loader, "_workers", ()))
+            if not process.is_alive()
+        ]
+        if not dead:
+            return f"rank {self._rank}: the data workers give nothing: {message}"
+        return (
+            f"rank {self._rank}: {', '.join(dead)} died while reading. Exit code -9 mostly means that the memory was "
+            "used up (fewer workers, smaller prefetch_batches), -7 that /dev/shm was, -11 a crash in a decoder."
+        )
+
+
+class BatchStream(Iterator[Batch]):
+    """This rank's share of every global batch, step by step; `figures()` says what it was made of."""
+
+    def __init__(
+        self, config: StreamConfig, transform: SampleTransform, rank: int, world_size: int, start_step: int
+    ) -> None:
+        shares = share_lanes(config.lanes, rank, world_size, config.workers)
+        sources = config.open_sources()
+        make_order(config, sources, served_lanes=1)  # so that a mistake is told here, before workers start
+        self._tally = config.tally()
+        dataset = LaneDataset(config, sources, transform, shares, start_step)
+        self._parts = PartReceiver(dataset, config, rank, parts_per_batch=len(shares))
+
+    def __next__(self) -> Batch:
+        batch = self._parts.next_batch()
+        self._tally.add(batch)
+        return batch
+
+    def figures(self) -> dict[str, Any]:
+        """Give shares of sources and silent clips, bad samples by cause."""
+        return self._tally.figures()
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self._parts.close()
+
+
+def batches(
+    config: StreamConfig, transform: SampleTransform, rank: int = 0, world_size: int = 1, start_step: int = 0
+) -> BatchStream:
+    """Read this rank's part of the global batches from `start_step` on, for ever."""
+    return BatchStream(config, transform, rank, world_size, start_step)
+
+
+def make_order(config: StreamConfig, sources: tuple[ShardSource, ...], served_lanes: int) -> Order:
+    """Build the order of a stream."""
+    return Order(
+        [source.counts for source in sources],
+        [source.weight for source in config.sources],
+        seed=config.seed,
+        lanes=config.lanes,
+        block_shards=config.block_shards,
+        batch_size=config.batch_size,
+        served_lanes=served_lanes,
+    )
+
+
+def stacker_of(worker: object | None, config: StreamConfig) -> Stacker:
+    """Choose where batches are put together: in a worker in shared memory."""
+    return stack_anew if worker is None else SharedRing(config.prefetch_batches + 1)
+
+
+def _as_it_is(part: Any) -> Any:
+    return part
