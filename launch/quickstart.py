@@ -36,13 +36,14 @@ def steps(out: Path, samples: int) -> list[Step]:
         Step("build", "write them as shards", ("shards", "build", "csv", "--root", world, "--out", sets, *small)),
         Step("index", "count the training set again", ("shards", "index", f"{sets}/train")),
         Step("verify", "decode every frame of it and all its sound", ("shards", "verify", f"{sets}/train")),
+        Step("show", "draw a contact sheet", ("shards", "show", f"{sets}/train", "--out", str(out / "sheet.png"))),
     ]
 
 
 def next_commands(out: Path) -> list[str]:
     """Give three commands worth typing next."""
     return [
-        f"trichord shards verify {out}/shards/test",
+        f"trichord shards show {out}/shards/train --out {out}/views.png --views svt --count 3",
         "trichord shards build folder --root YOUR_VIDEOS --out my-shards --mode encode",
         "trichord shards world --out harder --samples 500 --rules two_events_share=1 silent_share=0.3",
     ]

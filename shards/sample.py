@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from shards.decoding.torchcodec_video import open_with_torchcodec
 from shards.decoding.track import DecodeLimits
 from shards.decoding.video import Video, open_video
 from shards.hearing.sound_specs import SoundSpec
@@ -31,6 +32,7 @@ class SampleSpec(BaseModel):
     sound: SoundSpec | None = None
     sound_seconds: float | None = Field(default=None, gt=0)  # around the first clip's middle; None: that clip's stretch
     caption: Literal["first", "random"] = "random"
+    decoder: Literal["planned", "torchcodec"] = "planned"  # of the pixels; both give the same
     is_training: bool = True  # SpecAugment is for training only
 
     @model_validator(mode="after")
@@ -55,7 +57,8 @@ class ClipTransform:
 
     def __call__(self, raw: RawSample, rng: np.random.Generator) -> Example:
         annotation = raw.annotation()
-        video = open_video(raw.video(), self.limits)
+        open_clip = open_video if self.spec.decoder == "planned" else open_with_torchcodec
+        video = open_clip(raw.video(), self.limits)
         plan = plan_views(self.spec.views, video.times_s, video.duration_s, rng)
         needed_THWC = video.frames(plan.needed)
         views = make_views(self.spec.views, plan, needed_THWC, rng, annotation.labels, annotation.captions)

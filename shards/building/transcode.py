@@ -14,7 +14,7 @@ import av
 from shards.building.encode import Preset, encode, lossless_gray
 from shards.building.source_frames import Part
 from shards.decoding.demux import index_media
-from shards.decoding.track import DecodeLimits, MediaIndex
+from shards.decoding.track import DecodeLimits
 from shards.decoding.video import Video
 from shards.errors import Cause, SampleError
 from shards.record import VIDEO_EXTENSIONS
@@ -62,7 +62,7 @@ def make_medium(data: bytes, extension: str, mode: Mode, preset: Preset, part: P
     extension = extension.lower().lstrip(".")
     if mode is Mode.COPY and part.is_whole and extension in VIDEO_EXTENSIONS:
         return _medium(data, extension, source)
-    has_times = _has_times(data, index)
+    has_times = index.video is not None and index.video.has_times
     if mode is not Mode.ENCODE:
         preset = preset.model_copy(update={"short_side": None, "max_fps": None})
         remuxed = _remux(data) if part.is_whole and has_times else None
@@ -72,15 +72,6 @@ def make_medium(data: bytes, extension: str, mode: Mode, preset: Preset, part: P
         return _checked(encode(data, preset, part, has_times))
     except (av.FFmpegError, ValueError) as error:
         raise SampleError(Cause.CODEC, f"cannot be re-encoded: {error}") from error
-
-
-def _has_times(data: bytes, index: MediaIndex) -> bool:
-    """Whether presentation times are to be believed: AVI knows decode order only, and dresses it up with B-frames."""
-    with av.open(io.BytesIO(data)) as source:
-        reordered = bool(source.streams.video[0].codec_context.has_b_frames)
-        if source.format.name == "avi" and reordered:
-            return False
-    return index.video is not None and index.video.has_times
 
 
 def _checked(data: bytes) -> Medium:

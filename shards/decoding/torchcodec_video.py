@@ -1,0 +1,68 @@
+"""The same clip with torchcodec decoding its pixels, where torchcodec and FFmpeg's libraries are installed.
+
+Index, times, limits and sound stay this floor's own, so that a recipe gives the same clips with either decoder. What
+torchcodec is not asked for: clips that are to be turned, and those whose container tells no presentation times.
+Legend: T frames, H height, W width, C colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from shards.decoding.demux import index_media
+from shards.decoding.track import Deadline, DecodeLimits, Ints, MediaIndex
+from shards.decoding.video import Pixels, Video
+from shards.errors import Cause, SampleError, UserError
+
+
+@cache
+def torchcodec_decoders() -> Any:
+    """Import torchcodec, or say what is missing."""
+    try:
+        from torchcodec import decoders
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"torchcodec cannot be used here: {reason}. Next: pip install 'trichord[bench]' and FFmpeg's libraries "
+            "(on Debian: apt-get install ffmpeg), or leave the decoder at 'planned'"
+        ) from error
+    return decoders
+
+
+class TorchcodecVideo(Video):
+    """A clip whose frames torchcodec decodes."""
+
+    def __init__(self, data: bytes, index: MediaIndex, limits: DecodeLimits, deadline: Deadline) -> None:
+        super().__init__(data, index, limits, deadline)
+        self._bytes = data
+        self._decoder: Any = None
+
+    def frames(self, indices: Sequence[int] | Ints) -> Pixels:
+        """Give frames by their place in presentation order, as RGB, in the order asked for."""
+        wanted = np.asarray(indices, np.int64)
+        if self._track.quarter_turns or not self._track.has_times:
+            return super().frames(wanted)
+        if wanted.size == 0 or wanted.min() < 0 or wanted.max() >= len(self):
+            raise IndexError(f"frames {wanted.tolist()} of a clip with {len(self)}")
+        self._deadline.check()
+        try:
+            if self._decoder is None:
+                make = torchcodec_decoders().VideoDecoder
+                self._decoder = make(self._bytes, dimension_order="NHWC", num_ffmpeg_threads=1)
+            if len(self._decoder) != len(self):  # an edit list that it reads otherwise
+                return super().frames(wanted)
+            frames_THWC: Pixels = self._decoder.get_frames_at(wanted.tolist()).data.numpy()
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise SampleError(Cause.CODEC, f"torchcodec: {error}") from error
+        return frames_THWC
+
+
+def open_with_torchcodec(data: bytes, limits: DecodeLimits) -> TorchcodecVideo:
+    """Index a clip for torchcodec to decode; the clip's time-out starts here and is looked at before each call."""
+    torchcodec_decoders()
+    deadline = limits.start()
+    return TorchcodecVideo(data, index_media(data, limits, deadline), limits, deadline)

@@ -1,0 +1,66 @@
+"""torchcodec, where it works, gives the very clips that the planned decoder gives."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from shards.decoding import torchcodec_video
+from shards.decoding.torchcodec_video import open_with_torchcodec, torchcodec_decoders
+from shards.decoding.track import DecodeLimits
+from shards.decoding.video import open_video
+from shards.errors import Cause, SampleError, UserError
+from tests.shards import media
+
+PICTURES = media.moving_picture(40)
+
+
+def _works() -> bool:
+    try:
+        return torchcodec_decoders() is not None
+    except UserError:
+        return False
+
+
+needs_torchcodec = pytest.mark.skipif(not _works(), reason="torchcodec or FFmpeg's libraries are not installed")
+
+
+@needs_torchcodec
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"options": {"g": "12", "bf": "3"}},
+        {"options": {"g": "250"}},
+        {"container": "matroska"},
+        {"container": "avi", "codec": "mpeg4", "options": {"bf": "2"}},
+        {"ticks": [0, 40, 200, 210, 500, 900, 910, 1500]},
+    ],
+)
+def test_frames_times_and_sound_are_the_same(form: dict[str, object]) -> None:
+    pictures = PICTURES[:8] if "ticks" in form else PICTURES
+    data = media.encode(pictures, media.tone(len(pictures) / 25), **form)  # type: ignore[arg-type]
+    ours, theirs = open_video(data), open_with_torchcodec(data, DecodeLimits())
+    chosen = [len(pictures) - 1, 0, 5, 5]
+    np.testing.assert_array_equal(theirs.frames(chosen), ours.frames(chosen))
+    np.testing.assert_array_equal(theirs.times_s, ours.times_s)
+    first, second = theirs.sound(0.0, 0.3, 16000), ours.sound(0.0, 0.3, 16000)
+    assert first is not None and second is not None and np.array_equal(first, second)
+
+
+@needs_torchcodec
+def test_rotated_clips_and_limits_are_ours() -> None:
+    data = media.rotated(media.encode(PICTURES[:4]), (0, 1, -1, 0))
+    np.testing.assert_array_equal(open_with_torchcodec(data, DecodeLimits()).frames([1]), open_video(data).frames([1]))
+    with pytest.raises(SampleError) as caught:
+        open_with_torchcodec(media.clip(4), DecodeLimits(max_pixels=100))
+    assert caught.value.cause == Cause.TOO_MANY_PIXELS
+
+
+def test_without_torchcodec_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    torchcodec_video.torchcodec_decoders.cache_clear()
+    with pytest.raises(UserError, match=r"pip install 'trichord\[bench\]' and FFmpeg's libraries"):
+        open_with_torchcodec(media.clip(4), DecodeLimits())
+    torchcodec_video.torchcodec_decoders.cache_clear()
