@@ -31,11 +31,14 @@ def steps(out: Path, samples: int) -> list[Step]:
     """List the way from nothing to what the floors built so far can do."""
     world, sets = str(out / "world"), str(out / "shards")
     small = ("--samples-per-shard", "16")
+    batch = ("--size", "112", "--steps", "12")
     return [
         Step("world", "generate clips", ("shards", "world", "--out", world, "--samples", str(samples))),
         Step("build", "write them as shards", ("shards", "build", "csv", "--root", world, "--out", sets, *small)),
         Step("index", "count the training set again", ("shards", "index", f"{sets}/train")),
         Step("verify", "decode every frame of it and all its sound", ("shards", "verify", f"{sets}/train")),
+        Step("read", "read batches in one process", ("shards", "read", f"{sets}/train", *batch)),
+        Step("workers", "read them with two workers", ("shards", "read", f"{sets}/train", *batch, "--workers", "2")),
         Step("show", "draw a contact sheet", ("shards", "show", f"{sets}/train", "--out", str(out / "sheet.png"))),
     ]
 
@@ -52,7 +55,7 @@ def next_commands(out: Path) -> list[str]:
 def compare(found: dict[str, Rows]) -> Rows:
     """Put each figure beside the control that tells whether to believe it."""
     (world,), built, (indexed,) = found["world"], found["build"], found["index"]
-    (verified,) = found["verify"]
+    (verified,), (read,), (shared,) = found["verify"], found["read"], found["workers"]
     train = next(row for row in built if row["split"] == "train")
     return [
         {
@@ -72,6 +75,12 @@ def compare(found: dict[str, Rows]) -> Rows:
             "value": verified["good"],
             "control": train["samples"],
             "the control is": "samples written",
+        },
+        {
+            "figure": "digest of batches from two workers",
+            "value": shared["digest"],
+            "control": read["digest"],
+            "the control is": "the same from one process",
         },
         {
             "figure": "share of clips without a sound track",

@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from shards.command import Command, add_json, add_workers, at_least, share
-from shards.console import show_figures
+from shards.console import pulse, show_figures
 
 
 def _declare_verify(parser: ArgumentParser) -> None:
@@ -89,6 +89,47 @@ def _run_show(arguments: Namespace) -> int:
     return 0
 
 
+def _declare_read(parser: ArgumentParser) -> None:
+    _declare_shard_set(parser)
+    parser.add_argument("--steps", type=at_least(2), default=20, metavar="N", help="batches to read (default: 20)")
+    parser.add_argument("--start", type=at_least(0), default=0, metavar="STEP", help="begin here (default: 0)")
+    parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips a batch (default: 8)")
+    parser.add_argument(
+        "--lanes", type=at_least(1), default=4, metavar="N", help="streams that a batch is dealt from (default: 4)"
+    )
+    parser.add_argument("--frames", type=at_least(1), default=8, metavar="N", help="of a clip of 2 s (default: 8)")
+    parser.add_argument("--size", type=at_least(8), default=224, metavar="PIXELS", help="of a frame (default: 224)")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of order and augmentation")
+    parser.add_argument(
+        "--workers", type=at_least(0), default=0, metavar="N", help="worker processes (default: 0, in this one)"
+    )
+    add_json(parser)
+
+
+def _run_read(arguments: Namespace) -> int:
+    from shards.inspecting.read import read, usual_recipe
+    from shards.reading.stream import SourceConfig, StreamConfig
+
+    config = StreamConfig(
+        sources=(SourceConfig(root=arguments.root, manifest=arguments.manifest),),
+        batch_size=arguments.batch_size,
+        lanes=arguments.lanes,
+        seed=arguments.seed,
+        workers=arguments.workers,
+        cache_dir=arguments.cache,
+    )
+    with pulse("reading batches") as beat:
+        row = read(
+            config,
+            usual_recipe(arguments.frames, arguments.size),
+            steps=arguments.steps,
+            start_step=arguments.start,
+            beat=beat,
+        )
+    show_figures(f"batches of {arguments.root}", [row], arguments.json)
+    return 0
+
+
 def _declare_shard_set(parser: ArgumentParser) -> None:
     parser.add_argument("root", metavar="ROOT", help="a folder of shards with its manifest.json, or where they lie")
     parser.add_argument("--manifest", type=Path, metavar="DIR", help="where manifest.json lies, if not at ROOT")
@@ -114,6 +155,17 @@ COMMANDS = (
         (
             "trichord shards show shards/train --out sheet.png",
             "trichord shards show shards/train --out views.png --count 3 --views svt",
+        ),
+    ),
+    Command(
+        "read",
+        "read batches as training would: how fast, what was bad, and a digest that workers must not change",
+        _declare_read,
+        _run_read,
+        (
+            "trichord shards read shards/train",
+            "trichord shards read shards/train --workers 2 --batch-size 16 --lanes 8 --steps 50",
+            "trichord shards read shards/train --start 10000 --steps 2",
         ),
     ),
 )
