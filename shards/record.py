@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from shards.errors import Cause, SampleError
 
@@ -24,8 +24,8 @@ class Interval(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     label: int
-    start: float
-    end: float
+    start: FiniteFloat
+    end: FiniteFloat
 
 
 class Annotation(BaseModel):

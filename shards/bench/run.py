@@ -114,10 +114,6 @@ def _media(shard: Path) -> Iterator[bytes]:
         yield sample["mp4"]
 
 
-# The answers differ where the peers' do: decord converts colours by rounding otherwise; torchcodec begins a range of
-# sound at the nearest frame of its own and so lies some microseconds beside it, while ours equals a full decode.
-
-
 def _noise() -> np.ndarray[Any, Any]:
     return (0.1 * np.random.default_rng(0).standard_normal(32000)).astype(np.float32)
 

@@ -26,20 +26,19 @@ class NotPlainMp4(Exception):
 def index_mp4(data: bytes, limits: DecodeLimits) -> MediaIndex:
     """Index an ordinary mp4."""
     try:
-        index = _index(memoryview(data))
+        index = _index(memoryview(data), limits)
     except (struct.error, IndexError, ValueError, StopIteration, MemoryError) as error:
         raise NotPlainMp4(str(error)) from error
     for track in (index.video, index.audio):
         if track is not None:
             limits.check_pixels(track.width, track.height)
-            limits.check_packets(len(track))
             _check_extents(track, len(data))
     return index
 
 
 def _check_extents(track: Track, size: int) -> None:
     assert track.offsets is not None and track.sizes is not None
-    there = int(np.count_nonzero((track.offsets >= 0) & (track.offsets + track.sizes <= size)))
+    there = int(np.count_nonzero((track.offsets >= 0) & (track.offsets <= size - track.sizes)))
     if there < len(track):
         raise SampleError(Cause.TRUNCATED_VIDEO, f"{there} of {len(track)} packets of {track.codec} are there")
 
@@ -60,7 +59,7 @@ def boxes(view: memoryview, start: int, end: int) -> Iterator[tuple[bytes, int, 
         start += size
 
 
-def _index(view: memoryview) -> MediaIndex:
+def _index(view: memoryview, limits: DecodeLimits) -> MediaIndex:
     if bytes(view[4:8]) != b"ftyp":
         raise NotPlainMp4("no ftyp box in front")
     moov = next(((start, end) for kind, start, end in boxes(view, 0, len(view)) if kind == b"moov"), None)
@@ -77,7 +76,7 @@ def _index(view: memoryview) -> MediaIndex:
             leaves: dict[bytes, tuple[int, int]] = {}
             for leaf, *extent in _leaves(view, start, end):
                 leaves.setdefault(leaf, (extent[0], extent[1]))  # QuickTime has a second hdlr, of the data
-            _read_track(view, leaves, movie_timescale, tracks)
+            _read_track(view, leaves, movie_timescale, tracks, limits)
     return MediaIndex(tracks.get("video"), tracks.get("audio"))
 
 
@@ -90,7 +89,11 @@ def _leaves(view: memoryview, start: int, end: int) -> Iterator[tuple[bytes, int
 
 
 def _read_track(
-    view: memoryview, leaves: dict[bytes, tuple[int, int]], movie_timescale: int, tracks: dict[str, Track]
+    view: memoryview,
+    leaves: dict[bytes, tuple[int, int]],
+    movie_timescale: int,
+    tracks: dict[str, Track],
+    limits: DecodeLimits,
 ) -> None:
     """Add the first track of each kind."""
     if any(name not in leaves for name in NEEDED):
@@ -101,7 +104,7 @@ def _read_track(
         return
     mdhd = leaves[b"mdhd"][0]
     timescale = struct.unpack_from(">I", view, mdhd + (20 if view[mdhd] == 1 else 12))[0]
-    sizes = _sizes(view, leaves[b"stsz"][0])
+    sizes = _sizes(view, leaves[b"stsz"][0], limits)
     if timescale == 0 or movie_timescale == 0 or len(sizes) == 0:
         raise NotPlainMp4("no samples or no clock")
     spans = _expand(view, leaves[b"stts"][0], len(sizes))
@@ -144,12 +147,11 @@ def _expand(view: memoryview, start: int, samples: int) -> Ints:
     return np.repeat(table[:, 1], table[:, 0])
 
 
-def _sizes(view: memoryview, start: int) -> Ints:
+def _sizes(view: memoryview, start: int, limits: DecodeLimits) -> Ints:
     constant, count = struct.unpack_from(">II", view, start + 4)
+    limits.check_packets(count)  # before any table of that length exists
     if not constant:
         return np.frombuffer(view, ">u4", count, start + 12).astype(np.int64)
-    if count > len(view):
-        raise NotPlainMp4("more samples than bytes")
     return np.full(count, constant, np.int64)
 
 
@@ -157,8 +159,9 @@ def _sync(view: memoryview, box: tuple[int, int] | None, samples: int) -> np.nda
     if box is None:
         return np.ones(samples, np.bool_)
     sync = np.zeros(samples, np.bool_)
-    sync[_table(view, box[0], 1)[:, 0] - 1] = True
-    if not sync[0]:
+    numbers = _table(view, box[0], 1)[:, 0]
+    sync[numbers - 1] = True
+    if not sync[0] or not numbers.all():
         raise NotPlainMp4("does not begin with a sync sample")
     return sync
 

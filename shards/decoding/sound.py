@@ -24,6 +24,7 @@ OTHER_WARM_UP_PACKETS = 12
 # Output samples decoded beyond each end of the window, so that the resampling filter has settled inside it.
 MARGIN_SAMPLES = 64
 HIGHEST_RATE = 768_000  # above what any recorder writes; a forged rate would be a forged amount of memory
+LOUDEST = 1e4  # of full scale: floats of a forged or damaged track reach to infinity, and one would poison a batch
 # Packets that stray no further than this from an even spacing are evenly spaced.
 ROUNDING_S = 0.0021
 
@@ -90,6 +91,8 @@ def _mono(data: memoryview, track: Track, first: int, length: int, deadline: Dea
         if track.context is not None:
             context.flush_buffers()
     mono_N: Samples = window_CN.mean(axis=0) if len(window_CN) > 1 else window_CN[0]
+    if not float(np.abs(mono_N).max(initial=0.0)) <= LOUDEST:  # also where it is no number
+        raise SampleError(Cause.AUDIO, f"{track.codec}: the sound holds values that no sound has")
     return mono_N
 
 

@@ -53,6 +53,10 @@ class TorchcodecVideo(Video):
             if self._decoder is None:
                 make = torchcodec_decoders().VideoDecoder
                 self._decoder = make(self._bytes, dimension_order="NHWC", num_ffmpeg_threads=1)
+            # What the container's tables say was checked before; this is what the stream itself says.
+            width, height = self._decoder.metadata.width or 0, self._decoder.metadata.height or 0
+            self._limits.check_pixels(width, height)
+            self._limits.check_frames(len(wanted), width, height)
             if len(self._decoder) != len(self):  # an edit list that it reads otherwise
                 return super().frames(wanted)
             frames_THWC: Pixels = self._decoder.get_frames_at(wanted.tolist()).data.numpy()

@@ -36,6 +36,7 @@ class DecodeLimits:
 
     max_bytes: int = 512 << 20
     max_pixels: int = 4096 * 2304
+    max_decoded_bytes: int = 8 << 30  # of frames held at once
     max_packets: int = 1_000_000
     max_seconds: float = 4 * 3600.0
     timeout_s: float = 30.0
@@ -55,6 +56,14 @@ class DecodeLimits:
         """Refuse a picture before a buffer for it exists."""
         if width * height > self.max_pixels:
             raise SampleError(Cause.TOO_MANY_PIXELS, f"{width}x{height}, the limit is {self.max_pixels} pixels")
+
+    def check_frames(self, frames: int, width: int, height: int) -> None:
+        """Refuse pictures that would fill the memory together, though each alone is small enough."""
+        if 3 * frames * width * height > self.max_decoded_bytes:
+            raise SampleError(
+                Cause.TOO_MANY_PIXELS,
+                f"{frames} frames of {width}x{height}, the limit is {self.max_decoded_bytes} bytes",
+            )
 
     def check_packets(self, packets: int) -> None:
         """Refuse an endless stream."""

@@ -24,6 +24,7 @@ from shards.decoding.track import Bools, Deadline, DecodeLimits, Ints, MediaInde
 from shards.errors import Cause, SampleError
 
 Pixels = npt.NDArray[np.uint8]
+_MOST_UNITS = 40_000  # of a packet: the largest picture has 36,864 macroblocks, and a slice at least one of them
 
 
 class Video:
@@ -121,6 +122,7 @@ class Video:
             if number is None:
                 continue
             if out is None:
+                self._limits.check_frames(len(packets), frame.width, frame.height)
                 out = np.empty((len(packets), frame.height, frame.width, 3), np.uint8)
                 self._adopt(frame)
             if out.shape[1:3] != (frame.height, frame.width):
@@ -214,11 +216,14 @@ class Seen(NamedTuple):
 
 
 def look_into(track: Track, payload: bytes | memoryview) -> Seen:
-    """Walk the H.264 units of a packet."""
+    """Walk the H.264 units of a packet; one with absurdly many is decoded whole and its decoder not used again."""
     position, size = 0, track.nal_length_size
     slices: list[int] = []
     has_parameters = False
+    units = 0
     while size and position + size < len(payload):
+        if (units := units + 1) > _MOST_UNITS:
+            return Seen(has_parameters=True)
         header = payload[position + size]
         if 1 <= header & 31 <= 5:
             slices.append(header)
@@ -226,7 +231,7 @@ def look_into(track: Track, payload: bytes | memoryview) -> Seen:
         position += size + int.from_bytes(payload[position : position + size], "big")
     if not slices:
         return Seen(has_parameters=has_parameters)
-    return Seen(slices[0] >> 5 & 3 == 0, slices[0] & 31 == 5, has_parameters)
+    return Seen(not any(header >> 5 & 3 for header in slices), slices[0] & 31 == 5, has_parameters)
 
 
 def _number_frames(track: Track, frames: Iterator[Any]) -> None:

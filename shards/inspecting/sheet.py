@@ -15,6 +15,7 @@ LEFT = MARGIN + TEXT_WIDTH + 24  # where the time axis begins
 AXIS_WIDTH = WIDTH - MARGIN - LEFT
 STRIP_LABEL_WIDTH = 150  # beside the frames of a view
 SOUND_HEIGHT, LANE_HEIGHT = 72, 20
+MOST_LANES = 40  # of overlapping intervals; what a forged list holds beyond is not drawn
 PAPER, INK, GREY, LINE, ALARM = "#ffffff", "#1a1c20", "#6b7078", "#dde0e4", "#b3261e"
 BARS = ("#c7dbf7", "#f9d8b5", "#cdebd0", "#ead3f3", "#f6cfd3", "#d3ecef")
 # Dark to light, as in a print: silence is pale.
@@ -141,6 +142,8 @@ def _draw_spans(pen: ImageDraw.ImageDraw, row: Row, top: int) -> int:
         if span.start_s >= row.seconds:
             continue
         lane = next((number for number, end_s in enumerate(lanes) if end_s <= span.start_s), len(lanes))
+        if lane == MOST_LANES:
+            continue
         lanes[lane : lane + 1] = [span.end_s]
         left, y = _at(span.start_s, row.seconds), top + lane * (LANE_HEIGHT + 3)
         right = max(_at(span.end_s, row.seconds) - 1, left + 3)

@@ -12,7 +12,7 @@ import pytest
 from shards.decoding import decoders, demux, mp4
 from shards.decoding import video as decode
 from shards.decoding.track import DecodeLimits, Track, make_packet
-from shards.decoding.video import Video, open_video, segments
+from shards.decoding.video import Seen, Video, look_into, open_video, segments
 from shards.errors import Cause, SampleError
 from tests.shards import media
 
@@ -227,7 +227,37 @@ def test_trouble_has_a_name() -> None:
     assert _cause(good, DecodeLimits(max_bytes=100)) == Cause.TOO_MANY_BYTES
     assert _cause(good, DecodeLimits(max_pixels=1000)) == Cause.TOO_MANY_PIXELS
     assert _cause(good, DecodeLimits(max_packets=5)) == Cause.TOO_MANY_FRAMES
+    assert _cause(good, DecodeLimits(max_decoded_bytes=3 * 96 * 64 * 2), frames=3) == Cause.TOO_MANY_PIXELS
     assert _cause(good, DecodeLimits(timeout_s=-1.0)) == Cause.TIMEOUT
+
+
+def test_a_table_of_any_length_is_refused_before_it_is_made() -> None:
+    data = media.clip(4, sound=False)
+    at = data.index(b"stsz") + 8
+    forged = data[:at] + struct.pack(">II", 1, 1 << 31) + data[at + 8 :]
+    assert _cause(forged) == Cause.TOO_MANY_FRAMES
+
+
+def test_positions_that_wrap_around_are_outside_the_file() -> None:
+    nowhere = np.array([(1 << 63) - 1], np.int64)
+    track = Track("h264", np.zeros(1), np.ones(1, bool), np.ones(1, bool), offsets=nowhere, sizes=np.array([100]))
+    with pytest.raises(SampleError, match="0 of 1 packets"):
+        mp4._check_extents(track, 1000)
+
+
+def test_a_packet_of_a_million_empty_units_is_not_walked_to_its_end() -> None:
+    track = Track("h264", np.zeros(1), np.ones(1, bool), np.ones(1, bool), nal_length_size=1)
+    assert look_into(track, bytes(1 << 28)) == Seen(has_parameters=True)  # else two minutes, whatever the time-out
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e30])
+def test_sound_that_is_no_number_is_counted_and_given_to_nobody(value: float) -> None:
+    sound_N = media.tone(1.0)
+    sound_N[2000:2010] = value
+    track = media.encode(PICTURES[:25], sound_N, container="matroska", sound_codec="pcm_f32le")
+    with pytest.raises(SampleError) as caught:
+        open_video(track).sound(0.0, 0.5, 16000)
+    assert caught.value.cause == Cause.AUDIO
 
 
 def test_a_header_that_lies_about_its_size_does_not_get_its_pixels() -> None:

@@ -53,6 +53,17 @@ def test_intervals_stand_where_they_are_in_time_and_overlaps_get_their_own_lane(
     assert not (a.any(1) & b.any(1)).any()
 
 
+def test_forged_intervals_are_counted_or_cut_and_draw_no_endless_sheet(tmp_path: Path) -> None:
+    crowd = json.dumps({"intervals": [{"label": 1, "start": 0, "end": 2}] * 20_000}).encode()
+    never = json.dumps({"intervals": [{"label": 1, "start": float("nan"), "end": 2}]}).encode()
+    root = write_set(
+        tmp_path / "set",
+        {"crowd": {"mp4": media.clip(4), "json": crowd}, "never": {"mp4": media.clip(4), "json": never}},
+    )
+    shown = show(root, tmp_path / "sheet.png")
+    assert (shown.clips, shown.bad) == (2, 1) and shown.height < 2000
+
+
 def test_the_command_draws(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", {"good": hostile.good_clip(1)})
     assert cli.main(["shards", "show", str(root), "--out", str(tmp_path / "sheet.png")]) == 0
