@@ -62,14 +62,16 @@ class RollDataset(IterableDataset[Batch | Failure]):
         if worker:
             keep_freed_memory()
         stack = stacker_of(worker, self._config)
-        reader = self._rank * max(self._config.workers, 1) + (worker.id if worker else 0)
+        place, workers = (worker.id if worker else 0), max(self._config.workers, 1)
+        reader = self._rank * workers + place
         roll = Roll(self._sources)
         stretch = -(-roll.total // self._readers)
         pool = ArchivePool(self._sources, self._config.reading_limits())
         end = min((reader + 1) * stretch, roll.total)
         part_reader = _PartReader(roll, pool, self._transform, self._config.seed, end)
         try:
-            for step, start in enumerate(range(reader * stretch, (reader + 1) * stretch, self._size)):
+            for turn, start in enumerate(range(reader * stretch, (reader + 1) * stretch, self._size)):
+                step = turn * workers + place  # batches are taken from the workers in turn
                 yield part_reader.part(step, range(start, min(start + self._size, end)), self._size, stack)
         except UserError as error:
             yield Failure(str(error))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -118,19 +118,13 @@ def index_shards(
     root: str | Path,
     names: Sequence[str] | None = None,
     workers: int = 1,
-    on_shard: Callable[[ShardReport], None] | None = None,
     policy: TransferPolicy | None = None,
 ) -> Manifest:
     """Make a manifest for shards that others wrote.
 
     In a folder all shards are found; elsewhere `names` lists them, with braces if need be: `{00000..00099}.tar`.
     """
-    reports = []
-    for report in scan_shards(root, names, workers, policy):
-        reports.append(report)
-        if on_shard is not None:
-            on_shard(report)
-    return Manifest(shards=tuple(report.entry for report in reports))
+    return Manifest(shards=tuple(report.entry for report in scan_shards(root, names, workers, policy)))
 
 
 def scan_shards(

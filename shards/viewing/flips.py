@@ -9,6 +9,10 @@ from enum import Enum
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+# Words, also between the underscores of a folder's name; of the two that face "clockwise" a data set uses one.
+_SIDED = re.compile(r"(?<![a-z])(left|right|clockwise|anticlockwise|counterclockwise)(?![a-z])")
+_IN_THE_MIRROR = {"left": "right", "right": "left", "anticlockwise": "clockwise", "counterclockwise": "clockwise"}
+
 
 class FlipRule(BaseModel):
     """Labels and words that a mirror turns into others.
@@ -58,19 +62,23 @@ def judge(rule: FlipRule, labels: Sequence[int], captions: Sequence[str]) -> Sam
 
 
 def rule_for_classes(classes: Sequence[str]) -> FlipRule:
-    """Read the rule off class names: two that swap left and right are a pair, a sided one on its own is exempt."""
+    """Read the rule off class names: two that swap their sided words are a pair, a sided one on its own is exempt."""
     number = {name.lower(): label for label, name in enumerate(classes)}
     pairs, exempt = [], []
     for name, label in number.items():
-        mirrored = re.sub(r"\b(left|right)\b", lambda found: "right" if found[0] == "left" else "left", name)
-        if mirrored == name:
+        if _SIDED.search(name) is None:
             continue
-        partner = number.get(mirrored)
+        partners = (number.get(_mirror(name, against)) for against in ("anticlockwise", "counterclockwise"))
+        partner = next((each for each in partners if each is not None), None)
         if partner is None:
             exempt.append(label)
         elif label < partner:
             pairs.append((label, partner))
     return FlipRule(exempt_labels=frozenset(exempt), swap_labels=tuple(pairs))
+
+
+def _mirror(name: str, against_clockwise: str) -> str:
+    return _SIDED.sub(lambda found: _IN_THE_MIRROR.get(found[0], against_clockwise), name)
 
 
 def _mentions(caption: str, words: Sequence[str]) -> bool:

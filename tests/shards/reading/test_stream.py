@@ -297,6 +297,7 @@ def test_evaluation_reads_every_sample_once_whatever_the_world(tmp_path: Path) -
             for rank in range(ranks)
         ]
         assert len({len(each) for each in by_rank}) == 1
+        assert all([batch["step"] for batch in each] == list(range(len(each))) for each in by_rank)
         all_batches = [batch for each in by_rank for batch in each]
         assert {len(batch["key"]) for batch in all_batches} == {8 // ranks}
         rows = [

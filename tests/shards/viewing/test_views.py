@@ -323,6 +323,8 @@ def test_rule_read_off_class_names() -> None:
     assert rule.exempt_labels == {2, 3}
     assert judge(rule, (1, 4), ()).mirrored_labels == (0, 4)
     assert judge(rule, (4,), ()).mirroring is Mirroring.EACH
+    turns = rule_for_classes(("spin_clockwise", "move_left", "spin_counterclockwise", "move_right", "roll clockwise"))
+    assert set(turns.swap_labels) == {(0, 2), (1, 3)} and turns.exempt_labels == {4}
 
 
 def test_settings_are_checked() -> None:
