@@ -149,7 +149,8 @@ def _expand(view: memoryview, start: int, samples: int) -> Ints:
 
 def _sizes(view: memoryview, start: int, limits: DecodeLimits) -> Ints:
     constant, count = struct.unpack_from(">II", view, start + 4)
-    limits.check_packets(count)  # before any table of that length exists
+    if count > limits.max_packets:  # before any table of that length exists; raw sound counts each sample as one
+        raise NotPlainMp4(f"{count} packets")
     if not constant:
         return np.frombuffer(view, ">u4", count, start + 12).astype(np.int64)
     return np.full(count, constant, np.int64)
