@@ -165,7 +165,9 @@ def _run_index(arguments: Namespace) -> int:
     if folder is None:
         raise UserError(f"{where.text} is no folder to put a manifest into. Next: add --out DIR")
     names = expand_names(arguments.names) if arguments.names else find_shards(where)
-    reports = list(track(scan_shards(where.text, names, _workers(arguments)), "reading shards", len(names)))
+    # Only headers are read: for a few shards, processes cost more to start than they save.
+    workers = _workers(arguments) if arguments.workers or len(names) >= 32 else 1
+    reports = list(track(scan_shards(where.text, names, workers), "reading shards", len(names)))
     for report in reports:
         for member, cause, detail in report.problems:
             print(f"{report.entry.name}: {member}: {cause}: {detail}", file=sys.stderr)

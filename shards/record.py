@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from shards.errors import Cause, SampleError
 
@@ -18,12 +18,15 @@ AUDIO_EXTENSIONS = ("m4a", "flac", "wav", "mp3", "ogg", "opus")
 PICKLE_EXTENSIONS = ("pickle", "pkl", "pyd", "pth", "pt", "joblib", "npy", "npz")
 
 
+ClassNumber = Annotated[int, Field(ge=0, lt=1 << 31)]
+
+
 class Interval(BaseModel):
     """An action with its place in time, in seconds from the clip's first frame."""
 
     model_config = ConfigDict(frozen=True)
 
-    label: int
+    label: ClassNumber
     start: FiniteFloat
     end: FiniteFloat
 
@@ -34,7 +37,7 @@ class Annotation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     captions: tuple[str, ...] = ()
-    labels: tuple[int, ...] = ()
+    labels: tuple[ClassNumber, ...] = ()
     intervals: tuple[Interval, ...] = ()
     source: str | None = None
     start: float | None = None
@@ -71,15 +74,9 @@ class RawSample:
             if caption and caption not in captions:
                 captions = (caption, *captions)
         known = {name: document[name] for name in Annotation.model_fields if name in document}
-        known.pop("captions", None)
         if "cls" in self.members and "labels" not in known:
             known["labels"] = (_class_number(self.members["cls"]),)
-        try:
-            return Annotation.model_validate({**known, "captions": captions})
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise SampleError(Cause.BAD_JSON, f"{where}: {first['msg']}") from error
+        return _understood({**known, "captions": captions})
 
     def _document(self) -> dict[str, Any]:
         raw = self.members.get("json")
@@ -94,10 +91,28 @@ class RawSample:
         return document
 
 
+def _understood(known: dict[str, Any]) -> Annotation:
+    """Take the fields that are what we mean by their names; what another tool meant by one is kept in `extra`.
+
+    Only intervals must be right where they are given: nobody else's format has them under this name.
+    """
+    try:
+        return Annotation.model_validate(known)
+    except ValidationError as error:
+        strange = {str(each["loc"][0]): each for each in error.errors()}
+    for name in strange.keys() & {"intervals", "extra"}:
+        where = ".".join(str(part) for part in strange[name]["loc"])
+        raise SampleError(Cause.BAD_JSON, f"{where}: {strange[name]['msg']}")
+    kept = {**known.get("extra", {}), **{name: known[name] for name in strange}}
+    return Annotation.model_validate({**{name: known[name] for name in known.keys() - strange.keys()}, "extra": kept})
+
+
 def _captions(document: Mapping[str, Any]) -> tuple[str, ...]:
     """Accept our `captions` list and the single `caption` of video2dataset."""
     found = document.get("captions", document.get("caption"))
     if found is None:
+        return ()
+    if isinstance(found, float):  # pandas writes a missing caption as NaN
         return ()
     listed = [found] if isinstance(found, str) else found
     if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):

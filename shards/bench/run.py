@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,6 +30,9 @@ CONTENDERS: dict[str, type[Any]] = {
 LAST = SECONDS * FRAMES_PER_SECOND - 1
 UNIFORM = tuple(int(place) for place in np.linspace(0, LAST, 8).round())
 WINDOW_START_S = 4.0
+# Frames are equal. Log-mel values differ by 0.43 on average (their range is 20): torchcodec begins a range of sound
+# up to 21 microseconds off, while ours equals a full decode, as tests/shards/decoding shows.
+CHAIN_APART = (0.0, 0.5)
 WINDOW = tuple(round((WINDOW_START_S + 2.0 * place / 8) * FRAMES_PER_SECOND) for place in range(8))
 
 
@@ -56,6 +60,7 @@ class Work:
     task: str
     questions: list[Question]
     goals: dict[str, float]  # against whom, and how many times faster it has to be; 0 is no goal
+    apart: tuple[float, ...] = (0.0,)  # mean difference that each part of the answer may have; beyond it no goal is met
 
 
 def bench(
@@ -81,7 +86,7 @@ def bench(
                 )
                 continue
             duel = compare(work.task, contenders.Ours, CONTENDERS[name], work.questions, rounds, beat)
-            rows.append(_row(work.name, name, duel, goal))
+            rows.append(_row(work.name, name, duel, goal, work.apart))
     rows += [_stream_row(folder, workers, rounds, beat) for workers in (0, 1)]
     rows.append(_memory_row(folder, decodes, beat))
     return rows
@@ -103,9 +108,9 @@ def _works(folder: Path) -> Iterator[Work]:
             f"8 frames of 2 s, {kind}", "frames", [(clip, WINDOW) for clip in clips], {**whole, "torchcodec": 1.4}
         )
         question = (shard, WINDOW_START_S, WINDOW)
-        yield Work(f"tar to frames and log-mel, {kind}", "chain", [question], {"torchcodec": 1.8})
+        yield Work(f"tar to frames and log-mel, {kind}", "chain", [question], {"torchcodec": 1.8}, CHAIN_APART)
     shard = footage_folder(folder, "clean", 12) / "00000.tar"
-    yield Work("128-mel fbank of 2 s, x20", "fbank", [(_noise(), 20)], {"webdataset": 2.0})
+    yield Work("128-mel fbank of 2 s, x20", "fbank", [(_noise(), 20)], {"webdataset": 2.0}, (1e-6,))
     yield Work("tar to members, x20", "walk", [(shard, 20)], {"webdataset": 1.0})
 
 
@@ -138,7 +143,7 @@ def _preset_row(folder: Path, scene: str, rounds: int, beat: Callable[[], None])
     size = sum(map(len, after)) / sum(map(len, before))
     questions: list[Question] = [((old, new), UNIFORM) for old, new in zip(before, after, strict=True)]
     duel = compare("frames", _After, _Before, questions, rounds, beat)
-    row = _row(f"8 frames of 10 s from the training preset, {scene}", "own reader, GOP 250", duel, 2.5)
+    row = _row(f"8 frames of 10 s from the training preset, {scene}", "own reader, GOP 250", duel, 2.5, (math.inf,))
     met = duel.ratio >= 2.5 and size <= 1.6
     return replace(row, met=met, note=f"{size:.2f} times the bytes, at most 1.6 wanted")
 
@@ -157,7 +162,8 @@ def _memory_row(folder: Path, decodes: int, beat: Callable[[], None]) -> Row:
     return Row(f"memory over {decodes} decodes", "its own beginning", met=late <= 1.05 * early, note=note)
 
 
-def _row(work: str, against: str, duel: Duel, goal: float) -> Row:
+def _row(work: str, against: str, duel: Duel, goal: float, apart: tuple[float, ...]) -> Row:
+    is_same = all(found <= allowed for found, allowed in zip(duel.differs, apart, strict=True))
     return Row(
         work=work,
         against=against,
@@ -166,8 +172,9 @@ def _row(work: str, against: str, duel: Duel, goal: float) -> Row:
         ratio=round(duel.ratio, 2),
         quartiles=(round(duel.spread[0], 2), round(duel.spread[1], 2)),
         goal=goal or None,
-        met=duel.ratio >= goal if goal else None,
-        differs=tuple(round(part, 6) for part in duel.differs),
+        met=is_same and duel.ratio >= goal if goal else None,
+        differs=tuple(round(part, 9) for part in duel.differs),
+        note="" if is_same else f"the answers differ by more than {apart}: not the same work",
     )
 
 

@@ -24,6 +24,7 @@ OTHER_WARM_UP_PACKETS = 12
 # Output samples decoded beyond each end of the window, so that the resampling filter has settled inside it.
 MARGIN_SAMPLES = 64
 HIGHEST_RATE = 768_000  # above what any recorder writes; a forged rate would be a forged amount of memory
+MOST_SAMPLES = 1 << 27  # of a window: three quarters of an hour at 48 kHz
 LOUDEST = 1e4  # of full scale: floats of a forged or damaged track reach to infinity, and one would poison a batch
 # Packets that stray no further than this from an even spacing are evenly spaced.
 ROUNDING_S = 0.0021
@@ -40,6 +41,8 @@ def decode_sound(
     lead = _lead(start_s, native, rate)
     first = round((start_s - lead / rate) * native)
     length = math.ceil((wanted + 2 * lead) * native / rate)
+    if max(wanted, length) > MOST_SAMPLES:
+        raise SampleError(Cause.TOO_LONG, f"{end_s - start_s:.0f} s of sound at {native} Hz, more than memory is for")
     mono_N = _mono(data, track, first, length, deadline)
     resampled_N = mono_N if native == rate else resample(mono_N, native, rate)
     out_N = np.zeros(wanted, np.float32)

@@ -34,7 +34,7 @@ class Deadline:
 class DecodeLimits:
     """What one sample may cost; beyond it the sample is refused under a cause of its own."""
 
-    max_bytes: int = 512 << 20
+    max_bytes: int = 256 << 20  # as StreamConfig has it, so that what verifies is also read
     max_pixels: int = 4096 * 2304
     max_decoded_bytes: int = 8 << 30  # of frames held at once
     max_packets: int = 1_000_000

@@ -77,7 +77,9 @@ def samples(secret: Path, trap: Path) -> dict[str, Sample]:
         "pickle_beside": Sample({"mp4": ordinary, "pkl": pickle.dumps(Bomb(trap)), "npy": b"\x93NUMPY"}),
         "invalid_json": Sample({**annotated, "json": b'{"labels": [1,'}, Cause.BAD_JSON),
         "deep_json": Sample({**annotated, "json": deep}, Cause.BAD_JSON),
-        "other_json": Sample({**annotated, "json": b'{"labels": ["run"]}'}, Cause.BAD_JSON),
+        "other_json": Sample(
+            {**annotated, "json": b'{"intervals": [{"label": 0, "start": "run", "end": 1}]}'}, Cause.BAD_JSON
+        ),
         "caption_not_utf8": Sample({**annotated, "txt": b"caf\xe9 au lait"}, Cause.BAD_TEXT),
     }
 

@@ -1,0 +1,53 @@
+"""What is read from a sample's own words, ours and other tools'."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from shards.errors import Cause, SampleError
+from shards.record import Annotation, RawSample
+
+
+def _read(document: object = None, **members: bytes) -> Annotation:
+    if document is not None:
+        members["json"] = json.dumps(document).encode()
+    return RawSample("k", "s.tar", members).annotation()
+
+
+def test_caption_of_txt_and_json_is_one_and_the_text_comes_first() -> None:
+    assert _read({"captions": ["a", "b"]}, txt=b"a\n").captions == ("a", "b")
+    assert _read({"caption": "a"}, txt=b"c").captions == ("c", "a")
+    assert _read().captions == () and _read({"caption": float("nan")}, txt=b"c").captions == ("c",)
+
+
+def test_a_class_member_is_a_label_unless_the_json_has_labels() -> None:
+    assert _read(cls=b" 7\n").labels == (7,)
+    assert _read({"labels": [1, 2]}, cls=b"7").labels == (1, 2)
+
+
+def test_what_other_tools_mean_by_our_names_is_kept_beside() -> None:
+    foreign = {"labels": ["run"], "duration": "0:10", "source": {"id": 3}, "group": 5, "fps": 25, "extra": {"own": 1}}
+    found = _read(foreign)
+    assert (found.labels, found.duration, found.source, found.group, found.fps) == ((), None, None, None, 25.0)
+    assert found.extra == {"own": 1, "labels": ["run"], "duration": "0:10", "source": {"id": 3}, "group": 5}
+    assert _read({"labels": [10**30]}).labels == ()
+
+
+@pytest.mark.parametrize(
+    ("members", "cause"),
+    [
+        ({"json": b"{"}, Cause.BAD_JSON),
+        ({"json": b"[1]"}, Cause.BAD_JSON),
+        ({"json": b'{"captions": [1]}'}, Cause.BAD_JSON),
+        ({"json": b'{"intervals": [{"label": 0, "start": NaN, "end": 1}]}'}, Cause.BAD_JSON),
+        ({"json": b'{"extra": 3}'}, Cause.BAD_JSON),
+        ({"txt": b"\xff"}, Cause.BAD_TEXT),
+        ({"cls": b"cat"}, Cause.BAD_TEXT),
+    ],
+)
+def test_what_cannot_be_meant_is_bad(members: dict[str, bytes], cause: Cause) -> None:
+    with pytest.raises(SampleError) as caught:
+        RawSample("k", "s.tar", members).annotation()
+    assert caught.value.cause == cause
