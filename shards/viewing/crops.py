@@ -144,6 +144,8 @@ def resize_box(frames_THWC: Frames, rows: NDArray[np.int64], geometry: Geometry)
     consecutive = len(rows) > 0 and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows)))
     chosen: slice | NDArray[np.int64] = slice(int(rows[0]), int(rows[0]) + len(rows)) if consecutive else rows
     cut_THWC = frames_THWC[chosen, top : top + height, left : left + width]
+    if not cut_THWC.flags.writeable:  # torch would warn, for it cannot keep such memory as it is
+        cut_THWC = cut_THWC.copy()
     cut_TCHW = torch.from_numpy(np.ascontiguousarray(cut_THWC)).permute(0, 3, 1, 2)
     if (height, width) == geometry.resized:
         return cut_TCHW
