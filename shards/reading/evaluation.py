@@ -15,7 +15,7 @@ from shards.reading.order import SampleAddress, nearest_divisors
 from shards.reading.pool import ArchivePool, ShardId, ShardSource
 from shards.reading.reader import transform_or_name
 from shards.reading.ring import Stacker
-from shards.reading.stream import Failure, PartReceiver, StreamConfig, stacker_of
+from shards.reading.stream import BatchStream, Failure, PartReceiver, StreamConfig, stacker_of
 
 _TRIES_FOR_A_SHAPE = 64
 
@@ -139,39 +139,21 @@ class _PartReader:
         return self._blank
 
 
-class EvaluationStream(Iterator[Batch]):
-    """This rank's batches: equally many on every rank; `valid` is False for padding and for bad samples."""
-
-    def __init__(self, config: StreamConfig, transform: SampleTransform, rank: int, world_size: int) -> None:
-        if config.batch_size % world_size:
-            raise UserError(
-                f"batch_size={config.batch_size} cannot be shared by {world_size} ranks. Nearest: "
-                f"{config.batch_size // world_size * world_size or world_size}, "
-                f"or ranks {nearest_divisors(config.batch_size, world_size)}"
-            )
-        sources = config.open_sources()
-        if not any(source.manifest.samples for source in sources):
-            raise UserError(f"there is nothing to evaluate: {[each.root for each in config.sources]} hold no samples")
-        self._tally = config.tally()
-        dataset = RollDataset(config, sources, transform, rank, world_size)
-        self._parts = PartReceiver(dataset, config, rank, parts_per_batch=1)
-
-    def __next__(self) -> Batch:
-        batch = self._parts.next_batch()
-        self._tally.add(batch)
-        return batch
-
-    def figures(self) -> dict[str, Any]:
-        """Give shares of sources and silent clips, bad samples by cause."""
-        return self._tally.figures()
-
-    def close(self) -> None:
-        """Stop the workers."""
-        self._parts.close()
-
-
 def evaluation_batches(
     config: StreamConfig, transform: SampleTransform, rank: int = 0, world_size: int = 1
-) -> EvaluationStream:
-    """Read every sample of the sources once; weights and lanes have no say here."""
-    return EvaluationStream(config, transform, rank, world_size)
+) -> BatchStream:
+    """Read every sample of the sources once, in equally many batches on every rank; weights and lanes have no say here.
+
+    `valid` is False for padding and for bad samples.
+    """
+    if config.batch_size % world_size:
+        raise UserError(
+            f"batch_size={config.batch_size} cannot be shared by {world_size} ranks. Nearest: "
+            f"{config.batch_size // world_size * world_size or world_size}, "
+            f"or ranks {nearest_divisors(config.batch_size, world_size)}"
+        )
+    sources = config.open_sources()
+    if not any(source.manifest.samples for source in sources):
+        raise UserError(f"there is nothing to evaluate: {[each.root for each in config.sources]} hold no samples")
+    dataset = RollDataset(config, sources, transform, rank, world_size)
+    return BatchStream(PartReceiver(dataset, config, rank, parts_per_batch=1), config.tally())

@@ -194,17 +194,10 @@ class PartReceiver:
 
 
 class BatchStream(Iterator[Batch]):
-    """This rank's share of every global batch, step by step; `figures()` says what it was made of."""
+    """A rank's batches, of training or of evaluation; `figures()` says what they were made of."""
 
-    def __init__(
-        self, config: StreamConfig, transform: SampleTransform, rank: int, world_size: int, start_step: int
-    ) -> None:
-        shares = share_lanes(config.lanes, rank, world_size, config.workers)
-        sources = config.open_sources()
-        make_order(config, sources, served_lanes=1)  # so that a mistake is told here, before workers start
-        self._tally = config.tally()
-        dataset = LaneDataset(config, sources, transform, shares, start_step)
-        self._parts = PartReceiver(dataset, config, rank, parts_per_batch=len(shares))
+    def __init__(self, parts: PartReceiver, tally: Tally) -> None:
+        self._parts, self._tally = parts, tally
 
     def __next__(self) -> Batch:
         batch = self._parts.next_batch()
@@ -224,7 +217,11 @@ def batches(
     config: StreamConfig, transform: SampleTransform, rank: int = 0, world_size: int = 1, start_step: int = 0
 ) -> BatchStream:
     """Read this rank's part of the global batches from `start_step` on, for ever."""
-    return BatchStream(config, transform, rank, world_size, start_step)
+    shares = share_lanes(config.lanes, rank, world_size, config.workers)
+    sources = config.open_sources()
+    make_order(config, sources, served_lanes=1)  # so that a mistake is told here, before workers start
+    dataset = LaneDataset(config, sources, transform, shares, start_step)
+    return BatchStream(PartReceiver(dataset, config, rank, parts_per_batch=len(shares)), config.tally())
 
 
 def make_order(config: StreamConfig, sources: tuple[ShardSource, ...], served_lanes: int) -> Order:
