@@ -18,9 +18,7 @@ def _declare_verify(parser: ArgumentParser) -> None:
     some.add_argument("--sample-share", type=share, metavar="SHARE", help="decode this share of the clips")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the choice of clips")
     parser.add_argument("--checksums", action="store_true", help="hold each shard against the manifest's sha256")
-    parser.add_argument(
-        "--timeout", type=at_least(1), default=300, metavar="SECONDS", help="that one clip may take (default: 300)"
-    )
+    parser.add_argument("--timeout", type=at_least(1), default=300, metavar="SECONDS", help="that one clip may take")
     add_workers(parser)
     add_json(parser)
 
@@ -58,7 +56,7 @@ def _declare_show(parser: ArgumentParser) -> None:
 
     _declare_shard_set(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the picture, a PNG")
-    parser.add_argument("--count", type=at_least(1), default=8, metavar="N", help="how many clips (default: 8)")
+    parser.add_argument("--count", type=at_least(1), default=8, metavar="N", help="how many clips")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the choice of clips and of views")
     parser.add_argument(
         "--views", choices=tuple(VIEWS), default="none", help="frames as they are, or what a usual recipe makes of them"
@@ -91,17 +89,15 @@ def _run_show(arguments: Namespace) -> int:
 
 def _declare_read(parser: ArgumentParser) -> None:
     _declare_shard_set(parser)
-    parser.add_argument("--steps", type=at_least(2), default=20, metavar="N", help="batches to read (default: 20)")
-    parser.add_argument("--start", type=at_least(0), default=0, metavar="STEP", help="begin here (default: 0)")
-    parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips a batch (default: 8)")
-    parser.add_argument(
-        "--lanes", type=at_least(1), default=4, metavar="N", help="streams that a batch is dealt from (default: 4)"
-    )
-    parser.add_argument("--frames", type=at_least(1), default=8, metavar="N", help="of a clip of 2 s (default: 8)")
-    parser.add_argument("--size", type=at_least(8), default=224, metavar="PIXELS", help="of a frame (default: 224)")
+    parser.add_argument("--steps", type=at_least(2), default=20, metavar="N", help="batches to read")
+    parser.add_argument("--start", type=at_least(0), default=0, metavar="STEP", help="begin here")
+    parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips a batch")
+    parser.add_argument("--lanes", type=at_least(1), default=4, metavar="N", help="streams that a batch is dealt from")
+    parser.add_argument("--frames", type=at_least(1), default=8, metavar="N", help="of a clip of 2 s")
+    parser.add_argument("--size", type=at_least(8), default=224, metavar="PIXELS", help="of a frame")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of order and augmentation")
     parser.add_argument(
-        "--workers", type=at_least(0), default=0, metavar="N", help="worker processes (default: 0, in this one)"
+        "--workers", type=at_least(0), default=0, metavar="N", help="worker processes; 0 reads in this one"
     )
     add_json(parser)
 
