@@ -1,0 +1,33 @@
+"""What a backbone is to objectives and heads: frames in, one pooled vector and a grid of tokens out.
+
+Legend: B samples, C colours, T frames, H rows and W columns of pixels; D features, t steps in time and n places of tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Tokens(NamedTuple):
+    """What a backbone makes of a batch of clips."""
+
+    pooled_BD: Tensor
+    grid_BtnD: Tensor  # without class tokens; places row by row
+
+
+class Backbone(nn.Module, ABC):
+    """A video encoder. Any number of frames and any size its patches divide are taken at run time."""
+
+    dim: int  # features of the pooled vector and of each token
+    layers: int  # layers for layer-wise learning rates: embeddings are 0, block i is i + 1, what follows is layers - 1
+
+    @abstractmethod
+    def forward(self, frames_BCTHW: Tensor) -> Tokens:
+        """Encode normalised frames."""
+
+    @abstractmethod
+    def layer_of(self, name: str) -> int:
+        """Say to which layer one of its parameters belongs, by the parameter's name within the backbone."""

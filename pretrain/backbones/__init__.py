@@ -1,0 +1,1 @@
+"""Video encoders, one family a file."""

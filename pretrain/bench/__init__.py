@@ -1,0 +1,1 @@
+"""Measurements of training beside other code, and of what is learned."""

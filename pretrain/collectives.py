@@ -1,0 +1,35 @@
+"""The few collectives that objectives use; without a process group, the identity."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Count the ranks; 1 where nobody made a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number this process."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+@torch.no_grad()
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Add a tensor up over all ranks, in place; it takes no gradient."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+@torch.no_grad()
+def gather_rows(rows_BD: Tensor) -> Tensor:
+    """Concatenate every rank's rows in the order of ranks; all ranks bring as many, and no gradient flows."""
+    if world_size() == 1:
+        return rows_BD
+    gathered = [torch.empty_like(rows_BD) for _ in range(world_size())]
+    dist.all_gather(gathered, rows_BD.contiguous())
+    return torch.cat(gathered)

@@ -1,0 +1,66 @@
+"""What an objective is to the training loop: the owner of its models and its loss, and all that the loop knows of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from pretrain.engine.parameter_groups import GroupRules, ParameterGroup
+from shards.reading.batch import Batch
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one (micro-)batch gave. `losses` and `health` are scalars to be logged, detached and means over samples."""
+
+    loss: Tensor  # the scalar to go backward from: a mean over this rank's samples
+    losses: Mapping[str, Tensor] = field(default_factory=dict)
+    health: Mapping[str, Tensor] = field(default_factory=dict)
+    embeddings: Mapping[str, Tensor] = field(default_factory=dict)  # detached BD, for the collapse watch
+
+
+@dataclass(frozen=True)
+class HealthRule:
+    """When a logged figure means trouble, and what to try."""
+
+    figure: str
+    side: Literal["above", "below"]
+    limit: float
+    advice: str  # one plain sentence on what it means, one on what to try
+    patience: int = 3  # log lines in a row before it is said
+    from_step: int = 0
+
+
+class Objective(nn.Module, ABC):
+    """Owns models and loss. Frozen parameters (an EMA teacher) live in it as well, so that ZeRO shards them alike."""
+
+    @abstractmethod
+    def parameter_groups(self, rules: GroupRules) -> list[ParameterGroup]:
+        """Share the trainable parameters out into groups, all of them, each once."""
+
+    @abstractmethod
+    def training_step(self, batch: Batch, step: int) -> StepOutput:
+        """Give the loss of a batch, or of a part of one where gradients accumulate; tensors are on the device."""
+
+    def after_update(self, step: int) -> None:  # noqa: B027
+        """Follow the optimiser's update of this step: an EMA teacher, a centre, prototypes."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Give what must survive a resume besides parameters and buffers; the same on all ranks."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` gave."""
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, found {sorted(state)}")
+
+    def health_rules(self) -> Sequence[HealthRule]:
+        """Say which figures betray a run that learns nothing."""
+        return ()
+
+    def forward(self, batch: Batch, step: int) -> Any:
+        return self.training_step(batch, step)
