@@ -1,0 +1,75 @@
+"""The one place where DeepSpeed's JSON comes from: derived from the engine's settings, so that nobody writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pretrain.engine.config import EngineConfig
+from shards.errors import UserError
+from shards.reading.order import nearest_divisors
+
+_BATCH = "it follows from data.batch_size, engine.accumulation and the number of ranks"
+_PRECISION = "set engine.precision; bf16 is autocast over fp32 weights and DeepSpeed has no part in it"
+_OPTIMISER = "the engine makes the optimiser and its schedules: set optimiser"
+_DERIVED = {
+    "train_batch_size": _BATCH,
+    "train_micro_batch_size_per_gpu": _BATCH,
+    "gradient_accumulation_steps": "set engine.accumulation",
+    "gradient_clipping": "set engine.clip_gradient_norm",
+    "zero_optimization.stage": "set engine.zero_stage",
+    "zero_allow_untested_optimizer": "it must be true, for the optimiser is torch's own",
+    "optimizer": _OPTIMISER,
+    "scheduler": _OPTIMISER,
+    "fp16": _PRECISION,
+    "bf16": _PRECISION,
+    "amp": _PRECISION,
+    "torch_autocast": _PRECISION,
+    "activation_checkpointing": "the backbone does that: set the field in backbone",
+}
+
+
+def deepspeed_config(engine: EngineConfig, batch_size: int, world_size: int) -> dict[str, Any]:
+    """Derive DeepSpeed's JSON for so many ranks; `batch_size` is that of all ranks together."""
+    config = {
+        "train_batch_size": batch_size,
+        "train_micro_batch_size_per_gpu": micro_batch_size(engine, batch_size, world_size),
+        "gradient_accumulation_steps": engine.accumulation,
+        "gradient_clipping": engine.clip_gradient_norm or 0.0,
+        "zero_optimization": {"stage": engine.zero_stage},
+        "zero_allow_untested_optimizer": True,
+    }
+    _refuse_derived(engine.deepspeed)
+    return _merged(config, engine.deepspeed)
+
+
+def micro_batch_size(engine: EngineConfig, batch_size: int, world_size: int) -> int:
+    """Give the samples that a rank takes through the model at once."""
+    parts = world_size * engine.accumulation
+    if batch_size % parts == 0:
+        return batch_size // parts
+    below, above = batch_size // parts * parts, (batch_size // parts + 1) * parts
+    choices = [f"data.batch_size {f'{below} or ' if below else ''}{above}"]
+    if batch_size % world_size == 0:
+        choices.append(f"engine.accumulation {nearest_divisors(batch_size // world_size, engine.accumulation)}")
+    raise UserError(
+        f"data.batch_size={batch_size} cannot be shared by {world_size} ranks in engine.accumulation="
+        f"{engine.accumulation} equal parts each: that makes {parts} parts. Nearest: {', or '.join(choices)}"
+    )
+
+
+def _refuse_derived(extra: Mapping[str, Any], above: str = "") -> None:
+    for key, value in extra.items():
+        name = f"{above}{key}"
+        if name in _DERIVED:
+            raise UserError(f"engine.deepspeed.{name} cannot be set: {_DERIVED[name]}")
+        if isinstance(value, Mapping):
+            _refuse_derived(value, f"{name}.")
+
+
+def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(first)
+    for key, value in second.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged

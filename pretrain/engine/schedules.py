@@ -1,0 +1,114 @@
+"""Values that change along a run: learning rate, weight decay, momentum of a teacher, temperatures.
+
+A schedule is a pure function of the step, so nothing of it needs saving. With N steps, numbered from 0, and w of them
+warm-up, the first stretch is
+
+    warmup_from + (start - warmup_from) * step / w            for step < w
+
+and what follows goes by p = (step - w) / (N - 1 - w), which is 0 at step w and 1 at the last step N - 1:
+
+    constant   value
+    linear     start (1 - p) + end p
+    cosine     start c + end (1 - c) with c = (1 + cos(pi p)) / 2       (Loshchilov and Hutter 2017, one period)
+    steps      start * factor^m, where m counts the milestones that are not after the step
+
+So step w has exactly the start value and the last step exactly the end value. A plain number in a recipe is a constant
+without warm-up.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, NonNegativeInt, model_validator
+
+
+class _Schedule(BaseModel):
+    """What all kinds share: the warm-up."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    warmup_steps: NonNegativeInt = 0
+    warmup_from: FiniteFloat = 0.0
+
+    def at(self, step: int, steps: int) -> float:
+        """Give the value at a step of a run of so many; after the last step its value stays."""
+        if step < self.warmup_steps:
+            return _between(self.warmup_from, self._after_warmup(0.0, self.warmup_steps), step / self.warmup_steps)
+        last = steps - 1
+        share = (step - self.warmup_steps) / (last - self.warmup_steps) if step < last else 1.0
+        return self._after_warmup(share, step)
+
+    def _after_warmup(self, share: float, step: int) -> float:
+        """Give the value when this share of what follows the warm-up has gone by."""
+        raise NotImplementedError
+
+
+class Constant(_Schedule):
+    """The same value at every step."""
+
+    kind: Literal["constant"] = "constant"
+    value: FiniteFloat
+
+    def _after_warmup(self, share: float, step: int) -> float:
+        return self.value
+
+
+class Linear(_Schedule):
+    """A straight line."""
+
+    kind: Literal["linear"] = "linear"
+    start: FiniteFloat
+    end: FiniteFloat
+
+    def _after_warmup(self, share: float, step: int) -> float:
+        return _between(self.start, self.end, share)
+
+
+class Cosine(_Schedule):
+    """Half a wave: slow at both ends."""
+
+    kind: Literal["cosine"] = "cosine"
+    start: FiniteFloat
+    end: FiniteFloat
+
+    def _after_warmup(self, share: float, step: int) -> float:
+        return _between(self.end, self.start, (1 + math.cos(math.pi * share)) / 2)
+
+
+class Steps(_Schedule):
+    """A stair: multiplied by `factor` at each milestone, and from there on."""
+
+    kind: Literal["steps"] = "steps"
+    start: FiniteFloat
+    factor: FiniteFloat = 0.1
+    milestones: tuple[NonNegativeInt, ...] = Field(min_length=1)  # steps
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Steps:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must rise, found {list(self.milestones)}")
+        if self.milestones[0] <= self.warmup_steps:
+            raise ValueError(
+                f"milestones begin at {self.milestones[0]}, within the warm-up of {self.warmup_steps} steps"
+            )
+        return self
+
+    def _after_warmup(self, share: float, step: int) -> float:
+        return self.start * self.factor ** sum(milestone <= step for milestone in self.milestones)
+
+
+def _between(first: float, second: float, share: float) -> float:
+    """Mix two values; written so that both ends come out exactly."""
+    return first * (1 - share) + second * share
+
+
+def _number_is_constant(value: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return {"kind": "constant", "value": value} if is_number else value
+
+
+Schedule = Annotated[
+    Constant | Linear | Cosine | Steps, Field(discriminator="kind"), BeforeValidator(_number_is_constant)
+]

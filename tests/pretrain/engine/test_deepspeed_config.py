@@ -1,0 +1,74 @@
+"""Specification of DeepSpeed's JSON: DeepSpeed itself accepts it, and what the engine derives cannot be set twice."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from pretrain.engine.config import EngineConfig
+from pretrain.engine.deepspeed_config import deepspeed_config
+from shards.errors import UserError
+
+
+def test_the_batch_triple_multiplies_out() -> None:
+    derived = deepspeed_config(EngineConfig(accumulation=4, zero_stage=2, clip_gradient_norm=3.0), 96, world_size=8)
+    assert derived == {
+        "train_batch_size": 96,
+        "train_micro_batch_size_per_gpu": 3,
+        "gradient_accumulation_steps": 4,
+        "gradient_clipping": 3.0,
+        "zero_optimization": {"stage": 2},
+        "zero_allow_untested_optimizer": True,
+    }
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_deepspeed_reads_it_as_meant(stage: Any) -> None:
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    engine = EngineConfig(accumulation=2, zero_stage=stage, precision="bf16")
+    theirs = DeepSpeedConfig(deepspeed_config(engine, 6, world_size=1))
+    assert (theirs.train_batch_size, theirs.train_micro_batch_size_per_gpu) == (6, 3)
+    assert theirs.gradient_accumulation_steps == 2
+    assert theirs.zero_optimization_stage == stage
+    assert theirs.gradient_clipping == 0.0
+    assert theirs.steps_per_print is None  # it prints nothing between our lines
+    assert not theirs.bfloat16_config.enabled and not theirs.float16_config.enabled
+
+
+def test_further_keys_are_merged_at_any_depth() -> None:
+    further = {"zero_optimization": {"overlap_comm": True}, "wall_clock_breakdown": True}
+    derived = deepspeed_config(EngineConfig(zero_stage=1, deepspeed=further), 8, world_size=2)
+    assert derived["zero_optimization"] == {"stage": 1, "overlap_comm": True}
+    assert derived["wall_clock_breakdown"] is True
+
+
+@pytest.mark.parametrize(
+    ("further", "message"),
+    [
+        ({"train_micro_batch_size_per_gpu": 4}, "engine.deepspeed.train_micro_batch_size_per_gpu cannot be set: it"),
+        ({"zero_optimization": {"stage": 3}}, "engine.deepspeed.zero_optimization.stage cannot be set: set engine.z"),
+        ({"bf16": {"enabled": True}}, "engine.deepspeed.bf16 cannot be set: set engine.precision"),
+        ({"optimizer": {"type": "Adam"}}, "engine.deepspeed.optimizer cannot be set: the engine makes the optimiser"),
+    ],
+)
+def test_what_the_engine_derives_is_refused_with_the_reason(further: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        deepspeed_config(EngineConfig(deepspeed=further), 8, world_size=2)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "world_size", "accumulation", "nearest"),
+    [
+        (30, 4, 2, "Nearest: data.batch_size 24 or 32"),
+        (32, 4, 3, "Nearest: data.batch_size 24 or 36, or engine.accumulation 2 or 4"),
+        (3, 4, 1, "Nearest: data.batch_size 4"),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_names_one_that_can(
+    batch_size: int, world_size: int, accumulation: int, nearest: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(nearest) + "$"):
+        deepspeed_config(EngineConfig(accumulation=accumulation), batch_size, world_size)
