@@ -1,14 +1,26 @@
-"""Which parameters share a learning rate and a weight decay: groups made by rule from the parameters' names and shapes."""
+"""Which parameters share a learning rate and a weight decay: groups made by rule from parameters' names and shapes.
+
+Layer-wise decay follows BEiT (Bao et al. 2022): a parameter of layer l of L learns at layer_decay^(L - 1 - l) times the
+scheduled rate. A backbone itself says to which layer a parameter belongs; whatever lies outside it (heads) learns at
+the full rate, like the last layer.
+"""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import NamedTuple
 
+import torch
 from torch import nn
 
+from pretrain.backbone import Backbone
 from pretrain.engine.config import GroupRules
+from shards.errors import UserError
 
-__all__ = ["GroupRules", "ParameterGroup"]
+__all__ = ["GroupRules", "ParameterGroup", "describe", "group_parameters"]
 
 
 @dataclass(frozen=True)
@@ -20,3 +32,95 @@ class ParameterGroup:
     lr_scale: float = 1.0
     decay_scale: float = 1.0  # 0: no weight decay
     frozen_steps: int = 0  # the learning rate is 0 before this step
+
+
+class _Treatment(NamedTuple):
+    """What parameters of one group have in common; its order is that of the groups."""
+
+    layer: int
+    spared: bool  # from weight decay
+    frozen_steps: int
+
+
+def group_parameters(
+    module: nn.Module,
+    rules: GroupRules,
+    backbone_prefix: str = "student.backbone.",
+    backbone: Backbone | None = None,
+    frozen_steps: Mapping[str, int] | None = None,
+) -> list[ParameterGroup]:
+    """Share out all parameters that take a gradient, each once, under the names that they have in `module`.
+
+    `backbone` is the part of the module whose parameters' names begin with the prefix; layer-wise decay asks it.
+    `frozen_steps` says for patterns of names how long the matching parameters stand still.
+    """
+    trainable = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    frozen_steps = frozen_steps or {}
+    _check_patterns("optimiser.rules.no_decay_names", rules.no_decay_names, trainable)
+    _check_patterns("frozen_steps", frozen_steps, trainable)
+    last = backbone.layers - 1 if backbone is not None else 0
+    members: dict[_Treatment, dict[str, nn.Parameter]] = {}
+    for name, parameter in trainable.items():
+        layer = last
+        if rules.layer_decay is not None and backbone is not None and name.startswith(backbone_prefix):
+            layer = backbone.layer_of(name.removeprefix(backbone_prefix))
+        still = max((steps for pattern, steps in frozen_steps.items() if fnmatchcase(name, pattern)), default=0)
+        treatment = _Treatment(layer, _is_spared(name, parameter, rules), still)
+        members.setdefault(treatment, {})[name] = parameter
+    return [_group(treatment, members[treatment], rules, last) for treatment in sorted(members)]
+
+
+def describe(groups: Sequence[ParameterGroup]) -> list[dict[str, object]]:
+    """Give the rows of a table of the groups, for the console and the log."""
+    return [
+        {
+            "group": group.name,
+            "tensors": len(group.parameters),
+            "values": sum(_shape(parameter).numel() for parameter in group.parameters.values()),
+            "learning rate x": group.lr_scale,
+            "weight decay x": group.decay_scale,
+            "frozen until step": group.frozen_steps,
+            "such as": next(iter(group.parameters)),
+        }
+        for group in groups
+    ]
+
+
+def _group(treatment: _Treatment, parameters: dict[str, nn.Parameter], rules: GroupRules, last: int) -> ParameterGroup:
+    words = [f"layer {treatment.layer}"] if rules.layer_decay is not None else []
+    words.append("not decayed" if treatment.spared else "decayed")
+    if treatment.frozen_steps:
+        words.append(f"frozen {treatment.frozen_steps}")
+    return ParameterGroup(
+        name=", ".join(words),
+        parameters=parameters,
+        lr_scale=(rules.layer_decay or 1.0) ** (last - treatment.layer),
+        decay_scale=0.0 if treatment.spared else 1.0,
+        frozen_steps=treatment.frozen_steps,
+    )
+
+
+def _is_spared(name: str, parameter: nn.Parameter, rules: GroupRules) -> bool:
+    is_bias = name.rpartition(".")[2] == "bias"
+    if rules.no_decay_one_dimensional and (is_bias or len(_shape(parameter)) == 1):
+        return True
+    return any(fnmatchcase(name, pattern) for pattern in rules.no_decay_names)
+
+
+def _shape(parameter: nn.Parameter) -> torch.Size:
+    """Give the whole shape, also of a parameter that ZeRO-3 has split among ranks."""
+    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+    return shape
+
+
+def _check_patterns(what: str, patterns: Iterable[str], names: Mapping[str, nn.Parameter]) -> None:
+    """Refuse a pattern that meets no parameter: it was meant for something."""
+    for pattern in patterns:
+        if any(fnmatchcase(name, pattern) for name in names):
+            continue
+        endings = {name.rpartition(".")[2]: name for name in list(names)[::-1]} | {name: name for name in names}
+        near = difflib.get_close_matches(pattern.strip("*."), endings, n=3, cutoff=0.5)
+        listed = list(dict.fromkeys(endings[ending] for ending in near)) or list(names)[:3]
+        raise UserError(
+            f"{what}: {pattern!r} matches none of the {len(names)} trainable parameters. Near: {', '.join(listed)}"
+        )
