@@ -1,0 +1,146 @@
+"""Watches logged figures for a run that learns nothing, or starves, and says once in plain words what to try.
+
+Collapse has two faces, so two figures. Spread: the standard deviation of normalised embeddings (Chen and He 2021,
+SimSiam, section 4.1), here times sqrt(D): 1 when they point everywhere, 0 when all are one. Directions: the effective
+rank of the spread (Roy and Vetterli 2007, equation 2): exp of the entropy of the singular values, normalised to sum 1.
+
+Legend: N rows of all ranks, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from pretrain.collectives import gather_rows, world_size
+from pretrain.objective import HealthRule
+
+_MOST_ROWS = 1024  # of all ranks; more change neither figure much
+_NO_SPREAD = 1e-6
+_LEAST_ROWS = 8  # fewer span few directions whatever the network does
+
+EMBEDDING_RULES = (
+    HealthRule(
+        figure="embedding_std/*",
+        side="below",
+        limit=0.05,
+        from_step=100,
+        advice="The network gives every clip nearly the same embedding (collapse). Try a slower teacher (momentum "
+        "nearer 1), a faster moving centre, a lower teacher temperature, or a lower learning rate with a longer warm-up.",
+    ),
+    HealthRule(
+        figure="embedding_rank/*",
+        side="below",
+        limit=2.0,
+        from_step=100,
+        advice="Embeddings differ along hardly more than one direction (dimensional collapse). Try stronger or more "
+        "varied augmentation, a larger batch, more weight decay, or a lower learning rate.",
+    ),
+)
+
+
+@torch.no_grad()
+def embedding_figures(embeddings: Mapping[str, Tensor]) -> dict[str, float]:
+    """Measure spread and directions of embeddings BD over all ranks; a collective, to which all bring as many rows."""
+    figures = {}
+    for name in sorted(embeddings):
+        own_BD = embeddings[name].detach()[: max(1, _MOST_ROWS // world_size())]
+        unit_ND = normalize(gather_rows(own_BD.float()).double(), dim=1)
+        if len(unit_ND) < _LEAST_ROWS:
+            continue
+        rows, features = unit_ND.shape
+        centred_ND = unit_ND - unit_ND.mean(dim=0)
+        spread = float(centred_ND.pow(2).mean(dim=0).sqrt().mean()) * math.sqrt(features)
+        figures[f"embedding_std/{name}"] = spread
+        if spread > _NO_SPREAD:  # else there are no directions to count; nor where an embedding is no number
+            rank = _effective_rank(centred_ND)
+            figures[f"embedding_rank/{name}"] = rank
+            figures[f"embedding_rank_share/{name}"] = rank / min(rows - 1, features)  # the mean takes one direction
+    return figures
+
+
+def _effective_rank(centred_ND: Tensor) -> float:
+    """Give exp(entropy) of the singular values' shares."""
+    # The squares of the singular values are the eigenvalues of the smaller Gram matrix, which is found far sooner.
+    gram = centred_ND @ centred_ND.T if len(centred_ND) < centred_ND.shape[1] else centred_ND.T @ centred_ND
+    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    return float(torch.special.entr(singular / singular.sum()).sum().exp())
+
+
+class Watch:
+    """Holds the figures of each log step against rules; a rule speaks once, and again after it was well between."""
+
+    def __init__(self, rules: Sequence[HealthRule]) -> None:
+        self._rules = rules
+        self._lines_broken: dict[tuple[HealthRule, str], int] = {}
+
+    def check(self, step: int, figures: Mapping[str, object]) -> list[str]:
+        """Give the warnings that are due; a figure that is missing or no number neither breaks a rule nor heals it."""
+        warnings = []
+        for rule in self._rules:
+            for name, value in figures.items():
+                if step < rule.from_step or not fnmatchcase(name, rule.figure):
+                    continue
+                if not isinstance(value, int | float) or math.isnan(value):
+                    continue
+                is_broken = value > rule.limit if rule.side == "above" else value < rule.limit
+                lines = self._lines_broken.get((rule, name), 0) + 1 if is_broken else 0
+                self._lines_broken[rule, name] = lines
+                if lines == rule.patience:
+                    warnings.append(
+                        f"step {step}: {name} is {value:.4g}, {rule.side} {rule.limit:g} for {_log_lines(lines)}. "
+                        f"{rule.advice}"
+                    )
+        return warnings
+
+
+class LoaderWatch:
+    """Says when the loader starves the device, once, and when it no longer does. `cores` are those of this rank."""
+
+    LIMIT = 0.1
+    PATIENCE = 3
+
+    def __init__(self, workers: int, cores: int) -> None:
+        self._workers = workers
+        self._cores = cores
+        self._is_starving = False
+        self._shares: list[float] = []  # of the log lines that speak against what was said last
+
+    def check(self, step: int, data_wait_share: float | None) -> str | None:
+        """Give the verdict, if it changes with this log line."""
+        if data_wait_share is None:
+            return None
+        if (data_wait_share > self.LIMIT) == self._is_starving:
+            self._shares.clear()
+            return None
+        self._shares.append(data_wait_share)
+        if len(self._shares) < self.PATIENCE:
+            return None
+        share = sum(self._shares) / len(self._shares)
+        self._shares.clear()
+        self._is_starving = not self._is_starving
+        if not self._is_starving:
+            return f"step {step}: the loader keeps up again: {100 * share:.0f} % of the time is spent waiting for data."
+        return (
+            f"step {step}: the loader starves the device: {100 * share:.0f} % of the time is spent waiting for data. "
+            f"{self._advice()}"
+        )
+
+    def _advice(self) -> str:
+        measure = "`trichord shards read ROOT --workers N` measures what reading alone gives."
+        cheaper = "Make clips cheaper to decode (`trichord shards build … --mode encode`) or take smaller views"
+        if self._workers < self._cores:
+            return (
+                f"Raise data.workers ({self._workers} now, {self._cores} cores for this rank). "
+                f"{cheaper} if that is not enough. {measure}"
+            )
+        return f"data.workers={self._workers} already uses all {self._cores} cores of this rank. {cheaper}. {measure}"
+
+
+def _log_lines(count: int) -> str:
+    return "1 log line" if count == 1 else f"{count} log lines in a row"
