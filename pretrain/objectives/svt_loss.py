@@ -1,0 +1,139 @@
+"""SVT's loss: cross-entropies of all students with the teacher's two views, over one pass of the prototypes.
+
+Ranasinghe et al. 2022, equations 1 to 3, over DINO's prototypes (Caron et al. 2021). With student logits z = x.w, w a
+prototype of norm g, temperature t and teacher distributions q, the terms of one student view are
+sum_i (logsumexp(z / t) - q_i.z / t) over the teacher views i that are not the same view, so a view needs one pass over
+the prototypes however many teachers it has, and 18 terms need no log-softmax at all.
+Legend: B samples, V student views (globals first), G = 2 teacher views, K prototypes, D features of the bottleneck;
+b the samples of a chunk, R = b * V its rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Logits that are held at a time; a chunk has two such tensors of float32. Bounds memory, and is still a large product.
+CHUNK_LOGITS = 2**25
+
+
+def teacher_targets(logits_GBK: Tensor, centre_K: Tensor, temperature: float) -> Tensor:
+    """Centre and sharpen: without the centre one prototype wins everything, without sharpening all become alike."""
+    return torch.softmax((logits_GBK - centre_K).div_(temperature), dim=-1)
+
+
+def teacher_counts(views: int, device: torch.device) -> Tensor:
+    """Say how many teacher views each student view is compared with: a global view not with itself."""
+    counts_V = torch.full((views,), 2.0, device=device)
+    counts_V[:2] = 1.0
+    return counts_V
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """Say in which precision products are taken: autocast's, where it is on."""
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
+
+
+class PrototypeCrossEntropy(torch.autograd.Function):
+    """Loss and gradients together, chunk by chunk of samples, so that no logits outlive their chunk.
+
+    The gradient of a cross-entropy needs nothing from later steps, so it is taken while the logits are at hand
+    (softmax times count minus targets, in their place); backward only scales it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows_BVD: Tensor,
+        weight_v_KD: Tensor,
+        weight_g_K1: Tensor,
+        targets_GBK: Tensor,
+        temperature: float,
+        pair_weight: float,
+        is_frozen: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Give pair_weight times the sum of all terms, and the terms of each sample's views summed over teachers.
+
+        A frozen last layer gets a gradient of zeros, for nothing is computed that would be thrown away.
+        """
+        dtype = compute_dtype(rows_BVD)
+        with torch.autocast(rows_BVD.device.type, enabled=False):
+            chunks = _Chunks(weight_v_KD, weight_g_K1, temperature, pair_weight, dtype, not is_frozen)
+            samples, views, _ = rows_BVD.shape
+            step = max(1, CHUNK_LOGITS // (views * len(weight_v_KD)))
+            terms, row_grads = [], []
+            for first in range(0, samples, step):
+                part = slice(first, first + step)
+                terms_bV, grad_bVD = chunks.add(rows_BVD[part], targets_GBK[:, part])
+                terms.append(terms_bV)
+                row_grads.append(grad_bVD)
+            grad_v_KD, grad_g_K1 = chunks.weight_grads()
+        terms_BV = torch.cat(terms)
+        ctx.mark_non_differentiable(terms_BV)
+        ctx.save_for_backward(torch.cat(row_grads), grad_v_KD, grad_g_K1)
+        return terms_BV.sum() * pair_weight, terms_BV
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale what forward found; in place, so a second backward is refused by autograd."""
+        found = zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
+        return (*(grad.mul_(grads[0]) if is_needed else None for grad, is_needed in found), None, None, None, None)
+
+
+class _Chunks:
+    """What is the same for all chunks, and the gradient of the prototypes as it adds up."""
+
+    def __init__(
+        self,
+        weight_v_KD: Tensor,
+        weight_g_K1: Tensor,
+        temperature: float,
+        pair_weight: float,
+        dtype: torch.dtype,
+        needs_weight_grads: bool,
+    ) -> None:
+        self.weight_v_KD, self.weight_g_K1 = weight_v_KD, weight_g_K1
+        self.pair_weight, self.needs_weight_grads = pair_weight, needs_weight_grads
+        self.norm_K = torch.linalg.vector_norm(weight_v_KD, dim=1)
+        # Scaling logits instead of vectors spares a normalised copy of all prototypes.
+        self.scale_K = weight_g_K1[:, 0] / self.norm_K / temperature
+        self.factor_KD = weight_v_KD.to(dtype)
+        self.grad_KD: Tensor | None = None
+        self.pull_K = torch.zeros_like(self.norm_K)  # sum over rows of logit times its gradient
+
+    def add(self, rows_bVD: Tensor, targets_GbK: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the terms of these samples and the gradient of their rows."""
+        samples, views, _ = rows_bVD.shape
+        rows_RD = rows_bVD.reshape(samples * views, -1).to(self.factor_KD.dtype)
+        logits_RK = (rows_RD @ self.factor_KD.T).to(self.norm_K.dtype).mul_(self.scale_K)
+        logits_bVK = logits_RK.view(samples, views, -1)
+        swapped_bGK, both_bK = targets_GbK.flip(0).transpose(0, 1), targets_GbK.sum(0)
+        top_bV1 = logits_bVK.amax(dim=2, keepdim=True)
+        shares_bVK = torch.sub(logits_bVK, top_bV1).exp_()
+        total_bV1 = shares_bVK.sum(dim=2, keepdim=True)
+        counts_V = teacher_counts(views, rows_bVD.device).to(total_bV1.dtype)
+        terms_bV = counts_V * (total_bV1.log() + top_bV1)[..., 0]
+        terms_bV[:, :2] -= torch.einsum("bgk,bgk->bg", logits_bVK[:, :2], swapped_bGK)
+        terms_bV[:, 2:] -= torch.einsum("bvk,bk->bv", logits_bVK[:, 2:], both_bK)
+
+        grad_bVK = shares_bVK.mul_(self.pair_weight * counts_V[:, None] / total_bV1)
+        grad_bVK[:, :2].sub_(swapped_bGK, alpha=self.pair_weight)
+        grad_bVK[:, 2:].sub_(both_bK[:, None], alpha=self.pair_weight)
+        grad_RK = grad_bVK.view_as(logits_RK)
+        if self.needs_weight_grads:
+            self.pull_K += logits_RK.mul_(grad_RK).sum(dim=0)
+        scaled_RK = grad_RK.mul_(self.scale_K).to(self.factor_KD.dtype)
+        if self.needs_weight_grads:
+            grad_KD = (scaled_RK.T @ rows_RD).to(self.weight_v_KD.dtype)
+            self.grad_KD = grad_KD if self.grad_KD is None else self.grad_KD.add_(grad_KD)
+        return terms_bV, (scaled_RK @ self.factor_KD).view_as(rows_bVD).to(rows_bVD.dtype)
+
+    def weight_grads(self) -> tuple[Tensor, Tensor]:
+        """Give the gradients of direction and length: along itself a vector does not change its direction."""
+        if self.grad_KD is None:
+            return torch.zeros_like(self.weight_v_KD), torch.zeros_like(self.weight_g_K1)
+        along_K1 = (-self.pull_K / self.norm_K**2)[:, None]
+        return self.grad_KD.addcmul_(self.weight_v_KD, along_K1), self.pull_K[:, None] / self.weight_g_K1
