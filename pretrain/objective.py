@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from pretrain.engine.parameter_groups import GroupRules, ParameterGroup
 from shards.reading.batch import Batch
 
 
-@dataclass(frozen=True)
-class StepOutput:
-    """What one (micro-)batch gave. `losses` and `health` are scalars to be logged, detached and means over samples."""
+class StepOutput(NamedTuple):
+    """What one (micro-)batch gave. `losses` and `health` are scalars to be logged, detached and means over samples.
+
+    A tuple, for DeepSpeed must find the tensors in it to gather ZeRO 3's slices before the backward pass.
+    """
 
     loss: Tensor  # the scalar to go backward from: a mean over this rank's samples
-    losses: Mapping[str, Tensor] = field(default_factory=dict)
-    health: Mapping[str, Tensor] = field(default_factory=dict)
-    embeddings: Mapping[str, Tensor] = field(default_factory=dict)  # detached BD, for the collapse watch
+    losses: dict[str, Tensor]
+    health: dict[str, Tensor]
+    embeddings: dict[str, Tensor]  # detached BD, for the collapse watch
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class HealthRule:
 
 class Objective(nn.Module, ABC):
     """Owns models and loss. Frozen parameters (an EMA teacher) live in it as well, so that ZeRO shards them alike."""
+
+    cast_to: torch.dtype | None = None  # autocast of the training step, set by the engine
+    keeps_casts: bool = True  # whether cast weights are kept for the step; under ZeRO 3 they would be the whole model
 
     @abstractmethod
     def parameter_groups(self, rules: GroupRules) -> list[ParameterGroup]:
@@ -62,5 +68,8 @@ class Objective(nn.Module, ABC):
         """Say which figures betray a run that learns nothing."""
         return ()
 
-    def forward(self, batch: Batch, step: int) -> Any:
-        return self.training_step(batch, step)
+    def forward(self, batch: Batch, step: int) -> StepOutput:
+        """Run the training step as DeepSpeed calls it, which switches off any autocast around it."""
+        device = batch["valid"].device.type
+        with torch.autocast(device, self.cast_to, enabled=self.cast_to is not None, cache_enabled=self.keeps_casts):
+            return self.training_step(batch, step)

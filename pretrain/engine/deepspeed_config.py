@@ -12,12 +12,15 @@ from shards.reading.order import nearest_divisors
 _BATCH = "it follows from data.batch_size, engine.accumulation and the number of ranks"
 _PRECISION = "set engine.precision; bf16 is autocast over fp32 weights and DeepSpeed has no part in it"
 _OPTIMISER = "the engine makes the optimiser and its schedules: set optimiser"
+# DeepSpeed would keep small parameters whole beside their slices; an EMA of the slices would then go unseen.
+_STAGE_3 = {"stage3_param_persistence_threshold": 0}
 _DERIVED = {
     "train_batch_size": _BATCH,
     "train_micro_batch_size_per_gpu": _BATCH,
     "gradient_accumulation_steps": "set engine.accumulation",
     "gradient_clipping": "set engine.clip_gradient_norm",
     "zero_optimization.stage": "set engine.zero_stage",
+    "zero_optimization.stage3_param_persistence_threshold": "it must be 0, or slices and wholes of parameters differ",
     "zero_allow_untested_optimizer": "it must be true, for the optimiser is torch's own",
     "optimizer": _OPTIMISER,
     "scheduler": _OPTIMISER,
@@ -36,7 +39,7 @@ def deepspeed_config(engine: EngineConfig, batch_size: int, world_size: int) -> 
         "train_micro_batch_size_per_gpu": micro_batch_size(engine, batch_size, world_size),
         "gradient_accumulation_steps": engine.accumulation,
         "gradient_clipping": engine.clip_gradient_norm or 0.0,
-        "zero_optimization": {"stage": engine.zero_stage},
+        "zero_optimization": {"stage": engine.zero_stage, **(_STAGE_3 if engine.zero_stage == 3 else {})},
         "zero_allow_untested_optimizer": True,
     }
     _refuse_derived(engine.deepspeed)

@@ -1,0 +1,178 @@
+"""Who this process is among the ranks of a job, as SLURM, torchrun or submitit say; alone, it needs none of them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pretrain.engine.device import pick_device
+from shards.errors import UserError
+
+# Training collectives wait for the slowest rank of a step, of which the first may compile; control messages wait while
+# others write checkpoints to a slow disk.
+_STEP_TIMEOUT = timedelta(minutes=30)
+_CONTROL_TIMEOUT = timedelta(hours=3)
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the environment says about this process."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    said_by: str
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the others, joined to them."""
+
+    place: Place
+    device: torch.device
+    control: dist.ProcessGroup  # gloo, on the CPU, with a long time-out
+
+    @property
+    def rank(self) -> int:
+        return self.place.rank
+
+    @property
+    def size(self) -> int:
+        return self.place.size
+
+    def highest(self, numbers: list[float], waiting_in: str) -> list[float]:
+        """Give the greatest of each number over the ranks: how ranks agree on what to do next."""
+        message = torch.tensor(numbers, dtype=torch.float64)
+        with self._naming(waiting_in):
+            dist.all_reduce(message, op=dist.ReduceOp.MAX, group=self.control)
+        return [float(number) for number in message]
+
+    def sums(self, numbers: list[float], waiting_in: str) -> list[float]:
+        """Give the sum of each number over the ranks."""
+        message = torch.tensor(numbers, dtype=torch.float64)
+        with self._naming(waiting_in):
+            dist.all_reduce(message, group=self.control)
+        return [float(number) for number in message]
+
+    def gather(self, text: str, waiting_in: str) -> list[str]:
+        """Give every rank's text, in the order of ranks."""
+        encoded = torch.frombuffer(bytearray(text.encode() or b" "), dtype=torch.uint8)
+        longest = int(self.highest([float(len(encoded))], waiting_in)[0])
+        mine = torch.full((longest,), ord(" "), dtype=torch.uint8)
+        mine[: len(encoded)] = encoded
+        found: list[Tensor] = [torch.empty_like(mine) for _ in range(self.size)]
+        with self._naming(waiting_in):
+            dist.all_gather(found, mine, group=self.control)
+        return [bytes(each.tolist()).decode().rstrip(" ") for each in found]
+
+    def say(self, text: str, waiting_in: str) -> str:
+        """Give all ranks the text of rank 0."""
+        return self.gather(text if self.rank == 0 else "", waiting_in)[0]
+
+    @contextmanager
+    def _naming(self, waiting_in: str) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"rank {self.rank} of {self.size} waited in vain for the others in: {waiting_in}. One of them is gone "
+                f"or stuck; its own log says why. ({error})"
+            ) from error
+
+
+def find_place(environment: Mapping[str, str] = os.environ) -> Place:
+    """Read the rank from the variables that torchrun, srun or submitit's local executor set; without any, be alone."""
+    if "RANK" in environment or "WORLD_SIZE" in environment:
+        missing = [name for name in _TORCHRUN if name not in environment]
+        if missing:
+            raise UserError(
+                f"the environment sets some of {', '.join(_TORCHRUN)} but not {', '.join(missing)}. Start with torchrun "
+                "or srun, which set them all, or unset them to run alone."
+            )
+        rank, size, local_rank = (int(environment[name]) for name in _TORCHRUN)
+        return _checked(Place(rank, size, local_rank, int(environment.get("LOCAL_WORLD_SIZE", size)), "torchrun"))
+    # The step's own count: a plain process in a batch script sees the job's SLURM_NTASKS, but has no step to itself.
+    if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        size = int(environment["SLURM_STEP_NUM_TASKS"])
+        rank, local_rank = int(environment["SLURM_PROCID"]), int(environment["SLURM_LOCALID"])
+        # "2(x3),1": tasks on each node; nodes may hold unequally many
+        per_node = environment.get("SLURM_STEP_TASKS_PER_NODE", str(size))
+        return _checked(Place(rank, size, local_rank, _tasks_on_node(per_node, environment), "SLURM"))
+    if "SUBMITIT_LOCAL_NTASKS" in environment:
+        size = int(environment["SUBMITIT_LOCAL_NTASKS"])
+        rank = int(environment["SUBMITIT_LOCAL_GLOBALID"])
+        return _checked(Place(rank, size, int(environment["SUBMITIT_LOCAL_LOCALID"]), size, "submitit"))
+    return Place(0, 1, 0, 1, "nobody: this process is alone")
+
+
+def _checked(place: Place) -> Place:
+    if not 0 <= place.rank < place.size:
+        raise UserError(f"{place.said_by} says rank {place.rank} of {place.size} ranks; expected 0 to {place.size - 1}")
+    return place
+
+
+def _tasks_on_node(per_node: str, environment: Mapping[str, str]) -> int:
+    counts: list[int] = []
+    for part in per_node.split(","):
+        count, _, times = part.partition("(x")
+        counts += [int(count)] * int(times.rstrip(")") or 1)
+    return counts[int(environment.get("SLURM_NODEID", 0)) % len(counts)]
+
+
+def join_world() -> World:
+    """Meet the other ranks; any failure here ends the run."""
+    place = find_place()
+    device = pick_device(place.local_rank)
+    os.environ.update(  # DeepSpeed asks for these, whoever set the rank
+        RANK=str(place.rank),
+        WORLD_SIZE=str(place.size),
+        LOCAL_RANK=str(place.local_rank),
+        LOCAL_WORLD_SIZE=str(place.local_size),
+    )
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        if place.size == 1:
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=_STEP_TIMEOUT)
+        else:
+            _set_meeting_point(place)
+            dist.init_process_group(
+                backend, rank=place.rank, world_size=place.size, timeout=_STEP_TIMEOUT, init_method="env://"
+            )
+    control = dist.new_group(backend="gloo", timeout=_CONTROL_TIMEOUT)
+    return World(place, device, control)
+
+
+def _set_meeting_point(place: Place) -> None:
+    """DeepSpeed and torch read where to meet, and who they are, from the environment."""
+    if place.said_by == "SLURM":
+        import submitit
+
+        job = submitit.JobEnvironment()
+        os.environ.setdefault("MASTER_ADDR", job.hostnames[0])
+        # Above the ports that systems hand out on their own; two jobs on one node have different numbers.
+        os.environ.setdefault("MASTER_PORT", str(20000 + int(job.raw_job_id) % 12000))
+    elif place.said_by == "submitit":
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ["SUBMITIT_LOCAL_JOB_ID"]) % 12000))
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise UserError(
+            f"{place.size} ranks want to meet, but {' and '.join(missing)} are not set on {socket.gethostname()}. "
+            "Start with torchrun or srun."
+        )
+
+
+def leave_world() -> None:
+    """Part from the other ranks in good order."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,91 @@
+"""Draws the next batch and moves it to the device in a thread, while the device works on the one before."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shards.reading.batch import Batch
+from shards.reading.stream import BatchStream
+
+_LOOK_EVERY_S = 0.2
+
+
+class Feeder(Iterator[Batch]):
+    """Gives a stream's batches on a device, one ahead; `waited_s` is how long the last one kept the caller waiting.
+
+    What goes wrong while reading is raised by `next`, in the place of the batch that it spoiled.
+    """
+
+    def __init__(self, stream: BatchStream, device: torch.device) -> None:
+        self.stream, self._device = stream, device
+        self.waited_s = 0.0
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._ready: queue.Queue[tuple[Batch, Any] | BaseException] = queue.Queue(maxsize=1)
+        self._is_closed = threading.Event()
+        self._thread = threading.Thread(target=self._draw, name="feeder", daemon=True)
+        self._thread.start()
+
+    def __next__(self) -> Batch:
+        start_s = time.monotonic()
+        found = self._ready.get()
+        self.waited_s = time.monotonic() - start_s
+        if isinstance(found, BaseException):
+            self._is_closed.set()
+            raise found
+        batch, copied = found
+        if copied is not None:
+            torch.cuda.current_stream(self._device).wait_event(copied)
+            for tensor in _tensors(batch):
+                tensor.record_stream(torch.cuda.current_stream(self._device))
+        return batch
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._is_closed.set()
+        self._thread.join()
+        self.stream.close()
+
+    def _draw(self) -> None:
+        while not self._is_closed.is_set():
+            found: tuple[Batch, Any] | BaseException
+            try:
+                found = self._moved(next(self.stream))
+            except BaseException as error:  # whatever it is, the caller gets it and decides
+                found = error
+            while not self._is_closed.is_set():
+                try:
+                    self._ready.put(found, timeout=_LOOK_EVERY_S)
+                    break
+                except queue.Full:
+                    continue
+            if isinstance(found, BaseException):
+                return
+
+    def _moved(self, batch: Batch) -> tuple[Batch, Any]:
+        if self._device.type == "cpu":
+            return batch, None
+        with torch.cuda.stream(self._copies):
+            moved = Batch(
+                **{
+                    **batch,
+                    "video": [view.to(self._device, non_blocking=True) for view in batch["video"]],
+                    "audio": None if batch["audio"] is None else batch["audio"].to(self._device, non_blocking=True),
+                    "audio_present": batch["audio_present"].to(self._device, non_blocking=True),
+                    "valid": batch["valid"].to(self._device, non_blocking=True),
+                }
+            )
+            copied = torch.cuda.Event()
+            copied.record(self._copies)
+        return moved, copied
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    audio = batch["audio"]
+    return [*batch["video"], batch["audio_present"], batch["valid"], *([] if audio is None else [audio])]

@@ -1,0 +1,138 @@
+"""Puts a run together: the objective with its first or resumed weights, AdamW, and DeepSpeed around them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretrain.backbone import Backbone
+from pretrain.config import RunConfig
+from pretrain.engine import checkpoint
+from pretrain.engine.adam_state import AdamState
+from pretrain.engine.checkpoint_files import CheckpointIndex
+from pretrain.engine.deepspeed_config import deepspeed_config
+from pretrain.engine.distributed import World
+from pretrain.engine.parameter_groups import ParameterGroup
+from pretrain.objective import Objective, StepOutput
+from pretrain.objectives.build import build_objective
+from pretrain.published import load_published
+from shards.randomness import derive_seed
+from shards.reading.batch import Batch
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that one update needs."""
+
+    objective: Objective
+    groups: list[ParameterGroup]
+    engine: Any  # DeepSpeed's
+    adam: AdamState
+    start_step: int
+
+
+def prepare(config: RunConfig, world: World, resumed: tuple[Path, CheckpointIndex] | None) -> Training:
+    """Build the run, fresh or from a checkpoint."""
+    objective = build(config)
+    if resumed:
+        checkpoint.load_weights(*resumed, objective)
+    elif config.init_from:
+        load_published(config.init_from, objective)
+    objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
+    objective.keeps_casts = config.engine.zero_stage < 3
+    if config.engine.compile:
+        for module in objective.modules():
+            if isinstance(module, Backbone):
+                module.compile()
+    groups = objective.parameter_groups(config.optimiser.rules)
+    engine = _initialise_deepspeed(config, world, objective, groups)
+    trained = {name: parameter for name, parameter in objective.named_parameters() if parameter.requires_grad}
+    adam = AdamState(engine, trained, config.engine.zero_stage)
+    if resumed:
+        checkpoint.load_moments(*resumed, adam)
+    return Training(objective, groups, engine, adam, resumed[1].step if resumed else 0)
+
+
+def build(config: RunConfig) -> Objective:
+    """Make the objective with the first weights that the seed gives, the same on every rank."""
+    torch.manual_seed(derive_seed(config.seed, "first weights"))
+    return build_objective(config)
+
+
+def _initialise_deepspeed(config: RunConfig, world: World, objective: Objective, groups: list[ParameterGroup]) -> Any:
+    deepspeed = import_deepspeed(world.device.type)
+    adam = torch.optim.AdamW(
+        [{"params": list(group.parameters.values()), "name": group.name} for group in groups],
+        lr=0.0,  # set before each update
+        betas=config.optimiser.betas,
+        eps=config.optimiser.eps,
+        fused=True,
+    )
+    engine, *_ = deepspeed.initialize(
+        model=objective.to(world.device),
+        optimizer=adam,
+        config=deepspeed_config(config.engine, config.data.batch_size, world.size),
+        dist_init_required=False,
+    )
+    return engine
+
+
+def import_deepspeed(device_type: str) -> Any:
+    """Import DeepSpeed with the right accelerator, quietly, and without compiling anything on the way."""
+    os.environ.setdefault("DS_ACCELERATOR", device_type)
+    # Thousands of notes on collectives that torch renamed, all inside DeepSpeed.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed|deepspeed")
+    import deepspeed
+    from deepspeed import ops
+
+    # It would be compiled at the first start, for a minute, to speed up what gloo does well enough.
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    deepspeed.init_distributed(dist_init_required=False)
+    return deepspeed
+
+
+def set_rates(training: Training, config: RunConfig, step: int) -> dict[str, float]:
+    """Set each group's learning rate and weight decay for this step; give the base ones."""
+    optimiser = config.optimiser
+    rate = optimiser.learning_rate_at(step, config.steps, config.data.batch_size)
+    decay = optimiser.weight_decay.at(step, config.steps)
+    for group, own in zip(training.engine.optimizer.param_groups, training.groups, strict=True):
+        group["lr"] = 0.0 if step < own.frozen_steps else rate * own.lr_scale
+        group["weight_decay"] = decay * own.decay_scale
+    return {"learning_rate": rate, "weight_decay": decay}
+
+
+def forward(training: Training, config: RunConfig, batch: Batch, step: int, part: int, rank: int) -> StepOutput:
+    """Run the objective on a part of a step's batch; what the model draws depends on seed, step, part and rank alone."""
+    torch.manual_seed(derive_seed(config.seed, "model", step, part, rank))
+    output: StepOutput = training.engine(batch, step)
+    return output
+
+
+def split(batch: Batch, parts: int) -> list[Batch]:
+    """Cut a rank's batch into equal parts, in order."""
+    if parts == 1:
+        return [batch]
+    size = len(batch["key"]) // parts
+    return [_part(batch, slice(i * size, (i + 1) * size)) for i in range(parts)]
+
+
+def _part(batch: Batch, rows: slice) -> Batch:
+    kept: dict[str, Any] = {}
+    fields: Mapping[str, Any] = batch
+    for name, value in fields.items():
+        if name == "video":
+            kept[name] = [view[rows] for view in value]
+        elif name in ("audio", "audio_present", "valid", "text", "labels", "key", "shard", "source", "position"):
+            kept[name] = None if value is None else value[rows]
+        else:
+            kept[name] = value
+    return Batch(**kept)  # type: ignore[typeddict-item]
