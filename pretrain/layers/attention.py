@@ -1,0 +1,66 @@
+"""Multi-head self-attention (Vaswani et al. 2017) along one axis of a grid of tokens, without rearranging the grid.
+
+Legend: B samples, L tokens that attend to each other, P places that do so side by side, D features, H heads, K = D / H;
+G = P x H, the heads of all places.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class QueryKeyValue(nn.Linear):
+    """One linear map whose output is three."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, 3 * dim)
+
+    def forward(self, tokens_BLPD: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        if tokens_BLPD.shape[2] == 1:
+            return super().forward(tokens_BLPD).chunk(3, dim=-1)
+        # Three dense outputs rather than thirds of one: then places and heads are one axis, and nothing is copied.
+        parts = zip(self.weight.chunk(3), self.bias.chunk(3), strict=True)
+        return tuple(functional.linear(tokens_BLPD, weight, bias) for weight, bias in parts)
+
+
+class Attention(nn.Module):
+    """Self-attention over L, at each of P places by itself."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = QueryKeyValue(dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def answers(self, tokens_BLPD: Tensor) -> Tensor:
+        """Give what each head found, side by side, before `proj` mixes them."""
+        samples, length, places, dim = tokens_BLPD.shape
+        shape_BLGK = (samples, length, places * self.heads, dim // self.heads)
+        queries, keys, values = (part.view(shape_BLGK).transpose(1, 2) for part in self.qkv(tokens_BLPD))
+        attend = attend_by_products if products_are_faster(queries) else functional.scaled_dot_product_attention
+        answers_BLGK: Tensor = attend(queries, keys, values).transpose(1, 2)
+        return answers_BLGK.reshape(tokens_BLPD.shape)
+
+    def forward(self, tokens_BLPD: Tensor) -> Tensor:
+        mixed_BLPD: Tensor = self.proj(self.answers(tokens_BLPD))
+        return mixed_BLPD
+
+
+def attend_by_products(queries_BGLK: Tensor, keys_BGLK: Tensor, values_BGLK: Tensor) -> Tensor:
+    """Attend with the scores written out."""
+    scores_BGLL = (queries_BGLK * queries_BGLK.shape[-1] ** -0.5) @ keys_BGLK.transpose(-2, -1)
+    answers_BGLK: Tensor = scores_BGLL.softmax(dim=-1) @ values_BGLK
+    return answers_BGLK
+
+
+def products_are_faster(queries_BGLK: Tensor) -> bool:
+    """Say whether written-out scores beat the fused kernel: short sequences in bf16 on a CPU with matrix tiles.
+
+    The fused kernel's way back leaves the tiles idle there; without tiles it wins by twice, and everywhere in fp32.
+    """
+    short_bf16_on_cpu = (
+        queries_BGLK.device.type == "cpu" and queries_BGLK.dtype == torch.bfloat16 and queries_BGLK.shape[2] <= 256
+    )
+    return short_bf16_on_cpu and torch.cpu.get_capabilities().get("amx_tile", False) is True

@@ -1,0 +1,31 @@
+"""The plain block of a vision transformer: attention, then a perceptron, each normalised before and added to what was.
+
+Legend: B samples, L tokens, D features.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pretrain.layers.attention import Attention
+from pretrain.layers.drop_path import DropPath
+from pretrain.layers.mlp import Mlp
+
+NORM_EPS = 1e-6
+
+
+class Block(nn.Module):
+    """A pre-LN transformer block with stochastic depth."""
+
+    def __init__(self, dim: int, heads: int, mlp_dim: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = Mlp(dim, mlp_dim)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
+        tokens_BLD = tokens_BLD + self.drop_path(self.attn(self.norm1(tokens_BLD).unsqueeze(2)).squeeze(2))
+        learnt_BLD: Tensor = self.drop_path(self.mlp(self.norm2(tokens_BLD)))
+        return tokens_BLD + learnt_BLD
