@@ -1,4 +1,4 @@
-"""The two kinds of failure this floor knows: a user's mistake, and a sample that cannot be used."""
+"""The kinds of failure: a user's mistake, a run that stops itself or is told to, a sample that cannot be used."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from enum import StrEnum
 
 class UserError(Exception):
     """A mistake a person can mend: printed without a traceback, exit status 2."""
+
+
+class RunStopped(Exception):
+    """A run found itself wanting: printed without a traceback, exit status 1."""
+
+
+class Interrupted(Exception):
+    """A signal asked a run to stop, and it did so in good order: typing the same command again continues it."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
 
 
 class Cause(StrEnum):

@@ -104,7 +104,7 @@ def _declare_read(parser: ArgumentParser) -> None:
 
 def _run_read(arguments: Namespace) -> int:
     from shards.inspecting.read import read, usual_recipe
-    from shards.reading.stream import SourceConfig, StreamConfig
+    from shards.reading.stream_config import SourceConfig, StreamConfig
 
     config = StreamConfig(
         sources=(SourceConfig(root=arguments.root, manifest=arguments.manifest),),

@@ -5,43 +5,19 @@ Legend: T frames of the sound's picture, F mel filters.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from shards.decoding.torchcodec_video import open_with_torchcodec
 from shards.decoding.track import DecodeLimits
 from shards.decoding.video import Video, open_video
-from shards.hearing.sound_specs import SoundSpec
 from shards.hearing.spectrogram import frame_count, spectrogram
 from shards.reading.batch import Example
 from shards.record import RawSample
+from shards.sample_spec import SampleSpec
 from shards.viewing.clips import Clip
-from shards.viewing.views import ViewsSpec, make_views, plan_views
-
-
-class SampleSpec(BaseModel):
-    """What is made of each sample; the same for all, so that a batch has one shape."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    views: ViewsSpec
-    sound: SoundSpec | None = None
-    sound_seconds: float | None = Field(default=None, gt=0)  # around the first clip's middle; None: that clip's stretch
-    caption: Literal["first", "random"] = "random"
-    decoder: Literal["planned", "torchcodec"] = "planned"  # of the pixels; both give the same
-    is_training: bool = True  # SpecAugment is for training only
-
-    @model_validator(mode="after")
-    def _sound_has_one_length(self) -> SampleSpec:
-        if self.sound is not None and self.sound.frames is None and self.sound_seconds is None:
-            raise ValueError(
-                "a batch needs sounds of one length: give sound_seconds, or frames in the sound's settings"
-            )
-        return self
+from shards.viewing.views import make_views, plan_views
 
 
 class ClipTransform:

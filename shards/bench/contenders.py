@@ -28,8 +28,7 @@ class Ours:
 
     def __init__(self) -> None:
         from shards.decoding.decoders import keep_freed_memory
-        from shards.viewing.crops import CentreCrop
-        from shards.viewing.views import ViewSpec
+        from shards.viewing.view_specs import CentreCrop, ViewSpec
 
         keep_freed_memory()  # as the stream's workers do
         self._view = ViewSpec(crop=CentreCrop(size=SIDE, short_side=SIDE))

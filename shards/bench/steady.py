@@ -17,12 +17,13 @@ from shards.errors import UserError
 from shards.hearing.sound_specs import KaldiFbank
 from shards.reading.archive import open_archive
 from shards.reading.roots import parse_root
-from shards.reading.stream import SourceConfig, StreamConfig, batches
+from shards.reading.stream import batches
+from shards.reading.stream_config import SourceConfig, StreamConfig
 from shards.record import RawSample
-from shards.sample import ClipTransform, SampleSpec
+from shards.sample import ClipTransform
+from shards.sample_spec import SampleSpec
 from shards.viewing.clip_specs import DenseWindow
-from shards.viewing.crops import CentreCrop
-from shards.viewing.views import ViewSpec, ViewsSpec
+from shards.viewing.view_specs import CentreCrop, ViewSpec, ViewsSpec
 
 BATCH = 4
 LOOKS = 50  # at the size of a process while it decodes

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from shards.hearing.sound_specs import KaldiFbank
 from shards.reading.batch import Batch
-from shards.reading.stream import StreamConfig, batches
-from shards.sample import ClipTransform, SampleSpec
+from shards.reading.stream import batches
+from shards.reading.stream_config import StreamConfig
+from shards.sample import ClipTransform
+from shards.sample_spec import SampleSpec
 from shards.viewing.clip_specs import DenseWindow
-from shards.viewing.crops import RandomResizedCrop
-from shards.viewing.views import ViewSpec, ViewsSpec
+from shards.viewing.view_specs import RandomResizedCrop, ViewSpec, ViewsSpec
 
 CLIP_SECONDS = 2.0
 SOUND_FRAMES = 198  # of 10 ms in 2 s

@@ -25,8 +25,8 @@ from shards.reading.manifest import Manifest
 from shards.reading.roots import parse_root
 from shards.record import Annotation, RawSample
 from shards.viewing.clip_specs import DenseWindow, Segments, SlidingWindows
-from shards.viewing.crops import RandomResizedCrop, ThreeCrops
-from shards.viewing.views import ViewSpec, ViewsSpec, make_views, plan_views, svt_views
+from shards.viewing.view_specs import RandomResizedCrop, ThreeCrops, ViewSpec, ViewsSpec, svt_views
+from shards.viewing.views import make_views, plan_views
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -12,10 +12,11 @@ from shards.decoding.decoders import keep_freed_memory
 from shards.errors import SampleError, UserError
 from shards.reading.batch import BadSample, Batch, Example, Named, SampleTransform, blank_like, collate
 from shards.reading.order import SampleAddress, nearest_divisors
-from shards.reading.pool import ArchivePool, ShardId, ShardSource
+from shards.reading.pool import ArchivePool, ShardId
 from shards.reading.reader import transform_or_name
 from shards.reading.ring import Stacker
-from shards.reading.stream import BatchStream, Failure, PartReceiver, StreamConfig, stacker_of
+from shards.reading.stream import BatchStream, Failure, PartReceiver, stacker_of, tally_of
+from shards.reading.stream_config import ShardSource, StreamConfig
 
 _TRIES_FOR_A_SHAPE = 64
 
@@ -156,4 +157,4 @@ def evaluation_batches(
     if not any(source.manifest.samples for source in sources):
         raise UserError(f"there is nothing to evaluate: {[each.root for each in config.sources]} hold no samples")
     dataset = RollDataset(config, sources, transform, rank, world_size)
-    return BatchStream(PartReceiver(dataset, config, rank, parts_per_batch=1), config.tally())
+    return BatchStream(PartReceiver(dataset, config, rank, parts_per_batch=1), tally_of(config))

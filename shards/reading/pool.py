@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from shards.errors import SampleError
 from shards.reading.archive import Archive, open_archive
 from shards.reading.batch import BadSample
-from shards.reading.manifest import Manifest
 from shards.reading.order import SampleAddress
-from shards.reading.roots import Root
-from shards.reading.transfer import TransferPolicy
+from shards.reading.stream_config import ReadingLimits, ShardSource
 from shards.record import RawSample
 
 _OPEN_FILES = 256  # of a limit that is often 1024 for the process
@@ -27,28 +23,6 @@ class ShardId(NamedTuple):
 
     source: int
     shard: int
-
-
-@dataclass(frozen=True)
-class ShardSource:
-    """A shard set: what it holds and where it lies."""
-
-    root: Root
-    manifest: Manifest
-
-    @property
-    def counts(self) -> list[int]:
-        """Give the samples of each shard."""
-        return [shard.samples for shard in self.manifest.shards]
-
-
-@dataclass(frozen=True)
-class ReadingLimits:
-    """How archives are read: where remote ones are kept, what a sample may weigh, how patient a transfer is."""
-
-    cache_dir: Path | None = None
-    max_bytes: int | None = None
-    policy: TransferPolicy | None = None
 
 
 class ArchivePool:

@@ -10,74 +10,22 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from shards.decoding.decoders import keep_freed_memory
 from shards.errors import UserError
 from shards.reading.batch import Batch, SampleTransform, join
-from shards.reading.manifest import Manifest
 from shards.reading.order import Order, share_lanes
-from shards.reading.pool import ArchivePool, ReadingLimits, ShardSource
+from shards.reading.pool import ArchivePool
 from shards.reading.reader import LaneReader
 from shards.reading.ring import SharedRing, Stacker, stack_anew
-from shards.reading.roots import parse_root
+from shards.reading.stream_config import ShardSource, StreamConfig
 from shards.reading.tally import Tally
-from shards.reading.transfer import TransferPolicy
 
 _LOOK_EVERY_S = 5.0
-
-
-class SourceConfig(BaseModel):
-    """One shard set of a mixture."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    root: str  # a folder, an http(s):// address, or a pipe: command with {name}
-    manifest: Path | None = None  # where the manifest lies, if not at the root
-    weight: PositiveFloat = 1.0
-
-
-class StreamConfig(BaseModel):
-    """What is read and in which order; seed, lanes, block_shards, batch_size and sources fix the order."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sources: tuple[SourceConfig, ...] = Field(min_length=1)
-    batch_size: PositiveInt  # of all ranks together
-    seed: NonNegativeInt = 0
-    lanes: PositiveInt = 16  # ranks x workers must divide it
-    block_shards: PositiveInt = 4  # shards of a lane that are shuffled together
-    workers: NonNegativeInt = 0  # processes per rank; 0 reads in the rank's own process
-    prefetch_batches: PositiveInt = 2  # that each worker keeps ready
-    pin_memory: bool = False  # for copies to a GPU beside its work; torch keeps and reuses such memory
-    worker_timeout_s: PositiveFloat = 1800.0
-    max_bad_fraction: float = Field(default=0.05, ge=0, le=1)  # of the window's samples
-    bad_window_samples: PositiveInt = 2000
-    bad_least_samples: PositiveInt = 200  # no judgement before so many
-    max_bytes: PositiveInt = 1 << 28  # of one sample's members together
-    cache_dir: Path | None = None  # where shards from elsewhere are kept
-    transfer: TransferPolicy = TransferPolicy()
-
-    def open_sources(self) -> tuple[ShardSource, ...]:
-        """Load the manifests."""
-        return tuple(
-            ShardSource(parse_root(source.root), Manifest.load(source.manifest or source.root))
-            for source in self.sources
-        )
-
-    def reading_limits(self) -> ReadingLimits:
-        """Give what the archives need to know."""
-        return ReadingLimits(self.cache_dir, self.max_bytes, self.transfer)
-
-    def tally(self) -> Tally:
-        """Begin a count."""
-        names = [f"{i}:{source.root}" for i, source in enumerate(self.sources)]
-        return Tally(names, self.max_bad_fraction, self.bad_window_samples, self.bad_least_samples)
 
 
 class WorkerDied(RuntimeError):
@@ -221,7 +169,7 @@ def batches(
     sources = config.open_sources()
     make_order(config, sources, served_lanes=1)  # so that a mistake is told here, before workers start
     dataset = LaneDataset(config, sources, transform, shares, start_step)
-    return BatchStream(PartReceiver(dataset, config, rank, parts_per_batch=len(shares)), config.tally())
+    return BatchStream(PartReceiver(dataset, config, rank, parts_per_batch=len(shares)), tally_of(config))
 
 
 def make_order(config: StreamConfig, sources: tuple[ShardSource, ...], served_lanes: int) -> Order:
@@ -235,6 +183,12 @@ def make_order(config: StreamConfig, sources: tuple[ShardSource, ...], served_la
         batch_size=config.batch_size,
         served_lanes=served_lanes,
     )
+
+
+def tally_of(config: StreamConfig) -> Tally:
+    """Begin a count of what a stream gives."""
+    names = [f"{i}:{source.root}" for i, source in enumerate(config.sources)]
+    return Tally(names, config.max_bad_fraction, config.bad_window_samples, config.bad_least_samples)
 
 
 def stacker_of(worker: object | None, config: StreamConfig) -> Stacker:

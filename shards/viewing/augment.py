@@ -9,14 +9,13 @@ Legend: C the three colours, T frames, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from shards.viewing import colour
-from shards.viewing.warp import WARPS, Sampling, warp
+from shards.viewing.view_specs import RandAugment, Sampling, TorchvisionRandAugment
+from shards.viewing.warp import WARPS, warp
 
 Operation = tuple[str, float]  # what is done, and by how much in the operation's own unit
 
@@ -29,37 +28,6 @@ TIMM_OPERATIONS = (
     *("contrast", "brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y"),
 )
 FACTORS = ("brightness", "saturation", "contrast", "sharpness")
-
-
-class _RandAugment(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    fill: tuple[int, int, int] = (0, 0, 0)
-    interpolation: Sampling = "nearest"
-
-
-class TorchvisionRandAugment(_RandAugment):
-    """`operations` draws out of 14; `magnitude` is a bin of `bins`, whose last is the strongest amount."""
-
-    convention: Literal["torchvision"] = "torchvision"
-    operations: int = Field(default=2, ge=0)
-    magnitude: int = Field(default=9, ge=0)
-    bins: int = Field(default=31, ge=2)
-
-
-class TimmRandAugment(_RandAugment):
-    """`operations` draws out of 15, each applied with `probability`, at a level out of 10 drawn around `magnitude`."""
-
-    convention: Literal["timm_increasing"] = "timm_increasing"
-    operations: int = Field(default=4, ge=0)
-    magnitude: float = Field(default=7.0, ge=0, le=10)
-    magnitude_deviation: float = Field(default=0.5, ge=0)
-    probability: float = Field(default=0.5, ge=0, le=1)
-    fill: tuple[int, int, int] = (124, 116, 104)  # ImageNet's mean colour
-    interpolation: Sampling = "bilinear"
-
-
-RandAugment = Annotated[TorchvisionRandAugment | TimmRandAugment, Field(discriminator="convention")]
 
 
 def draw_operations(spec: RandAugment, height: int, width: int, rng: np.random.Generator) -> tuple[Operation, ...]:

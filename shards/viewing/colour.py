@@ -13,22 +13,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from shards.viewing.view_specs import ColourJitter
+
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R 601 as torchvision and DINO round it
-
-
-class ColourJitter(BaseModel):
-    """With this probability, in random order: factors around 1 for brightness, contrast, saturation; a shift of hue."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    brightness: float = Field(default=0.4, ge=0)
-    contrast: float = Field(default=0.4, ge=0)
-    saturation: float = Field(default=0.2, ge=0)
-    hue: float = Field(default=0.0, ge=0, le=0.5)
-    probability: float = Field(default=0.8, ge=0, le=1)
 
 
 def draw_jitter(spec: ColourJitter, rng: np.random.Generator) -> tuple[tuple[str, float], ...]:

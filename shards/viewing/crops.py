@@ -9,94 +9,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
 from shards.errors import Cause, SampleError
+from shards.viewing.view_specs import (
+    CentreCrop,
+    CropSpec,
+    Interpolation,
+    MultiScaleCrop,
+    RandomResizedCrop,
+    RandomShortSideCrop,
+    Squash,
+    ThreeCrops,
+)
 
 Box = tuple[int, int, int, int]
 Frames = NDArray[np.uint8]
-Interpolation = Literal["bilinear", "bicubic"]
 MAX_ASPECT = 32  # beyond this a picture scaled to its short side could fill the memory
-
-
-class _Crop(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    size: int = Field(ge=1)
-    interpolation: Interpolation = "bilinear"
-
-
-class RandomResizedCrop(_Crop):
-    """A random share of the area at a random aspect, resized to a square (Inception's, as torchvision has it)."""
-
-    kind: Literal["random_resized"] = "random_resized"
-    scale: tuple[float, float] = (0.08, 1.0)
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-
-
-class MultiScaleCrop(_Crop):
-    """One of five fixed places (corners, centre) at sides of the short side times a scale (TSN; X-CLIP, VideoMamba).
-
-    Height and width may differ by one step in the list of scales; the crop is squeezed to a square.
-    """
-
-    kind: Literal["multi_scale"] = "multi_scale"
-    scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
-
-
-class RandomShortSideCrop(_Crop):
-    """Short side resized to a random length, then a random square of it (TimeSformer and VTN: 256 to 320, 224)."""
-
-    kind: Literal["random_short_side"] = "random_short_side"
-    short_side: tuple[int, int] = (256, 320)
-
-    @model_validator(mode="after")
-    def _fits(self) -> RandomShortSideCrop:
-        _check_fits(self.size, self.short_side[0])
-        return self
-
-
-class CentreCrop(_Crop):
-    """Short side resized to `short_side`, then the centre square."""
-
-    kind: Literal["centre"] = "centre"
-    short_side: int = 256
-
-    @model_validator(mode="after")
-    def _fits(self) -> CentreCrop:
-        _check_fits(self.size, self.short_side)
-        return self
-
-
-class ThreeCrops(_Crop):
-    """Short side resized to `short_side`, then three squares along the long side: start, middle, end."""
-
-    kind: Literal["three"] = "three"
-    short_side: int = 256
-
-    @model_validator(mode="after")
-    def _fits(self) -> ThreeCrops:
-        _check_fits(self.size, self.short_side)
-        return self
-
-
-class Squash(_Crop):
-    """The whole picture as a square, its aspect lost (some Charades results were measured so)."""
-
-    kind: Literal["squash"] = "squash"
-
-
-CropSpec = Annotated[
-    RandomResizedCrop | MultiScaleCrop | RandomShortSideCrop | CentreCrop | ThreeCrops | Squash,
-    Field(discriminator="kind"),
-]
 
 
 @dataclass(frozen=True)
@@ -159,12 +93,7 @@ def cut_window(frames_TCHW: Tensor, geometry: Geometry) -> Tensor:
     return window_TCHW.permute(1, 0, 2, 3).contiguous()
 
 
-def _check_fits(size: int, short_side: int) -> None:
-    if short_side < size:
-        raise ValueError(f"short_side {short_side} is smaller than the crop of {size}")
-
-
-def _squared(spec: _Crop, box: Box) -> Geometry:
+def _squared(spec: CropSpec, box: Box) -> Geometry:
     return Geometry(box, (spec.size, spec.size), (0, 0, spec.size, spec.size), spec.interpolation)
 
 

@@ -14,22 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from shards.errors import UserError
 from shards.randomness import generator
-
-
-class MixSpec(BaseModel):
-    """Mixup and CutMix with their Beta parameters; 0 switches one off. Defaults are X-CLIP's and VideoMamba's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mixup_alpha: float = Field(default=0.8, ge=0)
-    cutmix_alpha: float = Field(default=1.0, ge=0)
-    probability: float = Field(default=1.0, ge=0, le=1)  # that a batch is blended at all
-    cutmix_probability: float = Field(default=0.5, ge=0, le=1)  # of CutMix where both are on
+from shards.viewing.view_specs import MixSpec
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,13 @@ Legend: B samples, C the three colours, T frames, H height, W width.
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Colours = tuple[float, float, float]
 
@@ -20,8 +24,10 @@ class Normalisation(BaseModel):
     mean: Colours = (0.485, 0.456, 0.406)
     std: Colours = (0.229, 0.224, 0.225)
 
-    def __call__(self, frames_BCTHW: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def __call__(self, frames_BCTHW: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Give floats on the device where the pixels are; move them there as uint8, which is a quarter of the bytes."""
+        import torch  # only here, for recipes name means and deviations where there is no torch
+
         if frames_BCTHW.dtype != torch.uint8:
             raise ValueError(f"expected uint8 pixels, found {frames_BCTHW.dtype}: were they normalised before?")
         scale_C = 1.0 / (255.0 * torch.tensor(self.std, device=frames_BCTHW.device))
@@ -30,4 +36,4 @@ class Normalisation(BaseModel):
         )
         # One pass in single precision, rounded once at the end: bfloat16 would lose half a level of each pixel.
         floats_BCTHW = frames_BCTHW.float().mul_(scale_C.view(3, 1, 1, 1)).add_(shift_C.view(3, 1, 1, 1))
-        return floats_BCTHW.to(dtype)
+        return floats_BCTHW.to(dtype or torch.float32)

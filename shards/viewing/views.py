@@ -13,46 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from shards.viewing.augment import Operation, RandAugment, apply_operation, draw_operations
-from shards.viewing.clip_specs import ClipSpec, SvtWindow, clip_count
+from shards.viewing.augment import Operation, apply_operation, draw_operations
 from shards.viewing.clips import Clip, Indices, Seconds, plan_clips
-from shards.viewing.colour import ColourJitter, draw_jitter
-from shards.viewing.crops import CropSpec, Frames, Geometry, RandomResizedCrop, cut_window, draw_geometries, resize_box
-from shards.viewing.flips import FlipRule, Mirroring, judge
-
-
-class ViewSpec(BaseModel):
-    """What is done to the pixels of one clip."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    crop: CropSpec
-    flip_probability: float = Field(default=0.0, ge=0, le=1)
-    rand_augment: RandAugment | None = None
-    jitter: ColourJitter | None = None
-    grey_probability: float = Field(default=0.0, ge=0, le=1)
-
-
-class ViewsSpec(BaseModel):
-    """All views of a sample: how clips are cut, and one view for all clips or one for each."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    clips: ClipSpec
-    views: tuple[ViewSpec, ...] = Field(min_length=1)
-    flips: FlipRule = FlipRule()
-
-    @model_validator(mode="after")
-    def _one_view_per_clip(self) -> ViewsSpec:
-        count = clip_count(self.clips)
-        if len(self.views) not in (1, count):
-            raise ValueError(f"expected 1 view, or one for each of {count or 'a varying number of'} clips")
-        if self.flips.swap_labels and len({view.flip_probability for view in self.views}) > 1:
-            raise ValueError("labels that swap with a flip need the same flip_probability in all views")
-        return self
+from shards.viewing.colour import draw_jitter
+from shards.viewing.crops import Frames, Geometry, cut_window, draw_geometries, resize_box
+from shards.viewing.flips import Mirroring, judge
+from shards.viewing.view_specs import RandAugment, ViewSpec, ViewsSpec
 
 
 @dataclass(frozen=True)
@@ -179,18 +147,3 @@ def render(
                 frames_CTHW = apply_operation(frames_CTHW, operation, rand_augment.fill, rand_augment.interpolation)
         rendered.append(frames_CTHW)
     return rendered
-
-
-def svt_views(
-    clips: SvtWindow | None = None, global_size: int = 224, local_size: int = 96, flips: FlipRule | None = None
-) -> ViewsSpec:
-    """Give SVT's views: two globals, then the locals, each with its own length, frame rate, crop and colours."""
-    clips = clips or SvtWindow()
-    jitter = ColourJitter(brightness=0.4, contrast=0.4, saturation=0.2, probability=0.8)
-
-    def view(size: int, scale: tuple[float, float]) -> ViewSpec:
-        crop = RandomResizedCrop(size=size, scale=scale, interpolation="bicubic")
-        return ViewSpec(crop=crop, flip_probability=0.5, jitter=jitter, grey_probability=0.2)
-
-    views = (view(global_size, (0.4, 1.0)),) * 2 + (view(local_size, (0.05, 0.4)),) * len(clips.local_frames)
-    return ViewsSpec(clips=clips, views=views, flips=flips or FlipRule())

@@ -6,15 +6,15 @@ Legend: C the three colours, T frames, H height, W width.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from shards.viewing.view_specs import Sampling
+
 WARPS = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
-Sampling = Literal["nearest", "bilinear"]
 
 
 def warp(frames_CTHW: Tensor, name: str, amount: float, fill: tuple[int, int, int], sampling: Sampling) -> Tensor:

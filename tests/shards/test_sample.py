@@ -16,13 +16,13 @@ from shards.hearing.sound_specs import KaldiFbank, SpecAugment
 from shards.hearing.spectrogram import spectrogram
 from shards.reading.batch import Batch
 from shards.reading.manifest import index_shards
-from shards.reading.stream import SourceConfig, StreamConfig, batches
+from shards.reading.stream import batches
+from shards.reading.stream_config import SourceConfig, StreamConfig
 from shards.record import RawSample
-from shards.sample import ClipTransform, SampleSpec
+from shards.sample import ClipTransform
+from shards.sample_spec import SampleSpec
 from shards.viewing.clip_specs import DenseWindow, Segments
-from shards.viewing.colour import ColourJitter
-from shards.viewing.crops import CentreCrop, RandomResizedCrop
-from shards.viewing.views import ViewSpec, ViewsSpec, svt_views
+from shards.viewing.view_specs import CentreCrop, ColourJitter, RandomResizedCrop, ViewSpec, ViewsSpec, svt_views
 from tests.shards import media
 
 WINDOW = DenseWindow(frames=4, clip_seconds=0.8, placement="uniform")

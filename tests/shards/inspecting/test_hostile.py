@@ -25,12 +25,13 @@ from shards.reading.batch import Batch, Example
 from shards.reading.evaluation import evaluation_batches
 from shards.reading.manifest import index_shards
 from shards.reading.roots import parse_root
-from shards.reading.stream import SourceConfig, StreamConfig, batches
+from shards.reading.stream import batches
+from shards.reading.stream_config import SourceConfig, StreamConfig
 from shards.record import RawSample
 from shards.viewing.clip_specs import Segments
 from shards.viewing.clips import plan_clips
-from shards.viewing.crops import CentreCrop
-from shards.viewing.views import ViewSpec, view_from
+from shards.viewing.view_specs import CentreCrop, ViewSpec
+from shards.viewing.views import view_from
 from tests.shards import media
 from tests.shards.inspecting import hostile
 

@@ -7,7 +7,7 @@ import webdataset
 
 from shards.inspecting.read import read, usual_recipe
 from shards.reading.manifest import index_shards
-from shards.reading.stream import SourceConfig, StreamConfig
+from shards.reading.stream_config import SourceConfig, StreamConfig
 from tests.shards import media
 
 

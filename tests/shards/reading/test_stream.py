@@ -23,7 +23,8 @@ from shards.randomness import generator
 from shards.reading.batch import Batch, Example, join
 from shards.reading.evaluation import evaluation_batches
 from shards.reading.manifest import index_shards
-from shards.reading.stream import BatchStream, LaneDataset, SourceConfig, StreamConfig, WorkerDied, batches
+from shards.reading.stream import BatchStream, LaneDataset, WorkerDied, batches
+from shards.reading.stream_config import SourceConfig, StreamConfig
 from shards.reading.tally import TooManyBadSamples
 from shards.reading.transfer import TransferPolicy
 from shards.record import RawSample

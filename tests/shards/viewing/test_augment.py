@@ -18,14 +18,13 @@ from shards.viewing.augment import (
     FACTORS,
     TIMM_OPERATIONS,
     TORCHVISION_OPERATIONS,
-    TimmRandAugment,
-    TorchvisionRandAugment,
     apply_operation,
     draw_operations,
     timm_amount,
     torchvision_amount,
 )
-from shards.viewing.colour import ColourJitter, draw_jitter
+from shards.viewing.colour import draw_jitter
+from shards.viewing.view_specs import ColourJitter, TimmRandAugment, TorchvisionRandAugment
 from shards.viewing.warp import WARPS
 
 v2 = pytest.importorskip("torchvision.transforms.v2")

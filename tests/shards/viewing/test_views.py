@@ -15,33 +15,24 @@ from torch.nn import functional
 from shards.errors import Cause, SampleError
 from shards.randomness import generator
 from shards.viewing import views  # importing shards lets torchvision be imported beside a CPU build of torch
-from shards.viewing.augment import TorchvisionRandAugment
 from shards.viewing.clip_specs import DenseWindow, FullVideo, Segments, SlidingWindows, SvtWindow
-from shards.viewing.colour import ColourJitter
-from shards.viewing.crops import (
+from shards.viewing.crops import Geometry, draw_geometries, resize_box
+from shards.viewing.flips import FlipRule, Mirroring, judge, rule_for_classes
+from shards.viewing.view_specs import (
     CentreCrop,
+    ColourJitter,
     CropSpec,
-    Geometry,
     MultiScaleCrop,
     RandomResizedCrop,
     RandomShortSideCrop,
     Squash,
     ThreeCrops,
-    draw_geometries,
-    resize_box,
-)
-from shards.viewing.flips import FlipRule, Mirroring, judge, rule_for_classes
-from shards.viewing.views import (
-    ViewPlan,
-    Views,
+    TorchvisionRandAugment,
     ViewSpec,
     ViewsSpec,
-    make_views,
-    plan_views,
-    render,
     svt_views,
-    view_from,
 )
+from shards.viewing.views import ViewPlan, Views, make_views, plan_views, render, view_from
 
 reference = pytest.importorskip("torchvision.transforms.v2").functional
 CROPS: tuple[CropSpec, ...] = (
