@@ -181,8 +181,8 @@ class WindowMeans:
 class Recorder:
     """Writes rows of figures for rank 0: into metrics.jsonl always, elsewhere as the recipe says.
 
-    A row's `step` is the step just done, the first being 0. `time_s` is the clock of the world, `run_s` the seconds that
-    the run has been running, all its starts together.
+    A row's `step` is the step just done, the first being 0. `time_s` is the clock of the world, `run_s` the seconds
+    that the run has been running, all its starts together.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ class Wandb:
         except wandb.errors.Error as error:
             raise UserError(
                 f"log.wandb_project={project}: wandb does not start: {error}\n"
-                "Next: wandb login, or where there is no network set WANDB_MODE=offline and `wandb sync` the folder later"
+                "Next: wandb login, or without a network set WANDB_MODE=offline and `wandb sync` the folder later"
             ) from error
         id_file.write_text(f"{self._run.id}\n")
         # Steps that a killed run did are done again: wandb's own count must not go back, so the step is a figure.

@@ -31,7 +31,7 @@ EMBEDDING_RULES = (
         limit=0.05,
         from_step=100,
         advice="The network gives every clip nearly the same embedding (collapse). Try a slower teacher (momentum "
-        "nearer 1), a faster moving centre, a lower teacher temperature, or a lower learning rate with a longer warm-up.",
+        "nearer 1), a faster centre, a lower teacher temperature, or a lower learning rate with a longer warm-up.",
     ),
     HealthRule(
         figure="embedding_rank/*",
