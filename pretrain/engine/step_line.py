@@ -22,17 +22,17 @@ def duration(seconds: float) -> str:
     """Word a time in its two largest units."""
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s" if whole >= 10 else f"{seconds:.1f} s"
+        return f"{whole}s" if whole >= 10 else f"{seconds:.1f}s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
+        return f"{whole // 60}m{whole % 60:02}s"
     if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
 
 
 def _progress(numbers: Mapping[str, float]) -> str:
     step, steps = int(numbers["step"]), int(numbers["steps"])
-    return f"step {step:>{len(str(steps))}}/{steps} {100 * (step + 1) / steps:.1f} %"
+    return f"step {step:>{len(str(steps))}}/{steps} {100 * (step + 1) / steps:.1f}%"
 
 
 def _losses(numbers: Mapping[str, float]) -> Iterator[str]:
@@ -47,13 +47,13 @@ def _losses(numbers: Mapping[str, float]) -> Iterator[str]:
 
 def _speed(numbers: Mapping[str, float]) -> Iterator[str]:
     if "learning_rate" in numbers:
-        yield f"lr {numbers['learning_rate']:.2e}"
+        yield f"lr {numbers['learning_rate']:.1e}"
     if "clips_per_s" in numbers:
         each = numbers.get("clips_per_s_device", numbers["clips_per_s"])
         is_one = each == numbers["clips_per_s"]
         yield f"{_rate(numbers['clips_per_s'])} clips/s" + ("" if is_one else f" ({_rate(each)} each)")
     if "step_s" in numbers:
-        yield f"{numbers['step_s']:.3g} s/step"
+        yield f"{numbers['step_s']:.3g} s"
 
 
 def _rate(value: float) -> str:
@@ -61,7 +61,7 @@ def _rate(value: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.1 or share == 0 else f"{100 * share:.2g} %"
+    return f"{100 * share:.0f}%" if share >= 0.1 or share == 0 else f"{100 * share:.2g}%"
 
 
 _WORDS: dict[str, Callable[[float], str]] = {
