@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 from pretrain.collectives import gather_rows, world_size
 from pretrain.objective import HealthRule
 
+_HEALTH = "health/"
 _MOST_ROWS = 1024  # of all ranks; more change neither figure much
 _NO_SPREAD = 1e-6
 _LEAST_ROWS = 8  # fewer span few directions whatever the network does
@@ -73,7 +74,10 @@ def _effective_rank(centred_ND: Tensor) -> float:
 
 
 class Watch:
-    """Holds the figures of each log step against rules; a rule speaks once, and again after it was well between."""
+    """Holds the figures of each log step against rules; a rule speaks once, and again after it was well between.
+
+    A rule names a figure as the objective does, or by a pattern; in a row the objective's begin with health/.
+    """
 
     def __init__(self, rules: Sequence[HealthRule]) -> None:
         self._rules = rules
@@ -84,7 +88,7 @@ class Watch:
         warnings = []
         for rule in self._rules:
             for name, value in figures.items():
-                if step < rule.from_step or not fnmatchcase(name, rule.figure):
+                if step < rule.from_step or not fnmatchcase(name.removeprefix(_HEALTH), rule.figure):
                     continue
                 if not isinstance(value, int | float) or math.isnan(value):
                     continue

@@ -300,8 +300,8 @@ ROW = {
 def test_the_line_of_a_step_is_this_one() -> None:
     line = step_line(ROW)
     assert line == (
-        "step  12345/100000 12.3%  loss 8.731  global 9.011  local 8.661  lr 4.2e-04  3291 clips/s (411 each)  0.311 s  "
-        "wait 3.1%  MFU 47%  61.2 GiB  bad 0.12%  silent 12%  7h34m left"
+        "step  12345/100000 12.3%  loss 8.731  global 9.011  local 8.661  lr 4.2e-04  3291 clips/s (411 each)  "
+        "0.311 s  wait 3.1%  MFU 47%  61.2 GiB  bad 0.12%  silent 12%  7h34m left"
     )
     assert len(line) <= 180
 

@@ -142,6 +142,12 @@ def test_a_warning_names_figure_value_limit_and_advice() -> None:
     assert text == "step 7: entropy is 0.0123, below 0.1 for 1 log line. Do this."
 
 
+def test_a_rule_finds_its_figure_where_the_row_says_whose_it_is() -> None:
+    watch = Watch([HealthRule("entropy", "below", 0.1, "Do this.", patience=1)])
+    assert watch.check(7, {"health/entropy": 0.5, "loss/entropy": 0.0}) == []
+    assert len(watch.check(8, {"health/entropy": 0.0})) == 1
+
+
 def verdicts(shares: list[float | None], workers: int = 2, cores: int = 8) -> list[tuple[int, str]]:
     watch = LoaderWatch(workers, cores)
     found = [(step, watch.check(step, share)) for step, share in enumerate(shares)]
