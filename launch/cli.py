@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from launch import __version__, quickstart
 from launch.parser import CommandParser, add_command, add_commands
 from shards import commands as shards_commands
-from shards.errors import UserError
+from shards.errors import Interrupted, RunStopped, UserError
 
 _DESCRIPTION = """\
 Pretrains video transformers together with sound and text, and puts what they learn to work."""
 _EPILOG = """\
 Every command explains itself with --help and prints its figures as JSON with --json.
-Exit status: 0 done, 1 checked and found wanting, 2 a mistake you can mend, 130 interrupted."""
+Exit status: 0 done, 1 checked and found wanting, 2 a mistake you can mend, 75 told to stop by the cluster, all saved,
+type it again to go on, 130 interrupted."""
+_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RunStopped as stop:
+        print(f"stopped: {stop}", file=sys.stderr)
+        return 1
+    except Interrupted as interruption:
+        print(interruption, file=sys.stderr)
+        return 130 if interruption.signal_number == signal.SIGINT else _TRY_AGAIN
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

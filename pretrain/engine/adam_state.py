@@ -21,7 +21,7 @@ class AdamState:
     """The moments of the parameters that an engine trains; reading is a collective that all ranks take part in."""
 
     def __init__(self, engine: Any, parameters: Mapping[str, nn.Parameter], stage: int) -> None:
-        self._stage, self._parameters = stage, dict(parameters)
+        self._stage, self.parameters = stage, dict(parameters)
         self._zero: Any = engine.optimizer
         self._adam: torch.optim.AdamW = engine.optimizer.optimizer if stage else engine.optimizer
         for flat in self._flat():
@@ -44,7 +44,7 @@ class AdamState:
 
     def read(self, name: str, moment: str) -> Tensor:
         """Give a moment of one parameter, whole."""
-        parameter = self._parameters[name]
+        parameter = self.parameters[name]
         if not self._stage:
             moments: Tensor = self._adam.state[parameter][moment]
             return moments
@@ -53,7 +53,7 @@ class AdamState:
 
     def write(self, name: str, moment: str, whole: Tensor) -> None:
         """Set a moment of one parameter; each rank keeps its part."""
-        parameter = self._parameters[name]
+        parameter = self.parameters[name]
         if self._stage == 0:
             self._adam.state[parameter][moment].copy_(whole)
         elif self._stage < 3:

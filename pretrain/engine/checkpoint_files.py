@@ -46,7 +46,7 @@ class CheckpointIndex(BaseModel):
     step: NonNegativeInt  # updates done; the run goes on with the step of this number
     adam_updates: NonNegativeInt
     world_size: int
-    trichord: str
+    versions: dict[str, str]
     data_digests: list[str]  # of the shard sets' manifests
     config: dict[str, Any]
     files: dict[str, FileEntry]

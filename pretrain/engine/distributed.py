@@ -130,7 +130,7 @@ def _tasks_on_node(per_node: str, environment: Mapping[str, str]) -> int:
 
 
 def join_world() -> World:
-    """Meet the other ranks; any failure here ends the run."""
+    """Meet the other ranks, or find them where this process met them before; any failure here ends the run."""
     place = find_place()
     device = pick_device(place.local_rank)
     os.environ.update(  # DeepSpeed asks for these, whoever set the rank

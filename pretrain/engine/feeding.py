@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,14 +17,13 @@ _LOOK_EVERY_S = 0.2
 
 
 class Feeder(Iterator[Batch]):
-    """Gives a stream's batches on a device, one ahead; `waited_s` is how long the last one kept the caller waiting.
+    """Gives a stream's batches on a device, one ahead.
 
     What goes wrong while reading is raised by `next`, in the place of the batch that it spoiled.
     """
 
     def __init__(self, stream: BatchStream, device: torch.device) -> None:
         self.stream, self._device = stream, device
-        self.waited_s = 0.0
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ready: queue.Queue[tuple[Batch, Any] | BaseException] = queue.Queue(maxsize=1)
         self._is_closed = threading.Event()
@@ -33,9 +31,7 @@ class Feeder(Iterator[Batch]):
         self._thread.start()
 
     def __next__(self) -> Batch:
-        start_s = time.monotonic()
         found = self._ready.get()
-        self.waited_s = time.monotonic() - start_s
         if isinstance(found, BaseException):
             self._is_closed.set()
             raise found

@@ -51,7 +51,7 @@ class FiniteGuard:
 
 
 def write_failure(
-    folder: Path, world: World, step: int, found: list[str], batches: list[Batch], losses: Mapping[str, float]
+    folder: Path, world: World, step: int, found: list[str], batch: Batch, losses: Mapping[str, float]
 ) -> list[str]:
     """Write who was in the batch and what was not finite, for all ranks; give the ranks' findings."""
     mine = {
@@ -59,9 +59,7 @@ def write_failure(
         "not_finite": found[:50],
         "losses": {name: str(value) for name, value in losses.items()},
         "samples": [
-            {"shard": shard, "key": key}
-            for batch in batches
-            for shard, key in zip(batch["shard"], batch["key"], strict=True)
+            {"shard": shard, "key": key} for shard, key in zip(batch["shard"], batch["key"], strict=True)
         ],
     }
     everyone = [json.loads(text) for text in world.gather(json.dumps(mine), f"describe the failure of step {step}")]

@@ -111,10 +111,15 @@ def set_rates(training: Training, config: RunConfig, step: int) -> dict[str, flo
 
 
 def forward(training: Training, config: RunConfig, batch: Batch, step: int, part: int, rank: int) -> StepOutput:
-    """Run the objective on a part of a step's batch; what the model draws depends on seed, step, part and rank alone."""
-    torch.manual_seed(derive_seed(config.seed, "model", step, part, rank))
+    """Run the objective on a part of a step's batch."""
+    draw_as(config, step, part, rank)
     output: StepOutput = training.engine(batch, step)
     return output
+
+
+def draw_as(config: RunConfig, step: int, part: int, rank: int) -> None:
+    """Seed what the model draws (drop path): a function of these alone, so no generator's state needs to be saved."""
+    torch.manual_seed(derive_seed(config.seed, "model", step, part, rank))
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:

@@ -1,0 +1,108 @@
+"""The commands of the first floor: pretrain a recipe, replay a step that failed, export weights."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from shards.command import Command, add_json, at_least
+from shards.console import show_figures
+
+SUMMARY = "backbones, objectives and the training engine"
+
+
+def _declare_pretrain(parser: ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name (`trichord show` lists them) or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ from the recipe")
+    parser.add_argument(
+        "--run", type=Path, metavar="DIR", help="folder of the run; resumes if it holds any (default: runs/RECIPE)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print sizes, memory, steps and hours; train nothing")
+    parser.add_argument("--as-ranks", type=at_least(1), default=1, metavar="N", help="ranks to suppose in a dry run")
+    parser.add_argument("--device", metavar="NAME", help="device to suppose in a dry run, such as h200 (default: this)")
+    parser.add_argument("--mfu", type=float, default=0.4, metavar="X", help="share of its peak to suppose in a dry run")
+    parser.add_argument("--like", type=Path, metavar="RUN", help="take clips/s in a dry run from what this run measured")
+    add_json(parser)
+
+
+def _run_pretrain(arguments: Namespace) -> int:
+    from pretrain.recipe import load_recipe
+
+    resolved = load_recipe(arguments.recipe, arguments.overrides)
+    if arguments.dry_run:
+        from pretrain.engine.estimate import show_estimate
+
+        return show_estimate(resolved.config, arguments)
+    from pretrain.engine.allocator import apply
+
+    apply()
+    from pretrain.engine.distributed import leave_world
+    from pretrain.engine.run import pretrain
+
+    try:
+        pretrain(resolved.config, arguments.run or Path("runs") / Path(arguments.recipe).stem)
+    finally:
+        leave_world()
+    return 0
+
+
+def _declare_replay(parser: ArgumentParser) -> None:
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a run that stopped at a failed step")
+    parser.add_argument("--step", type=at_least(0), metavar="N", help="which failed step (default: the newest)")
+    parser.add_argument("--rank", type=at_least(0), metavar="R", help="whose samples (default: the first that failed)")
+    add_json(parser)
+
+
+def _run_replay(arguments: Namespace) -> int:
+    from pretrain.engine.replay import replay
+
+    rows = replay(arguments.run_folder, arguments.step, arguments.rank)
+    if not rows:
+        print("everything is finite on this machine; the device or its kernels differ from the run's", file=sys.stderr)
+        return 0
+    show_figures("not finite, in the order of the computation", rows, arguments.json)
+    return 1
+
+
+def _declare_export(parser: ArgumentParser) -> None:
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a run; its newest whole checkpoint")
+    parser.add_argument("--format", choices=("safetensors", "hf"), default="safetensors", help="layout of the weights")
+    parser.add_argument("--part", metavar="NAME", help="which network (default: the one that the objective is after)")
+    parser.add_argument("--out", type=Path, metavar="PATH", help="file, or folder for hf (default: beside the run)")
+    add_json(parser)
+
+
+def _run_export(arguments: Namespace) -> int:
+    from pretrain.export import export
+
+    row = export(arguments.run_folder, arguments.format, arguments.part, arguments.out)
+    show_figures("exported, loaded back and compared", [row], arguments.json)
+    return 0
+
+
+PRETRAIN = Command(
+    "pretrain",
+    "train a recipe; a run folder that holds checkpoints is continued",
+    _declare_pretrain,
+    _run_pretrain,
+    (
+        "trichord pretrain svt_quickstart data.sources=shards/train --run runs/first",
+        "torchrun --nproc-per-node 8 -m launch.cli pretrain svt_paper data.sources=k400/train",
+        "trichord pretrain svt_paper data.sources=k400/train --dry-run --as-ranks 32 --device h200",
+    ),
+)
+REPLAY = Command(
+    "replay",
+    "take a failed step again and name where it stops being finite",
+    _declare_replay,
+    _run_replay,
+    ("trichord replay runs/first",),
+)
+EXPORT = Command(
+    "export",
+    "write a run's weights for others, and prove that they load",
+    _declare_export,
+    _run_export,
+    ("trichord export runs/first", "trichord export runs/first --format hf --out exported"),
+)

@@ -1,0 +1,131 @@
+"""One pretraining run from its config to its last checkpoint: starts or resumes, and says what it is about to do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+
+from pretrain.config import RunConfig
+from pretrain.engine import checkpoint
+from pretrain.engine.allocator import thread_plan
+from pretrain.engine.checkpoint_files import CheckpointIndex, write_text
+from pretrain.engine.device import peak_flops
+from pretrain.engine.distributed import World, join_world
+from pretrain.engine.feeding import Feeder
+from pretrain.engine.flops import training_flops
+from pretrain.engine.loop import Loop
+from pretrain.engine.metrics import Meter, Recorder, Work
+from pretrain.engine.parameter_groups import describe
+from pretrain.engine.resuming import CHECKPOINTS, changes, data_digests, refuse_other_run
+from pretrain.engine.saving import Saver
+from pretrain.engine.training import Training, prepare
+from pretrain.engine.watch import EMBEDDING_RULES, LoaderWatch, Watch
+from pretrain.recipe import to_yaml
+from shards.console import show_figures
+from shards.reading.stream import batches
+from shards.sample import ClipTransform
+
+CONFIG = "config.yaml"
+
+
+def pretrain(config: RunConfig, run: Path) -> None:
+    """Run to the end, or go on where the run folder's newest whole checkpoint ends.
+
+    The ranks stay joined, for DeepSpeed keeps groups of them for as long as the process lives; `leave_world` parts them.
+    """
+    world = join_world()
+    torch.set_num_threads(thread_plan(world.place.local_size, config.data.workers))
+    say = partial(_say, world)
+    digests = data_digests(config)
+    resumed = checkpoint.newest_whole(run / CHECKPOINTS, world, lambda text: say(f"warning: {text}"))
+    if resumed:
+        refuse_other_run(config, digests, resumed)
+        for change in changes(config, resumed[1]):
+            say(f"changed since the checkpoint: {change}")
+        say(f"resuming {resumed[0]}, saved by {resumed[1].world_size} ranks")
+        if resumed[1].step >= config.steps:
+            say(f"all {config.steps} steps are done; raise `steps` to go on")
+            return
+    if world.rank == 0:
+        run.mkdir(parents=True, exist_ok=True)
+        write_text(run / CONFIG, to_yaml(config))
+    training = prepare(config, world, resumed)
+    _introduce(config, world, training, say)
+    facts = partial(
+        CheckpointIndex,
+        world_size=world.size,
+        versions={"torch": torch.__version__, "deepspeed": deepspeed.__version__},
+        data_digests=digests,
+        config=config.model_dump(mode="json"),
+    )
+    transform = ClipTransform(config.objective.sample_spec())
+    stream = batches(config.stream(), transform, world.rank, world.size, training.start_step)
+    feeder = Feeder(stream, world.device)
+    recorder = None
+    try:
+        about = config.model_dump(mode="json")
+        recorder = Recorder(run, config.log, training.start_step, about) if world.rank == 0 else None
+        loop = Loop(
+            config=config,
+            run=run,
+            world=world,
+            training=training,
+            feeder=feeder,
+            saver=Saver(run / CHECKPOINTS, config.checkpoints, world, training, facts, say),
+            meter=Meter(_work(config, world), world.device),
+            recorder=recorder,
+            watch=Watch((*EMBEDDING_RULES, *training.objective.health_rules())),
+            loader_watch=LoaderWatch(config.data.workers, torch.get_num_threads()),
+            keep_failed=partial(_keep_failed, run, world, training, facts),
+            say=say,
+        )
+        loop.go()
+    finally:
+        feeder.close()
+        if recorder:
+            recorder.close()
+
+
+def _keep_failed(run: Path, world: World, training: Training, facts: Callable[..., CheckpointIndex], step: int) -> None:
+    checkpoint.save(
+        run / "failures" / f"step_{step:08d}",
+        world,
+        training.objective,
+        training.adam,
+        lambda **rest: facts(step=step, **rest),
+    )
+
+
+def _work(config: RunConfig, world: World) -> Work:
+    micro = config.data.batch_size // (world.size * config.engine.accumulation)
+    flops = training_flops(config, micro) * config.engine.accumulation
+    return Work(
+        steps=config.steps,
+        batch_size=config.data.batch_size,
+        flops_per_step=flops,
+        peak_flops=peak_flops(world.device, config.engine.precision).flops,
+    )
+
+
+def _introduce(config: RunConfig, world: World, training: Training, say: Callable[[str], None]) -> None:
+    batch, parts = config.data.batch_size, config.engine.accumulation
+    say(
+        f"{world.size} ranks on {world.device.type} (said by {world.place.said_by}), {torch.get_num_threads()} threads "
+        f"each; ZeRO {config.engine.zero_stage}, {config.engine.precision}; {batch} clips a step = {world.size} ranks x "
+        f"{parts} parts x {batch // (world.size * parts)}; steps {training.start_step} to {config.steps}"
+    )
+    if world.rank == 0:
+        show_figures("parameter groups", describe(training.groups), as_json=False)
+
+
+def _say(world: World, text: str) -> None:
+    if world.rank == 0:
+        print(text, file=sys.stderr, flush=True)
+
+

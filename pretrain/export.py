@@ -1,0 +1,78 @@
+"""Writes a run's weights as others read them, loads them back and compares."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pretrain.config import RunConfig
+from pretrain.engine import checkpoint_files
+from pretrain.engine.checkpoint_files import CheckpointIndex, TornCheckpoint
+from pretrain.engine.resuming import CHECKPOINTS
+from shards.command import unknown_name
+from shards.errors import UserError
+
+
+def newest_checkpoint(run: Path) -> tuple[Path, CheckpointIndex]:
+    """Find the newest whole checkpoint of a run, checksums compared."""
+    torn = []
+    for path in checkpoint_files.checkpoints_in(run / CHECKPOINTS):
+        try:
+            index = checkpoint_files.read_index(path)
+            for name, entry in index.files.items():
+                checkpoint_files.check_file(path, name, entry)
+        except (TornCheckpoint, OSError) as error:
+            torn.append(str(error))
+            continue
+        return path, index
+    why = f" ({torn[0]})" if torn else ""
+    raise UserError(f"{run} holds no whole checkpoint: looked for {run / CHECKPOINTS}/step_…{why}")
+
+
+def read_part(run: Path, part: str | None = None) -> tuple[dict[str, Tensor], RunConfig, int]:
+    """Read one network's weights from a run's newest checkpoint, by their names within it; with its config and step."""
+    path, index = newest_checkpoint(run)
+    config = RunConfig.model_validate(index.config)
+    parts = config.objective.parts
+    part = part or parts[0]
+    if part not in parts:
+        raise UserError(unknown_name(f"a run of {config.objective.kind} has no part", part, parts))
+    names = sorted(name for name in index.files if name.startswith("weights-"))
+    tensors = {
+        name.removeprefix(f"{part}."): tensor
+        for name, tensor in checkpoint_files.read_tensors(path, names)
+        if name.startswith(f"{part}.")
+    }
+    return tensors, config, index.step
+
+
+def export(run: Path, layout: str, part: str | None, out: Path | None) -> dict[str, Any]:
+    """Write one network in a layout; give what was written."""
+    tensors, config, step = read_part(run, part)
+    part = part or config.objective.parts[0]
+    if layout == "hf":
+        from pretrain.export_hf import export_hf
+
+        path = out or run / f"{part}-hf"
+        export_hf(tensors, config.backbone, path)
+    else:
+        path = out or run / f"{part}.safetensors"
+        _write_plain(tensors, config, step, path)
+    values = sum(tensor.numel() for tensor in tensors.values())
+    return {"path": str(path), "part": part, "step": step, "tensors": len(tensors), "values": values}
+
+
+def _write_plain(tensors: dict[str, Tensor], config: RunConfig, step: int, path: Path) -> None:
+    about = {"format": "pt", "step": str(step), "backbone": json.dumps(config.backbone.model_dump(mode="json"))}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata=about)
+    with safe_open(path, framework="pt") as file:
+        back = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+    if back.keys() != tensors.keys() or not all(torch.equal(back[name], tensors[name]) for name in tensors):
+        raise RuntimeError(f"{path} does not hold what was written to it; is the disk sound?")
