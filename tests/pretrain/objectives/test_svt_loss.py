@@ -18,8 +18,7 @@ TEACHER_T, STUDENT_T = 0.04, 0.1
 
 def naive_logits(rows_ND: Tensor, weight_v: Tensor, weight_g: Tensor) -> Tensor:
     """Normalise every prototype first, as weight norm is defined."""
-    prototypes = torch.stack([g * v / v.square().sum().sqrt() for v, g in zip(weight_v, weight_g, strict=True)])
-    return rows_ND @ prototypes.T
+    return rows_ND @ (weight_g * weight_v / weight_v.square().sum(dim=1, keepdim=True).sqrt()).T
 
 
 def naive_terms(logits_VBK: Tensor, teacher_GBK: Tensor, centre_K: Tensor) -> dict[tuple[int, int], Tensor]:
