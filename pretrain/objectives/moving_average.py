@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     parameter that takes no gradient is what it was when the teacher was made.
     """
     pairs = zip(teacher.parameters(), student.parameters(), strict=True)
-    moving = [pair for old, new in pairs if new.requires_grad for pair in zip(_held(old), _held(new), strict=True)]
+    moving = [(_held(old), _held(new)) for old, new in pairs if new.requires_grad]
     if moving:
         old, new = zip(*moving, strict=True)
         torch._foreach_lerp_(old, new, 1 - momentum)
@@ -25,9 +24,7 @@ def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
         old_buffer.copy_(new_buffer)
 
 
-def _held(parameter: Any) -> Iterator[Tensor]:
-    """Give what this rank holds of a parameter: its slice, the whole, or both where ZeRO-3 keeps a small one whole."""
-    if hasattr(parameter, "ds_tensor"):
-        yield parameter.ds_tensor
-    if not hasattr(parameter, "ds_tensor") or parameter.data.numel() == parameter.ds_numel:
-        yield parameter.data
+def _held(parameter: Any) -> Tensor:
+    """Give what this rank holds of a parameter: its slice under ZeRO-3, which keeps no whole beside it here."""
+    held: Tensor = parameter.ds_tensor if hasattr(parameter, "ds_tensor") else parameter.data
+    return held

@@ -53,6 +53,11 @@ class SvtSpec(BaseModel):
         return self
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """Name the networks in a checkpoint, first the one to take away: the teacher is the better one all along."""
+        return ("teacher", "student")
+
+    @property
     def views(self) -> int:
         """Count the views of a sample; the first two are global."""
         return 2 + len(self.window.local_frames)
