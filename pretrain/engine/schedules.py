@@ -21,7 +21,17 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, NonNegativeInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 
 class _Schedule(BaseModel):
@@ -50,6 +60,10 @@ class Constant(_Schedule):
 
     kind: Literal["constant"] = "constant"
     value: FiniteFloat
+
+    @model_serializer(mode="wrap")
+    def _as_number(self, dump: SerializerFunctionWrapHandler) -> Any:
+        return dump(self) if self.warmup_steps else self.value
 
     def _after_warmup(self, share: float, step: int) -> float:
         return self.value

@@ -81,6 +81,32 @@ def test_a_plain_number_is_a_constant() -> None:
 
 
 @pytest.mark.parametrize(
+    ("schedule", "written"),
+    [
+        (Constant(value=3.0), 3.0),
+        (
+            Constant(value=3.0, warmup_steps=2),
+            {"warmup_steps": 2, "warmup_from": 0.0, "kind": "constant", "value": 3.0},
+        ),
+        (
+            Steps(start=1.0, milestones=(5,)),
+            {
+                "warmup_steps": 0,
+                "warmup_from": 0.0,
+                "kind": "steps",
+                "start": 1.0,
+                "factor": 0.1,
+                "milestones": [5],
+            },
+        ),
+    ],
+)
+def test_what_is_written_reads_back(schedule: Schedule, written: object) -> None:
+    assert Holder(value=schedule).model_dump(mode="json") == {"value": written}
+    assert Holder.model_validate({"value": written}).value == schedule
+
+
+@pytest.mark.parametrize(
     ("value", "message"),
     [
         (True, "valid dictionary"),
