@@ -1,0 +1,125 @@
+"""From a recipe's name and `a.b=c` to a run's whole config, remembering where each value came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pretrain.config import RunConfig
+from pretrain.config_errors import find_mistakes
+from pretrain.config_tree import TELLING, Tree, leaves, overlay, with_defaults
+from pretrain.recipe_file import find_recipe, list_recipes, read_recipe, read_yaml, write_yaml
+from shards.errors import UserError
+
+DEFAULT, COMMAND_LINE = "default", "command line"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A config, and for each of its values what set it: default, a recipe, the command line."""
+
+    config: RunConfig
+    origins: dict[str, str]
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = (), stand_ins: Tree | None = None) -> Resolved:
+    """Resolve a recipe with the overrides laid over it.
+
+    `stand_ins` lie below it all, for values that have no default and are not known yet; they are named as such.
+    """
+    layers = [("to be given", stand_ins)] if stand_ins else []
+    layers += _read_chain(str(name_or_path))
+    tree: Tree = {}
+    for _, layer in layers:
+        tree = overlay(tree, layer)
+    tree = with_defaults(RunConfig, tree)
+    typed = read_overrides(overrides)
+    for layer in typed:
+        tree = overlay(tree, layer)
+    config = _check(tree, str(name_or_path), is_overridden=bool(overrides))
+    return Resolved(config, _origins(config, [*layers, *((COMMAND_LINE, layer) for layer in typed)]))
+
+
+def read_overrides(overrides: Sequence[str]) -> list[Tree]:
+    """Read `a.b=c`, whose right side is YAML; elements of lists go by number, as in `data.sources.0.weight=2`.
+
+    Those that say a kind come first, whatever the order they were typed in: they clear the place for the others.
+    """
+    layers: list[Tree] = []
+    for text in sorted(overrides, key=lambda each: each.partition("=")[0].rpartition(".")[2] not in TELLING):
+        name, equals, value = text.partition("=")
+        if not equals or not all(name.split(".")):
+            raise UserError(f"found {text!r}, expected a setting such as steps=1000 or optimiser.learning_rate=1e-4")
+        layer = read_yaml(value, text)
+        for part in reversed(name.split(".")):
+            layer = {part: layer}
+        layers.append(layer)
+    return layers
+
+
+def to_yaml(config: RunConfig) -> str:
+    """Write a config whole; as a recipe it loads back to an equal one."""
+    return write_yaml(config.model_dump(mode="json"))
+
+
+def _read_chain(name: str) -> list[tuple[str, Tree]]:
+    """Read a recipe and those it is based on, the lowest first."""
+    chain: list[tuple[str, Tree]] = []
+    seen: list[Path] = []
+    beside = None
+    while True:
+        path = find_recipe(name, beside)
+        if path.resolve() in seen:
+            names = " -> ".join(each.stem for each in [*seen, path])
+            raise UserError(f"recipes are based on one another in a circle: {names}. Take `base` out of one of them.")
+        seen.append(path.resolve())
+        tree = read_recipe(path)
+        base = tree.pop("base", None)
+        chain.insert(0, (f"recipe {path.stem}", tree))
+        if base is None:
+            return chain
+        if not isinstance(base, str):
+            raise UserError(f"{path}: base is {base!r}, expected the name of a recipe")
+        name, beside = base, path.parent
+
+
+def _check(tree: Tree, name: str, is_overridden: bool) -> RunConfig:
+    refused: ValidationError | None = None
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        refused = error
+    mistakes = find_mistakes(RunConfig, tree, refused)
+    count = "1 error" if len(mistakes) == 1 else f"{len(mistakes)} errors"
+    what = f"recipe {name}" + (" with what was laid over it" if is_overridden else "")
+    lines = "\n  ".join(mistakes)
+    sound = name if is_overridden else next(iter(list_recipes()))
+    raise UserError(f"Found {count} in {what}:\n  {lines}\nAll keys: trichord show {sound}") from refused
+
+
+def _origins(config: RunConfig, layers: Sequence[tuple[str, Tree]]) -> dict[str, str]:
+    given: dict[str, tuple[str, Any]] = {}
+    for source, layer in layers:
+        for name, value in sorted(leaves(layer), key=lambda leaf: leaf[0].rpartition(".")[2] not in TELLING):
+            above, _, last = name.rpartition(".")
+            is_new_kind = last in TELLING and name in given and given[name][1] != value
+            gone = f"{above}." if is_new_kind else f"{name}."
+            given = {each: what for each, what in given.items() if each != name and not each.startswith(gone)}
+            given[name] = (source, value)
+    return {name: _origin(name, value, given) for name, value in leaves(config.model_dump(mode="json"))}
+
+
+def _origin(name: str, value: Any, given: Mapping[str, tuple[str, Any]]) -> str:
+    within = [source for each, (source, _) in given.items() if each == name or each.startswith(f"{name}.")]
+    if within:
+        return within[-1]
+    while "." in name:  # it may have been given in short: a root for a source, a number for a schedule
+        name = name.rpartition(".")[0]
+        if name in given:
+            source, short = given[name]
+            return source if value == short or (isinstance(short, list) and value in short) else DEFAULT
+    return DEFAULT

@@ -1,0 +1,58 @@
+"""`trichord show`: every value of a recipe and where it came from; without a name, which recipes there are."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from itertools import groupby
+
+from shards.command import Command, add_json
+from shards.console import show_figures
+
+_STAND_INS = {"data": {"sources": ["SHARDS"]}}
+
+
+def _declare(parser: ArgumentParser) -> None:
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a recipe's name or its file (default: list them)")
+    parser.add_argument("settings", nargs="*", metavar="A.B=C", help="laid over the recipe")
+    add_json(parser)
+
+
+def _run(arguments: Namespace) -> int:
+    from pretrain.config_tree import leaves
+    from pretrain.recipe import load_recipe
+    from pretrain.recipe_file import first_comment, list_recipes
+
+    if arguments.recipe is None:
+        rows = [{"recipe": name, "what it is": first_comment(path)} for name, path in list_recipes().items()]
+        show_figures("recipes", rows, arguments.json)
+        return 0
+    resolved = load_recipe(arguments.recipe, arguments.settings, stand_ins=_STAND_INS)
+    values = list(leaves(resolved.config.model_dump(mode="json")))
+    title = f"recipe {arguments.recipe}"
+    if arguments.json:
+        found = [{"setting": name, "value": value, "from": resolved.origins[name]} for name, value in values]
+        show_figures(title, found, as_json=True)
+        return 0
+    for section, group in groupby(values, key=lambda leaf: leaf[0].partition(".")[0] if "." in leaf[0] else title):
+        # Values as they would be typed: a table of figures would write 1e-6 as 0.000001 and true as yes.
+        part = [{"setting": name, "value": _typed(value), "from": resolved.origins[name]} for name, value in group]
+        show_figures(section, part, as_json=False)
+    return 0
+
+
+def _typed(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+SHOW = Command(
+    "show",
+    "print every value of a recipe and where it came from",
+    _declare,
+    _run,
+    (
+        "trichord show",
+        "trichord show svt_paper",
+        "trichord show svt_paper data.sources=shards/train optimiser.learning_rate.start=1e-3 --json",
+    ),
+)
