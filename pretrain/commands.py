@@ -22,7 +22,9 @@ def _declare_pretrain(parser: ArgumentParser) -> None:
     parser.add_argument("--as-ranks", type=at_least(1), default=1, metavar="N", help="ranks to suppose in a dry run")
     parser.add_argument("--device", metavar="NAME", help="device to suppose in a dry run, such as h200 (default: this)")
     parser.add_argument("--mfu", type=float, default=0.4, metavar="X", help="share of its peak to suppose in a dry run")
-    parser.add_argument("--like", type=Path, metavar="RUN", help="take clips/s in a dry run from what this run measured")
+    parser.add_argument(
+        "--like", type=Path, metavar="RUN", help="take clips/s in a dry run from what this run measured"
+    )
     add_json(parser)
 
 

@@ -53,11 +53,11 @@ class AdamState:
 
     def write(self, name: str, moment: str, whole: Tensor) -> None:
         """Set a moment of one parameter; each rank keeps its part."""
-        parameter = self.parameters[name]
+        parameter: Any = self.parameters[name]
         if self._stage == 0:
             self._adam.state[parameter][moment].copy_(whole)
         elif self._stage < 3:
-            parameter.set_full_hp_param(whole, moment)  # type: ignore[operator]
+            parameter.set_full_hp_param(whole, moment)
         else:
             safe_set_local_optimizer_state(parameter, _slice_of(parameter, whole), moment)
 

@@ -119,15 +119,17 @@ def _of_kind(index: CheckpointIndex, kind: str) -> list[str]:
 def _gather_owned(world: World, objective: Objective, adam: AdamState) -> dict[str, dict[str, Tensor]]:
     """Gather every tensor on all ranks, one at a time, and keep on the CPU those that this rank writes."""
     trained = [name for name, parameter in objective.named_parameters() if parameter.requires_grad]
-    sizes = {name: shape_of(tensor).numel() * tensor.element_size() for name, tensor in _tensors_of(objective)}
+    sizes: dict[str, int] = {
+        name: shape_of(tensor).numel() * tensor.element_size() for name, tensor in _tensors_of(objective)
+    }
     total = sum(sizes.values()) + len(MOMENTS) * sum(sizes[name] for name in trained)
     writers = max(1, min(world.size, total // _BYTES_PER_WRITER))
-    load = [0] * writers
+    load: list[int] = [0] * writers
 
     def is_mine(size: int) -> bool:
         writer = load.index(min(load))
         load[writer] += size
-        return writer * world.size // writers == world.rank
+        return bool(writer * world.size // writers == world.rank)
 
     owned: dict[str, dict[str, Tensor]] = {"weights": {}, "moments": {}, _STATE: {}}
     for name, tensor in _tensors_of(objective):
@@ -154,9 +156,9 @@ def _whole(tensor: Any) -> Any:
     """Gather a parameter that ZeRO 3 holds in slices."""
     if not hasattr(tensor, "ds_id"):
         return nullcontext()
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    return GatheredParameters([tensor])
+    return deepspeed.zero.GatheredParameters([tensor])
 
 
 def _agree_on_success(world: World, complaint: str, where: str, temporary: Path | None) -> None:

@@ -96,8 +96,8 @@ def find_place(environment: Mapping[str, str] = os.environ) -> Place:
         missing = [name for name in _TORCHRUN if name not in environment]
         if missing:
             raise UserError(
-                f"the environment sets some of {', '.join(_TORCHRUN)} but not {', '.join(missing)}. Start with torchrun "
-                "or srun, which set them all, or unset them to run alone."
+                f"the environment sets some of {', '.join(_TORCHRUN)} but not {', '.join(missing)}. Start with "
+                "torchrun or srun, which set them all, or unset them to run alone."
             )
         rank, size, local_rank = (int(environment[name]) for name in _TORCHRUN)
         return _checked(Place(rank, size, local_rank, int(environment.get("LOCAL_WORLD_SIZE", size)), "torchrun"))
@@ -142,7 +142,13 @@ def join_world() -> World:
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         if place.size == 1:
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=_STEP_TIMEOUT)
+            dist.init_process_group(
+                backend,
+                store=dist.HashStore(),  # type: ignore[attr-defined]
+                rank=0,
+                world_size=1,
+                timeout=_STEP_TIMEOUT,
+            )
         else:
             _set_meeting_point(place)
             dist.init_process_group(

@@ -58,9 +58,7 @@ def write_failure(
         "rank": world.rank,
         "not_finite": found[:50],
         "losses": {name: str(value) for name, value in losses.items()},
-        "samples": [
-            {"shard": shard, "key": key} for shard, key in zip(batch["shard"], batch["key"], strict=True)
-        ],
+        "samples": [{"shard": shard, "key": key} for shard, key in zip(batch["shard"], batch["key"], strict=True)],
     }
     everyone = [json.loads(text) for text in world.gather(json.dumps(mine), f"describe the failure of step {step}")]
     if world.rank == 0:

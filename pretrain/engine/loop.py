@@ -20,7 +20,7 @@ from pretrain.engine.step_line import step_line
 from pretrain.engine.training import Training
 from pretrain.engine.watch import LoaderWatch, Watch, embedding_figures
 from pretrain.objective import StepOutput
-from shards.errors import Interrupted, RunStopped, UserError
+from shards.errors import Interrupted, RunStopped
 from shards.reading.batch import Batch
 
 
@@ -105,7 +105,9 @@ class Loop:
         losses = {name: float(value) for name, value in {"loss": output.loss, **output.losses}.items()}
         everyone = write_failure(folder, self.world, step, found, batch, losses)
         self.keep_failed(step)
-        listed = "\n".join(f"  {each}" for each in everyone[:10]) + (f"\n  and {len(everyone) - 10} more" * (len(everyone) > 10))
+        listed = "\n".join(f"  {each}" for each in everyone[:10]) + (
+            f"\n  and {len(everyone) - 10} more" * (len(everyone) > 10)
+        )
         raise RunStopped(
             f"step {step} gave what is not finite, and was not taken:\n{listed}\n"
             f"Its samples and the weights before it are kept in {folder}.\n"

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import deepspeed
 import torch
@@ -37,7 +36,7 @@ CONFIG = "config.yaml"
 def pretrain(config: RunConfig, run: Path) -> None:
     """Run to the end, or go on where the run folder's newest whole checkpoint ends.
 
-    The ranks stay joined, for DeepSpeed keeps groups of them for as long as the process lives; `leave_world` parts them.
+    The ranks stay joined, for DeepSpeed keeps groups of them as long as the process lives; `leave_world` parts them.
     """
     world = join_world()
     torch.set_num_threads(thread_plan(world.place.local_size, config.data.workers))
@@ -117,8 +116,8 @@ def _introduce(config: RunConfig, world: World, training: Training, say: Callabl
     batch, parts = config.data.batch_size, config.engine.accumulation
     say(
         f"{world.size} ranks on {world.device.type} (said by {world.place.said_by}), {torch.get_num_threads()} threads "
-        f"each; ZeRO {config.engine.zero_stage}, {config.engine.precision}; {batch} clips a step = {world.size} ranks x "
-        f"{parts} parts x {batch // (world.size * parts)}; steps {training.start_step} to {config.steps}"
+        f"each; ZeRO {config.engine.zero_stage}, {config.engine.precision}; {batch} clips a step = {world.size} ranks "
+        f"x {parts} parts x {batch // (world.size * parts)}; steps {training.start_step} to {config.steps}"
     )
     if world.rank == 0:
         show_figures("parameter groups", describe(training.groups), as_json=False)
@@ -127,5 +126,3 @@ def _introduce(config: RunConfig, world: World, training: Training, say: Callabl
 def _say(world: World, text: str) -> None:
     if world.rank == 0:
         print(text, file=sys.stderr, flush=True)
-
-

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -140,4 +140,4 @@ def _part(batch: Batch, rows: slice) -> Batch:
             kept[name] = None if value is None else value[rows]
         else:
             kept[name] = value
-    return Batch(**kept)  # type: ignore[typeddict-item]
+    return cast(Batch, kept)

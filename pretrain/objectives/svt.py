@@ -153,5 +153,5 @@ def _encode(backbone: Backbone, groups: Sequence[ViewGroup], views: int) -> Tens
             continue
         samples = len(group.frames_NCTHW) // len(group.views)
         tokens: Tokens = backbone(group.frames_NCTHW[: samples * len(wanted)])
-        pooled.update(zip(wanted, tokens.pooled_BD.split(samples), strict=True))
+        pooled.update(zip(wanted, torch.split(tokens.pooled_BD, samples), strict=True))
     return torch.stack([pooled[view] for view in range(views)])

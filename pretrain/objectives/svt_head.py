@@ -43,12 +43,13 @@ class Prototypes(nn.Module):
         """Give float32 logits of rows of any shape; with targets, the loss of rows_BVD against them instead."""
         if targets_GBK is None:
             scale_K = self.weight_g[:, 0] / torch.linalg.vector_norm(self.weight_v, dim=1)
-            return functional.linear(rows, self.weight_v).to(scale_K.dtype) * scale_K
-        return Terms(
-            *PrototypeCrossEntropy.apply(
-                rows, self.weight_v, self.weight_g, targets_GBK, temperature, pair_weight, is_frozen
-            )
+            logits: Tensor = functional.linear(rows, self.weight_v).to(scale_K.dtype) * scale_K
+            return logits
+        weights = (self.weight_v, self.weight_g)
+        terms: tuple[Tensor, Tensor] = PrototypeCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            rows, *weights, targets_GBK, temperature, pair_weight, is_frozen
         )
+        return Terms(*terms)
 
 
 class ProjectionHead(nn.Module):
@@ -59,10 +60,10 @@ class ProjectionHead(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
         )
-        for layer in self.mlp[::2]:
-            assert isinstance(layer, nn.Linear)
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
         self.last_layer = Prototypes(bottleneck, prototypes, has_fixed_norm)
 
     def project(self, pooled_ND: Tensor) -> Tensor:

@@ -1,0 +1,75 @@
+"""What each rank of the engine's tests runs: one small run after another, noting which samples were drawn.
+
+    python -m tests.pretrain.engine.jobs SHARDS '[{"run": "runs/a", "from": null, "changes": {"steps": 4}}]'
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from tests.pretrain.processes import run_ranks
+
+Drawn = list[dict[str, Any]]  # of each rank
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, perhaps begun with another's checkpoint; changes as small_run takes them."""
+
+    run: Path
+    begin_with: Path | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    def encoded(self) -> dict[str, Any]:
+        return {"run": str(self.run), "from": str(self.begin_with or ""), "changes": self.changes}
+
+
+def run_jobs(shards: Path, jobs: Sequence[Job], ranks: int) -> list[Drawn]:
+    """Run jobs on real ranks; give for each job what each rank drew."""
+    text = json.dumps([job.encoded() for job in jobs])
+    told = run_ranks([sys.executable, "-m", "tests.pretrain.engine.jobs", str(shards), text], ranks, timeout_s=300)
+    of_rank = [json.loads(lines.splitlines()[-1]) for lines in told]
+    return [list(of_job) for of_job in zip(*of_rank, strict=True)]
+
+
+def _main(shards: Path, jobs: list[dict[str, Any]]) -> None:
+    from pretrain.engine.distributed import join_world, leave_world
+    from pretrain.engine.feeding import Feeder
+    from pretrain.engine.run import pretrain
+    from shards.reading.batch import Batch
+    from tests.pretrain.engine.small_run import small_config
+
+    keys: list[str] = []
+    draw = Feeder.__next__
+
+    def draw_and_note(feeder: Feeder) -> Batch:
+        batch = draw(feeder)
+        keys.append(f"{batch['step']}: {' '.join(batch['key'])}")
+        return batch
+
+    Feeder.__next__ = draw_and_note  # type: ignore[method-assign]
+    rank, drawn = join_world().rank, []
+    for job in jobs:
+        run = Path(job["run"])
+        if job["from"] and rank == 0:
+            shutil.copytree(job["from"], run / "checkpoints" / Path(job["from"]).name)
+        dist.barrier()
+        keys.clear()
+        pretrain(small_config(shards, **job["changes"]), run)
+        drawn.append({"keys": list(keys), "rng": int(torch.get_rng_state().long().sum()), "next": torch.rand(()).item()})
+    print("\n" + json.dumps(drawn))
+    leave_world()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    _main(Path(sys.argv[1]), json.loads(sys.argv[2]))

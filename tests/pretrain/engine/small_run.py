@@ -1,0 +1,75 @@
+"""A run small enough for tests: SVT of a few thousand weights on a few clips of a few pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import webdataset
+
+from pretrain.config import RunConfig
+from shards.reading.manifest import index_shards
+from tests.shards import media
+
+CLIPS, PER_SHARD = 16, 4
+
+
+def write_shards(folder: Path) -> Path:
+    """Write a small set of shards with plain webdataset, and its manifest."""
+    folder.mkdir(parents=True)
+    for shard in range(CLIPS // PER_SHARD):
+        with webdataset.TarWriter(str(folder / f"{shard:05d}.tar")) as out:
+            for number in range(shard * PER_SHARD, (shard + 1) * PER_SHARD):
+                frames_THWC = media.moving_picture(12, 32, 32, seed=number)
+                out.write({"__key__": f"clip{number:03d}", "mp4": media.encode(frames_THWC), "json": b"{}"})
+    index_shards(str(folder)).save(folder)
+    return folder
+
+
+def settings(shards: Path, **changes: Any) -> dict[str, Any]:
+    """Give a recipe as YAML would; changes are dotted names with two underscores for the dot."""
+    found: dict[str, Any] = {
+        "seed": 3,
+        "steps": 10,
+        "data": {"sources": [{"root": str(shards)}], "batch_size": 8, "lanes": 2, "block_shards": 2},
+        "backbone": {
+            "kind": "timesformer",
+            "dim": 16,
+            "depth": 2,
+            "heads": 2,
+            "patch": 8,
+            "frames": 2,
+            "size": 16,
+            "drop_path": 0.0,
+        },
+        "objective": {
+            "kind": "svt",
+            "window": {"window_seconds": 0.4, "global_frames": [2, 2], "local_frames": [2, 1], "offset_frames": 1},
+            "global_view": {"crop": {"kind": "random_resized", "size": 16}},
+            "local_view": {"crop": {"kind": "random_resized", "size": 8, "scale": [0.2, 0.6]}},
+            "hidden_dim": 24,
+            "bottleneck_dim": 6,
+            "prototypes": 37,
+            "frozen_last_layer_steps": 2,
+            "teacher_momentum": {"kind": "cosine", "start": 0.9, "end": 1.0},
+        },
+        "optimiser": {
+            "learning_rate": {"kind": "cosine", "start": 1e-2, "end": 1e-4, "warmup_steps": 2},
+            "weight_decay": {"kind": "cosine", "start": 0.04, "end": 0.4},
+        },
+        "engine": {"clip_gradient_norm": 3.0},
+        "checkpoints": {"every_steps": 5, "every_s": None, "keep_last": 10},
+        "log": {"every_steps": 1},
+    }
+    for name, value in changes.items():
+        *above, last = name.split("__")
+        place = found
+        for key in above:
+            place = place[key]
+        place[last] = value
+    return found
+
+
+def small_config(shards: Path, **changes: Any) -> RunConfig:
+    """Give the settings as a config."""
+    return RunConfig.model_validate(settings(shards, **changes))
