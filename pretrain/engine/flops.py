@@ -1,0 +1,49 @@
+"""Counts the floating-point operations of a training step, which MFU and the dry run's hours are made of.
+
+Counted are products of matrices, convolutions and attention, forward and backward, a multiplication and an addition
+as two: the model's own work. What is computed a second time to save memory (activation checkpointing, the scores of
+fused attention) is not counted, so that it cannot pass for speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from pretrain.config import RunConfig
+from pretrain.engine.rehearsal import rehearse
+
+Shape = Sequence[int]
+
+
+def _attention_forward(queries: Shape, keys: Shape, values: Shape, *rest: Any, **named: Any) -> int:
+    return int(sdpa_flop_count(queries, keys, values))
+
+
+def _attention_backward(gradient: Shape, queries: Shape, keys: Shape, values: Shape, *rest: Any, **named: Any) -> int:
+    """Two gradients of each of two products; the kernel's second look at the scores is left out."""
+    return 2 * _attention_forward(queries, keys, values)
+
+
+# torch counts attention on GPUs, but not the CPU's kernel.
+_CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+
+
+def count_flops(work: Callable[[], object]) -> int:
+    """Count what `work` computes, run once as it stands; compiled modules run as if they were not."""
+    counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
+    with torch.compiler.set_stance("force_eager"), counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def training_flops(config: RunConfig, micro_batch: int) -> int:
+    """Count a micro-batch's forward and backward on one rank, from the config alone, in a second or two."""
+    with rehearse(config, micro_batch, checkpoints_activations=False) as rehearsal:
+        return count_flops(lambda: rehearsal.forward().backward())

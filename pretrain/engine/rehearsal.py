@@ -1,0 +1,108 @@
+"""A training step made of shapes alone: no data, no memory, no device; for counting what a real one will take.
+
+torch's fake tensors have shapes and dtypes but no values, so a step of any size passes in seconds. What they count is
+the step as the CPU takes it; a GPU takes the same products, and its fused attention keeps as much.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pretrain.config import RunConfig
+from pretrain.objective import Objective
+from pretrain.objectives.build import build_objective
+from shards.hearing.spectrogram import frame_count
+from shards.reading.batch import Batch
+from shards.sample_spec import SampleSpec
+from shards.viewing.clips import Clip
+from shards.viewing.views import plan_views
+
+_VIDEO_SECONDS, _VIDEO_FPS = 10, 30  # of the video that is supposed, where the length of a clip depends on it
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """An objective and a micro-batch of fake tensors, on a step when nothing of the objective is frozen any more."""
+
+    objective: Objective
+    batch: Batch
+    step: int
+
+    def forward(self) -> Tensor:
+        """Give the loss."""
+        return self.objective(self.batch, self.step).loss
+
+
+class _Shapes(FakeTensorMode):
+    """A copied model belongs to the same mode; torch would copy that as well."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shapes:
+        return self
+
+
+class _AllZero(TorchDispatchMode):
+    """Answers whoever asks a fake tensor for its value, as the drawing of first weights does: it is zero."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 0.0 if args[0].is_floating_point() else 0
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def rehearse(config: RunConfig, micro_batch: int, checkpoints_activations: bool | None = None) -> Generator[Rehearsal]:
+    """Build a run's objective and one micro-batch of what it asks for; leave with all of it gone."""
+    if checkpoints_activations is not None:
+        backbone = config.backbone.model_copy(update={"activation_checkpointing": checkpoints_activations})
+        config = config.model_copy(update={"backbone": backbone})
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _Shapes(), _AllZero():
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by torch, when it copies one
+        objective = build_objective(config)
+        objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
+        objective.keeps_casts = config.engine.zero_stage < 3
+        yield Rehearsal(objective, fake_batch(config.objective.sample_spec(), micro_batch), config.steps - 1)
+
+
+def fake_batch(spec: SampleSpec, samples: int) -> Batch:
+    """Make a batch of the shapes that the stream would give; within a fake tensor mode it takes no memory."""
+    times_s = np.arange(_VIDEO_SECONDS * _VIDEO_FPS) / _VIDEO_FPS
+    clips = plan_views(spec.views, times_s, _VIDEO_SECONDS, np.random.default_rng(0)).clips
+    per_clip = spec.views.views if len(spec.views.views) > 1 else spec.views.views * len(clips)
+    return Batch(
+        video=[
+            torch.zeros(samples, 3, len(clip.indices), view.crop.size, view.crop.size, dtype=torch.uint8)
+            for clip, view in zip(clips, per_clip, strict=True)
+            for _ in range(3 if view.crop.kind == "three" else 1)
+        ],
+        audio=_fake_sound(spec, clips[0], samples),
+        audio_present=torch.ones(samples, dtype=torch.bool),
+        valid=torch.ones(samples, dtype=torch.bool),
+        text=[""] * samples,
+        labels=[()] * samples,
+        key=[""] * samples,
+        shard=[""] * samples,
+        source=[0] * samples,
+        position=[-1] * samples,
+        step=0,
+        bad=[],
+        left_out=[],
+        surplus=0,
+    )
+
+
+def _fake_sound(spec: SampleSpec, clip: Clip, samples: int) -> Tensor | None:
+    if spec.sound is None:
+        return None
+    seconds = spec.sound_seconds or clip.end_s - clip.start_s
+    frames = spec.sound.frames or frame_count(spec.sound, round(seconds * spec.sound.rate_hz))
+    return torch.zeros(samples, frames, spec.sound.mels)
