@@ -15,7 +15,7 @@ class Tokens(NamedTuple):
     """What a backbone makes of a batch of clips."""
 
     pooled_BD: Tensor
-    grid_BtnD: Tensor  # without class tokens; places row by row
+    grid_BtnD: Tensor  # without class tokens; places row by row; no places where only the pooled vector was asked for
 
 
 class Backbone(nn.Module, ABC):
@@ -25,8 +25,8 @@ class Backbone(nn.Module, ABC):
     layers: int  # layers for layer-wise learning rates: embeddings are 0, block i is i + 1, what follows is layers - 1
 
     @abstractmethod
-    def forward(self, frames_BCTHW: Tensor) -> Tokens:
-        """Encode normalised frames."""
+    def forward(self, frames_BCTHW: Tensor, pooled_only: bool = False) -> Tokens:
+        """Encode normalised frames; who needs the pooled vector only may spare what only the grid needs."""
 
     @abstractmethod
     def layer_of(self, name: str) -> int:

@@ -63,11 +63,11 @@ class TimeSformer(Backbone):
         if self.time_embed is not None:
             nn.init.zeros_(self.time_embed)
 
-    def forward(self, frames_BCTHW: Tensor) -> Tokens:
+    def forward(self, frames_BCTHW: Tensor, pooled_only: bool = False) -> Tokens:
         class_11D, grid_BtnD = self._embed(frames_BCTHW)
         if self.spec.attention == "divided":
-            return self._attend_divided(class_11D, grid_BtnD)
-        return self._attend_undivided(class_11D, grid_BtnD)
+            return self._attend_divided(class_11D, grid_BtnD, pooled_only)
+        return self._attend_undivided(class_11D, grid_BtnD, pooled_only)
 
     def layer_of(self, name: str) -> int:
         first, _, rest = name.partition(".")
@@ -89,29 +89,28 @@ class TimeSformer(Backbone):
             grid_BthwD = grid_BthwD + position_1thwD
         return class_11D, grid_BthwD.flatten(2, 3)
 
-    def _attend_divided(self, class_11D: Tensor, grid_BtnD: Tensor) -> Tokens:
+    def _attend_divided(self, class_11D: Tensor, grid_BtnD: Tensor, pooled_only: bool) -> Tokens:
         class_B1D = class_11D.expand(len(grid_BtnD), 1, self.dim)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             class_B1D, grid_BtnD = self._run(block, class_B1D, grid_BtnD)
+        class_B1D, grid_BtnD = self._run(self.blocks[-1], class_B1D, grid_BtnD, pooled_only)
         return Tokens(self.norm(class_B1D.squeeze(1)), self.norm(grid_BtnD))
 
-    def _attend_undivided(self, class_11D: Tensor, grid_BtnD: Tensor) -> Tokens:
+    def _attend_undivided(self, class_11D: Tensor, grid_BtnD: Tensor, pooled_only: bool) -> Tokens:
         """Attend among all tokens of a clip, or of each frame, whose class tokens are averaged in the end."""
         batch, frames, places, dim = grid_BtnD.shape
         joined = 1 if self.spec.attention == "joint" else frames
         grid_NnD = grid_BtnD.reshape(batch * joined, -1, dim)
         tokens_NLD = torch.cat((class_11D.expand(len(grid_NnD), 1, dim), grid_NnD), dim=1)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             tokens_NLD = self._run(block, tokens_NLD)
-        class_N1D, grid_NnD = torch.split(tokens_NLD, [1, grid_NnD.shape[1]], dim=1)
-        class_BD = class_N1D.view(batch, joined, dim).mean(dim=1)
-        return Tokens(self.norm(class_BD), self.norm(grid_NnD.reshape(batch, frames, places, dim)))
+        tokens_NLD = self._run(self.blocks[-1], tokens_NLD, pooled_only)
+        class_N1D, grid_NnD = torch.split(tokens_NLD, [1, tokens_NLD.shape[1] - 1], dim=1)
+        class_BD = class_N1D.reshape(batch, joined, dim).mean(dim=1)
+        grid_BtnD = grid_NnD.reshape(batch, frames, 0 if pooled_only else places, dim)
+        return Tokens(self.norm(class_BD), self.norm(grid_BtnD))
 
-    def _run(self, block: nn.Module, *tokens: Tensor) -> Any:
-        if (
-            self.spec.activation_checkpointing
-            and torch.is_grad_enabled()
-            and any(part.requires_grad for part in tokens)
-        ):
-            return checkpoint(block, *tokens, use_reentrant=True)
-        return block(*tokens)
+    def _run(self, block: nn.Module, *arguments: Tensor | bool) -> Any:
+        if self.spec.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *arguments, use_reentrant=False)
+        return block(*arguments)

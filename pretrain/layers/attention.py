@@ -17,12 +17,13 @@ class QueryKeyValue(nn.Linear):
     def __init__(self, dim: int) -> None:
         super().__init__(dim, 3 * dim)
 
-    def forward(self, tokens_BLPD: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        if tokens_BLPD.shape[2] == 1:
+    def forward(self, tokens_BLPD: Tensor, asking: int) -> tuple[Tensor, ...]:  # type: ignore[override]
+        if tokens_BLPD.shape[1:3] == (asking, 1):
             return super().forward(tokens_BLPD).chunk(3, dim=-1)
         # Three dense outputs rather than thirds of one: then places and heads are one axis, and nothing is copied.
-        parts = zip(self.weight.chunk(3), self.bias.chunk(3), strict=True)
-        return tuple(functional.linear(tokens_BLPD, weight, bias) for weight, bias in parts)
+        inputs = (tokens_BLPD[:, :asking], tokens_BLPD, tokens_BLPD)
+        parts = zip(inputs, self.weight.chunk(3), self.bias.chunk(3), strict=True)
+        return tuple(functional.linear(*part) for part in parts)
 
 
 class Attention(nn.Module):
@@ -34,17 +35,19 @@ class Attention(nn.Module):
         self.qkv = QueryKeyValue(dim)
         self.proj = nn.Linear(dim, dim)
 
-    def answers(self, tokens_BLPD: Tensor) -> Tensor:
-        """Give what each head found, side by side, before `proj` mixes them."""
-        samples, length, places, dim = tokens_BLPD.shape
-        shape_BLGK = (samples, length, places * self.heads, dim // self.heads)
-        queries, keys, values = (part.view(shape_BLGK).transpose(1, 2) for part in self.qkv(tokens_BLPD))
+    def answers(self, tokens_BLPD: Tensor, asking: int) -> Tensor:
+        """Give what each head found for the first tokens, side by side, before `proj` mixes them."""
+        samples, _, places, dim = tokens_BLPD.shape
+        shape_GK = (places * self.heads, dim // self.heads)
+        parts = self.qkv(tokens_BLPD, asking)
+        queries, keys, values = (part.view(samples, -1, *shape_GK).transpose(1, 2) for part in parts)
         attend = attend_by_products if products_are_faster(queries) else functional.scaled_dot_product_attention
         answers_BLGK: Tensor = attend(queries, keys, values).transpose(1, 2)
-        return answers_BLGK.reshape(tokens_BLPD.shape)
+        return answers_BLGK.reshape(samples, asking, places, dim)
 
-    def forward(self, tokens_BLPD: Tensor) -> Tensor:
-        mixed_BLPD: Tensor = self.proj(self.answers(tokens_BLPD))
+    def forward(self, tokens_BLPD: Tensor, asking: int) -> Tensor:
+        """Attend among all L tokens, for the first `asking` of them."""
+        mixed_BLPD: Tensor = self.proj(self.answers(tokens_BLPD, asking))
         return mixed_BLPD
 
 

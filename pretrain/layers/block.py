@@ -25,7 +25,10 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, mlp_dim)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, tokens_BLD: Tensor) -> Tensor:
-        tokens_BLD = tokens_BLD + self.drop_path(self.attn(self.norm1(tokens_BLD).unsqueeze(2)).squeeze(2))
+    def forward(self, tokens_BLD: Tensor, class_only: bool = False) -> Tensor:
+        """Give all tokens, or the first alone."""
+        asking = 1 if class_only else tokens_BLD.shape[1]
+        attended_BL1D = self.attn(self.norm1(tokens_BLD).unsqueeze(2), asking)
+        tokens_BLD = tokens_BLD[:, :asking] + self.drop_path(attended_BL1D.squeeze(2))
         learnt_BLD: Tensor = self.drop_path(self.mlp(self.norm2(tokens_BLD)))
         return tokens_BLD + learnt_BLD
