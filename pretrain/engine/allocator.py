@@ -1,0 +1,42 @@
+"""How a process that trains on the CPU gets memory from the system, and how many threads it takes.
+
+glibc gives large tensors back to the kernel when they are freed, and the kernel gives them again page by page, zeroed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Mapping
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # mallopt's names, from malloc.h
+_LARGEST = 2**31 - 1
+_TOP_PAD_BYTES = 256 << 20
+_SAYS_SO = "TRICHORD_ALLOCATOR"
+
+
+def apply() -> bool:
+    """Let this process keep the memory that it frees; says whether its allocator can, which glibc's can."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    settings = ((_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, _LARGEST), (_TOP_PAD, _TOP_PAD_BYTES))
+    return all(mallopt(setting, value) for setting, value in settings)
+
+
+def thread_plan(local_world_size: int, workers: int, environment: Mapping[str, str] = os.environ) -> int:
+    """Say how many threads a rank computes with: OMP_NUM_THREADS, or its share of the cores it may use."""
+    said = environment.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if said.isdecimal() and int(said) > 0:
+        return int(said)
+    return max(1, own_cores(local_world_size, environment))
+
+
+def own_cores(local_world_size: int, environment: Mapping[str, str] = os.environ) -> int:
+    """Count the cores that are this rank's: SLURM may have bound it to its own, or all ranks of a machine share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    per_task = environment.get("SLURM_CPUS_PER_TASK", "")
+    if per_task.isdecimal() and cores <= int(per_task):
+        return cores
+    return cores // local_world_size
