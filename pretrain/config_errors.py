@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from pretrain.config_tree import TELLING, Tree, class_for, classes_in
 
-_NEAR_ENOUGH = 0.8  # of 1.5; further away a name is no help
+_ALIKE = 0.6  # of 1; a name less like the one found is no help
 _LONGEST_VALUE = 60
 
 
@@ -20,18 +20,20 @@ def find_mistakes(model: type[BaseModel], tree: Tree, error: ValidationError | N
     known = list(_names(model, tree))
     found = []
     for name in _unknown_names(model, tree):
-        near = _nearest(name, known)
-        found.append(f"unknown key {name!r}" + (f", nearest {near!r}" if near else ""))
+        found.append(f"unknown key {name!r}, {_hint(name, known)}")
     for each in error.errors() if error else ():
         if each["type"] != "extra_forbidden":
-            found += _word(each, _dotted(each["loc"], tree))
+            found += _word(model, each, _dotted(each["loc"], tree))
     return found
 
 
-def _word(error: ErrorDetails, name: str) -> list[str]:
+def _word(model: type[BaseModel], error: ErrorDetails, name: str) -> list[str]:
     """Say in a line what is wrong with a value; what a check of several fields found, in as many as it took."""
     if error["type"] == "missing":
-        return [f"{name} is missing: it has no default. Give it: {name}=..."]
+        part = name.partition(".")[0]
+        can_be_left = part in model.model_fields and not model.model_fields[part].is_required()
+        choice = f", or do without: {part}=null" if can_be_left and part != name else ""
+        return [f"{name} is missing: it has no default. Give it: {name}=...{choice}"]
     if error["type"] == "union_tag_not_found":
         telling = error["ctx"]["discriminator"].strip("'")
         return [f"{name} does not say which one it is. Give it: {name}.{telling}=..."]
@@ -46,10 +48,13 @@ def _dotted(place: Sequence[int | str], tree: Any) -> str:
     """Turn pydantic's place into a name; it also names the class it tried, which is no part of the name."""
     names = []
     for part in place:
-        if isinstance(tree, list) or (isinstance(tree, dict) and part in tree):
+        inside = dict(enumerate(tree)) if isinstance(tree, list) else tree
+        if not isinstance(inside, dict):
+            break  # a value in short, such as a schedule's number
+        if part in inside:
             names.append(str(part))
-            tree = tree[part]
-        elif isinstance(tree, dict) and part not in [tree.get(key) for key in TELLING]:
+            tree = inside[part]
+        elif part not in [inside.get(key) for key in TELLING]:
             names.append(str(part))
             tree = None
     return ".".join(names)
@@ -71,14 +76,13 @@ def _unknown_names(model: type[BaseModel], tree: Tree, above: str = "") -> Itera
                 yield from _unknown_names(chosen, part, f"{name}.")
 
 
-def _names(model: type[BaseModel], tree: Any, above: str = "") -> Iterator[str]:
+def _names(model: type[BaseModel], tree: Tree, above: str = "") -> Iterator[str]:
     """Give every name that would be right, of all classes where the tree does not say which."""
     for key, field in model.model_fields.items():
-        value = tree.get(key) if isinstance(tree, dict) else None
+        value = tree.get(key)
         yield f"{above}{key}"
         chosen = class_for(field.annotation, value)
-        parts = list(_mappings(f"{above}{key}", value)) or [(f"{above}{key}", None)]
-        for name, part in parts:
+        for name, part in _mappings(f"{above}{key}", value) or [(f"{above}{key}", {})]:
             for each in [chosen] if chosen else classes_in(field.annotation):
                 yield from _names(each, part, f"{name}.")
 
@@ -92,18 +96,26 @@ def _mappings(name: str, value: Any) -> list[tuple[str, Tree]]:
     return []
 
 
-def _nearest(name: str, known: Sequence[str]) -> str | None:
-    """Find the right name that a wrong one was meant for: by its last word or that word's initials, then by its way."""
+def _hint(name: str, known: Sequence[str]) -> str:
+    """Name the key that was meant: the one most alike in its last word, or in its initials, and then in its way.
+
+    Where none is alike, name those that there are.
+    """
     above, _, last = name.rpartition(".")
 
-    def likeness(candidate: str) -> float:
-        way, _, word = candidate.rpartition(".")
+    def word_likeness(candidate: str) -> float:
+        word = candidate.rpartition(".")[2]
         initials = "".join(part[:1] for part in word.split("_"))
-        alike = max(_ratio(last, word), 0.9 * _ratio(last, initials) if len(initials) > 1 else 0.0)
-        return alike + 0.5 * _ratio(above, way)
+        return max(_ratio(last, word), 0.9 * _ratio(last, initials) if len(initials) > 1 else 0.0)
 
-    best = max(known, key=likeness)
-    return best if likeness(best) >= _NEAR_ENOUGH else None
+    near = [each for each in known if word_likeness(each) >= _ALIKE]
+    if near:
+        best = max(near, key=lambda each: word_likeness(each) + 0.5 * _ratio(above, each.rpartition(".")[0]))
+        return f"nearest {best!r}"
+    while above and above not in known:
+        above = above.rpartition(".")[0]
+    beside = [each for each in known if each.rpartition(".")[0] == above]
+    return f"expected one of {', '.join(beside)}"
 
 
 def _ratio(first: str, second: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -15,7 +15,7 @@ from pretrain.config_tree import TELLING, Tree, leaves, overlay, with_defaults
 from pretrain.recipe_file import find_recipe, list_recipes, read_recipe, read_yaml, write_yaml
 from shards.errors import UserError
 
-DEFAULT, COMMAND_LINE = "default", "command line"
+DEFAULT, COMMAND_LINE, TO_BE_GIVEN = "default", "command line", "to be given"
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,28 @@ class Resolved:
     origins: dict[str, str]
 
 
-def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = (), stand_ins: Tree | None = None) -> Resolved:
+def load_recipe(
+    name_or_path: str | Path, overrides: Sequence[str] = (), stand_ins: Mapping[str, Any] | None = None
+) -> Resolved:
     """Resolve a recipe with the overrides laid over it.
 
-    `stand_ins` lie below it all, for values that have no default and are not known yet; they are named as such.
+    `stand_ins` take the place of values that have no default and were not given, by their dotted names.
     """
-    layers = [("to be given", stand_ins)] if stand_ins else []
-    layers += _read_chain(str(name_or_path))
+    layers = _read_chain(str(name_or_path))
     tree: Tree = {}
     for _, layer in layers:
         tree = overlay(tree, layer)
     tree = with_defaults(RunConfig, tree)
-    typed = read_overrides(overrides)
-    for layer in typed:
+    for layer in read_overrides(overrides):
         tree = overlay(tree, layer)
+        layers.append((COMMAND_LINE, layer))
+    for name, value in (stand_ins or {}).items():
+        if _lacks(tree, name):
+            layer = _nested(name, value)
+            tree = overlay(tree, layer)
+            layers.append((TO_BE_GIVEN, layer))
     config = _check(tree, str(name_or_path), is_overridden=bool(overrides))
-    return Resolved(config, _origins(config, [*layers, *((COMMAND_LINE, layer) for layer in typed)]))
+    return Resolved(config, _origins(config, layers))
 
 
 def read_overrides(overrides: Sequence[str]) -> list[Tree]:
@@ -54,10 +60,7 @@ def read_overrides(overrides: Sequence[str]) -> list[Tree]:
         name, equals, value = text.partition("=")
         if not equals or not all(name.split(".")):
             raise UserError(f"found {text!r}, expected a setting such as steps=1000 or optimiser.learning_rate=1e-4")
-        layer = read_yaml(value, text)
-        for part in reversed(name.split(".")):
-            layer = {part: layer}
-        layers.append(layer)
+        layers.append(_nested(name, read_yaml(value, text)))
     return layers
 
 
@@ -85,6 +88,21 @@ def _read_chain(name: str) -> list[tuple[str, Tree]]:
         if not isinstance(base, str):
             raise UserError(f"{path}: base is {base!r}, expected the name of a recipe")
         name, beside = base, path.parent
+
+
+def _nested(name: str, value: Any) -> Tree:
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    return cast(Tree, value)
+
+
+def _lacks(tree: Tree, name: str) -> bool:
+    """Say whether the mapping in which this name belongs is there and has no such key."""
+    *above, last = name.split(".")
+    part: Any = tree
+    for key in above:
+        part = part.get(key) if isinstance(part, dict) else None
+    return isinstance(part, dict) and last not in part
 
 
 def _check(tree: Tree, name: str, is_overridden: bool) -> RunConfig:

@@ -9,7 +9,7 @@ from itertools import groupby
 from shards.command import Command, add_json
 from shards.console import show_figures
 
-_STAND_INS = {"data": {"sources": ["SHARDS"]}}
+_STAND_INS = {"data.sources": ["SHARDS"], "init_from.path": "WEIGHTS"}  # what recipes leave to be given
 
 
 def _declare(parser: ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def _run(arguments: Namespace) -> int:
         show_figures("recipes", rows, arguments.json)
         return 0
     resolved = load_recipe(arguments.recipe, arguments.settings, stand_ins=_STAND_INS)
-    values = list(leaves(resolved.config.model_dump(mode="json")))
+    values = sorted(leaves(resolved.config.model_dump(mode="json")), key=lambda leaf: "." in leaf[0])
     title = f"recipe {arguments.recipe}"
     if arguments.json:
         found = [{"setting": name, "value": value, "from": resolved.origins[name]} for name, value in values]

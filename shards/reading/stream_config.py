@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -66,12 +67,18 @@ def _one_alone(given: Any) -> Any:
     return (given,) if isinstance(given, str | dict | SourceConfig) else given
 
 
+def _at_least_one(sources: tuple[SourceConfig, ...]) -> tuple[SourceConfig, ...]:
+    if not sources:
+        raise ValueError("there must be at least one")
+    return sources
+
+
 class DataConfig(BaseModel):
     """What is read and in which order; lanes, block_shards, batch_size and sources fix the order, with a seed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1), BeforeValidator(_one_alone)]
+    sources: Annotated[tuple[SourceConfig, ...], BeforeValidator(_one_alone), AfterValidator(_at_least_one)]
     batch_size: PositiveInt  # of all ranks together
     lanes: PositiveInt = 16  # ranks x workers must divide it
     block_shards: PositiveInt = 4  # shards of a lane that are shuffled together

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from shards.reading.manifest import Manifest, ShardEntry
 from shards.reading.stream_config import DataConfig, SourceConfig, StreamConfig
@@ -27,6 +28,11 @@ def test_a_source_may_be_its_root_alone(given: object, meant: tuple[SourceConfig
     config = DataConfig.model_validate({"sources": given, "batch_size": 4})
     assert config.sources == meant
     assert DataConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_there_must_be_a_source() -> None:
+    with pytest.raises(ValidationError, match="there must be at least one"):
+        DataConfig(sources=(), batch_size=4)
 
 
 def test_a_stream_is_its_data_and_a_seed() -> None:
