@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from pretrain.config_tree import TELLING, Tree, class_for, classes_in
 
@@ -27,7 +26,7 @@ def find_mistakes(model: type[BaseModel], tree: Tree, error: ValidationError | N
     return found
 
 
-def _word(model: type[BaseModel], error: ErrorDetails, name: str) -> list[str]:
+def _word(model: type[BaseModel], error: Mapping[str, Any], name: str) -> list[str]:
     """Say in a line what is wrong with a value; what a check of several fields found, in as many as it took."""
     if error["type"] == "missing":
         part = name.partition(".")[0]

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
-from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
+from pydantic import BaseModel, TypeAdapter
 
 from shards.errors import UserError
 
 Tree = dict[str, Any]
 TELLING = ("kind", "convention")  # fields that say which class is meant
+_PLAIN: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 def overlay(below: Any, above: Any) -> Any:
@@ -45,7 +45,7 @@ def with_defaults(model: type[BaseModel], given: Mapping[str, Any]) -> Tree:
             continue
         value = given.get(name)
         if not field.is_required():
-            value = to_jsonable_python(field.get_default(call_default_factory=True))
+            value = _PLAIN.dump_python(field.get_default(call_default_factory=True), mode="json")
             value = overlay(value, given[name]) if name in given else value
         chosen = class_for(field.annotation, value)
         filled[name] = with_defaults(chosen, value) if chosen and isinstance(value, dict) else value

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -22,8 +22,6 @@ SUFFIX = ".yaml"
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe one, less the surprises of YAML 1.1."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -40,6 +38,7 @@ _FLOAT = (
     r"[-+]?([0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|\.[0-9][0-9_]*([eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
     r"|\.inf)|\.nan"
 )
+_Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern in (
     ("null", "null|~|"),
     ("bool", "true|false"),
