@@ -1,0 +1,46 @@
+"""The first floor's measurements: what a step costs beside others' code."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from shards.command import Command, add_json, at_least
+from shards.console import pulse, show_figures
+
+
+def _declare_step(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        choices=("tiny", "small", "base"),
+        default=["tiny", "small"],
+        help="of the network, ViT's (default: tiny small; base takes many minutes and 16 GiB for each contender)",
+    )
+    parser.add_argument("--rounds", type=at_least(1), default=4, metavar="N", help="how often each takes a step")
+    parser.add_argument(
+        "--all-views", action="store_true", help="vary the views' frames for the larger networks as well"
+    )
+    add_json(parser)
+
+
+def _run_step(arguments: Namespace) -> int:
+    from pretrain.bench.step import ALIKE, CASES, run_step_bench
+
+    chosen = {
+        (size, views): case
+        for (size, views), case in CASES.items()
+        if size in arguments.sizes and (views == ALIKE or size == "tiny" or arguments.all_views)
+    }
+    with pulse("steps") as beat:
+        rows = run_step_bench(chosen, arguments.rounds, beat)
+    show_figures("one SVT step beside the released code's: CPU seconds, peak MiB", rows, arguments.json)
+    return 0
+
+
+STEP = Command(
+    "step",
+    "measure one SVT step beside the released code's",
+    _declare_step,
+    _run_step,
+    ("trichord bench step", "trichord bench step --sizes tiny --rounds 8 --json"),
+)
