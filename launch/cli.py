@@ -6,10 +6,16 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from launch import __version__, quickstart
 from launch.parser import CommandParser, add_command, add_commands
+from pretrain import commands as pretrain_commands
+from pretrain.bench.commands import STEP
+from pretrain.plot_command import PLOT
+from pretrain.show_command import SHOW
 from shards import commands as shards_commands
+from shards.command import Command
 from shards.errors import Interrupted, RunStopped, UserError
 
 _DESCRIPTION = """\
@@ -60,15 +66,18 @@ def _parser() -> CommandParser:
     parser.add_argument("--version", action="version", version=f"trichord {__version__}", help="print the version")
     floors = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser)
     add_command(floors, quickstart.COMMAND)
-    listed = ", ".join(command.name for command in shards_commands.COMMANDS)
-    shards = floors.add_parser(
-        "shards",
-        help=f"{shards_commands.SUMMARY}: {listed}",
-        description=f"The ground floor: {shards_commands.SUMMARY}.",
-    )
-    shards.set_defaults(run=None, parser=shards)
-    add_commands(shards, shards_commands.COMMANDS)
+    _add_floor(floors, "shards", shards_commands.SUMMARY, shards_commands.COMMANDS)
+    for command in (pretrain_commands.PRETRAIN, SHOW, PLOT, pretrain_commands.REPLAY, pretrain_commands.EXPORT):
+        add_command(floors, command)
+    _add_floor(floors, "bench", "measure training beside other code, and what it learns", (STEP,))
     return parser
+
+
+def _add_floor(floors: Any, name: str, summary: str, commands: Sequence[Command]) -> None:
+    listed = ", ".join(command.name for command in commands)
+    floor = floors.add_parser(name, help=f"{summary}: {listed}", description=f"{summary[:1].upper()}{summary[1:]}.")
+    floor.set_defaults(run=None, parser=floor)
+    add_commands(floor, commands)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,8 @@ def newest_whole(folder: Path, world: World, warn: Callable[[str], None]) -> tup
             complaint = str(error)
         complaints = [each for each in world.gather(complaint, f"check {name}") if each]
         if not complaints and index is not None:
+            if world.rank == 0:
+                files.point_at(path)
             return path, index
         warn(f"passing over a torn checkpoint: {complaints[0]}")
     return None

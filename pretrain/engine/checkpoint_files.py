@@ -87,8 +87,15 @@ def finish(temporary: Path, index: CheckpointIndex) -> Path:
         remove(final)
     os.rename(temporary, final)
     _sync(folder)
-    write_text(folder / LATEST, final.name + "\n")
+    point_at(final)
     return final
+
+
+def point_at(checkpoint: Path) -> None:
+    """Let `latest` name a checkpoint, unless it does already: a run may have been killed between rename and this."""
+    latest = checkpoint.parent / LATEST
+    if not latest.is_file() or latest.read_text() != checkpoint.name + "\n":
+        write_text(latest, checkpoint.name + "\n")
 
 
 def discard(temporary: Path) -> None:

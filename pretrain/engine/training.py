@@ -22,7 +22,6 @@ from pretrain.engine.distributed import World
 from pretrain.engine.parameter_groups import ParameterGroup
 from pretrain.objective import Objective, StepOutput
 from pretrain.objectives.build import build_objective
-from pretrain.published import load_published
 from shards.randomness import derive_seed
 from shards.reading.batch import Batch
 
@@ -44,6 +43,8 @@ def prepare(config: RunConfig, world: World, resumed: tuple[Path, CheckpointInde
     if resumed:
         checkpoint.load_weights(*resumed, objective)
     elif config.init_from:
+        from pretrain.published import load_published
+
         load_published(config.init_from, objective)
     objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
     objective.keeps_casts = config.engine.zero_stage < 3

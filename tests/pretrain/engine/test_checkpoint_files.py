@@ -1,0 +1,99 @@
+"""Checkpoint folders: whole or absent, torn ones told apart, old ones removed by rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+
+from pretrain.engine import checkpoint, checkpoint_files
+from pretrain.engine.checkpoint_files import CheckpointIndex, TornCheckpoint
+from pretrain.engine.distributed import World
+
+
+def _write(folder: Path, step: int) -> Path:
+    temporary = checkpoint_files.begin(folder, step)
+    entry = checkpoint_files.write_tensors(temporary / "weights-00000.safetensors", {"w": torch.full((3,), step)})
+    index = CheckpointIndex(
+        step=step,
+        adam_updates=step,
+        world_size=1,
+        versions={},
+        data_digests=[],
+        config={},
+        files={"weights-00000.safetensors": entry},
+    )
+    return checkpoint_files.finish(temporary, index)
+
+
+class _Alone:
+    """A world of one, without a process group."""
+
+    rank, size = 0, 1
+
+    def gather(self, text: str, waiting_in: str) -> list[str]:
+        return [text]
+
+    def say(self, text: str, waiting_in: str) -> str:
+        return text
+
+
+ALONE = cast(World, _Alone())
+
+
+def test_the_newest_whole_one_is_found_and_torn_ones_are_passed_over_with_a_warning(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        _write(tmp_path, step)
+    weights = "weights-00000.safetensors"
+    rotten = bytearray((tmp_path / "step_00000004" / weights).read_bytes())
+    rotten[-1] ^= 1
+    (tmp_path / "step_00000004" / weights).write_bytes(rotten)
+    with open(tmp_path / "step_00000003" / weights, "r+b") as file:
+        file.truncate(20)
+    (tmp_path / "step_00000002" / checkpoint_files.INDEX).unlink()
+    warnings: list[str] = []
+    found = checkpoint.newest_whole(tmp_path, ALONE, warnings.append)
+    assert found is not None and found[0].name == "step_00000001" and found[1].step == 1
+    assert [next(word for word in ("checksum", "bytes", "read") if word in told) for told in warnings] == [
+        "checksum",
+        "bytes",
+        "read",
+    ]
+    assert checkpoint.newest_whole(tmp_path / "nothing", ALONE, warnings.append) is None
+
+
+@pytest.mark.parametrize(
+    ("keep_last", "every", "kept"),
+    [(2, None, [6, 5]), (1, 3, [6, 3]), (2, 4, [6, 5, 4]), (9, None, [6, 5, 4, 3, 2, 1])],
+)
+def test_old_ones_go_but_the_last_and_every_nth(
+    tmp_path: Path, keep_last: int, every: int | None, kept: list[int]
+) -> None:
+    for step in range(1, 7):
+        _write(tmp_path, step)
+    checkpoint_files.prune(tmp_path, keep_last, every)
+    assert [checkpoint_files.step_of(path) for path in checkpoint_files.checkpoints_in(tmp_path)] == kept
+    assert (tmp_path / "latest").read_text() == "step_00000006\n"
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next_and_never_taken_for_a_checkpoint(tmp_path: Path) -> None:
+    checkpoint_files.begin(tmp_path, 7)
+    assert checkpoint_files.checkpoints_in(tmp_path) == []
+    _write(tmp_path, 8)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000008"]
+
+
+def test_a_name_that_is_no_checkpoints_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "step_mine").mkdir(parents=True)
+    _write(tmp_path, 1)
+    checkpoint_files.prune(tmp_path, 1, None)
+    assert (tmp_path / "step_mine").is_dir()
+
+
+def test_another_format_is_told(tmp_path: Path) -> None:
+    path = _write(tmp_path, 1) / checkpoint_files.INDEX
+    path.write_text(path.read_text().replace('"format": 1', '"format": 9'))
+    with pytest.raises(TornCheckpoint, match="format 9"):
+        checkpoint_files.read_index(tmp_path / "step_00000001")

@@ -1,0 +1,36 @@
+"""After `kill -9` at any moment, also in the middle of a save, a run goes on from its last good checkpoint."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from pretrain.engine import checkpoint_files
+from tests.pretrain.engine.jobs import Job, run_jobs
+from tests.pretrain.engine.small_run import write_shards
+from tests.pretrain.processes import run_ranks
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards")
+    command = [sys.executable, "-m", "tests.pretrain.engine.killed", str(shards), str(tmp_path / "killed"), "0"]
+    ends = json.loads(run_ranks(command, 1, timeout_s=300)[0].splitlines()[-1])
+    assert ends[-1] == "0" and set(ends[:-1]) == {"-9"} and len(ends) > 4
+    run_jobs(shards, [Job(tmp_path / "whole")], 1)
+
+    whole, killed = tmp_path / "whole/checkpoints", tmp_path / "killed/checkpoints"
+    assert (killed / "latest").read_text() == "step_00000010\n"
+    assert [path.name for path in checkpoint_files.checkpoints_in(killed)] == ["step_00000010", "step_00000009"]
+    left = {path.name for path in killed.iterdir()} - {"latest", "step_00000010", "step_00000009"}
+    assert not left
+    files = sorted(checkpoint_files.read_index(whole / "step_00000010").files)
+    expected = dict(checkpoint_files.read_tensors(whole / "step_00000010", files))
+    found = dict(checkpoint_files.read_tensors(killed / "step_00000010", files))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+    steps = [json.loads(line)["step"] for line in (tmp_path / "killed/metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(10))
