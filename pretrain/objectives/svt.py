@@ -108,9 +108,8 @@ class Svt(Objective):
         """Move the teacher a little towards the student, and the centre towards what the teacher said in this step."""
         follow(self.teacher, self.student, self.spec.teacher_momentum.at(step, self.steps))
         pending_K = sum_over_ranks(self.pending_K)
-        if pending_K[-1] > 0:
-            self.centre_K.lerp_(pending_K[:-1] / pending_K[-1], 1 - self.spec.centre_momentum)
-        self.pending_K.zero_()
+        self.centre_K.lerp_(pending_K[:-1] / pending_K[-1], 1 - self.spec.centre_momentum)
+        pending_K.zero_()
 
     def state(self) -> dict[str, Tensor]:
         return {"centre_K": self.centre_K}
@@ -152,6 +151,6 @@ def _encode(backbone: Backbone, groups: Sequence[ViewGroup], views: int) -> Tens
         if not wanted:
             continue
         samples = len(group.frames_NCTHW) // len(group.views)
-        tokens: Tokens = backbone(group.frames_NCTHW[: samples * len(wanted)])
+        tokens: Tokens = backbone(group.frames_NCTHW[: samples * len(wanted)], pooled_only=True)
         pooled.update(zip(wanted, torch.split(tokens.pooled_BD, samples), strict=True))
     return torch.stack([pooled[view] for view in range(views)])

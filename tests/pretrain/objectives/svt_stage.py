@@ -28,7 +28,7 @@ class SmallBackbone(Backbone):
         self.register_buffer("seen", torch.zeros(1))
         self.shapes: list[tuple[int, ...]] = []
 
-    def forward(self, frames_BCTHW: Tensor) -> Tokens:
+    def forward(self, frames_BCTHW: Tensor, pooled_only: bool = False) -> Tokens:
         self.shapes.append(tuple(frames_BCTHW.shape))
         if self.training:
             self.seen += 1
