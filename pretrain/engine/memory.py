@@ -1,0 +1,121 @@
+"""What a rank's memory holds while it trains, for each ZeRO stage: counted from the config, nothing is allocated.
+
+Rajbhandari et al. 2020, "ZeRO", section 3, for AdamW over float32 weights, with what DeepSpeed keeps beside. What the
+steps themselves hold (activations and work space at their worst moment) is watched on a rehearsal of one micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from pretrain.config import RunConfig
+from pretrain.engine.deepspeed_config import deepspeed_config
+from pretrain.engine.flops import count_flops
+from pretrain.engine.live_memory import LiveMemory
+from pretrain.engine.rehearsal import Rehearsal, rehearse
+
+_FLOAT32 = 4
+_DEEPSPEED_BUCKET = 500_000_000  # elements; its default, and what it sums at a time without ZeRO
+_DEEPSPEED_REUSE, _DEEPSPEED_PREFETCH = 1_000_000_000, 50_000_000  # elements; its defaults for stage 3
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Elements of an objective's parameters, and what one micro-batch takes."""
+
+    trained: int
+    frozen: int
+    batch_bytes: int  # of the frames and sounds of a micro-batch, as they arrive
+    step_bytes: int  # at the worst moment of forward and backward, besides parameters, their gradients and the batch
+
+
+@dataclass(frozen=True)
+class RankMemory:
+    """Bytes of one rank under one stage."""
+
+    stage: int
+    trained: int
+    frozen: int
+    gradients: int
+    adam: int
+    deepspeed: int  # its copies and buckets
+    batches: int  # this step's and the next one's
+    step: int
+
+    @property
+    def total(self) -> int:
+        return self.trained + self.frozen + self.gradients + self.adam + self.deepspeed + self.batches + self.step
+
+
+def measure(config: RunConfig, micro_batch: int, checkpoints_activations: bool) -> ModelSize:
+    """Rehearse a micro-batch and watch what it holds."""
+    with rehearse(config, micro_batch, checkpoints_activations) as rehearsal:
+        return _watch(rehearsal)
+
+
+def measure_with_flops(config: RunConfig, micro_batch: int) -> tuple[ModelSize, int]:
+    """Watch and count in one rehearsal; without activation checkpointing, whatever the config says."""
+    with rehearse(config, micro_batch, checkpoints_activations=False) as rehearsal:
+        found: list[ModelSize] = []
+        flops = count_flops(lambda: found.append(_watch(rehearsal)))
+        return found[0], flops
+
+
+def _watch(rehearsal: Rehearsal) -> ModelSize:
+    objective, batch = rehearsal.objective, rehearsal.batch
+    inputs = [*batch["video"], *([] if batch["audio"] is None else [batch["audio"]])]
+    trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    for parameter in trained:  # gradients are counted by themselves, so each goes as soon as it is there
+        parameter.register_post_accumulate_grad_hook(_drop_gradient)
+    known = [*objective.parameters(), *objective.buffers(), *inputs]
+    with LiveMemory(known) as live:
+        rehearsal.forward().backward()  # type: ignore[no-untyped-call]
+    return ModelSize(
+        trained=sum(parameter.numel() for parameter in trained),
+        frozen=sum(parameter.numel() for parameter in objective.parameters() if not parameter.requires_grad),
+        batch_bytes=sum(each.untyped_storage().nbytes() for each in inputs),
+        step_bytes=live.peak_bytes,
+    )
+
+
+def _drop_gradient(parameter: Tensor) -> None:
+    parameter.grad = None
+
+
+def rank_memory(config: RunConfig, size: ModelSize, stage: int, ranks: int) -> RankMemory:
+    """Say what a rank of so many would hold under this stage."""
+    engine = config.engine.model_copy(update={"zero_stage": stage})
+    zero: Mapping[str, Any] = deepspeed_config(engine, config.data.batch_size, ranks)["zero_optimization"]
+
+    def share(elements: int, from_stage: int) -> int:
+        return _FLOAT32 * (-(-elements // ranks) if stage >= from_stage else elements)
+
+    return RankMemory(
+        stage=stage,
+        trained=share(size.trained, 3),
+        frozen=share(size.frozen, 3),
+        gradients=share(size.trained, 2),
+        adam=2 * share(size.trained, 1),
+        deepspeed=_FLOAT32 * _deepspeed_elements(zero, size, stage, ranks),
+        batches=2 * size.batch_bytes * config.engine.accumulation,
+        step=size.step_bytes,
+    )
+
+
+def _deepspeed_elements(zero: Mapping[str, Any], size: ModelSize, stage: int, ranks: int) -> int:
+    if ranks == 1 and stage == 0:
+        return 0
+    if stage == 0:  # gradients are laid end to end to be summed
+        return min(size.trained, _DEEPSPEED_BUCKET)
+    bucket = int(zero.get("reduce_bucket_size", _DEEPSPEED_BUCKET))
+    copy = -(-size.trained // ranks)  # of the weights that this rank updates
+    if stage < 3:
+        return copy + bucket * (2 if zero.get("overlap_comm", False) else 1)
+    # Trained weights are whole from their forward to their backward; what comes ahead lands beside its place first.
+    ahead = int(zero.get("stage3_prefetch_bucket_size", _DEEPSPEED_PREFETCH))
+    whole = min(size.trained, int(zero.get("stage3_max_reuse_distance", _DEEPSPEED_REUSE))) + min(size.frozen, ahead)
+    return copy + bucket + whole + min(whole, ahead)
