@@ -16,7 +16,11 @@ def _declare_pretrain(parser: ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name (`trichord show` lists them) or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ from the recipe")
     parser.add_argument(
-        "--run", type=Path, metavar="DIR", help="folder of the run; resumes if it holds any (default: runs/RECIPE)"
+        "--run",
+        dest="run_folder",
+        type=Path,
+        metavar="DIR",
+        help="folder of the run; resumes if it holds any (default: runs/RECIPE)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print sizes, memory, steps and hours; train nothing")
     parser.add_argument("--as-ranks", type=at_least(1), default=1, metavar="N", help="ranks to suppose in a dry run")
@@ -43,7 +47,7 @@ def _run_pretrain(arguments: Namespace) -> int:
     from pretrain.engine.run import pretrain
 
     try:
-        pretrain(resolved.config, arguments.run or Path("runs") / Path(arguments.recipe).stem)
+        pretrain(resolved.config, arguments.run_folder or Path("runs") / Path(arguments.recipe).stem)
     finally:
         leave_world()
     return 0

@@ -52,7 +52,7 @@ class Objective(nn.Module, ABC):
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Give the loss of a batch, or of a part of one where gradients accumulate; tensors are on the device."""
 
-    def after_update(self, step: int) -> None:  # noqa: B027
+    def after_update(self, step: int) -> None:
         """Follow the optimiser's update of this step: an EMA teacher, a centre, prototypes."""
 
     def state(self) -> dict[str, Tensor]:

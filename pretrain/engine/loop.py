@@ -102,7 +102,7 @@ class Loop:
         if not self.world.highest([bool(found)], f"look at the gradients of step {step}")[0]:
             return
         folder = self.run / "failures" / f"step_{step:08d}"
-        losses = {name: float(value) for name, value in {"loss": output.loss, **output.losses}.items()}
+        losses = {name: float(value.detach()) for name, value in {"loss": output.loss, **output.losses}.items()}
         everyone = write_failure(folder, self.world, step, found, batch, losses)
         self.keep_failed(step)
         listed = "\n".join(f"  {each}" for each in everyone[:10]) + (

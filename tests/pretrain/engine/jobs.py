@@ -1,6 +1,6 @@
 """What each rank of the engine's tests runs: one small run after another, noting which samples were drawn.
 
-    python -m tests.pretrain.engine.jobs SHARDS '[{"run": "runs/a", "from": null, "changes": {"steps": 4}}]'
+python -m tests.pretrain.engine.jobs SHARDS '[{"run": "runs/a", "from": null, "changes": {"steps": 4}}]'
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def _main(shards: Path, jobs: list[dict[str, Any]]) -> None:
         dist.barrier()
         keys.clear()
         engine_run.pretrain(small_config(shards, **job["changes"]), run)
-        drawn.append({"keys": list(keys), "rng": int(torch.get_rng_state().long().sum()), "next": torch.rand(()).item()})
+        drawn.append(
+            {"keys": list(keys), "rng": int(torch.get_rng_state().long().sum()), "next": torch.rand(()).item()}
+        )
     print("\n" + json.dumps(drawn))
     leave_world()
 

@@ -23,9 +23,6 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_weights_of_one_that_
 
     whole, killed = tmp_path / "whole/checkpoints", tmp_path / "killed/checkpoints"
     assert (killed / "latest").read_text() == "step_00000010\n"
-    assert [path.name for path in checkpoint_files.checkpoints_in(killed)] == ["step_00000010", "step_00000009"]
-    left = {path.name for path in killed.iterdir()} - {"latest", "step_00000010", "step_00000009"}
-    assert not left
     files = sorted(checkpoint_files.read_index(whole / "step_00000010").files)
     expected = dict(checkpoint_files.read_tensors(whole / "step_00000010", files))
     found = dict(checkpoint_files.read_tensors(killed / "step_00000010", files))

@@ -1,0 +1,211 @@
+"""How a run stops: told by a signal, at a step that is not finite, with a full disk, or with a rank that cannot read."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from launch import cli
+from pretrain.engine import checkpoint_files, training
+from pretrain.engine import run as engine_run
+from pretrain.engine.replay import replay
+from pretrain.export import read_part
+from pretrain.objective import StepOutput
+from pretrain.objectives.svt import Svt
+from shards.errors import Interrupted, RunStopped, UserError
+from shards.reading.batch import Batch
+from tests.pretrain.engine.small_run import settings, small_config, write_shards
+from tests.pretrain.processes import ROOT
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("small") / "shards")
+
+
+@pytest.fixture(autouse=True)
+def _quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_run, "training_flops", lambda *_: 1e9)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def _during_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[Svt, StepOutput], StepOutput]) -> None:
+    """Let something happen in the forward pass of a step."""
+    step_of = Svt.training_step
+
+    def training_step(self: Svt, batch: Batch, step: int) -> StepOutput:
+        output = step_of(self, batch, step)
+        return act(self, output) if step == number else output
+
+    monkeypatch.setattr(Svt, "training_step", training_step)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_ends_the_step_saves_and_says_so(
+    number: signal.Signals, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def signal_now(_: Svt, output: StepOutput) -> StepOutput:
+        os.kill(os.getpid(), number)
+        return output
+
+    before = signal.getsignal(number)
+    _during_step(monkeypatch, 3, signal_now)
+    with pytest.raises(Interrupted, match="all is saved") as told:
+        engine_run.pretrain(small_config(shards), tmp_path)
+    assert told.value.signal_number == number
+    assert checkpoint_files.checkpoints_in(tmp_path / "checkpoints")[0].name == "step_00000004"
+    assert signal.getsignal(number) == before
+
+
+def test_what_is_not_finite_stops_before_the_update_and_replays(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An overflow within the student's head: weights stay those of the step before, and the replay names the place."""
+
+    def break_head(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return output * torch.inf if engine_step[0] == 6 and module.training else output
+
+    engine_step = [0]
+    set_rates = training.set_rates
+    build = training.build
+
+    def note_step(*arguments: Any) -> Any:
+        engine_step[0] = arguments[2]
+        return set_rates(*arguments)
+
+    def build_breakable(*arguments: Any) -> Any:
+        objective = build(*arguments)
+        objective.student.head.mlp[2].register_forward_hook(break_head)
+        return objective
+
+    monkeypatch.setattr(training, "set_rates", note_step)
+    monkeypatch.setattr(training, "build", build_breakable)
+    run = tmp_path / "run"
+    config = small_config(shards, checkpoints__every_steps=1)
+    with pytest.raises(RunStopped, match="trichord replay") as stopped:
+        engine_run.pretrain(config, run)
+    assert "rank 0: the loss" in str(stopped.value)
+
+    failure = run / "failures/step_00000006"
+    told = json.loads((failure / "failure.json").read_text())
+    assert told["step"] == 6 and len(told["ranks"][0]["samples"]) == 8
+    kept, last = failure / "step_00000006", run / "checkpoints/step_00000006"
+    for path in (kept, last):  # the state before the step: what step 5 left
+        assert checkpoint_files.read_index(path).step == 6
+    names = sorted(checkpoint_files.read_index(kept).files)
+    expected = dict(checkpoint_files.read_tensors(last, names))
+    for name, tensor in checkpoint_files.read_tensors(kept, names):
+        assert torch.equal(tensor, expected[name]), name
+
+    monkeypatch.setattr("pretrain.engine.replay.build", build_breakable)
+    rows = replay(run, None, None)
+    assert rows[0]["where"] == "output of student.head.mlp.2" and rows[0]["step"] == 6
+    assert any(row["where"] == "loss" and told["ranks"][0]["samples"][0]["key"] in row["keys"] for row in rows)
+    assert any(row["where"].startswith("gradient of student.") for row in rows)
+    with pytest.raises(UserError, match="Known: step_00000006"):
+        replay(run, 3, None)
+
+    # Without the trouble the same step is finite, and the command says so.
+    engine_step[0] = 0
+    assert cli.main(["replay", str(run), "--rank", "0"]) == 0
+    assert "everything is finite" in capsys.readouterr().err
+
+
+def test_a_full_disk_does_not_end_the_run_but_is_told_and_the_last_save_must_succeed(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write, failing = checkpoint_files.save_file, [2]  # type: ignore[attr-defined]
+
+    def fill_disk(tensors: Any, path: Path) -> None:
+        if failing[0]:
+            failing[0] -= 1
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        write(tensors, path)
+
+    monkeypatch.setattr(checkpoint_files, "save_file", fill_disk)
+    config = small_config(shards, checkpoints__every_steps=2, steps=6)
+    engine_run.pretrain(config, tmp_path / "a")
+    told = capsys.readouterr().err
+    assert told.count("No space left on device") == 2 and "tries again" in told
+    folder = tmp_path / "a/checkpoints"
+    assert [path.name for path in checkpoint_files.checkpoints_in(folder)] == ["step_00000006"]
+    assert not list(folder.glob(".unfinished*"))
+
+    failing[0] = 100
+    with pytest.raises(RunStopped, match="newest checkpoint is that of step 0"):
+        engine_run.pretrain(config, tmp_path / "b")
+
+
+def test_a_rank_that_cannot_read_stops_the_others_at_the_same_step_and_all_is_saved(
+    shards: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    found = settings(shards, steps=50, data__max_bad_fraction=0.0, data__bad_least_samples=1)
+    recipe.write_text(yaml.safe_dump(found))
+    broken = tmp_path / "shards"
+    broken.mkdir()
+    for path in shards.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    # Each lane reads its own half of the shards; spoil one clip of one shard.
+    data = bytearray((broken / "00002.tar").read_bytes())
+    at = data.index(b"ftyp")
+    data[at : at + 600] = bytes(600)
+    (broken / "00002.tar").write_bytes(data)
+    command = [sys.executable, "-m", "launch.cli", "pretrain", str(recipe), f"data.sources={broken}"]
+    run = tmp_path / "run"
+    ranks = _start_ranks([*command, "--run", str(run)], 2)
+    told = [process.communicate(timeout=120)[1] for process in ranks]
+    assert sorted(process.returncode for process in ranks) == [1, 2], told
+    reader = next(number for number, process in enumerate(ranks) if process.returncode == 2)
+    assert "could not be used" in told[reader] and "Traceback" not in told[0] + told[1]
+    assert "another rank could not read on" in told[1 - reader]
+    newest = checkpoint_files.checkpoints_in(run / "checkpoints")[0]
+    assert f"at step {checkpoint_files.step_of(newest)}" in told[1 - reader]
+
+
+def _start_ranks(command: list[str], ranks: int) -> list[subprocess.Popen[str]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1"}
+    return [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **shared, "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(ranks)
+    ]
+
+
+def test_another_runs_checkpoint_is_refused_with_what_differs_and_harmless_changes_are_told(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine_run.pretrain(small_config(shards, steps=3), tmp_path)
+    with pytest.raises(UserError, match=r"seed: the checkpoint has 3, now 4") as told:
+        engine_run.pretrain(small_config(shards, steps=5, seed=4, data__lanes=4), tmp_path)
+    assert "data.lanes: the checkpoint has 2, now 4" in str(told.value)
+    capsys.readouterr()
+    engine_run.pretrain(small_config(shards, steps=4, engine__zero_stage=1), tmp_path)
+    told_changes = capsys.readouterr().err
+    assert "changed since the checkpoint: steps: 3 -> 4" in told_changes
+    assert "engine.zero_stage: 0 -> 1" in told_changes
+    tensors, config, step = read_part(tmp_path)
+    assert step == 4 and config.steps == 4 and "backbone.cls_token" in tensors
+    engine_run.pretrain(small_config(shards, steps=4), tmp_path)
+    assert "all 4 steps are done" in capsys.readouterr().err
