@@ -43,11 +43,14 @@ def _run_pretrain(arguments: Namespace) -> int:
     from pretrain.engine.allocator import apply
 
     apply()
+    from pretrain.collectives import rank
     from pretrain.engine.distributed import leave_world
     from pretrain.engine.run import pretrain
 
     try:
-        pretrain(resolved.config, arguments.run_folder or Path("runs") / Path(arguments.recipe).stem)
+        figures = pretrain(resolved.config, arguments.run_folder or Path("runs") / Path(arguments.recipe).stem)
+        if rank() == 0:
+            show_figures("the last steps", [figures], arguments.json)
     finally:
         leave_world()
     return 0

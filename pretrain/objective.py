@@ -1,4 +1,4 @@
-"""What an objective is to the training loop: the owner of its models and its loss, and all that the loop knows of it."""
+"""What an objective is to the training loop: the owner of models and loss, and all that the loop knows of it."""
 
 from __future__ import annotations
 

@@ -41,8 +41,8 @@ class Loop:
     keep_failed: Callable[[int], None]  # saves the state before a step that must not be taken
     say: Callable[[str], None]  # on rank 0
 
-    def go(self) -> None:
-        """Take all steps that are left, then save."""
+    def go(self) -> dict[str, object]:
+        """Take all steps that are left, then save; give the figures of the last line."""
         self._guard = FiniteGuard(self.training.adam.parameters, self.world.device)
         self._means = WindowMeans(self.world.device)
         with StopFlag() as stop:
@@ -57,6 +57,7 @@ class Loop:
                     with self.meter.aside():
                         self.saver.save(step + 1)
         self.saver.save(self.config.steps, is_last=True)
+        return self._row
 
     def _draw(self, step: int, stop: StopFlag) -> Batch:
         """Draw this rank's batch, and agree with all others to go on: with all of them or with none."""
@@ -125,6 +126,7 @@ class Loop:
         norm = self.training.engine.get_global_grad_norm()
         if norm is not None:
             row["gradient_norm"] = float(norm)
+        self._row: dict[str, object] = dict(row)
         if self.recorder is None:
             return
         self.recorder.write({**row, "bad": self.feeder.stream.figures()["bad"]})

@@ -26,15 +26,14 @@ from pretrain.engine.saving import Saver
 from pretrain.engine.training import Training, prepare
 from pretrain.engine.watch import EMBEDDING_RULES, LoaderWatch, Watch
 from pretrain.recipe import to_yaml
-from shards.console import show_figures
 from shards.reading.stream import batches
 from shards.sample import ClipTransform
 
 CONFIG = "config.yaml"
 
 
-def pretrain(config: RunConfig, run: Path) -> None:
-    """Run to the end, or go on where the run folder's newest whole checkpoint ends.
+def pretrain(config: RunConfig, run: Path) -> dict[str, object]:
+    """Run to the end, or go on where the run folder's newest whole checkpoint ends; give what the last line said.
 
     The ranks stay joined, for DeepSpeed keeps groups of them as long as the process lives; `leave_world` parts them.
     """
@@ -50,7 +49,7 @@ def pretrain(config: RunConfig, run: Path) -> None:
         say(f"resuming {resumed[0]}, saved by {resumed[1].world_size} ranks")
         if resumed[1].step >= config.steps:
             say(f"all {config.steps} steps are done; raise `steps` to go on")
-            return
+            return {"run": str(run), "steps": config.steps}
     if world.rank == 0:
         run.mkdir(parents=True, exist_ok=True)
         write_text(run / CONFIG, to_yaml(config))
@@ -84,7 +83,7 @@ def pretrain(config: RunConfig, run: Path) -> None:
             keep_failed=partial(_keep_failed, run, world, training, facts),
             say=say,
         )
-        loop.go()
+        return {"run": str(run), **loop.go()}
     finally:
         feeder.close()
         if recorder:
@@ -119,8 +118,8 @@ def _introduce(config: RunConfig, world: World, training: Training, say: Callabl
         f"each; ZeRO {config.engine.zero_stage}, {config.engine.precision}; {batch} clips a step = {world.size} ranks "
         f"x {parts} parts x {batch // (world.size * parts)}; steps {training.start_step} to {config.steps}"
     )
-    if world.rank == 0:
-        show_figures("parameter groups", describe(training.groups), as_json=False)
+    for group in describe(training.groups):
+        say("  " + ", ".join(f"{name} {value}" for name, value in group.items()))
 
 
 def _say(world: World, text: str) -> None:
