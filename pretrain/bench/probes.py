@@ -41,9 +41,9 @@ class LinearMap:
     weight_DK: Tensor
     bias_K: Tensor
 
-    def predict(self, features_MD: Tensor) -> Tensor:
-        """Give the likeliest class of each row."""
-        return (features_MD @ self.weight_DK + self.bias_K).argmax(dim=1)
+    def logits(self, features_MD: Tensor) -> Tensor:
+        """Give what speaks for each class."""
+        return features_MD @ self.weight_DK + self.bias_K
 
 
 def probe(train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, truth_M: Tensor) -> Accuracy:
@@ -52,7 +52,7 @@ def probe(train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, truth_M: Tensor) 
     classes = int(max(labels_N.max(), truth_M.max())) + 1
     voted_M = vote(train_ND, labels_N, test_MD, classes)
     fitted = fit_linear(train_ND, labels_N, classes, choose_l2(train_ND, labels_N, classes))
-    return Accuracy(share_equal(voted_M, truth_M), share_equal(fitted.predict(test_MD), truth_M))
+    return Accuracy(share_equal(voted_M, truth_M), share_equal(fitted.logits(test_MD).argmax(dim=1), truth_M))
 
 
 def standardise(train_ND: Tensor, test_MD: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,19 +97,17 @@ def fit_linear(features_ND: Tensor, labels_N: Tensor, classes: int, l2: float) -
     return LinearMap(weight_DK.detach(), bias_K.detach())
 
 
-def choose_l2(
-    features_ND: Tensor, labels_N: Tensor, classes: int, strengths: Sequence[float] = STRENGTHS
-) -> float:
-    """Choose the strength that tells most of a fifth of the training clips right when fitted on the others."""
+def choose_l2(features_ND: Tensor, labels_N: Tensor, classes: int, strengths: Sequence[float] = STRENGTHS) -> float:
+    """Choose the strength with the lowest cross-entropy on a fifth of the training clips, fitted on the others."""
     order_N = torch.randperm(len(features_ND), generator=torch.Generator().manual_seed(0))
     kept_aside = max(1, int(len(features_ND) * _CHOOSING_SHARE))
     aside, rest = order_N[:kept_aside], order_N[kept_aside:]
 
-    def accuracy(l2: float) -> float:
+    def surprise(l2: float) -> float:
         fitted = fit_linear(features_ND[rest], labels_N[rest], classes, l2)
-        return share_equal(fitted.predict(features_ND[aside]), labels_N[aside])
+        return float(functional.cross_entropy(fitted.logits(features_ND[aside]), labels_N[aside]))
 
-    return max(strengths, key=accuracy)
+    return min(strengths, key=surprise)
 
 
 def share_equal(found_M: Tensor, truth_M: Tensor) -> float:

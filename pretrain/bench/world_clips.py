@@ -25,7 +25,7 @@ from shards.record import RawSample
 from shards.sample import ClipTransform
 from shards.sample_spec import SampleSpec
 from shards.viewing.clip_specs import FullVideo
-from shards.viewing.view_specs import Squash, ViewsSpec, ViewSpec
+from shards.viewing.view_specs import Squash, ViewSpec, ViewsSpec
 from shards.world import CLASSES, COLOURS, SHAPES, WorldRules, make_world
 
 FACTORS: dict[str, tuple[str, ...]] = {"shape": SHAPES, "colour": tuple(COLOURS), "action": CLASSES}
@@ -39,6 +39,7 @@ RULES = WorldRules(
     max_distractors=0,
     silent_share=1.0,
     captions=1,
+    clips_per_group=200,
     train_share=0.7,
     val_share=0.0,
 )

@@ -27,7 +27,7 @@ def describe_clip(seed: int, number: int, rules: WorldRules | None = None) -> Cl
     frames = round(rng.uniform(shortest_s, rules.max_seconds) * group.fps)
     events = _events(seed, number, rules, group, frames / group.fps, events_wanted, rng)
     taken = [event.thing for event in events]
-    distractors = _distractors(taken, group, rng)
+    distractors = _distractors(taken, group, rules.max_distractors, rng)
     heading = rng.uniform(0, 2 * math.pi)
     return ClipPlan(
         seed=seed,
@@ -163,11 +163,11 @@ def _between(low: float, high: float, rng: np.random.Generator) -> float:
     return float(rng.uniform(low, high)) if low < high else (low + high) / 2
 
 
-def _distractors(taken: list[Thing], group: Group, rng: np.random.Generator) -> tuple[Thing, ...]:
+def _distractors(taken: list[Thing], group: Group, most: int, rng: np.random.Generator) -> tuple[Thing, ...]:
     """Things that do nothing, at rest or carried by the background, and never mistaken for one that acts."""
     looks = {(thing.colour, thing.shape) for thing in taken}
     chosen: list[Thing] = []
-    for _ in range(int(rng.integers(0, 4))):
+    for _ in range(min(int(rng.integers(0, 4)), most)):
         colour = tuple(COLOURS)[rng.integers(len(COLOURS))]
         shape = SHAPES[rng.integers(len(SHAPES))]
         size = ("small", "medium")[rng.integers(2)]
