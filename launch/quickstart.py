@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from shards.errors import UserError
 
 Rows = list[dict[str, Any]]
 
+_PROTOTYPES = 1024  # of the recipe svt_quickstart
+
 
 class Step(NamedTuple):
     """One command, and what it is for."""
@@ -32,6 +35,7 @@ def steps(out: Path, samples: int) -> list[Step]:
     world, sets = str(out / "world"), str(out / "shards")
     small = ("--samples-per-shard", "16")
     batch = ("--size", "112", "--steps", "12")
+    run, source = str(out / "run"), (f"data.sources={sets}/train",)
     return [
         Step("world", "generate clips", ("shards", "world", "--out", world, "--samples", str(samples))),
         Step("build", "write them as shards", ("shards", "build", "csv", "--root", world, "--out", sets, *small)),
@@ -40,54 +44,50 @@ def steps(out: Path, samples: int) -> list[Step]:
         Step("read", "read batches in one process", ("shards", "read", f"{sets}/train", *batch)),
         Step("workers", "read them with two workers", ("shards", "read", f"{sets}/train", *batch, "--workers", "2")),
         Step("show", "draw a contact sheet", ("shards", "show", f"{sets}/train", "--out", str(out / "sheet.png"))),
+        Step("pretrain", "learn from the clips without labels", ("pretrain", "svt_quickstart", *source, "--run", run)),
+        Step("plot", "draw its curves", ("plot", run, "--out", str(out / "curves.html"))),
+        Step("export", "write the network's weights for others", ("export", run)),
     ]
 
 
 def next_commands(out: Path) -> list[str]:
-    """Give three commands worth typing next."""
+    """Give commands worth typing next."""
     return [
         f"trichord shards show {out}/shards/train --out {out}/views.png --views svt --count 3",
         "trichord shards build folder --root YOUR_VIDEOS --out my-shards --mode encode",
+        f"trichord pretrain svt_quickstart data.sources={out}/shards/train steps=400 --run {out}/longer",
         "trichord shards world --out harder --samples 500 --rules two_events_share=1 silent_share=0.3",
     ]
 
 
-def compare(found: dict[str, Rows]) -> Rows:
-    """Put each figure beside the control that tells whether to believe it."""
+class Comparison(NamedTuple):
+    """A figure beside the control that tells whether to believe it, and how the two must stand to each other."""
+
+    figure: str
+    value: Any
+    relation: str  # "is", "is about", "is below" or "is above"
+    control: Any
+    control_is: str
+
+
+def compare(found: dict[str, Rows]) -> list[Comparison]:
+    """Put each figure beside its control."""
     (world,), built, (indexed,) = found["world"], found["build"], found["index"]
-    (verified,), (read,), (shared,) = found["verify"], found["read"], found["workers"]
+    (verified,), (read,), (shared,), (trained,) = found["verify"], found["read"], found["workers"], found["pretrain"]
     train = next(row for row in built if row["split"] == "train")
+    samples = sum(row["samples"] for row in built)
+    silent, generated_silent = verified["of that without a track"], world["silent"] / world["clips"]
+    written = "samples written"
     return [
-        {
-            "figure": "samples in the shards",
-            "value": sum(row["samples"] for row in built),
-            "control": world["clips"],
-            "the control is": "clips generated",
-        },
-        {
-            "figure": "samples counted in the tar files of train",
-            "value": indexed["samples"],
-            "control": train["samples"],
-            "the control is": "samples written",
-        },
-        {
-            "figure": "clips of train that decode to the last frame",
-            "value": verified["good"],
-            "control": train["samples"],
-            "the control is": "samples written",
-        },
-        {
-            "figure": "digest of batches from two workers",
-            "value": shared["digest"],
-            "control": read["digest"],
-            "the control is": "the same from one process",
-        },
-        {
-            "figure": "share of clips without a sound track",
-            "value": verified["of that without a track"],
-            "control": world["silent"] / world["clips"],
-            "the control is": "the share that was generated, over all splits",
-        },
+        Comparison("samples in the shards", samples, "is", world["clips"], "clips generated"),
+        Comparison("samples counted in train's tar files", indexed["samples"], "is", train["samples"], written),
+        Comparison("clips that decode to the last frame", verified["good"], "is", train["samples"], written),
+        Comparison("digest, two workers", shared["digest"], "is", read["digest"], "the same from one process"),
+        Comparison("silent share of train", silent, "is about", generated_silent, "the share that was generated"),
+        Comparison(
+            "loss of SVT", trained["loss"], "is below", math.log(_PROTOTYPES), "ln K: no view told from another"
+        ),
+        Comparison("data wait, share of a step", trained["data_wait_share"], "is below", 0.05, "what is tolerable"),
     ]
 
 
@@ -104,7 +104,8 @@ def _run(arguments: Namespace) -> int:
     for number, step in enumerate(planned, 1):
         print(f"[{number}/{len(planned)}] {step.purpose}\n  $ trichord {shlex.join(step.words)}", file=sys.stderr)
         found[step.name] = _figures_of(step)
-    show_figures("what came out, beside what it should be", compare(found), arguments.json)
+    rows = [comparison._asdict() for comparison in compare(found)]
+    show_figures("what came out, beside what it should be", rows, arguments.json)
     print(f"\ndone in {time.monotonic() - start_s:.0f} s; try next:", file=sys.stderr)
     for command in next_commands(arguments.out):
         print(f"  {command}", file=sys.stderr)

@@ -46,11 +46,17 @@ def test_it_names_every_layout() -> None:
     assert set(re.findall(r"`(\w+)`", table)) >= set(LAYOUTS)
 
 
-def test_the_rooms_that_it_names_exist() -> None:
-    table = README.partition("| rooms |")[2].partition("\n\n")[0]
+@pytest.mark.parametrize("floor", ["shards", "pretrain"])
+def test_the_rooms_that_it_names_exist(floor: str) -> None:
+    table = README.partition(f"The rooms of `{floor}/`")[2].partition("| rooms |")[2].partition("\n\n")[0]
     rooms = [room for line in table.splitlines()[2:] for room in re.findall(r"`([\w./]+)`", line.split("|")[1])]
-    assert len(rooms) > 20
-    assert [room for room in rooms if not (ROOT / "shards" / room).exists()] == []
+    assert len(rooms) > 15
+    assert [room for room in rooms if not (ROOT / floor / room).exists()] == []
+
+
+def test_it_names_every_recipe() -> None:
+    table = README.partition("| recipe |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)` \|", table)) == {path.stem for path in (ROOT / "pretrain/recipes").glob("*.yaml")}
 
 
 def test_the_targets_and_variables_that_it_names_exist() -> None:
