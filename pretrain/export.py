@@ -15,6 +15,7 @@ from pretrain.config import RunConfig
 from pretrain.engine import checkpoint_files
 from pretrain.engine.checkpoint_files import CheckpointIndex, TornCheckpoint
 from pretrain.engine.resuming import CHECKPOINTS
+from pretrain.export_hf import as_hugging_face, write_config
 from shards.command import unknown_name
 from shards.errors import UserError
 
@@ -56,22 +57,23 @@ def export(run: Path, layout: str, part: str | None, out: Path | None) -> dict[s
     """Write one network in a layout; give what was written."""
     tensors, config, step = read_part(run, part)
     part = part or config.objective.parts[0]
+    about = {"step": str(step), "backbone": json.dumps(config.backbone.model_dump(mode="json"))}
     if layout == "hf":
-        from pretrain.export_hf import export_hf
-
-        path = out or run / f"{part}-hf"
-        export_hf(tensors, config.backbone, path)
+        folder = out or run / f"{part}-hf"
+        tensors, hugging_face_config = as_hugging_face(tensors, config.backbone)
+        path = folder / "model.safetensors"
+        _write_and_compare(tensors, about, path)
+        write_config(hugging_face_config, folder)
     else:
         path = out or run / f"{part}.safetensors"
-        _write_plain(tensors, config, step, path)
+        _write_and_compare(tensors, about, path)
     values = sum(tensor.numel() for tensor in tensors.values())
     return {"path": str(path), "part": part, "step": step, "tensors": len(tensors), "values": values}
 
 
-def _write_plain(tensors: dict[str, Tensor], config: RunConfig, step: int, path: Path) -> None:
-    about = {"format": "pt", "step": str(step), "backbone": json.dumps(config.backbone.model_dump(mode="json"))}
+def _write_and_compare(tensors: dict[str, Tensor], about: dict[str, str], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata=about)
+    save_file(tensors, path, metadata={"format": "pt", **about})
     with safe_open(path, framework="pt") as file:
         back = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
     if back.keys() != tensors.keys() or not all(torch.equal(back[name], tensors[name]) for name in tensors):
