@@ -90,10 +90,10 @@ def fit_linear(features_ND: Tensor, labels_N: Tensor, classes: int, l2: float) -
         optimiser.zero_grad()
         value = functional.cross_entropy(features_ND @ weight_DK + bias_K, labels_N)
         value = value + l2 / 2 * weight_DK.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    optimiser.step(loss)
     return LinearMap(weight_DK.detach(), bias_K.detach())
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from shards.building.write import build
 from shards.reading.batch import Example
 from shards.reading.evaluation import evaluation_batches
-from shards.reading.stream_config import StreamConfig
+from shards.reading.stream_config import SourceConfig, StreamConfig
 from shards.record import RawSample
 from shards.sample import ClipTransform
 from shards.sample_spec import SampleSpec
@@ -85,7 +85,7 @@ def make_shards(out: Path, clips: int) -> Path:
 def read_clips(root: Path, frames: int, size: int) -> Clips:
     """Decode all clips of a split, whole in time and in space, as they are shown to be probed."""
     views = ViewsSpec(clips=FullVideo(frames=frames), views=(ViewSpec(crop=Squash(size=size)),))
-    config = StreamConfig(sources=str(root), batch_size=_READ_AT_ONCE)
+    config = StreamConfig(sources=(SourceConfig(root=str(root)),), batch_size=_READ_AT_ONCE)
     parts, labels = [], []
     transform = FactorTransform(SampleSpec(views=views, is_training=False))
     with contextlib.closing(evaluation_batches(config, transform)) as stream:

@@ -1,0 +1,43 @@
+"""`trichord bench learning`: the command."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from shards.command import Command, add_json, at_least
+from shards.console import show_figures
+
+
+def _declare(parser: ArgumentParser) -> None:
+    parser.add_argument("--objective", choices=("svt",), default="svt", help="what to pretrain with")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/learning"), metavar="DIR", help="keeps the world and the runs"
+    )
+    parser.add_argument("--seeds", type=at_least(1), default=3, metavar="N", help="how many runs")
+    parser.add_argument("--clips", type=at_least(100), default=6000, metavar="N", help="how many to generate")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ from the recipe svt_world")
+    add_json(parser)
+
+
+def _run(arguments: Namespace) -> int:
+    from pretrain.bench.learning_report import run_and_report
+
+    tables = run_and_report(
+        arguments.out, arguments.objective, range(arguments.seeds), arguments.clips, arguments.overrides
+    )
+    for title, rows in tables.items():
+        show_figures(title, rows, arguments.json)
+    return 0
+
+
+LEARNING = Command(
+    "learning",
+    "pretrain on the generated world and measure what was learnt of shape, colour and action",
+    _declare,
+    _run,
+    (
+        "trichord bench learning --objective svt",
+        "trichord bench learning --seeds 1 --out runs/quick --clips 1000 steps=200",
+    ),
+)
