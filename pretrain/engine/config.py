@@ -90,3 +90,4 @@ class InitFrom(_Config):
     part: str | None = None  # which part of a file that holds several, such as student or teacher
     allow_missing: tuple[str, ...] = ()  # patterns of names that the file may lack
     allow_unused: tuple[str, ...] = ()  # patterns of names that it may hold in vain
+    time_from_space: bool = False  # of a model of images: attention in time begins as a copy of that in space
