@@ -1,0 +1,116 @@
+"""Peaks of devices: the driver's names lead to the right data sheet, and what is measured is what products reach."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from pretrain.engine import device as devices
+from pretrain.engine.device import peak_flops, pick_device
+from pretrain.engine.gpus import KNOWN, find_gpu, gpu_named
+from shards.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("driver_name", "name", "bf16_tflops"),
+    [
+        ("NVIDIA H200", "h200", 989.4),
+        ("NVIDIA H100 80GB HBM3", "h100", 989.4),
+        ("NVIDIA H100 PCIe", "h100-pcie", 756.0),
+        ("NVIDIA H100 NVL", "h100-nvl", 835.5),
+        ("NVIDIA A100-SXM4-40GB", "a100-40gb", 312.0),
+        ("NVIDIA A100-SXM4-80GB", "a100", 312.0),
+        ("NVIDIA A100 80GB PCIe", "a100", 312.0),
+        ("NVIDIA A10", "a10", 125.0),
+        ("NVIDIA A10G", "a10g", 70.0),
+        ("NVIDIA L4", "l4", 121.0),
+        ("NVIDIA L40S", "l40s", 362.0),
+        ("NVIDIA RTX A6000", "a6000", 154.8),
+        ("NVIDIA GeForce RTX 4090", "rtx4090", 165.2),
+        ("NVIDIA B200", "b200", 2250.0),
+        ("Tesla V100-SXM2-32GB", "v100", None),
+        ("AMD Instinct MI300X", "mi300x", 1307.4),
+    ],
+)
+def test_the_driver_s_name_leads_to_the_data_sheet(driver_name: str, name: str, bf16_tflops: float | None) -> None:
+    gpu = find_gpu(driver_name)
+    assert gpu is not None
+    assert (gpu.name, gpu.bf16_tflops) == (name, bf16_tflops)
+    assert gpu_named(name.upper()) is gpu
+
+
+def test_no_sheet_counts_sparse_products_and_names_are_unique() -> None:
+    assert len({gpu.name for gpu in KNOWN}) == len(KNOWN)
+    for gpu in KNOWN:  # tensor cores take half as many rounded float32 numbers as bfloat16 ones, or no more
+        if gpu.tf32_tflops and gpu.bf16_tflops:
+            assert gpu.fp32_tflops <= gpu.tf32_tflops <= 0.51 * gpu.bf16_tflops
+
+
+def test_float32_is_rounded_only_where_torch_may() -> None:
+    a100 = gpu_named("a100")
+    assert a100.peak("fp32", rounds_fp32=False) == 19.5e12
+    assert a100.peak("fp32", rounds_fp32=True) == 156e12
+    assert a100.peak("bf16", rounds_fp32=False) == 312e12
+    assert gpu_named("t4").peak("bf16", rounds_fp32=True) is None
+
+
+def test_an_unknown_device_gets_the_nearest_name() -> None:
+    assert find_gpu("NVIDIA GeForce GTX 1080") is None
+    with pytest.raises(UserError, match="Did you mean 'h200'") as error:
+        gpu_named("h20")
+    assert "mi250x" in str(error.value)
+
+
+def test_a_cpu_is_measured_in_about_half_a_second() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        began_s = time.process_time()
+        peak = peak_flops(CPU, "fp32")
+        assert time.process_time() - began_s < 2
+        assert peak.source == "measured"
+        assert "1 CPU threads" in peak.name
+        left = torch.ones(512, 512)
+        seconds = min(_seconds_of_product(left) for _ in range(20))
+        reached = 2 * 512**3 / seconds
+    finally:
+        torch.set_num_threads(before)
+    assert 0.25 * reached < peak.flops < 4 * reached  # of a machine that others use as well
+
+
+def _seconds_of_product(left: torch.Tensor) -> float:
+    began_s = time.perf_counter()
+    left @ left
+    return time.perf_counter() - began_s
+
+
+class FakeCuda:
+    """As many GPUs as one likes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+        self.chosen: list[torch.device] = []
+        monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(devices.torch.cuda, "set_device", self.chosen.append)
+
+
+def test_each_rank_of_a_machine_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(monkeypatch, 4)
+    assert [pick_device(rank).index for rank in range(4)] == [0, 1, 2, 3]
+    assert [device.index for device in cuda.chosen] == [0, 1, 2, 3]
+    with pytest.raises(UserError, match="rank 4 of its machine.*CUDA shows 4 GPUs.*at most 4 ranks"):
+        pick_device(4)
+
+
+def test_a_rank_that_is_shown_one_gpu_takes_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCuda(monkeypatch, 1)
+    assert pick_device(3) == torch.device("cuda", 0)
+
+
+def test_without_a_gpu_ranks_compute_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCuda(monkeypatch, 0)
+    assert pick_device(3) == CPU
