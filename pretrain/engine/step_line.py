@@ -31,8 +31,8 @@ def duration(seconds: float) -> str:
 
 
 def _progress(numbers: Mapping[str, float]) -> str:
-    step, steps = int(numbers["step"]), int(numbers["steps"])
-    return f"step {step:>{len(str(steps))}}/{steps} {100 * (step + 1) / steps:.1f}%"
+    done, steps = int(numbers["step"]) + 1, int(numbers["steps"])
+    return f"step {done:>{len(str(steps))}}/{steps} {100 * done / steps:.1f}%"
 
 
 def _losses(numbers: Mapping[str, float]) -> Iterator[str]:

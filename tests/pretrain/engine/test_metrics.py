@@ -300,7 +300,7 @@ ROW = {
 def test_the_line_of_a_step_is_this_one() -> None:
     line = step_line(ROW)
     assert line == (
-        "step  12345/100000 12.3%  loss 8.731  global 9.011  local 8.661  lr 4.2e-04  3291 clips/s (411 each)  "
+        "step  12346/100000 12.3%  loss 8.731  global 9.011  local 8.661  lr 4.2e-04  3291 clips/s (411 each)  "
         "0.311 s  wait 3.1%  MFU 47%  61.2 GiB  bad 0.12%  silent 12%  7h34m left"
     )
     assert len(line) <= 180
@@ -308,7 +308,7 @@ def test_the_line_of_a_step_is_this_one() -> None:
 
 def test_the_line_leaves_out_what_is_unknown_and_fits_however_many_losses_there_are() -> None:
     first = {"step": 0, "steps": 50, "loss": float("nan"), "clips_per_s": None, "mfu": None, "memory_gib": 1.0}
-    assert step_line(first) == "step  0/50 2.0%  loss nan  1.0 GiB"
+    assert step_line(first) == "step  1/50 2.0%  loss nan  1.0 GiB"
     many = {**ROW, **{f"loss/part_{number}": 1.0 for number in range(40)}}
     assert len(step_line(many)) < len(step_line(ROW)) + 20
 
