@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from launch import __version__, quickstart
+from launch import __version__, doctor, quickstart
 from launch.parser import CommandParser, add_command, add_commands
 from pretrain import commands as pretrain_commands
 from pretrain.bench.commands import STEP
@@ -66,6 +66,7 @@ def _parser() -> CommandParser:
     parser.add_argument("--version", action="version", version=f"trichord {__version__}", help="print the version")
     floors = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser)
     add_command(floors, quickstart.COMMAND)
+    add_command(floors, doctor.COMMAND)
     _add_floor(floors, "shards", shards_commands.SUMMARY, shards_commands.COMMANDS)
     for command in (pretrain_commands.PRETRAIN, SHOW, PLOT, pretrain_commands.REPLAY, pretrain_commands.EXPORT):
         add_command(floors, command)

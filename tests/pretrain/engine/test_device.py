@@ -102,7 +102,7 @@ def test_each_rank_of_a_machine_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatc
     cuda = FakeCuda(monkeypatch, 4)
     assert [pick_device(rank).index for rank in range(4)] == [0, 1, 2, 3]
     assert [device.index for device in cuda.chosen] == [0, 1, 2, 3]
-    with pytest.raises(UserError, match="rank 4 of its machine.*CUDA shows 4 GPUs.*at most 4 ranks"):
+    with pytest.raises(UserError, match=r"rank 4 of its machine.*CUDA shows 4 GPUs.*at most 4 ranks"):
         pick_device(4)
 
 

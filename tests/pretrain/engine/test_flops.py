@@ -1,4 +1,4 @@
-"""Operations are those that pencil and paper give for the model, neither what is computed twice nor what is left out."""
+"""Operations are those that pencil and paper give for the model: nothing left out, nothing counted twice."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def test_a_run_s_figure_is_that_of_its_real_step() -> None:
 
 def test_work_done_twice_to_save_memory_does_not_pass_for_speed() -> None:
     config = small_config(NOWHERE)
-    assert training_flops(small_config(NOWHERE, backbone__activation_checkpointing=True), 2) == training_flops(config, 2)
+    assert training_flops(small_config(NOWHERE, backbone__activation_checkpointing=True), 2) == training_flops(
+        config, 2
+    )
     with rehearse(config, 2, checkpoints_activations=True) as rehearsal:
         assert count_flops(lambda: rehearsal.forward().backward()) > training_flops(config, 2)
 

@@ -1,0 +1,227 @@
+"""`trichord doctor`: what this machine has for training, what is wrong with it, and the command that mends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards.command import Command, add_json
+from shards.console import show_figures
+from shards.errors import UserError
+
+_GIB = 1 << 30
+_NEEDED = ("torch", "deepspeed", "webdataset", "av", "pydantic", "transformers", "safetensors")
+_OPTIONAL = ("torchcodec", "tensorboard", "wandb", "submitit", "mamba-ssm", "causal-conv1d")
+_SLURM = ("sbatch", "srun", "squeue", "sacct", "scontrol", "scancel")
+_LEAST_FREE_BYTES = 10 * _GIB  # a checkpoint of a base model with its optimiser weighs 2 GiB, and three are kept
+_LEAST_SHARED_BYTES = 1 * _GIB  # workers hand batches over in shared memory
+_TRIAL_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `mend` says that it is wrong and what to do."""
+
+    part: str
+    what: str
+    found: str
+    mend: str | None = None
+
+
+def examine(folder: Path) -> Iterator[Finding]:
+    """Look at everything, part by part."""
+    yield from _versions()
+    yield from _devices()
+    yield from _decoders()
+    yield from _communication()
+    yield from _allocator_and_threads()
+    yield from _cluster()
+    yield from _disks(folder)
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("versions", "Python", platform.python_version())
+    for name in _NEEDED:
+        version = _version(name)
+        mend = None if version else "make setup, or: pip install -e . in a clone of trichord"
+        yield Finding("versions", name, version or "missing", mend)
+    for name in _OPTIONAL:
+        yield Finding("versions", name, _version(name) or "not installed; not needed")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    from pretrain.engine.allocator import thread_plan
+    from pretrain.engine.device import Precision, device_name, peak_flops
+
+    devices = [torch.device("cuda", number) for number in range(torch.cuda.device_count())] or [torch.device("cpu")]
+    torch.set_num_threads(thread_plan(1, 0))
+    if devices[0].type == "cpu" and shutil.which("nvidia-smi"):
+        yield Finding(
+            "devices",
+            "GPU",
+            f"nvidia-smi is here, but torch {torch.__version__} sees no GPU",
+            "make setup TORCH=cuda; if torch is a CUDA build already, update the driver to one for its CUDA version",
+        )
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    for device in devices:
+        peaks = [(precision, peak_flops(device, precision)) for precision in precisions]
+        said = ", ".join(f"{precision} {peak.flops / 1e12:.3g} TFLOP/s ({peak.source})" for precision, peak in peaks)
+        yield Finding("devices", f"{device}: {device_name(device)}", said)
+
+
+def _decoders() -> Iterator[Finding]:
+    import numpy as np
+
+    from shards.decoding.torchcodec_video import open_with_torchcodec
+    from shards.decoding.track import DecodeLimits
+    from shards.decoding.video import Video, open_video
+    from shards.errors import SampleError
+    from shards.world.encode import encode
+
+    frames_THWC = np.zeros((8, 32, 32, 3), dtype=np.uint8)
+    film = encode(frames_THWC, np.zeros(8000, dtype=np.float32), fps=8, sample_rate=8000)
+
+    def decode(open_film: Callable[[bytes, DecodeLimits], Video]) -> str:
+        video = open_film(film, DecodeLimits())
+        shape, sound = video.frames(np.arange(8)).shape, video.sound(0.0, 1.0, 16000)
+        if shape != frames_THWC.shape or sound is None:
+            raise UserError(f"expected 8 frames of 32 x 32 and sound, found frames of shape {shape}, sound: {sound}")
+        return "decodes H.264 and AAC"
+
+    try:
+        yield Finding("decoders", "PyAV", decode(open_video))
+    except (SampleError, UserError) as error:
+        yield Finding("decoders", "PyAV", str(error), "pip install --force-reinstall av")
+    try:
+        yield Finding("decoders", "torchcodec", decode(open_with_torchcodec))
+    except (SampleError, UserError) as error:
+        yield Finding("decoders", "torchcodec", f"{str(error).splitlines()[0]}; not needed")
+
+
+def _communication() -> Iterator[Finding]:
+    import torch
+    import torch.distributed as dist
+
+    yield Finding("ranks", "gloo", "available" if dist.is_gloo_available() else "not in this build of torch")
+    nccl, gpus = dist.is_nccl_available(), torch.cuda.device_count()
+    mend = "make setup TORCH=cuda" if gpus > 1 and not nccl else None
+    yield Finding("ranks", "NCCL", "available" if nccl else "not in this build of torch", mend)
+    name = socket.gethostname()
+    try:
+        address = socket.gethostbyname(name)
+    except OSError:
+        mend = f'echo "127.0.0.1 {name}" | sudo tee -a /etc/hosts, or: export GLOO_SOCKET_IFNAME=lo (one machine only)'
+        yield Finding("ranks", "own host name", f"{name} has no address: gloo's ranks will not find it", mend)
+    else:
+        yield Finding("ranks", "own host name", f"has an address, {address.rsplit('.', 1)[0]}.x")
+
+
+def _allocator_and_threads() -> Iterator[Finding]:
+    from pretrain.engine.allocator import apply, own_cores, thread_plan
+
+    before = _copy_bytes_per_s()
+    if apply():
+        said = (
+            f"glibc; copies at {before / 1e9:.3g} GB/s as it comes, {_copy_bytes_per_s() / 1e9:.3g} as training sets it"
+        )
+    else:
+        said = f"left as it is, not glibc's; copies at {before / 1e9:.3g} GB/s"
+    yield Finding("CPU", "memory allocator", said)
+    cores, threads = own_cores(1), thread_plan(1, 0)
+    said_by = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}" if os.environ.get("OMP_NUM_THREADS") else "all cores"
+    mend = None if threads >= cores else "unset OMP_NUM_THREADS, unless several ranks share this machine"
+    yield Finding("CPU", "threads of one rank", f"{threads} of {cores} cores ({said_by})", mend)
+
+
+def _copy_bytes_per_s() -> float:
+    """Copy a large tensor into memory that is asked for anew each time, as training does."""
+    import torch
+
+    source = torch.zeros(_TRIAL_BYTES, dtype=torch.uint8)
+    seconds = []
+    for _ in range(5):
+        began_s = time.perf_counter()
+        source.clone()
+        seconds.append(time.perf_counter() - began_s)
+    return _TRIAL_BYTES / min(seconds)
+
+
+def _cluster() -> Iterator[Finding]:
+    found = [name for name in _SLURM if shutil.which(name)]
+    if not found:
+        yield Finding("cluster", "SLURM", "no commands found; runs start here, or with torchrun")
+        return
+    missing = [name for name in _SLURM if name not in found]
+    mend = f"load the cluster's SLURM module: {', '.join(missing)} not on PATH" if missing else None
+    yield Finding("cluster", "SLURM", ", ".join(found), mend)
+
+
+def _disks(folder: Path) -> Iterator[Finding]:
+    free = shutil.disk_usage(folder).free
+    mend = "free some, or give --run a folder on another disk" if free < _LEAST_FREE_BYTES else None
+    yield Finding("disk", "free here", f"{free / _GIB:.4g} GiB", mend)
+    try:
+        speed = f"{_write_bytes_per_s(folder) / 1e6:.3g} MB/s to the disk, in one file"
+        yield Finding("disk", "writing here", speed)
+    except OSError as error:
+        yield Finding("disk", "writing here", str(error), "change to a folder that you may write to")
+    shared = Path("/dev/shm")
+    if shared.is_dir():
+        free = shutil.disk_usage(shared).free
+        mend = "give the container more: docker run --shm-size 8g" if free < _LEAST_SHARED_BYTES else None
+        yield Finding("disk", "shared memory for workers", f"{free / _GIB:.4g} GiB free in {shared}", mend)
+
+
+def _write_bytes_per_s(folder: Path) -> float:
+    content = os.urandom(_TRIAL_BYTES)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        began_s = time.perf_counter()
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        return _TRIAL_BYTES / (time.perf_counter() - began_s)
+
+
+def _declare(parser: ArgumentParser) -> None:
+    add_json(parser)
+
+
+def _run(arguments: Namespace) -> int:
+    found = list(examine(Path.cwd()))
+    show_figures(
+        "this machine",
+        [{"part": each.part, "what": each.what, "found": each.found, "wrong; mend by": each.mend} for each in found],
+        arguments.json,
+    )
+    wrong = [each for each in found if each.mend]
+    for each in wrong:
+        print(f"wrong: {each.what}: {each.found}\n  mend: {each.mend}", file=sys.stderr)
+    return int(bool(wrong))
+
+
+COMMAND = Command(
+    "doctor",
+    "say what this machine has, what is wrong with it, and what mends it",
+    _declare,
+    _run,
+    ("trichord doctor", "trichord doctor --json"),
+)

@@ -1,0 +1,69 @@
+"""Freed memory stays with a process that trains, and ranks share out the cores of their machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pretrain.engine.allocator import own_cores, thread_plan
+
+ROOT = Path(__file__).resolve().parents[3]
+PROGRAM = """
+import resource, sys
+import torch
+from pretrain.engine.allocator import apply
+if sys.argv[1] == "applied":
+    assert apply()
+source = torch.zeros(64 << 20, dtype=torch.uint8)
+def copy_often():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        source.clone()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+copy_often()
+print(copy_often())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+def test_large_tensors_cost_page_faults_only_once() -> None:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+
+    def faults(how: str) -> int:
+        command = [sys.executable, "-c", PROGRAM, how]
+        done = subprocess.run(command, env=plain, cwd=ROOT, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert faults("as it comes") > 1000
+    assert faults("applied") < 100
+
+
+@pytest.mark.parametrize(
+    ("cores", "ranks", "environment", "threads"),
+    [
+        (16, 1, {}, 16),
+        (16, 4, {}, 4),
+        (16, 3, {}, 5),
+        (2, 4, {}, 1),
+        (16, 4, {"OMP_NUM_THREADS": "2"}, 2),
+        (16, 4, {"OMP_NUM_THREADS": "3,2"}, 3),
+        (16, 4, {"OMP_NUM_THREADS": ""}, 4),
+        (8, 4, {"SLURM_CPUS_PER_TASK": "8"}, 8),  # bound: the eight are its own
+        (32, 4, {"SLURM_CPUS_PER_TASK": "8"}, 8),  # not bound: all see all
+    ],
+)
+def test_a_rank_takes_its_share_of_the_cores_or_what_is_said(
+    cores: int, ranks: int, environment: dict[str, str], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    assert thread_plan(ranks, 0, environment) == threads
+
+
+def test_cores_are_those_this_process_may_use() -> None:
+    if hasattr(os, "sched_getaffinity"):
+        assert own_cores(1, {}) == len(os.sched_getaffinity(0))
