@@ -16,7 +16,9 @@ def _declare_step(parser: ArgumentParser) -> None:
         default=["tiny", "small"],
         help="of the network, ViT's (default: tiny small; base takes many minutes and 16 GiB for each contender)",
     )
-    parser.add_argument("--rounds", type=at_least(1), default=4, metavar="N", help="how often each takes a step")
+    parser.add_argument(
+        "--rounds", type=at_least(1), default=2, metavar="N", help="how often each takes a step that counts"
+    )
     parser.add_argument(
         "--all-views", action="store_true", help="vary the views' frames for the larger networks as well"
     )

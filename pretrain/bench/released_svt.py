@@ -77,7 +77,8 @@ class Block(nn.Module):
         learnt_grid = in_space[:, 1:].reshape(batch, frames, places, dim).transpose(1, 2)
         learnt_BLD = torch.cat((learnt_class_B1D, learnt_grid.reshape(batch, places * frames, dim)), dim=1)
         tokens_BLD = torch.cat((class_B1D, grid_BLD), dim=1) + learnt_BLD
-        return tokens_BLD + self.mlp(self.norm2(tokens_BLD))
+        widened_BLD: Tensor = self.mlp(self.norm2(tokens_BLD))
+        return tokens_BLD + widened_BLD
 
 
 class PatchEmbed(nn.Module):

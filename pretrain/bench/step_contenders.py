@@ -12,11 +12,11 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from pretrain.backbones.specs import TimeSformerSpec
@@ -34,9 +34,10 @@ from shards.viewing.normalise import Normalisation
 STEPS, LEARNING_RATE, WEIGHT_DECAY, MOMENTUM = 1000, 1e-4, 0.04, 0.996
 
 
-@dataclass(frozen=True)
-class StepCase:
+class StepCase(BaseModel):
     """A network and the views of a step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dim: int
     depth: int
@@ -163,23 +164,12 @@ def peak_mib() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def describe(case: StepCase) -> str:
-    """Give the case as an argument for this program."""
-    return json.dumps(asdict(case))
-
-
-def read_case(text: str) -> StepCase:
-    """Take it back."""
-    settings: dict[str, Any] = json.loads(text)
-    return StepCase(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
-
-
-def main(name: str, text: str, allocator: str) -> None:
+def main(name: str, case_json: str, allocator: str) -> None:
     """Take steps until standard input ends; the allocator is "tuned", or as it is."""
     if allocator == "tuned":
         apply()
     torch.set_num_threads(1)
-    case = read_case(text)
+    case = StepCase.model_validate_json(case_json)
     contender = CONTENDERS[name](case)
     for number, _ in enumerate(sys.stdin):
         contender.prepare(case.views(number))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pretrain.bench import step, step_contenders
+from pretrain.bench import step
 from pretrain.bench.step import Contender, Lap, run_step_bench
 from pretrain.bench.step_contenders import Ours, Released, StepCase
 from shards.errors import UserError
@@ -50,21 +50,22 @@ def test_every_case_measures_equal_work() -> None:
 def test_other_work_meets_no_goal() -> None:
     ours = [Lap(cpu_s=1.0, loss=5.0, peak_mib=100.0)] * 3
     theirs = [replace(lap, cpu_s=2.0, peak_mib=150.0) for lap in ours]
-    assert step._row("tiny", "few", "peer", ours, theirs)["met"] is True
-    row = step._row("tiny", "few", "peer", ours, [*theirs[:2], replace(theirs[2], loss=5.001)])
+    assert step._row("tiny", "few", step.AS_IT_IS, ours, theirs)["met"] is True
+    assert step._row("tiny", "few", "another", ours, theirs)["met"] is None
+    row = step._row("tiny", "few", step.AS_IT_IS, ours, [*theirs[:2], replace(theirs[2], loss=5.001)])
     assert row["met"] is False and row["note"] == "losses differ by more than 1e-05: not the same work"
     assert (row["ratio"], row["memory_ratio"]) == (2.0, 1.5)
 
 
 def test_a_contender_that_dies_is_named(capfd: pytest.CaptureFixture[str]) -> None:
-    impossible = replace(SMALL, local_size=33)
+    impossible = SMALL.model_copy(update={"local_size": 33})
     with Contender("ours", impossible, is_tuned=True) as contender, pytest.raises(UserError, match="process of 'ours'"):
         contender.step()
     capfd.readouterr()
 
 
 def test_a_case_survives_the_way_to_another_process() -> None:
-    assert step_contenders.read_case(step_contenders.describe(SMALL)) == SMALL
+    assert StepCase.model_validate_json(SMALL.model_dump_json()) == SMALL
     assert [tuple(view.shape[2:]) for view in SMALL.views(0)] == [
         (4, 48, 48),
         (8, 48, 48),
