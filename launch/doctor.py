@@ -85,7 +85,9 @@ def _devices() -> Iterator[Finding]:
     for device in devices:
         peaks = [(precision, peak_flops(device, precision)) for precision in precisions]
         said = ", ".join(f"{precision} {peak.flops / 1e12:.3g} TFLOP/s ({peak.source})" for precision, peak in peaks)
-        yield Finding("devices", f"{device}: {device_name(device)}", said)
+        fp32, bf16 = (peak.flops for _, peak in peaks)
+        slower = f"; set engine.precision=fp32, bf16 is {fp32 / bf16:.3g} times slower here" if fp32 > bf16 else ""
+        yield Finding("devices", f"{device}: {device_name(device)}", said + slower)
 
 
 def _decoders() -> Iterator[Finding]:
@@ -132,7 +134,8 @@ def _communication() -> Iterator[Finding]:
         mend = f'echo "127.0.0.1 {name}" | sudo tee -a /etc/hosts, or: export GLOO_SOCKET_IFNAME=lo (one machine only)'
         yield Finding("ranks", "own host name", f"{name} has no address: gloo's ranks will not find it", mend)
     else:
-        yield Finding("ranks", "own host name", f"has an address, {address.rsplit('.', 1)[0]}.x")
+        reach = "this machine's ranks" if address.startswith("127.") else "ranks of any machine"
+        yield Finding("ranks", "own host name", f"has an address that {reach} can find")
 
 
 def _allocator_and_threads() -> Iterator[Finding]:

@@ -195,7 +195,7 @@ def _measured_clips_per_s(run: Path) -> float:
     path = run / FILE_NAME if run.is_dir() else run
     if not path.exists():
         raise UserError(f"--like: there is no {path}. Expected the folder of a run that has written a log line.")
-    found = [row["clips_per_s_device"] for row in read_rows(path) if row.get("clips_per_s_device")]
+    found = [float(row["clips_per_s_device"]) for row in read_rows(path) if row.get("clips_per_s_device")]
     if not found:
         raise UserError(f"--like: {path} tells no clips_per_s_device yet. Give a run that has done more steps.")
     return statistics.median(found[len(found) // 2 :])

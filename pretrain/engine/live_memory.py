@@ -16,7 +16,7 @@ class LiveMemory(TorchDispatchMode):
     """While entered, counts the memory behind every tensor that an operation gives, each once, until it is freed."""
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
         self.peak_bytes = 0
         self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet(each.untyped_storage() for each in known)

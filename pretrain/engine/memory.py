@@ -73,7 +73,7 @@ def _watch(rehearsal: Rehearsal) -> ModelSize:
         parameter.register_post_accumulate_grad_hook(_drop_gradient)
     known = [*objective.parameters(), *objective.buffers(), *inputs]
     with LiveMemory(known) as live:
-        rehearsal.forward().backward()  # type: ignore[no-untyped-call]
+        rehearsal.forward().backward()
     return ModelSize(
         trained=sum(parameter.numel() for parameter in trained),
         frozen=sum(parameter.numel() for parameter in objective.parameters() if not parameter.requires_grad),

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pretrain.config import RunConfig
-from pretrain.objective import Objective
+from pretrain.objective import Objective, StepOutput
 from pretrain.objectives.build import build_objective
 from shards.hearing.spectrogram import frame_count
 from shards.reading.batch import Batch
@@ -40,7 +40,8 @@ class Rehearsal:
 
     def forward(self) -> Tensor:
         """Give the loss."""
-        return self.objective(self.batch, self.step).loss
+        output: StepOutput = self.objective(self.batch, self.step)
+        return output.loss
 
 
 class _Shapes(FakeTensorMode):
@@ -65,7 +66,7 @@ def rehearse(config: RunConfig, micro_batch: int, checkpoints_activations: bool 
     if checkpoints_activations is not None:
         backbone = config.backbone.model_copy(update={"activation_checkpointing": checkpoints_activations})
         config = config.model_copy(update={"backbone": backbone})
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _Shapes(), _AllZero():
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _Shapes(), _AllZero():  # type: ignore[no-untyped-call]
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by torch, when it copies one
         objective = build_objective(config)
         objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
