@@ -20,8 +20,8 @@ from torch import Tensor
 from pretrain.backbone import Backbone
 from pretrain.backbones.build import build_backbone
 from pretrain.bench.baselines import first_backbone, pixel_statistics, pooled, train_with_labels
-from pretrain.bench.probes import probe
-from pretrain.bench.world_clips import Clips, make_shards, read_clips
+from pretrain.bench.probes import Known, probe
+from pretrain.bench.world_clips import FACTORS, Clips, make_shards, read_clips
 from pretrain.config import RunConfig
 from pretrain.engine import checkpoint_files
 from pretrain.engine.checkpoint_files import write_text
@@ -135,16 +135,12 @@ def _parts(world: World) -> dict[str, Clips]:
 
 
 def _probe(world: World, name: str, features: dict[str, Tensor]) -> list[Finding]:
-    return [
-        Finding(
-            name,
-            factor,
-            kind,
-            **asdict(probe(features[SPLITS[0]], labels_N, features[kind], clips.labels[factor])),
-        )
-        for factor, labels_N in world.train.labels.items()
-        for kind, clips in world.tests.items()
-    ]
+    found = []
+    for factor, names in FACTORS.items():
+        known = {kind: Known(features[kind], clips.labels[factor]) for kind, clips in _parts(world).items()}
+        told = probe(known.pop(SPLITS[0]), known, len(names))
+        found += [Finding(name, factor, kind, **asdict(accuracy)) for kind, accuracy in told.items()]
+    return found
 
 
 def _probe_backbone(world: World, config: RunConfig, name: str, backbone: Backbone) -> list[Finding]:

@@ -12,7 +12,7 @@ Legend: N training clips, M test clips, D features, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,9 +21,10 @@ from torch.nn import functional
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 _CHOOSING_SHARE = 0.2  # of the training clips, kept aside while l2 is chosen
 _LEAST_DEVIATION = 1e-6
+_MOST_ROUNDS, _SETTLED = 200, 1e-5  # of the fit, and the largest slope that ends it
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class Accuracy:
 
     knn: float
     linear: float
+
+
+@dataclass(frozen=True)
+class Known:
+    """Features of clips, and the class of each."""
+
+    features_ND: Tensor
+    labels_N: Tensor
 
 
 @dataclass(frozen=True)
@@ -46,20 +55,36 @@ class LinearMap:
         return features_MD @ self.weight_DK + self.bias_K
 
 
-def probe(train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, truth_M: Tensor) -> Accuracy:
-    """Measure both ways what features know; the test clips decide nothing."""
-    train_ND, test_MD = standardise(train_ND, test_MD)
-    classes = int(max(labels_N.max(), truth_M.max())) + 1
-    voted_M = vote(train_ND, labels_N, test_MD, classes)
-    fitted = fit_linear(train_ND, labels_N, classes, choose_l2(train_ND, labels_N, classes))
-    return Accuracy(share_equal(voted_M, truth_M), share_equal(fitted.logits(test_MD).argmax(dim=1), truth_M))
+def probe(train: Known, tests: Mapping[str, Known], classes: int) -> dict[str, Accuracy]:
+    """Measure both ways what features know, on several sets of test clips; these decide nothing."""
+    scale = Standard.of(train.features_ND)
+    train_ND = scale(train.features_ND)
+    fitted = fit_linear(train_ND, train.labels_N, classes, choose_l2(train_ND, train.labels_N, classes))
+    found = {}
+    for name, test in tests.items():
+        test_MD = scale(test.features_ND)
+        voted_M = vote(train_ND, train.labels_N, test_MD, classes)
+        found[name] = Accuracy(
+            share_equal(voted_M, test.labels_N), share_equal(fitted.logits(test_MD).argmax(dim=1), test.labels_N)
+        )
+    return found
 
 
-def standardise(train_ND: Tensor, test_MD: Tensor) -> tuple[Tensor, Tensor]:
-    """Take off the training clips' mean and divide by their deviation; float64, for the fit to settle."""
-    train_ND, test_MD = train_ND.double(), test_MD.double()
-    mean_D, deviation_D = train_ND.mean(dim=0), train_ND.std(dim=0).clamp_min(_LEAST_DEVIATION)
-    return (train_ND - mean_D) / deviation_D, (test_MD - mean_D) / deviation_D
+@dataclass(frozen=True)
+class Standard:
+    """Mean and deviation of the training clips' features; what never changes says nothing."""
+
+    mean_D: Tensor
+    deviation_D: Tensor
+
+    @classmethod
+    def of(cls, train_ND: Tensor) -> Standard:
+        """Take them."""
+        return cls(train_ND.double().mean(dim=0), train_ND.double().std(dim=0).clamp_min(_LEAST_DEVIATION))
+
+    def __call__(self, features_ND: Tensor) -> Tensor:
+        """Take the mean off and divide by the deviation; in float64, for the fit to settle."""
+        return (features_ND.double() - self.mean_D) / self.deviation_D
 
 
 def vote(
@@ -78,12 +103,15 @@ def vote(
     return votes_MK.argmax(dim=1)
 
 
-def fit_linear(features_ND: Tensor, labels_N: Tensor, classes: int, l2: float) -> LinearMap:
-    """Find the minimum with all clips at once; the bias is not held small."""
-    weight_DK = features_ND.new_zeros(features_ND.shape[1], classes, requires_grad=True)
-    bias_K = features_ND.new_zeros(classes, requires_grad=True)
+def fit_linear(
+    features_ND: Tensor, labels_N: Tensor, classes: int, l2: float, start: LinearMap | None = None
+) -> LinearMap:
+    """Find the minimum with all clips at once; the bias is not held small. A start nearby only saves time."""
+    weight_DK = start.weight_DK.clone() if start else features_ND.new_zeros(features_ND.shape[1], classes)
+    bias_K = start.bias_K.clone() if start else features_ND.new_zeros(classes)
+    parameters = [weight_DK.requires_grad_(), bias_K.requires_grad_()]
     optimiser = torch.optim.LBFGS(
-        [weight_DK, bias_K], max_iter=500, tolerance_grad=1e-6, history_size=20, line_search_fn="strong_wolfe"
+        parameters, max_iter=_MOST_ROUNDS, tolerance_grad=_SETTLED, history_size=20, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:
@@ -102,12 +130,12 @@ def choose_l2(features_ND: Tensor, labels_N: Tensor, classes: int, strengths: Se
     order_N = torch.randperm(len(features_ND), generator=torch.Generator().manual_seed(0))
     kept_aside = max(1, int(len(features_ND) * _CHOOSING_SHARE))
     aside, rest = order_N[:kept_aside], order_N[kept_aside:]
-
-    def surprise(l2: float) -> float:
-        fitted = fit_linear(features_ND[rest], labels_N[rest], classes, l2)
-        return float(functional.cross_entropy(fitted.logits(features_ND[aside]), labels_N[aside]))
-
-    return min(strengths, key=surprise)
+    fitted = None
+    surprises = {}
+    for l2 in sorted(strengths, reverse=True):  # what is held small is found at once, and leads on to what is not
+        fitted = fit_linear(features_ND[rest], labels_N[rest], classes, l2, fitted)
+        surprises[l2] = float(functional.cross_entropy(fitted.logits(features_ND[aside]), labels_N[aside]))
+    return min(surprises, key=lambda l2: surprises[l2])
 
 
 def share_equal(found_M: Tensor, truth_M: Tensor) -> float:

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from pretrain.bench.probes import choose_l2, fit_linear, probe, standardise, vote
+from pretrain.bench.probes import Known, Standard, choose_l2, fit_linear, probe, vote
 
 CLASSES = 4
 
@@ -53,9 +53,9 @@ def test_linear_probe_is_the_logistic_regression_of_scikit_learn(l2: float) -> N
     fitted = fit_linear(features_ND, labels_N, CLASSES, l2)
     # Theirs adds up the clips' losses and weighs that sum instead of the penalty.
     reference = LogisticRegression(C=1 / (l2 * 300), tol=1e-8, max_iter=5000).fit(features_ND.numpy(), labels_N.numpy())
-    torch.testing.assert_close(fitted.weight_DK, torch.from_numpy(reference.coef_.T), atol=2e-4, rtol=0)
+    torch.testing.assert_close(fitted.weight_DK, torch.from_numpy(reference.coef_.T), atol=1e-3, rtol=0)
     bias_K = torch.from_numpy(reference.intercept_)
-    torch.testing.assert_close(fitted.bias_K - fitted.bias_K.mean(), bias_K - bias_K.mean(), atol=2e-4, rtol=0)
+    torch.testing.assert_close(fitted.bias_K - fitted.bias_K.mean(), bias_K - bias_K.mean(), atol=1e-3, rtol=0)
 
 
 def test_strength_is_the_one_that_does_best_on_clips_kept_aside() -> None:
@@ -71,17 +71,26 @@ def test_strength_is_the_one_that_does_best_on_clips_kept_aside() -> None:
 
 def test_features_are_standardised_by_the_training_clips_alone() -> None:
     train_ND = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
-    known_ND, other_MD = standardise(train_ND, torch.tensor([[4.0, 6.0]]))
+    scale = Standard.of(train_ND)
     deviation = math.sqrt(2)
-    torch.testing.assert_close(known_ND[:, 0], torch.tensor([-1, 1]).double() / deviation)
-    torch.testing.assert_close(other_MD[0, 0], torch.tensor(2 / deviation, dtype=torch.float64))
-    assert bool((known_ND[:, 1] == 0).all())  # what never changes says nothing
+    torch.testing.assert_close(scale(train_ND)[:, 0], torch.tensor([-1, 1]).double() / deviation)
+    torch.testing.assert_close(scale(torch.tensor([[4.0, 5.0]]))[0, 0], torch.tensor(2 / deviation).double())
+    assert bool((scale(train_ND)[:, 1] == 0).all())
+
+
+def test_a_start_changes_nothing_but_the_time() -> None:
+    features_ND, labels_N = make_features(300, 5, 0.4)
+    far = fit_linear(features_ND, labels_N, CLASSES, 1.0)
+    fresh, started = (fit_linear(features_ND, labels_N, CLASSES, 1e-2, start) for start in (None, far))
+    torch.testing.assert_close(started.weight_DK, fresh.weight_DK, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("signal", "lowest", "highest"), [(2.0, 0.95, 1.0), (0.0, 0.15, 0.35)])
 def test_probe_finds_what_is_there_and_nothing_else(signal: float, lowest: float, highest: float) -> None:
-    train_ND, labels_N = make_features(400, 7, signal)
-    test_MD, truth_M = make_features(400, 8, signal)
-    found = probe(train_ND * 1000, labels_N, test_MD * 1000, truth_M)
-    assert lowest <= found.knn <= highest
-    assert lowest <= found.linear <= highest
+    sets = [make_features(400, seed, signal) for seed in (7, 8, 9)]
+    train, *tests = (Known(features_ND * 1000, labels_N) for features_ND, labels_N in sets)
+    found = probe(train, {"one": tests[0], "other": tests[1]}, CLASSES)
+    assert found.keys() == {"one", "other"}
+    for accuracy in found.values():
+        assert lowest <= accuracy.knn <= highest
+        assert lowest <= accuracy.linear <= highest
