@@ -20,6 +20,7 @@ from pretrain.engine.adam_state import MOMENTS, AdamState, shape_of
 from pretrain.engine.checkpoint_files import CheckpointIndex, FileEntry, TornCheckpoint
 from pretrain.engine.distributed import World
 from pretrain.objective import Objective
+from shards.errors import UserError
 
 _BYTES_PER_WRITER = 1 << 29
 _STATE = "state"
@@ -94,13 +95,16 @@ def load_weights(checkpoint: Path, index: CheckpointIndex, objective: Objective)
     """Put weights, buffers and state into an objective that DeepSpeed has not touched yet."""
     own = dict(_tensors_of(objective))
     state: dict[str, Tensor] = {}
+    # Its files are what they were when written, so what does not fit is the doing of other settings.
+    advice = "Set objective and backbone back to continue, or give another --run to start anew."
     for name, tensor in files.read_tensors(checkpoint, _of_kind(index, "weights")):
         if name not in own or own[name].shape != tensor.shape:
-            raise TornCheckpoint(f"{checkpoint} holds {name} {tuple(tensor.shape)}, which this model has no place for")
+            here = f"is {tuple(own[name].shape)} in this model" if name in own else "has no place in this model"
+            raise UserError(f"{checkpoint} holds {name} {tuple(tensor.shape)}, which {here}. {advice}")
         with torch.no_grad():
             own.pop(name).copy_(tensor)
     if own:
-        raise TornCheckpoint(f"{checkpoint} lacks {', '.join(sorted(own)[:10])}")
+        raise UserError(f"{checkpoint} lacks {', '.join(sorted(own)[:10])} of this model. {advice}")
     for name, tensor in files.read_tensors(checkpoint, _of_kind(index, _STATE)):
         state[name] = tensor
     objective.load_state(state)

@@ -71,7 +71,7 @@ def begin(folder: Path, step: int) -> Path:
     """Make the temporary folder that becomes the checkpoint of a step; leftovers of killed runs go first."""
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in (*folder.glob(_UNFINISHED + "*"), *folder.glob(_DOOMED + "*")):
-        shutil.rmtree(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)  # over NFS what someone reads stays a while, and is in nobody's way
     temporary = folder / (_UNFINISHED + name_of(step))
     temporary.mkdir()
     return temporary
@@ -110,9 +110,12 @@ def remove(checkpoint: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def prune(folder: Path, keep_last: int, keep_every_steps: int | None) -> list[Path]:
-    """Remove all but the last k and every n-th; give what was removed."""
-    old = checkpoints_in(folder)[keep_last:]
+def prune(folder: Path, keep_last: int, keep_every_steps: int | None, newest: int) -> list[Path]:
+    """Remove all but the last k up to the newest step and every n-th; give what was removed.
+
+    Later ones are torn and were passed over: counted among the last k they would push the good ones out.
+    """
+    old = [path for path in checkpoints_in(folder) if step_of(path) <= newest][keep_last:]
     if keep_every_steps:
         old = [path for path in old if step_of(path) % keep_every_steps]
     for path in old:

@@ -31,6 +31,8 @@ def refuse_other_run(config: RunConfig, digests: list[str], resumed: tuple[Path,
         for name, before, after in _differences(index.config, config.model_dump(mode="json"))
         if name.startswith(_FIXED) and not name.startswith(_FREE_IN_BACKBONE)
     ]
+    if _weights(index.config) != _weights(config.model_dump(mode="json")):
+        found.append("  data.sources: their weights are not those that the samples were mixed by")
     if digests != index.data_digests:
         found.append("  data.sources: the manifests are not those that the checkpoint was trained on")
     if found:
@@ -48,6 +50,10 @@ def changes(config: RunConfig, index: CheckpointIndex) -> list[str]:
         for name, before, after in _differences(index.config, config.model_dump(mode="json"))
         if not name.startswith(_NOT_WORTH_SAYING)
     ]
+
+
+def _weights(config: Mapping[str, Any]) -> list[float]:
+    return [source["weight"] for source in config["data"]["sources"]]
 
 
 def _differences(before: Any, after: Any, above: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -61,9 +61,16 @@ class Saver:
             return
         self._failures, self.saved_step = 0, done
         self._saved_at_s = time.monotonic()
-        if self._world.rank == 0:
-            checkpoint_files.prune(self._folder, self._config.keep_last, self._config.keep_every_steps)
         self._say(f"saved {path} in {self._saved_at_s - began_s:.1f} s")
+        if self._world.rank == 0:
+            self._prune(done)
+
+    def _prune(self, newest: int) -> None:
+        """Make room; what cannot be removed now, such as a file that someone reads over NFS, the next save tries."""
+        try:
+            checkpoint_files.prune(self._folder, self._config.keep_last, self._config.keep_every_steps, newest)
+        except OSError as error:
+            self._say(f"warning: an old checkpoint could not be removed: {error}")
 
     def _count_failure(self, error: checkpoint.SaveFailed, is_last: bool) -> None:
         self._failures += 1

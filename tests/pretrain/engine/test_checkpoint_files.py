@@ -73,9 +73,16 @@ def test_old_ones_go_but_the_last_and_every_nth(
 ) -> None:
     for step in range(1, 7):
         _write(tmp_path, step)
-    checkpoint_files.prune(tmp_path, keep_last, every)
+    checkpoint_files.prune(tmp_path, keep_last, every, newest=6)
     assert [checkpoint_files.step_of(path) for path in checkpoint_files.checkpoints_in(tmp_path)] == kept
     assert (tmp_path / "latest").read_text() == "step_00000006\n"
+
+
+def test_torn_ones_that_a_run_fell_back_behind_do_not_push_out_the_good_ones(tmp_path: Path) -> None:
+    for step in (8, 9, 4, 5, 6):  # 8 and 9 were torn, so the run went on from 4
+        _write(tmp_path, step)
+    checkpoint_files.prune(tmp_path, 2, None, newest=6)
+    assert [path.name for path in checkpoint_files.checkpoints_in(tmp_path)][2:] == ["step_00000006", "step_00000005"]
 
 
 def test_what_a_killed_save_left_is_removed_by_the_next_and_never_taken_for_a_checkpoint(tmp_path: Path) -> None:
@@ -88,7 +95,7 @@ def test_what_a_killed_save_left_is_removed_by_the_next_and_never_taken_for_a_ch
 def test_a_name_that_is_no_checkpoints_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "step_mine").mkdir(parents=True)
     _write(tmp_path, 1)
-    checkpoint_files.prune(tmp_path, 1, None)
+    checkpoint_files.prune(tmp_path, 1, None, newest=1)
     assert (tmp_path / "step_mine").is_dir()
 
 
