@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -161,12 +162,11 @@ def join_world() -> World:
 def _set_meeting_point(place: Place) -> None:
     """DeepSpeed and torch read where to meet, and who they are, from the environment."""
     if place.said_by == "SLURM":
-        import submitit
-
-        job = submitit.JobEnvironment()
-        os.environ.setdefault("MASTER_ADDR", job.hostnames[0])
-        # Above the ports that systems hand out on their own; two jobs on one node have different numbers.
-        os.environ.setdefault("MASTER_PORT", str(20000 + int(job.raw_job_id) % 12000))
+        # The step's nodes, not the job's: a step may run on some of them, and rank 0 is on its first.
+        os.environ.setdefault("MASTER_ADDR", first_node(os.environ["SLURM_STEP_NODELIST"]))
+        # Below the ports that systems hand out on their own; jobs on one node differ, and so do steps of one job.
+        number = int(os.environ["SLURM_JOB_ID"]) + 4001 * int(os.environ["SLURM_STEP_ID"])
+        os.environ.setdefault("MASTER_PORT", str(20000 + number % 12000))
     elif place.said_by == "submitit":
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
         os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ["SUBMITIT_LOCAL_JOB_ID"]) % 12000))
@@ -176,6 +176,14 @@ def _set_meeting_point(place: Place) -> None:
             f"{place.size} ranks want to meet, but {' and '.join(missing)} are not set on {socket.gethostname()}. "
             "Start with torchrun or srun."
         )
+
+
+def first_node(listed: str) -> str:
+    """Name the first node of a list as SLURM writes it, such as "gpu[003-005,9]-ib,cpu1": gpu003-ib."""
+    group = re.match(r"(?:[^,\[]|\[[^\]]*\])+", listed)
+    if not group:
+        raise UserError(f"SLURM lists the nodes {listed!r}; expected something like gpu[003-005]")
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", group[0])
 
 
 def leave_world() -> None:

@@ -1,0 +1,61 @@
+"""Specification of who a process is among the ranks, and where the ranks of a SLURM step meet."""
+
+from __future__ import annotations
+
+import pytest
+
+from pretrain.engine.distributed import Place, find_place, first_node
+from shards.errors import UserError
+
+STEP = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_NTASKS": "6",
+    "SLURM_STEP_NUM_TASKS": "6",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2),1(x2)",
+    "SLURM_PROCID": "4",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "2",
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({}, Place(0, 1, 0, 1, "nobody: this process is alone")),
+        # Plain python in a batch script or under salloc: the job has tasks, this process is none of them.
+        (
+            {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "6", "SLURM_PROCID": "0"},
+            Place(0, 1, 0, 1, "nobody: this process is alone"),
+        ),
+        (STEP, Place(4, 6, 0, 1, "SLURM")),
+        ({**STEP, "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}, Place(3, 6, 1, 2, "SLURM")),
+        # torchrun started by srun, one a node: its word counts.
+        (
+            {**STEP, "RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8"},
+            Place(9, 16, 1, 8, "torchrun"),
+        ),
+    ],
+)
+def test_the_environment_says_who_a_process_is(environment: dict[str, str], place: Place) -> None:
+    assert find_place(environment) == place
+
+
+def test_half_an_environment_is_refused() -> None:
+    with pytest.raises(UserError, match="but not WORLD_SIZE, LOCAL_RANK"):
+        find_place({"RANK": "0"})
+    with pytest.raises(UserError, match="rank 6 of 6"):
+        find_place({**STEP, "SLURM_PROCID": "6"})
+
+
+@pytest.mark.parametrize(
+    ("listed", "first"),
+    [
+        ("gpu7", "gpu7"),
+        ("login,gpu7", "login"),
+        ("gpu[003-005,9],cpu1", "gpu003"),
+        ("gpu[12,3]", "gpu12"),
+        ("rack[1-2]n[08-11]-ib,x", "rack1n08-ib"),
+    ],
+)
+def test_rank_0_is_on_the_first_node_of_its_step(listed: str, first: str) -> None:
+    assert first_node(listed) == first
