@@ -53,6 +53,15 @@ class EngineConfig(_Config):
     compile: bool = False  # torch.compile
     deepspeed: dict[str, Any] = Field(default_factory=dict)  # further keys of DeepSpeed's JSON
 
+    @model_validator(mode="after")
+    def _can_be_compiled(self) -> EngineConfig:
+        if self.compile and self.zero_stage == 3:
+            raise ValueError(
+                "compile=true goes with zero_stage 0 to 2: stage 3 gathers weights in hooks that torch.compile does "
+                "not see. Set zero_stage=2, or compile=false"
+            )
+        return self
+
 
 class CheckpointConfig(_Config):
     """When a checkpoint is saved, and which are kept; one is saved at the end whatever stands here."""

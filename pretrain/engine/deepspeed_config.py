@@ -22,6 +22,7 @@ _DERIVED = {
     "zero_optimization.stage": "set engine.zero_stage",
     "zero_optimization.stage3_param_persistence_threshold": "it must be 0, or slices and wholes of parameters differ",
     "zero_allow_untested_optimizer": "it must be true, for the optimiser is torch's own",
+    "zero_force_ds_cpu_optimizer": "it must be false, for the optimiser is torch's own",
     "optimizer": _OPTIMISER,
     "scheduler": _OPTIMISER,
     "fp16": _PRECISION,
@@ -41,6 +42,7 @@ def deepspeed_config(engine: EngineConfig, batch_size: int, world_size: int) -> 
         "gradient_clipping": engine.clip_gradient_norm or 0.0,
         "zero_optimization": {"stage": engine.zero_stage, **(_STAGE_3 if engine.zero_stage == 3 else {})},
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # its own would be compiled at the first start
     }
     _refuse_derived(engine.deepspeed)
     return _merged(config, engine.deepspeed)
@@ -73,6 +75,9 @@ def _refuse_derived(extra: Mapping[str, Any], above: str = "") -> None:
 def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(first)
     for key, value in second.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both else value
+        if isinstance(merged.get(key), Mapping):
+            if not isinstance(value, Mapping):
+                raise UserError(f"engine.deepspeed.{key} is {value!r}, expected keys and values such as {{a: b}}")
+            value = _merged(merged[key], value)
+        merged[key] = value
     return merged

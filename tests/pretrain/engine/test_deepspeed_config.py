@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from pretrain.engine.config import EngineConfig
 from pretrain.engine.deepspeed_config import deepspeed_config
@@ -21,6 +22,7 @@ def test_the_batch_triple_multiplies_out() -> None:
         "gradient_clipping": 3.0,
         "zero_optimization": {"stage": 2},
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
     }
 
 
@@ -50,6 +52,7 @@ def test_further_keys_are_merged_at_any_depth() -> None:
     [
         ({"train_micro_batch_size_per_gpu": 4}, "engine.deepspeed.train_micro_batch_size_per_gpu cannot be set: it"),
         ({"zero_optimization": {"stage": 3}}, "engine.deepspeed.zero_optimization.stage cannot be set: set engine.z"),
+        ({"zero_optimization": None}, "engine.deepspeed.zero_optimization is None, expected keys and values"),
         ({"bf16": {"enabled": True}}, "engine.deepspeed.bf16 cannot be set: set engine.precision"),
         ({"optimizer": {"type": "Adam"}}, "engine.deepspeed.optimizer cannot be set: the engine makes the optimiser"),
     ],
@@ -72,3 +75,9 @@ def test_a_batch_that_cannot_be_shared_names_one_that_can(
 ) -> None:
     with pytest.raises(UserError, match=re.escape(nearest) + "$"):
         deepspeed_config(EngineConfig(accumulation=accumulation), batch_size, world_size)
+
+
+def test_compiling_what_stage_3_holds_in_slices_is_refused_before_the_first_step_fails() -> None:
+    with pytest.raises(ValidationError, match="compile=true goes with zero_stage 0 to 2"):
+        EngineConfig(compile=True, zero_stage=3)
+    assert EngineConfig(compile=True, zero_stage=2).compile
