@@ -46,13 +46,17 @@ def _run_pretrain(arguments: Namespace) -> int:
     from pretrain.collectives import rank
     from pretrain.engine.distributed import leave_world
     from pretrain.engine.run import pretrain
+    from shards.errors import Interrupted
 
+    # Only where all ranks part alike: parting waits for the others, and a rank that failed must say why at once.
     try:
         figures = pretrain(resolved.config, arguments.run_folder or Path("runs") / Path(arguments.recipe).stem)
-        if rank() == 0:
-            show_figures("the last steps", [figures], arguments.json)
-    finally:
+    except Interrupted:
         leave_world()
+        raise
+    if rank() == 0:
+        show_figures("the last steps", [figures], arguments.json)
+    leave_world()
     return 0
 
 

@@ -21,7 +21,7 @@ class AdamState:
     """The moments of the parameters that an engine trains; reading is a collective that all ranks take part in."""
 
     def __init__(self, engine: Any, parameters: Mapping[str, nn.Parameter], stage: int) -> None:
-        self._stage, self.parameters = stage, dict(parameters)
+        self.stage, self.parameters = stage, dict(parameters)
         self._zero: Any = engine.optimizer
         self._adam: torch.optim.AdamW = engine.optimizer.optimizer if stage else engine.optimizer
         for flat in self._flat():
@@ -45,7 +45,7 @@ class AdamState:
     def read(self, name: str, moment: str) -> Tensor:
         """Give a moment of one parameter, whole."""
         parameter = self.parameters[name]
-        if not self._stage:
+        if not self.stage:
             moments: Tensor = self._adam.state[parameter][moment]
             return moments
         whole: Tensor = safe_get_full_optimizer_state(parameter, moment)
@@ -54,15 +54,15 @@ class AdamState:
     def write(self, name: str, moment: str, whole: Tensor) -> None:
         """Set a moment of one parameter; each rank keeps its part."""
         parameter: Any = self.parameters[name]
-        if self._stage == 0:
+        if self.stage == 0:
             self._adam.state[parameter][moment].copy_(whole)
-        elif self._stage < 3:
+        elif self.stage < 3:
             parameter.set_full_hp_param(whole, moment)
         else:
             safe_set_local_optimizer_state(parameter, _slice_of(parameter, whole), moment)
 
     def _flat(self) -> list[Any]:
-        if self._stage == 3:
+        if self.stage == 3:
             return list(self._zero.fp32_partitioned_groups_flat)
         return [flat for group in self._adam.param_groups for flat in group["params"]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,37 +18,35 @@ from shards.reading.batch import Batch
 class FiniteGuard:
     """Looks at every gradient as it arrives, on the device, without waiting for it; `verdict` waits once a step."""
 
-    def __init__(self, trained: Mapping[str, nn.Parameter], device: torch.device) -> None:
-        self._names = list(trained)
-        self._is_bad = torch.zeros(len(self._names), dtype=torch.bool, device=device)
-        self._bad_loss = torch.zeros((), dtype=torch.bool, device=device)
+    def __init__(self, trained: Mapping[str, nn.Parameter]) -> None:
+        self._seen: list[tuple[str, Tensor]] = []  # since the last verdict
         self._hooks = [
-            parameter.register_hook(lambda gradient, place=place: self._look(gradient, place))
-            for place, parameter in enumerate(trained.values())
+            parameter.register_hook(lambda gradient, what=f"the gradient of {name}": self._look(gradient, what))
+            for name, parameter in trained.items()
         ]
 
     def add_loss(self, loss: Tensor) -> None:
         """Look at a loss."""
-        self._bad_loss |= ~torch.isfinite(loss.detach())
+        self._look(loss, "the loss")
 
     def verdict(self) -> list[str]:
         """Name what was not finite since the last verdict, on this rank."""
-        if not bool(self._bad_loss | self._is_bad.any()):
+        if not self._seen:
             return []
-        found = ["the loss"] if bool(self._bad_loss) else []
-        found += [f"the gradient of {self._names[place]}" for place in self._is_bad.nonzero().flatten().tolist()]
-        self._bad_loss.zero_()
-        self._is_bad.zero_()
-        return found
+        seen, self._seen = self._seen, []
+        are_finite = torch.stack([total for _, total in seen]).isfinite().tolist()
+        # Each once, though gradients that accumulate come several times.
+        return list(dict.fromkeys(what for (what, _), is_finite in zip(seen, are_finite, strict=True) if not is_finite))
 
     def close(self) -> None:
         """Stop looking."""
         for hook in self._hooks:
             hook.remove()
 
-    def _look(self, gradient: Tensor, place: int) -> None:
-        # A sum is finite if and only if all its terms are, short of an overflow that would be trouble as well.
-        self._is_bad[place] |= ~torch.isfinite(gradient.sum())
+    def _look(self, tensor: Tensor, what: str) -> None:
+        # A sum is finite if and only if all its terms are, short of an overflow that would be trouble as well. It is
+        # all that is launched for each of hundreds of gradients; they are judged together.
+        self._seen.append((what, tensor.detach().sum(dtype=torch.float32)))
 
 
 def write_failure(
@@ -62,6 +61,7 @@ def write_failure(
     }
     everyone = [json.loads(text) for text in world.gather(json.dumps(mine), f"describe the failure of step {step}")]
     if world.rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "failure.json", json.dumps({"step": step, "ranks": everyone}, indent=1) + "\n")
+        with suppress(OSError):  # no room: so the save of the weights, which follows, says to all ranks
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / "failure.json", json.dumps({"step": step, "ranks": everyone}, indent=1) + "\n")
     return [f"rank {each['rank']}: {name}" for each in everyone for name in each["not_finite"]]

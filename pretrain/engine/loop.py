@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 
 import torch
 
@@ -38,26 +39,28 @@ class Loop:
     recorder: Recorder | None  # of rank 0
     watch: Watch
     loader_watch: LoaderWatch
-    keep_failed: Callable[[int], None]  # saves the state before a step that must not be taken
+    keep_failed: Callable[[int], str]  # saves the state before a step that must not be taken, and says where
     say: Callable[[str], None]  # on rank 0
 
     def go(self) -> dict[str, object]:
         """Take all steps that are left, then save; give the figures of the last line."""
-        self._guard = FiniteGuard(self.training.adam.parameters, self.world.device)
+        self._guard = FiniteGuard(self.training.adam.parameters)
         self._means = WindowMeans(self.world.device)
         with StopFlag() as stop:
             for step in range(self.training.start_step, self.config.steps):
                 batch = self._draw(step, stop)
                 self._update(batch, step)
                 self.meter.step_done()
-                is_last = step + 1 == self.config.steps
-                if (step + 1) % self.config.log.every_steps == 0 or is_last:
+                if self._is_told(step):
                     self._tell(step)
-                if self.saver.is_due_by_step(step + 1) and not is_last:
+                if self.saver.is_due_by_step(step + 1) and step + 1 < self.config.steps:
                     with self.meter.aside():
                         self.saver.save(step + 1)
-        self.saver.save(self.config.steps, is_last=True)
+            self.saver.save(self.config.steps, is_last=True)
         return self._row
+
+    def _is_told(self, step: int) -> bool:
+        return (step + 1) % self.config.log.every_steps == 0 or step + 1 == self.config.steps
 
     def _draw(self, step: int, stop: StopFlag) -> Batch:
         """Draw this rank's batch, and agree with all others to go on: with all of them or with none."""
@@ -68,17 +71,19 @@ class Loop:
                 batch = next(self.feeder)
             except Exception as error:
                 problem = error
-            save_due = self.world.rank == 0 and self.saver.is_due_by_clock()
-            failed, signalled, save_now = self.world.highest(
-                [problem is not None, stop.received or 0, save_due], f"begin step {step}"
-            )
+        # Not timed as a wait for data: that of the slowest reader counts, and others may be late for other reasons.
+        save_due = self.world.rank == 0 and self.saver.is_due_by_clock()
+        failed, signalled, save_now = self.world.highest(
+            [problem is not None, stop.received or 0, save_due], f"begin step {step}"
+        )
         if failed or signalled or save_now:
             with self.meter.aside():
                 self.saver.save(step, is_last=bool(failed or signalled))
+        if signalled:  # before the failure, for clusters signal the data workers as well, and their end looks like one
+            told = f"stopped after {step} steps by {Signals(int(signalled)).name}, all is saved"
+            raise Interrupted(int(signalled), told) from problem
         if failed:
             raise problem or RunStopped(f"rank {self.world.rank} stops at step {step}: another rank could not read on")
-        if signalled:
-            raise Interrupted(int(signalled), f"stopped after step {step} by signal {int(signalled)}, all is saved")
         assert batch is not None
         self.meter.count(batch)
         return batch
@@ -94,6 +99,7 @@ class Loop:
             self._means.add({"loss": output.loss, **_named("loss", output.losses), **_named("health", output.health)})
             if part == len(parts) - 1:
                 self._stop_unless_finite(batch, output, step)
+                self._gradient_norm = steps.gradient_norm(training) if self._is_told(step) else None
             training.engine.step()
         training.objective.after_update(step)
         self._last = output
@@ -105,13 +111,13 @@ class Loop:
         folder = self.run / "failures" / f"step_{step:08d}"
         losses = {name: float(value.detach()) for name, value in {"loss": output.loss, **output.losses}.items()}
         everyone = write_failure(folder, self.world, step, found, batch, losses)
-        self.keep_failed(step)
+        kept = self.keep_failed(step)
         listed = "\n".join(f"  {each}" for each in everyone[:10]) + (
             f"\n  and {len(everyone) - 10} more" * (len(everyone) > 10)
         )
         raise RunStopped(
             f"step {step} gave what is not finite, and was not taken:\n{listed}\n"
-            f"Its samples and the weights before it are kept in {folder}.\n"
+            f"Its samples are kept in {folder}. {kept}\n"
             f"Look at it with: trichord replay {self.run}"
         )
 
@@ -123,13 +129,16 @@ class Loop:
             **self._means.take(),
             **embedding_figures(self._last.embeddings),
         }
-        norm = self.training.engine.get_global_grad_norm()
+        norm = self._gradient_norm if self._gradient_norm is not None else self.training.engine.get_global_grad_norm()
         if norm is not None:
             row["gradient_norm"] = float(norm)
         self._row: dict[str, object] = dict(row)
         if self.recorder is None:
             return
-        self.recorder.write({**row, "bad": self.feeder.stream.figures()["bad"]})
+        try:
+            self.recorder.write({**row, "bad": self.feeder.stream.figures()["bad"]})
+        except OSError as error:  # a full disk for one; whether the run may go on without one is for the saves to say
+            self.say(f"warning: the figures of step {step} could not be written: {error}")
         self.say(step_line(row))
         wait_share = row["data_wait_share"]
         for warning in self.watch.check(step, row):

@@ -92,7 +92,7 @@ def _look(objective: Objective, config: RunConfig, batch: Batch, step: int) -> l
         output = objective(batch, step)
     for name, value in {"loss": output.loss, **output.losses}.items():
         if not bool(torch.isfinite(value)):
-            rows.append({"where": name, "what": f"is {float(value)}", "keys": ", ".join(batch["key"])})
+            rows.append({"where": name, "what": f"is {float(value.detach())}", "keys": ", ".join(batch["key"])})
     output.loss.backward()
     for name, parameter in objective.named_parameters():
         if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):

@@ -90,14 +90,18 @@ def pretrain(config: RunConfig, run: Path) -> dict[str, object]:
             recorder.close()
 
 
-def _keep_failed(run: Path, world: World, training: Training, facts: Callable[..., CheckpointIndex], step: int) -> None:
-    checkpoint.save(
-        run / "failures" / f"step_{step:08d}",
-        world,
-        training.objective,
-        training.adam,
-        lambda **rest: facts(step=step, **rest),
-    )
+def _keep_failed(run: Path, world: World, training: Training, facts: Callable[..., CheckpointIndex], step: int) -> str:
+    try:
+        path = checkpoint.save(
+            run / "failures" / f"step_{step:08d}",
+            world,
+            training.objective,
+            training.adam,
+            lambda **rest: facts(step=step, **rest),
+        )
+    except checkpoint.SaveFailed as error:
+        return f"The weights before it could not be kept: {error}."
+    return f"The weights before it are in {path}."
 
 
 def _work(config: RunConfig, world: World) -> Work:

@@ -27,7 +27,7 @@ class TensorBoard:
 
     def __init__(self, run: Path, start_step: int) -> None:
         module = _optional("torch.utils.tensorboard", "tensorboard", "log.tensorboard=true")
-        self._writer = module.SummaryWriter(log_dir=str(run / "tensorboard"), purge_step=start_step or None)
+        self._writer = module.SummaryWriter(log_dir=str(run / "tensorboard"), purge_step=start_step)
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         for name, value in figures.items():

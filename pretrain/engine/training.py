@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from pydantic import ValidationError
+from torch import Tensor
 
 from pretrain.backbone import Backbone
 from pretrain.config import RunConfig
@@ -22,6 +24,7 @@ from pretrain.engine.distributed import World
 from pretrain.engine.parameter_groups import ParameterGroup
 from pretrain.objective import Objective, StepOutput
 from pretrain.objectives.build import build_objective
+from shards.errors import UserError
 from shards.randomness import derive_seed
 from shards.reading.batch import Batch
 
@@ -76,12 +79,15 @@ def _initialise_deepspeed(config: RunConfig, world: World, objective: Objective,
         eps=config.optimiser.eps,
         fused=True,
     )
-    engine, *_ = deepspeed.initialize(
-        model=objective.to(world.device),
-        optimizer=adam,
-        config=deepspeed_config(config.engine, config.data.batch_size, world.size),
-        dist_init_required=False,
-    )
+    try:
+        engine, *_ = deepspeed.initialize(
+            model=objective.to(world.device),
+            optimizer=adam,
+            config=deepspeed_config(config.engine, config.data.batch_size, world.size),
+            dist_init_required=False,
+        )
+    except ValidationError as error:
+        raise UserError(f"DeepSpeed does not take engine.deepspeed={config.engine.deepspeed}: {error}") from error
     return engine
 
 
@@ -116,6 +122,14 @@ def forward(training: Training, config: RunConfig, batch: Batch, step: int, part
     draw_as(config, step, part, rank)
     output: StepOutput = training.engine(batch, step)
     return output
+
+
+def gradient_norm(training: Training) -> Tensor | None:
+    """Give the norm of all gradients between backward and update; nothing under ZeRO, where DeepSpeed measures it."""
+    if training.adam.stage:
+        return None
+    gradients = [parameter.grad for parameter in training.adam.parameters.values() if parameter.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)
 
 
 def draw_as(config: RunConfig, step: int, part: int, rank: int) -> None:

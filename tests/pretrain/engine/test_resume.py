@@ -27,9 +27,13 @@ def _tensors(run: Path, step: int = 10) -> dict[str, Tensor]:
     return dict(checkpoint_files.read_tensors(path, sorted(checkpoint_files.read_index(path).files)))
 
 
-def _losses(run: Path) -> dict[int, float]:
+def _figures(run: Path, name: str) -> dict[int, float]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return {row["step"]: row["loss"] for row in rows}
+    return {row["step"]: row[name] for row in rows}
+
+
+def _losses(run: Path) -> dict[int, float]:
+    return _figures(run, "loss")
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -48,8 +52,9 @@ def test_five_and_five_steps_are_ten_under_every_zero_stage(ranks: int, shards: 
         for of_whole, of_halved in zip(drawn[2 * stage], drawn[2 * stage + 1], strict=True):
             assert of_halved["keys"] == of_whole["keys"][5:] and len(of_halved["keys"]) == 5
             assert (of_halved["rng"], of_halved["next"]) == (of_whole["rng"], of_whole["next"])
-    plain = _tensors(tmp_path / "whole0")
+    plain, norms = _tensors(tmp_path / "whole0"), _figures(tmp_path / "whole0", "gradient_norm")
     for stage in STAGES[1:]:
+        assert _figures(tmp_path / f"whole{stage}", "gradient_norm") == pytest.approx(norms, rel=1e-3)
         for name, tensor in _tensors(tmp_path / f"whole{stage}").items():
             torch.testing.assert_close(tensor, plain[name], atol=2e-5, rtol=1e-4, msg=f"stage {stage}: {name}")
 

@@ -1,4 +1,4 @@
-"""How a run stops: told by a signal, at a step that is not finite, with a full disk, or with a rank that cannot read."""
+"""How a run stops: by a signal, at a step that is not finite, with a full disk, or with a rank that cannot read."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ import yaml
 from launch import cli
 from pretrain.engine import checkpoint_files, training
 from pretrain.engine import run as engine_run
+from pretrain.engine.checkpoint_files import CheckpointIndex
+from pretrain.engine.feeding import Feeder
+from pretrain.engine.metrics import Recorder
 from pretrain.engine.replay import replay
 from pretrain.export import read_part
 from pretrain.objective import StepOutput
 from pretrain.objectives.svt import Svt
 from shards.errors import Interrupted, RunStopped, UserError
 from shards.reading.batch import Batch
+from shards.reading.stream import WorkerDied
 from tests.pretrain.engine.small_run import settings, small_config, write_shards
 from tests.pretrain.processes import ROOT
 
@@ -66,6 +70,39 @@ def test_a_signal_ends_the_step_saves_and_says_so(
     assert told.value.signal_number == number
     assert checkpoint_files.checkpoints_in(tmp_path / "checkpoints")[0].name == "step_00000004"
     assert signal.getsignal(number) == before
+
+
+def test_a_signal_that_ends_the_data_workers_too_is_told_as_the_signal(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster signals all processes of a job; a rank that waits for data then sees a worker die."""
+    draw = Feeder.__next__
+
+    def lose_worker(feeder: Feeder) -> Batch:
+        batch = draw(feeder)
+        if batch["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise WorkerDied("worker 0 (exit code -15) died")
+        return batch
+
+    monkeypatch.setattr(Feeder, "__next__", lose_worker)
+    with pytest.raises(Interrupted, match="stopped after 2 steps by SIGTERM, all is saved"):
+        engine_run.pretrain(small_config(shards), tmp_path)
+    assert checkpoint_files.checkpoints_in(tmp_path / "checkpoints")[0].name == "step_00000002"
+
+
+def test_a_signal_during_the_last_save_does_not_spoil_it(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = checkpoint_files.finish
+
+    def finish_signalled(temporary: Path, index: CheckpointIndex) -> Path:
+        os.kill(os.getpid(), signal.SIGUSR1)  # which kills a process that does not expect it
+        return finish(temporary, index)
+
+    monkeypatch.setattr(checkpoint_files, "finish", finish_signalled)
+    engine_run.pretrain(small_config(shards, steps=3), tmp_path)
+    assert (tmp_path / "checkpoints/latest").read_text() == "step_00000003\n"
 
 
 def test_what_is_not_finite_stops_before_the_update_and_replays(
@@ -148,6 +185,23 @@ def test_a_full_disk_does_not_end_the_run_but_is_told_and_the_last_save_must_suc
         engine_run.pretrain(config, tmp_path / "b")
 
 
+def test_figures_and_failures_that_find_no_room_are_told_and_hide_nothing(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill_disk(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    def spoil(_: Svt, output: StepOutput) -> StepOutput:
+        return output._replace(loss=output.loss * torch.nan)
+
+    monkeypatch.setattr(Recorder, "write", fill_disk)
+    monkeypatch.setattr(checkpoint_files, "save_file", fill_disk)
+    _during_step(monkeypatch, 1, spoil)
+    with pytest.raises(RunStopped, match=r"not finite, and was not taken:(?s:.)*could not be kept.*No space left"):
+        engine_run.pretrain(small_config(shards, steps=3), tmp_path)
+    assert "the figures of step 0 could not be written: [Errno 28]" in capsys.readouterr().err
+
+
 def test_a_rank_that_cannot_read_stops_the_others_at_the_same_step_and_all_is_saved(
     shards: Path, tmp_path: Path
 ) -> None:
@@ -205,6 +259,11 @@ def test_another_runs_checkpoint_is_refused_with_what_differs_and_harmless_chang
     told_changes = capsys.readouterr().err
     assert "changed since the checkpoint: steps: 3 -> 4" in told_changes
     assert "engine.zero_stage: 0 -> 1" in told_changes
+    with pytest.raises(UserError, match=r"\(37, 1\), which is \(38, 1\) in this model. Set objective"):
+        engine_run.pretrain(small_config(shards, steps=5, objective__prototypes=38), tmp_path)
+    weighted = [{"root": str(shards), "weight": 2.0}]
+    with pytest.raises(UserError, match="their weights are not those"):
+        engine_run.pretrain(small_config(shards, steps=5, data__sources=weighted), tmp_path)
     tensors, config, step = read_part(tmp_path)
     assert step == 4 and config.steps == 4 and "backbone.cls_token" in tensors
     engine_run.pretrain(small_config(shards, steps=4), tmp_path)
