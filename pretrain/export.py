@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,10 @@ def export(run: Path, layout: str, part: str | None, out: Path | None) -> dict[s
 
 def _write_and_compare(tensors: dict[str, Tensor], about: dict[str, str], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata={"format": "pt", **about})
-    with safe_open(path, framework="pt") as file:
+    unfinished = path.with_name(f".unfinished-{path.name}")  # whoever watches for the file finds it whole
+    save_file(tensors, unfinished, metadata={"format": "pt", **about})
+    with safe_open(unfinished, framework="pt") as file:
         back = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
     if back.keys() != tensors.keys() or not all(torch.equal(back[name], tensors[name]) for name in tensors):
         raise RuntimeError(f"{path} does not hold what was written to it; is the disk sound?")
+    os.replace(unfinished, path)
