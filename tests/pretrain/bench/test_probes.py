@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+from sklearn.neighbors import KNeighborsClassifier  # type: ignore[import-untyped]
 from torch import Tensor
 
 from pretrain.bench.probes import Known, Standard, choose_l2, fit_linear, probe, vote
