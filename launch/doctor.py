@@ -73,7 +73,7 @@ def _devices() -> Iterator[Finding]:
     from pretrain.engine.device import Precision, device_name, peak_flops
 
     devices = [torch.device("cuda", number) for number in range(torch.cuda.device_count())] or [torch.device("cpu")]
-    torch.set_num_threads(thread_plan(1, 0))
+    torch.set_num_threads(thread_plan(1))
     if devices[0].type == "cpu" and shutil.which("nvidia-smi"):
         yield Finding(
             "devices",
@@ -149,7 +149,7 @@ def _allocator_and_threads() -> Iterator[Finding]:
     else:
         said = f"left as it is, not glibc's; copies at {before / 1e9:.3g} GB/s"
     yield Finding("CPU", "memory allocator", said)
-    cores, threads = own_cores(1), thread_plan(1, 0)
+    cores, threads = own_cores(1), thread_plan(1)
     said_by = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}" if os.environ.get("OMP_NUM_THREADS") else "all cores"
     mend = None if threads >= cores else "unset OMP_NUM_THREADS, unless several ranks share this machine"
     yield Finding("CPU", "threads of one rank", f"{threads} of {cores} cores ({said_by})", mend)

@@ -38,7 +38,7 @@ def pretrain(config: RunConfig, run: Path) -> dict[str, object]:
     The ranks stay joined, for DeepSpeed keeps groups of them as long as the process lives; `leave_world` parts them.
     """
     world = join_world()
-    torch.set_num_threads(thread_plan(world.place.local_size, config.data.workers))
+    torch.set_num_threads(thread_plan(world.place.local_size))
     say = partial(_say, world)
     digests = data_digests(config)
     resumed = checkpoint.newest_whole(run / CHECKPOINTS, world, lambda text: say(f"warning: {text}"))

@@ -43,6 +43,27 @@ def test_large_tensors_cost_page_faults_only_once() -> None:
     assert faults("applied") < 100
 
 
+@pytest.mark.parametrize(("said", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_are_told_to_sleep_before_openmp_looks_unless_someone_said_otherwise(
+    said: str | None, expected: str
+) -> None:
+    program = """
+import os, sys
+from pretrain.commands import PRETRAIN
+from pretrain.engine.allocator import apply
+from pretrain.recipe import load_recipe
+load_recipe("svt_quickstart", ["data.sources=x"])
+apply()
+assert "torch" not in sys.modules
+print(os.environ["OMP_WAIT_POLICY"])
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": said} if said else {}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
+
+
 @pytest.mark.parametrize(
     ("cores", "ranks", "environment", "threads"),
     [
@@ -61,7 +82,7 @@ def test_a_rank_takes_its_share_of_the_cores_or_what_is_said(
     cores: int, ranks: int, environment: dict[str, str], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
-    assert thread_plan(ranks, 0, environment) == threads
+    assert thread_plan(ranks, environment) == threads
 
 
 def test_cores_are_those_this_process_may_use() -> None:
