@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from deepspeed.utils import safe_get_full_optimizer_state, safe_set_local_optimizer_state
 from torch import Tensor, nn
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -48,6 +47,8 @@ class AdamState:
         if not self.stage:
             moments: Tensor = self._adam.state[parameter][moment]
             return moments
+        from deepspeed.utils import safe_get_full_optimizer_state
+
         whole: Tensor = safe_get_full_optimizer_state(parameter, moment)
         return whole.reshape(shape_of(parameter))
 
@@ -59,6 +60,8 @@ class AdamState:
         elif self.stage < 3:
             parameter.set_full_hp_param(whole, moment)
         else:
+            from deepspeed.utils import safe_set_local_optimizer_state
+
             safe_set_local_optimizer_state(parameter, _slice_of(parameter, whole), moment)
 
     def _flat(self) -> list[Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
-import deepspeed
 import torch
 
 from pretrain.config import RunConfig
@@ -58,7 +58,7 @@ def pretrain(config: RunConfig, run: Path) -> dict[str, object]:
     facts = partial(
         CheckpointIndex,
         world_size=world.size,
-        versions={"torch": torch.__version__, "deepspeed": deepspeed.__version__},
+        versions={"torch": torch.__version__, "deepspeed": version("deepspeed")},
         data_digests=digests,
         config=config.model_dump(mode="json"),
     )

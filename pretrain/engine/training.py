@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -96,8 +98,9 @@ def import_deepspeed(device_type: str) -> Any:
     os.environ.setdefault("DS_ACCELERATOR", device_type)
     # Thousands of notes on collectives that torch renamed, all inside DeepSpeed.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed|deepspeed")
-    import deepspeed
-    from deepspeed import ops
+    with redirect_stdout(sys.stderr):  # where its logger stays: stdout is for figures, of `--json` for one
+        import deepspeed
+        from deepspeed import ops
 
     # It would be compiled at the first start, for a minute, to speed up what gloo does well enough.
     ops.__compatible_ops__["deepspeed_shm_comm"] = False
