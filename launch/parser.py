@@ -42,12 +42,19 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, *, declare: Callable[[argparse.ArgumentParser], None] | None = None, **options: Any) -> None:
         super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **options)
         self._declare = declare
+        self._is_intermixing = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         if self._declare is not None:
             declare, self._declare = self._declare, None
             declare(self)
-        return super().parse_known_args(args, namespace)
+        if self._is_intermixing or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        self._is_intermixing = True  # a.b=c may also follow options; it is argparse that calls this method again
+        try:
+            return super().parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_intermixing = False
 
     def error(self, message: str) -> NoReturn:
         choice = _INVALID_CHOICE.search(message)

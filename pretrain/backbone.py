@@ -1,6 +1,6 @@
 """What a backbone is to objectives and heads: frames in, one pooled vector and a grid of tokens out.
 
-Legend: B samples, C colours, T frames, H rows and W columns of pixels; D features, t steps in time and n places of tokens.
+Legend: B samples, C colours, T frames, H rows and W columns of pixels; D features, t steps and n places of tokens.
 """
 
 from __future__ import annotations

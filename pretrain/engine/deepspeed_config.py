@@ -12,6 +12,8 @@ from shards.reading.order import nearest_divisors
 _BATCH = "it follows from data.batch_size, engine.accumulation and the number of ranks"
 _PRECISION = "set engine.precision; bf16 is autocast over fp32 weights and DeepSpeed has no part in it"
 _OPTIMISER = "the engine makes the optimiser and its schedules: set optimiser"
+# DeepSpeed's own bucket, ten times this, takes more memory than sharing a ViT-B out over ranks saves.
+_BUCKETS = {"reduce_bucket_size": 50_000_000, "allgather_bucket_size": 50_000_000}
 # DeepSpeed would keep small parameters whole beside their slices; an EMA of the slices would then go unseen.
 _STAGE_3 = {"stage3_param_persistence_threshold": 0}
 _DERIVED = {
@@ -35,12 +37,17 @@ _DERIVED = {
 
 def deepspeed_config(engine: EngineConfig, batch_size: int, world_size: int) -> dict[str, Any]:
     """Derive DeepSpeed's JSON for so many ranks; `batch_size` is that of all ranks together."""
+    stage = engine.zero_stage
     config = {
         "train_batch_size": batch_size,
         "train_micro_batch_size_per_gpu": micro_batch_size(engine, batch_size, world_size),
         "gradient_accumulation_steps": engine.accumulation,
         "gradient_clipping": engine.clip_gradient_norm or 0.0,
-        "zero_optimization": {"stage": engine.zero_stage, **(_STAGE_3 if engine.zero_stage == 3 else {})},
+        "zero_optimization": {
+            "stage": stage,
+            **(_BUCKETS if stage else {}),
+            **(_STAGE_3 if stage == 3 else {}),
+        },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,  # its own would be compiled at the first start
     }

@@ -1,4 +1,4 @@
-"""The training loop: draw, agree, go forward and backward, look, update, tell, save. It knows no objective by name."""
+"""The training loop: forward, backward, look, draw, agree, update, tell, save. It knows no objective by name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
+from typing import NamedTuple, NoReturn
 
 import torch
 
@@ -23,6 +24,23 @@ from pretrain.engine.watch import LoaderWatch, Watch, embedding_figures
 from pretrain.objective import StepOutput
 from shards.errors import Interrupted, RunStopped
 from shards.reading.batch import Batch
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch, or what went wrong on the way to it."""
+
+    batch: Batch | None = None
+    problem: Exception | None = None
+
+
+class Agreed(NamedTuple):
+    """What holds for all ranks because it holds for one."""
+
+    is_not_finite: bool
+    cannot_read: bool
+    signal: int
+    is_save_due: bool
 
 
 @dataclass
@@ -46,14 +64,23 @@ class Loop:
         """Take all steps that are left, then save; give the figures of the last line."""
         self._guard = FiniteGuard(self.training.adam.parameters)
         self._means = WindowMeans(self.world.device)
+        first, last = self.training.start_step, self.config.steps - 1
         with StopFlag() as stop:
-            for step in range(self.training.start_step, self.config.steps):
-                batch = self._draw(step, stop)
-                self._update(batch, step)
+            drawn = self._draw()
+            agreed = self._agree([], drawn, stop, f"begin step {first}")
+            for step in range(first, last + 1):
+                batch = self._go_on(step, drawn, agreed)
+                output = self._forward_and_backward(batch, step)
+                found = self._guard.verdict()
+                drawn = self._draw() if step < last else Drawn()
+                agreed = self._agree(found, drawn, stop, f"look at the gradients of step {step}")
+                if agreed.is_not_finite:
+                    self._stop(found, batch, output, step)
+                self._update(step)
                 self.meter.step_done()
                 if self._is_told(step):
-                    self._tell(step)
-                if self.saver.is_due_by_step(step + 1) and step + 1 < self.config.steps:
+                    self._tell(step, output)
+                if self.saver.is_due_by_step(step + 1) and step < last:
                     with self.meter.aside():
                         self.saver.save(step + 1)
             self.saver.save(self.config.steps, is_last=True)
@@ -62,52 +89,57 @@ class Loop:
     def _is_told(self, step: int) -> bool:
         return (step + 1) % self.config.log.every_steps == 0 or step + 1 == self.config.steps
 
-    def _draw(self, step: int, stop: StopFlag) -> Batch:
-        """Draw this rank's batch, and agree with all others to go on: with all of them or with none."""
-        problem: BaseException | None = None
-        batch: Batch | None = None
+    def _draw(self) -> Drawn:
+        """Draw this rank's next batch; what goes wrong is for all ranks to know first."""
         with self.meter.waiting():
             try:
-                batch = next(self.feeder)
+                return Drawn(next(self.feeder))
             except Exception as error:
-                problem = error
-        # Not timed as a wait for data: that of the slowest reader counts, and others may be late for other reasons.
-        save_due = self.world.rank == 0 and self.saver.is_due_by_clock()
-        failed, signalled, save_now = self.world.highest(
-            [problem is not None, stop.received or 0, save_due], f"begin step {step}"
-        )
-        if failed or signalled or save_now:
-            with self.meter.aside():
-                self.saver.save(step, is_last=bool(failed or signalled))
-        if signalled:  # before the failure, for clusters signal the data workers as well, and their end looks like one
-            told = f"stopped after {step} steps by {Signals(int(signalled)).name}, all is saved"
-            raise Interrupted(int(signalled), told) from problem
-        if failed:
-            raise problem or RunStopped(f"rank {self.world.rank} stops at step {step}: another rank could not read on")
-        assert batch is not None
-        self.meter.count(batch)
-        return batch
+                return Drawn(problem=error)
 
-    def _update(self, batch: Batch, step: int) -> None:
+    def _agree(self, found: list[str], drawn: Drawn, stop: StopFlag, waiting_in: str) -> Agreed:
+        """Let all ranks do the same next: stop, save or go on. The one message of a step that the host waits for."""
+        save_due = self.world.rank == 0 and self.saver.is_due_by_clock()
+        told: list[float] = [bool(found), drawn.problem is not None, stop.received or 0, save_due]
+        is_not_finite, cannot_read, signal, is_save_due = self.world.agree(told, waiting_in)
+        return Agreed(bool(is_not_finite), bool(cannot_read), int(signal), bool(is_save_due))
+
+    def _go_on(self, step: int, drawn: Drawn, agreed: Agreed) -> Batch:
+        """Save if that is agreed, and give the batch of this step unless the run is to end here."""
+        ends = agreed.cannot_read or bool(agreed.signal)
+        if ends or agreed.is_save_due:
+            with self.meter.aside():
+                self.saver.save(step, is_last=ends)
+        if agreed.signal:  # before the failure, for clusters signal the data workers as well: their end looks like one
+            told = f"stopped after {step} steps by {Signals(agreed.signal).name}, all is saved"
+            raise Interrupted(agreed.signal, told) from drawn.problem
+        if agreed.cannot_read:
+            other = RunStopped(f"rank {self.world.rank} stops at step {step}: another rank could not read on")
+            raise drawn.problem or other
+        assert drawn.batch is not None
+        self.meter.count(drawn.batch)
+        return drawn.batch
+
+    def _forward_and_backward(self, batch: Batch, step: int) -> StepOutput:
+        """Take a rank's part of the batch through the model; the update's last word is left to `_update`."""
         config, training = self.config, self.training
         self._rates = steps.set_rates(training, config, step)
         parts = steps.split(batch, config.engine.accumulation)
         for part, piece in enumerate(parts):
+            if part:
+                training.engine.step()  # which only counts until the last part
             output = steps.forward(training, config, piece, step, part, self.world.rank)
             self._guard.add_loss(output.loss)
             training.engine.backward(output.loss)
             self._means.add({"loss": output.loss, **_named("loss", output.losses), **_named("health", output.health)})
-            if part == len(parts) - 1:
-                self._stop_unless_finite(batch, output, step)
-                self._gradient_norm = steps.gradient_norm(training) if self._is_told(step) else None
-            training.engine.step()
-        training.objective.after_update(step)
-        self._last = output
+        return output
 
-    def _stop_unless_finite(self, batch: Batch, output: StepOutput, step: int) -> None:
-        found = self._guard.verdict()
-        if not self.world.highest([bool(found)], f"look at the gradients of step {step}")[0]:
-            return
+    def _update(self, step: int) -> None:
+        self._gradient_norm = steps.gradient_norm(self.training) if self._is_told(step) else None
+        self.training.engine.step()
+        self.training.objective.after_update(step)
+
+    def _stop(self, found: list[str], batch: Batch, output: StepOutput, step: int) -> NoReturn:
         folder = self.run / "failures" / f"step_{step:08d}"
         losses = {name: float(value.detach()) for name, value in {"loss": output.loss, **output.losses}.items()}
         everyone = write_failure(folder, self.world, step, found, batch, losses)
@@ -121,13 +153,13 @@ class Loop:
             f"Look at it with: trichord replay {self.run}"
         )
 
-    def _tell(self, step: int) -> None:
+    def _tell(self, step: int, output: StepOutput) -> None:
         """Write and say the figures of the window that ends with this step."""
         row = {
             **self.meter.figures(step),
             **self._rates,
             **self._means.take(),
-            **embedding_figures(self._last.embeddings),
+            **embedding_figures(output.embeddings),
         }
         norm = self._gradient_norm if self._gradient_norm is not None else self.training.engine.get_global_grad_norm()
         if norm is not None:

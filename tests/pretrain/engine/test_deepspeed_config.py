@@ -20,7 +20,11 @@ def test_the_batch_triple_multiplies_out() -> None:
         "train_micro_batch_size_per_gpu": 3,
         "gradient_accumulation_steps": 4,
         "gradient_clipping": 3.0,
-        "zero_optimization": {"stage": 2},
+        "zero_optimization": {
+            "stage": 2,
+            "reduce_bucket_size": 50_000_000,
+            "allgather_bucket_size": 50_000_000,
+        },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
     }
@@ -41,9 +45,10 @@ def test_deepspeed_reads_it_as_meant(stage: Any) -> None:
 
 
 def test_further_keys_are_merged_at_any_depth() -> None:
-    further = {"zero_optimization": {"overlap_comm": True}, "wall_clock_breakdown": True}
+    further = {"zero_optimization": {"overlap_comm": True, "reduce_bucket_size": 7}, "wall_clock_breakdown": True}
     derived = deepspeed_config(EngineConfig(zero_stage=1, deepspeed=further), 8, world_size=2)
-    assert derived["zero_optimization"] == {"stage": 1, "overlap_comm": True}
+    assert derived["zero_optimization"]["overlap_comm"] is True
+    assert derived["zero_optimization"]["reduce_bucket_size"] == 7 and derived["zero_optimization"]["stage"] == 1
     assert derived["wall_clock_breakdown"] is True
 
 
