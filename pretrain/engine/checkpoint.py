@@ -20,6 +20,7 @@ from pretrain.engine.adam_state import MOMENTS, AdamState, shape_of
 from pretrain.engine.checkpoint_files import CheckpointIndex, FileEntry, TornCheckpoint
 from pretrain.engine.distributed import World
 from pretrain.objective import Objective
+from shards.errors import RunStopped
 from shards.errors import UserError
 
 _BYTES_PER_WRITER = 1 << 29
@@ -73,16 +74,21 @@ def newest_whole(folder: Path, world: World, warn: Callable[[str], None]) -> tup
     names = world.say(json.dumps([path.name for path in files.checkpoints_in(folder)]), "look for checkpoints")
     for name in json.loads(names):
         path = folder / name
-        complaint = ""
+        complaint = trouble = ""
         index: CheckpointIndex | None = None
         try:
             index = files.read_index(path)
             for number, (file, entry) in enumerate(sorted(index.files.items())):
                 if number % world.size == world.rank:
                     files.check_file(path, file, entry)
-        except (TornCheckpoint, OSError) as error:
+        except TornCheckpoint as error:
             complaint = str(error)
+        except OSError as error:  # of the disk, not of the checkpoint: hours of work may lie in it, whole
+            trouble = str(error)
         complaints = [each for each in world.gather(complaint, f"check {name}") if each]
+        troubles = [each for each in world.gather(trouble, f"read {name}") if each]
+        if troubles:
+            raise RunStopped(f"{path} cannot be read, so the run does not fall back behind it: {troubles[0]}")
         if not complaints and index is not None:
             if world.rank == 0:
                 files.point_at(path)

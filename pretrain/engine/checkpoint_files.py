@@ -142,7 +142,7 @@ def read_index(checkpoint: Path) -> CheckpointIndex:
     """Read a checkpoint's index and compare sizes; raise TornCheckpoint where it is not whole."""
     try:
         index = CheckpointIndex.model_validate_json((checkpoint / INDEX).read_bytes())
-    except (OSError, ValidationError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValidationError) as error:
         raise TornCheckpoint(f"{checkpoint / INDEX} cannot be read: {error}") from error
     if index.format != FORMAT:
         raise TornCheckpoint(f"{checkpoint} is of format {index.format}, this version reads {FORMAT}")

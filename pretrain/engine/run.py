@@ -12,7 +12,7 @@ import torch
 
 from pretrain.config import RunConfig
 from pretrain.engine import checkpoint
-from pretrain.engine.allocator import thread_plan
+from pretrain.engine.allocator import own_cores, thread_plan
 from pretrain.engine.checkpoint_files import CheckpointIndex, write_text
 from pretrain.engine.device import peak_flops
 from pretrain.engine.distributed import World, join_world
@@ -79,7 +79,7 @@ def pretrain(config: RunConfig, run: Path) -> dict[str, object]:
             meter=Meter(_work(config, world), world.device),
             recorder=recorder,
             watch=Watch((*EMBEDDING_RULES, *training.objective.health_rules())),
-            loader_watch=LoaderWatch(config.data.workers, torch.get_num_threads()),
+            loader_watch=LoaderWatch(config.data.workers, own_cores(world.place.local_size)),
             keep_failed=partial(_keep_failed, run, world, training, facts),
             say=say,
         )

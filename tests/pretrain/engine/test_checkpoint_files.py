@@ -11,6 +11,7 @@ import torch
 from pretrain.engine import checkpoint, checkpoint_files
 from pretrain.engine.checkpoint_files import CheckpointIndex, TornCheckpoint
 from pretrain.engine.distributed import World
+from shards.errors import RunStopped
 
 
 def _write(folder: Path, step: int) -> Path:
@@ -62,6 +63,18 @@ def test_the_newest_whole_one_is_found_and_torn_ones_are_passed_over_with_a_warn
         "read",
     ]
     assert checkpoint.newest_whole(tmp_path / "nothing", ALONE, warnings.append) is None
+
+
+def test_a_disk_that_does_not_answer_is_no_torn_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        _write(tmp_path, step)
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(checkpoint_files, "check_file", fail)
+    with pytest.raises(RunStopped, match=r"step_00000002 cannot be read.*Input/output error"):
+        checkpoint.newest_whole(tmp_path, ALONE, lambda _: None)
 
 
 @pytest.mark.parametrize(
