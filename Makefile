@@ -36,9 +36,10 @@ format: setup  ## Put the code into the one format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench:  ## Measure reading and decoding beside other tools
+bench:  ## Measure reading, decoding and a training step beside other tools
 	@$(INSTALL) --extras dev,bench
 	@$(BIN)/trichord shards bench runs/bench
+	@$(BIN)/trichord bench step
 
 clean:  ## Remove .venv and what runs left behind
 	rm -rf .venv build quickstart *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -20,8 +20,7 @@ from pretrain.engine.adam_state import MOMENTS, AdamState, shape_of
 from pretrain.engine.checkpoint_files import CheckpointIndex, FileEntry, TornCheckpoint
 from pretrain.engine.distributed import World
 from pretrain.objective import Objective
-from shards.errors import RunStopped
-from shards.errors import UserError
+from shards.errors import RunStopped, UserError
 
 _BYTES_PER_WRITER = 1 << 29
 _STATE = "state"
