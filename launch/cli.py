@@ -12,6 +12,7 @@ from launch import __version__, doctor, quickstart
 from launch.parser import CommandParser, add_command, add_commands
 from pretrain import commands as pretrain_commands
 from pretrain.bench.commands import STEP
+from pretrain.bench.learning_command import LEARNING
 from pretrain.plot_command import PLOT
 from pretrain.show_command import SHOW
 from shards import commands as shards_commands
@@ -70,7 +71,7 @@ def _parser() -> CommandParser:
     _add_floor(floors, "shards", shards_commands.SUMMARY, shards_commands.COMMANDS)
     for command in (pretrain_commands.PRETRAIN, SHOW, PLOT, pretrain_commands.REPLAY, pretrain_commands.EXPORT):
         add_command(floors, command)
-    _add_floor(floors, "bench", "measure training beside other code, and what it learns", (STEP,))
+    _add_floor(floors, "bench", "measure training beside other code, and what it learns", (STEP, LEARNING))
     return parser
 
 

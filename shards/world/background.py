@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from shards.randomness import generator
 from shards.world.plan import ClipPlan
-from shards.world.vocabulary import TONES
+from shards.world.vocabulary import PLAIN, TONES
 
 # Shapes: T frames, H x W pixels, C = 3 colours.
 Array: TypeAlias = npt.NDArray[np.float32]
@@ -103,7 +103,12 @@ def _rings(x: Array, y: Array, rng: np.random.Generator) -> Array:
     return np.float32(0.35) + fade * np.float32(0.5) * _sine(radius * np.float32(rng.uniform(0.9, 1.3)))
 
 
+def _plain(x: Array, y: Array, rng: np.random.Generator) -> Array:
+    return np.full_like(x, 0.5)
+
+
 _TEXTURES: dict[str, Callable[[Array, Array, np.random.Generator], Array]] = {
+    PLAIN: _plain,
     "stripes": _stripes,
     "checks": _checks,
     "waves": _waves,

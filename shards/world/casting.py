@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,11 +11,23 @@ from shards.randomness import generator
 from shards.world.motion import Course, reach, repeats_in
 from shards.world.plan import ClipPlan, Event, Group, Thing
 from shards.world.rules import Combination, WorldRules, held_out
-from shards.world.vocabulary import ACTIONS, BACKGROUNDS, CLASSES, COLOURS, SHAPES, SIZES, TONES
+from shards.world.vocabulary import (
+    ACTIONS,
+    BACKGROUNDS,
+    CLASSES,
+    COLOURS,
+    PLAIN,
+    PLAIN_TONES,
+    SHAPES,
+    SIZES,
+    TONES,
+)
 
 GROUPS_PER_BLOCK = 10
 _SILENCE_BLOCK = 20
 _MIN_TWO_EVENTS_S = 2.6
+
+T = TypeVar("T")
 
 
 def describe_clip(seed: int, number: int, rules: WorldRules | None = None) -> ClipPlan:
@@ -58,8 +71,8 @@ def describe_group(seed: int, number: int, rules: WorldRules) -> Group:
         height=height,
         fps=rules.fps[rng.integers(len(rules.fps))],
         sample_rate=rules.sample_rates[rng.integers(len(rules.sample_rates))],
-        background=tuple(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))],
-        tones=int(rng.integers(len(TONES))),
+        background=_chosen(tuple(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))], rules.is_plain, PLAIN),
+        tones=_chosen(int(rng.integers(len(TONES))), rules.is_plain, PLAIN_TONES),
         texture=int(rng.integers(2**31)),
         drift=rng.uniform(0.03, 0.1),
         noise_db=rng.uniform(-52, -38),
@@ -67,6 +80,11 @@ def describe_group(seed: int, number: int, rules: WorldRules) -> Group:
         echo_s=rng.uniform(0.02, 0.08),
         echo_gain=rng.uniform(0, 0.25),
     )
+
+
+def _chosen(drawn: T, is_plain: bool, plain: T) -> T:
+    """Give what was drawn, or what stands for it in a plain world, whose other draws stay what they are."""
+    return plain if is_plain else drawn
 
 
 def _rank(seed: int, purpose: str, number: int, block: int) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from shards.randomness import generator
 from shards.world.plan import ClipPlan, Event
-from shards.world.vocabulary import ACTIONS, BACKGROUNDS, SIZES
+from shards.world.vocabulary import ACTIONS, BEHIND, SIZES
 
 _ONE = (
     "{a} {does_a}",
@@ -72,7 +72,7 @@ def _templates(plan: ClipPlan) -> tuple[str, ...]:
 
 
 def _fill(template: str, plan: ClipPlan, rng: np.random.Generator) -> str:
-    words = {"behind": BACKGROUNDS[plan.group.background]}
+    words = {"behind": BEHIND[plan.group.background]}
     for letter, event in zip("ab", plan.events, strict=False):
         does, doing = _pick(ACTIONS[event.action].phrases, rng)
         words |= {letter: _noun(event, rng), f"does_{letter}": does, f"doing_{letter}": doing}

@@ -31,6 +31,7 @@ class WorldRules(BaseModel):
     max_seconds: Annotated[float, Field(le=60)] = 6.0
     two_events_share: Share = 0.4  # of the clips that are long enough for two
     no_event_share: Share = 0.0
+    is_plain: bool = False  # an even grey behind everything, the same in all clips
     max_distractors: Annotated[int, Field(ge=0, le=3)] = 3  # things that do nothing, in one clip
     silent_share: Share = 0.1
     captions: Annotated[int, Field(ge=1, le=20)] = 5

@@ -151,6 +151,11 @@ BACKGROUNDS: dict[str, str] = {
     "rings": "drifting ripples",
 }
 
+# What a world has everywhere that is to tell its clips apart by nothing but their things.
+PLAIN = "plain"
+PLAIN_TONES = 4
+BEHIND = {**BACKGROUNDS, PLAIN: "a plain grey wall"}
+
 # Dark, unsaturated pairs, so that every object colour stands out on every background.
 TONES: tuple[tuple[Colour, Colour], ...] = (
     ((38, 50, 70), (70, 89, 115)),
