@@ -19,7 +19,7 @@ from shards.errors import UserError
 
 Rows = list[dict[str, Any]]
 
-_PROTOTYPES = 1024  # of the recipe svt_quickstart
+_PROTOTYPES = 512  # of the recipe svt_quickstart
 
 
 class Step(NamedTuple):

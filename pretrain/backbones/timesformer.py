@@ -20,6 +20,7 @@ from pretrain.layers.patches import PatchEmbedding
 from pretrain.layers.positions import positions_in_space, positions_in_time
 
 INITIAL_STD = 0.02
+POSITION_STD_BY_WIDTH = 0.1
 
 
 class TimeSformer(Backbone):
@@ -48,20 +49,25 @@ class TimeSformer(Backbone):
     @torch.no_grad()
     def initialise(self) -> None:
         """Draw every weight anew as the released code does; time changes nothing until it has learnt something."""
+        by_width = self.spec.first_weights == "by_width"
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=INITIAL_STD)
+                nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5 if by_width else INITIAL_STD)
                 nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm | nn.Conv2d):
                 module.reset_parameters()
         for block in self.blocks:
-            if isinstance(block, DividedBlock):
+            if isinstance(block, DividedBlock) and not by_width:
                 nn.init.zeros_(block.temporal_fc.weight)
-        nn.init.trunc_normal_(self.cls_token, std=INITIAL_STD)
+        table_std = POSITION_STD_BY_WIDTH if by_width else INITIAL_STD
+        nn.init.trunc_normal_(self.cls_token, std=table_std)
         if self.pos_embed is not None:
-            nn.init.trunc_normal_(self.pos_embed, std=INITIAL_STD)
+            nn.init.trunc_normal_(self.pos_embed, std=table_std)
         if self.time_embed is not None:
-            nn.init.zeros_(self.time_embed)
+            if by_width:
+                nn.init.trunc_normal_(self.time_embed, std=table_std)
+            else:
+                nn.init.zeros_(self.time_embed)
 
     def forward(self, frames_BCTHW: Tensor, pooled_only: bool = False) -> Tokens:
         class_11D, grid_BtnD = self._embed(frames_BCTHW)

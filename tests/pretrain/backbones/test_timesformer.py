@@ -152,14 +152,24 @@ def test_a_dropped_place_still_learns_the_bias_after_the_drop() -> None:
         torch.testing.assert_close(learnt_BtnD, block.temporal_fc.bias.expand_as(learnt_BtnD))
 
 
+@pytest.mark.parametrize("first_weights", ["published", "by_width"])
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_every_parameter_is_initialised(attention: str) -> None:
-    backbone = TimeSformer(small(attention=attention))
+def test_every_parameter_is_initialised(attention: str, first_weights: str) -> None:
+    backbone = TimeSformer(small(attention=attention, first_weights=first_weights))
     with torch.no_grad():
         for parameter in backbone.parameters():
             parameter.fill_(torch.nan)
     backbone.initialise()
     assert not [name for name, parameter in backbone.named_parameters() if parameter.isnan().any()]
+
+
+def test_weights_by_width_pass_on_what_they_are_given_in_narrow_networks_too() -> None:
+    torch.manual_seed(0)
+    backbone = TimeSformer(small(dim=48, depth=2, first_weights="by_width"))
+    assert backbone.blocks[0].mlp.fc1.weight.std().item() == pytest.approx(48**-0.5, rel=0.05)
+    assert backbone.blocks[1].mlp.fc2.weight.std().item() == pytest.approx((2 * 48) ** -0.5, rel=0.05)
+    assert backbone.blocks[1].temporal_fc.weight.std().item() == pytest.approx(48**-0.5, rel=0.05)
+    assert backbone.time_embed.std().item() == pytest.approx(0.1, rel=0.3)
 
 
 def test_time_changes_nothing_before_it_has_learnt_something() -> None:

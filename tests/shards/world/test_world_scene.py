@@ -15,6 +15,7 @@ from shards.world import (
     COLOURS,
     SHAPES,
     SIZES,
+    WorldRules,
     describe_clip,
     render,
     reverse,
@@ -141,3 +142,17 @@ def test_actions_stay_inside_the_frame() -> None:
             x, y = event.thing.x + path.x_N, event.thing.y + path.y_N
             for place, length in ((x, aspect), (y, 1.0)):
                 assert (place - radius).min() > -0.05 and (place + radius).max() < length + 0.05
+
+
+def test_a_plain_world_shows_nothing_but_its_things() -> None:
+    rules = WorldRules(frame_sizes=((64, 64),), fps=(12,), max_distractors=0, is_plain=True)
+    corners = []
+    for number in range(8):
+        plan = describe_clip(3, number, rules)
+        frames_THWC = render(plan).frames_THWC
+        assert plan == replace(plan, group=replace(plan.group, background="plain", tones=4))
+        corners.append(frames_THWC[:, [0, 0, -1, -1], [0, -1, 0, -1]].astype(int))
+    for corner in corners:  # the light of the frame is the same in all places; only codec-free noise may differ
+        assert np.abs(np.median(corner, axis=0) - np.median(corners[0], axis=0)).max() <= 6
+    textured = describe_clip(3, 0, rules.model_copy(update={"is_plain": False}))
+    assert textured.events == describe_clip(3, 0, rules).events  # all else is drawn as before
