@@ -23,7 +23,7 @@ class TimeSformerSpec(BaseModel):
     attention: Literal["divided", "joint", "space"] = "divided"
     positions: Literal["none", "space", "space-time"] = "space-time"
     drop_path: float = Field(default=0.1, ge=0, lt=1)  # of the last block; it grows from 0 in the first
-    # published: as released, a deviation of 0.02 that suits a width of 768, and attention in time adds nothing at first.
+    # published: as released, a deviation of 0.02 that suits a width of 768; attention in time adds nothing at first.
     # by_width: 1 / sqrt(inputs) for all maps, those in time as well, which a narrow network needs to tell clips apart.
     first_weights: Literal["published", "by_width"] = "published"
     activation_checkpointing: bool = False  # forget what happens within a block and compute it again going backward

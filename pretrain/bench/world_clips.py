@@ -1,8 +1,8 @@
 """The generated world as a learning test: clips whose shape, colour and action are known, made once, read as shards.
 
-One thing acts in each clip, none distracts, and an even grey lies behind: nothing but the thing tells two clips apart. (On
-the world's textured cloths a network this small learns the cloths, by which clips are told apart far more easily.) All
-clips last two seconds. Half of the test clips show combinations of shape, colour and action
+One thing acts in each clip, none distracts, and an even grey lies behind: nothing but the thing tells two clips apart.
+(On the world's textured cloths a network this small learns the cloths, by which clips are told apart far more easily.)
+All clips last two seconds. Half of the test clips show combinations of shape, colour and action
 that no training clip shows; they are counted apart.
 Legend: N clips, C colours, T frames, H and W pixels.
 """
