@@ -15,7 +15,7 @@ def _declare(parser: ArgumentParser) -> None:
         "--out", type=Path, default=Path("runs/learning"), metavar="DIR", help="keeps the world and the runs"
     )
     parser.add_argument("--seeds", type=at_least(1), default=3, metavar="N", help="how many runs")
-    parser.add_argument("--clips", type=at_least(100), default=6000, metavar="N", help="how many to generate")
+    parser.add_argument("--clips", type=at_least(100), default=4000, metavar="N", help="how many to generate")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ from the recipe svt_world")
     add_json(parser)
 
