@@ -19,6 +19,7 @@ without warm-up.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -34,7 +35,7 @@ from pydantic import (
 )
 
 
-class _Schedule(BaseModel):
+class _Schedule(BaseModel, ABC):
     """What all kinds share: the warm-up."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,9 +51,9 @@ class _Schedule(BaseModel):
         share = (step - self.warmup_steps) / (last - self.warmup_steps) if step < last else 1.0
         return self._after_warmup(share, step)
 
+    @abstractmethod
     def _after_warmup(self, share: float, step: int) -> float:
         """Give the value when this share of what follows the warm-up has gone by."""
-        raise NotImplementedError
 
 
 class Constant(_Schedule):
