@@ -17,6 +17,8 @@ from shards.errors import UserError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from shards.job import Job
+
     M = TypeVar("M", bound=BaseModel)
 
 _BYTE_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>|[KMG]?B)", re.IGNORECASE)
@@ -32,6 +34,7 @@ class Command:
     declare: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], int]
     examples: Sequence[str] = ()
+    job: Callable[[Namespace], Job] | None = None  # for `trichord launch`, where the work is worth a cluster
 
 
 def add_json(parser: ArgumentParser) -> None:

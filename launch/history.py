@@ -1,0 +1,117 @@
+"""The file history.jsonl of a run's folder: when it was submitted, started and ended, how and why, job by job.
+
+The login node writes a line for each submission, rank 0 of a job one when it starts and one when it ends in good order.
+A job that was killed leaves no end; the next start says what became of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+HISTORY = "history.jsonl"
+LOGS = "logs"
+SNAPSHOTS = "snapshots"
+
+Cluster = Literal["slurm", "local", "debug"]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True)  # a later version may write more
+
+    time_s: float
+    job_id: str  # as the cluster names it; of an array "123_4"; on one machine the controller's process id
+
+
+class Submitted(_Event):
+    """A job was handed over."""
+
+    event: Literal["submitted"] = "submitted"
+    cluster: Cluster
+    host: str  # where it was typed
+    snapshot: str  # the folder's name below snapshots/
+    words: tuple[str, ...]  # as they were typed after `launch` and its options
+    nodes: int
+    ranks: int
+
+
+class Started(_Event):
+    """Rank 0 began, for the first time or again."""
+
+    event: Literal["started"] = "started"
+    restarts: int  # how often this job began before
+    why: str  # it began: "submitted", or how the start before ended
+    nodes: str  # as SLURM lists them, or the host's name
+    pid: int
+
+
+class Ended(_Event):
+    """Rank 0 came to an end that it could tell of."""
+
+    event: Literal["ended"] = "ended"
+    restarts: int
+    how: Literal["finished", "requeued", "stopped", "failed"]
+    why: str = ""
+
+
+Event = Submitted | Started | Ended
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def write_event(run: Path, event: Event) -> None:
+    """Add a line; it is on the disk when this returns, for the job may be killed next."""
+    line = (event.model_dump_json() + "\n").encode()
+    descriptor = os.open(run / HISTORY, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(descriptor, line)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_history(run: Path) -> list[Event]:
+    """Give all events in order; a line that a kill tore is passed over."""
+    path = run / HISTORY
+    return list(_events(path)) if path.exists() else []
+
+
+def now_s() -> float:
+    """Give the time of an event."""
+    return round(time.time(), 3)
+
+
+def _events(path: Path) -> Iterator[Event]:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                yield _EVENT.validate_python(json.loads(line))
+            except (ValueError, ValidationError):
+                continue
+
+
+class RankError(BaseModel):
+    """How one rank failed, in a file of its own: ranks on many nodes cannot share one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    time_s: float
+    rank: int
+    restarts: int
+    message: str  # the last line, or what a mistake was worded as
+    traceback: str = ""  # none where the message is for people
+
+
+def error_path(run: Path, job_id: str, rank: int) -> Path:
+    """Name the file that tells how a rank of a job failed; it stands beside the rank's log."""
+    return run / LOGS / f"{job_id}_{rank}_error.json"
+
+
+def log_path(run: Path, job_id: str, rank: int) -> Path:
+    """Name the log of a rank, as submitit does."""
+    return run / LOGS / f"{job_id}_{rank}_log.out"
