@@ -26,6 +26,8 @@ from shards.errors import UserError
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<rest>\d+(?::\d+){0,2})")
 _EXPECTED_TIME = "minutes such as 90, or HH:MM:SS, or D-HH:MM:SS"
+_OURS = {"nodes", "gpus-per-node", "ntasks-per-node", "cpus-per-task", "time", "mem", "partition", "account", "qos"}
+_OURS |= {"constraint", "exclude", "array", "signal", "output", "error", "job-name", "open-mode", "requeue"}
 _LONGEST_WARNING_S = 120  # enough to finish a step and save; a model that takes longer says so
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shards.command import Command, add_json, at_least
 from shards.console import show_figures
 
-SUMMARY = "backbones, objectives and the training engine"
+if TYPE_CHECKING:
+    from pretrain.config import RunConfig
+    from shards.job import Job
 
 
 def _declare_pretrain(parser: ArgumentParser) -> None:
@@ -40,6 +43,14 @@ def _run_pretrain(arguments: Namespace) -> int:
         from pretrain.engine.estimate import show_estimate
 
         return show_estimate(resolved.config, arguments)
+    from pretrain.engine.signals import listening
+    from pretrain.job import run_folder
+
+    with listening():  # while torch loads and ranks meet, too
+        return _train(resolved.config, run_folder(arguments), arguments.json)
+
+
+def _train(config: RunConfig, run: Path, as_json: bool) -> int:
     from pretrain.engine.allocator import apply
 
     apply()
@@ -50,14 +61,20 @@ def _run_pretrain(arguments: Namespace) -> int:
 
     # Only where all ranks part alike: parting waits for the others, and a rank that failed must say why at once.
     try:
-        figures = pretrain(resolved.config, arguments.run_folder or Path("runs") / Path(arguments.recipe).stem)
+        figures = pretrain(config, run)
     except Interrupted:
         leave_world()
         raise
     if rank() == 0:
-        show_figures("the last steps", [figures], arguments.json)
+        show_figures("the last steps", [figures], as_json)
     leave_world()
     return 0
+
+
+def _pretrain_job(arguments: Namespace) -> Job:
+    from pretrain.job import pretrain_job
+
+    return pretrain_job(arguments)
 
 
 def _declare_replay(parser: ArgumentParser) -> None:
@@ -101,9 +118,10 @@ PRETRAIN = Command(
     _run_pretrain,
     (
         "trichord pretrain svt_quickstart data.sources=shards/train --run runs/first",
-        "torchrun --nproc-per-node 8 -m launch.cli pretrain svt_paper data.sources=k400/train",
-        "trichord pretrain svt_paper data.sources=k400/train --dry-run --as-ranks 32 --device h200",
+        "torchrun --nproc-per-node 8 -m launch.cli pretrain svt_paper data.sources=k400/train init_from=null",
+        "trichord pretrain svt_paper data.sources=k400/train init_from=null --dry-run --as-ranks 32 --device h200",
     ),
+    _pretrain_job,
 )
 REPLAY = Command(
     "replay",

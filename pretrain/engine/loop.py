@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from signal import Signals
+from signal import SIGINT, Signals
 from typing import NamedTuple, NoReturn
 
 import torch
@@ -16,8 +16,9 @@ from pretrain.engine.distributed import World
 from pretrain.engine.feeding import Feeder
 from pretrain.engine.finite import FiniteGuard, write_failure
 from pretrain.engine.metrics import Meter, Recorder, WindowMeans
+from pretrain.engine.run_lock import RunLock
 from pretrain.engine.saving import Saver
-from pretrain.engine.signals import StopFlag
+from pretrain.engine.signals import StopFlag, listening, of_rank, rank_of
 from pretrain.engine.step_line import step_line
 from pretrain.engine.training import Training
 from pretrain.engine.watch import LoaderWatch, Watch, embedding_figures
@@ -39,8 +40,9 @@ class Agreed(NamedTuple):
 
     is_not_finite: bool
     cannot_read: bool
-    signal: int
+    signal: Signals | None
     is_save_due: bool
+    is_lock_lost: bool
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Loop:
     config: RunConfig
     run: Path
     world: World
+    lock: RunLock | None  # of rank 0
     training: Training
     feeder: Feeder
     saver: Saver
@@ -65,7 +68,7 @@ class Loop:
         self._guard = FiniteGuard(self.training.adam.parameters)
         self._means = WindowMeans(self.world.device)
         first, last = self.training.start_step, self.config.steps - 1
-        with StopFlag() as stop:
+        with listening() as stop, stop.takes(SIGINT):
             drawn = self._draw()
             agreed = self._agree([], drawn, stop, f"begin step {first}")
             for step in range(first, last + 1):
@@ -100,18 +103,23 @@ class Loop:
     def _agree(self, found: list[str], drawn: Drawn, stop: StopFlag, waiting_in: str) -> Agreed:
         """Let all ranks do the same next: stop, save or go on. The one message of a step that the host waits for."""
         save_due = self.world.rank == 0 and self.saver.is_due_by_clock()
-        told: list[float] = [bool(found), drawn.problem is not None, stop.received or 0, save_due]
-        is_not_finite, cannot_read, signal, is_save_due = self.world.agree(told, waiting_in)
-        return Agreed(bool(is_not_finite), bool(cannot_read), int(signal), bool(is_save_due))
+        lost = self.lock is not None and self.lock.is_lost
+        told: list[float] = [bool(found), drawn.problem is not None, rank_of(stop.received), save_due, lost]
+        is_not_finite, cannot_read, signal, is_save_due, is_lost = self.world.agree(told, waiting_in)
+        return Agreed(bool(is_not_finite), bool(cannot_read), of_rank(int(signal)), bool(is_save_due), bool(is_lost))
 
     def _go_on(self, step: int, drawn: Drawn, agreed: Agreed) -> Batch:
         """Save if that is agreed, and give the batch of this step unless the run is to end here."""
-        ends = agreed.cannot_read or bool(agreed.signal)
+        if agreed.is_lock_lost:
+            raise RunStopped(f"{self.run} belongs to a later start of this job; this one stops and writes nothing more")
+        ends = agreed.cannot_read or agreed.signal is not None
         if ends or agreed.is_save_due:
             with self.meter.aside():
                 self.saver.save(step, is_last=ends)
-        if agreed.signal:  # before the failure, for clusters signal the data workers as well: their end looks like one
-            told = f"stopped after {step} steps by {Signals(agreed.signal).name}, all is saved"
+        if (
+            agreed.signal is not None
+        ):  # before the failure, for clusters signal the data workers as well: their end looks like one
+            told = f"stopped after {step} steps by {agreed.signal.name}, all is saved"
             raise Interrupted(agreed.signal, told) from drawn.problem
         if agreed.cannot_read:
             other = RunStopped(f"rank {self.world.rank} stops at step {step}: another rank could not read on")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -22,10 +23,12 @@ from pretrain.engine.loop import Loop
 from pretrain.engine.metrics import Meter, Recorder, Work
 from pretrain.engine.parameter_groups import describe
 from pretrain.engine.resuming import CHECKPOINTS, changes, data_digests, refuse_other_run
+from pretrain.engine.run_lock import RunLock, take_lock
 from pretrain.engine.saving import Saver
 from pretrain.engine.training import Training, prepare
 from pretrain.engine.watch import EMBEDDING_RULES, LoaderWatch, Watch
 from pretrain.recipe import to_yaml
+from shards.errors import UserError
 from shards.reading.stream import batches
 from shards.sample import ClipTransform
 
@@ -40,6 +43,28 @@ def pretrain(config: RunConfig, run: Path) -> dict[str, object]:
     world = join_world()
     torch.set_num_threads(thread_plan(world.place.local_size))
     say = partial(_say, world)
+    lock = _lock_together(run, world, say)
+    with lock or nullcontext():
+        return _pretrain(config, run, world, lock, say)
+
+
+def _lock_together(run: Path, world: World, say: Callable[[str], None]) -> RunLock | None:
+    """Hold the folder on rank 0, for all; where another run holds it, no rank goes on."""
+    lock, complaint = None, ""
+    if world.rank == 0:
+        try:
+            lock = take_lock(run, say)
+        except UserError as error:
+            complaint = str(error)
+    complaint = world.say(complaint, "take the run's folder")
+    if complaint:
+        raise UserError(complaint)
+    return lock
+
+
+def _pretrain(
+    config: RunConfig, run: Path, world: World, lock: RunLock | None, say: Callable[[str], None]
+) -> dict[str, object]:
     digests = data_digests(config)
     resumed = checkpoint.newest_whole(run / CHECKPOINTS, world, lambda text: say(f"warning: {text}"))
     if resumed:
@@ -51,28 +76,28 @@ def pretrain(config: RunConfig, run: Path) -> dict[str, object]:
             say(f"all {config.steps} steps are done; raise `steps` to go on")
             return {"run": str(run), "steps": config.steps}
     if world.rank == 0:
-        run.mkdir(parents=True, exist_ok=True)
         write_text(run / CONFIG, to_yaml(config))
     training = prepare(config, world, resumed)
     _introduce(config, world, training, say)
+    about = config.model_dump(mode="json")
     facts = partial(
         CheckpointIndex,
         world_size=world.size,
         versions={"torch": torch.__version__, "deepspeed": version("deepspeed")},
         data_digests=digests,
-        config=config.model_dump(mode="json"),
+        config=about,
     )
     transform = ClipTransform(config.objective.sample_spec())
     stream = batches(config.stream(), transform, world.rank, world.size, training.start_step)
     feeder = Feeder(stream, world.device)
     recorder = None
     try:
-        about = config.model_dump(mode="json")
         recorder = Recorder(run, config.log, training.start_step, about) if world.rank == 0 else None
         loop = Loop(
             config=config,
             run=run,
             world=world,
+            lock=lock,
             training=training,
             feeder=feeder,
             saver=Saver(run / CHECKPOINTS, config.checkpoints, world, training, facts, say),

@@ -1,30 +1,84 @@
-"""Turns the signals by which clusters and people end a process into a flag that is read between two steps."""
+"""Turns the signals by which clusters and people end a process into a flag that is read between two steps.
+
+SIGTERM, SIGUSR1 and SIGINT ask to save and end; SIGUSR2, the warning that comes before a time limit or a preemption, to
+save and go on later in another start of the job. This module imports no torch: a job listens before it loads anything.
+"""
 
 from __future__ import annotations
 
 import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_BY_RANK = (signal.SIGUSR2, signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)  # of several, the later one counts
+# SLURM looks at its limits every half minute and may warn another minute early.
+_EARLIEST_WARNING_S = 90.0
+_listening: StopFlag | None = None
 
 
 class StopFlag:
-    """While entered, a first signal only asks to stop; a second SIGINT interrupts at once, as people expect."""
+    """Where it takes signals, a first one only asks to stop; a second SIGINT interrupts at once, as people expect."""
 
     def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self.deadline_s: float | None = None  # of time.monotonic: when to stop, whether warned or not
+        self.is_preempted: Callable[[], bool] = lambda: False  # asked when a warning comes shortly before the deadline
+        self._noted: signal.Signals | None = None
 
-    def __enter__(self) -> StopFlag:
-        self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
-        return self
+    @property
+    def received(self) -> signal.Signals | None:
+        """What asks to stop; a deadline that is over counts as the warning."""
+        if self._noted is None and self.deadline_s is not None and time.monotonic() >= self.deadline_s:
+            return signal.SIGUSR2
+        return self._noted
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    @contextmanager
+    def takes(self, *numbers: signal.Signals) -> Iterator[StopFlag]:
+        """Take these signals over for the time being."""
+        before = {number: signal.signal(number, self._note) for number in numbers}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if number == signal.SIGINT and self.received == signal.SIGINT:
+        found = signal.Signals(number)
+        if found == signal.SIGINT and self._noted == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = signal.Signals(number)
+        if found == signal.SIGUSR2 and self._is_early():
+            return
+        if self._noted is None or _BY_RANK.index(found) > _BY_RANK.index(self._noted):
+            self._noted = found
+
+    def _is_early(self) -> bool:
+        """Know the warning of a time limit: the deadline will say it again, when it is time."""
+        if self.deadline_s is None or not 0 < self.deadline_s - time.monotonic() <= _EARLIEST_WARNING_S:
+            return False
+        return not self.is_preempted()
+
+
+@contextmanager
+def listening() -> Iterator[StopFlag]:
+    """Listen to what a cluster sends, from before anything is loaded; who comes later shares the flag."""
+    global _listening
+    if _listening is not None:
+        yield _listening
+        return
+    _listening = StopFlag()
+    try:
+        with _listening.takes(signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2) as flag:
+            yield flag
+    finally:
+        _listening = None
+
+
+def rank_of(found: signal.Signals | None) -> int:
+    """Number a signal so that the greatest over all ranks is the one that counts; 0 is none."""
+    return 0 if found is None else _BY_RANK.index(found) + 1
+
+
+def of_rank(number: int) -> signal.Signals | None:
+    """Give the signal of a number."""
+    return _BY_RANK[number - 1] if number else None
