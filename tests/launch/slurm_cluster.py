@@ -1,0 +1,227 @@
+"""A real SLURM cluster for tests: one per test session, on loopback, gone when the session is, however that ends."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.launch.slurm_settings import GPUS_PER_NODE as GPUS_PER_NODE
+from tests.launch.slurm_settings import NODES, claim_ports, write_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # where Debian keeps daemons
+NAMESPACES = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
+PROGRAMS = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "sbatch")
+INSTALL = "apt-get install -y --no-install-recommends slurmctld slurmd slurm-client slurmdbd munge mariadb-server-core"
+UP = {"idle", "mixed", "allocated", "completing"}
+ANSWER_WITHIN_S = 20.0  # SLURM's own commands give up after about ten
+
+
+class ClusterError(Exception):
+    """The cluster did not do what a test waited for; the message ends with what its log says."""
+
+
+class Cluster:
+    """A running cluster, as a test sees it; any process may hold one for the same folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def environment(self) -> dict[str, str]:
+        """Give this process's environment, with what a subprocess needs to reach this cluster."""
+        return {**os.environ, "PATH": PATH, "SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    def run(self, *command: str, timeout_s: float = ANSWER_WITHIN_S) -> str:
+        """Run one of SLURM's commands, or any other, and give what it prints."""
+        try:
+            done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise ClusterError(f"`{' '.join(command)}` gave no answer in {timeout_s} s; {self.tail()}") from None
+        if done.returncode:
+            raise ClusterError(f"`{' '.join(command)}` exited {done.returncode}: {done.stderr.strip()}; {self.tail()}")
+        return done.stdout
+
+    def state_of(self, job: str) -> str:
+        """Give a job's state as the controller has it, e.g. RUNNING; it forgets a job 5 minutes after its end."""
+        shown = self.run("scontrol", "show", "job", "--oneliner", job)
+        return dict(field.partition("=")[::2] for field in shown.split())["JobState"]
+
+    def history_of(self, job: str) -> list[str]:
+        """Give the end of each of a job's starts as the accounting has it, e.g. ["NODE_FAIL", "RUNNING"]."""
+        states = self.run("sacct", "-D", "-X", "-n", "-P", "-o", "State", "-j", job)
+        return states.splitlines()
+
+    def node_state(self, node: str) -> str:
+        """Give a node's state, e.g. idle; one that does not answer has a star behind it, e.g. down*."""
+        return self.run("sinfo", "-h", "-p", "main", "-n", node, "-o", "%T").strip()
+
+    def wait_for_state(self, job: str, states: str | Collection[str], timeout_s: float = 60) -> str:
+        wanted = {states} if isinstance(states, str) else set(states)
+        return self.wait(f"job {job}", lambda: self.state_of(job), wanted, timeout_s)
+
+    def wait_for_node(self, node: str, states: str | Collection[str], timeout_s: float = 60) -> str:
+        wanted = {states} if isinstance(states, str) else set(states)
+        return self.wait(f"node {node}", lambda: self.node_state(node), wanted, timeout_s, f"slurmd-{node}.log")
+
+    def wait(
+        self, what: str, state: Callable[[], str], wanted: Collection[str], timeout_s: float, log: str = "slurmctld.log"
+    ) -> str:
+        end = time.monotonic() + timeout_s
+        while (found := state()) not in wanted:
+            if time.monotonic() > end:
+                raise ClusterError(f"{what} is {found} after {timeout_s} s, not {sorted(wanted)}; {self.tail(log)}")
+            time.sleep(0.1)
+        return found
+
+    def tail(self, log: str = "slurmctld.log") -> str:
+        return tail_of(self.folder / "log" / log)
+
+    def kill_slurmd(self, node: str) -> None:
+        """Kill a node's daemon alone: what runs on the node goes on until the cluster notices."""
+        self.ask(f"kill-slurmd {node}")
+
+    def start_slurmd(self, node: str) -> None:
+        self.ask(f"start-slurmd {node}")
+
+    def kill_node(self, node: str) -> None:
+        """Kill a node with all that runs on it, as if its plug were pulled."""
+        self.ask(f"kill-node {node}")
+
+    def start_node(self, node: str) -> None:
+        """Start whatever of a node is not running; wait_for_node says when the cluster has it back."""
+        self.ask(f"start-node {node}")
+
+    def running(self) -> set[str]:
+        """Name the processes that run: the four daemons, and for a node n1 `n1` and `slurmd-n1`."""
+        return set(self.ask("running").split())
+
+    def ask(self, request: str) -> str:
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(ANSWER_WITHIN_S)
+                connection.connect(str(self.folder / "control"))
+                connection.sendall(request.encode())
+                return b"".join(iter(lambda: connection.recv(1000), b"")).decode()
+        except OSError as error:
+            raise ClusterError(
+                f"the supervisor did not answer `{request}`: {error}; {self.tail('supervisor.log')}"
+            ) from error
+
+    def cancel_all(self, timeout_s: float = 30) -> None:
+        """End all jobs at once: none is left time to save."""
+        if jobs := self.run("squeue", "-h", "-o", "%A").split():
+            with suppress(ClusterError):  # one of them may have ended by now
+                self.run("scancel", "--full", "--signal=KILL", *jobs)
+            with suppress(ClusterError):
+                self.run("scancel", *jobs)
+        self.wait("the queue", lambda: self.run("squeue", "-h", "-o", "%A %T").strip(), {""}, timeout_s)
+
+    def bring_back(self, timeout_s: float = 60) -> None:
+        """See to it that every node is up and no job is left."""
+        for node in NODES:
+            self.start_node(node)
+        self.cancel_all()
+        for node in NODES:
+            if self.node_state(node) not in UP:
+                with suppress(ClusterError):  # it is refused where the node is coming back by itself
+                    self.run("scontrol", "update", f"nodename={node}", "state=resume")
+            self.wait_for_node(node, "idle", timeout_s)
+
+
+def start_cluster(watched: int, timeout_s: float = 60) -> Cluster:
+    """Start a cluster that ends when the process of that number does."""
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # sockets live in it, and their paths must be short
+    folder.chmod(0o755)  # munged wants its socket to be in reach of all
+    ports, claim = claim_ports()
+    write_settings(folder, ports)
+    process = os.pidfd_open(watched)
+    command = (*NAMESPACES, sys.executable, "-m", "tests.launch.slurm_supervisor", str(folder), str(ports.first))
+    environment = {"PATH": PATH, "SLURM_CONF": f"{folder}/slurm.conf", "MYSQL_UNIX_PORT": f"{folder}/database.socket"}
+    with claim, (folder / "log" / "supervisor.log").open("wb") as log:
+        supervisor = subprocess.Popen(
+            (*command, str(process)),
+            cwd=ROOT,
+            env=environment,
+            pass_fds=(process, claim.fileno()),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for pytest
+        )
+    os.close(process)
+    cluster = Cluster(folder)
+    try:
+        end = time.monotonic() + timeout_s
+        while not (folder / "control").exists():
+            if supervisor.poll() is not None or time.monotonic() > end:
+                raise ClusterError(f"no SLURM cluster started: {cluster.tail('supervisor.log')}")
+            time.sleep(0.02)
+        cluster.bring_back()
+    except ClusterError:
+        supervisor.kill()
+        supervisor.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return cluster
+
+
+def tail_of(log: Path, lines: int = 15) -> str:
+    if not log.exists():
+        return f"there is no {log.name}"
+    return "\n".join([f"{log.name} ends with", *log.read_text(errors="replace").splitlines()[-lines:]])
+
+
+@functools.cache
+def what_is_missing() -> str | None:
+    """Say why no cluster can run here and what mends it, if that is so."""
+    if os.getuid() != 0:
+        return "a SLURM cluster of the tests' own needs root: sudo make test"
+    if missing := [program for program in PROGRAMS if shutil.which(program, path=PATH) is None]:
+        return f"a SLURM cluster of the tests' own needs {', '.join(missing)}: {INSTALL}"
+    refused = subprocess.run([*NAMESPACES, "true"], capture_output=True, text=True)
+    if refused.returncode:
+        return f"a SLURM cluster of the tests' own needs namespaces of its own: {refused.stderr.strip()}"
+    return None
+
+
+def shared_cluster(shared: Path, watched: int) -> Cluster:
+    """Give the test session's cluster in good order; the first that asks starts it. Only for who holds the lock."""
+    pointer, failure = shared / "cluster", shared / "failure"
+    if failure.exists():
+        raise ClusterError(failure.read_text())
+    if pointer.exists():
+        cluster = Cluster(Path(pointer.read_text()))
+        cluster.bring_back()
+        return cluster
+    try:
+        cluster = start_cluster(watched)
+    except ClusterError as error:
+        failure.write_text(str(error))  # other tests need not wait for the same
+        raise
+    pointer.write_text(str(cluster.folder))
+    return cluster
+
+
+@contextmanager
+def turn(lock: Path, timeout_s: float = 1800) -> Iterator[None]:
+    """Wait until no other test of the session holds the cluster, and hold it meanwhile."""
+    end = time.monotonic() + timeout_s
+    with lock.open("w") as handle:
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            if time.monotonic() > end:
+                raise ClusterError(f"another test has held the SLURM cluster for {timeout_s:.0f} s")
+            time.sleep(0.1)
+        yield
