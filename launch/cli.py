@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from launch import __version__, doctor, quickstart
+from launch import __version__, doctor, launch_command, quickstart
 from launch.parser import CommandParser, add_command, add_commands
 from pretrain import commands as pretrain_commands
 from pretrain.bench.commands import STEP
@@ -25,13 +26,14 @@ _EPILOG = """\
 Every command explains itself with --help and prints its figures as JSON with --json.
 Exit status: 0 done, 1 checked and found wanting, 2 a mistake you can mend, 75 told to stop by the cluster, all saved,
 type it again to go on, 130 interrupted."""
+_OF_RUNS = (pretrain_commands.PRETRAIN, SHOW, PLOT, pretrain_commands.REPLAY, pretrain_commands.EXPORT)
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status."""
     try:
-        return _run(argv)
+        return run(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -49,27 +51,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _run(argv: Sequence[str] | None) -> int:
-    parser = _parser()
-    arguments, unknown = parser.parse_known_args(argv)
-    chosen: CommandParser = arguments.parser
-    if unknown:
-        chosen.refuse(unknown)
+def run(argv: Sequence[str] | None) -> int:
+    """Run one command; mistakes and interruptions are raised."""
+    arguments = parse(argv)
     if arguments.run is None:
-        chosen.print_help()
+        arguments.parser.print_help()
         return 0
     return int(arguments.run(arguments))
 
 
+def parse(argv: Sequence[str] | None) -> Namespace:
+    """Read what was typed; `command` is the Command that it is, None where it is only part of one."""
+    arguments: Namespace
+    arguments, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        arguments.parser.refuse(unknown)
+    return arguments
+
+
+def launchable() -> list[str]:
+    """Name the commands that `trichord launch` takes."""
+    below = [f"shards {command.name}" for command in shards_commands.COMMANDS if command.job]
+    return [command.name for command in _OF_RUNS if command.job] + below
+
+
 def _parser() -> CommandParser:
     parser = CommandParser(prog="trichord", description=_DESCRIPTION, epilog=_EPILOG)
-    parser.set_defaults(run=None, parser=parser)
+    parser.set_defaults(run=None, command=None, parser=parser)
     parser.add_argument("--version", action="version", version=f"trichord {__version__}", help="print the version")
     floors = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser)
     add_command(floors, quickstart.COMMAND)
     add_command(floors, doctor.COMMAND)
     _add_floor(floors, "shards", shards_commands.SUMMARY, shards_commands.COMMANDS)
-    for command in (pretrain_commands.PRETRAIN, SHOW, PLOT, pretrain_commands.REPLAY, pretrain_commands.EXPORT):
+    add_command(floors, launch_command.COMMAND)
+    for command in _OF_RUNS:
         add_command(floors, command)
     _add_floor(floors, "bench", "measure training beside other code, and what it learns", (STEP, LEARNING))
     return parser
@@ -78,7 +93,7 @@ def _parser() -> CommandParser:
 def _add_floor(floors: Any, name: str, summary: str, commands: Sequence[Command]) -> None:
     listed = ", ".join(command.name for command in commands)
     floor = floors.add_parser(name, help=f"{summary}: {listed}", description=f"{summary[:1].upper()}{summary[1:]}.")
-    floor.set_defaults(run=None, parser=floor)
+    floor.set_defaults(run=None, command=None, parser=floor)
     add_commands(floor, commands)
 
 

@@ -20,6 +20,7 @@ LOGS = "logs"
 SNAPSHOTS = "snapshots"
 
 Cluster = Literal["slurm", "local", "debug"]
+How = Literal["finished", "requeued", "stopped", "failed"]
 
 
 class _Event(BaseModel):
@@ -56,7 +57,7 @@ class Ended(_Event):
 
     event: Literal["ended"] = "ended"
     restarts: int
-    how: Literal["finished", "requeued", "stopped", "failed"]
+    how: How
     why: str = ""
 
 
@@ -76,9 +77,12 @@ def write_event(run: Path, event: Event) -> None:
 
 
 def read_history(run: Path) -> list[Event]:
-    """Give all events in order; a line that a kill tore is passed over."""
+    """Give all events by their time, for a job can be quicker to start than its submission is to be written down.
+
+    A line that a kill tore is passed over.
+    """
     path = run / HISTORY
-    return list(_events(path)) if path.exists() else []
+    return sorted(_events(path), key=lambda event: event.time_s) if path.exists() else []
 
 
 def now_s() -> float:

@@ -48,7 +48,8 @@ class CommandParser(argparse.ArgumentParser):
         if self._declare is not None:
             declare, self._declare = self._declare, None
             declare(self)
-        if self._is_intermixing or self._subparsers is not None:
+        takes_rest = any(action.nargs == argparse.REMAINDER for action in self._actions)
+        if self._is_intermixing or takes_rest or self._subparsers is not None:
             return super().parse_known_args(args, namespace)
         self._is_intermixing = True  # a.b=c may also follow options; it is argparse that calls this method again
         try:
@@ -68,7 +69,10 @@ class CommandParser(argparse.ArgumentParser):
         options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
         found = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
         kind = "option" if found.startswith("-") else "place for"
-        raise UserError(f"{self.prog} has no {kind} {found!r}.{_nearest(found, options)}\nNext: {self.prog} --help")
+        known = f"\nKnown: {', '.join(options)}" if kind == "option" else ""
+        raise UserError(
+            f"{self.prog} has no {kind} {found!r}.{_nearest(found, options)}{known}\nNext: {self.prog} --help"
+        )
 
 
 def add_commands(floor: CommandParser, commands: Sequence[Command]) -> None:
@@ -88,7 +92,7 @@ def add_command(below: Any, command: Command) -> None:
         description=command.summary[:1].upper() + command.summary[1:] + ".",
         epilog=examples,
     )
-    parser.set_defaults(run=command.run, parser=parser)
+    parser.set_defaults(run=command.run, command=command, parser=parser)
 
 
 def _nearest(found: str, known: Sequence[str]) -> str:

@@ -77,6 +77,13 @@ def seconds_left(job_id: str) -> float | None:
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
+def former_end(job_id: str) -> str | None:
+    """Say how the start of a job before the present one ended, in SLURM's words; raises NoAnswer."""
+    rows = ask("sacct", "-D", "-X", "-n", "-P", "-o", "State", "-j", job_id).split("\n")
+    over = [row.split()[0] for row in rows if row and row.split()[0] not in _WAITING - {"REQUEUED"} | _RUNNING]
+    return over[-1] if over else None
+
+
 def show(job_id: str) -> dict[str, str]:
     """Give all that the controller tells of a job, such as Requeue, TimeLimit or Restarts; raises NoAnswer."""
     text = ask("scontrol", "show", "job", "-o", job_id).strip()

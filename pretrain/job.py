@@ -58,6 +58,7 @@ class PretrainJob(Job):
         return lines
 
     def weigh(self, ranks: int, device: str | None) -> Sequence[str]:
+        self._refuse_other_run()
         from pretrain.engine.memory import measure, rank_memory
         from pretrain.engine.supposed import suppose
 
@@ -74,7 +75,20 @@ class PretrainJob(Job):
                 f"trichord pretrain … --dry-run --as-ranks {ranks} --device {device}"
             )
         beside = f" of {limit:.1f} on {found.name}" if found and limit is not None else ""
-        return [f"memory: {gib:.1f} GiB a rank{beside}, rehearsed"]
+        return [f"memory: {gib:.2g} GiB a rank{beside}, rehearsed"]
+
+    def _refuse_other_run(self) -> None:
+        """Raise UserError where the folder holds checkpoints of another run: hours in a queue would be for nothing."""
+        from pretrain.engine import checkpoint_files
+        from pretrain.engine.resuming import CHECKPOINTS, data_digests, refuse_other_run
+
+        for path in checkpoint_files.checkpoints_in(self.folder / CHECKPOINTS):
+            try:
+                index = checkpoint_files.read_index(path)
+            except checkpoint_files.TornCheckpoint:
+                continue
+            refuse_other_run(self.config, data_digests(self.config), (path, index))
+            return
 
 
 def pretrain_job(arguments: Namespace) -> PretrainJob:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from shards.errors import Interrupted
+
 _BY_RANK = (signal.SIGUSR2, signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)  # of several, the later one counts
 # SLURM looks at its limits every half minute and may warn another minute early.
 _EARLIEST_WARNING_S = 90.0
@@ -21,9 +23,11 @@ _listening: StopFlag | None = None
 class StopFlag:
     """Where it takes signals, a first one only asks to stop; a second SIGINT interrupts at once, as people expect."""
 
-    def __init__(self) -> None:
+    def __init__(self, interrupts: bool = False) -> None:
+        self.hears_warnings = True  # of a job's ranks one is enough
         self.deadline_s: float | None = None  # of time.monotonic: when to stop, whether warned or not
         self.is_preempted: Callable[[], bool] = lambda: False  # asked when a warning comes shortly before the deadline
+        self._interrupts = interrupts
         self._noted: signal.Signals | None = None
 
     @property
@@ -47,8 +51,10 @@ class StopFlag:
         found = signal.Signals(number)
         if found == signal.SIGINT and self._noted == signal.SIGINT:
             raise KeyboardInterrupt
-        if found == signal.SIGUSR2 and self._is_early():
+        if found == signal.SIGUSR2 and (not self.hears_warnings or self._is_early()):
             return
+        if self._interrupts:
+            raise Interrupted(found, f"interrupted by {found.name}; what is finished stays")
         if self._noted is None or _BY_RANK.index(found) > _BY_RANK.index(self._noted):
             self._noted = found
 
@@ -60,13 +66,16 @@ class StopFlag:
 
 
 @contextmanager
-def listening() -> Iterator[StopFlag]:
-    """Listen to what a cluster sends, from before anything is loaded; who comes later shares the flag."""
+def listening(interrupts: bool = False) -> Iterator[StopFlag]:
+    """Listen to what a cluster sends, from before anything is loaded; who comes later shares the flag.
+
+    Work that does not look at the flag is interrupted where it is, as by Ctrl-C.
+    """
     global _listening
     if _listening is not None:
         yield _listening
         return
-    _listening = StopFlag()
+    _listening = StopFlag(interrupts)
     try:
         with _listening.takes(signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2) as flag:
             yield flag

@@ -1,0 +1,178 @@
+"""`trichord launch`: looks at what is to run, takes a snapshot of it, and hands it over to the cluster."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import sys
+from argparse import REMAINDER, ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shards.command import Command, add_json, read_pairs
+from shards.console import show_figures, track
+
+if TYPE_CHECKING:
+    from launch.history import Cluster
+    from launch.plan import Plan
+
+_CLUSTERS = ("slurm", "local", "debug")
+
+
+def _declare(parser: ArgumentParser) -> None:
+    from launch.cli import launchable
+    from launch.cluster_file import Settings, default_path
+
+    listed = ", ".join(launchable())
+    parser.description = (
+        f"{parser.description}\n\nVERB is one of: {listed}. Options of launch stand before it.\n"
+        "In ARGS, a.b=1,2,3 is a run for each value: a sweep, one SLURM array."
+    )
+    parser.add_argument(
+        "--cluster",
+        choices=_CLUSTERS,
+        help="SLURM, processes on this machine, or this process (default: slurm where sbatch is found, else local)",
+    )
+    for name, field in Settings.model_fields.items():
+        option = f"--{name.replace('_', '-')}"
+        default = "" if field.default in (None, ()) or field.is_required() else f" (default: {field.default})"
+        default = "" if name == "sbatch" else default
+        text = f"{field.description}{default}".replace("%", "%%")
+        if name == "sbatch":
+            parser.add_argument(option, action="append", metavar="NAME=VALUE", help=text)
+        elif name in ("setup", "srun"):
+            parser.add_argument(option, action="append", metavar="LINE" if name == "setup" else "OPTION", help=text)
+        else:
+            parser.add_argument(option, metavar=_metavar(field.annotation), help=text)
+    parser.add_argument(
+        "--array", metavar="N[%M]", help="parts of work that has such, at most M at a time; of a sweep %%M"
+    )
+    parser.add_argument(
+        "--cluster-file",
+        type=Path,
+        metavar="FILE",
+        help=f"YAML with settings as above (default: {_told(default_path())})",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be submitted, and submit nothing")
+    add_json(parser)
+    parser.add_argument("words", nargs=REMAINDER, metavar="VERB ARGS", help="the command to run there")
+
+
+def _metavar(annotation: Any) -> str:
+    return "N" if "int" in str(annotation) else "X" if "float" in str(annotation) else "TEXT"
+
+
+def _told(path: Path) -> str:
+    return str(path).replace(str(Path.home()), "~", 1)
+
+
+def _run(arguments: Namespace) -> int:
+    from launch.cluster_file import Settings, load_cluster_file, make_settings
+    from launch.plan import make_plan
+
+    given = {name: getattr(arguments, name) for name in Settings.model_fields if getattr(arguments, name) is not None}
+    if "sbatch" in given:
+        given["sbatch"] = {name: str(value) for name, value in read_pairs("--sbatch", given["sbatch"]).items()}
+    site = load_cluster_file(arguments.cluster_file)
+    settings = make_settings({**site, **given}, "trichord launch")
+    cluster: Cluster = arguments.cluster or ("slurm" if shutil.which("sbatch") else "local")
+    plan = make_plan(cluster, settings, arguments.array, arguments.words)
+    if arguments.dry_run:
+        return _show(plan, arguments.json)
+    from launch.preflight import preflight
+
+    for line in preflight(plan):
+        print(line, file=sys.stderr)
+    rows = _submit(plan)
+    show_figures("submitted", rows, arguments.json)
+    if plan.cluster != "debug":
+        print(f"next: trichord status {plan.folder}; trichord logs {rows[0]['run']} --follow", file=sys.stderr)
+    return 0
+
+
+def _show(plan: Plan, as_json: bool) -> int:
+    from launch.preflight import looks
+    from launch.submit import sbatch_text
+
+    ranks = plan.settings.ranks
+    text = sbatch_text(plan.order) if plan.cluster == "slurm" else ""
+    files = {
+        str(plan.snapshot_of(element) / name): content
+        for element in plan.elements
+        for name, content in element.job.files(ranks).items()
+    }
+    commands = [f"trichord {' '.join(plan.work(element).words)}" for element in plan.elements]
+    if as_json:
+        row = {"ranks": ranks, "sbatch": text, "commands": commands, "files": files}
+        show_figures("would be submitted", [row], as_json=True)
+        return 0
+    for line in looks(plan):
+        print(line, file=sys.stderr)
+    if text:
+        print(f"# what sbatch would get\n{text}")
+    for name, content in files.items():
+        print(f"# {name}\n{content}")
+    print("# each rank would run", *commands, sep="\n")
+    print("nothing was submitted", file=sys.stderr)
+    return 0
+
+
+def _submit(plan: Plan) -> list[dict[str, object]]:
+    from launch.history import LOGS, Submitted, now_s, write_event
+    from launch.snapshot import take_snapshot
+    from launch.submit import submit
+
+    about = {
+        "words": plan.elements[0].words,
+        "cluster": plan.cluster,
+        "settings": plan.settings.model_dump(mode="json"),
+    }
+    take_snapshot(plan.snapshot, {"launch.json": json.dumps(about, indent=1) + "\n"})
+    for element in track(plan.elements, "preparing runs"):
+        own = plan.snapshot_of(element)
+        own.mkdir(parents=True, exist_ok=True)
+        for name, text in element.job.files(plan.settings.ranks).items():
+            (own / name).write_text(text, encoding="utf-8")
+        if element.job.folder != plan.folder:
+            _link_logs(plan.folder / LOGS, element.job.folder / LOGS)
+    began_s = now_s()
+    rows: list[dict[str, object]] = []
+    job_ids = submit(plan.order, [plan.work(element) for element in plan.elements])
+    for element, job_id in zip(plan.elements, job_ids, strict=True):
+        event = Submitted(
+            time_s=began_s,
+            job_id=job_id,
+            cluster=plan.cluster,
+            host=socket.gethostname(),
+            snapshot=plan.snapshot.name,
+            words=element.words,
+            nodes=plan.settings.nodes,
+            ranks=plan.settings.ranks,
+        )
+        if plan.cluster != "debug":
+            write_event(element.job.folder, event)
+        rows.append({"job": job_id, "run": str(element.job.folder), "ranks": plan.settings.ranks})
+    return rows
+
+
+def _link_logs(logs: Path, link: Path) -> None:
+    """Let each run of an array find its logs in its own folder: submitit writes those of an array to one place."""
+    if not link.is_symlink():
+        link.symlink_to(Path("..") / logs.name, target_is_directory=True)
+
+
+COMMAND = Command(
+    "launch",
+    "run a command on a cluster, with everything that makes it survive there",
+    _declare,
+    _run,
+    (
+        "trichord launch --nodes 4 --gpus-per-node 8 --cpus-per-task 12 --time 1-00:00:00 "
+        "pretrain svt_paper data.sources=k400/train init_from=null",
+        "trichord launch --gpus-per-node 8 --dry-run pretrain svt_paper data.sources=k400/train init_from=null",
+        "trichord launch --gpus-per-node 8 pretrain svt_paper data.sources=k400/train init_from=null seed=0,1,2",
+        "trichord launch --cluster local --tasks-per-node 2 pretrain svt_quickstart data.sources=shards/train",
+        "trichord launch --array 16 --cpus-per-task 8 shards build kinetics --root k400 --out shards --mode encode",
+    ),
+)

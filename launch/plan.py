@@ -1,0 +1,179 @@
+"""What a launch will do, before it does anything: which jobs there are, where each keeps its run, what each types."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.cluster_file import Settings
+from launch.history import LOGS, Cluster, Submitted, read_history
+from launch.snapshot import CODE, next_snapshot
+from launch.submit import Order
+from launch.sweep import expand
+from launch.work import Work
+from pretrain.engine.run_lock import LOCK, SILENT_S, read_holder
+from shards.errors import UserError
+from shards.job import Job
+
+_ARRAY = re.compile(r"(?P<parts>\d+)?(?:%(?P<at_once>\d+))?")
+
+
+@dataclass(frozen=True)
+class Element:
+    """One job: a run, one run of a sweep, or one part of a work of parts."""
+
+    job: Job
+    words: tuple[str, ...]  # as typed
+    part: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of a launch; more than one are one array, whose logs and code lie together in `folder`."""
+
+    cluster: Cluster
+    settings: Settings
+    folder: Path
+    name: str
+    elements: tuple[Element, ...]
+    snapshot: Path
+    at_once: int | None
+
+    @property
+    def order(self) -> Order:
+        """How it is handed over."""
+        return Order(
+            cluster=self.cluster,
+            settings=self.settings,
+            name=self.name,
+            logs=self.folder.absolute() / LOGS,
+            code=self.snapshot.absolute() / CODE,
+            jobs=len(self.elements),
+            at_once=self.at_once,
+        )
+
+    def snapshot_of(self, element: Element) -> Path:
+        """Say where the work's own files go: beside the code, and of an array to each run."""
+        return element.job.folder / self.snapshot.relative_to(self.folder)
+
+    def work(self, element: Element) -> Work:
+        """Give what a job runs."""
+        return Work(
+            words=tuple(element.job.words(self.snapshot_of(element).absolute(), element.part)),
+            run=element.job.folder.absolute(),
+            saves_when_told=element.job.saves_when_told,
+            max_restarts=self.settings.max_restarts,
+            warning_s=self.settings.warning_s,
+        )
+
+
+def make_plan(cluster: Cluster, settings: Settings, array: str | None, words: Sequence[str]) -> Plan:
+    """Read the command that is to be launched, and lay it out as jobs."""
+    parts, at_once = _read_array(array)
+    runs = expand(words)
+    typed = [(label, each, _job(each)) for label, each in runs]
+    whole = typed[0][2]
+    if parts is not None and (len(runs) > 1 or not whole.is_of_parts):
+        raise UserError(
+            f"--array {array}: this work has no parts that could be done apart. A sweep such as seed=1,2,3 makes an "
+            "array by itself, of which --array %4 lets four run at once"
+        )
+    if whole.is_of_parts and settings.ranks > 1:
+        raise UserError(
+            f"this work is done by processes that know nothing of each other: --array {settings.ranks} instead of "
+            f"{settings.ranks} ranks"
+        )
+    if len(runs) > 1:
+        if cluster != "slurm":
+            raise UserError(
+                f"a sweep of {len(runs)} runs needs SLURM, to run one beside the other. Here: launch them one by one"
+            )
+        elements = [Element(job.within(label), tuple(each)) for label, each, job in typed]
+    elif parts is not None:
+        labels = [f"part-{number:03d}-of-{parts:03d}" for number in range(1, parts + 1)]
+        elements = [
+            Element(whole.within(label), tuple(words), (number, parts)) for number, label in enumerate(labels, 1)
+        ]
+    else:
+        elements = [Element(whole, tuple(words))]
+    _refuse_what_cannot_be(cluster, settings)
+    return Plan(cluster, settings, whole.folder, whole.name, tuple(elements), next_snapshot(whole.folder), at_once)
+
+
+def refuse_taken(run: Path, states: dict[str, str | None]) -> None:
+    """Raise UserError where the run's folder is someone else's, cannot be written to, or has a job that lives.
+
+    `states` says of jobs what keeps them alive, None where nothing does.
+    """
+    nearest = next(path for path in (run, *run.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{nearest} is a file; expected a folder for the run. Give another --run")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{nearest} cannot be written to. Give --run a folder that you may write to")
+    if nearest == run and run.stat().st_uid != os.getuid():
+        raise UserError(f"{run} belongs to {_owner(run)}. Give another --run")
+    job = last_job(run)
+    if job is not None and states.get(job.job_id):
+        raise UserError(
+            f"job {job.job_id} ({states[job.job_id]}) works in {run} already. See: trichord status {run}; end it: "
+            f"trichord cancel {run}"
+        )
+    holder = read_holder(run)
+    if holder is not None and not holder.is_gone() and _seconds_since_touched(run / LOCK) <= SILENT_S:
+        raise UserError(f"{run} is in use by {holder.words}. Wait for it, or end it, or give another --run")
+
+
+def last_job(run: Path) -> Submitted | None:
+    """Give the newest submission of a run."""
+    submitted = [event for event in read_history(run) if isinstance(event, Submitted)]
+    return submitted[-1] if submitted else None
+
+
+def _job(words: Sequence[str]) -> Job:
+    from launch.cli import launchable, parse
+
+    arguments = parse(words)
+    command = arguments.command
+    if command is None or command.job is None:
+        what = " ".join(word for word in words[:2] if not word.startswith("-")) or "nothing"
+        known = ", ".join(launchable())
+        raise UserError(f"found {what!r} to launch. Expected one of: {known}\nNext: trichord launch --help")
+    arguments.words = list(words)
+    job: Job = command.job(arguments)
+    return job
+
+
+def _read_array(text: str | None) -> tuple[int | None, int | None]:
+    if text is None:
+        return None, None
+    found = _ARRAY.fullmatch(text)
+    if not text or not found or "0" in (found["parts"], found["at_once"]):
+        raise UserError(f"--array {text}: expected a number of parts such as 16, or 16%4 for four at once, or %4")
+    parts, at_once = found["parts"], found["at_once"]
+    return (int(parts) if parts else None), (int(at_once) if at_once else None)
+
+
+def _refuse_what_cannot_be(cluster: Cluster, settings: Settings) -> None:
+    if cluster == "local" and settings.nodes > 1:
+        raise UserError(f"--nodes {settings.nodes} with --cluster local: there is one machine. Give --tasks-per-node")
+    if cluster == "debug" and settings.ranks > 1:
+        raise UserError(f"{settings.ranks} ranks with --cluster debug, which is this one process. Take --cluster local")
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:  # nobody whom this machine knows
+        return f"user number {path.stat().st_uid}"
+
+
+def _seconds_since_touched(path: Path) -> float:
+    import time
+
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")

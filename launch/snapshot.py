@@ -1,0 +1,83 @@
+"""What a job takes along when it is submitted, so that nothing edited while it waits changes what it does.
+
+A snapshot holds the work's own files (its resolved config), the code that will run, which commit that is with its
+changes, and the versions of what is installed. It holds no environment, no addresses of repositories and no paths but
+those that were typed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from launch import __version__
+from launch.history import SNAPSHOTS
+
+CODE = "code"
+_ROOT = Path(__file__).resolve().parent.parent
+_FLOORS = ("shards", "pretrain", "finetune", "launch")
+_GIT_S = 20.0
+
+
+def next_snapshot(run: Path) -> Path:
+    """Name the folder of the next snapshot."""
+    taken = [int(path.name) for path in (run / SNAPSHOTS).glob("[0-9]*") if path.name.isdecimal()]
+    return run / SNAPSHOTS / f"{max(taken, default=0) + 1:03d}"
+
+
+def take_snapshot(folder: Path, files: Mapping[str, str]) -> None:
+    """Write a snapshot; two that are taken at once do not share a folder."""
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "packages.txt").write_text(_packages())
+    commit, diff = _commit()
+    (folder / "code.json").write_text(
+        json.dumps({"version": __version__, "commit": commit, "is_changed": bool(diff)}, indent=1) + "\n"
+    )
+    if diff:
+        (folder / "changes.diff").write_text(diff, encoding="utf-8")
+    for floor in _FLOORS:
+        if (_ROOT / floor).is_dir():
+            _copy(_ROOT / floor, folder / CODE / floor)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a package with modes as the umask has them; what Python compiled is left."""
+    target.mkdir(parents=True)
+    for entry in os.scandir(source):
+        if entry.is_dir():
+            if entry.name != "__pycache__":
+                _copy(Path(entry.path), target / entry.name)
+        elif not entry.name.startswith("."):
+            shutil.copyfile(entry.path, target / entry.name)
+
+
+def _packages() -> str:
+    found = {f"{each.name}=={each.version}" for each in importlib.metadata.distributions() if each.name}
+    return "\n".join(sorted(found, key=str.lower)) + "\n"
+
+
+def _commit() -> tuple[str | None, str]:
+    """Give commit and changes of the code that runs; an installed copy has none, even inside another's repository."""
+    top = _git("rev-parse", "--show-toplevel")
+    if not top or Path(top.strip()).resolve() != _ROOT:
+        return None, ""
+    floors = [floor for floor in _FLOORS if (_ROOT / floor).is_dir()]
+    commit = _git("rev-parse", "HEAD").strip() or None
+    return commit, _git("diff", "--no-ext-diff", "--no-textconv", "HEAD", "--", *floors)
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(_ROOT), *arguments], capture_output=True, timeout=_GIT_S, text=True, errors="replace"
+        )
+    except (OSError, subprocess.TimeoutExpired):  # no git here, or a disk that does not answer
+        return ""
+    return done.stdout if done.returncode == 0 else ""

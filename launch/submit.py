@@ -1,0 +1,173 @@
+"""Hands work over through submitit: to SLURM, to processes on this machine, or to this very process."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.slurm.slurm import SlurmExecutor
+
+from launch.cluster_file import Settings
+from launch.history import Cluster
+from shards.errors import UserError
+
+_YEAR_MINUTES = 365 * 24 * 60  # submitit knows no job without a limit on one machine
+# Left behind by the shell that submits, they would make every rank believe it is another's.
+_NOT_INHERITED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_TEST_S = 60.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """How work is to be handed over."""
+
+    cluster: Cluster
+    settings: Settings
+    name: str
+    logs: Path
+    code: Path  # the copy that will run
+    jobs: int = 1  # more are an array
+    at_once: int | None = None  # of an array
+
+
+class _Slurm(SlurmExecutor):
+    """Writes its text also where there is no SLURM."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 2
+
+
+def sbatch_text(order: Order) -> str:
+    """Write the file that sbatch would be given."""
+    executor = _slurm_executor(order)
+    if order.jobs > 1:
+        executor.parameters["map_count"] = order.jobs
+    return executor._make_submission_file_text(executor._submitit_command_str, "")
+
+
+def test_only(order: Order) -> str:
+    """Let SLURM say when it would start this; raise UserError with its own words where it would refuse."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(sbatch_text(order))
+        file.flush()
+        try:
+            done = subprocess.run(["sbatch", "--test-only", file.name], capture_output=True, text=True, timeout=_TEST_S)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise UserError(f"sbatch gave no answer: {error}. Next: trichord doctor") from error
+    said = done.stderr.strip().replace("sbatch: ", "")
+    if done.returncode:
+        raise UserError(_refused(said))
+    return said.splitlines()[-1] if said else "sbatch would accept it"
+
+
+def submit(order: Order, works: Sequence[Callable[[], None]]) -> list[str]:
+    """Hand the work over and give the jobs' ids; debug runs it here and now, one after another."""
+    if order.cluster == "debug":
+        return [_run_here(order, work) for work in works]
+    executor: Any = _slurm_executor(order) if order.cluster == "slurm" else _local_executor(order)
+    try:
+        with _environment(order) if order.cluster == "local" else _unchanged():
+            if len(works) == 1 or order.cluster == "local":
+                return [executor.submit(work).job_id for work in works]
+            return [job.job_id for job in executor.submit_array(works)]
+    except (FailedJobError, FailedSubmissionError) as error:
+        raise UserError(_refused(str(error))) from error
+
+
+def _refused(said: str) -> str:
+    return f"SLURM would not take this job: {said}\nNext: trichord launch --dry-run …, and sinfo for what there is"
+
+
+def _slurm_executor(order: Order) -> _Slurm:
+    settings = order.settings
+    srun = ["--kill-on-bad-exit=1"]
+    if settings.cpus_per_task:
+        srun.append(f"--cpus-per-task={settings.cpus_per_task}")  # which srun no longer takes from sbatch
+    executor = _Slurm(order.logs)
+    executor.update_parameters(
+        job_name=order.name,
+        nodes=settings.nodes,
+        ntasks_per_node=settings.tasks,
+        gpus_per_node=settings.gpus_per_node or None,
+        cpus_per_task=settings.cpus_per_task,
+        mem=f"{round(settings.mem_gb * 1024)}MB" if settings.mem_gb else None,
+        time=settings.minutes,
+        partition=settings.partition,
+        account=settings.account,
+        qos=settings.qos,
+        constraint=settings.constraint,
+        exclude=settings.exclude,
+        signal_delay_s=settings.warning_s,
+        array_parallelism=order.at_once or order.jobs,
+        wckey=None,
+        stderr_to_stdout=True,
+        setup=[*_exports(order), *settings.setup],
+        srun_args=[*srun, *settings.srun],
+        additional_parameters={"requeue": True, **settings.sbatch},
+    )
+    return executor
+
+
+def _exports(order: Order) -> list[str]:
+    """Let the copy of the code run, and not what lies in the folder where the job was submitted."""
+    code = shlex.quote(str(order.code))
+    return [
+        f"unset {' '.join(_NOT_INHERITED)}",
+        f'export PYTHONPATH={code}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1',
+    ]
+
+
+def _local_executor(order: Order) -> submitit.LocalExecutor:
+    settings = order.settings
+    executor = submitit.LocalExecutor(order.logs)
+    executor.update_parameters(
+        tasks_per_node=settings.tasks,
+        gpus_per_node=settings.gpus_per_node,
+        timeout_min=settings.minutes or _YEAR_MINUTES,
+        signal_delay_s=settings.warning_s,
+        stderr_to_stdout=True,
+    )
+    return executor
+
+
+@contextmanager
+def _environment(order: Order) -> Iterator[None]:
+    """Give processes that start meanwhile the copy of the code, and let them outlive this terminal."""
+    before = dict(os.environ)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGINT)}
+    for name in _NOT_INHERITED:
+        os.environ.pop(name, None)
+    path = os.environ.get("PYTHONPATH")
+    os.environ.update(PYTHONPATH=f"{order.code}:{path}" if path else str(order.code), PYTHONSAFEPATH="1")
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _unchanged() -> Iterator[None]:
+    yield
+
+
+def _run_here(order: Order, work: Callable[[], None]) -> str:
+    executor: Any = submitit.DebugExecutor(order.logs)
+    job = executor.submit(work)
+    sys.stderr.flush()
+    job.results()
+    return str(job.job_id)
