@@ -1,0 +1,87 @@
+"""`trichord cancel`: lets the jobs of runs save and end, or ends them where they are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch import local_job, slurm
+from launch.run_folder import named_runs
+from launch.run_state import LIVE, State
+from launch.survey import Report, survey
+from shards.errors import UserError
+
+
+def cancel_runs(named: Sequence[Path], now: bool) -> None:
+    """End what is alive of these runs, and say of each what was done; raise UserError where nothing is."""
+    reports = survey(named_runs(named), lambda text: print(f"warning: {text}", file=sys.stderr))
+    live = [report for report in reports if report.verdict.state in LIVE or _may_live(report)]
+    if not live:
+        states = "".join(f"\n  {report.run.path} is {report.verdict.state}" for report in reports)
+        raise UserError(f"nothing to cancel:{states}\nNext: trichord status")
+    refused = []
+    for report in reports:
+        try:
+            done = _cancel(report, now) if report in live else f"nothing to do, it is {report.verdict.state}"
+            print(f"{report.run.path}: {done}", flush=True)
+        except UserError as error:  # the others of a sweep shall end all the same
+            refused.append(f"{report.run.path}: {error}")
+    if refused:
+        raise UserError("\n".join(refused))
+
+
+def _may_live(report: Report) -> bool:
+    """Say whether a job may hold its nodes though its rank 0 is silent, or nobody answered for it."""
+    is_in_doubt = report.said == "no answer" or _is_known(report)
+    return report.verdict.state in (State.LOST, State.UNKNOWN) and report.job_id is not None and is_in_doubt
+
+
+def _cancel(report: Report, now: bool) -> str:
+    job_id = report.job_id
+    if report.cluster == "local":
+        return _cancel_local(report, now)
+    if job_id is None or not job_id[0].isdecimal() or (report.cluster is None and not _is_known(report)):
+        raise UserError(_by_hand(report))
+    if now:
+        slurm.cancel(job_id)
+        return f"job {job_id} is ended where it is; what it saved last stays"
+    if isinstance(report.said, slurm.JobState) and report.said.is_waiting:
+        slurm.cancel(job_id)
+        return f"job {job_id} is taken from the queue"
+    slurm.send_signal(job_id, "USR1")
+    return f"job {job_id} was asked to save and end; trichord status {report.run.path} says when it has"
+
+
+def _cancel_local(report: Report, now: bool) -> str:
+    submitted = report.run.submission(str(report.job_id))
+    assert submitted is not None
+    again = f"trichord cancel {report.run.path}{' --now' * now}"
+    if not local_job.is_here(submitted):
+        raise UserError(
+            f"job {submitted.job_id} runs on {submitted.host}, not here.\nNext: on {submitted.host}: {again}"
+        )
+    pid = local_job.controller(submitted)
+    if pid is None:
+        return "nothing to do, its process is gone"
+    if now:
+        local_job.end(pid)
+        return f"process {pid} and its ranks are ended where they were; what they saved last stays"
+    local_job.ask_to_stop(pid)
+    return (
+        f"process {pid} was asked to let its ranks save and end; trichord status {report.run.path} says when they have"
+    )
+
+
+def _is_known(report: Report) -> bool:
+    return isinstance(report.said, slurm.JobState)
+
+
+def _by_hand(report: Report) -> str:
+    holder = report.run.holder
+    if holder is None:
+        return f"no job of it can be found on this machine.\nNext: trichord status {report.run.path}"
+    return (
+        f"it was not started by `trichord launch`; it runs as {holder.words}.\n"
+        f"Next: to let it save and end, on {holder.host}: kill -TERM {holder.pid}"
+    )

@@ -1,0 +1,88 @@
+"""Jobs of submitit's local executor: whether the process that looks after a job's ranks lives, and how to end it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+from launch.history import Submitted
+from launch.slurm import JobState
+
+_CONTROLLER = b"submitit.local._local"  # the module that it was started as
+_SLACK_S = 2.0  # of the kernel's count of seconds
+_PATIENCE_S = 10.0
+
+
+def is_here(submitted: Submitted) -> bool:
+    """Say whether the job's processes would be seen from here."""
+    return submitted.host == socket.gethostname() and Path("/proc/self/stat").exists()
+
+
+def state(submitted: Submitted) -> JobState | None:
+    """Give the state of a job of this machine, None where it is gone."""
+    found = controller(submitted)
+    return None if found is None else JobState(submitted.job_id, "RUNNING", nodes=submitted.host)
+
+
+def controller(submitted: Submitted) -> int | None:
+    """Give the process that looks after the job's ranks, None where it is gone.
+
+    A number alone proves nothing, for others get it later: the process must be submitit's, and as old as the job.
+    """
+    if not submitted.job_id.isdecimal():
+        return None
+    # A shell stands in between where the job has lines to set it up.
+    for pid in (int(submitted.job_id), *_children(int(submitted.job_id))):
+        began_s = _began_s(pid)
+        if began_s is not None and began_s <= submitted.time_s + _SLACK_S and _CONTROLLER in _words(pid):
+            return pid
+    return None
+
+
+def ask_to_stop(pid: int) -> None:
+    """Let the ranks save and end: the controller hands the signal on."""
+    os.kill(pid, signal.SIGTERM)
+
+
+def end(pid: int, patience_s: float = _PATIENCE_S) -> None:
+    """End the ranks and then their controller: those that do not heed SIGTERM within some seconds by SIGKILL."""
+    processes = {each: _began_s(each) for each in (*_children(pid), pid)}
+    ask_to_stop(pid)
+    until_s = time.monotonic() + patience_s
+    while time.monotonic() < until_s and any(_lives(each, began_s) for each, began_s in processes.items()):
+        time.sleep(0.05)
+    for each, began_s in processes.items():
+        if _lives(each, began_s):
+            os.kill(each, signal.SIGKILL)
+
+
+def _lives(pid: int, began_s: float | None) -> bool:
+    return began_s is not None and _began_s(pid) == began_s
+
+
+def _began_s(pid: int) -> float | None:
+    """Give the time at which a process began, None where there is none or only its exit status is left."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(boot.split()[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _words(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [int(each) for each in found]

@@ -1,0 +1,139 @@
+"""`trichord logs`: what a rank of a run wrote, from its end or on and on."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from launch.history import LOGS, log_path
+from launch.run_folder import RunFolder, is_run, named_runs
+from launch.run_state import LIVE
+from launch.survey import Report, survey
+from shards.errors import UserError
+
+_LOOK_EVERY_S = 0.2
+_ASK_EVERY_S = 5.0  # whether it still runs: SLURM has others to answer too
+_CHUNK = 1 << 16
+
+
+def show_log(path: Path, rank: int, job_id: str | None, lines: int, follow: bool) -> None:
+    """Print the end of a log; with `follow`, all that comes until the job ends."""
+    if not is_run(path):
+        below = named_runs([path])
+        raise UserError(f"{path} holds several runs. Name one:" + "".join(f"\n  {each}" for each in below))
+    report = _look(path)
+    is_live = report.verdict.state in LIVE and job_id in (None, report.job_id)
+    log = _choose(report.run, rank, job_id or (report.job_id if is_live else None), waits=follow and is_live)
+    if not log.exists():
+        print(f"waiting for {log}; {_words(report)}", file=sys.stderr)
+
+    def goes_on() -> bool:
+        nonlocal report
+        report = _look(path)
+        return report.verdict.state in LIVE
+
+    for text in follow_log(log, lines, goes_on if follow and is_live else lambda: False):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    if follow and is_live:
+        print(_words(report), file=sys.stderr)
+
+
+def follow_log(log: Path, lines: int, goes_on: Callable[[], bool], ask_every_s: float = _ASK_EVERY_S) -> Iterator[str]:
+    """Give the last lines of a file, which may not be there yet, and what is added until nothing more can come."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    position = None if log.exists() else 0  # of one that comes later, all is news
+    is_live, asked_s = goes_on(), time.monotonic()
+    while True:
+        added, position = _added(log, position, lines)
+        if added:
+            yield decoder.decode(added)
+            continue
+        if not is_live:  # and all that it wrote before its end was read
+            return
+        time.sleep(_LOOK_EVERY_S)
+        if time.monotonic() - asked_s >= ask_every_s:
+            is_live, asked_s = goes_on(), time.monotonic()
+
+
+def _added(log: Path, position: int | None, lines: int) -> tuple[bytes, int | None]:
+    """Read what came after a position; the file is opened anew each time, for that is how news travels over NFS."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            if position is None:
+                position = _start_of_last(log, size, lines)
+            elif size < position:
+                position = 0  # it was begun anew
+            file.seek(position)
+            found = file.read(_CHUNK)
+    except FileNotFoundError:
+        return b"", position
+    return found, position + len(found)
+
+
+def _start_of_last(log: Path, size: int, lines: int) -> int:
+    """Find where the last lines begin, from the end backwards: logs of long runs are long."""
+    if not lines:
+        return size
+    begins, missing = size, lines + 1  # the line feed before them ends another line
+    with log.open("rb") as file:
+        file.seek(max(0, size - 1))
+        missing -= file.read(1) != b"\n"
+        while begins > 0:
+            begins, ends = max(0, begins - _CHUNK), begins
+            file.seek(begins)
+            chunk = file.read(ends - begins)
+            while missing and (found := chunk.rfind(b"\n")) >= 0:
+                chunk, missing = chunk[:found], missing - 1
+            if not missing:
+                return begins + len(chunk) + 1
+    return 0
+
+
+def _choose(run: RunFolder, rank: int, job_id: str | None, waits: bool) -> Path:
+    logs = run.logs()
+    if job_id is None and logs:
+        job_id = list(logs)[-1]
+    ranks = logs.get(job_id or "", {})
+    if rank in ranks:
+        return ranks[rank]
+    if ranks:
+        raise UserError(f"job {job_id} has no log of rank {rank}. Its ranks: {_spans(sorted(ranks))}")
+    if waits and job_id:
+        return _awaited(run, job_id, rank)
+    others = (
+        f" There are logs of: {', '.join(logs)}. Next: trichord logs {run.path} --job {list(logs)[-1]}" if logs else ""
+    )
+    if job_id is not None and (others or run.events_of(job_id)):
+        wait = "" if others else f"\nNext: trichord logs {run.path} --follow, which waits for it; or trichord status"
+        raise UserError(f"job {job_id} of {run.path} has written no log in {run.path / LOGS}.{others}{wait}")
+    raise UserError(
+        f"{run.path} has no logs: it was not started by `trichord launch`, whose jobs keep them in {run.path / LOGS}. "
+        f"What it printed stayed in its terminal.\nNext: trichord status {run.path}"
+    )
+
+
+def _awaited(run: RunFolder, job_id: str, rank: int) -> Path:
+    submitted = run.submission(job_id)
+    if submitted is not None and rank >= submitted.ranks:
+        raise UserError(f"job {job_id} has no rank {rank}. Its ranks: {_spans(list(range(submitted.ranks)))}")
+    return log_path(run.path, job_id, rank)
+
+
+def _spans(ranks: list[int]) -> str:
+    is_whole = ranks == list(range(ranks[0], ranks[-1] + 1)) and len(ranks) > 2
+    return f"{ranks[0]} to {ranks[-1]}" if is_whole else ", ".join(map(str, ranks))
+
+
+def _look(path: Path) -> Report:
+    return survey([path], lambda text: print(f"warning: {text}", file=sys.stderr))[0]
+
+
+def _words(report: Report) -> str:
+    why = f": {report.verdict.why}" if report.verdict.why else ""
+    return f"{report.run.path} is {report.verdict.state}{why}"

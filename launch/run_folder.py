@@ -1,0 +1,231 @@
+"""What a run's folder tells without torch: which there are, their history, last figures, errors, logs and lock."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from launch.history import HISTORY, LOGS, SNAPSHOTS, Ended, Event, RankError, Started, Submitted, read_history
+from launch.run_state import SILENT_S
+from pretrain.engine.metrics_file import FILE_NAME as METRICS
+from pretrain.engine.run_lock import LOCK, Holder, read_holder
+from shards.errors import UserError
+
+_DEPTH = 4
+_MOST_ENTRIES = 20_000  # of folders looked through; a folder of a million clips must not keep anyone waiting
+_TAIL_BYTES = 1 << 16
+_ROOMS = {"checkpoints", "failures", LOGS, SNAPSHOTS, "node_modules"}
+_LOG = re.compile(r"(?P<job>\w+?)_(?P<rank>\d+)_log\.out")
+_CHECKPOINT = re.compile(r"step_\d{8}")
+# How ranks word that another one is gone; the one that went first says why.
+_LATER = ("waited in vain for the others", "onnection closed by peer", "onnection reset by peer", "NCCL", "Broken pipe")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run. What it says is read when it is first asked for, and stays."""
+
+    path: Path
+
+    @cached_property
+    def history(self) -> list[Event]:
+        """All events, in order."""
+        return read_history(self.path)
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """The last log step's figures."""
+        return _last_row(self.path / METRICS)
+
+    @cached_property
+    def holder(self) -> Holder | None:
+        """Who holds the folder, dead or alive."""
+        return read_holder(self.path)
+
+    @property
+    def touched_s(self) -> float:
+        """When something was last written."""
+        return max((_touched_s(self.path / name) or 0.0 for name in (HISTORY, METRICS, LOCK)), default=0.0)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the figures reach the last step."""
+        steps = self.figures.get("steps")
+        return isinstance(steps, int) and self.figures["step"] + 1 >= steps
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The newest finished checkpoint."""
+        folder = self.path / "checkpoints"
+        names = [name for name in _names(folder) if _CHECKPOINT.fullmatch(name)]
+        return folder / max(names) if names else None
+
+    @property
+    def job(self) -> str | None:
+        """The job that the run now depends on; one that was started by hand is named by its process while it lives."""
+        by_hand = not self.history or self._went_on_by_hand()
+        if self.holder is not None:
+            holder = name_of(self.holder)
+            heartbeat_s = self.heartbeat_s(holder)
+            if by_hand or (heartbeat_s is not None and heartbeat_s <= SILENT_S):
+                return holder
+        # The job heard of first last: one before it may have told of its end only when this one waited already.
+        return None if by_hand else list(dict.fromkeys(event.job_id for event in self.history))[-1]
+
+    def _went_on_by_hand(self) -> bool:
+        last = self.history[-1]
+        is_over = isinstance(last, Ended) and last.how != "requeued"
+        return is_over and float(self.figures.get("time_s") or 0.0) > last.time_s
+
+    def events_of(self, job_id: str) -> list[Event]:
+        """Give a job's events."""
+        return [event for event in self.history if event.job_id == job_id]
+
+    def submission(self, job_id: str) -> Submitted | None:
+        """Say how a job was submitted."""
+        return next((event for event in self.events_of(job_id) if isinstance(event, Submitted)), None)
+
+    def heartbeat_s(self, job_id: str) -> float | None:
+        """Give the seconds since this start of the job touched the lock; infinite where it surely died."""
+        touched_s = _touched_s(self.path / LOCK)
+        if self.holder is None or touched_s is None or name_of(self.holder) != job_id:
+            return None
+        started = [event.time_s for event in self.history if event.job_id == job_id and isinstance(event, Started)]
+        if started and touched_s < started[-1] - 1:
+            return None  # left by a start before
+        return math.inf if self.holder.is_gone() else max(0.0, time.time() - touched_s)
+
+    def errors(self, job_id: str) -> list[RankError]:
+        """Give how ranks of the job's last start failed, first the one that seems to be the cause."""
+        began = [event.restarts for event in self.events_of(job_id) if isinstance(event, Started | Ended)]
+        name = re.compile(re.escape(job_id) + r"_\d+_error\.json")
+        found = []
+        for path in (self.path / LOGS / each for each in _names(self.path / LOGS) if name.fullmatch(each)):
+            try:
+                found.append(RankError.model_validate_json(path.read_bytes()))
+            except (OSError, ValidationError):
+                continue
+        present = [error for error in found if not began or error.restarts >= began[-1]]
+        return sorted(present, key=lambda error: (any(word in error.message for word in _LATER), error.time_s))
+
+    def logs(self) -> dict[str, dict[int, Path]]:
+        """Give the logs of each job by rank; the job that wrote last comes last. Those of a sweep lie in one folder."""
+        found: dict[str, dict[int, Path]] = {}
+        known = {event.job_id for event in self.history}
+        folder = self.path / LOGS
+        for name in sorted(_names(folder), key=lambda name: _touched_s(folder / name) or 0.0):
+            log = _LOG.fullmatch(name)
+            if log and (log["job"] in known or not known):
+                ranks = found.pop(log["job"], {})
+                found[log["job"]] = {**ranks, int(log["rank"]): folder / name}
+        return found
+
+
+def name_of(holder: Holder) -> str:
+    """Name the job that holds a folder, as its history does."""
+    return holder.job_id or f"process {holder.pid}"
+
+
+def is_run(folder: Path) -> bool:
+    """Say whether a folder is a run's."""
+    return (folder / HISTORY).is_file() or (folder / METRICS).is_file()
+
+
+def find_runs(*roots: Path) -> list[Path]:
+    """Give the run folders below, newest first; it looks a few folders deep, and stops where there are too many."""
+    found = dict.fromkeys(path for root in roots for path in _search(root))
+    return sorted(found, key=lambda path: RunFolder(path).touched_s, reverse=True)
+
+
+def named_runs(paths: Iterable[Path]) -> list[Path]:
+    """Give the runs that were typed, for a sweep's folder those below it; raise UserError where there are none."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        below = ([path] if is_run(path) else []) + sorted(each for each in _search(path) if each != path)
+        if not below:
+            raise UserError(_no_run(path))
+        found |= dict.fromkeys(below)
+    return list(found)
+
+
+def _no_run(path: Path) -> str:
+    what = "holds no run" if path.is_dir() else "does not exist"
+    above = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    names = {str(each): each for each in find_runs(Path("runs"), Path(), above)}
+    near = difflib.get_close_matches(str(path), names, n=8, cutoff=0.3) or list(names)[:8]
+    listed = "".join(f"\n  {name}" for name in near) or " none"
+    return (
+        f"{path} {what}: expected a folder with {HISTORY} or {METRICS}, or a sweep's with such folders below.\n"
+        f"Runs that are near:{listed}\nNext: trichord status"
+    )
+
+
+def _search(root: Path) -> Iterator[Path]:
+    waiting, entries, seen = deque([(root, 0)]), 0, set()
+    while waiting and entries < _MOST_ENTRIES:
+        folder, depth = waiting.popleft()
+        try:
+            place = folder.stat()
+            children = [entry for _, entry in zip(range(_MOST_ENTRIES - entries), os.scandir(folder), strict=False)]
+        except OSError:
+            continue
+        if (place.st_dev, place.st_ino) in seen:  # a link that leads round in a circle
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        entries += len(children)
+        if any(child.name in (HISTORY, METRICS) for child in children):
+            yield folder
+        for child in sorted(children, key=lambda entry: entry.name) if depth < _DEPTH else ():
+            if child.name not in _ROOMS and not child.name.startswith((".", "__")) and _is_folder(child):
+                waiting.append((folder / child.name, depth + 1))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _touched_s(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
+
+
+def _last_row(path: Path) -> dict[str, Any]:
+    """Read the last whole row from the end of the file: it may be long."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            return row
+    return {}
