@@ -11,6 +11,7 @@ from typing import Any
 
 from launch import __version__, doctor, launch_command, quickstart
 from launch.parser import CommandParser, add_command, add_commands
+from launch.run_commands import CANCEL, LOGS, STATUS
 from pretrain import commands as pretrain_commands
 from pretrain.bench.commands import STEP
 from pretrain.bench.learning_command import LEARNING
@@ -83,7 +84,8 @@ def _parser() -> CommandParser:
     add_command(floors, quickstart.COMMAND)
     add_command(floors, doctor.COMMAND)
     _add_floor(floors, "shards", shards_commands.SUMMARY, shards_commands.COMMANDS)
-    add_command(floors, launch_command.COMMAND)
+    for command in (launch_command.COMMAND, STATUS, LOGS, CANCEL):
+        add_command(floors, command)
     for command in _OF_RUNS:
         add_command(floors, command)
     _add_floor(floors, "bench", "measure training beside other code, and what it learns", (STEP, LEARNING))
