@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from pretrain.backbones.specs import BackboneSpec
-from pretrain.engine.checkpoint_files import write_text
 from pretrain.published_names import HUGGING_FACE_TIMESFORMER, renamed, reversed_table
 from shards.errors import UserError
+from shards.whole_file import write_whole
 
 _ATTENTION = {"divided": "divided_space_time", "joint": "joint_space_time", "space": "space_only"}
 _POSITIONS = {"divided": "space-time", "joint": "space-time", "space": "space"}  # all that the class there has
@@ -55,4 +55,4 @@ def as_hugging_face(tensors: dict[str, Tensor], spec: BackboneSpec) -> tuple[dic
 
 def write_config(config: dict[str, Any], folder: Path) -> None:
     """Write config.json beside the weights."""
-    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 import json
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 
 from pretrain.plot import AXES, AxisName, Panel, Run, Values, thin, window_of
 from pretrain.plot_picture import COLOURS
+from shards.whole_file import write_whole
 
 MOST_POINTS = 2000  # of a curve: more than a screen has columns
 _AXIS_DIGITS = 9  # steps and samples of long runs stay exact
@@ -23,16 +22,7 @@ _DIGITS = 6
 
 def draw_page(path: Path, runs: Sequence[Run], panels: Sequence[Panel], axis: AxisName, points: int | None) -> None:
     """Write the page; a browser that has an older one open reads that or this, never a part."""
-    page = make_page(runs, panels, axis, points)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".page-", delete=False, encoding="utf-8") as file:
-        try:
-            file.write(page)
-            file.flush()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    write_whole(path, make_page(runs, panels, axis, points))
 
 
 def make_page(runs: Sequence[Run], panels: Sequence[Panel], axis: AxisName, points: int | None) -> str:

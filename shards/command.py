@@ -110,6 +110,18 @@ def at_least(smallest: int) -> Callable[[str], int]:
     return read
 
 
+def add_part(parser: ArgumentParser, what: str) -> None:
+    """Declare `--part I/N`, for work that jobs can share which know nothing of each other."""
+    parser.add_argument("--part", type=_part, metavar="I/N", help=what)
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ArgumentTypeError(f"found {text!r}, expected a number from 1 on and of how many, such as 3/16")
+    return int(number), int(count)
+
+
 def share(text: str) -> float:
     """Read a share of the whole, from 0 to 1."""
     try:

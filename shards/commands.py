@@ -13,6 +13,7 @@ from shards.command import (
     Command,
     add_json,
     add_out,
+    add_part,
     add_settings,
     add_workers,
     at_least,
@@ -25,6 +26,7 @@ from shards.console import pulse, show_figures
 from shards.errors import UserError
 
 if TYPE_CHECKING:
+    from shards.job import Job
     from shards.reading.manifest import Manifest
 
 SUMMARY = "from video files to batches"
@@ -110,6 +112,7 @@ def _declare_build(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--max-missing-fraction", type=share, default=0.05, metavar="SHARE", help="of listed files that are not there"
     )
+    add_part(parser, "write every N-th shard from the I-th on, other jobs the rest; the last adds the manifest")
     add_workers(parser)
     add_json(parser)
 
@@ -134,9 +137,20 @@ def _run_build(arguments: Namespace) -> int:
         limit=arguments.limit,
         max_bad_fraction=arguments.max_bad_fraction,
         max_missing_fraction=arguments.max_missing_fraction,
+        part=arguments.part or (1, 1),
     )
+    for each in summary.splits:
+        if not each.finished:
+            there = f"{each.whole_shards} of {each.planned_shards} shards are there"
+            print(f"{each.split}: {there}; the manifest comes with the last", file=sys.stderr)
     show_figures(f"shards of {arguments.layout}", summary.rows(), arguments.json)
     return 0
+
+
+def _job_of_build(arguments: Namespace) -> Job:
+    from shards.building.job import build_job
+
+    return build_job(arguments)
 
 
 def _declare_index(parser: ArgumentParser) -> None:
@@ -247,7 +261,10 @@ COMMANDS = (
             "trichord shards build csv --root world --out shards --samples-per-shard 64",
             "trichord shards build ucf101 --root UCF101 --out shards --option fold=2",
             "trichord shards build kinetics --root k400 --out shards --mode encode --preset short_side=128",
+            "trichord shards build kinetics --root k400 --out shards --mode encode --part 3/16",
+            "trichord launch --array 16 shards build kinetics --root k400 --out shards --mode encode",
         ),
+        _job_of_build,
     ),
     Command(
         "index",

@@ -24,10 +24,10 @@ from pretrain.bench.probes import Known, probe
 from pretrain.bench.world_clips import FACTORS, Clips, make_shards, read_clips
 from pretrain.config import RunConfig
 from pretrain.engine import checkpoint_files
-from pretrain.engine.checkpoint_files import write_text
 from pretrain.engine.resuming import CHECKPOINTS
 from pretrain.recipe import load_recipe
 from shards.console import pulse
+from shards.whole_file import write_whole
 
 RECIPES = {"svt": "svt_world"}
 PIXELS, UNTRAINED, LABELLED = "pixel statistics", "untrained", "trained with labels"
@@ -117,7 +117,7 @@ def _learn_seed(out: Path, objective: str, config: RunConfig, clips: int, world:
     found += probed(LABELLED, labelled)
     curve = tuple((step, finding) for step, all_found in looks for finding in all_found)
     result = SeedResult(settings, tuple(found), curve, pretraining_s, labels_s)
-    write_text(run / _RESULT, json.dumps(asdict(result), indent=1) + "\n")
+    write_whole(run / _RESULT, json.dumps(asdict(result), indent=1) + "\n")
     return result
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pretrain.bench.learning import LABELLED, PIXELS, SEEN, UNTRAINED, SeedResult, World, learn
-from pretrain.engine.checkpoint_files import write_text
+from shards.whole_file import write_whole
 
 Rows = list[dict[str, object]]
 
@@ -80,7 +80,7 @@ def run_and_report(
         ],
     }
     kept = {"tables": tables, "seeds": [asdict(result) for result in results]}
-    write_text(out / "results.json", json.dumps(kept, indent=1) + "\n")
+    write_whole(out / "results.json", json.dumps(kept, indent=1) + "\n")
     return tables
 
 

@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from shards.whole_file import sync, write_whole
+
 FORMAT = 1
 INDEX = "checkpoint.json"
 LATEST = "latest"
@@ -79,14 +81,14 @@ def begin(folder: Path, step: int) -> Path:
 
 def finish(temporary: Path, index: CheckpointIndex) -> Path:
     """Write the index, give the folder its name, and say in `latest` that it is the newest."""
-    write_text(temporary / INDEX, json.dumps(index.model_dump(mode="json"), indent=1) + "\n")
-    _sync(temporary)
+    write_whole(temporary / INDEX, json.dumps(index.model_dump(mode="json"), indent=1) + "\n")
+    sync(temporary)
     folder = temporary.parent
     final = folder / name_of(index.step)
     if final.exists():  # the same step again, after falling back past a torn checkpoint
         remove(final)
     os.rename(temporary, final)
-    _sync(folder)
+    sync(folder)
     point_at(final)
     return final
 
@@ -95,7 +97,7 @@ def point_at(checkpoint: Path) -> None:
     """Let `latest` name a checkpoint, unless it does already: a run may have been killed between rename and this."""
     latest = checkpoint.parent / LATEST
     if not latest.is_file() or latest.read_text() != checkpoint.name + "\n":
-        write_text(latest, checkpoint.name + "\n")
+        write_whole(latest, checkpoint.name + "\n")
 
 
 def discard(temporary: Path) -> None:
@@ -134,7 +136,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:  # which is how a full disk shows
         raise OSError(str(error)) from error
-    _sync(path)
+    sync(path)
     return FileEntry(bytes=path.stat().st_size, sha256=_digest(path))
 
 
@@ -171,25 +173,6 @@ def read_tensors(checkpoint: Path, names: Iterable[str]) -> Iterator[tuple[str, 
             raise TornCheckpoint(f"{checkpoint / name} cannot be read: {error}") from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync(path.parent)
-
-
 def _digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pretrain.engine.checkpoint_files import write_text
 from pretrain.engine.distributed import World
 from shards.reading.batch import Batch
+from shards.whole_file import write_whole
 
 
 class FiniteGuard:
@@ -63,5 +63,5 @@ def write_failure(
     if world.rank == 0:
         with suppress(OSError):  # no room: so the save of the weights, which follows, says to all ranks
             folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / "failure.json", json.dumps({"step": step, "ranks": everyone}, indent=1) + "\n")
+            write_whole(folder / "failure.json", json.dumps({"step": step, "ranks": everyone}, indent=1) + "\n")
     return [f"rank {each['rank']}: {name}" for each in everyone for name in each["not_finite"]]

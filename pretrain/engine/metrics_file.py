@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from shards.whole_file import whole_file
 
 FILE_NAME = "metrics.jsonl"
 
@@ -41,19 +41,11 @@ def keep_before(path: Path, start_step: int) -> Row:
     last: Row = {}
     if not path.exists():
         return last
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".metrics-", delete=False, encoding="utf-8") as file:
-        try:
-            for row in read_rows(path):
-                if row["step"] < start_step:
-                    file.write(encode(row))
-                    last = row
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, path.stat().st_mode)
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    with whole_file(path) as file:
+        for row in read_rows(path):
+            if row["step"] < start_step:
+                file.write(encode(row).encode())
+                last = row
     return last
 
 

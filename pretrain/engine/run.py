@@ -14,7 +14,7 @@ import torch
 from pretrain.config import RunConfig
 from pretrain.engine import checkpoint
 from pretrain.engine.allocator import own_cores, thread_plan
-from pretrain.engine.checkpoint_files import CheckpointIndex, write_text
+from pretrain.engine.checkpoint_files import CheckpointIndex
 from pretrain.engine.device import peak_flops
 from pretrain.engine.distributed import World, join_world
 from pretrain.engine.feeding import Feeder
@@ -31,6 +31,7 @@ from pretrain.recipe import to_yaml
 from shards.errors import UserError
 from shards.reading.stream import batches
 from shards.sample import ClipTransform
+from shards.whole_file import write_whole
 
 CONFIG = "config.yaml"
 
@@ -76,7 +77,7 @@ def _pretrain(
             say(f"all {config.steps} steps are done; raise `steps` to go on")
             return {"run": str(run), "steps": config.steps}
     if world.rank == 0:
-        write_text(run / CONFIG, to_yaml(config))
+        write_whole(run / CONFIG, to_yaml(config))
     training = prepare(config, world, resumed)
     _introduce(config, world, training, say)
     about = config.model_dump(mode="json")

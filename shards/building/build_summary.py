@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from shards.building.shard_file import Skipped
 from shards.building.transcode import Mode, Preset
+from shards.whole_file import write_whole
+
+REPORT = "build.json"
 
 
 class SplitSummary(BaseModel):
@@ -24,13 +27,19 @@ class SplitSummary(BaseModel):
     preset: Preset
     seed: int
     finished: bool
+    planned_shards: int
+    whole_shards: int = 0  # that are there, with those that no clip was left for
     shards: int = 0
-    reused_shards: int = 0
+    reused_shards: int = 0  # that this process found and did not have to write
     samples: int = 0
     bytes: int = 0
     classes: int = 0
     missing: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+
+    def save(self) -> None:
+        """Write build.json: the same, whoever of many writes it."""
+        write_whole(self.folder / REPORT, self.model_dump_json(indent=1, exclude={"reused_shards"}))
 
 
 class BuildSummary(BaseModel):

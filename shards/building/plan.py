@@ -28,6 +28,11 @@ class ShardSize:
     samples: int | None = None
     bytes: int | None = None
 
+    @classmethod
+    def of(cls, samples: int | None, bytes: int | None) -> ShardSize:
+        """Take what was asked for, or else 512 clips."""
+        return cls(samples or (None if bytes else 512), bytes)
+
     def __post_init__(self) -> None:
         for name, value in (("samples", self.samples), ("bytes", self.bytes)):
             if value is not None and value < 1:

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import IO, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from webdataset import TarWriter
 
 from shards.building.transcode import Medium, Mode, Part, Preset, make_medium
 from shards.errors import Cause, SampleError
 from shards.layouts.listing import Item
 from shards.record import Annotation, Interval
-
-PARTIAL = ".partial"
+from shards.whole_file import PARTIAL, temporary_path, write_whole
 
 
 class Skipped(BaseModel):
@@ -79,8 +77,11 @@ def write_shard(task: ShardTask) -> ShardRecord:
 
     The side file goes first, so that at no moment a tar is there without the record that vouches for it.
     """
-    task.tar.unlink(missing_ok=True)
-    partial = task.tar.with_name(task.tar.name + PARTIAL)
+    from webdataset import TarWriter  # brings torch, which planning can do without
+
+    for leftover in (task.tar, *task.folder.glob(f".{task.name}.*{PARTIAL}")):  # nobody else is to write this shard
+        leftover.unlink(missing_ok=True)
+    partial = temporary_path(task.tar)
     skipped: list[Skipped] = []
     samples = 0
     try:
@@ -112,24 +113,6 @@ def write_shard(task: ShardTask) -> ShardRecord:
     finally:
         partial.unlink(missing_ok=True)
     return record
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that it is there whole or not at all, and survives a loss of power."""
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def sample_members(item: Item, mode: Mode, preset: Preset) -> dict[str, bytes]:

@@ -1,27 +1,36 @@
-"""Build a shard set from a dataset's own files: plan, write shards in parallel processes, sign with a manifest."""
+"""Build a shard set from a dataset's own files: plan, write shards in parallel processes, sign with a manifest.
+
+Jobs on many nodes may share a build. Each plans alike, writes the shards that fall to it and, should it find at its end
+that all are there, signs the set. No two write the same shard, and what is signed is the same whoever does it.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
+import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.building.build_limits import check_bad, check_groups, check_missing
-from shards.building.build_summary import BuildSummary, SplitSummary
+from shards.building.build_limits import check_bad
+from shards.building.build_summary import REPORT, BuildSummary, SplitSummary
 from shards.building.plan import ShardSize, cut, plan_digest
-from shards.building.shard_file import PARTIAL, ShardRecord, ShardTask, Skipped, finished, write_shard, write_whole
+from shards.building.shard_file import ShardRecord, ShardTask, Skipped, finished, write_shard
+from shards.building.survey import survey
 from shards.building.transcode import Mode, Preset
 from shards.console import track
 from shards.errors import UserError
-from shards.layouts import Layout, Listing, open_layout
-from shards.reading.manifest import Manifest, ShardEntry
+from shards.layouts import Layout, Listing
+from shards.reading.manifest import FILE_NAME, Manifest, ShardEntry
+from shards.whole_file import clear_after_workers
+from shards.workers import worker_pool
 
-_OWN_SHARD = re.compile(r"\d{5}\.(tar|done\.json)")
+_OWN_FILE = re.compile(r"\.?(?P<shard>\d{5})\.(tar|done\.json)(\..*\.partial)?")
+
+Records = dict[str, ShardRecord]  # by the task's name
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,16 @@ class _Order:
     max_bad_fraction: float
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """The shards of a split, and which of them this process is to write."""
+
+    split: str
+    listing: Listing
+    tasks: list[ShardTask]
+    own: list[ShardTask]
+
+
 def build(
     layout: str,
     root: Path,
@@ -58,83 +77,36 @@ def build(
     limit: int | None = None,
     max_bad_fraction: float = 0.05,
     max_missing_fraction: float = 0.05,
+    part: tuple[int, int] = (1, 1),
 ) -> BuildSummary:
     """Write OUT/SPLIT/00000.tar … and OUT/SPLIT/manifest.json for each split; run again, it continues.
 
-    The same input and options give the same bytes, whatever the number of workers. `limit` takes that many clips of
-    each split, after the shuffle. Without a target a shard has 512 clips.
+    The same input and options give the same bytes, whatever the number of workers and of parts. `limit` takes that many
+    clips of each split, after the shuffle. Without a target a shard has 512 clips. `part` is a number from 1 on, and of
+    how many: of all shards only every so many-th is written then, and the manifest comes with the last of all parts.
     """
-    opened = open_layout(layout, options)
-    if not root.exists():
-        raise UserError(f"--root {root} does not exist. The layout {layout} expects:\n{opened.expects.rstrip()}")
-    known = opened.splits(root)
-    listings = {split: opened.read(root, split) for split in known}
-    chosen = tuple(splits or known)
-    for split in chosen:
-        if split not in listings:
-            raise UserError(f"{layout}: {root} has no split {split!r}. Next: --splits with some of: {', '.join(known)}")
-        check_missing(listings[split], split, root, max_missing_fraction)
-    check_groups(listings)
-    size = ShardSize(samples_per_shard or (None if bytes_per_shard else 512), bytes_per_shard)
+    found = survey(layout, root, options, splits, max_missing_fraction)
+    size = ShardSize.of(samples_per_shard, bytes_per_shard)
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     preset = preset or Preset()
-    order = _Order(opened, root, out, Mode(mode), preset, size, workers, seed, shuffle, limit, max_bad_fraction)
-    return BuildSummary(splits=tuple(_build_split(order, split, listings[split]) for split in chosen))
+    order = _Order(found.layout, root, out, Mode(mode), preset, size, workers, seed, shuffle, limit, max_bad_fraction)
+    return BuildSummary(splits=tuple(_build_split(order, plan) for plan in _plans(order, found.listings, part)))
 
 
-def _build_split(order: _Order, split: str, listing: Listing) -> SplitSummary:
-    folder = order.out / split
-    tasks = _tasks(order, split, folder, listing)
-    summary = SplitSummary(
-        split=split,
-        folder=folder,
-        layout=order.layout.name,
-        options=order.layout.model_dump(),
-        mode=order.mode,
-        preset=order.preset,
-        seed=order.seed,
-        finished=False,
-        classes=len(listing.classes),
-        missing=listing.missing,
-    )
-    _claim(folder, {task.name for task in tasks})
-    done = {task.name: record for task in tasks if (record := finished(task)) is not None}
-    todo = [task for task in tasks if task.name not in done]
-    reused = len(done)
-    report = folder / "build.json"
-    if todo:  # until the last shard is there, nothing may pass for a whole set
-        (folder / "manifest.json").unlink(missing_ok=True)
-        write_whole(report, summary.model_dump_json(indent=1))
-    clips = sum(len(task.items) for task in tasks)
-    check_bad(_skipped(done.values()), clips, order.max_bad_fraction, split)
-    for record in track(_written(todo, order.workers, folder), f"shards of {split}", len(todo)):
-        done[record.name.removesuffix(".tar")] = record
-        check_bad(_skipped(done.values()), clips, order.max_bad_fraction, split)
-    records = [done[task.name] for task in tasks]
-    entries = [
-        ShardEntry(name=record.name, samples=record.samples, bytes=record.bytes, sha256=record.sha256)
-        for record in records
-        if record.samples
-    ]
-    Manifest(name=order.layout.name, split=split, shards=tuple(entries), classes=listing.classes).save(folder)
-    found = {
-        "finished": True,
-        "shards": len(entries),
-        "reused_shards": reused,
-        "samples": sum(entry.samples for entry in entries),
-        "bytes": sum(entry.bytes for entry in entries),
-        "skipped": tuple(_skipped(records)),
-    }
-    summary = summary.model_copy(update=found)
-    write_whole(report, summary.model_dump_json(indent=1))
-    return summary
+def _plans(order: _Order, listings: Mapping[str, Listing], part: tuple[int, int]) -> list[_Plan]:
+    """Deal the shards of all splits in turn, so that no part gets the first of every small one."""
+    number, parts = part
+    plans = []
+    dealt = 0
+    for split, listing in listings.items():
+        tasks = _tasks(order, order.out / split, listing)
+        own = [task for place, task in enumerate(tasks, dealt) if place % parts == number - 1]
+        plans.append(_Plan(split, listing, tasks, own))
+        dealt += len(tasks)
+    return plans
 
 
-def _skipped(records: Iterable[ShardRecord]) -> list[Skipped]:
-    return [skipped for record in records for skipped in record.skipped]
-
-
-def _tasks(order: _Order, split: str, folder: Path, listing: Listing) -> list[ShardTask]:
+def _tasks(order: _Order, folder: Path, listing: Listing) -> list[ShardTask]:
     shards = cut(
         listing.items, order.size, order.mode, order.preset, order.seed if order.shuffle else None, order.limit
     )
@@ -151,26 +123,114 @@ def _tasks(order: _Order, split: str, folder: Path, listing: Listing) -> list[Sh
     ]
 
 
+def _build_split(order: _Order, plan: _Plan) -> SplitSummary:
+    folder = order.out / plan.split
+    _claim(folder, {task.name for task in plan.tasks})
+    done = _whole(plan.tasks)
+    reused = sum(task.name in done for task in plan.own)
+    summary = SplitSummary(
+        split=plan.split,
+        folder=folder,
+        layout=order.layout.name,
+        options=order.layout.model_dump(),
+        mode=order.mode,
+        preset=order.preset,
+        seed=order.seed,
+        finished=False,
+        planned_shards=len(plan.tasks),
+        reused_shards=reused,
+        classes=len(plan.listing.classes),
+        missing=plan.listing.missing,
+    )
+    if len(done) < len(plan.tasks):  # until the last shard is there, nothing may pass for a whole set
+        (folder / FILE_NAME).unlink(missing_ok=True)
+        summary.save()
+    _write(order, plan, done)
+    others = [task for task in plan.tasks if task.name not in done]
+    if others:  # NFS looks at a folder anew when one has changed it, and the last two parts must not miss each other
+        _count(summary, plan, done).save()
+        done |= _whole(others)
+    summary = _count(summary, plan, done)
+    return _sign(order, plan, summary, done) if len(done) == len(plan.tasks) else summary
+
+
+def _write(order: _Order, plan: _Plan, done: Records) -> None:
+    """Write the shards that fall to this process and are not done."""
+    folder = order.out / plan.split
+    todo = [task for task in plan.own if task.name not in done]
+    _check_bad(order, plan.split, plan.own, done)
+    with contextlib.closing(_written(todo, order.workers, folder)) as written:
+        for record in track(written, f"shards of {plan.split}", len(todo)):
+            done[record.name.removesuffix(".tar")] = record
+            _check_bad(order, plan.split, plan.own, done)
+
+
+def _sign(order: _Order, plan: _Plan, summary: SplitSummary, done: Records) -> SplitSummary:
+    """Say that the set is whole."""
+    _check_bad(order, plan.split, plan.tasks, done)
+    entries = tuple(_entries(plan.tasks, done))
+    Manifest(name=order.layout.name, split=plan.split, shards=entries, classes=plan.listing.classes).save(
+        summary.folder
+    )
+    summary = summary.model_copy(update={"finished": True})
+    summary.save()
+    return summary
+
+
+def _whole(tasks: Iterable[ShardTask]) -> Records:
+    return {task.name: record for task in tasks if (record := finished(task)) is not None}
+
+
+def _count(summary: SplitSummary, plan: _Plan, done: Records) -> SplitSummary:
+    entries = _entries(plan.tasks, done)
+    found = {
+        "whole_shards": len(done),
+        "shards": len(entries),
+        "samples": sum(entry.samples for entry in entries),
+        "bytes": sum(entry.bytes for entry in entries),
+        "skipped": tuple(_skipped(plan.tasks, done)),
+    }
+    return summary.model_copy(update=found)
+
+
+def _entries(tasks: Iterable[ShardTask], done: Records) -> list[ShardEntry]:
+    records = [done[task.name] for task in tasks if task.name in done]
+    return [
+        ShardEntry(name=record.name, samples=record.samples, bytes=record.bytes, sha256=record.sha256)
+        for record in records
+        if record.samples
+    ]
+
+
+def _check_bad(order: _Order, split: str, tasks: Sequence[ShardTask], done: Records) -> None:
+    check_bad(_skipped(tasks, done), sum(len(task.items) for task in tasks), order.max_bad_fraction, split)
+
+
+def _skipped(tasks: Iterable[ShardTask], done: Records) -> list[Skipped]:
+    return [skipped for task in tasks if task.name in done for skipped in done[task.name].skipped]
+
+
 def _claim(folder: Path, names: set[str]) -> None:
-    """Take the folder: refuse one with shards of another making, and clear what an earlier plan or a crash left."""
+    """Take the folder: refuse one with shards of another making, and clear what an earlier plan left."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "build.json").exists() and any(folder.glob("*.tar")):
+    if any(folder.glob("*.tar")) and not (folder / REPORT).exists():  # in this order: another part may just begin
         raise UserError(f"{folder} holds shards that no build made. Next: choose an empty folder as --out.")
-    for path in folder.glob(f"*{PARTIAL}"):
-        path.unlink()
     for path in folder.iterdir():
-        if _OWN_SHARD.fullmatch(path.name) and path.name.partition(".")[0] not in names:
-            path.unlink()
+        own = _OWN_FILE.fullmatch(path.name)
+        if own and own["shard"] not in names:
+            path.unlink(missing_ok=True)
 
 
-def _written(tasks: Sequence[ShardTask], workers: int, folder: Path) -> Iterator[ShardRecord]:
+def _written(tasks: Sequence[ShardTask], workers: int, folder: Path) -> Generator[ShardRecord, None, None]:
     """Write shards, here or in worker processes, giving each record as it comes."""
     again = "Finished shards stay and are not written again. Next: run the same command once more"
     try:
         if workers <= 1 or len(tasks) <= 1:
             yield from map(write_shard, tasks)
         else:
-            yield from _written_in_parallel(tasks, workers)
+            with worker_pool(min(workers, len(tasks)), "shards.building.shard_file", "webdataset") as pool:
+                for future in as_completed([pool.submit(write_shard, task) for task in tasks]):
+                    yield future.result()
     except BrokenProcessPool as error:
         raise UserError(
             f"A worker process died while shards were written to {folder}: killed from outside, most often for want of "
@@ -179,18 +239,4 @@ def _written(tasks: Sequence[ShardTask], workers: int, folder: Path) -> Iterator
     except OSError as error:
         raise UserError(f"Cannot write to {folder}: {error}. {again} when that is mended.") from error
     finally:
-        for path in folder.glob(f"*{PARTIAL}"):
-            path.unlink(missing_ok=True)
-
-
-def _written_in_parallel(tasks: Sequence[ShardTask], workers: int) -> Iterator[ShardRecord]:
-    # Forked from a clean server: a codec or thread pool of this process would hang in a plain fork, and a spawned
-    # interpreter would import everything once for each worker.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["shards.building.shard_file"])
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context)
-    try:
-        for future in as_completed([pool.submit(write_shard, task) for task in tasks]):
-            yield future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        clear_after_workers(folder)

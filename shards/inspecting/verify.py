@@ -9,11 +9,9 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +26,7 @@ from shards.reading.archive import Archive, open_archive
 from shards.reading.manifest import Manifest, ShardEntry
 from shards.reading.roots import Root, parse_root
 from shards.reading.transfer import TransferPolicy
+from shards.workers import worker_pool
 
 _NAMED_PER_SHARD = 100  # counts are exact; this many are named
 
@@ -138,7 +137,7 @@ def _results(jobs: Sequence[Job], inspection: Inspection, workers: int) -> Itera
         yield from map(work, jobs)
         return
     done = 0
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("forkserver")) as pool:
+    with worker_pool(min(workers, len(jobs)), __name__) as pool:
         try:
             for findings in pool.map(work, jobs):
                 done += 1

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +14,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeIn
 from shards.errors import Cause, SampleError, UserError
 from shards.reading.roots import Root, check_shard_name, parse_root
 from shards.reading.transfer import TransferPolicy, read_small
+from shards.whole_file import write_whole
+from shards.workers import worker_pool
 
 FILE_NAME = "manifest.json"
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -70,16 +68,7 @@ class Manifest(BaseModel):
         """Write manifest.json; a reader sees the old one or the new one, never a part."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / FILE_NAME
-        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".manifest-", delete=False) as file:
-            try:
-                file.write(self.model_dump_json(indent=1) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-                os.chmod(file.name, 0o644)
-                os.replace(file.name, path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        write_whole(path, self.model_dump_json(indent=1) + "\n")
         return path
 
     @classmethod
@@ -137,7 +126,7 @@ def scan_shards(
         for name in listed:
             yield _look_into(where, policy, name)
         return
-    with ProcessPoolExecutor(min(workers, len(listed)), mp_context=get_context("forkserver")) as pool:
+    with worker_pool(min(workers, len(listed)), "shards.reading.archive") as pool:
         yield from pool.map(partial(_look_into, where, policy), listed)
 
 

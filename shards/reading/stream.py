@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from shards.reading.reader import LaneReader
 from shards.reading.ring import SharedRing, Stacker, stack_anew
 from shards.reading.stream_config import ShardSource, StreamConfig
 from shards.reading.tally import Tally
+from shards.workers import heed_parent_alone, worker_context
 
 _LOOK_EVERY_S = 5.0
 
@@ -84,8 +84,6 @@ class PartReceiver:
         self._patience_s = config.worker_timeout_s
         self._loader: Any = iter(dataset)
         if config.workers:
-            context = get_context("forkserver")
-            context.set_forkserver_preload([__name__])  # so that torch is imported once, not in each worker
             self._loader = iter(
                 DataLoader(
                     dataset,
@@ -93,7 +91,8 @@ class PartReceiver:
                     num_workers=config.workers,
                     collate_fn=_as_it_is,
                     prefetch_factor=config.prefetch_batches,
-                    multiprocessing_context=context,
+                    multiprocessing_context=worker_context(__name__),
+                    worker_init_fn=heed_parent_alone,
                     timeout=_LOOK_EVERY_S,
                 )
             )

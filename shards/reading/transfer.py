@@ -18,12 +18,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from shards.errors import Cause, SampleError
 from shards.reading.roots import Root
+from shards.whole_file import whole_file
 
 _CHUNK = 1 << 20
 # Media hardly shrink; captions do by ten. Beyond a hundred it is a bomb.
@@ -150,14 +151,8 @@ def _cached(
     if path.is_file() and (size is None or path.stat().st_size == size):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".partial-", delete=False) as sink:
-        temporary = Path(sink.name)
-        try:
-            transfer(root, name, cast(IO[bytes], sink), size, sha256, policy)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with whole_file(path) as sink:
+        transfer(root, name, sink, size, sha256, policy)
     return path
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import cast
 
 import av
@@ -62,11 +60,3 @@ def encode(
             container.mux(audio.encode(sound))
             container.mux(audio.encode(None))
     return buffer.getvalue()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is either there completely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_bytes(content)
-    os.replace(partial, path)

@@ -18,9 +18,10 @@ import numpy.typing as npt
 
 from shards.console import track
 from shards.errors import UserError
+from shards.whole_file import write_whole
 from shards.world import table
 from shards.world.casting import describe_clip
-from shards.world.encode import encode, write_whole
+from shards.world.encode import encode
 from shards.world.layout import Clip, WorldLayout
 from shards.world.plan import ClipPlan
 from shards.world.public import charades, kinetics, msrvtt, ucf
@@ -107,6 +108,7 @@ def _made(clips: list[Clip], out: Path, processes: int | None) -> Iterator[Itera
 def _make_clip(clip: Clip, out: Path) -> None:
     path = out / clip.path
     frames_THWC, samples_N, rate = render(clip.plan)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, encode(frames_THWC, samples_N, clip.plan.group.fps, rate, path.suffix))
 
 
@@ -129,7 +131,8 @@ def _sign(out: Path, facts: dict[str, object]) -> None:
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there and not a world; expected a new or empty folder. Next: choose another --out")
-    write_whole(receipt, json.dumps(facts, indent=1).encode())
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(receipt, json.dumps(facts, indent=1))
 
 
 def _summary(out: Path, layout: str, plans: list[ClipPlan]) -> WorldSummary:

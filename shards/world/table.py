@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from shards.world.encode import write_whole
+from shards.whole_file import write_whole
 from shards.world.language import captions
 from shards.world.layout import Clip
 from shards.world.plan import ClipPlan, Event
@@ -44,7 +44,7 @@ def name_files(plans: Sequence[ClipPlan]) -> list[str]:
 
 def write_lists(out: Path, clips: Sequence[Clip], rules: WorldRules) -> None:
     """Write classes.txt and clips.csv."""
-    write_whole(out / "classes.txt", "".join(f"{name}\n" for name in CLASSES).encode())
+    write_whole(out / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
     write_table(out / "clips.csv", HEADER, [_row(clip, rules) for clip in clips])
 
 
@@ -54,7 +54,8 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[objec
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    write_whole(path, text.getvalue().encode())
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, text.getvalue())
 
 
 def _row(clip: Clip, rules: WorldRules) -> list[object]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shards.randomness import derive_seed, generator
-from shards.world.encode import write_whole
+from shards.whole_file import write_whole
 from shards.world.language import captions
 from shards.world.layout import Clip
 from shards.world.plan import ClipPlan, Event
@@ -48,8 +48,9 @@ def name_files(plans: Sequence[ClipPlan]) -> list[str]:
 def write_lists(out: Path, clips: Sequence[Clip], rules: WorldRules) -> None:
     """Write the class list and both splits; Charades has no validation split, its clips are training clips."""
     folder = out / "Charades"
+    folder.mkdir(exist_ok=True)
     lines = [f"c{number:03d} {name}\n" for number, name in enumerate(CLASSES)]
-    write_whole(folder / "Charades_v1_classes.txt", "".join(lines).encode())
+    write_whole(folder / "Charades_v1_classes.txt", "".join(lines))
     for split, members in (("train", ("train", "val")), ("test", ("test",))):
         rows = [_row(clip.plan, rules) for clip in clips if clip.plan.group.split in members]
         write_table(folder / f"Charades_v1_{split}.csv", HEADER, rows)

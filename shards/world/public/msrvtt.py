@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from shards.world.encode import write_whole
+from shards.whole_file import write_whole
 from shards.world.language import captions
 from shards.world.layout import Clip
 from shards.world.plan import ClipPlan
@@ -40,7 +40,7 @@ def write_lists(out: Path, clips: Sequence[Clip], rules: WorldRules) -> None:
     tested = [clip for clip in ordered if clip.plan.group.split == "test"]
     _write_information(out / "train_val_videodatainfo.json", learned, 0)
     _write_information(out / "test_videodatainfo.json", tested, _CAPTIONS * len(learned))
-    write_whole(out / "category.txt", "".join(f"{name}\t{n}\n" for n, name in enumerate(CLASSES)).encode())
+    write_whole(out / "category.txt", "".join(f"{name}\t{n}\n" for n, name in enumerate(CLASSES)))
     pairs = [
         [f"ret{place}", f"msr{_video_id(clip).removeprefix('video')}", _video_id(clip), _captions(clip)[0]]
         for place, clip in enumerate(tested)
@@ -60,7 +60,7 @@ def _write_information(path: Path, clips: Sequence[Clip], first_sentence: int) -
             for place, (video, caption) in enumerate(sentences)
         ],
     }
-    write_whole(path, json.dumps(document).encode())
+    write_whole(path, json.dumps(document))
 
 
 def _describe(clip: Clip) -> dict[str, object]:

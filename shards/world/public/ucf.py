@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from shards.world.encode import write_whole
+from shards.whole_file import write_whole
 from shards.world.layout import Clip
 from shards.world.plan import ClipPlan
 from shards.world.rules import WorldRules
@@ -64,5 +64,6 @@ def _tested_groups(clips: Sequence[Clip], fold: int) -> set[str]:
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:
+    path.parent.mkdir(exist_ok=True)
     # The official lists come from Windows, as every reader of them finds out.
-    write_whole(path, "".join(f"{line}\r\n" for line in lines).encode())
+    write_whole(path, "".join(f"{line}\r\n" for line in lines))

@@ -249,7 +249,8 @@ def test_a_restart_writes_only_what_is_not_there(dataset: Path, tmp_path: Path) 
     (folder / "00001.tar").unlink()
     (folder / "00002.done.json").unlink()
     (folder / "manifest.json").unlink()
-    (folder / "00009.tar.partial").write_bytes(b"left by a crash")
+    for name in (".00001.tar.elsewhere-7-7-0.partial", ".00009.tar.elsewhere-7-7-0.partial"):
+        (folder / name).write_bytes(b"left by a crash")
     again = one(build("csv", dataset, tmp_path, samples_per_shard=4, workers=1))
     assert (first.reused_shards, again.reused_shards, again.shards) == (0, 1, 3)
     assert checksums(folder) == before
@@ -326,7 +327,7 @@ class Scripted(Layout):
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, harm: int) -> None:
-    monkeypatch.setattr("shards.building.write.open_layout", lambda name, options: Scripted(harm=harm))
+    monkeypatch.setattr("shards.building.survey.open_layout", lambda name, options: Scripted(harm=harm))
 
 
 def test_a_worker_that_dies_leaves_nothing_that_looks_whole(

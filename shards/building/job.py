@@ -1,0 +1,72 @@
+"""A build as work for a cluster: in parts, each of which writes its share of the shards into the same folder."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards.command import read_pairs
+from shards.errors import UserError
+from shards.job import Job
+
+_FOLDER = "jobs"  # beside those of the splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildJob(Job):
+    """One `shards build` as it was typed."""
+
+    typed: tuple[str, ...]
+    settings: Namespace
+
+    def words(self, snapshot: Path, part: tuple[int, int] | None) -> Sequence[str]:
+        return self.typed if part is None else (*self.typed, "--part", f"{part[0]}/{part[1]}")
+
+    def files(self, ranks: int) -> Mapping[str, str]:
+        return {}  # the words say all
+
+    def check(self, ranks: int) -> Sequence[str]:
+        from shards.building.plan import ShardSize, cut
+        from shards.building.survey import survey
+        from shards.building.transcode import Mode, Preset
+        from shards.command import read_settings
+
+        given = self.settings
+        preset = read_settings("--preset", given.preset, Preset)
+        options = read_pairs("--option", given.option)
+        found = survey(given.layout, given.root, options, given.splits, given.max_missing_fraction)
+        if _FOLDER in found.listings:
+            raise UserError(
+                f"The split {_FOLDER!r} of {given.root} and the logs of its jobs would both go to {self.folder}. "
+                "Next: rename the split, or build without `launch`."
+            )
+        _check_writable([given.out, *(given.out / split for split in found.listings)])
+        lines = []
+        for split, listing in found.listings.items():
+            line = f"{split}: {min(len(listing.items), given.limit or len(listing.items))} clips"
+            if given.bytes_per_shard is None:  # otherwise clips would have to be encoded to know
+                size = ShardSize.of(given.samples_per_shard, None)
+                line += f" in {len(cut(listing.items, size, Mode(given.mode), preset, None, given.limit))} shards"
+            lines.append(line)
+        return lines
+
+
+def build_job(arguments: Namespace) -> BuildJob:
+    """Make the job of what was typed; a part that was typed is done as it is, and not divided again."""
+    return BuildJob(
+        name=f"build-{arguments.layout}",
+        folder=arguments.out / _FOLDER,
+        is_of_parts=arguments.part is None,
+        typed=tuple(arguments.words),
+        settings=arguments,
+    )
+
+
+def _check_writable(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(f"{folder} cannot be written: {there} is not a folder of yours. Next: another --out")
