@@ -1,0 +1,73 @@
+"""A run that takes its time, for tests that end it half-way: its shards lie behind a slow command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import webdataset
+from safetensors.numpy import load_file
+
+from pretrain.recipe_file import write_yaml
+from shards.reading.manifest import index_shards
+from tests.launch.slurm_cluster import ROOT
+from tests.pretrain.engine.small_run import settings
+from tests.shards import media
+
+CLIPS = 12
+SECONDS_A_SHARD = 0.6
+
+
+def write_data(folder: Path) -> Path:
+    """Write shards of one clip each, and beside them a manifest for those who read them slowly."""
+    shards = folder / "shards"
+    shards.mkdir(parents=True)
+    for number in range(CLIPS):
+        with webdataset.TarWriter(str(shards / f"{number:05d}.tar")) as out:
+            frames_THWC = media.moving_picture(12, 32, 32, seed=number)
+            out.write({"__key__": f"clip{number:03d}", "mp4": media.encode(frames_THWC), "json": b"{}"})
+    index_shards(str(shards)).save(shards)
+    (folder / "manifest").mkdir()
+    shutil.copy(shards / "manifest.json", folder / "manifest")
+    return folder
+
+
+def write_recipe(data: Path, path: Path, steps: int, is_slow: bool, **changes: object) -> Path:
+    """Write a recipe of a small run with drop path, so that chance must be resumed as well."""
+    found = settings(data / "shards", steps=steps, backbone__drop_path=0.2, **changes)
+    found["data"] |= {"batch_size": 4, "lanes": 2, "block_shards": 2}
+    found["checkpoints"] = {"every_steps": 5, "every_s": None, "keep_last": 50}
+    if is_slow:
+        command = f"sleep {SECONDS_A_SHARD}; cat {shlex.quote(str(data / 'shards'))}/{{name}}"
+        source = {"root": f"pipe:{command}", "manifest": str(data / "manifest" / "manifest.json")}
+        found["data"]["sources"] = [source]
+    path.write_text(write_yaml(json.loads(json.dumps(found))))
+    return path
+
+
+def trichord(*words: str, cwd: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    """Type a command."""
+    return subprocess.run(
+        [sys.executable, "-m", "launch.cli", *words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+    )
+
+
+def weights_of(run: Path, step: int) -> dict[str, bytes]:
+    """Give every tensor of a checkpoint, moments and state too."""
+    files = sorted((run / "checkpoints" / f"step_{step:08d}").glob("*.safetensors"))
+    assert files, f"{run} has no checkpoint of step {step}"
+    return {
+        f"{file.name.partition('-')[0]}:{name}": value.tobytes()
+        for file in files
+        for name, value in load_file(file).items()
+    }
