@@ -11,10 +11,16 @@ from tests.launch.slurm_cluster import Cluster, shared_cluster, turn, what_is_mi
 
 
 @pytest.fixture
-def slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A real cluster of three nodes, all up and without jobs, for this test alone; SLURM_CONF points to it."""
+def needs_slurm() -> None:
     if missing := what_is_missing():
         pytest.skip(missing)
+
+
+@pytest.fixture
+def slurm(
+    needs_slurm: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Cluster]:
+    """A real cluster of three nodes, all up and without jobs, for this test alone; SLURM_CONF points to it."""
     is_worker = "PYTEST_XDIST_WORKER" in os.environ
     session = tmp_path_factory.getbasetemp()
     shared = session.parent if is_worker else session  # a worker's folder lies in that of the whole session

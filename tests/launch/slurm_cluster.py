@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.launch.slurm_settings import GPUS_PER_NODE as GPUS_PER_NODE
 from tests.launch.slurm_settings import NODES, claim_ports, write_settings
+from tests.launch.slurm_supervisor import tail_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # where Debian keeps daemons
@@ -73,6 +73,11 @@ class Cluster:
         wanted = {states} if isinstance(states, str) else set(states)
         return self.wait(f"node {node}", lambda: self.node_state(node), wanted, timeout_s, f"slurmd-{node}.log")
 
+    def start_now(self, job: str) -> None:
+        """Spare a requeued job the wait until its credential has run out; it fails if its old node still runs it."""
+        self.wait_for_state(job, "PENDING")
+        self.run("scontrol", "update", f"jobid={job}", "StartTime=now")
+
     def wait(
         self, what: str, state: Callable[[], str], wanted: Collection[str], timeout_s: float, log: str = "slurmctld.log"
     ) -> str:
@@ -117,20 +122,22 @@ class Cluster:
                 f"the supervisor did not answer `{request}`: {error}; {self.tail('supervisor.log')}"
             ) from error
 
-    def cancel_all(self, timeout_s: float = 30) -> None:
-        """End all jobs at once: none is left time to save."""
+    def cancel_all(self) -> None:
+        """Have all jobs end at once: none is left time to save."""
         if jobs := self.run("squeue", "-h", "-o", "%A").split():
-            with suppress(ClusterError):  # one of them may have ended by now
-                self.run("scancel", "--full", "--signal=KILL", *jobs)
-            with suppress(ClusterError):
-                self.run("scancel", *jobs)
-        self.wait("the queue", lambda: self.run("squeue", "-h", "-o", "%A %T").strip(), {""}, timeout_s)
+            for how in ((), ("--signal=KILL", "--full")):
+                with suppress(ClusterError):  # one of them may have ended by now
+                    self.run("scancel", *how, *jobs)
 
     def bring_back(self, timeout_s: float = 60) -> None:
         """See to it that every node is up and no job is left."""
-        for node in NODES:
-            self.start_node(node)
         self.cancel_all()
+        for node in NODES:
+            if not {node, f"slurmd-{node}"} <= self.running():
+                self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=killed")  # not to wait for it
+                self.kill_node(node)  # where its daemon alone was killed, jobs may go on
+                self.start_node(node)
+        self.wait("the queue", lambda: self.run("squeue", "-h", "-o", "%A %T").strip(), {""}, timeout_s)
         for node in NODES:
             if self.node_state(node) not in UP:
                 with suppress(ClusterError):  # it is refused where the node is coming back by itself
@@ -164,7 +171,7 @@ def start_cluster(watched: int, timeout_s: float = 60) -> Cluster:
         end = time.monotonic() + timeout_s
         while not (folder / "control").exists():
             if supervisor.poll() is not None or time.monotonic() > end:
-                raise ClusterError(f"no SLURM cluster started: {cluster.tail('supervisor.log')}")
+                raise ClusterError(f"no SLURM cluster started: {tail_of(folder / 'log' / 'supervisor.log', 40)}")
             time.sleep(0.02)
         cluster.bring_back()
     except ClusterError:
@@ -173,12 +180,6 @@ def start_cluster(watched: int, timeout_s: float = 60) -> Cluster:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return cluster
-
-
-def tail_of(log: Path, lines: int = 15) -> str:
-    if not log.exists():
-        return f"there is no {log.name}"
-    return "\n".join([f"{log.name} ends with", *log.read_text(errors="replace").splitlines()[-lines:]])
 
 
 @functools.cache

@@ -93,6 +93,8 @@ DATABASE = """\
 [mariadbd]
 user=root
 datadir={folder}/database
+# it names temporary files by its process number, which is the same in another cluster's namespace
+tmpdir={folder}/temporary
 socket={folder}/database.socket
 pid-file={folder}/database.pid
 log-error={folder}/log/mariadbd.log
@@ -163,7 +165,7 @@ def is_free(port: int) -> bool:
 
 def write_settings(folder: Path, ports: Ports) -> None:
     """Fill a new folder with all that the daemons read, and with the folders that they write to."""
-    for name in ("log", "munge", "controller", "spool", "key", "database", "database/mysql"):
+    for name in ("log", "munge", "controller", "spool", "temporary", "key", "database", "database/mysql"):
         (folder / name).mkdir(mode=0o700 if name in ("key", "database") else 0o755)
     for name in NODES:
         (folder / "spool" / name).mkdir(mode=0o755)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from tests.launch.slurm_settings import HEAD, NODES, Ports
 
@@ -51,7 +52,7 @@ class Supervisor:
 
     def make_database(self) -> None:
         """Do what mariadb-install-db does, which needs more than the server's core package brings."""
-        tables = "".join(path.read_text() for path in SYSTEM_TABLES)
+        tables = "\n".join(path.read_text() for path in SYSTEM_TABLES)
         ours = (
             "CREATE DATABASE slurm;",
             "FLUSH PRIVILEGES;",
@@ -59,14 +60,15 @@ class Supervisor:
             "GRANT ALL ON slurm.* TO 'slurm'@'localhost';",
         )
         with (self.folder / "log" / "mariadbd.out").open("ab") as output:
-            subprocess.run(
+            made = subprocess.run(
                 ["mariadbd", f"--defaults-file={self.folder}/database.conf", "--bootstrap"],
                 input="\n".join(("USE mysql;", tables, *ours, "")).encode(),
                 stdout=output,
                 stderr=output,
                 timeout=READY_WITHIN_S,
-                check=True,
             )
+        if made.returncode:
+            self.fail("mariadbd", f"exited {made.returncode} while it made the database")
 
     def run(self, *command: str, name: str | None = None) -> None:
         name = name or command[0]
@@ -79,10 +81,14 @@ class Supervisor:
         end = time.monotonic() + READY_WITHIN_S
         while not holds():
             if not self.is_running(name):
-                sys.exit(f"{name} ended with {self.processes[name].returncode} while it started")
+                self.fail(name, f"exited {self.processes[name].returncode} while it started")
             if time.monotonic() > end:
-                sys.exit(f"{name} was not ready after {READY_WITHIN_S:.0f} s")
+                self.fail(name, f"was not ready after {READY_WITHIN_S:.0f} s")
             time.sleep(0.02)
+
+    def fail(self, name: str, why: str) -> NoReturn:
+        logs = (tail_of(self.folder / "log" / f"{name}.{kind}") for kind in ("out", "log"))
+        sys.exit("\n".join((f"{name} {why}", *logs)))
 
     def is_running(self, name: str) -> bool:
         return name in self.processes and self.processes[name].poll() is None
@@ -150,6 +156,12 @@ class Supervisor:
             process.kill()
             process.wait()
         shutil.rmtree(self.folder)
+
+
+def tail_of(log: Path, lines: int = 15) -> str:
+    if not log.exists():
+        return f"there is no {log.name}"
+    return "\n".join([f"{log.name} ends with", *log.read_text(errors="replace").splitlines()[-lines:]])
 
 
 def only_child(process: subprocess.Popen[bytes]) -> int | None:
