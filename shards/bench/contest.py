@@ -11,7 +11,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 
 from shards.bench.tasks import TASKS
 from shards.errors import UserError
+from shards.workers import heed_parent_alone, worker_context
 
 Question = tuple[Any, ...]
 
@@ -39,8 +39,7 @@ class Contender:
     """One contender in its own process, answering questions."""
 
     def __init__(self, make: type[Any]) -> None:
-        context = get_context("forkserver")
-        context.set_forkserver_preload(["torch"])  # the one slow import that all share; no FFmpeg is loaded by it
+        context = worker_context("torch")  # the one slow import that all share; no FFmpeg is loaded by it
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_answer_questions, args=(theirs, make), daemon=True)
         self._process.start()
@@ -114,6 +113,7 @@ def _differences(mine: Iterable[Any], other: Iterable[Any]) -> list[float]:
 def _answer_questions(connection: Connection, make: type[Any]) -> None:
     import torch
 
+    heed_parent_alone()
     torch.set_num_threads(1)
     contender = make()
     while True:

@@ -23,7 +23,11 @@ class BuildJob(Job):
     settings: Namespace
 
     def words(self, snapshot: Path, part: tuple[int, int] | None) -> Sequence[str]:
-        return self.typed if part is None else (*self.typed, "--part", f"{part[0]}/{part[1]}")
+        if part is not None:
+            return (*self.typed, "--part", f"{part[0]}/{part[1]}")
+        if self.folder.name == _FOLDER:
+            return self.typed
+        return (*self.typed, "--out", str(self.settings.out / self.folder.name))  # each of a sweep gets sets of its own
 
     def files(self, ranks: int) -> Mapping[str, str]:
         return {}  # the words say all

@@ -7,6 +7,9 @@ import io
 import itertools
 import os
 import pickle
+import signal
+import subprocess
+import sys
 import tarfile
 import time
 from collections import Counter
@@ -28,6 +31,7 @@ from shards.reading.stream_config import SourceConfig, StreamConfig
 from shards.reading.tally import TooManyBadSamples
 from shards.reading.transfer import TransferPolicy
 from shards.record import RawSample
+from tests.shards.processes import descendants, is_alive, seconds_until_gone
 
 ALL_WAYS = [(1, 0), (1, 2), (2, 0), (2, 2), (4, 1)]
 
@@ -92,6 +96,10 @@ def take(stream: Iterable[Batch], count: int) -> list[Batch]:
     if isinstance(stream, BatchStream):
         stream.close()
     return taken
+
+
+def take_open(stream: BatchStream, count: int) -> list[Batch]:
+    return list(itertools.islice(stream, count))
 
 
 def global_batches(config: StreamConfig, ranks: int, workers: int, start: int, count: int) -> list[Batch]:
@@ -362,6 +370,69 @@ def test_a_worker_that_gives_nothing_is_given_up(tmp_path: Path, monkeypatch: py
     root = write_set(tmp_path / "set", [6] * 4)
     with pytest.raises(WorkerDied, match="rank 0: the data workers give nothing"):
         take(batches(config_of(root, workers=1, worker_timeout_s=0.5), sleep_long), 1)
+
+
+def slowly(raw: RawSample, rng: np.random.Generator) -> Example:
+    time.sleep(0.02)
+    return cheap(raw, rng)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT])
+def test_workers_go_on_when_a_cluster_signals_every_process(
+    number: signal.Signals, mixed: StreamConfig, wanted: list[Batch]
+) -> None:
+    stream = batches(mixed.model_copy(update={"workers": 2}), slowly)
+    found = take_open(stream, 3)
+    everyone = descendants(os.getpid())
+    for pid in everyone:
+        subprocess.run(["kill", f"-{number.value}", str(pid)], check=True)  # from outside
+    found += take_open(stream, 9)
+    for one, other in zip(found, wanted, strict=False):
+        assert_same(one, other)
+    assert len(found) == 12 and all(map(is_alive, everyone))
+    begin = time.monotonic()
+    stream.close()
+    assert time.monotonic() - begin < 3
+
+
+def test_workers_that_are_busy_when_all_is_over_keep_nobody_waiting(tmp_path: Path) -> None:
+    """A process that ends with its stream open, or is killed, leaves no worker behind and waits for none."""
+    root = write_set(tmp_path / "set", [6] * 4)
+    script = f"""
+import os, sys
+from shards.reading.stream import batches
+from tests.shards.processes import descendants
+from tests.shards.reading.test_stream import busy_after_one, config_of
+if __name__ == "__main__":
+    stream = batches(config_of({str(root)!r}, workers=1), busy_after_one)
+    next(stream)
+    print(*descendants(os.getpid()), flush=True)
+    sys.stdin.readline()
+"""
+    for number in (signal.SIGKILL, None):
+        command = [sys.executable, "-c", script]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, cwd=Path(__file__).parents[3], stdin=pipe, stdout=pipe, text=True) as process:
+            assert process.stdin is not None and process.stdout is not None
+            below = [int(word) for word in process.stdout.readline().split()]
+            begin = time.monotonic()
+            if number is None:
+                process.stdin.close()
+            else:
+                process.send_signal(number)
+            process.wait(30)
+            assert len(below) >= 2 and time.monotonic() - begin < 15
+            assert seconds_until_gone(below, 15) < 15
+
+
+def busy_after_one(raw: RawSample, rng: np.random.Generator) -> Example:
+    _seen.append(raw.key)
+    if len(_seen) > 40:
+        time.sleep(600)
+    return cheap(raw, rng)
+
+
+_seen: list[str] = []
 
 
 def test_a_mistake_in_the_code_names_the_sample_and_is_not_swallowed(tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""A file is there whole or not at all, with the rights that the umask leaves, whoever else writes the same one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shards.whole_file import temporary_path, whole_file, write_whole
+
+
+@pytest.fixture(params=[0o022, 0o027, 0o077, 0o002])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_rights_are_what_the_umask_leaves(umask: int, tmp_path: Path) -> None:
+    write_whole(tmp_path / "file", "text")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_text_and_bytes_replace_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_whole(path, "a longer text with an é\r\n")
+    assert path.read_bytes() == "a longer text with an é\r\n".encode()
+    write_whole(path, b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_whole(path, "old")
+
+    def fail() -> None:
+        with whole_file(path) as file:
+            file.write(b"new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_until_it_is_whole_it_does_not_bear_its_name(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "00000.tar") as file:
+        file.write(b"half")
+        file.flush()
+        assert not (tmp_path / "00000.tar").exists()
+        assert not list(tmp_path.glob("*.tar"))
+    assert (tmp_path / "00000.tar").read_bytes() == b"half"
+
+
+def test_threads_and_processes_that_write_one_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    contents = [f"{number}" * 100_000 for number in range(4)]
+
+    def write(content: str) -> None:
+        for _ in range(20):
+            write_whole(path, content)
+
+    threads = [threading.Thread(target=write, args=(content,)) for content in contents]
+    script = f"""
+from pathlib import Path
+from shards.whole_file import write_whole
+for _ in range(40):
+    write_whole(Path({str(path)!r}), "0" * 100_000)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[2]) as other:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert other.returncode == 0
+    assert path.read_text() in contents
+    assert os.listdir(tmp_path) == ["file"]
+    assert temporary_path(path) != temporary_path(path)
