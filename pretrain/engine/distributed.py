@@ -167,8 +167,10 @@ def _set_meeting_point(place: Place) -> None:
     if place.said_by == "SLURM":
         # The step's nodes, not the job's: a step may run on some of them, and rank 0 is on its first.
         os.environ.setdefault("MASTER_ADDR", first_node(os.environ["SLURM_STEP_NODELIST"]))
-        # Below the ports that systems hand out on their own; jobs on one node differ, and so do steps of one job.
-        number = int(os.environ["SLURM_JOB_ID"]) + 4001 * int(os.environ["SLURM_STEP_ID"])
+        # Below the ports that systems hand out on their own; jobs on one node differ, and so do steps of one job, and
+        # its starts: a former one may still be dying.
+        starts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+        number = int(os.environ["SLURM_JOB_ID"]) + 4001 * int(os.environ["SLURM_STEP_ID"]) + 1013 * starts
         os.environ.setdefault("MASTER_PORT", str(20000 + number % 12000))
     elif place.said_by == "submitit":
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")

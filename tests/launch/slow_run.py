@@ -20,7 +20,6 @@ from tests.pretrain.engine.small_run import settings
 from tests.shards import media
 
 CLIPS = 12
-SECONDS_A_SHARD = 0.6
 
 
 def write_data(folder: Path) -> Path:
@@ -37,13 +36,16 @@ def write_data(folder: Path) -> Path:
     return folder
 
 
-def write_recipe(data: Path, path: Path, steps: int, is_slow: bool, **changes: object) -> Path:
-    """Write a recipe of a small run with drop path, so that chance must be resumed as well."""
+def write_recipe(data: Path, path: Path, steps: int, shard_s: float = 0.0, **changes: object) -> Path:
+    """Write a recipe of a small run with drop path, so that chance must be resumed as well.
+
+    A shard takes `shard_s` seconds to come; as two come at once, a step takes a little less.
+    """
     found = settings(data / "shards", steps=steps, backbone__drop_path=0.2, **changes)
     found["data"] |= {"batch_size": 4, "lanes": 2, "block_shards": 2}
     found["checkpoints"] = {"every_steps": 5, "every_s": None, "keep_last": 50}
-    if is_slow:
-        command = f"sleep {SECONDS_A_SHARD}; cat {shlex.quote(str(data / 'shards'))}/{{name}}"
+    if shard_s:
+        command = f"sleep {shard_s}; cat {shlex.quote(str(data / 'shards'))}/{{name}}"
         source = {"root": f"pipe:{command}", "manifest": str(data / "manifest" / "manifest.json")}
         found["data"]["sources"] = [source]
     path.write_text(write_yaml(json.loads(json.dumps(found))))

@@ -147,11 +147,11 @@ class Cluster:
 
 def start_cluster(watched: int, timeout_s: float = 60) -> Cluster:
     """Start a cluster that ends when the process of that number does."""
+    process = os.pidfd_open(watched)
+    ports, claim = claim_ports()
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # sockets live in it, and their paths must be short
     folder.chmod(0o755)  # munged wants its socket to be in reach of all
-    ports, claim = claim_ports()
     write_settings(folder, ports)
-    process = os.pidfd_open(watched)
     command = (*NAMESPACES, sys.executable, "-m", "tests.launch.slurm_supervisor", str(folder), str(ports.first))
     environment = {"PATH": PATH, "SLURM_CONF": f"{folder}/slurm.conf", "MYSQL_UNIX_PORT": f"{folder}/database.socket"}
     with claim, (folder / "log" / "supervisor.log").open("wb") as log:

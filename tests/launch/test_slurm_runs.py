@@ -28,7 +28,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run on two ranks that nobody disturbs, without SLURM and without a slow disk."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    recipe = write_recipe(data, folder / "fast.yaml", STEPS, is_slow=False)
+    recipe = write_recipe(data, folder / "fast.yaml", STEPS)
     run_ranks([sys.executable, "-m", "launch.cli", "pretrain", str(recipe), "--run", str(folder / "run")], 2, 240)
     return folder / "run"
 
@@ -84,7 +84,7 @@ def assert_same_as(uninterrupted: Path, run: Launched) -> None:
 
 
 def test_two_nodes_train_as_two_processes_do(slurm: Cluster, data: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(data, tmp_path / "fast.yaml", STEPS, is_slow=False)
+    recipe = write_recipe(data, tmp_path / "fast.yaml", STEPS)
     options = "--nodes 2 --cpus-per-task 2 --time 10 --gpus-per-node 0 --partition main --account any"
     run = launch(slurm, tmp_path, options, recipe, "run")
     assert run.wait_for_end() == "COMPLETED", run.story()
@@ -108,7 +108,7 @@ def test_two_nodes_train_as_two_processes_do(slurm: Cluster, data: Path, uninter
 
 
 def test_a_time_limit_costs_nothing_but_time(slurm: Cluster, data: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(data, tmp_path / "slow.yaml", STEPS, is_slow=True)
+    recipe = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=1.3)
     run = launch(slurm, tmp_path, "--nodes 2 --time 1 --signal-delay-s 20", recipe, "run")
     assert run.wait_for_end(400) == "COMPLETED", run.story()
     assert_same_as(uninterrupted, run)
@@ -125,7 +125,7 @@ def test_a_time_limit_costs_nothing_but_time(slurm: Cluster, data: Path, uninter
 def test_a_requeue_and_a_cancellation_in_the_middle_of_a_step_leave_a_run_that_goes_on(
     slurm: Cluster, data: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    slow = write_recipe(data, tmp_path / "slow.yaml", STEPS, is_slow=True)
+    slow = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=0.6)
     run = launch(slurm, tmp_path, "--nodes 2 --time 30", slow, "run")
     run.wait_for("six steps", lambda: run.steps() >= 6)
     slurm.run("scontrol", "requeue", run.job)
@@ -140,7 +140,7 @@ def test_a_requeue_and_a_cancellation_in_the_middle_of_a_step_leave_a_run_that_g
     assert run.wait_for_end() == "CANCELLED"
     run.wait_for("the end of its ranks", lambda: not (run.folder / "lock").exists())
     assert run.steps() < STEPS
-    fast = write_recipe(data, tmp_path / "fast.yaml", STEPS, is_slow=False)
+    fast = write_recipe(data, tmp_path / "fast.yaml", STEPS)
     later = launch(slurm, tmp_path, "--nodes 2 --time 30", fast, "run")
     assert later.job != run.job
     assert later.wait_for_end() == "COMPLETED", later.story()
@@ -152,7 +152,7 @@ def test_a_node_that_loses_touch_is_left_and_its_ranks_write_no_more(
     slurm: Cluster, data: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     """slurmd dies and the ranks live on: SLURM starts the job on another node while the first start still trains."""
-    recipe = write_recipe(data, tmp_path / "slow.yaml", STEPS, is_slow=True)
+    recipe = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=2.0)
     run = launch(slurm, tmp_path, "--tasks-per-node 2 --time 30", recipe, "run")
     run.wait_for("three steps", lambda: run.steps() >= 3)
     node = run.starts()[0].nodes
@@ -167,7 +167,7 @@ def test_a_node_that_loses_touch_is_left_and_its_ranks_write_no_more(
 
 
 def test_a_failing_job_s_traceback_is_shown_by_status(slurm: Cluster, data: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(data, tmp_path / "fast.yaml", 5, is_slow=False)
+    recipe = write_recipe(data, tmp_path / "fast.yaml", 5)
     (tmp_path / "run" / "config.yaml").mkdir(parents=True)  # which rank 0 alone runs into, while the other waits for it
     run = launch(slurm, tmp_path, "--nodes 2 --time 5", recipe, "run")
     assert run.wait_for_end() == "FAILED", run.story()
@@ -180,7 +180,7 @@ def test_a_failing_job_s_traceback_is_shown_by_status(slurm: Cluster, data: Path
 
 
 def test_a_sweep_is_one_array_and_each_run_has_its_folder(slurm: Cluster, data: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(data, tmp_path / "fast.yaml", 4, is_slow=False)
+    recipe = write_recipe(data, tmp_path / "fast.yaml", 4)
     done = trichord(
         "launch", "--time", "10", "--array", "%2", "pretrain", str(recipe), "--run", "sweep", "seed=1,2", cwd=tmp_path
     )
