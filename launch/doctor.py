@@ -12,9 +12,9 @@ import tempfile
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from launch.finding import Finding
 from shards.command import Command, add_json
 from shards.console import show_figures
 from shards.errors import UserError
@@ -22,30 +22,21 @@ from shards.errors import UserError
 _GIB = 1 << 30
 _NEEDED = ("torch", "deepspeed", "webdataset", "av", "pydantic", "transformers", "safetensors")
 _OPTIONAL = ("torchcodec", "tensorboard", "wandb", "submitit", "mamba-ssm", "causal-conv1d")
-_SLURM = ("sbatch", "srun", "squeue", "sacct", "scontrol", "scancel")
 _LEAST_FREE_BYTES = 10 * _GIB  # a checkpoint of a base model with its optimiser weighs 2 GiB, and three are kept
 _LEAST_SHARED_BYTES = 1 * _GIB  # workers hand batches over in shared memory
 _TRIAL_BYTES = 64 << 20
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at; `mend` says that it is wrong and what to do."""
-
-    part: str
-    what: str
-    found: str
-    mend: str | None = None
-
-
 def examine(folder: Path) -> Iterator[Finding]:
     """Look at everything, part by part."""
+    from launch.doctor_cluster import examine_cluster
+
     yield from _versions()
     yield from _devices()
     yield from _decoders()
     yield from _communication()
     yield from _allocator_and_threads()
-    yield from _cluster()
+    yield from examine_cluster()
     yield from _disks(folder)
 
 
@@ -166,16 +157,6 @@ def _copy_bytes_per_s() -> float:
         source.clone()
         seconds.append(time.perf_counter() - began_s)
     return _TRIAL_BYTES / min(seconds)
-
-
-def _cluster() -> Iterator[Finding]:
-    found = [name for name in _SLURM if shutil.which(name)]
-    if not found:
-        yield Finding("cluster", "SLURM", "no commands found; runs start here, or with torchrun")
-        return
-    missing = [name for name in _SLURM if name not in found]
-    mend = f"load the cluster's SLURM module: {', '.join(missing)} not on PATH" if missing else None
-    yield Finding("cluster", "SLURM", ", ".join(found), mend)
 
 
 def _disks(folder: Path) -> Iterator[Finding]:

@@ -80,7 +80,7 @@ def decide(evidence: Evidence) -> Verdict:
         has_run = any(not isinstance(event, Submitted) for event in events)
         return Verdict(State.REQUEUED if has_run else State.QUEUED, _waiting(said, last))
     if isinstance(last, Ended) and last.how != "requeued":
-        if last.how == "stopped" and isinstance(said, JobState) and said.state == "RUNNING":
+        if last.how == "stopped" and isinstance(said, JobState) and said.is_running:
             return Verdict(State.RUNNING, "it is about to end, or to begin again")
         return Verdict(State(last.how), last.why)
     if isinstance(said, JobState):

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from launch.history import Ended, RankError, Started, Submitted
+from launch.next_command import next_command
 from launch.run_folder import RunFolder, find_runs, named_runs
 from launch.run_state import State
 from launch.survey import Report, survey
@@ -38,31 +39,6 @@ def show_status(named: Sequence[Path], as_json: bool) -> None:
     show_figures("runs", [_in_words(_row(report)) for report in reports], as_json=False)
     for report in at_length:
         print("\n".join(_paragraph(report)), end="\n\n")
-
-
-def next_command(report: Report) -> str:
-    """Give what to type next."""
-    path = shlex.quote(str(report.run.path))
-    state = report.verdict.state
-    if state in (State.RUNNING, State.QUEUED, State.REQUEUED):
-        return f"trichord logs {path} --follow"
-    if state == State.FINISHED:
-        return f"trichord plot {path}" if report.run.figures else f"trichord logs {path}"
-    if state == State.UNKNOWN and report.events:
-        return f"trichord logs {path}"
-    if state == State.FAILED and report.error:
-        return f"trichord logs {path} --rank {report.error.rank}; when it is mended: {_again(report)}"
-    return _again(report)
-
-
-def _again(report: Report) -> str:
-    """Give the command that goes on with a run."""
-    submitted = next((event for event in reversed(report.run.history) if isinstance(event, Submitted)), None)
-    if submitted is None:
-        path = report.run.path
-        return shlex.join(["trichord", "pretrain", str(path / "config.yaml"), "--run", str(path)])
-    options = ["--cluster", submitted.cluster, *(["--nodes", str(submitted.nodes)] if submitted.nodes > 1 else [])]
-    return shlex.join(["trichord", "launch", *options, *submitted.words])
 
 
 def _row(report: Report) -> dict[str, object]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from launch import cli, doctor
-from launch.doctor import Finding
+from launch.finding import Finding
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -71,13 +71,6 @@ def test_full_disks_and_small_shared_memory_are_told(monkeypatch: pytest.MonkeyP
     found = wrong(doctor._disks(tmp_path))
     assert "another disk" in found["free here"]
     assert not Path("/dev/shm").is_dir() or "--shm-size" in found["shared memory for workers"]
-
-
-def test_half_a_slurm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: name if name in ("sbatch", "srun") else None)
-    (finding,) = doctor._cluster()
-    assert finding.found == "sbatch, srun"
-    assert "scancel" in str(finding.mend)
 
 
 def test_a_gpu_that_torch_does_not_see_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,65 @@
+"""What to type next, by the state that a run is in."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from launch.cluster_file import Settings
+from launch.history import SNAPSHOTS, Submitted
+from launch.run_folder import RunFolder
+from launch.run_state import LIVE, State
+from launch.survey import Report
+
+_ORDER = "launch.json"  # in a snapshot: what the jobs asked for
+
+
+def next_command(report: Report) -> str:
+    """Give the command that helps most now."""
+    path, state = shlex.quote(str(report.run.path)), report.verdict.state
+    if state in LIVE:
+        return f"trichord logs {path} --follow"
+    if state == State.FINISHED:
+        return f"trichord plot {path}" if report.run.figures else f"trichord logs {path}"
+    if state == State.UNKNOWN and report.events:
+        return f"trichord logs {path}"
+    if state == State.FAILED and report.run.logs():
+        rank = f" --rank {report.error.rank}" if report.error and report.error.rank else ""
+        return f"trichord logs {path}{rank}; when that is mended: {_again(report.run)}"
+    return _again(report.run)
+
+
+def _again(run: RunFolder) -> str:
+    """Give the command that goes on with a run."""
+    submitted = next((event for event in reversed(run.history) if isinstance(event, Submitted)), None)
+    by_config = ("pretrain", str(run.path / "config.yaml"), "--run", str(run.path))
+    if submitted is None:
+        return shlex.join(["trichord", *by_config])
+    # One run of a sweep bears the sweep's words; only its own config names it alone.
+    is_of_sweep = "_" in submitted.job_id and submitted.words[0] == "pretrain" and (run.path / "config.yaml").exists()
+    cluster = [] if submitted.cluster == "slurm" else ["--cluster", submitted.cluster]
+    options = list(_options(_settings(run, submitted)))
+    return shlex.join(["trichord", "launch", *cluster, *options, *(by_config if is_of_sweep else submitted.words)])
+
+
+def _settings(run: RunFolder, submitted: Submitted) -> dict[str, Any]:
+    """Read what the job asked for; of a sweep it stands in the sweep's folder."""
+    for folder in (run.path, run.path.parent):
+        try:
+            order = json.loads((folder / SNAPSHOTS / submitted.snapshot / _ORDER).read_text())
+        except (OSError, ValueError):
+            continue
+        return dict(order.get("settings") or {})
+    return {"nodes": submitted.nodes}
+
+
+def _options(settings: dict[str, Any]) -> Iterator[str]:
+    for name, field in Settings.model_fields.items():
+        value = settings.get(name)
+        if value in (None, {}, []) or value == field.default:
+            continue
+        values = [f"{key}={each}" for key, each in value.items()] if isinstance(value, dict) else value
+        for each in values if isinstance(values, list) else [values]:
+            yield from (f"--{name.replace('_', '-')}", str(each))
