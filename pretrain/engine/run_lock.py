@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -106,7 +107,8 @@ def take_lock(run: Path, say: Callable[[str], None] = lambda _: None) -> RunLock
     except OSError as error:
         raise UserError(f"{run} cannot be written to: {error}. Give --run a folder that you may write to.") from error
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink()
 
 
 def read_holder(run: Path) -> Holder | None:

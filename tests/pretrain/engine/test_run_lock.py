@@ -1,0 +1,191 @@
+"""One job at a time writes to a run's folder; one that died is not waited for, one that lives is named."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pretrain.engine import run_lock
+from pretrain.engine.run_lock import LOCK, Holder, read_holder, take_lock, this_job
+from shards.errors import UserError
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from pretrain.engine import run_lock
+run_lock.BEAT_S = 0.05
+with run_lock.take_lock(Path(sys.argv[1])) as lock:
+    print("held", flush=True)
+    while not lock.is_lost:
+        time.sleep(0.01)
+print("lost", flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_lock, "BEAT_S", 0.05)
+    monkeypatch.setattr(run_lock, "SILENT_S", 1.0)
+    monkeypatch.setattr(run_lock, "_SETTLE_S", 0.02)
+    for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SUBMITIT_LOCAL_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def holding(run: Path, **environment: str) -> subprocess.Popen[str]:
+    """Start another process that holds the folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run)], env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout and process.stdout.readline() == "held\n"
+    return process
+
+
+def pretend_elsewhere(run: Path, **changes: object) -> Holder:
+    """Let the lock be of a machine of which nothing can be known from here but what it does to the file."""
+    holder = json.loads((run / LOCK).read_text()) | {"host": "elsewhere", "machine": "another boot"} | changes
+    (run / LOCK).write_text(json.dumps(holder))
+    return Holder.model_validate(holder)
+
+
+def test_a_lock_is_there_while_held_and_gone_after(tmp_path: Path) -> None:
+    with take_lock(tmp_path / "run"):
+        holder = read_holder(tmp_path / "run")
+        assert holder is not None and holder.pid == os.getpid()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == []
+
+
+def test_the_second_is_refused_with_the_first_one_s_job(tmp_path: Path) -> None:
+    first = holding(tmp_path, SLURM_JOB_ID="4711")
+    try:
+        with pytest.raises(UserError, match=rf"in use by job 4711, process {first.pid} on "):
+            take_lock(tmp_path)
+        assert read_holder(tmp_path) is not None
+        assert not list(tmp_path.glob(".lock*")), "what was tried is cleared away"
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_one_that_was_killed_here_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_lock, "SILENT_S", 1000.0)
+    first = holding(tmp_path)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    said: list[str] = []
+    with take_lock(tmp_path, said.append):
+        assert "which is gone" in said[0]
+
+
+def test_a_number_that_came_round_again_is_another_process(tmp_path: Path) -> None:
+    first = holding(tmp_path)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    holder = json.loads((tmp_path / LOCK).read_text())
+    (tmp_path / LOCK).write_text(json.dumps(holder | {"pid": os.getpid()}))  # alive, but not that one
+    with take_lock(tmp_path):
+        pass
+
+
+def test_a_machine_that_was_started_anew_holds_nothing(tmp_path: Path) -> None:
+    with take_lock(tmp_path):
+        holder = json.loads((tmp_path / LOCK).read_text())
+    (tmp_path / LOCK).write_text(json.dumps(holder | {"machine": "an-earlier-boot pid:[1]"}))
+    with take_lock(tmp_path):
+        pass
+
+
+def test_one_on_another_machine_is_watched_until_it_moves_or_stays_silent(tmp_path: Path) -> None:
+    first = holding(tmp_path)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        pretend_elsewhere(tmp_path, job_id="12")
+        began_s = time.monotonic()
+        said: list[str] = []
+        with take_lock(tmp_path, said.append):
+            assert time.monotonic() - began_s > 0.9
+            assert "job 12" in said[0] and "silent" in said[0]
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_one_on_another_machine_that_beats_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_lock, "SILENT_S", 1000.0)
+    first = holding(tmp_path)
+    try:
+        pretend_elsewhere(tmp_path, job_id="12")
+        with pytest.raises(UserError, match=r"in use by job 12, process .* on elsewhere"):
+            take_lock(tmp_path)
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_a_later_start_of_the_same_job_takes_over_and_the_earlier_finds_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lock, "SILENT_S", 1000.0)
+    first = holding(tmp_path, SLURM_JOB_ID="7")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with pytest.raises(UserError, match="in use by job 7"):
+        take_lock(tmp_path)  # the same start: two steps of one job
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with take_lock(tmp_path):
+        told, _ = first.communicate(timeout=10)
+        assert told == "lost\n"
+        holder = read_holder(tmp_path)
+        assert holder is not None and holder.pid == os.getpid(), "the one that lost it left it alone"
+
+
+def test_of_many_that_find_a_dead_one_at_once_one_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_lock, "_SETTLE_S", 0.3)
+    first = holding(tmp_path)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    context = multiprocessing.get_context("fork")
+    results, over = context.Queue(), context.Event()
+
+    def contend() -> None:
+        try:
+            with take_lock(tmp_path):
+                results.put("held")
+                over.wait(30)
+        except UserError:
+            results.put("refused")
+
+    processes = [context.Process(target=contend) for _ in range(6)]
+    for process in processes:
+        process.start()
+    found = sorted(results.get(timeout=30) for _ in processes)
+    over.set()
+    for process in processes:
+        process.join()
+    assert found == ["held"] + ["refused"] * 5
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written to"):
+        take_lock(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (None, 0)),
+        ({"SLURM_JOB_ID": "5"}, ("5", 0)),
+        ({"SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "3"}, ("5", 3)),
+        ({"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "2"}, ("5_2", 0)),
+        ({"SUBMITIT_LOCAL_JOB_ID": "77"}, ("77", 0)),
+    ],
+)
+def test_a_job_knows_its_id_and_how_often_it_began(environment: dict[str, str], expected: tuple[str, int]) -> None:
+    assert this_job(environment) == expected
