@@ -61,7 +61,7 @@ def _cancel_local(report: Report, now: bool) -> str:
         raise UserError(
             f"job {submitted.job_id} runs on {submitted.host}, not here.\nNext: on {submitted.host}: {again}"
         )
-    pid = local_job.controller(submitted)
+    pid = local_job.controller(submitted, report.run.path)
     if pid is None:
         return "nothing to do, its process is gone"
     if now:

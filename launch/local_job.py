@@ -8,7 +8,7 @@ import socket
 import time
 from pathlib import Path
 
-from launch.history import Submitted
+from launch.history import LOGS, Submitted
 from launch.slurm import JobState
 
 _CONTROLLER = b"submitit.local._local"  # the module that it was started as
@@ -21,25 +21,26 @@ def is_here(submitted: Submitted) -> bool:
     return submitted.host == socket.gethostname() and Path("/proc/self/stat").exists()
 
 
-def state(submitted: Submitted) -> JobState | None:
+def state(submitted: Submitted, run: Path) -> JobState | None:
     """Give the state of a job of this machine, None where it is gone."""
-    found = controller(submitted)
+    found = controller(submitted, run)
     return None if found is None else JobState(submitted.job_id, "RUNNING", nodes=submitted.host)
 
 
-def controller(submitted: Submitted) -> int | None:
+def controller(submitted: Submitted, run: Path) -> int | None:
     """Give the process that looks after the job's ranks, None where it is gone.
 
-    A number alone proves nothing, for others get it later: the process must be submitit's, and as old as the job.
+    A number alone proves nothing, for others get it later: the process must be submitit's, of this run, and as old as
+    the job.
     """
     if not submitted.job_id.isdecimal():
         return None
-    # A shell stands in between where the job has lines to set it up.
-    for pid in (int(submitted.job_id), *_children(int(submitted.job_id))):
-        began_s = _began_s(pid)
-        if began_s is not None and began_s <= submitted.time_s + _SLACK_S and _CONTROLLER in _words(pid):
-            return pid
-    return None
+    pid = int(submitted.job_id)
+    began_s, words = _began_s(pid), _words(pid)
+    is_old_enough = began_s is not None and began_s <= submitted.time_s + _SLACK_S
+    folders = [Path(os.fsdecode(word)).resolve() for word in words if word.startswith(b"/")]
+    is_its_own = _CONTROLLER in words and (run / LOGS).resolve() in folders
+    return pid if is_old_enough and is_its_own else None
 
 
 def ask_to_stop(pid: int) -> None:

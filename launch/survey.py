@@ -95,7 +95,7 @@ def _report(run: RunFolder, answers: Mapping[str, JobState | None]) -> Report:
 def _said(run: RunFolder, answers: Mapping[str, JobState | None]) -> Said:
     submitted = run.submission(run.job) if run.job else None
     if submitted is not None and submitted.cluster == "local" and local_job.is_here(submitted):
-        return local_job.state(submitted) or "not known"
+        return local_job.state(submitted, run.path) or "not known"
     if run.job is None or run.job not in answers:
         return "no answer"
     return answers[run.job] or "not known"
