@@ -99,7 +99,7 @@ def _paragraph(report: Report) -> Iterator[str]:
     yield f"  logs: {_logs(run)}"
     error, others = report.error, len(report.errors) - 1
     if error:
-        also = f" ({others} more ranks tell of an error)" if others else ""
+        also = f" (ranks that failed after it: {others})" if others else ""
         yield f"  rank {error.rank} failed first, at {_clock(error.time_s)}{also}:"
         yield from (f"    {line}" for line in (error.traceback or error.message).rstrip().splitlines())
     yield f"  next: {next_command(report)}"

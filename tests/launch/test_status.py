@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from launch import cli, slurm
 from tests.launch.fake_slurm import FORGOTTEN, SACCT, SQUEUE, FakeSlurm
 from tests.launch.made_runs import MadeRun
 
+ROOT = Path(__file__).resolve().parents[2]
 RUNS = Path("runs")
 TRACEBACK = 'Traceback (most recent call last):\n  File "loop.py", line 3, in go\nZeroDivisionError: division by zero\n'
 
@@ -63,8 +67,6 @@ def test_every_run_below_with_one_question(capsys: pytest.CaptureFixture[str], f
 
 
 def test_the_newest_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
-    import os
-
     for age_s, name in ((300, "old"), (100, "new"), (200, "middle")):
         run = MadeRun(RUNS / name).figures(10)
         os.utime(run.path / "metrics.jsonl", (time.time() - age_s, time.time() - age_s))
@@ -189,3 +191,13 @@ def test_a_folder_that_is_no_run_is_answered_with_those_near(capsys: pytest.Capt
 def test_where_there_is_no_run_it_says_what_it_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status"]) == 2
     assert "history.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["status", "runs/one"], ["logs", "runs/one"], ["cancel", "runs/one"]])
+def test_none_of_them_waits_for_torch(words: list[str]) -> None:
+    MadeRun(RUNS / "one").submitted("62").started("62").figures(5).log(0, "text\n")
+    script = f"import sys; from launch.cli import main; main({words}); sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "runs/one" in done.stdout or done.stdout == "text\n"
