@@ -1,4 +1,4 @@
-"""SLURM's commands as scripts that answer as a real cluster once did, and write down what they were asked."""
+"""SLURM's commands as scripts that answer in a real cluster's format, and write down what they were asked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Recorded from SLURM 22.05: finished, running, an array of which two elements run, out of nodes, failed, cancelled.
+# In the format of SLURM 22.05, after what it printed; ids are shorter; TIMEOUT, NODE_FAIL and the gap at 4 added.
 SQUEUE = """\
 70_1|RUNNING|None|n1
 70_2|PENDING|JobArrayTaskLimit|
