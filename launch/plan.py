@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,13 @@ def last_job(run: Path) -> Submitted | None:
 def _job(words: Sequence[str]) -> Job:
     from launch.cli import launchable, parse
 
-    arguments = parse(words)
+    try:
+        arguments = parse(words)
+    except UserError as error:
+        options = {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
+        misplaced = [word for word in words if word.partition("=")[0] in options]
+        hint = f"\n{misplaced[0]} of launch stands before {words[0]}" if misplaced else ""
+        raise UserError(f"{error}{hint}") from error
     command = arguments.command
     if command is None or command.job is None:
         what = " ".join(word for word in words[:2] if not word.startswith("-")) or "nothing"
@@ -171,8 +178,6 @@ def _owner(path: Path) -> str:
 
 
 def _seconds_since_touched(path: Path) -> float:
-    import time
-
     try:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:

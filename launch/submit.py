@@ -113,7 +113,7 @@ def _slurm_executor(order: Order) -> _Slurm:
         array_parallelism=order.at_once or order.jobs,
         wckey=None,
         stderr_to_stdout=True,
-        setup=[*_exports(order), *settings.setup],
+        setup=[*settings.setup, *_exports(order)],  # modules of a site may set PYTHONPATH as well
         srun_args=[*srun, *settings.srun],
         additional_parameters={"requeue": True, **settings.sbatch},
     )

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pretrain.config import RunConfig
@@ -75,7 +74,7 @@ def export(run: Path, layout: str, part: str | None, out: Path | None) -> dict[s
 def _write_and_compare(tensors: dict[str, Tensor], about: dict[str, str], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".unfinished-{path.name}")  # whoever watches for the file finds it whole
-    save_file(tensors, unfinished, metadata={"format": "pt", **about})
+    checkpoint_files.save_tensors(unfinished, tensors, {"format": "pt", **about})
     with safe_open(unfinished, framework="pt") as file:
         back = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
     if back.keys() != tensors.keys() or not all(torch.equal(back[name], tensors[name]) for name in tensors):

@@ -132,12 +132,20 @@ def step_of(checkpoint: Path) -> int:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
     """Write a safetensors file and give what it must be; it is on the disk when this returns."""
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:  # which is how a full disk shows
-        raise OSError(str(error)) from error
+    save_tensors(path, {name: tensor.contiguous() for name, tensor in tensors.items()})
     sync(path)
     return FileEntry(bytes=path.stat().st_size, sha256=_digest(path))
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
+    """Save a safetensors file with the rights that the umask leaves; the library would keep it to its owner."""
+    path.touch()
+    rights = path.stat().st_mode & 0o777
+    try:
+        save_file(tensors, path, metadata=about)
+    except SafetensorError as error:  # which is how a full disk shows
+        raise OSError(str(error)) from error
+    path.chmod(rights)
 
 
 def read_index(checkpoint: Path) -> CheckpointIndex:

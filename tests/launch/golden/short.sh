@@ -1,0 +1,19 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --job-name=fast
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=2
+#SBATCH --open-mode=append
+#SBATCH --output=/work/runs/fast/logs/%j_0_log.out
+#SBATCH --requeue
+#SBATCH --signal=USR2@30
+#SBATCH --time=2
+
+# setup
+unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
+export PYTHONPATH=/work/runs/fast/snapshots/001/code"${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /work/runs/fast/logs/%j_%t_log.out --kill-on-bad-exit=1 /python -u -m submitit.core._submit /work/runs/fast/logs
