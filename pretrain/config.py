@@ -57,13 +57,13 @@ class RunConfig(BaseModel):
             yield str(error)
 
     def _view_complaints(self) -> Iterator[str]:
-        patch = self.backbone.patch
+        step = self.backbone.size_step
         for size in sorted({view.crop.size for view in self.objective.sample_spec().views.views}):
-            if size % patch:
-                near = [each for each in (size // patch * patch, (size // patch + 1) * patch) if each]
+            if size % step:
+                near = [each for each in (size // step * step, (size // step + 1) * step) if each]
                 yield (
-                    f"a view of {size} pixels is not made of whole patches of backbone.patch={patch}. "
-                    f"Nearest sizes: {' or '.join(map(str, near))}"
+                    f"a view of {size} pixels is not made of whole patches of {step}, as backbone "
+                    f"{self.backbone.kind} takes them. Nearest sizes: {' or '.join(map(str, near))}"
                 )
 
     def _schedule_complaints(self) -> Iterator[str]:
