@@ -152,12 +152,31 @@ def _environment(order: Order) -> Iterator[None]:
     path = os.environ.get("PYTHONPATH")
     os.environ.update(PYTHONPATH=f"{order.code}:{path}" if path else str(order.code), PYTHONSAFEPATH="1")
     try:
-        yield
+        with _own_streams(order.logs / "controller.log"):
+            yield
     finally:
         os.environ.clear()
         os.environ.update(before)
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _own_streams(log: Path) -> Iterator[None]:
+    """Let them not hold on to where this process writes: `trichord launch … | tail` would wait for the job's end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    before = [os.dup(number) for number in range(3)]
+    with open(os.devnull) as nothing, log.open("a") as file:
+        for number, stream in enumerate((nothing, file, file)):
+            os.dup2(stream.fileno(), number)
+        try:
+            yield
+        finally:
+            for number, descriptor in enumerate(before):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
 
 
 @contextmanager

@@ -54,6 +54,7 @@ class Work:
                 self._run()
             except Interrupted as interruption:
                 self._interrupted(job_id, rank, restarts, interruption)
+                return
             except (UserError, RunStopped) as error:
                 self._failed(job_id, rank, restarts, str(error), "")
                 sys.exit(f"error: {error}")
