@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from launch.cluster_file import Settings
-from launch.history import LOGS, Cluster, Submitted, read_history
+from launch.history import LOGS, Cluster
 from launch.snapshot import CODE, next_snapshot
 from launch.submit import Order
 from launch.sweep import expand
 from launch.work import Work
-from pretrain.engine.run_lock import LOCK, SILENT_S, read_holder
 from shards.errors import UserError
 from shards.job import Job
 
@@ -104,35 +101,6 @@ def make_plan(cluster: Cluster, settings: Settings, array: str | None, words: Se
     return Plan(cluster, settings, whole.folder, whole.name, tuple(elements), next_snapshot(whole.folder), at_once)
 
 
-def refuse_taken(run: Path, states: dict[str, str | None]) -> None:
-    """Raise UserError where the run's folder is someone else's, cannot be written to, or has a job that lives.
-
-    `states` says of jobs what keeps them alive, None where nothing does.
-    """
-    nearest = next(path for path in (run, *run.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise UserError(f"{nearest} is a file; expected a folder for the run. Give another --run")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"{nearest} cannot be written to. Give --run a folder that you may write to")
-    if nearest == run and run.stat().st_uid != os.getuid():
-        raise UserError(f"{run} belongs to {_owner(run)}. Give another --run")
-    job = last_job(run)
-    if job is not None and states.get(job.job_id):
-        raise UserError(
-            f"job {job.job_id} ({states[job.job_id]}) works in {run} already. See: trichord status {run}; end it: "
-            f"trichord cancel {run}"
-        )
-    holder = read_holder(run)
-    if holder is not None and not holder.is_gone() and _seconds_since_touched(run / LOCK) <= SILENT_S:
-        raise UserError(f"{run} is in use by {holder.words}. Wait for it, or end it, or give another --run")
-
-
-def last_job(run: Path) -> Submitted | None:
-    """Give the newest submission of a run."""
-    submitted = [event for event in read_history(run) if isinstance(event, Submitted)]
-    return submitted[-1] if submitted else None
-
-
 def _job(words: Sequence[str]) -> Job:
     from launch.cli import launchable, parse
 
@@ -168,17 +136,3 @@ def _refuse_what_cannot_be(cluster: Cluster, settings: Settings) -> None:
         raise UserError(f"--nodes {settings.nodes} with --cluster local: there is one machine. Give --tasks-per-node")
     if cluster == "debug" and settings.ranks > 1:
         raise UserError(f"{settings.ranks} ranks with --cluster debug, which is this one process. Take --cluster local")
-
-
-def _owner(path: Path) -> str:
-    try:
-        return path.owner()
-    except KeyError:  # nobody whom this machine knows
-        return f"user number {path.stat().st_uid}"
-
-
-def _seconds_since_touched(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return float("inf")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
-import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from launch import slurm
-from launch.history import Submitted
-from launch.plan import Plan, last_job, refuse_taken
+from launch.plan import Plan
+from launch.run_state import LIVE
 from launch.submit import test_only
+from launch.survey import Report, survey
+from pretrain.engine.run_lock import LOCK, SILENT_S, read_holder
 from shards.console import track
+from shards.errors import UserError
 
 
 def looks(plan: Plan) -> Iterator[str]:
@@ -28,10 +31,9 @@ def looks(plan: Plan) -> Iterator[str]:
 
 def preflight(plan: Plan) -> Iterator[str]:
     """Look at everything; raise UserError for what would go wrong."""
-    runs = [element.job.folder for element in plan.elements]
-    states = _what_keeps_alive([job for job in map(last_job, runs) if job is not None])
-    for run in dict.fromkeys([plan.folder, *runs]):
-        refuse_taken(run, states)
+    runs = list(dict.fromkeys([plan.folder, *(element.job.folder for element in plan.elements)]))
+    for report in survey(runs, lambda text: print(f"warning: {text}", file=sys.stderr)):
+        refuse_taken(report)
     yield f"run folder: {plan.folder} is free"
     yield from looks(plan)
     for element in track(plan.elements, "rehearsing memory"):
@@ -42,22 +44,35 @@ def preflight(plan: Plan) -> Iterator[str]:
         yield f"SLURM: {test_only(plan.order)}"
 
 
-def _what_keeps_alive(jobs: list[Submitted]) -> dict[str, str | None]:
-    """Say of each job, by its id, what it is doing; None of those that are over."""
-    found: dict[str, str | None] = {}
-    on_slurm = [job.job_id for job in jobs if job.cluster == "slurm"]
-    for job_id, state in slurm.states(on_slurm, lambda text: print(f"warning: {text}", file=sys.stderr)).items():
-        found[job_id] = state.state.lower() if state is not None and state.is_live else None
-    for job in jobs:
-        if job.cluster == "local" and job.host == socket.gethostname() and _is_controller(job.job_id):
-            found[job.job_id] = "running"
-    return found
+def refuse_taken(report: Report) -> None:
+    """Raise UserError where a run's folder is someone else's, cannot be written to, or has a job that lives."""
+    run = report.run.path
+    nearest = next(path for path in (run, *run.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{nearest} is a file; expected a folder for the run. Give another --run")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{nearest} cannot be written to. Give --run a folder that you may write to")
+    if nearest == run and run.stat().st_uid != os.getuid():
+        raise UserError(f"{run} belongs to {_owner(run)}. Give another --run")
+    if report.cluster is not None and report.verdict.state in LIVE:
+        raise UserError(
+            f"job {report.job_id} ({report.verdict.state}) works in {run} already. See: trichord status {run}; end "
+            f"it: trichord cancel {run}"
+        )
+    holder = read_holder(run)
+    if holder is not None and not holder.is_gone() and _seconds_since_touched(run / LOCK) <= SILENT_S:
+        raise UserError(f"{run} is in use by {holder.words}. Wait for it, or end it, or give another --run")
 
 
-def _is_controller(job_id: str) -> bool:
-    """Say whether the process of that number is submitit's; numbers come round again."""
+def _owner(path: Path) -> str:
     try:
-        words = Path(f"/proc/{job_id}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return b"submitit" in words and os.path.exists(f"/proc/{job_id}")
+        return path.owner()
+    except KeyError:  # nobody whom this machine knows
+        return f"user number {path.stat().st_uid}"
+
+
+def _seconds_since_touched(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf

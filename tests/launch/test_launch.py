@@ -14,7 +14,6 @@ import pytest
 
 from launch import cli
 from launch.cluster_file import Settings, make_settings, read_minutes
-from launch.history import Submitted, write_event
 from launch.sweep import expand
 from pretrain.engine.run_lock import LOCK, take_lock
 from shards.errors import UserError
@@ -269,8 +268,11 @@ def test_processes_on_one_machine_run_what_was_there_when_they_were_launched(pla
     """Two ranks; the recipe is edited as soon as the job is handed over, and the terminal is gone."""
     done = trichord("launch", "--cluster", "local", "--tasks-per-node", "2", "pretrain", "fast.yaml", cwd=place)
     assert done.returncode == 0, done.stderr
-    (place / "fast.yaml").write_text("this: is no recipe any more\n")
     run = place / "runs" / "fast"
+    assert '"ended"' not in (run / "history.jsonl").read_text(), "what it printed was waited for, its ranks were not"
+    again = trichord("launch", "--cluster", "local", "pretrain", "fast.yaml", cwd=place)
+    assert again.returncode == 2 and "works in runs/fast already" in again.stderr
+    (place / "fast.yaml").write_text("this: is no recipe any more\n")
     end = time.monotonic() + 120
     while '"ended"' not in (run / "history.jsonl").read_text():
         assert time.monotonic() < end, "\n".join(path.read_text() for path in (run / "logs").glob("*_log.out"))
@@ -281,23 +283,3 @@ def test_processes_on_one_machine_run_what_was_there_when_they_were_launched(pla
     assert len(list((run / "logs").glob("*_log.out"))) == 2
     log = next((run / "logs").glob("*_0_log.out")).read_text()
     assert "2 ranks on cpu (said by submitit)" in log
-
-
-def test_a_job_that_waits_or_runs_keeps_its_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The controller of a job on this machine, as far as anyone can see."""
-    with subprocess.Popen([sys.executable, "-c", "input()", "submitit"], stdin=subprocess.PIPE) as process:
-        (place / "run").mkdir()
-        event = Submitted(
-            time_s=time.time(),
-            job_id=str(process.pid),
-            cluster="local",
-            host=os.uname().nodename,
-            snapshot="001",
-            words=("pretrain", "fast.yaml"),
-            nodes=1,
-            ranks=1,
-        )
-        write_event(place / "run", event)
-        assert cli.main(["launch", "--cluster", "debug", "pretrain", "fast.yaml", "--run", "run"]) == 2
-        assert f"job {process.pid} (running) works in run already" in capsys.readouterr().err
-        process.communicate(b"\n")
