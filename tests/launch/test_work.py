@@ -1,0 +1,211 @@
+"""What a job does when its command ends, fails or is told to stop; SLURM is played by a few small programs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from launch.history import Ended, RankError, Started, read_history
+from tests.launch.slow_run import ROOT
+
+# Plays the command that a job runs: says that it began, and obeys the flag at the end of a "step".
+COMMAND = """
+import os, sys, time
+from pathlib import Path
+import launch.cli as cli
+from launch.work import Work
+from pretrain.engine.signals import listening
+from shards.errors import Interrupted, RunStopped, UserError
+
+def run(words):
+    Path("began").touch()
+    kind = words[0]
+    if kind == "mistake":
+        raise UserError("found nothing here")
+    if kind == "bug":
+        raise ZeroDivisionError("of all things")
+    if kind == "status":
+        return 1
+    if kind == "loop":
+        with listening() as stop:
+            while stop.received is None:
+                time.sleep(0.01)
+            raise Interrupted(stop.received, f"told by {stop.received.name}")
+    if kind == "build":
+        time.sleep(60)
+    return 0
+
+cli.run = run
+Work((sys.argv[1],), Path("run"), sys.argv[1] != "build", int(sys.argv[2]), 5.0)()
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with a run in it, and a SLURM that has twenty seconds left and notes what it is asked."""
+    (tmp_path / "run" / "logs").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    for name, script in {
+        "scontrol": 'echo "$@" >> asked\n[ "$1" = show ] && echo "PreemptTime=${PREEMPTED:-None}"\nexit ${BROKEN:-0}',
+        "squeue": 'echo "${LEFT:-10:00}"',
+        "sacct": 'printf "%s\\n" "${FORMER:-NODE_FAIL}" RUNNING',
+    }.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    return tmp_path
+
+
+def start(place: Path, kind: str, environment: Mapping[str, str], max_restarts: int = 3) -> subprocess.Popen[str]:
+    path = f"{place / 'bin'}:{os.environ['PATH']}"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SUBMITIT"))}
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, kind, str(max_restarts)],
+        cwd=place,
+        env={**kept, "PATH": path, "PYTHONPATH": str(ROOT), **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(
+    place: Path, kind: str, environment: Mapping[str, str], *numbers: signal.Signals, max_restarts: int = 3
+) -> tuple[int, str]:
+    """Run it, send signals once it has begun, and give its exit status and what it said."""
+    process = start(place, kind, environment, max_restarts)
+    end = time.monotonic() + 30
+    while numbers and not (place / "began").exists():
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.01)
+    for number in numbers:
+        process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    return process.returncode, said
+
+
+def last_end(place: Path) -> Ended:
+    found = [event for event in read_history(place / "run") if isinstance(event, Ended)]
+    return found[-1]
+
+
+def asked(place: Path) -> str:
+    path = place / "asked"
+    return path.read_text() if path.exists() else ""
+
+
+JOB = {"SLURM_JOB_ID": "5", "SLURM_PROCID": "0", "SLURM_JOB_NODELIST": "n[1-2]"}
+
+
+def test_a_command_that_ends_well_is_finished(place: Path) -> None:
+    assert finish(place, "done", JOB) == (0, "")
+    started, ended = read_history(place / "run")
+    assert isinstance(started, Started) and (started.job_id, started.nodes, started.why) == ("5", "n[1-2]", "submitted")
+    assert isinstance(ended, Ended) and ended.how == "finished"
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "has_traceback"),
+    [
+        ("mistake", "found nothing here", False),
+        ("bug", "ZeroDivisionError: of all things", True),
+        ("status", "ended with status 1", False),
+    ],
+)
+def test_a_rank_that_fails_says_how_in_a_file_of_its_own(
+    place: Path, kind: str, message: str, has_traceback: bool
+) -> None:
+    status, said = finish(place, kind, {**JOB, "SLURM_PROCID": "1"})
+    assert status == 1 and message in said
+    found = RankError.model_validate_json((place / "run/logs/5_1_error.json").read_text())
+    assert message in found.message and bool(found.traceback) == has_traceback
+    assert read_history(place / "run") == [], "that is for rank 0 to write"
+    assert finish(place, kind, JOB)[0] == 1
+    assert last_end(place).how == "failed" and message in last_end(place).why
+
+
+def test_a_warning_puts_the_job_back_into_the_queue_once(place: Path) -> None:
+    status, said = finish(place, "loop", {**JOB, "LEFT": "1-00:00:00"}, signal.SIGUSR2)
+    assert (status, "told by SIGUSR2" in said) == (0, True)
+    assert "requeue 5" in asked(place)
+    assert (last_end(place).how, last_end(place).why) == ("requeued", "the time limit was near")
+
+
+def test_of_all_ranks_only_the_first_requeues(place: Path) -> None:
+    status, _ = finish(place, "loop", {**JOB, "SLURM_PROCID": "1"}, signal.SIGUSR2, signal.SIGTERM)
+    assert status == 0, "a rank that failed would take the first down with it"
+    assert asked(place) == "" and read_history(place / "run") == []
+
+
+def test_a_preemption_is_told_as_one(place: Path) -> None:
+    finish(place, "loop", {**JOB, "PREEMPTED": "2026-01-01T00:00:00"}, signal.SIGUSR2)
+    assert last_end(place).why == "another job preempted it"
+
+
+def test_the_job_s_own_clock_stops_it_without_any_signal(place: Path) -> None:
+    began_s = time.monotonic()
+    assert finish(place, "loop", {**JOB, "LEFT": "0:06"})[0] == 0
+    assert time.monotonic() - began_s < 20
+    assert last_end(place).how == "requeued"
+
+
+def test_a_requeue_that_slurm_refuses_is_told(place: Path) -> None:
+    status, said = finish(place, "loop", {**JOB, "BROKEN": "1"}, signal.SIGUSR2)
+    assert status == 1 and "launch it again to go on" in said
+    assert last_end(place).how == "stopped" and "could not be requeued" in last_end(place).why
+
+
+def test_a_job_restarts_no_more_often_than_it_may(place: Path) -> None:
+    status, _ = finish(place, "loop", {**JOB, "SLURM_RESTART_COUNT": "3"}, signal.SIGUSR2)
+    assert status == 75 and "requeue" not in asked(place)
+    assert last_end(place).how == "stopped" and "max_restarts=3" in last_end(place).why
+    (place / "began").unlink()
+    status, said = finish(place, "loop", {**JOB, "SLURM_RESTART_COUNT": "4"})
+    assert status == 1 and "more than max_restarts=3" in said
+    assert not (place / "began").exists(), "a node that fails again and again is not tried for ever"
+
+
+def test_each_start_tells_why_it_began(place: Path) -> None:
+    finish(place, "loop", JOB, signal.SIGUSR2)
+    (place / "began").unlink()
+    finish(place, "done", {**JOB, "SLURM_RESTART_COUNT": "1"})
+    finish(place, "done", {**JOB, "SLURM_RESTART_COUNT": "3", "FORMER": "OUT_OF_MEMORY"})
+    starts = [event for event in read_history(place / "run") if isinstance(event, Started)]
+    assert [event.restarts for event in starts] == [0, 1, 3]
+    assert [event.why for event in starts[:2]] == ["submitted", "the time limit was near"]
+    assert starts[2].why.startswith("OUT_OF_MEMORY: the start before left no word")
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "how", "why"),
+    [
+        (signal.SIGTERM, 75, "stopped", "SIGTERM"),
+        (signal.SIGUSR1, 0, "stopped", "trichord cancel"),
+    ],
+)
+def test_other_signals_save_and_end_and_requeue_nothing(
+    place: Path, number: signal.Signals, status: int, how: str, why: str
+) -> None:
+    assert finish(place, "loop", JOB, number)[0] == status
+    assert asked(place) == ""
+    ends = [event for event in read_history(place / "run") if isinstance(event, Ended)]
+    assert len(ends) == 1 and ends[0].how == how and why in ends[0].why
+
+
+def test_work_that_saves_nothing_is_interrupted_and_goes_on_later(place: Path) -> None:
+    assert finish(place, "build", {**JOB, "LEFT": "1-00:00:00"}, signal.SIGUSR2)[0] == 0
+    assert "requeue 5" in asked(place)
+
+
+def test_on_one_machine_submitit_s_controller_starts_it_again(place: Path) -> None:
+    job = {"SUBMITIT_LOCAL_JOB_ID": "77", "SUBMITIT_LOCAL_GLOBALID": "0"}
+    assert finish(place, "loop", job, signal.SIGUSR2)[0] == 144
+    (place / "began").unlink()
+    assert finish(place, "done", job)[0] == 0
+    starts = [event for event in read_history(place / "run") if isinstance(event, Started)]
+    assert [(event.job_id, event.restarts) for event in starts] == [("77", 0), ("77", 1)]

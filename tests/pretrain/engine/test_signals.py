@@ -1,0 +1,112 @@
+"""What asks a run to stop, which of several counts, and when a warning is too early to be one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from pretrain.engine.signals import StopFlag, listening, of_rank, rank_of
+from shards.errors import Interrupted
+
+TERM, USR1, USR2, INT = signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT
+
+
+def send(*numbers: signal.Signals) -> None:
+    for number in numbers:
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(
+    ("sent", "counts"),
+    [
+        ((), None),
+        ((USR2,), USR2),
+        ((USR1,), USR1),
+        ((TERM,), TERM),
+        ((USR2, USR1), USR1),  # who cancels means it, though the time limit is near
+        ((USR1, USR2), USR1),
+        ((USR2, TERM), TERM),
+        ((TERM, USR2), TERM),
+    ],
+)
+def test_of_several_the_one_that_asks_for_most_counts(
+    sent: tuple[signal.Signals, ...], counts: signal.Signals | None
+) -> None:
+    with listening() as stop:
+        send(*sent)
+        assert stop.received == counts
+
+
+def test_ranks_that_heard_different_signals_agree_by_the_greatest_number() -> None:
+    numbers = [rank_of(each) for each in (None, USR2, INT, USR1, TERM)]
+    assert numbers == sorted(numbers) and numbers[0] == 0
+    assert [of_rank(number) for number in numbers] == [None, USR2, INT, USR1, TERM]
+
+
+def test_handlers_are_as_they_were_afterwards() -> None:
+    before = [signal.getsignal(number) for number in (TERM, USR1, USR2, INT)]
+    with listening() as stop, stop.takes(INT):
+        assert [signal.getsignal(number) for number in (TERM, USR1, USR2, INT)] != before
+    assert [signal.getsignal(number) for number in (TERM, USR1, USR2, INT)] == before
+
+
+def test_who_listens_later_shares_what_was_heard_before() -> None:
+    with listening() as outer:
+        send(TERM)
+        with listening() as inner:
+            assert inner is outer and inner.received == TERM
+        assert outer.received == TERM
+    with listening() as anew:
+        assert anew.received is None
+
+
+def test_a_first_interrupt_asks_and_a_second_insists() -> None:
+    with listening() as stop, stop.takes(INT):
+        send(INT)
+        assert stop.received == INT
+        with pytest.raises(KeyboardInterrupt):
+            send(INT)
+
+
+def test_a_deadline_counts_as_the_warning() -> None:
+    stop = StopFlag()
+    stop.deadline_s = time.monotonic() + 1000
+    assert stop.received is None
+    stop.deadline_s = time.monotonic() - 1
+    assert stop.received == USR2
+
+
+@pytest.mark.parametrize(
+    ("left_s", "is_preempted", "counts"),
+    [
+        (60.0, False, None),  # SLURM warns up to a minute and a half before it was asked to: the deadline will do
+        (60.0, True, USR2),
+        (3600.0, False, USR2),  # no time limit is near: another job wants the nodes
+    ],
+)
+def test_a_warning_shortly_before_the_deadline_is_heeded_only_if_it_is_of_something_else(
+    left_s: float, is_preempted: bool, counts: signal.Signals | None
+) -> None:
+    with listening() as stop:
+        stop.deadline_s = time.monotonic() + left_s
+        stop.is_preempted = lambda: is_preempted
+        send(USR2)
+        assert stop.received == counts
+
+
+def test_a_rank_that_is_not_the_one_to_decide_hears_no_warning() -> None:
+    with listening() as stop:
+        stop.hears_warnings = False
+        send(USR2)
+        assert stop.received is None
+        send(TERM)
+        assert stop.received == TERM
+
+
+def test_work_that_does_not_look_at_the_flag_is_interrupted_where_it_is() -> None:
+    with listening(interrupts=True), pytest.raises(Interrupted, match="interrupted by SIGUSR2"):
+        send(USR2)
+        time.sleep(5)
