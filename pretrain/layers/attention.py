@@ -27,11 +27,12 @@ class QueryKeyValue(nn.Linear):
 
 
 class Attention(nn.Module):
-    """Self-attention over L, at each of P places by itself."""
+    """Self-attention over L, at each of P places by itself; where it is causal, all ask and none looks ahead."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, is_causal: bool = False) -> None:
         super().__init__()
         self.heads = heads
+        self.is_causal = is_causal
         self.qkv = QueryKeyValue(dim)
         self.proj = nn.Linear(dim, dim)
 
@@ -41,9 +42,11 @@ class Attention(nn.Module):
         shape_GK = (places * self.heads, dim // self.heads)
         parts = self.qkv(tokens_BLPD, asking)
         queries, keys, values = (part.view(samples, -1, *shape_GK).transpose(1, 2) for part in parts)
-        attend = attend_by_products if products_are_faster(queries) else functional.scaled_dot_product_attention
-        answers_BLGK: Tensor = attend(queries, keys, values).transpose(1, 2)
-        return answers_BLGK.reshape(samples, asking, places, dim)
+        if products_are_faster(queries) and not self.is_causal:
+            answers_BGLK = attend_by_products(queries, keys, values)
+        else:
+            answers_BGLK = functional.scaled_dot_product_attention(queries, keys, values, is_causal=self.is_causal)
+        return answers_BGLK.transpose(1, 2).reshape(samples, asking, places, dim)
 
     def forward(self, tokens_BLPD: Tensor, asking: int) -> Tensor:
         """Attend among all L tokens, for the first `asking` of them."""

@@ -13,8 +13,8 @@ from torch.nn import functional
 class PatchProjection(nn.Conv2d):
     """A convolution whose windows touch and do not overlap, worked out as the matrix product that it is."""
 
-    def __init__(self, dim: int, patch: int) -> None:
-        super().__init__(3, dim, kernel_size=patch, stride=patch)
+    def __init__(self, dim: int, patch: int, has_bias: bool = True) -> None:
+        super().__init__(3, dim, kernel_size=patch, stride=patch, bias=has_bias)
         self.patch = patch
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
@@ -28,9 +28,9 @@ class PatchProjection(nn.Conv2d):
 class PatchEmbedding(nn.Module):
     """Looks at each frame by itself."""
 
-    def __init__(self, dim: int, patch: int) -> None:
+    def __init__(self, dim: int, patch: int, has_bias: bool = True) -> None:
         super().__init__()
-        self.proj = PatchProjection(dim, patch)
+        self.proj = PatchProjection(dim, patch, has_bias)
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
         """Give a grid BthwD."""
