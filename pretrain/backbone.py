@@ -6,7 +6,8 @@ Legend: B samples, C colours, T frames, H rows and W columns of pixels; D featur
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -18,16 +19,26 @@ class Tokens(NamedTuple):
     grid_BtnD: Tensor  # without class tokens; places row by row; no places where only the pooled vector was asked for
 
 
-class Backbone(nn.Module, ABC):
-    """A video encoder. Any number of frames and any size its patches divide are taken at run time."""
+class Encoder(nn.Module, ABC):
+    """What backbones of every sense have in common."""
 
     dim: int  # features of the pooled vector and of each token
     layers: int  # layers for layer-wise learning rates: embeddings are 0, block i is i + 1, what follows is layers - 1
-
-    @abstractmethod
-    def forward(self, frames_BCTHW: Tensor, pooled_only: bool = False) -> Tokens:
-        """Encode normalised frames; who needs the pooled vector only may spare what only the grid needs."""
+    # Parts of names, space's and time's: where a file has only the first, init_from.time_from_space copies it.
+    time_from_space: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def layer_of(self, name: str) -> int:
         """Say to which layer one of its parameters belongs, by the parameter's name within the backbone."""
+
+    def resized(self, name: str, tensor: Tensor, place: Tensor) -> Tensor | None:
+        """Make a published tensor of another shape fit its place, as tables of positions can; None where none can."""
+        return None
+
+
+class Backbone(Encoder):
+    """A video encoder. Any number of frames and any size its patches divide are taken at run time."""
+
+    @abstractmethod
+    def forward(self, frames_BCTHW: Tensor, pooled_only: bool = False) -> Tokens:
+        """Encode normalised frames; who needs the pooled vector only may spare what only the grid needs."""

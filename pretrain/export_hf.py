@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from pretrain.backbones.specs import BackboneSpec
-from pretrain.published_names import HUGGING_FACE_TIMESFORMER, renamed, reversed_table
+from pretrain.published_tables.naming import renamed, reversed_table
+from pretrain.published_tables.timesformer import HUGGING_FACE_TIMESFORMER
 from shards.errors import UserError
 from shards.whole_file import write_whole
 

@@ -1,27 +1,24 @@
-"""Starts a network from published weights, strictly: what is missing, unused or of other shape is named, or allowed.
-
-Legend: N places and T frames of tables of positions, D features.
-"""
+"""Starts a network from published weights, strictly: what is missing, unused or of other shape is named, or allowed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from math import isqrt
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone import Backbone
+from pretrain.backbone import Encoder
 from pretrain.engine.config import InitFrom
-from pretrain.layers.positions import positions_in_space, positions_in_time
 from pretrain.published_file import read_tensors
-from pretrain.published_names import FAMILIES, recognise, renamed
+from pretrain.published_names import FAMILIES, Family, recognise
+from pretrain.published_tables.naming import renamed
 from shards.errors import UserError
 
 _NAMES_SHOWN = 12
-_COPIES_IN_TIME = {".norm1.": ".temporal_norm1.", ".attn.": ".temporal_attn."}
+_OF_BACKBONE = "backbone."
 
 
 @dataclass
@@ -38,7 +35,7 @@ class Fit:
     def lines(self) -> list[str]:
         """Say in plain words what happened."""
         said = [f"{self.family} weights: {len(self.taken)} tensors taken"]
-        said += [f"positions resized: {line}" for line in self.resized]
+        said += [f"resized: {line}" for line in self.resized]
         said += [f"left as initialised: {_shortened(self.missing)}"] if self.missing else []
         said += [f"left out: {_shortened(self.unused)}"] if self.unused else []
         return said
@@ -54,72 +51,72 @@ def load_tensors(tensors: Mapping[str, Tensor], init: InitFrom, module: nn.Modul
     networks = networks_in(module)
     if not networks:
         raise ValueError(f"{type(module).__name__} holds no backbone")
-    places = [network.state_dict(keep_vars=True) for network in networks]
-    found = fit(tensors, init, places[0])
+    found = compared(tensors, _recognised(tensors, init.path), networks[0], init)
+    _check(found, init)
     with torch.no_grad():
-        for place in places:
+        for network in networks:
+            places = network.state_dict(keep_vars=True)
             for name, tensor in found.taken.items():
-                place[name].copy_(tensor)
+                places[name].copy_(tensor)
     return found
 
 
 def networks_in(module: nn.Module) -> list[nn.Module]:
     """Find what has a `backbone`; a backbone that stands by itself is put where it would be."""
-    if isinstance(module, Backbone):
+    if isinstance(module, Encoder):
         return [nn.ModuleDict({"backbone": module})]
-    return [network for network in module.modules() if isinstance(getattr(network, "backbone", None), Backbone)]
+    return [network for network in module.modules() if isinstance(getattr(network, "backbone", None), Encoder)]
 
 
-def fit(tensors: Mapping[str, Tensor], init: InitFrom, wanted: Mapping[str, Tensor]) -> Fit:
-    """Find a tensor for each place of a network, or stop with the names of those that do not fit."""
-    family = recognise(tensors)
-    if family is None:
-        known = ", ".join(f"{each.name} ({each.sign})" for each in FAMILIES)
-        raise UserError(
-            f"{init.path} is of no known family: its tensors are called {_shortened(tensors)}; expected one of {known}"
-        )
-    offered = {renamed(name, family.table): tensor for name, tensor in tensors.items()}
+def compared(tensors: Mapping[str, Tensor], family: Family, network: nn.Module, init: InitFrom) -> Fit:
+    """Find a tensor for each place of a network, and say what is left over on either side."""
+    backbone = network.get_submodule("backbone")
+    assert isinstance(backbone, Encoder)
+    offered = {renamed(name, family.table): tensor for name, tensor in family.prepare(tensors).items()}
     if init.time_from_space:
-        offered = _with_time_from_space(offered)
+        offered = _with_time_from_space(offered, backbone.time_from_space)
+    wanted = network.state_dict(keep_vars=True)
     found = Fit(family.name)
     for name, place in wanted.items():
         if name not in offered:
             found.missing.append(name)
             continue
-        tensor = _resized(name, offered[name], place)
-        if tensor.shape != place.shape:
-            found.misshapen[name] = f"{name}: {_shape(offered[name])} in the file, {_shape(place)} in the network"
+        given = offered[name]
+        made = given if given.shape == place.shape else _resized(backbone, name, given, place)
+        if made is None or made.shape != place.shape:
+            found.misshapen[name] = f"{name}: {_shape(given)} in the file, {_shape(place)} in the network"
             continue
-        found.taken[name] = tensor
-        if tensor is not offered[name]:
-            found.resized.append(f"{name} from {_shape(offered[name])} to {_shape(place)}")
+        found.taken[name] = made
+        if made is not given:
+            found.resized.append(f"{name} from {_shape(given)} to {_shape(place)}")
     found.unused = [name for name in offered if name not in wanted]
-    _check(found, init)
     return found
 
 
-def _with_time_from_space(offered: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _resized(backbone: Encoder, name: str, tensor: Tensor, place: Tensor) -> Tensor | None:
+    within = name.removeprefix(_OF_BACKBONE)
+    return backbone.resized(within, tensor, place) if within != name else None
+
+
+def _recognised(tensors: Mapping[str, Tensor], path: Path) -> Family:
+    family = recognise(tensors)
+    if family is None:
+        known = ", ".join(f"{each.name} ({each.sign})" for each in FAMILIES)
+        raise UserError(
+            f"{path} is of no known family: its tensors are called {_shortened(tensors)}; expected one of {known}"
+        )
+    return family
+
+
+def _with_time_from_space(offered: Mapping[str, Tensor], time_from_space: Mapping[str, str]) -> dict[str, Tensor]:
     """Let attention in time begin as attention in space, where a model of images has nothing for it."""
     copies = {
         name.replace(space, time): tensor
         for name, tensor in offered.items()
-        for space, time in _COPIES_IN_TIME.items()
+        for space, time in time_from_space.items()
         if space in name
     }
     return copies | dict(offered)
-
-
-def _resized(name: str, tensor: Tensor, place: Tensor) -> Tensor:
-    """Fit a table of positions to another size as the backbone would at run time; leave all else alone."""
-    if tensor.ndim != 3 or tensor.shape == place.shape or tensor.shape[::2] != place.shape[::2]:
-        return tensor
-    if name == "backbone.time_embed":
-        return positions_in_time(tensor, place.shape[1])
-    sides = [isqrt(table.shape[1] - 1) for table in (tensor, place)]
-    if name == "backbone.pos_embed" and [side**2 + 1 for side in sides] == [tensor.shape[1], place.shape[1]]:
-        class_11D, table_1ND = torch.split(tensor, [1, tensor.shape[1] - 1], dim=1)
-        return torch.cat((class_11D, positions_in_space(table_1ND, sides[1], sides[1]).flatten(1, 2)), dim=1)
-    return tensor
 
 
 def _check(found: Fit, init: InitFrom) -> None:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from pretrain.backbone import Backbone
-from pretrain.backbones.specs import BackboneSpec
-from pretrain.backbones.timesformer import TimeSformer
+from pretrain.backbones.spec import Spec
+from pretrain.backbones.specs import BackboneSpec, TimeSformerSpec
 
 
 def build_backbone(spec: BackboneSpec) -> Backbone:
     """Build a backbone with fresh weights drawn from torch's generator."""
+    return _BUILDERS[type(spec)](spec)
+
+
+def _timesformer(spec: TimeSformerSpec) -> Backbone:
+    from pretrain.backbones.timesformer import TimeSformer
+
     return TimeSformer(spec)
+
+
+# Each imports its family alone.
+_BUILDERS: dict[type[Spec], Callable[[Any], Backbone]] = {TimeSformerSpec: _timesformer}

@@ -6,7 +6,7 @@ Legend: B clips, C colours, T frames, H rows and W columns of pixels; t = T, n =
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from pretrain.backbones.specs import TimeSformerSpec
 from pretrain.layers.block import NORM_EPS, Block
 from pretrain.layers.divided_block import DividedBlock
 from pretrain.layers.patches import PatchEmbedding
-from pretrain.layers.positions import positions_in_space, positions_in_time
+from pretrain.layers.positions import positions_in_space, positions_in_time, table_of_square
 
 INITIAL_STD = 0.02
 POSITION_STD_BY_WIDTH = 0.1
@@ -25,6 +25,8 @@ POSITION_STD_BY_WIDTH = 0.1
 
 class TimeSformer(Backbone):
     """The pooled vector is the class token after the final norm."""
+
+    time_from_space: ClassVar = {".norm1.": ".temporal_norm1.", ".attn.": ".temporal_attn."}
 
     def __init__(self, spec: TimeSformerSpec) -> None:
         super().__init__()
@@ -80,6 +82,14 @@ class TimeSformer(Backbone):
         if first == "blocks":
             return int(rest.partition(".")[0]) + 1
         return self.layers - 1 if first == "norm" else 0
+
+    def resized(self, name: str, tensor: Tensor, place: Tensor) -> Tensor | None:
+        """Fit a table of positions as is done at run time."""
+        if tensor.ndim != 3 or tensor.shape[::2] != place.shape[::2]:
+            return None
+        if name == "time_embed":
+            return positions_in_time(tensor, place.shape[1])
+        return table_of_square(tensor, place.shape[1]) if name == "pos_embed" else None
 
     def _embed(self, frames_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
         """Make tokens that know where and when they are; the class token knows neither."""

@@ -20,7 +20,9 @@ from pretrain.engine.config import InitFrom
 from pretrain.objectives.svt import Network
 from pretrain.objectives.svt_head import ProjectionHead
 from pretrain.published import load_published, load_tensors
-from pretrain.published_names import FAMILIES, HUGGING_FACE_TIMESFORMER, renamed, reversed_table
+from pretrain.published_names import FAMILIES
+from pretrain.published_tables.naming import renamed, reversed_table
+from pretrain.published_tables.timesformer import HUGGING_FACE_TIMESFORMER
 from shards.errors import UserError
 
 SMALL = TimeSformerSpec(dim=8, depth=2, heads=2, mlp_ratio=2.0, patch=4, frames=3, size=12)
