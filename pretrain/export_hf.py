@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pretrain.backbones.specs import BackboneSpec
+from pretrain.backbones.specs import BackboneSpec, TimeSformerSpec
 from pretrain.published_tables.naming import renamed, reversed_table
 from pretrain.published_tables.timesformer import HUGGING_FACE_TIMESFORMER
 from shards.errors import UserError
@@ -21,6 +21,11 @@ _TABLE = reversed_table(HUGGING_FACE_TIMESFORMER)
 
 def as_hugging_face(tensors: dict[str, Tensor], spec: BackboneSpec) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Give a network's backbone under the names of TimesformerModel, which has no head, and its config.json."""
+    if not isinstance(spec, TimeSformerSpec):
+        raise UserError(
+            f"a backbone of kind '{spec.kind}' is not written for Hugging Face's transformers, only timesformer. "
+            "Next: trichord export RUN --format safetensors"
+        )
     if spec.positions != _POSITIONS[spec.attention]:
         raise UserError(
             f"Hugging Face's TimeSformer has no positions '{spec.positions}' with attention '{spec.attention}', only "

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pretrain.published_tables import svt, timesformer, vit
+from pretrain.published_tables import clip, svt, timesformer, vit
 from pretrain.published_tables.family import Family as Family
 
 FAMILIES: tuple[Family, ...] = (
+    *clip.FAMILIES,
     *svt.FAMILIES,
     *timesformer.FAMILIES,
     *vit.FAMILIES,

@@ -7,7 +7,7 @@ from typing import Any
 
 from pretrain.backbone import Backbone
 from pretrain.backbones.spec import Spec
-from pretrain.backbones.specs import BackboneSpec, TimeSformerSpec
+from pretrain.backbones.specs import BackboneSpec, TimeSformerSpec, XClipSpec
 
 
 def build_backbone(spec: BackboneSpec) -> Backbone:
@@ -21,5 +21,14 @@ def _timesformer(spec: TimeSformerSpec) -> Backbone:
     return TimeSformer(spec)
 
 
+def _xclip(spec: XClipSpec) -> Backbone:
+    from pretrain.backbones.xclip import XClip
+
+    return XClip(spec)
+
+
 # Each imports its family alone.
-_BUILDERS: dict[type[Spec], Callable[[Any], Backbone]] = {TimeSformerSpec: _timesformer}
+_BUILDERS: dict[type[Spec], Callable[[Any], Backbone]] = {
+    TimeSformerSpec: _timesformer,
+    XClipSpec: _xclip,
+}

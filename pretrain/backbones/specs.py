@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from pretrain.backbones.timesformer_spec import TimeSformerSpec as TimeSformerSpec
+from typing import Annotated
 
-BackboneSpec = TimeSformerSpec
+from pydantic import Field
+
+from pretrain.backbones.timesformer_spec import TimeSformerSpec as TimeSformerSpec
+from pretrain.backbones.xclip_spec import XClipSpec as XClipSpec
+
+BackboneSpec = Annotated[TimeSformerSpec | XClipSpec, Field(discriminator="kind")]
