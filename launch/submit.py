@@ -25,6 +25,8 @@ from shards.errors import UserError
 _YEAR_MINUTES = 365 * 24 * 60  # submitit knows no job without a limit on one machine
 # Left behind by the shell that submits, they would make every rank believe it is another's.
 _NOT_INHERITED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_OF_A_JOB = ("SLURM_", "SLURMD_", "SUBMITIT_")
+_OF_THE_SITE = ("SLURM_CONF", "SLURM_CLUSTERS")
 _TEST_S = 60.0
 
 
@@ -63,7 +65,10 @@ def test_only(order: Order) -> str:
         file.write(sbatch_text(order))
         file.flush()
         try:
-            done = subprocess.run(["sbatch", "--test-only", file.name], capture_output=True, text=True, timeout=_TEST_S)
+            with _outside_of_jobs():
+                done = subprocess.run(
+                    ["sbatch", "--test-only", file.name], capture_output=True, text=True, timeout=_TEST_S
+                )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise UserError(f"sbatch gave no answer: {error}. Next: trichord doctor") from error
     said = done.stderr.strip().replace("sbatch: ", "")
@@ -74,6 +79,11 @@ def test_only(order: Order) -> str:
 
 def submit(order: Order, works: Sequence[Callable[[], None]]) -> list[str]:
     """Hand the work over and give the jobs' ids; debug runs it here and now, one after another."""
+    with _outside_of_jobs():
+        return _submit(order, works)
+
+
+def _submit(order: Order, works: Sequence[Callable[[], None]]) -> list[str]:
     if order.cluster == "debug":
         return [_run_here(order, work) for work in works]
     executor: Any = _slurm_executor(order) if order.cluster == "slurm" else _local_executor(order)
@@ -126,6 +136,7 @@ def _exports(order: Order) -> list[str]:
     return [
         f"unset {' '.join(_NOT_INHERITED)}",
         f'export PYTHONPATH={code}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1',
+        "export SLURM_EXPORT_ENV=ALL",  # where sbatch was told --export=NONE, srun would hand none of this on
     ]
 
 
@@ -140,6 +151,18 @@ def _local_executor(order: Order) -> submitit.LocalExecutor:
         stderr_to_stdout=True,
     )
     return executor
+
+
+@contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """Forget the job that this is typed in, if any: what is handed over would take itself for a part of it."""
+    is_in_job = "SLURM_JOB_ID" in os.environ or "SUBMITIT_LOCAL_JOB_ID" in os.environ
+    names = [name for name in os.environ if name.startswith(_OF_A_JOB) and name not in _OF_THE_SITE]
+    forgotten = {name: os.environ.pop(name) for name in names if is_in_job}
+    try:
+        yield
+    finally:
+        os.environ.update(forgotten)
 
 
 @contextmanager

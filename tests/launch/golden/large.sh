@@ -24,6 +24,7 @@
 module load cuda
 unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
 export PYTHONPATH=/work/runs/large/snapshots/001/code"${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
+export SLURM_EXPORT_ENV=ALL
 
 # command
 export SUBMITIT_EXECUTOR=slurm
