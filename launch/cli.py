@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
-from typing import Any
 
 from launch import __version__, doctor, launch_command, quickstart
-from launch.parser import CommandParser, add_command, add_commands
+from launch.parser import CommandParser, add_command, add_floor
 from launch.run_commands import CANCEL, LOGS, STATUS
 from pretrain import commands as pretrain_commands
 from pretrain.bench.commands import STEP
@@ -18,7 +16,6 @@ from pretrain.bench.learning_command import LEARNING
 from pretrain.plot_command import PLOT
 from pretrain.show_command import SHOW
 from shards import commands as shards_commands
-from shards.command import Command
 from shards.errors import Interrupted, RunStopped, UserError
 
 _DESCRIPTION = """\
@@ -34,7 +31,7 @@ _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status."""
     try:
-        return run(argv)
+        return _run(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -52,28 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def run(argv: Sequence[str] | None) -> int:
-    """Run one command; mistakes and interruptions are raised."""
-    arguments = parse(argv)
+def _run(argv: Sequence[str] | None) -> int:
+    arguments = _parser().read(argv)
     if arguments.run is None:
         arguments.parser.print_help()
         return 0
     return int(arguments.run(arguments))
-
-
-def parse(argv: Sequence[str] | None) -> Namespace:
-    """Read what was typed; `command` is the Command that it is, None where it is only part of one."""
-    arguments: Namespace
-    arguments, unknown = _parser().parse_known_args(argv)
-    if unknown:
-        arguments.parser.refuse(unknown)
-    return arguments
-
-
-def launchable() -> list[str]:
-    """Name the commands that `trichord launch` takes."""
-    below = [f"shards {command.name}" for command in shards_commands.COMMANDS if command.job]
-    return [command.name for command in _OF_RUNS if command.job] + below
 
 
 def _parser() -> CommandParser:
@@ -83,20 +64,13 @@ def _parser() -> CommandParser:
     floors = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser)
     add_command(floors, quickstart.COMMAND)
     add_command(floors, doctor.COMMAND)
-    _add_floor(floors, "shards", shards_commands.SUMMARY, shards_commands.COMMANDS)
+    add_floor(floors, "shards", shards_commands.SUMMARY, shards_commands.COMMANDS)
     for command in (launch_command.COMMAND, STATUS, LOGS, CANCEL):
         add_command(floors, command)
     for command in _OF_RUNS:
         add_command(floors, command)
-    _add_floor(floors, "bench", "measure training beside other code, and what it learns", (STEP, LEARNING))
+    add_floor(floors, "bench", "measure training beside other code, and what it learns", (STEP, LEARNING))
     return parser
-
-
-def _add_floor(floors: Any, name: str, summary: str, commands: Sequence[Command]) -> None:
-    listed = ", ".join(command.name for command in commands)
-    floor = floors.add_parser(name, help=f"{summary}: {listed}", description=f"{summary[:1].upper()}{summary[1:]}.")
-    floor.set_defaults(run=None, command=None, parser=floor)
-    add_commands(floor, commands)
 
 
 if __name__ == "__main__":

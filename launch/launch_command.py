@@ -21,10 +21,10 @@ _CLUSTERS = ("slurm", "local", "debug")
 
 
 def _declare(parser: ArgumentParser) -> None:
-    from launch.cli import launchable
+    from launch import verbs
     from launch.cluster_file import Settings, default_path
 
-    listed = ", ".join(launchable())
+    listed = ", ".join(verbs.names())
     parser.description = (
         f"{parser.description}\n\nVERB is one of: {listed}. Options of launch stand before it.\n"
         "In ARGS, a.b=1,2,3 is a run for each value: a sweep, one SLURM array."

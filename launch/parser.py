@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+from argparse import Namespace
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -57,6 +58,14 @@ class CommandParser(argparse.ArgumentParser):
         finally:
             self._is_intermixing = False
 
+    def read(self, words: Sequence[str] | None) -> Namespace:
+        """Read what was typed, and refuse what no command takes."""
+        arguments, unknown = self.parse_known_args(words)
+        if unknown:
+            arguments.parser.refuse(unknown)
+        found: Namespace = arguments
+        return found
+
     def error(self, message: str) -> NoReturn:
         choice = _INVALID_CHOICE.search(message)
         if choice:
@@ -75,11 +84,14 @@ class CommandParser(argparse.ArgumentParser):
         )
 
 
-def add_commands(floor: CommandParser, commands: Sequence[Command]) -> None:
-    """Hang a floor's commands below its name."""
-    below = floor.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser)
+def add_floor(below: Any, name: str, summary: str, commands: Sequence[Command], required: bool = False) -> None:
+    """Hang a floor's commands below a parser; `below` is what add_subparsers returned."""
+    listed = ", ".join(command.name for command in commands)
+    floor = below.add_parser(name, help=f"{summary}: {listed}", description=f"{summary[:1].upper()}{summary[1:]}.")
+    floor.set_defaults(run=None, command=None, parser=floor)
+    within = floor.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser, required=required)
     for command in commands:
-        add_command(below, command)
+        add_command(within, command)
 
 
 def add_command(below: Any, command: Command) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch import verbs
 from launch.cluster_file import Settings
 from launch.history import LOGS, Cluster
 from launch.snapshot import CODE, next_snapshot
@@ -102,22 +103,15 @@ def make_plan(cluster: Cluster, settings: Settings, array: str | None, words: Se
 
 
 def _job(words: Sequence[str]) -> Job:
-    from launch.cli import launchable, parse
-
     try:
-        arguments = parse(words)
+        arguments = verbs.read(words)
     except UserError as error:
         options = {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
         misplaced = [word for word in words if word.partition("=")[0] in options]
         hint = f"\n{misplaced[0]} of launch stands before {words[0]}" if misplaced else ""
-        raise UserError(f"{error}{hint}") from error
-    command = arguments.command
-    if command is None or command.job is None:
-        what = " ".join(word for word in words[:2] if not word.startswith("-")) or "nothing"
-        known = ", ".join(launchable())
-        raise UserError(f"found {what!r} to launch. Expected one of: {known}\nNext: trichord launch --help")
+        raise UserError(f"{error}{hint}\nWhat can be launched: {', '.join(verbs.names())}") from error
     arguments.words = list(words)
-    job: Job = command.job(arguments)
+    job: Job = arguments.command.job(arguments)
     return job
 
 

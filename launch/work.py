@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from launch import slurm
+from launch import slurm, verbs
 from launch.history import Ended, How, RankError, Started, error_path, now_s, read_history, write_event
 from pretrain.engine.run_lock import this_job
 from pretrain.engine.signals import StopFlag, listening
@@ -66,9 +66,7 @@ class Work:
                 self._end(job_id, restarts, "finished")
 
     def _run(self) -> None:
-        from launch.cli import run
-
-        status = run(self.words)
+        status = verbs.run(self.words)
         if status:
             raise RunStopped(f"trichord {' '.join(self.words)} ended with status {status}; its log says why")
 

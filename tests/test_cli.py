@@ -122,7 +122,7 @@ def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     def interrupted(argv: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run", interrupted)
+    monkeypatch.setattr(cli, "_run", interrupted)
     assert cli.main([]) == 130
     assert "Traceback" not in capsys.readouterr().err
 

@@ -19,7 +19,7 @@ from tests.launch.slow_run import ROOT
 COMMAND = """
 import os, sys, time
 from pathlib import Path
-import launch.cli as cli
+from launch import verbs
 from launch.work import Work
 from pretrain.engine.signals import listening
 from shards.errors import Interrupted, RunStopped, UserError
@@ -42,7 +42,7 @@ def run(words):
         time.sleep(60)
     return 0
 
-cli.run = run
+verbs.run = run
 Work((sys.argv[1],), Path("run"), sys.argv[1] != "build", int(sys.argv[2]), 5.0)()
 """
 

@@ -1,0 +1,32 @@
+"""The commands whose work is worth a cluster: read on the login node when they are launched, and again in the job."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+
+from launch.parser import CommandParser, add_command, add_floor
+from pretrain.commands import PRETRAIN
+from shards import commands as shards_commands
+
+_OF_SHARDS = tuple(command for command in shards_commands.COMMANDS if command.job)
+
+
+def names() -> list[str]:
+    """Name them as they are typed."""
+    return [PRETRAIN.name, *(f"shards {command.name}" for command in _OF_SHARDS)]
+
+
+def read(words: Sequence[str]) -> Namespace:
+    """Read what is to run; `command` is the Command that it is."""
+    parser = CommandParser(prog="trichord")
+    floors = parser.add_subparsers(metavar="VERB", parser_class=CommandParser, required=True)
+    add_command(floors, PRETRAIN)
+    add_floor(floors, "shards", shards_commands.SUMMARY, _OF_SHARDS, required=True)
+    return parser.read(words)
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one of them here; mistakes and interruptions are raised."""
+    arguments = read(words)
+    return int(arguments.run(arguments))
