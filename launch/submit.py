@@ -150,7 +150,21 @@ def _local_executor(order: Order) -> submitit.LocalExecutor:
         signal_delay_s=settings.warning_s,
         stderr_to_stdout=True,
     )
+    # Names such as MIG-… are none of the numbers that update_parameters would take, but lead to the device as well.
+    executor.parameters["visible_gpus"] = _own_gpus(settings.gpus_per_node)
     return executor
+
+
+def _own_gpus(count: int) -> tuple[str, ...]:
+    """Give the GPUs that this shell was given; submitit would take the machine's first ones, whosever they are."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    own = tuple(str(number) for number in range(count)) if told is None else tuple(filter(None, told.split(",")))
+    if len(own) < count:
+        raise UserError(
+            f"--gpus-per-node {count}, but CUDA_VISIBLE_DEVICES={told} shows {len(own)} here. Give at most that, or "
+            "unset it where all GPUs are yours"
+        )
+    return own
 
 
 @contextmanager

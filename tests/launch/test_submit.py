@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,10 @@ import pytest
 from launch import submit as submitting
 from launch.cluster_file import Settings
 from launch.submit import Order, submit
+from shards.errors import UserError
+from shards.whole_file import write_whole
 from tests.launch.fake_slurm import FakeSlurm
+from tests.launch.slurm_cluster import ROOT
 
 OUTER = {
     "SLURM_JOB_ID": "7",
@@ -31,6 +36,16 @@ def order(folder: Path, cluster: str = "slurm", **settings: object) -> Order:
         logs=folder / "logs",
         code=folder / "code",
     )
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Work that writes down which GPUs it sees."""
+
+    path: Path
+
+    def __call__(self) -> None:
+        write_whole(self.path, f"sees {os.environ['CUDA_VISIBLE_DEVICES']}")
 
 
 def nothing() -> None:
@@ -67,3 +82,28 @@ def test_outside_of_jobs_what_people_set_for_slurm_stays(
     monkeypatch.setenv("SLURM_CPU_BIND", "cores")
     assert submit(order(tmp_path), [nothing]) == ["9"]
     assert "SLURM_CPU_BIND=cores" in told.read_text()
+
+
+@pytest.mark.parametrize(
+    ("told", "count", "expected"),
+    [(None, 2, "0,1"), ("4,5,6", 2, "4,5"), ("MIG-1a,MIG-2b", 2, "MIG-1a,MIG-2b"), ("4", 0, "")],
+)
+def test_on_one_machine_ranks_get_the_gpus_that_the_shell_has(
+    told: str | None, count: int, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if told is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
+    submit(order(tmp_path, "local", gpus_per_node=count, tasks_per_node=1), [Tell(tmp_path / "told")])
+    end = time.monotonic() + 60
+    while not (tmp_path / "told").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert (tmp_path / "told").read_text() == f"sees {expected}"
+
+
+def test_more_gpus_than_the_shell_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
+    with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES=4 shows 1 here"):
+        submit(order(tmp_path, "local", gpus_per_node=2), [nothing])
