@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -25,11 +26,15 @@ class Encoder(nn.Module, ABC):
     dim: int  # features of the pooled vector and of each token
     layers: int  # layers for layer-wise learning rates: embeddings are 0, block i is i + 1, what follows is layers - 1
     # Parts of names, space's and time's: where a file has only the first, init_from.time_from_space copies it.
-    time_from_space: ClassVar[Mapping[str, str]] = {}
+    time_from_space: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def layer_of(self, name: str) -> int:
         """Say to which layer one of its parameters belongs, by the parameter's name within the backbone."""
+
+    def of_images(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Make what a published model of images holds into what this backbone begins with; leave one of video alone."""
+        return tensors
 
     def resized(self, name: str, tensor: Tensor, place: Tensor) -> Tensor | None:
         """Make a published tensor of another shape fit its place, as tables of positions can; None where none can."""

@@ -76,14 +76,14 @@ def compared(tensors: Mapping[str, Tensor], family: Family, network: nn.Module, 
     if init.time_from_space:
         offered = _with_time_from_space(offered, backbone.time_from_space)
     wanted = network.state_dict(keep_vars=True)
+    begun = _begun(offered, backbone)
     found = Fit(family.name)
     for name, place in wanted.items():
-        if name not in offered:
+        if name not in begun:
             found.missing.append(name)
             continue
-        given = offered[name]
-        made = given if given.shape == place.shape else _resized(backbone, name, given, place)
-        if made is None or made.shape != place.shape:
+        given, made = offered.get(name, begun[name]), _resized(backbone, name, begun[name], place)
+        if made is None:
             found.misshapen[name] = f"{name}: {_shape(given)} in the file, {_shape(place)} in the network"
             continue
         found.taken[name] = made
@@ -93,9 +93,20 @@ def compared(tensors: Mapping[str, Tensor], family: Family, network: nn.Module, 
     return found
 
 
+def _begun(offered: dict[str, Tensor], backbone: Encoder) -> dict[str, Tensor]:
+    """Let the backbone make what it needs of a model of images."""
+    of_backbone = [name for name in offered if name.startswith(_OF_BACKBONE)]
+    within = {name.removeprefix(_OF_BACKBONE): offered[name] for name in of_backbone}
+    return offered | {_OF_BACKBONE + name: tensor for name, tensor in backbone.of_images(within).items()}
+
+
 def _resized(backbone: Encoder, name: str, tensor: Tensor, place: Tensor) -> Tensor | None:
+    """Make a tensor fit its place, if it does not yet and can."""
     within = name.removeprefix(_OF_BACKBONE)
-    return backbone.resized(within, tensor, place) if within != name else None
+    if tensor.shape == place.shape or within == name:
+        return tensor if tensor.shape == place.shape else None
+    made = backbone.resized(within, tensor, place)
+    return made if made is not None and made.shape == place.shape else None
 
 
 def _recognised(tensors: Mapping[str, Tensor], path: Path) -> Family:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pretrain.published_tables import clip, svt, timesformer, vit
+from pretrain.published_tables import clip, svt, timesformer, vit, vivit
 from pretrain.published_tables.family import Family as Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -12,6 +12,7 @@ FAMILIES: tuple[Family, ...] = (
     *svt.FAMILIES,
     *timesformer.FAMILIES,
     *vit.FAMILIES,
+    *vivit.FAMILIES,
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pretrain.backbone import Backbone
 from pretrain.backbones.spec import Spec
-from pretrain.backbones.specs import BackboneSpec, TimeSformerSpec, XClipSpec
+from pretrain.backbones.specs import BackboneSpec, TimeSformerSpec, ViViTSpec, XClipSpec
 
 
 def build_backbone(spec: BackboneSpec) -> Backbone:
@@ -27,8 +27,15 @@ def _xclip(spec: XClipSpec) -> Backbone:
     return XClip(spec)
 
 
+def _vivit(spec: ViViTSpec) -> Backbone:
+    from pretrain.backbones.vivit import ViViT
+
+    return ViViT(spec)
+
+
 # Each imports its family alone.
 _BUILDERS: dict[type[Spec], Callable[[Any], Backbone]] = {
     TimeSformerSpec: _timesformer,
+    ViViTSpec: _vivit,
     XClipSpec: _xclip,
 }

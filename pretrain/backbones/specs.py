@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pretrain.backbones.timesformer_spec import TimeSformerSpec as TimeSformerSpec
+from pretrain.backbones.vivit_spec import ViViTSpec as ViViTSpec
 from pretrain.backbones.xclip_spec import XClipSpec as XClipSpec
 
-BackboneSpec = Annotated[TimeSformerSpec | XClipSpec, Field(discriminator="kind")]
+BackboneSpec = Annotated[TimeSformerSpec | ViViTSpec | XClipSpec, Field(discriminator="kind")]

@@ -6,16 +6,18 @@ Legend: B clips, C colours, T frames, H rows and W columns of pixels; t = T, n =
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from pretrain.backbone import Backbone, Tokens
 from pretrain.backbones.specs import TimeSformerSpec
 from pretrain.layers.block import NORM_EPS, Block
+from pretrain.layers.checkpointing import run
 from pretrain.layers.divided_block import DividedBlock
+from pretrain.layers.drop_path import growing_rates
 from pretrain.layers.patches import PatchEmbedding
 from pretrain.layers.positions import positions_in_space, positions_in_time, table_of_square
 
@@ -26,7 +28,7 @@ POSITION_STD_BY_WIDTH = 0.1
 class TimeSformer(Backbone):
     """The pooled vector is the class token after the final norm."""
 
-    time_from_space: ClassVar = {".norm1.": ".temporal_norm1.", ".attn.": ".temporal_attn."}
+    time_from_space = MappingProxyType({".norm1.": ".temporal_norm1.", ".attn.": ".temporal_attn."})
 
     def __init__(self, spec: TimeSformerSpec) -> None:
         super().__init__()
@@ -42,8 +44,8 @@ class TimeSformer(Backbone):
         if spec.positions == "space-time":
             self.time_embed = nn.Parameter(torch.empty(1, spec.frames, spec.dim))
         block = DividedBlock if spec.attention == "divided" else Block
-        rates = [spec.drop_path * number / max(spec.depth - 1, 1) for number in range(spec.depth)]
         mlp_dim = int(spec.dim * spec.mlp_ratio)
+        rates = growing_rates(spec.drop_path, spec.depth)
         self.blocks = nn.ModuleList(block(spec.dim, spec.heads, mlp_dim, rate) for rate in rates)
         self.norm = nn.LayerNorm(spec.dim, eps=NORM_EPS)
         self.initialise()
@@ -127,6 +129,4 @@ class TimeSformer(Backbone):
         return Tokens(self.norm(class_BD), self.norm(grid_BtnD))
 
     def _run(self, block: nn.Module, *arguments: Tensor | bool) -> Any:
-        if self.spec.activation_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, *arguments, use_reentrant=False)
-        return block(*arguments)
+        return run(block, *arguments, forgets=self.spec.activation_checkpointing)

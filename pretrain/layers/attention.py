@@ -40,18 +40,22 @@ class Attention(nn.Module):
         """Give what each head found for the first tokens, side by side, before `proj` mixes them."""
         samples, _, places, dim = tokens_BLPD.shape
         shape_GK = (places * self.heads, dim // self.heads)
-        parts = self.qkv(tokens_BLPD, asking)
-        queries, keys, values = (part.view(samples, -1, *shape_GK).transpose(1, 2) for part in parts)
-        if products_are_faster(queries) and not self.is_causal:
-            answers_BGLK = attend_by_products(queries, keys, values)
-        else:
-            answers_BGLK = functional.scaled_dot_product_attention(queries, keys, values, is_causal=self.is_causal)
-        return answers_BGLK.transpose(1, 2).reshape(samples, asking, places, dim)
+        queries, keys, values = (part.view(samples, -1, *shape_GK) for part in self.qkv(tokens_BLPD, asking))
+        return attend(queries, keys, values, self.is_causal).reshape(samples, asking, places, dim)
 
     def forward(self, tokens_BLPD: Tensor, asking: int) -> Tensor:
         """Attend among all L tokens, for the first `asking` of them."""
         mixed_BLPD: Tensor = self.proj(self.answers(tokens_BLPD, asking))
         return mixed_BLPD
+
+
+def attend(queries_BLGK: Tensor, keys_BLGK: Tensor, values_BLGK: Tensor, is_causal: bool = False) -> Tensor:
+    """Give BLGK, each head's answers."""
+    queries, keys, values = (part.transpose(1, 2) for part in (queries_BLGK, keys_BLGK, values_BLGK))
+    if products_are_faster(queries) and not is_causal:
+        return attend_by_products(queries, keys, values).transpose(1, 2)
+    answers_BGLK: Tensor = functional.scaled_dot_product_attention(queries, keys, values, is_causal=is_causal)
+    return answers_BGLK.transpose(1, 2)
 
 
 def attend_by_products(queries_BGLK: Tensor, keys_BGLK: Tensor, values_BGLK: Tensor) -> Tensor:

@@ -31,3 +31,8 @@ class DropPath(nn.Module):
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:g}"
+
+
+def growing_rates(last: float, depth: int) -> list[float]:
+    """Give each block its rate, from 0 in the first to `last` in equal steps."""
+    return [last * number / max(depth - 1, 1) for number in range(depth)]
