@@ -1,0 +1,267 @@
+"""ViViT's model 1 equals Hugging Face's, the others a reference written out in loops, forward and backward."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+from transformers import VivitConfig, VivitForVideoClassification, VivitModel
+
+from pretrain.backbones.build import build_backbone
+from pretrain.backbones.timesformer_spec import TimeSformerSpec
+from pretrain.backbones.vivit import ViViT
+from pretrain.backbones.vivit_spec import ViViTSpec
+from pretrain.engine.config import InitFrom
+from pretrain.layers.positions import positions_between
+from pretrain.published import load_published, load_tensors
+from tests.pretrain.backbones.naive_vivit import NaiveViViT
+
+SMALL = ViViTSpec(dim=16, depth=2, heads=2, mlp_ratio=2.0, patch=4, frames=6, size=12, time_depth=2, drop_path=0.0)
+MODELS: dict[str, dict[str, object]] = {
+    "joint": {},
+    "joint, mean": {"pooled": "mean"},
+    "encoder": {"model": "factorised_encoder"},
+    "encoder, mean": {"model": "factorised_encoder", "pooled": "mean"},
+    "encoder, no second": {"model": "factorised_encoder", "time_depth": 0},
+    "self-attention": {"model": "factorised_self_attention", "pooled": "mean"},
+    "dot product": {"model": "factorised_dot_product", "pooled": "mean"},
+}
+each_model = pytest.mark.parametrize("changes", MODELS.values(), ids=MODELS)
+
+
+def small(**changes: object) -> ViViTSpec:
+    return ViViTSpec.model_validate(SMALL.model_dump() | changes)
+
+
+def with_random_weights(spec: ViViTSpec, seed: int = 0) -> ViViT:
+    torch.manual_seed(seed)
+    backbone = build_backbone(spec)
+    assert isinstance(backbone, ViViT)
+    for parameter in backbone.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return backbone
+
+
+def clip(spec: ViViTSpec, batch: int = 2, frames: int = 0, size: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, 3, frames or spec.frames, size or spec.size, size or spec.size, generator=generator)
+
+
+def gradient(tokens: tuple[Tensor, Tensor], frames_BCTHW: Tensor) -> Tensor:
+    """Give the gradient by the frames of one number made of all that came out."""
+    generator = torch.Generator().manual_seed(2)
+    directions = [torch.randn(each.shape, generator=generator).to(each) for each in tokens]
+    return torch.autograd.grad(tokens, frames_BCTHW, directions)[0]
+
+
+@pytest.mark.parametrize("kind", [VivitForVideoClassification, VivitModel])
+def test_model_1_equals_hugging_face_from_a_file_of_its_own(tmp_path: Path, kind: type[nn.Module]) -> None:
+    config = VivitConfig(
+        image_size=12, num_frames=6, tubelet_size=[2, 4, 4], hidden_size=16, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=32, num_labels=4,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    theirs = kind(config).eval()
+    for parameter in theirs.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    theirs.save_pretrained(tmp_path)
+    ours = build_backbone(SMALL).eval()
+    found = load_published(InitFrom(path=tmp_path, allow_unused=("classifier.*", "pooler.*")), ours)
+    assert (found.missing, found.resized, len(found.taken)) == ([], [], len(ours.state_dict()))
+    frames_BCTHW = clip(SMALL).requires_grad_()
+    tokens = ours(frames_BCTHW)
+    base = theirs.vivit if isinstance(theirs, VivitForVideoClassification) else theirs
+    last_BLD = base(frames_BCTHW.transpose(1, 2)).last_hidden_state
+    expected = (last_BLD[:, 0], last_BLD[:, 1:].unflatten(1, (3, 9)))
+    for one, other in zip(tokens, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    torch.testing.assert_close(gradient(tokens, frames_BCTHW), gradient(expected, frames_BCTHW), atol=1e-5, rtol=0)
+
+
+@each_model
+@pytest.mark.parametrize("tubelet", [1, 2])
+def test_every_model_equals_a_loop_over_tokens(changes: dict[str, object], tubelet: int) -> None:
+    spec = small(**changes, tubelet=tubelet, frames=3 * tubelet, size=8, dim=8)
+    backbone = with_random_weights(spec).eval()
+    frames_BCTHW = clip(spec).requires_grad_()
+    tokens = backbone(frames_BCTHW)
+    naive = NaiveViViT(spec, dict(backbone.named_parameters()))
+    written_out = [naive(clip_CTHW) for clip_CTHW in frames_BCTHW]
+    pooled_BD = torch.stack([found.pop("pooled") for found in written_out]).float()
+    grid_BLD = torch.stack([torch.stack([found[key] for key in sorted(found)]) for found in written_out]).float()
+    expected = (pooled_BD, grid_BLD.unflatten(1, (3, 4)))
+    for one, other in zip(tokens, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    torch.testing.assert_close(gradient(tokens, frames_BCTHW), gradient(expected, frames_BCTHW), atol=1e-5, rtol=1e-5)
+
+
+@each_model
+def test_the_pooled_vector_alone_is_the_same(changes: dict[str, object]) -> None:
+    backbone = with_random_weights(small(**changes)).eval()
+    whole, alone = backbone(clip(SMALL)), backbone(clip(SMALL), pooled_only=True)
+    assert (whole.grid_BtnD.shape, alone.grid_BtnD.shape) == ((2, 3, 9, 16), (2, 3, 0, 16))
+    torch.testing.assert_close(alone.pooled_BD, whole.pooled_BD, atol=1e-6, rtol=0)
+
+
+@each_model
+def test_forgetting_activations_changes_no_gradient(changes: dict[str, object]) -> None:
+    results = []
+    for forgets in (False, True):
+        backbone = with_random_weights(small(**changes, drop_path=0.5, activation_checkpointing=forgets)).train()
+        torch.manual_seed(6)
+        pooled_BD = backbone(clip(SMALL), pooled_only=True).pooled_BD
+        results.append(torch.autograd.grad(pooled_BD.square().sum(), list(backbone.parameters())))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@each_model
+def test_it_takes_other_frames_and_sizes_and_compiles_to_one_graph(changes: dict[str, object]) -> None:
+    backbone = with_random_weights(small(**changes)).eval()
+    compiled = torch.compile(backbone, backend="eager", fullgraph=True)
+    frames_BCTHW = clip(SMALL, frames=8, size=16)
+    found = backbone(frames_BCTHW)
+    assert found.grid_BtnD.shape == (2, 4, 16, 16)
+    for one, other in zip(compiled(frames_BCTHW), found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@each_model
+def test_bf16_stays_near_fp32(changes: dict[str, object]) -> None:
+    backbone = with_random_weights(small(**changes, dim=48)).eval()
+    exact = backbone(clip(SMALL))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = backbone(clip(SMALL))
+    for one, other in zip(rounded, exact, strict=True):
+        assert torch.nn.functional.cosine_similarity(one.float(), other, dim=-1).min() > 0.99
+
+
+def test_positions_of_another_size_lie_on_lines_between_those_of_the_table() -> None:
+    table_1TND = torch.tensor([[0.0, 1.0, 2.0, 3.0], [10.0, 11.0, 12.0, 13.0]]).view(1, 2, 4, 1)
+    assert positions_between(table_1TND, 2, 2, 2).flatten().tolist() == table_1TND.flatten().tolist()
+    wider_1thwD = positions_between(table_1TND, 4, 2, 4)
+    assert wider_1thwD[0, :, 0, 0, 0].tolist() == [0, 2.5, 7.5, 10]
+    assert wider_1thwD[0, 0, 1, :, 0].tolist() == [2, 2.25, 2.75, 3]
+
+
+@each_model
+def test_tables_of_another_size_or_other_frames_are_made_to_fit_as_at_run_time(changes: dict[str, object]) -> None:
+    for other in ({"frames": 8}, {"size": 16}):
+        larger = with_random_weights(small(**changes, **other)).eval()
+        fresh = build_backbone(small(**changes)).eval()
+        load_tensors(larger.state_dict(), InitFrom(path=Path("w")), fresh)
+        torch.testing.assert_close(fresh(clip(SMALL)).pooled_BD, larger(clip(SMALL)).pooled_BD)
+
+
+def image_vit(size: int = 12) -> tuple[dict[str, Tensor], nn.Module]:
+    """Give what a file of an image model holds, and that model: it sees one frame."""
+    spec = TimeSformerSpec(
+        dim=16, depth=2, heads=2, mlp_ratio=2.0, patch=4, size=size, frames=1, attention="space", positions="space"
+    )
+    model = build_backbone(spec).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model.state_dict(), model
+
+
+@pytest.mark.parametrize("first", ["central", "inflated"])
+@pytest.mark.parametrize("tubelet", [1, 2, 3])
+def test_tubelets_begin_with_seeing_in_a_still_clip_what_the_image_model_sees(first: str, tubelet: int) -> None:
+    file, image = image_vit()
+    ours = build_backbone(small(tubelet=tubelet, first_tubelets=first))
+    found = load_tensors(file, InitFrom(path=Path("vit.pth")), ours)
+    assert any("patch_embed.proj.weight from 16x3x4x4 to" in line for line in found.resized)
+    still_BCTHW = clip(SMALL, frames=1)
+    expected_B1hwD = image.patch_embed(still_BCTHW)
+    found_BthwD = ours.patch_embed(still_BCTHW.expand(-1, -1, 6, -1, -1))
+    torch.testing.assert_close(found_BthwD, expected_B1hwD.expand_as(found_BthwD))
+    kernel = ours.patch_embed.proj.weight
+    sees = [frame for frame in range(tubelet) if kernel[:, :, frame].any()]
+    assert sees == ([tubelet // 2] if first == "central" else list(range(tubelet)))
+
+
+def test_positions_of_images_are_repeated_at_every_step() -> None:
+    file, _ = image_vit()
+    ours = build_backbone(SMALL)
+    load_tensors(file, InitFrom(path=Path("vit.pth")), ours)
+    assert torch.equal(ours.pos_embed[:, :1], file["pos_embed"][:, :1])
+    for step in range(3):
+        assert torch.equal(ours.pos_embed[:, 1 + 9 * step : 10 + 9 * step], file["pos_embed"][:, 1:])
+
+
+def test_positions_of_larger_images_are_made_to_fit_before_they_are_repeated() -> None:
+    file, _ = image_vit(size=24)  # 36 places, which are also 4 of each of 9 steps
+    ours = build_backbone(SMALL)
+    load_tensors(file, InitFrom(path=Path("vit.pth")), ours)
+    expected_1nD = positions_between(file["pos_embed"][:, 1:].unsqueeze(1), 1, 3, 3).flatten(1, 3)
+    assert torch.equal(ours.pos_embed[:, 1:], expected_1nD.repeat(1, 3, 1))
+
+
+def test_a_factorised_encoder_begins_as_the_image_model_of_each_step() -> None:
+    file, image = image_vit()
+    spec = small(model="factorised_encoder", time_depth=0)
+    ours = build_backbone(spec).eval()
+    load_tensors(file, InitFrom(path=Path("vit.pth")), ours)
+    frames_BCTHW = clip(SMALL)
+    second_of_each_BCtHW = frames_BCTHW[:, :, 1::2]
+    for block in (*ours.blocks, *image.blocks):
+        block.mlp.activate = torch.relu  # TimeSformer's GELU is exact, ViViT's that of flax
+    found_BtnD, expected_BtnD = ours(frames_BCTHW).grid_BtnD, image(second_of_each_BCtHW).grid_BtnD
+    torch.testing.assert_close(found_BtnD, expected_BtnD, atol=1e-5, rtol=0)
+
+
+def test_attention_in_time_begins_as_nothing_that_can_learn_or_as_a_copy() -> None:
+    file, _ = image_vit()
+    spec = small(model="factorised_self_attention", pooled="mean")
+    ours = build_backbone(spec)
+    lacks = InitFrom(path=Path("vit.pth"), allow_missing=("*temporal*",), allow_unused=("*cls_token",))
+    load_tensors(file, lacks, ours)
+    ours(clip(SMALL)).pooled_BD.square().sum().backward()
+    for block in ours.blocks:
+        assert not block.temporal_attn.proj.weight.any()
+        assert block.temporal_attn.proj.weight.grad.any()
+        block.temporal_attn.proj.weight.data.normal_()
+    copied = InitFrom(path=Path("vit.pth"), time_from_space=True, allow_unused=("*cls_token",))
+    assert load_tensors(file, copied, ours).missing == []
+    assert torch.equal(ours.blocks[1].temporal_attn.qkv.weight, ours.blocks[1].attn.qkv.weight)
+    assert torch.equal(ours.blocks[1].temporal_norm1.bias, ours.blocks[1].norm1.bias)
+
+
+@each_model
+def test_every_parameter_is_initialised_and_has_a_layer(changes: dict[str, object]) -> None:
+    backbone = ViViT(small(**changes))
+    for parameter in backbone.parameters():
+        nn.init.constant_(parameter, torch.nan)
+    backbone.initialise()
+    assert not [name for name, parameter in backbone.named_parameters() if parameter.isnan().any()]
+    layers = {name: backbone.layer_of(name) for name, _ in backbone.named_parameters()}
+    assert sorted(set(layers.values())) == list(range(backbone.layers))
+    assert layers["pos_embed"] == layers["patch_embed.proj.bias"] == 0
+    assert (layers["blocks.0.norm1.weight"], layers["blocks.1.mlp.fc2.bias"]) == (1, 2)
+    last = [name for name, layer in layers.items() if layer == backbone.layers - 1]
+    assert last == (
+        ["time_norm.weight", "time_norm.bias"] if "time_norm.weight" in layers else ["norm.weight", "norm.bias"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": 5}, "expected dim to be a multiple of heads, found dim 16 and heads 5"),
+        ({"size": 13}, "expected size to be a multiple of patch, found size 13 and patch 4"),
+        ({"frames": 7}, "expected frames to be a multiple of tubelet, found frames 7 and tubelet 2"),
+        ({"model": "factorised_dot_product"}, "has no class token: expected pooled 'mean'"),
+        ({"model": "factorised_dot_product", "pooled": "mean", "heads": 1}, "expected heads to be even, found 1"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        small(**changes)
+
+
+def test_clips_that_tubelets_do_not_divide_are_refused() -> None:
+    expected = "expected a multiple of 2 frames of a multiple of 4 pixels, found 5 of 12 x 12"
+    with pytest.raises(ValueError, match=expected):
+        ViViT(SMALL)(clip(SMALL, frames=5))
