@@ -1,0 +1,120 @@
+"""Mamba's selective scan (Gu and Dao 2023, algorithm 2): exact, quick on a CPU, and sparing with memory.
+
+For each sample, channel e and state n  h_t = exp(d_t decay_en) h_{t-1} + d_t write_tn x_te  with  d = softplus(steps +
+bias); the answer is  (sum over n of read_tn h_tn + skip_e x_te) silu(gate_te).
+
+Steps are taken in spans that fit the cache: all decays of a span at once, then for each step one fused product and sum
+of all samples, channels and states, in place, then all sums over states at once. Going backward, a span is computed
+anew from the state before it, the only one kept. Chunks of the sequence side by side would take fewer steps, but each
+exponential twice, and exponentials are most of the work (here they are powers of two, which are twice as quick).
+Tensors on a GPU go to the kernel of `mamba_ssm` where that is installed; without, the same arithmetic runs there.
+Legend: B samples, L steps, E channels, N states, S spans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from pretrain.layers.mamba_kernels import scan_kernel
+from pretrain.layers.scan_spans import ScanInputs, SpanScan, empty_gradients, empty_results
+
+__all__ = ["ScanInputs", "selective_scan"]
+
+_OPERATIONS = 9  # for each step, channel and state, as Mamba's authors count them; twice that going backward
+
+
+def selective_scan(given: ScanInputs) -> Tensor:
+    """Give what is read out of the states, BLE, in the type of the inputs; the states are single precision at least."""
+    kernel = scan_kernel(given.inputs_BLE.device)
+    if kernel is None:
+        out_BLE: Tensor = _scan(*given)[0]
+        return out_BLE
+    inputs, steps, write, read, gate = (
+        tensor_BL_.to(given.inputs_BLE.dtype).transpose(1, 2)
+        for tensor_BL_ in (given.inputs_BLE, given.steps_BLE, given.write_BLN, given.read_BLN, given.gate_BLE)
+    )
+    decay, skip, bias = (tensor.float() for tensor in (given.decay_EN, given.skip_E, given.bias_E))
+    out_BEL: Tensor = kernel(inputs, steps, decay, write, read, skip, z=gate, delta_bias=bias, delta_softplus=True)
+    return out_BEL.transpose(1, 2)
+
+
+# An operator of torch's, because torch.compile would else unroll the loop over steps; it counts its own work, too.
+@torch.library.custom_op("trichord::selective_scan", mutates_args=())
+def _scan(
+    inputs_BLE: Tensor,
+    steps_BLE: Tensor,
+    decay_EN: Tensor,
+    write_BLN: Tensor,
+    read_BLN: Tensor,
+    skip_E: Tensor,
+    gate_BLE: Tensor,
+    bias_E: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Give ScanResults."""
+    given = ScanInputs(inputs_BLE, steps_BLE, decay_EN, write_BLN, read_BLN, skip_E, gate_BLE, bias_E)
+    results = empty_results(given)
+    with torch.autocast(inputs_BLE.device.type, enabled=False):
+        SpanScan(given).forward(results)
+    return results
+
+
+@torch.library.custom_op("trichord::selective_scan_backward", mutates_args=())
+def _scan_backward(
+    gradient_BLE: Tensor, ungated_BLE: Tensor, kept_SBNE: Tensor, given: Sequence[Tensor]
+) -> list[Tensor]:
+    """Give the gradients by ScanInputs."""
+    inputs = ScanInputs(*given)
+    found = empty_gradients(inputs)
+    with torch.autocast(gradient_BLE.device.type, enabled=False):
+        SpanScan(inputs).backward(gradient_BLE, ungated_BLE, kept_SBNE, found)
+    return list(found)
+
+
+@_scan.register_fake
+def _scan_fake(*given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return empty_results(ScanInputs(*given))
+
+
+@_scan_backward.register_fake
+def _scan_backward_fake(
+    gradient_BLE: Tensor, ungated_BLE: Tensor, kept_SBNE: Tensor, given: Sequence[Tensor]
+) -> list[Tensor]:
+    return list(empty_gradients(ScanInputs(*given)))
+
+
+def _remember(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)  # what is kept has no gradient, and zeros in its place would take memory
+    _, ungated_BLE, kept_SBNE = output
+    ctx.save_for_backward(ungated_BLE, kept_SBNE, *inputs)
+
+
+def _differentiate(ctx: Any, gradient_BLE: Tensor | None, *unused: None) -> tuple[Tensor | None, ...]:
+    if gradient_BLE is None:
+        return (None,) * len(ScanInputs._fields)
+    ungated_BLE, kept_SBNE, *given = ctx.saved_tensors
+    return tuple(_scan_backward(gradient_BLE, ungated_BLE, kept_SBNE, given))
+
+
+_scan.register_autograd(_differentiate, setup_context=_remember)
+
+
+def _operations(inputs_BLE: Sequence[int], decay_EN: Sequence[int]) -> int:
+    batch, length, channels = inputs_BLE
+    return _OPERATIONS * batch * length * channels * decay_EN[1]
+
+
+@register_flop_formula(torch.ops.trichord.selective_scan)
+def _scan_operations(*given: Sequence[int], out_shape: object = None) -> int:
+    return _operations(given[0], given[2])
+
+
+@register_flop_formula(torch.ops.trichord.selective_scan_backward)
+def _scan_backward_operations(
+    gradient: object, ungated: object, kept: object, given: Sequence[Sequence[int]], out_shape: object = None
+) -> int:
+    return 2 * _operations(given[0], given[2])
