@@ -19,7 +19,7 @@ class NaiveViViT(NaiveTimeSformer):
     spec: ViViTSpec  # type: ignore[assignment]
 
     def __call__(self, clip_CTHW: Tensor) -> Tokens:
-        """Give what is pooled by the key "pooled", and each token after the final norm, of a clip of the spec's size."""
+        """Give what is pooled by the key "pooled", and each token after the final norm, of a clip."""
         tokens = self.tubelets(clip_CTHW.double())
         steps = sorted({key[0] for key in tokens})
         if self.spec.model == "factorised_encoder":
