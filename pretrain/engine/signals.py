@@ -53,7 +53,10 @@ class StopFlag:
             raise KeyboardInterrupt
         if found == signal.SIGUSR2 and (not self.hears_warnings or self._is_early()):
             return
+        if self._interrupts and self._noted is not None:
+            return  # SLURM says it twice, to a rank and through srun: it shall not interrupt the way out
         if self._interrupts:
+            self._noted = found
             raise Interrupted(found, f"interrupted by {found.name}; what is finished stays")
         if self._noted is None or _BY_RANK.index(found) > _BY_RANK.index(self._noted):
             self._noted = found

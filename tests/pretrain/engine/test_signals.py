@@ -110,3 +110,15 @@ def test_work_that_does_not_look_at_the_flag_is_interrupted_where_it_is() -> Non
     with listening(interrupts=True), pytest.raises(Interrupted, match="interrupted by SIGUSR2"):
         send(USR2)
         time.sleep(5)
+
+
+def test_on_its_way_out_interrupted_work_is_not_interrupted_again() -> None:
+    cleared = False
+    with listening(interrupts=True), pytest.raises(Interrupted, match="interrupted by SIGTERM"):
+        try:
+            send(TERM)
+            time.sleep(5)
+        finally:
+            send(TERM, USR2)
+            cleared = True
+    assert cleared
