@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch import local_job, slurm
+from launch.history import Ended, Submitted
 from launch.run_folder import named_runs
 from launch.run_state import LIVE, State
 from launch.survey import Report, survey
@@ -49,6 +50,9 @@ def _cancel(report: Report, now: bool) -> str:
     if isinstance(report.said, slurm.JobState) and report.said.is_waiting:
         slurm.cancel(job_id)
         return f"job {job_id} is taken from the queue"
+    if _is_starting(report):
+        slurm.cancel(job_id)
+        return f"job {job_id} is ended, it had not begun to work"
     slurm.send_signal(job_id, "USR1")
     return f"job {job_id} was asked to save and end; trichord status {report.run.path} says when it has"
 
@@ -71,6 +75,13 @@ def _cancel_local(report: Report, now: bool) -> str:
     return (
         f"process {pid} was asked to let its ranks save and end; trichord status {report.run.path} says when they have"
     )
+
+
+def _is_starting(report: Report) -> bool:
+    """Say whether a job has its nodes and no rank listens yet: a signal would find nobody, or a shell that dies of it."""
+    last = next(reversed(report.events), None)
+    is_before_its_start = isinstance(last, Submitted) or (isinstance(last, Ended) and last.how == "requeued")
+    return isinstance(report.said, slurm.JobState) and report.said.state == "RUNNING" and is_before_its_start
 
 
 def _is_known(report: Report) -> bool:

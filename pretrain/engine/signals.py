@@ -54,7 +54,7 @@ class StopFlag:
         if found == signal.SIGUSR2 and (not self.hears_warnings or self._is_early()):
             return
         if self._interrupts and self._noted is not None:
-            return  # SLURM says it twice, to a rank and through srun: it shall not interrupt the way out
+            return  # the way out is not to be interrupted: a job that requeues itself is sent SIGTERM for it
         if self._interrupts:
             self._noted = found
             raise Interrupted(found, f"interrupted by {found.name}; what is finished stays")

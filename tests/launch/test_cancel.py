@@ -52,6 +52,20 @@ def test_now_ends_a_job_where_it_is(fake: FakeSlurm) -> None:
     assert fake.asked("scancel") == ["62"]
 
 
+def test_a_job_that_has_its_nodes_but_listens_not_yet_is_ended(
+    fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shell that still loads modules, or a python that still imports, would not hear the signal, or die of it."""
+    run = MadeRun(RUNS / "a").submitted("62")
+    assert cli.main(["cancel", "runs/a"]) == 0
+    assert "job 62 is ended, it had not begun to work" in capsys.readouterr().out
+    run.started("62").ended("requeued", job_id="62")
+    assert cli.main(["cancel", "runs/a"]) == 0
+    run.started("62", restarts=1)
+    assert cli.main(["cancel", "runs/a"]) == 0
+    assert fake.asked("scancel") == ["62", "62", "--signal=USR1 62"]
+
+
 def test_where_nothing_runs_it_is_a_mistake(fake: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
     MadeRun(RUNS / "one").submitted("61").started("61").ended("finished", job_id="61")
     MadeRun(RUNS / "two").figures(10).checkpoint(10)
