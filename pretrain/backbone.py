@@ -27,6 +27,7 @@ class Encoder(nn.Module, ABC):
     layers: int  # layers for layer-wise learning rates: embeddings are 0, block i is i + 1, what follows is layers - 1
     # Parts of names, space's and time's: where a file has only the first, init_from.time_from_space copies it.
     time_from_space: Mapping[str, str] = MappingProxyType({})
+    never_decayed: tuple[str, ...] = ()  # patterns of names of parameters that weight decay would spoil
 
     @abstractmethod
     def layer_of(self, name: str) -> int:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pretrain.published_tables import clip, svt, timesformer, vit, vivit
+from pretrain.published_tables import clip, svt, timesformer, videomamba, vit, vivit, vtn
 from pretrain.published_tables.family import Family as Family
 
 FAMILIES: tuple[Family, ...] = (
     *clip.FAMILIES,
     *svt.FAMILIES,
     *timesformer.FAMILIES,
+    *videomamba.FAMILIES,
     *vit.FAMILIES,
     *vivit.FAMILIES,
+    *vtn.FAMILIES,
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pretrain.backbone import Backbone
 from pretrain.backbones.spec import Spec
-from pretrain.backbones.specs import BackboneSpec, TimeSformerSpec, ViViTSpec, XClipSpec
+from pretrain.backbones.specs import BackboneSpec, TimeSformerSpec, VideoMambaSpec, ViViTSpec, VtnSpec, XClipSpec
 
 
 def build_backbone(spec: BackboneSpec) -> Backbone:
@@ -21,10 +21,22 @@ def _timesformer(spec: TimeSformerSpec) -> Backbone:
     return TimeSformer(spec)
 
 
+def _videomamba(spec: VideoMambaSpec) -> Backbone:
+    from pretrain.backbones.videomamba import VideoMamba
+
+    return VideoMamba(spec)
+
+
 def _xclip(spec: XClipSpec) -> Backbone:
     from pretrain.backbones.xclip import XClip
 
     return XClip(spec)
+
+
+def _vtn(spec: VtnSpec) -> Backbone:
+    from pretrain.backbones.vtn import Vtn
+
+    return Vtn(spec)
 
 
 def _vivit(spec: ViViTSpec) -> Backbone:
@@ -36,6 +48,8 @@ def _vivit(spec: ViViTSpec) -> Backbone:
 # Each imports its family alone.
 _BUILDERS: dict[type[Spec], Callable[[Any], Backbone]] = {
     TimeSformerSpec: _timesformer,
+    VideoMambaSpec: _videomamba,
     ViViTSpec: _vivit,
+    VtnSpec: _vtn,
     XClipSpec: _xclip,
 }

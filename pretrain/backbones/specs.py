@@ -7,7 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from pretrain.backbones.timesformer_spec import TimeSformerSpec as TimeSformerSpec
+from pretrain.backbones.videomamba_spec import VideoMambaSpec as VideoMambaSpec
 from pretrain.backbones.vivit_spec import ViViTSpec as ViViTSpec
+from pretrain.backbones.vtn_spec import VtnSpec as VtnSpec
 from pretrain.backbones.xclip_spec import XClipSpec as XClipSpec
 
-BackboneSpec = Annotated[TimeSformerSpec | ViViTSpec | XClipSpec, Field(discriminator="kind")]
+BackboneSpec = Annotated[TimeSformerSpec | VideoMambaSpec | ViViTSpec | VtnSpec | XClipSpec, Field(discriminator="kind")]

@@ -59,13 +59,14 @@ def group_parameters(
     _check_patterns("optimiser.rules.no_decay_names", rules.no_decay_names, trainable)
     _check_patterns("frozen_steps", frozen_steps, trainable)
     last = backbone.layers - 1 if backbone is not None else 0
+    never_decayed = (*rules.no_decay_names, *(backbone.never_decayed if backbone is not None else ()))
     members: dict[_Treatment, dict[str, nn.Parameter]] = {}
     for name, parameter in trainable.items():
         layer = last
         if rules.layer_decay is not None and backbone is not None and name.startswith(backbone_prefix):
             layer = backbone.layer_of(name.removeprefix(backbone_prefix))
         still = max((steps for pattern, steps in frozen_steps.items() if fnmatchcase(name, pattern)), default=0)
-        treatment = _Treatment(layer, _is_spared(name, parameter, rules), still)
+        treatment = _Treatment(layer, _is_spared(name, parameter, rules, never_decayed), still)
         members.setdefault(treatment, {})[name] = parameter
     return [_group(treatment, members[treatment], rules, last) for treatment in sorted(members)]
 
@@ -100,11 +101,11 @@ def _group(treatment: _Treatment, parameters: dict[str, nn.Parameter], rules: Gr
     )
 
 
-def _is_spared(name: str, parameter: nn.Parameter, rules: GroupRules) -> bool:
+def _is_spared(name: str, parameter: nn.Parameter, rules: GroupRules, never_decayed: Sequence[str]) -> bool:
     is_bias = name.rpartition(".")[2] == "bias"
     if rules.no_decay_one_dimensional and (is_bias or len(_shape(parameter)) == 1):
         return True
-    return any(fnmatchcase(name, pattern) for pattern in rules.no_decay_names)
+    return any(fnmatchcase(name, pattern) for pattern in never_decayed)
 
 
 def _shape(parameter: nn.Parameter) -> torch.Size:

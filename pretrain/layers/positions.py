@@ -1,5 +1,5 @@
 """Tables of positions for another number of frames or another size: in time by the nearest entry, as TimeSformer and
-SVT do; in space so as well, or bicubic, as CLIP does.
+SVT do, or linear, as VideoMamba does; in space by the nearest as well, or bicubic, as CLIP does.
 
 Legend: D features, T frames and N places of the table, t frames, h rows and w columns of the clip, n = h x w.
 """
@@ -16,11 +16,11 @@ from torch.nn import functional
 Between = Literal["nearest", "bicubic"]  # how entries are made that lie between those of the table
 
 
-def positions_in_time(table_1TD: Tensor, frames: int) -> Tensor:
+def positions_in_time(table_1TD: Tensor, frames: int, between: Literal["nearest", "linear"] = "nearest") -> Tensor:
     """Give 1tD."""
     if table_1TD.shape[1] == frames:
         return table_1TD
-    resized_1Dt: Tensor = functional.interpolate(table_1TD.transpose(1, 2), size=frames, mode="nearest")
+    resized_1Dt: Tensor = functional.interpolate(table_1TD.transpose(1, 2), size=frames, mode=between)
     return resized_1Dt.transpose(1, 2)
 
 

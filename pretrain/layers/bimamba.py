@@ -1,0 +1,89 @@
+"""VideoMamba's block (Li et al. 2024, section 3): Mamba's mixer run over the sequence both ways, behind a norm.
+
+The ways share the maps in and out; convolution, what makes steps, writing and reading, decay and skip are each way's
+own. Both answers are gated and summed, not averaged.
+Legend: B samples, L tokens, D features, E = 2 D channels, N states of a channel, R features of which steps are made.
+"""
+
+from __future__ import annotations
+
+from math import ceil, log
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pretrain.layers.causal_convolution import CausalConvolution
+from pretrain.layers.drop_path import DropPath
+from pretrain.layers.selective_scan import ScanInputs, selective_scan
+
+NORM_EPS = 1e-5
+_WIDENING, _STATES, _WIDTH = 2, 16, 4  # E / D, N, and how many tokens the convolution sees: the same in all sizes
+_SHORTEST_STEP, _LONGEST_STEP, _LEAST_STEP = 1e-3, 1e-1, 1e-4
+
+
+class Direction(nn.Module):
+    """What one way over the sequence has to itself."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        channels, self.rank = _WIDENING * dim, ceil(dim / 16)
+        self.conv1d = CausalConvolution(channels, _WIDTH)
+        self.x_proj = nn.Linear(channels, self.rank + 2 * _STATES, bias=False)
+        self.dt_proj = nn.Linear(self.rank, channels)
+        self.A_log = nn.Parameter(torch.empty(channels, _STATES))
+        self.D = nn.Parameter(torch.empty(channels))
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Draw steps from 0.001 to 0.1, evenly by their logarithms; the states decay at rates 1 to N."""
+        self.conv1d.reset_parameters()
+        nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
+        shares_E = torch.rand_like(self.dt_proj.bias)
+        steps_E = torch.exp(shares_E * (log(_LONGEST_STEP) - log(_SHORTEST_STEP)) + log(_SHORTEST_STEP))
+        steps_E = steps_E.clamp(min=_LEAST_STEP)
+        self.dt_proj.bias.copy_(steps_E + torch.log(-torch.expm1(-steps_E)))  # softplus gives the steps back
+        self.A_log.copy_(torch.arange(1.0, _STATES + 1).log().expand_as(self.A_log))
+        nn.init.ones_(self.D)
+
+    def forward(self, inputs_BLE: Tensor, gate_BLE: Tensor) -> Tensor:
+        """Look from first to last."""
+        inputs_BLE = self.conv1d(inputs_BLE)
+        ranks_BLR, write_BLN, read_BLN = self.x_proj(inputs_BLE).split([self.rank, _STATES, _STATES], dim=-1)
+        steps_BLE = functional.linear(ranks_BLR, self.dt_proj.weight)
+        decay_EN = -torch.exp(self.A_log.float())
+        return selective_scan(
+            ScanInputs(inputs_BLE, steps_BLE, decay_EN, write_BLN, read_BLN, self.D, gate_BLE, self.dt_proj.bias)
+        )
+
+
+class BidirectionalMixer(nn.Module):
+    """Widens, scans both ways, narrows."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(dim, 2 * _WIDENING * dim, bias=False)
+        self.ahead, self.back = Direction(dim), Direction(dim)
+        self.out_proj = nn.Linear(_WIDENING * dim, dim, bias=False)
+
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
+        inputs_BLE, gate_BLE = self.in_proj(tokens_BLD).chunk(2, dim=-1)
+        seen_BLE = self.ahead(inputs_BLE, gate_BLE)
+        seen_BLE = seen_BLE + self.back(inputs_BLE.flip(1), gate_BLE.flip(1)).flip(1)
+        mixed_BLD: Tensor = self.out_proj(seen_BLE)
+        return mixed_BLD
+
+
+class BidirectionalBlock(nn.Module):
+    """A pre-norm block without a perceptron; what is added to stays in single precision."""
+
+    def __init__(self, dim: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(dim, eps=NORM_EPS)
+        self.mixer = BidirectionalMixer(dim)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
+        # A token that this adds to is the released code's residual after its next block's addition, one sum later here.
+        mixed_BLD: Tensor = self.drop_path(self.mixer(self.norm(tokens_BLD)))
+        return tokens_BLD + mixed_BLD
