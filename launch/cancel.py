@@ -78,7 +78,7 @@ def _cancel_local(report: Report, now: bool) -> str:
 
 
 def _is_starting(report: Report) -> bool:
-    """Say whether a job has its nodes and no rank listens yet: a signal would find nobody, or a shell that dies of it."""
+    """Say whether a job has its nodes and no rank listens yet: a signal would find nobody, or kill."""
     last = next(reversed(report.events), None)
     is_before_its_start = isinstance(last, Submitted) or (isinstance(last, Ended) and last.how == "requeued")
     return isinstance(report.said, slurm.JobState) and report.said.state == "RUNNING" and is_before_its_start

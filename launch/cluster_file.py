@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -28,6 +28,7 @@ _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<rest>\d+(?::\d+){0,2})")
 _EXPECTED_TIME = "minutes such as 90, or HH:MM:SS, or D-HH:MM:SS"
 _OURS = {"nodes", "gpus-per-node", "ntasks-per-node", "cpus-per-task", "time", "mem", "partition", "account", "qos"}
 _OURS |= {"constraint", "exclude", "array", "signal", "output", "error", "job-name", "open-mode", "requeue"}
+_OURS |= {"chdir"}  # recipes and --run name paths from where the job was launched
 _LONGEST_WARNING_S = 120  # enough to finish a step and save; a model that takes longer says so
 
 
@@ -52,14 +53,16 @@ class Settings(BaseModel):
     )
     max_restarts: NonNegativeInt = Field(30, description="how often a job may begin again, for whatever reason")
     device: str | None = Field(None, description="the GPUs' kind, such as h200, to see whether a model fits")
-    sbatch: dict[str, str] = Field(default_factory=dict, description="further options of sbatch")
+    sbatch: dict[str, str | Literal[True]] = Field(
+        default_factory=dict, description="further options of sbatch; those without a value are true"
+    )
     setup: tuple[str, ...] = Field((), description="shell lines before the start, such as `module load cuda`")
     srun: tuple[str, ...] = Field((), description="further options of srun")
 
-    @field_validator("time", mode="before")
+    @field_validator("time", "partition", "account", "qos", mode="before")
     @classmethod
-    def _time_is_text(cls, value: object) -> object:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    def _numbers_are_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     @field_validator("time")
     @classmethod
@@ -68,25 +71,19 @@ class Settings(BaseModel):
             raise ValueError(f"expected {_EXPECTED_TIME}")
         return value
 
+    @field_validator("sbatch", mode="before")
+    @classmethod
+    def _sbatch_is_text(cls, value: object) -> object:
+        return {name: cls._numbers_are_text(each) for name, each in value.items()} if isinstance(value, dict) else value
+
     @field_validator("sbatch")
     @classmethod
-    def _sbatch_has_its_own_fields(cls, value: dict[str, str]) -> dict[str, str]:
-        own = {"nodes", "gpus-per-node", "ntasks-per-node", "cpus-per-task", "time", "mem", "partition", "account"}
-        own |= {
-            "qos",
-            "constraint",
-            "exclude",
-            "array",
-            "signal",
-            "output",
-            "error",
-            "job-name",
-            "open-mode",
-            "requeue",
-        }
-        taken = sorted(own & {name.replace("_", "-").lstrip("-") for name in value})
+    def _sbatch_has_its_own_fields(cls, value: dict[str, str | Literal[True]]) -> dict[str, str | Literal[True]]:
+        taken = sorted(_OURS & {name.replace("_", "-").lstrip("-") for name in value})
         if taken:
-            raise ValueError(f"{', '.join(taken)} cannot be set here: trichord sets it, from a setting of its own")
+            raise ValueError(
+                f"{', '.join(taken)} cannot be set here: trichord sets it, mostly from a setting of its own"
+            )
         return value
 
     @model_validator(mode="after")

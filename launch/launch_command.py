@@ -73,7 +73,7 @@ def _run(arguments: Namespace) -> int:
 
     given = {name: getattr(arguments, name) for name in Settings.model_fields if getattr(arguments, name) is not None}
     if "sbatch" in given:
-        given["sbatch"] = {name: str(value) for name, value in read_pairs("--sbatch", given["sbatch"]).items()}
+        given["sbatch"] = read_pairs("--sbatch", given["sbatch"])
     site = load_cluster_file(arguments.cluster_file)
     settings = make_settings({**site, **given}, "trichord launch")
     cluster: Cluster = arguments.cluster or ("slurm" if shutil.which("sbatch") else "local")

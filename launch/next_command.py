@@ -60,6 +60,11 @@ def _options(settings: dict[str, Any]) -> Iterator[str]:
         value = settings.get(name)
         if value in (None, {}, []) or value == field.default:
             continue
-        values = [f"{key}={each}" for key, each in value.items()] if isinstance(value, dict) else value
+        values = [f"{key}={_word(each)}" for key, each in value.items()] if isinstance(value, dict) else value
         for each in values if isinstance(values, list) else [values]:
-            yield from (f"--{name.replace('_', '-')}", str(each))
+            option = f"--{name.replace('_', '-')}"
+            yield from [f"{option}={each}"] if str(each).startswith("-") else [option, str(each)]
+
+
+def _word(value: object) -> str:
+    return "true" if value is True else str(value)

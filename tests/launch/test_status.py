@@ -132,9 +132,13 @@ def test_the_story_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
 def test_going_on_asks_for_what_the_job_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     run = MadeRun(RUNS / "one").submitted("67", words=("pretrain", "svt")).started("67")
     order = {"settings": {"nodes": 2, "gpus_per_node": 8, "time": "1-00:00:00", "partition": None, "setup": ["a b"]}}
+    order["settings"] |= {"sbatch": {"exclusive": True, "nice": "5"}, "srun": ["--mpi=pmix"]}
     (run.path / "snapshots" / "001").mkdir(parents=True)
     (run.path / "snapshots" / "001" / "launch.json").write_text(json.dumps(order))
-    expected = "trichord launch --nodes 2 --gpus-per-node 8 --time 1-00:00:00 --setup 'a b' pretrain svt"
+    expected = (
+        "trichord launch --nodes 2 --gpus-per-node 8 --time 1-00:00:00 --sbatch exclusive=true --sbatch nice=5 "
+        "--setup 'a b' --srun=--mpi=pmix pretrain svt"
+    )
     assert f"next: {expected}\n" in shown(capsys, "runs/one")
     MadeRun(Path("hand")).figures(10).checkpoint(10)
     assert "next: trichord pretrain hand/config.yaml --run hand\n" in shown(capsys, "hand")

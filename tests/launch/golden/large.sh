@@ -5,6 +5,7 @@
 #SBATCH --constraint='a100|h100'
 #SBATCH --cpus-per-task=12
 #SBATCH --exclude='node[3-4]'
+#SBATCH --exclusive
 #SBATCH --gpus-per-node=2
 #SBATCH --job-name=fast
 #SBATCH --mem=491520MB
