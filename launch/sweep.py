@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from shards.errors import UserError
 
@@ -17,7 +18,8 @@ def expand(words: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Give each run's label and words; without a sweep one, whose label is empty. Brackets and quotes hold commas."""
     choices: list[list[tuple[str, str]]] = []  # for each word, what it may be and the part of the label it brings
     for word in words:
-        setting = None if word.startswith("-") else _SETTING.fullmatch(word)
+        is_other = word.startswith("-") or Path(word).exists()  # runs of a sweep keep their folders by such names
+        setting = None if is_other else _SETTING.fullmatch(word)
         values = _split(setting["value"]) if setting else [""]
         if setting is None or len(values) == 1:
             choices.append([("", word)])

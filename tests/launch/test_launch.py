@@ -51,6 +51,7 @@ def dry_run(words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]
             "--nodes 2 --gpus-per-node 2 --cpus-per-task 12 --mem-gb 480 --time 1-12:00:00 --partition gpu "
             "--account lab --qos high "
             "--constraint 'a100|h100' --exclude node[3-4] --sbatch reservation=week --sbatch nice=100 "
+            "--sbatch exclusive=true "
             "--setup 'module load cuda' --srun=--mpi=pmix pretrain fast.yaml --run runs/large",
         ),
         ("short", "--time 2 --tasks-per-node 2 pretrain fast.yaml"),
@@ -113,6 +114,7 @@ def test_help_and_dry_run_are_quick_and_import_no_torch(place: Path) -> None:
         ("--time soon pretrain fast.yaml", ["time: expected minutes such as 90, or HH:MM:SS"]),
         ("--time 2 --signal-delay-s 90 pretrain fast.yaml", ["more than half of time=2", "at most 60"]),
         ("--sbatch nodes=3 pretrain fast.yaml", ["nodes cannot be set here"]),
+        ("--sbatch chdir=/tmp pretrain fast.yaml", ["chdir cannot be set here"]),
         ("--sbatch nice pretrain fast.yaml", ["expected NAME=VALUE"]),
         ("--array x pretrain fast.yaml", ["--array x: expected a number of parts"]),
         ("--array 0 shards build folder --root . --out x", ["--array 0: expected"]),
@@ -161,8 +163,9 @@ def test_a_site_s_file_is_completed_and_overruled_by_what_is_typed(
 ) -> None:
     path = place / "home" / "trichord" / "cluster.yaml"
     path.parent.mkdir(parents=True)
-    path.write_text("partition: gpu\ntime: 12:00:00\nsetup: [module load cuda]\nsbatch: {nice: '5'}\n")
+    path.write_text("partition: gpu\ntime: 12:00:00\nsetup: [module load cuda]\nsbatch: {nice: 5}\naccount: 123\n")
     text = str(dry_run("--partition debug pretrain fast.yaml", capsys)["sbatch"])
+    assert "--account=123" in text
     assert "--partition=debug" in text and "--time=720" in text and "module load cuda" in text and "--nice=5" in text
 
 
@@ -205,6 +208,15 @@ def test_commas_inside_brackets_and_quotes_are_no_sweep() -> None:
     ]
     with pytest.raises(UserError, match="more than 1000 runs"):
         expand([f"{name}={','.join(map(str, range(11)))}" for name in "abc"])
+
+
+def test_the_folder_of_one_run_of_a_sweep_is_no_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("seed=1,depth=2")
+    folder.mkdir()
+    (folder / "config.yaml").touch()
+    words = ["pretrain", f"{folder}/config.yaml", "--run", str(folder)]
+    assert expand(words) == [("", words)]
 
 
 def test_a_folder_with_a_job_or_someone_else_s_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
