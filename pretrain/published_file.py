@@ -6,6 +6,7 @@ import argparse
 import pickle
 import struct
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,21 @@ from shards.errors import UserError
 # Where files keep their weights, and in this order where there are several: the teacher is the better network.
 PARTS = ("teacher", "student", "model_state", "state_dict", "model")
 _OLD_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # torch.save's before it made zip files
+
+
+class _PlainDict:
+    """Stands for a class of dict that is not asked for: what would be made of it is a dict of torch's own list."""
+
+    def __new__(cls) -> Any:
+        return OrderedDict()
+
+
+# What files keep beside their weights and needs no code of its own to be read past. SVT's and DINO's checkpoints hold
+# their command line in a Namespace, a plain holder of values; X-CLIP's their config in nodes of yacs, which are dicts.
+_INERT: list[Any] = [
+    argparse.Namespace,
+    (_PlainDict, "yacs.config.CfgNode"),
+]
 
 
 def read_tensors(path: Path, part: str | None = None) -> dict[str, Tensor]:
@@ -40,8 +56,7 @@ def _load(path: Path) -> Any:
         is_old = file.read(len(_OLD_MAGIC)) == _OLD_MAGIC
     if not is_old and not zipfile.is_zipfile(path):
         raise UserError(f"{path} is no whole file of torch.save; expected weights there, or a .safetensors file")
-    # SVT's and DINO's own checkpoints keep their command line in a Namespace, a plain holder of values.
-    with torch.serialization.safe_globals([argparse.Namespace]):
+    with torch.serialization.safe_globals(_INERT):
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         except pickle.UnpicklingError as error:
@@ -53,7 +68,7 @@ def _load(path: Path) -> Any:
 def _refusal(path: Path) -> str:
     needs = ""
     if zipfile.is_zipfile(path):
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_INERT):
             needs = ", ".join(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
     wants = f"wants to run {needs or 'more than plain values need'}"
     out = path.with_suffix(".safetensors")

@@ -20,6 +20,8 @@ from pretrain.layers.mlp import Mlp
 class DividedBlock(nn.Module):
     """A pre-LN transformer block that takes time and space in turn. The grid stays frame by frame all the while."""
 
+    joins_maps = True  # of two linear maps in time makes one; False counts the arithmetic as published
+
     def __init__(self, dim: int, heads: int, mlp_dim: int, drop_path: float) -> None:
         super().__init__()
         self.temporal_norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
@@ -51,7 +53,7 @@ class DividedBlock(nn.Module):
         proj, fc = self.temporal_attn.proj, self.temporal_fc
         # Stochastic depth stands between two linear maps: a place that is dropped still learns the bias of the second.
         # It only scales, so the maps may be one; with more tokens than features, making that one costs less than two.
-        if batch * frames * places > dim:
+        if self.joins_maps and batch * frames * places > dim:
             learnt_BtnD = functional.linear(answers_BtnD, fc.weight @ proj.weight, fc.weight @ proj.bias)
             if not self.drop_path.is_active:
                 return learnt_BtnD + fc.bias
