@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import socket
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shards.command import Command, add_json, read_pairs
 from shards.console import show_figures, track
+from shards.errors import UserError
 
 if TYPE_CHECKING:
     from launch.history import Cluster
@@ -87,7 +89,8 @@ def _run(arguments: Namespace) -> int:
     rows = _submit(plan)
     show_figures("submitted", rows, arguments.json)
     if plan.cluster != "debug":
-        print(f"next: trichord status {plan.folder}; trichord logs {rows[0]['run']} --follow", file=sys.stderr)
+        run = _typed(plan.elements[0].job.folder)
+        print(f"next: trichord status {_typed(plan.folder)}; trichord logs {run} --follow", file=sys.stderr)
     return 0
 
 
@@ -119,8 +122,7 @@ def _show(plan: Plan, as_json: bool) -> int:
 
 
 def _submit(plan: Plan) -> list[dict[str, object]]:
-    from launch.history import LOGS, Submitted, now_s, write_event
-    from launch.snapshot import take_snapshot
+    from launch.history import Submitted, now_s, write_event
     from launch.submit import submit
 
     about = {
@@ -128,14 +130,12 @@ def _submit(plan: Plan) -> list[dict[str, object]]:
         "cluster": plan.cluster,
         "settings": plan.settings.model_dump(mode="json"),
     }
-    take_snapshot(plan.snapshot, {"launch.json": json.dumps(about, indent=1) + "\n"})
-    for element in track(plan.elements, "preparing runs"):
-        own = plan.snapshot_of(element)
-        own.mkdir(parents=True, exist_ok=True)
-        for name, text in element.job.files(plan.settings.ranks).items():
-            (own / name).write_text(text, encoding="utf-8")
-        if element.job.folder != plan.folder:
-            _link_logs(plan.folder / LOGS, element.job.folder / LOGS)
+    try:
+        _prepare(plan, json.dumps(about, indent=1) + "\n")
+    except OSError as error:  # a full disk, or another launch at the same moment, which took this snapshot's name
+        raise UserError(
+            f"{plan.snapshot} could not be written: {error}\nNext: trichord status {_typed(plan.folder)}"
+        ) from error
     began_s = now_s()
     rows: list[dict[str, object]] = []
     job_ids = submit(plan.order, [plan.work(element) for element in plan.elements])
@@ -156,8 +156,31 @@ def _submit(plan: Plan) -> list[dict[str, object]]:
     return rows
 
 
+def _prepare(plan: Plan, about: str) -> None:
+    from launch.history import LOGS
+    from launch.snapshot import take_snapshot
+
+    take_snapshot(plan.snapshot, {"launch.json": about})
+    for element in track(plan.elements, "preparing runs"):
+        own = plan.snapshot_of(element)
+        own.mkdir(parents=True, exist_ok=True)
+        for name, text in element.job.files(plan.settings.ranks).items():
+            (own / name).write_text(text, encoding="utf-8")
+        if element.job.folder != plan.folder:
+            _link_logs(plan.folder / LOGS, element.job.folder / LOGS)
+
+
+def _typed(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
 def _link_logs(logs: Path, link: Path) -> None:
     """Let each run of an array find its logs in its own folder: submitit writes those of an array to one place."""
+    if link.exists() and not link.is_symlink():
+        raise UserError(
+            f"{link.parent} was launched alone before and keeps logs of its own. Launch it alone again, or give "
+            "another --run"
+        )
     if not link.is_symlink():
         link.symlink_to(Path("..") / logs.name, target_is_directory=True)
 

@@ -235,6 +235,21 @@ def test_a_folder_with_a_job_or_someone_else_s_is_refused(place: Path, capsys: p
     assert not (place / "held" / "snapshots").exists()
 
 
+def test_what_cannot_be_prepared_is_told(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another launch that takes the same snapshot's name, and a run of a sweep that has logs of its own."""
+    monkeypatch.setattr("launch.preflight.preflight", lambda plan: (plan.snapshot.mkdir(parents=True), [])[1])
+    words = ["launch", "--cluster", "slurm", "pretrain", "fast.yaml", "--run"]
+    assert cli.main([*words, "a run"]) == 2
+    told = capsys.readouterr().err
+    assert "snapshots/001 could not be written" in told and "Next: trichord status 'a run'" in told
+    (place / "sweep" / "seed=2" / "logs").mkdir(parents=True)
+    monkeypatch.setattr("launch.preflight.preflight", lambda plan: [])
+    assert cli.main([*words, "sweep", "seed=1,2"]) == 2
+    assert "sweep/seed=2 was launched alone before" in capsys.readouterr().err
+
+
 def test_debug_runs_here_and_the_folder_tells_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "hunter2-in-the-environment")
     words = "launch --cluster debug pretrain fast.yaml steps=3 --run run"
