@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,13 +55,13 @@ def _cancel(report: Report, now: bool) -> str:
         slurm.cancel(job_id)
         return f"job {job_id} is ended, it had not begun to work"
     slurm.send_signal(job_id, "USR1")
-    return f"job {job_id} was asked to save and end; trichord status {report.run.path} says when it has"
+    return f"job {job_id} was asked to save and end; trichord status {_typed(report)} says when it has"
 
 
 def _cancel_local(report: Report, now: bool) -> str:
     submitted = report.run.submission(str(report.job_id))
     assert submitted is not None
-    again = f"trichord cancel {report.run.path}{' --now' * now}"
+    again = f"trichord cancel {_typed(report)}{' --now' * now}"
     if not local_job.is_here(submitted):
         raise UserError(
             f"job {submitted.job_id} runs on {submitted.host}, not here.\nNext: on {submitted.host}: {again}"
@@ -73,8 +74,12 @@ def _cancel_local(report: Report, now: bool) -> str:
         return f"process {pid} and its ranks are ended where they were; what they saved last stays"
     local_job.ask_to_stop(pid)
     return (
-        f"process {pid} was asked to let its ranks save and end; trichord status {report.run.path} says when they have"
+        f"process {pid} was asked to let its ranks save and end; trichord status {_typed(report)} says when they have"
     )
+
+
+def _typed(report: Report) -> str:
+    return shlex.quote(str(report.run.path))
 
 
 def _is_starting(report: Report) -> bool:

@@ -145,8 +145,8 @@ def is_run(folder: Path) -> bool:
 
 def find_runs(*roots: Path) -> list[Path]:
     """Give the run folders below, newest first; it looks a few folders deep, and stops where there are too many."""
-    found = dict.fromkeys(path for root in roots for path in _search(root))
-    return sorted(found, key=lambda path: RunFolder(path).touched_s, reverse=True)
+    found = {path.absolute(): path for root in reversed(roots) for path in _search(root)}  # by the nearest root's name
+    return sorted(found.values(), key=lambda path: RunFolder(path).touched_s, reverse=True)
 
 
 def named_runs(paths: Iterable[Path]) -> list[Path]:
