@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pretrain.published_tables import vtn
 from pretrain.published_tables.family import Family
 
 FAMILIES = (
@@ -10,6 +11,7 @@ FAMILIES = (
         "SVT or DINO",
         "backbone.blocks.0.attn.qkv.weight",
         (("backbone.{rest}", "backbone.{rest}"), ("head.{rest}", "head.{rest}")),
+        but_not=(vtn.SIGN,),
     ),
     # Their students, which stood inside DistributedDataParallel.
     Family(
