@@ -40,6 +40,7 @@ bench:  ## Measure reading, decoding and a training step beside other tools
 	@$(INSTALL) --extras dev,bench
 	@$(BIN)/trichord shards bench runs/bench
 	@$(BIN)/trichord bench step
+	@$(BIN)/trichord bench scan
 
 clean:  ## Remove .venv and what runs left behind
 	rm -rf .venv build quickstart *.egg-info .mypy_cache .ruff_cache .pytest_cache

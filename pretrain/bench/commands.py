@@ -1,4 +1,4 @@
-"""The first floor's measurements: what a step costs beside others' code."""
+"""The first floor's measurements: what a step and a selective scan cost beside others' code."""
 
 from __future__ import annotations
 
@@ -45,4 +45,31 @@ STEP = Command(
     _declare_step,
     _run_step,
     ("trichord bench step", "trichord bench step --sizes tiny --rounds 8 --json"),
+)
+
+
+def _declare_scan(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--rounds", type=at_least(1), default=3, metavar="N", help="how often each scans; the least time counts"
+    )
+    add_json(parser)
+
+
+def _run_scan(arguments: Namespace) -> int:
+    from pretrain.bench.scan import CASES, run_scan_bench
+    from pretrain.bench.scan_contenders import MAMBAPY, contenders
+
+    with pulse("scans") as beat:
+        rows = run_scan_bench(CASES, arguments.rounds, beat)
+    left_out = "" if MAMBAPY in contenders() else "; mambapy is not installed (pip install trichord[bench])"
+    show_figures(f"selective scan, forward and backward: CPU ms, peak MiB{left_out}", rows, arguments.json)
+    return 0
+
+
+SCAN = Command(
+    "scan",
+    "measure VideoMamba's selective scan beside mambapy's and a loop",
+    _declare_scan,
+    _run_scan,
+    ("trichord bench scan", "trichord bench scan --rounds 8 --json"),
 )
