@@ -11,10 +11,13 @@ from launch import __version__, doctor, launch_command, quickstart
 from launch.parser import CommandParser, add_command, add_floor
 from launch.run_commands import CANCEL, LOGS, STATUS
 from pretrain import commands as pretrain_commands
-from pretrain.bench.commands import STEP
+from pretrain.bench.commands import SCAN, STEP
 from pretrain.bench.learning_command import LEARNING
+from pretrain.models_command import MODELS
 from pretrain.plot_command import PLOT
 from pretrain.show_command import SHOW
+from pretrain.weights_command import INSPECT
+from pretrain.weights_command import SUMMARY as OF_WEIGHTS
 from shards import commands as shards_commands
 from shards.errors import Interrupted, RunStopped, UserError
 
@@ -24,7 +27,7 @@ _EPILOG = """\
 Every command explains itself with --help and prints its figures as JSON with --json.
 Exit status: 0 done, 1 checked and found wanting, 2 a mistake you can mend, 75 told to stop by the cluster, all saved,
 type it again to go on, 130 interrupted."""
-_OF_RUNS = (pretrain_commands.PRETRAIN, SHOW, PLOT, pretrain_commands.REPLAY, pretrain_commands.EXPORT)
+_OF_RUNS = (pretrain_commands.PRETRAIN, SHOW, PLOT, pretrain_commands.REPLAY, pretrain_commands.EXPORT, MODELS)
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 
 
@@ -69,7 +72,8 @@ def _parser() -> CommandParser:
         add_command(floors, command)
     for command in _OF_RUNS:
         add_command(floors, command)
-    add_floor(floors, "bench", "measure training beside other code, and what it learns", (STEP, LEARNING))
+    add_floor(floors, "weights", OF_WEIGHTS, (INSPECT,))
+    add_floor(floors, "bench", "measure training beside other code, and what it learns", (STEP, SCAN, LEARNING))
     return parser
 
 

@@ -36,8 +36,8 @@ class Fit:
         """Say in plain words what happened."""
         said = [f"{self.family} weights: {len(self.taken)} tensors taken"]
         said += [f"resized: {line}" for line in self.resized]
-        said += [f"left as initialised: {_shortened(self.missing)}"] if self.missing else []
-        said += [f"left out: {_shortened(self.unused)}"] if self.unused else []
+        said += [f"left as initialised: {shortened(self.missing)}"] if self.missing else []
+        said += [f"left out: {shortened(self.unused)}"] if self.unused else []
         return said
 
 
@@ -51,7 +51,7 @@ def load_tensors(tensors: Mapping[str, Tensor], init: InitFrom, module: nn.Modul
     networks = networks_in(module)
     if not networks:
         raise ValueError(f"{type(module).__name__} holds no backbone")
-    found = compared(tensors, _recognised(tensors, init.path), networks[0], init)
+    found = compared(tensors, recognised(tensors, init.path), networks[0], init)
     _check(found, init)
     with torch.no_grad():
         for network in networks:
@@ -89,15 +89,16 @@ def compared(tensors: Mapping[str, Tensor], family: Family, network: nn.Module, 
         found.taken[name] = made
         if made is not given:
             found.resized.append(f"{name} from {_shape(given)} to {_shape(place)}")
-    found.unused = [name for name in offered if name not in wanted]
+    found.unused = [name for name in begun if name not in wanted]
     return found
 
 
 def _begun(offered: dict[str, Tensor], backbone: Encoder) -> dict[str, Tensor]:
     """Let the backbone make what it needs of a model of images."""
-    of_backbone = [name for name in offered if name.startswith(_OF_BACKBONE)]
-    within = {name.removeprefix(_OF_BACKBONE): offered[name] for name in of_backbone}
-    return offered | {_OF_BACKBONE + name: tensor for name, tensor in backbone.of_images(within).items()}
+    within, others = dict[str, Tensor](), dict[str, Tensor]()
+    for name, tensor in offered.items():
+        (within if name.startswith(_OF_BACKBONE) else others)[name.removeprefix(_OF_BACKBONE)] = tensor
+    return others | {_OF_BACKBONE + name: tensor for name, tensor in backbone.of_images(within).items()}
 
 
 def _resized(backbone: Encoder, name: str, tensor: Tensor, place: Tensor) -> Tensor | None:
@@ -109,12 +110,13 @@ def _resized(backbone: Encoder, name: str, tensor: Tensor, place: Tensor) -> Ten
     return made if made is not None and made.shape == place.shape else None
 
 
-def _recognised(tensors: Mapping[str, Tensor], path: Path) -> Family:
+def recognised(tensors: Mapping[str, Tensor], path: Path) -> Family:
+    """Tell the family of a file's tensors, or stop with what there is to be told."""
     family = recognise(tensors)
     if family is None:
         known = ", ".join(f"{each.name} ({each.sign})" for each in FAMILIES)
         raise UserError(
-            f"{path} is of no known family: its tensors are called {_shortened(tensors)}; expected one of {known}"
+            f"{path} is of no known family: its tensors are called {shortened(tensors)}; expected one of {known}"
         )
     return family
 
@@ -145,7 +147,7 @@ def _check(found: Fit, init: InitFrom) -> None:
         ("not in the network", [name for name in unused if name not in found.misshapen]),
         ("of another shape", shapes),
     ):
-        lines += [f"  {len(names)} {title}: {_shortened(names)}"] if names else []
+        lines += [f"  {len(names)} {title}: {shortened(names)}"] if names else []
     ways = [("missing", missing), ("unused", unused)]
     allowed = " and ".join(f"init_from.allow_{way}" for way, names in ways if names)
     lines.append(f"Choose the backbone that they were made for, or allow them by pattern: {allowed}='[\"...\"]'")
@@ -160,7 +162,8 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape))
 
 
-def _shortened(names: Iterable[str]) -> str:
+def shortened(names: Iterable[str]) -> str:
+    """List names, not all of very many."""
     listed = list(names)
     more = f" and {len(listed) - _NAMES_SHOWN} more" if len(listed) > _NAMES_SHOWN else ""
     return ", ".join(listed[:_NAMES_SHOWN]) + more

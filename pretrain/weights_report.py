@@ -1,0 +1,71 @@
+"""Says of a file of weights which family it is of, and how it fits each published size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from pretrain.backbones.counting import on_meta
+from pretrain.backbones.presets import PRESETS
+from pretrain.engine.config import InitFrom
+from pretrain.published import Fit, compared, recognised
+
+_OF_BACKBONE = "backbone."
+
+
+@dataclass(frozen=True)
+class SizeFit:
+    """How a file fits one size, whatever it holds beside a backbone."""
+
+    preset: str
+    taken: int
+    resized: list[str]
+    missing: list[str]
+    unused: list[str]
+    misshapen: list[str]
+
+    @property
+    def amiss(self) -> int:
+        """Count what stands in the way."""
+        return len(self.missing) + len(self.unused) + len(self.misshapen)
+
+    @property
+    def verdict(self) -> str:
+        """Say it in a word or two."""
+        if self.amiss:
+            return "no"
+        return "once resized" if self.resized else "strictly"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a file is."""
+
+    family: str
+    tensors: int
+    parameters: int
+    beside: list[str]  # what it holds beside a backbone, by our names
+    fits: list[SizeFit]  # the best first
+
+
+def report(tensors: Mapping[str, Tensor], path: Path) -> Report:
+    """Compare a file's tensors with every published size, by names and shapes alone."""
+    family = recognised(tensors, path)
+    shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
+    fits = {}
+    for name, preset in PRESETS.items():
+        network = nn.ModuleDict({"backbone": on_meta(preset)})
+        fits[name] = compared(shapes, family, network, InitFrom(path=path))
+    ranked = sorted(
+        (_of_backbone(name, fit) for name, fit in fits.items()), key=lambda fit: (fit.amiss, len(fit.resized))
+    )
+    beside = [name for name in next(iter(fits.values())).unused if not name.startswith(_OF_BACKBONE)]
+    return Report(family.name, len(tensors), sum(tensor.numel() for tensor in tensors.values()), beside, of_backbones)
+
+
+def _of_backbone(preset: str, fit: Fit) -> SizeFit:
+    unused = [name for name in fit.unused if name.startswith(_OF_BACKBONE)]
+    return SizeFit(preset, len(fit.taken), fit.resized, fit.missing, unused, list(fit.misshapen.values()))
