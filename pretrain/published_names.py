@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pretrain.published_tables import clip, svt, timesformer, videomamba, vit, vivit, vtn
+from pretrain.published_tables import clip, cnn, svt, timesformer, videomamba, vit, vivit, vtn
 from pretrain.published_tables.family import Family as Family
 
 FAMILIES: tuple[Family, ...] = (
     *clip.FAMILIES,
+    *cnn.FAMILIES,
     *svt.FAMILIES,
     *timesformer.FAMILIES,
     *videomamba.FAMILIES,

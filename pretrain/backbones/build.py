@@ -7,7 +7,17 @@ from typing import Any
 
 from pretrain.backbone import Backbone
 from pretrain.backbones.spec import Spec
-from pretrain.backbones.specs import BackboneSpec, TimeSformerSpec, VideoMambaSpec, ViViTSpec, VtnSpec, XClipSpec
+from pretrain.backbones.specs import (
+    BackboneSpec,
+    CnnRnnSpec,
+    FrameFusionSpec,
+    Resnet3dSpec,
+    TimeSformerSpec,
+    VideoMambaSpec,
+    ViViTSpec,
+    VtnSpec,
+    XClipSpec,
+)
 
 
 def build_backbone(spec: BackboneSpec) -> Backbone:
@@ -45,8 +55,29 @@ def _vivit(spec: ViViTSpec) -> Backbone:
     return ViViT(spec)
 
 
+def _resnet_3d(spec: Resnet3dSpec) -> Backbone:
+    from pretrain.backbones.resnet_3d import Resnet3d
+
+    return Resnet3d(spec)
+
+
+def _frame_fusion(spec: FrameFusionSpec) -> Backbone:
+    from pretrain.backbones.frame_fusion import FrameFusion
+
+    return FrameFusion(spec)
+
+
+def _cnn_rnn(spec: CnnRnnSpec) -> Backbone:
+    from pretrain.backbones.cnn_rnn import CnnRnn
+
+    return CnnRnn(spec)
+
+
 # Each imports its family alone.
 _BUILDERS: dict[type[Spec], Callable[[Any], Backbone]] = {
+    CnnRnnSpec: _cnn_rnn,
+    FrameFusionSpec: _frame_fusion,
+    Resnet3dSpec: _resnet_3d,
     TimeSformerSpec: _timesformer,
     VideoMambaSpec: _videomamba,
     ViViTSpec: _vivit,

@@ -6,10 +6,16 @@ from typing import Annotated
 
 from pydantic import Field
 
+from pretrain.backbones.cnn_rnn_spec import CnnRnnSpec as CnnRnnSpec
+from pretrain.backbones.frame_fusion_spec import FrameFusionSpec as FrameFusionSpec
+from pretrain.backbones.resnet_3d_spec import Resnet3dSpec as Resnet3dSpec
 from pretrain.backbones.timesformer_spec import TimeSformerSpec as TimeSformerSpec
 from pretrain.backbones.videomamba_spec import VideoMambaSpec as VideoMambaSpec
 from pretrain.backbones.vivit_spec import ViViTSpec as ViViTSpec
 from pretrain.backbones.vtn_spec import VtnSpec as VtnSpec
 from pretrain.backbones.xclip_spec import XClipSpec as XClipSpec
 
-BackboneSpec = Annotated[TimeSformerSpec | VideoMambaSpec | ViViTSpec | VtnSpec | XClipSpec, Field(discriminator="kind")]
+BackboneSpec = Annotated[
+    CnnRnnSpec | FrameFusionSpec | Resnet3dSpec | TimeSformerSpec | VideoMambaSpec | ViViTSpec | VtnSpec | XClipSpec,
+    Field(discriminator="kind"),
+]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pretrain.backbone import Backbone, Tokens
 from pretrain.backbones.vtn_spec import VtnSpec
 from pretrain.layers.checkpointing import run
-from pretrain.layers.image_network import image_network, layers_of
+from pretrain.layers.image_network import features_of, image_network, layers_of
 from pretrain.layers.longformer import LongformerLayer, TokenSum
 from pretrain.layers.positions import table_of_square
 from shards.errors import UserError
@@ -28,7 +28,7 @@ class Vtn(Backbone):
         self.frames = image_network(
             "backbone.frame_backbone", spec.frame_backbone, spec.size, spec.drop_path, spec.activation_checkpointing
         )
-        self.dim = self.frames.num_features
+        self.dim = features_of(self.frames)
         if self.dim % spec.heads:
             raise UserError(
                 f"backbone.frame_backbone {spec.frame_backbone} gives {self.dim} features, which backbone.heads="

@@ -1,0 +1,20 @@
+"""What a recipe says of a convolutional network of frames with a recurrent one over time."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from pretrain.backbones.spec import Spec
+
+
+class CnnRnnSpec(Spec):
+    """A CNN for each frame and a GRU over frames, as it stands a ResNet-50 and one layer."""
+
+    kind: Literal["cnn_rnn"] = "cnn_rnn"
+    frames: PositiveInt = 16
+    frame_backbone: str = "resnet50"  # any of timm's names
+    dim: PositiveInt = 512
+    depth: PositiveInt = 1  # layers of the GRU
+    drop_path: float = Field(default=0.0, ge=0, lt=1)  # of the frames' network

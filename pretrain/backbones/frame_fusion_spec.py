@@ -1,0 +1,37 @@
+"""What a recipe says of Karpathy's networks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from pretrain.backbones.spec import Spec
+
+FEWEST_OF_SLOW = 10  # frames that slow fusion's three convolutions in time need
+
+
+class FrameFusionSpec(Spec):
+    """One convolutional network of frames and four ways to bring frames together."""
+
+    kind: Literal["frame_fusion"] = "frame_fusion"
+    # single: each frame by itself, then averaged; early: in the first convolution; late: the first and the last frame
+    # in the first fully connected layer; slow: little by little in the first three convolutions
+    fusion: Literal["single", "early", "late", "slow"] = "slow"
+    frames: PositiveInt = 10
+    size: PositiveInt = 170
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (96, 256, 384, 384, 256)
+    dim: PositiveInt = 4096
+    dropout: float = Field(default=0.5, ge=0, lt=1)  # before each fully connected layer
+    drop_path: Literal[0] = 0  # nothing here is a branch beside another
+
+    @property
+    def frame_step(self) -> int:
+        return self.frames if self.fusion == "early" else 1
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> FrameFusionSpec:
+        fewest = {"late": 2, "slow": FEWEST_OF_SLOW}.get(self.fusion, 1)
+        if self.frames < fewest:
+            raise ValueError(f"fusion '{self.fusion}' needs at least {fewest} frames, found {self.frames}")
+        return self

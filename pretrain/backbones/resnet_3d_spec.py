@@ -1,0 +1,21 @@
+"""What a recipe says of a residual network of space and time."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from pretrain.backbones.spec import Spec
+
+
+class Resnet3dSpec(Spec):
+    """R(2+1)D or R3D, as it stands the first with 18 layers."""
+
+    kind: Literal["resnet_3d"] = "resnet_3d"
+    convolutions: Literal["2plus1d", "3d"] = "2plus1d"  # in space, then in time; or in both at once
+    frames: PositiveInt = 16
+    size: PositiveInt = 112
+    width: PositiveInt = 64  # of the first stage; each stage doubles it
+    blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 2, 2)  # (3, 4, 6, 3) makes 34 layers
+    drop_path: float = Field(default=0.0, ge=0, lt=1)

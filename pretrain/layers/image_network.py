@@ -1,0 +1,43 @@
+"""timm's networks of images, as what looks at single frames or at spectrograms: by name, without a classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+from timm.models import model_entrypoint
+from timm.models._manipulate import group_with_matcher
+from torch import nn
+
+from shards.command import unknown_name
+from shards.errors import UserError
+
+# These take any size at run time, if told so; their tables of positions are made for one.
+_OF_ANY_SIZE = ("timm.models.vision_transformer", "timm.models.deit")
+
+
+def image_network(
+    setting: str, name: str, size: int, drop_path: float, forgets: bool = False, colours: int = 3
+) -> nn.Module:
+    """Build one with fresh weights; `setting` is what a recipe calls its name, for who has misspelt it."""
+    if not timm.is_model(name):
+        raise UserError(unknown_name(f"timm has no {setting}", name, timm.list_models()))
+    sizes: dict[str, Any] = {"img_size": size, "dynamic_img_size": True}
+    options = sizes if model_entrypoint(name).__module__ in _OF_ANY_SIZE else {}
+    network: Any = timm.create_model(name, num_classes=0, in_chans=colours, drop_path_rate=drop_path or None, **options)
+    if forgets:
+        network.set_grad_checkpointing(True)
+    assert isinstance(network, nn.Module)
+    return network
+
+
+def features_of(network: nn.Module) -> int:
+    """Say how many features a network gives of a picture; some widen what their last map holds."""
+    said: Any = network
+    return int(getattr(said, "head_hidden_size", said.num_features))
+
+
+def layers_of(network: nn.Module) -> dict[str, int]:
+    """Number the layers of parameters as timm does for layer-wise learning rates."""
+    said: Any = network
+    return dict(group_with_matcher(said.named_parameters(), said.group_matcher(), reverse=True))
