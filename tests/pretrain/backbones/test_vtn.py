@@ -239,7 +239,7 @@ def test_every_parameter_over_frames_is_initialised() -> None:
 
 
 def test_names_that_timm_does_not_know_are_refused_with_those_that_are_near() -> None:
-    with pytest.raises(UserError, match=r"timm has no .*frame_backbone resnet_50"):
+    with pytest.raises(UserError, match="resnet50"):
         Vtn(small(frame_backbone="resnet_50"))
 
 
