@@ -1,0 +1,101 @@
+"""Names and shapes of released TimeSformers, ViViTs and ViTs of images: each is of one family and fits strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import TimesformerConfig, TimesformerForVideoClassification, VivitConfig, VivitForVideoClassification
+
+from pretrain.backbones.counting import on_meta
+from pretrain.backbones.presets import PRESETS
+from pretrain.engine.config import InitFrom
+from pretrain.published import Fit, load_tensors
+from pretrain.published_names import FAMILIES
+from pretrain.published_tables.joining import joined
+from tests.pretrain import published_manifests as manifests
+from tests.pretrain.published_manifests import Shapes
+
+RELEASED: list[tuple[str, str, Shapes]] = [
+    ("timesformer-base", "TimeSformer", manifests.timesformer(8, 224, 400)),
+    ("timesformer-base", "TimeSformer", manifests.timesformer(8, 224, 600)),
+    ("timesformer-base", "TimeSformer", manifests.timesformer(8, 224, 174)),
+    ("timesformer-hr", "TimeSformer", manifests.timesformer(16, 448, 400)),
+    ("timesformer-hr", "TimeSformer", manifests.timesformer(16, 448, 174)),
+    ("timesformer-large", "TimeSformer", manifests.timesformer(96, 224, 600)),
+    ("timesformer-large-64", "TimeSformer", manifests.timesformer(64, 224, 174)),
+    ("timesformer-base", "TimeSformer of Hugging Face", manifests.timesformer_of_hugging_face(8, 224, 400)),
+    ("timesformer-hr", "TimeSformer of Hugging Face", manifests.timesformer_of_hugging_face(16, 448, 600)),
+    ("timesformer-large", "TimeSformer of Hugging Face", manifests.timesformer_of_hugging_face(96, 224, 400)),
+    ("vivit-1-b16x2", "ViViT of Hugging Face", manifests.vivit_of_hugging_face(400)),
+    ("vivit-1-b16x2", "ViViT of Hugging Face, new names", manifests.vivit_of_hugging_face(400, new_names=True)),
+]
+
+
+def load(shapes: Shapes, preset: str, **allowed: object) -> Fit:
+    init = InitFrom.model_validate({"path": Path("weights"), "allow_unused": ["classifier.*"]} | allowed)
+    return load_tensors(manifests.tensors(shapes), init, on_meta(PRESETS[preset]))
+
+
+def without_classifier(shapes: Shapes, prefix: str) -> Shapes:
+    return {name.removeprefix(prefix): shape for name, shape in shapes.items() if not name.startswith("classifier.")}
+
+
+@pytest.mark.parametrize(
+    ("preset", "family", "shapes"), RELEASED, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_released_files_fit_strictly_and_are_of_one_family(preset: str, family: str, shapes: Shapes) -> None:
+    assert [each.name for each in FAMILIES if each.is_that_of(shapes)] == [family]
+    found = load(shapes, preset)
+    assert (found.family, found.missing, found.resized) == (family, [], [])
+    assert found.unused == ["classifier.weight", "classifier.bias"]
+
+
+def test_models_without_a_classifier_have_families_of_their_own() -> None:
+    for prefix, preset, shapes in (
+        ("timesformer.", "timesformer-base", manifests.timesformer_of_hugging_face(8, 224, 400)),
+        ("vivit.", "vivit-1-b16x2", manifests.vivit_of_hugging_face(400)),
+        ("vivit.", "vivit-1-b16x2", manifests.vivit_of_hugging_face(400, new_names=True)),
+    ):
+        alone = without_classifier(shapes, prefix)
+        assert len([each for each in FAMILIES if each.is_that_of(alone)]) == 1
+        found = load(alone, preset, allow_unused=[])
+        assert (found.missing, found.unused, found.resized) == ([], [], [])
+
+
+def test_the_manifests_are_those_of_hugging_faces_classes() -> None:
+    with torch.device("meta"):
+        timesformer = TimesformerForVideoClassification(TimesformerConfig(num_labels=400))
+        vivit = VivitForVideoClassification(VivitConfig(num_labels=400))
+    assert shapes_of(timesformer) == manifests.timesformer_of_hugging_face(8, 224, 400)
+    assert shapes_of(vivit) == manifests.vivit_of_hugging_face(400, new_names=True)
+
+
+@pytest.mark.parametrize("size", [224, 384])
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name.startswith("vivit") and "b16" in name])
+def test_models_of_images_begin_every_vivit(preset: str, size: int) -> None:
+    shapes = manifests.image_vit(size)
+    has_class = PRESETS[preset].spec.model_dump()["pooled"] == "class"
+    allowed = {
+        "allow_missing": ["*time_*", "*temporal*"],
+        "allow_unused": ["classifier.*", *([] if has_class else ["*cls_token"])],
+    }
+    found = load(shapes, preset, **allowed)
+    assert "backbone.patch_embed.proj.weight from 768x3x16x16 to 768x3x2x16x16" in found.resized
+    assert {name.split(".")[1].partition("_")[0] for name in found.missing} <= {"time", "blocks"}
+    assert "backbone.pos_embed" in found.taken
+
+
+def test_parts_that_stand_apart_are_joined_in_their_order_only_if_all_are_there() -> None:
+    file = {f"a.{n}.{part}.w": torch.full((1, 2), 10 * n + number) for n in (0, 1) for number, part in enumerate("qkv")}
+    del file["a.1.k.w"]
+    found = joined(file, [f"a.{{n}}.{part}.{{rest}}" for part in "qkv"], "a.{n}.qkv.{rest}")
+    assert sorted(found) == ["a.0.qkv.w", "a.1.q.w", "a.1.v.w"]
+    assert found["a.0.qkv.w"].tolist() == [[0, 0], [1, 1], [2, 2]]
+
+
+def shapes_of(module: nn.Module) -> Shapes:
+    named: dict[str, Tensor] = module.state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in named.items()}
