@@ -62,7 +62,7 @@ def report(tensors: Mapping[str, Tensor], path: Path) -> Report:
     ranked = sorted(
         (_of_backbone(name, fit) for name, fit in fits.items()), key=lambda fit: (fit.amiss, len(fit.resized))
     )
-    beside = [name for name in next(iter(fits.values())).unused if not name.startswith(_OF_BACKBONE)]
+    beside = sorted(name for name in next(iter(fits.values())).unused if not name.startswith(_OF_BACKBONE))
     return Report(family.name, len(tensors), sum(tensor.numel() for tensor in tensors.values()), beside, ranked)
 
 

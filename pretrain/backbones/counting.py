@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pretrain.backbone import Encoder
 from pretrain.backbones.build import build_backbone
@@ -25,9 +26,18 @@ class Count:
     macs: int  # multiplications with an addition, of one view
 
 
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves out what would fill tensors, which takes most of the time of building where they hold nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.__name__
+        fills = name.endswith("_") and not name.endswith("__") and args and isinstance(args[0], Tensor)
+        return args[0] if fills else func(*args, **(kwargs or {}))
+
+
 def on_meta(preset: Preset) -> Encoder:
     """Build a published size out of shapes alone."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NothingDrawn():
         return build_backbone(preset.spec).eval()
 
 

@@ -1,0 +1,134 @@
+"""`trichord models` and `trichord weights inspect`: what there is, what it costs, and what a file is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from launch.cli import main
+from pretrain.backbones.build import build_backbone
+from pretrain.backbones.counting import count
+from pretrain.backbones.presets import PRESETS, Preset
+from pretrain.backbones.timesformer import TimeSformer
+from pretrain.backbones.timesformer_spec import TimeSformerSpec
+from pretrain.engine.flops import count_flops
+from pretrain.models_command import as_markdown, list_models
+from tests.pretrain import published_manifests as manifests
+from tests.pretrain.published_manifests import Shapes
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+FIRST_OF_KIND = {preset.spec.kind: name for name, preset in reversed(PRESETS.items())}
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, object]]:
+    return list_models()
+
+
+def test_arithmetic_is_within_3_percent_of_what_others_counted(rows: list[dict[str, object]]) -> None:
+    expected = {name: preset.giga_macs for name, preset in PRESETS.items() if preset.giga_macs is not None}
+    found = {str(row["name"]): row["MACs per view, G"] for row in rows}
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=0.03)
+
+
+def test_parameters_are_those_that_were_published(rows: list[dict[str, object]]) -> None:
+    found = {row["name"]: row["parameters"] for row in rows}
+    assert found["timesformer-base"] == 121_258_752
+    # In millions, with a classifier of 400 and a temporal table of the paper's own; table 2 of ViViT.
+    for name, millions in {"1": 88.9, "2": 115.1, "3": 117.3, "4": 88.9}.items():
+        assert found[f"vivit-{name}-b16x2"] + 401 * 768 == pytest.approx(millions * 1e6, rel=0.003)
+
+
+@pytest.mark.parametrize("name", FIRST_OF_KIND.values())
+def test_like_blocks_cost_alike(name: str) -> None:
+    spec = PRESETS[name].spec
+    with torch.device("meta"):
+        backbone = build_backbone(spec).eval()
+        frames_BCTHW = torch.empty(1, 3, spec.frames, spec.size, spec.size)
+    if isinstance(backbone, TimeSformer):
+        for block in backbone.blocks:
+            block.joins_maps = False
+    with torch.no_grad():
+        assert count(PRESETS[name]).macs == count_flops(lambda: backbone(frames_BCTHW)) // 2
+
+
+def test_a_family_is_listed_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "vivit", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["name"] for row in listed] == [name for name in PRESETS if name.startswith("vivit")]
+    assert listed[0]["input"] == "32 x 224²"
+    assert main(["models", "vitiv"]) == 2
+    assert "no family 'vitiv'. Did you mean 'vivit'?" in capsys.readouterr().err
+
+
+def test_the_readme_has_the_table(rows: list[dict[str, object]]) -> None:
+    assert as_markdown(rows) in README.read_text(), "put what `trichord models --markdown` prints in the README"
+
+
+def saved(shapes: Shapes, path: Path) -> Path:
+    """Write a file of that names and shapes; its numbers are one byte each, and all the same."""
+    save_file({name: torch.zeros(shape, dtype=torch.uint8) for name, shape in shapes.items()}, path)
+    return path
+
+
+def inspect(path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
+    status = main(["weights", "inspect", str(path), *options])
+    return status, capsys.readouterr().out
+
+
+def test_a_file_is_told_by_family_and_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = saved(manifests.timesformer(16, 448, 400), tmp_path / "hr.safetensors")
+    status, said = inspect(path, capsys, "--json")
+    told = json.loads(said)
+    assert (status, told["title"]) == (0, f"{path}: TimeSformer, 249 tensors, 122,024,080 parameters")
+    fits = {row["size"]: row["fits"] for row in told["rows"]}
+    sizes = ["timesformer-hr", "timesformer-base", "timesformer-large", "timesformer-large-64"]
+    assert fits == dict(zip(sizes, ["strictly"] + 3 * ["once resized"], strict=True))
+    assert next(iter(fits)) == "timesformer-hr"
+    _, said = inspect(path, capsys)
+    assert "beside the backbone: classifier.bias, classifier.weight" in said
+    assert (
+        f"Next: backbone.kind=timesformer backbone.frames=16 backbone.size=448 init_from.path={path} "
+        "init_from.allow_unused='[\"classifier.*\"]'"
+    ) in said
+
+
+def test_of_the_nearest_size_all_is_named_that_is_amiss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shapes = manifests.vivit_of_hugging_face(400)
+    del shapes["vivit.layernorm.bias"]
+    shapes |= {"vivit.extra": (3,), "vivit.embeddings.cls_token": (1, 1, 7)}
+    path = saved(shapes, tmp_path / "vivit.safetensors")
+    status, said = inspect(path, capsys)
+    assert status == 1
+    assert "vivit-1-b16x2" in said
+    assert "not in the file: backbone.norm.bias" in said
+    assert "of another shape: backbone.cls_token: 1x1x7 in the file, 1x1x768 in the network" in said
+    assert "beside the backbone: classifier.bias, classifier.weight, vivit.extra" in said
+    assert "Next:" not in said
+
+
+def test_a_model_of_images_fits_where_tubelets_can_be_made_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, said = inspect(saved(manifests.image_vit(), tmp_path / "vit.safetensors"), capsys)
+    assert status == 0
+    assert "resized: backbone.pos_embed from 1x197x768 to 1x3137x768, backbone.patch_embed.proj.weight from" in said
+
+
+def test_what_is_not_known_or_would_run_something_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file({"a.b": torch.zeros(1)}, tmp_path / "other.safetensors")
+    torch.save({"model": nn.Linear(1, 1)}, tmp_path / "pickle.pth")
+    for name, message in (("other.safetensors", "is of no known family"), ("pickle.pth", "wants to run")):
+        assert main(["weights", "inspect", str(tmp_path / name)]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_preset_says_what_a_view_is() -> None:
+    assert Preset(TimeSformerSpec(frames=16, size=448), "nobody's").input == "16 x 448²"
