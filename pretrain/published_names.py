@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pretrain.published_tables import clip, cnn, svt, timesformer, videomamba, vit, vivit, vtn
+from pretrain.published_tables import ast, clip, cnn, svt, timesformer, videomamba, vit, vivit, vtn
 from pretrain.published_tables.family import Family as Family
 
 FAMILIES: tuple[Family, ...] = (
+    *ast.FAMILIES,
     *clip.FAMILIES,
     *cnn.FAMILIES,
     *svt.FAMILIES,

@@ -22,11 +22,16 @@ INITIAL_STD = 0.02
 class Vtn(Backbone):
     """The pooled vector is the class token's, and the grid has one place for each frame."""
 
-    def __init__(self, spec: VtnSpec) -> None:
+    def __init__(self, spec: VtnSpec, colours: int = 3) -> None:
         super().__init__()
         self.spec = spec
         self.frames = image_network(
-            "backbone.frame_backbone", spec.frame_backbone, spec.size, spec.drop_path, spec.activation_checkpointing
+            "backbone.frame_backbone",
+            spec.frame_backbone,
+            spec.size,
+            spec.drop_path,
+            spec.activation_checkpointing,
+            colours,
         )
         self.dim = features_of(self.frames)
         if self.dim % spec.heads:

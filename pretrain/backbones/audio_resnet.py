@@ -1,0 +1,46 @@
+"""A convolutional network of images that looks at a log-mel picture, as XDC's and SeLaVi's audio encoders do.
+
+Legend: B samples, T frames and M mel filters; D features, t steps and m bands of the last map.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from pretrain.audio_backbone import AudioBackbone, AudioTokens
+from pretrain.backbones.audio_specs import AudioResnetSpec
+from pretrain.layers.image_network import image_network, layers_of
+
+_FIRST_KERNEL = "conv1.weight"
+
+
+class AudioResnet(AudioBackbone):
+    """The grid is the last map, and the pooled vector its mean."""
+
+    def __init__(self, spec: AudioResnetSpec) -> None:
+        super().__init__()
+        network: Any = image_network(
+            "audio network", spec.network, spec.mels, spec.drop_path, spec.activation_checkpointing, colours=1
+        )
+        self.network = network
+        self.dim: int = network.num_features
+        self._layers = layers_of(self.network)
+        self.layers = max(self._layers.values()) + 1
+
+    def forward(self, audio_BTM: Tensor, pooled_only: bool = False) -> AudioTokens:
+        map_BDmt: Tensor = self.network.forward_features(audio_BTM.transpose(1, 2).unsqueeze(1))
+        grid_BtmD = map_BDmt.permute(0, 3, 2, 1)
+        return AudioTokens(grid_BtmD.mean(dim=(1, 2)), grid_BtmD[:, :, :0] if pooled_only else grid_BtmD)
+
+    def layer_of(self, name: str) -> int:
+        return self._layers[name.removeprefix("network.")]
+
+    def of_images(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Begin with a ResNet of images: grey is as much as all colours."""
+        if any(name.startswith("network.") for name in tensors):
+            return tensors
+        begun = {f"network.{name}": tensor for name, tensor in tensors.items()}
+        first = f"network.{_FIRST_KERNEL}"
+        return begun | ({first: begun[first].sum(dim=1, keepdim=True)} if first in begun else {})
