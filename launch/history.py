@@ -68,21 +68,34 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 def write_event(run: Path, event: Event) -> None:
     """Add a line; it is on the disk when this returns, for the job may be killed next."""
     line = (event.model_dump_json() + "\n").encode()
-    descriptor = os.open(run / HISTORY, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    descriptor = os.open(run / HISTORY, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
-        os.write(descriptor, line)
+        size = os.fstat(descriptor).st_size
+        is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        os.write(descriptor, b"\n" * is_torn + line)  # which a torn line before it would swallow
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
 def read_history(run: Path) -> list[Event]:
-    """Give all events by their time, for a job can be quicker to start than its submission is to be written down.
+    """Give all events in order; a line that a kill tore is passed over.
 
-    A line that a kill tore is passed over.
+    A job can be quicker to start than its submission is to be written down: that goes before what the job told. Times
+    do not order them, for the clocks of nodes differ.
     """
-    path = run / HISTORY
-    return sorted(_events(path), key=lambda event: event.time_s) if path.exists() else []
+    path, found = run / HISTORY, list[Event]()
+    for event in _events(path) if path.exists() else ():
+        found.insert(_place(event, found) if isinstance(event, Submitted) else len(found), event)
+    return found
+
+
+def _place(submitted: Submitted, found: list[Event]) -> int:
+    """Say before which event a submission goes; the numbers of processes, by which local jobs go, come round again."""
+    place = len(found)
+    while place and found[place - 1].job_id == submitted.job_id:
+        place -= 1
+    return len(found) if any(isinstance(event, Submitted) for event in found[place:]) else place
 
 
 def now_s() -> float:
