@@ -57,5 +57,7 @@ class FakeSlurm:
     def _write(self, name: str, lines: str) -> None:
         path = self._folder / name
         calls = shlex.quote(str(self._folder / f"{name}.calls"))
-        path.write_text(f'#!/bin/sh\necho "$*" >> {calls}\n{lines}\n')
-        path.chmod(0o755)
+        new = path.with_name(f".{name}")  # one that is being started cannot be written to
+        new.write_text(f'#!/bin/sh\necho "$*" >> {calls}\n{lines}\n')
+        new.chmod(0o755)
+        new.replace(path)

@@ -120,7 +120,7 @@ def test_following_goes_on_over_a_restart_until_the_job_ends(
         time.sleep(0.2)
         fake.answers("squeue", "62|RUNNING|None|n1\n")
         run.started(restarts=1).log(0, "second start\n")
-        run.ended("finished", restarts=1).log(0, "the end\n")
+        run.log(0, "the end\n").ended("finished", restarts=1)
 
     thread = threading.Thread(target=live)
     thread.start()
