@@ -34,7 +34,5 @@ class VtnSpec(Spec):
     @model_validator(mode="after")
     def _is_possible(self) -> VtnSpec:
         if self.window % 2:
-            raise ValueError(
-                f"expected an even window, half before a frame and half after, found {self.window}"
-            )
+            raise ValueError(f"expected an even window, half before a frame and half after, found {self.window}")
         return self

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pretrain.config import RunConfig
@@ -61,12 +61,27 @@ class _AllZero(TorchDispatchMode):
 
 
 @contextmanager
+def _buffers_are_copied() -> Generator[None]:
+    """Let `copy.deepcopy` copy a fake buffer, such as batch norm's, as it copies a fake parameter: by cloning it."""
+
+    def clone(tensor: FakeTensor, memo: dict[int, Any]) -> Tensor:
+        copied: Tensor = memo.setdefault(id(tensor), tensor.clone())
+        return copied
+
+    FakeTensor.__deepcopy__ = clone  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        del FakeTensor.__deepcopy__
+
+
+@contextmanager
 def rehearse(config: RunConfig, micro_batch: int, checkpoints_activations: bool | None = None) -> Generator[Rehearsal]:
     """Build a run's objective and one micro-batch of what it asks for; leave with all of it gone."""
     if checkpoints_activations is not None:
         backbone = config.backbone.model_copy(update={"activation_checkpointing": checkpoints_activations})
         config = config.model_copy(update={"backbone": backbone})
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _Shapes(), _AllZero():  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _Shapes(), _AllZero(), _buffers_are_copied():  # type: ignore[no-untyped-call]
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by torch, when it copies one
         objective = build_objective(config)
         objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 import timm
@@ -9,7 +10,6 @@ from timm.models import model_entrypoint
 from timm.models._manipulate import group_with_matcher
 from torch import nn
 
-from shards.command import unknown_name
 from shards.errors import UserError
 
 # These take any size at run time, if told so; their tables of positions are made for one.
@@ -21,7 +21,9 @@ def image_network(
 ) -> nn.Module:
     """Build one with fresh weights; `setting` is what a recipe calls its name, for who has misspelt it."""
     if not timm.is_model(name):
-        raise UserError(unknown_name(f"timm has no {setting}", name, timm.list_models()))
+        near = ", ".join(get_close_matches(name, timm.list_models(), n=5)) or "none"
+        way = "python -c 'import timm; print(*timm.list_models())'"
+        raise UserError(f"timm has no {setting} '{name}'. Near it: {near}. All: {way}")
     sizes: dict[str, Any] = {"img_size": size, "dynamic_img_size": True}
     options = sizes if model_entrypoint(name).__module__ in _OF_ANY_SIZE else {}
     network: Any = timm.create_model(name, num_classes=0, in_chans=colours, drop_path_rate=drop_path or None, **options)

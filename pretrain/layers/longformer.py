@@ -52,7 +52,7 @@ class SlidingAttention(nn.Module):
         keys, values = (_neighbours(each, chunks, reach) for each in (keys_BLHK, values_BLHK))
         mask_CRN = _in_reach(frames, chunks, reach, queries_BTHK.device)
         mask = mask_CRN.expand(batch, *mask_CRN.shape).flatten(0, 1).unsqueeze(1)
-        answers = self._attend(asked.flatten(0, 1), keys, values, mask).unflatten(0, (batch, chunks))
+        answers: Tensor = self._attend(asked.flatten(0, 1), keys, values, mask).unflatten(0, (batch, chunks))
         return answers.flatten(1, 2)[:, :frames]
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
