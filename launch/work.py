@@ -53,7 +53,11 @@ class Work:
                     self._begin(job_id, restarts, stop)
                 self._run()
             except Interrupted as interruption:
-                self._interrupted(job_id, rank, restarts, interruption)
+                # A cancellation that comes while all save for a warning stands: nobody types it a second time.
+                number = signal.SIGUSR1 if stop.received == signal.SIGUSR1 else interruption.signal_number
+                if rank == 0:
+                    print(interruption, file=sys.stderr, flush=True)
+                self._interrupted(job_id, rank, restarts, number)
                 return
             except (UserError, RunStopped) as error:
                 self._failed(job_id, rank, restarts, str(error), "")
@@ -121,12 +125,10 @@ class Work:
             f"{state or 'killed'}: the start before left no word, so its node failed, or it ran out of memory or time"
         )
 
-    def _interrupted(self, job_id: str, rank: int, restarts: int, interruption: Interrupted) -> None:
+    def _interrupted(self, job_id: str, rank: int, restarts: int, number: int) -> None:
         """End in good order. Ranks but the first just leave: one that failed would take the first down with it."""
         if rank:
             return
-        print(interruption, file=sys.stderr, flush=True)
-        number = interruption.signal_number
         if number == signal.SIGUSR2:
             self._again(job_id, restarts)
         elif number == signal.SIGUSR1:

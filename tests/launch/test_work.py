@@ -38,6 +38,14 @@ def run(words):
             while stop.received is None:
                 time.sleep(0.01)
             raise Interrupted(stop.received, f"told by {stop.received.name}")
+    if kind == "slow save":
+        with listening() as stop:
+            while stop.received is None:
+                time.sleep(0.01)
+            heard = stop.received
+            Path("saving").touch()
+            time.sleep(1)
+            raise Interrupted(heard, f"told by {heard.name}")
     if kind == "build":
         time.sleep(60)
     return 0
@@ -134,6 +142,18 @@ def test_a_warning_puts_the_job_back_into_the_queue_once(place: Path) -> None:
     assert (status, "told by SIGUSR2" in said) == (0, True)
     assert "requeue 5" in asked(place)
     assert (last_end(place).how, last_end(place).why) == ("requeued", "the time limit was near")
+
+
+def test_a_cancellation_while_it_saves_for_a_warning_stands(place: Path) -> None:
+    process = start(place, "slow save", {**JOB, "LEFT": "1-00:00:00"})
+    for file, number in ("began", signal.SIGUSR2), ("saving", signal.SIGUSR1):
+        while not (place / file).exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == 0 and "requeue" not in asked(place)
+    assert last_end(place).how == "stopped" and "trichord cancel" in last_end(place).why
 
 
 def test_of_all_ranks_only_the_first_requeues(place: Path) -> None:
