@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from launch.cli import main
+from pretrain import weights_report
 from pretrain.backbones.build import build_backbone
 from pretrain.backbones.counting import count
 from pretrain.backbones.presets import PRESETS, Preset
@@ -98,6 +99,13 @@ def test_a_file_is_told_by_family_and_size(tmp_path: Path, capsys: pytest.Captur
     ) in said
 
 
+@pytest.fixture
+def few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: PRESETS[name] for name in ("timesformer-base", "vivit-2-b16x2", "vivit-1-b16x2")}
+    monkeypatch.setattr(weights_report, "PRESETS", few)
+
+
+@pytest.mark.usefixtures("few_sizes")
 def test_of_the_nearest_size_all_is_named_that_is_amiss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shapes = manifests.vivit_of_hugging_face(400)
     del shapes["vivit.layernorm.bias"]
@@ -112,6 +120,7 @@ def test_of_the_nearest_size_all_is_named_that_is_amiss(tmp_path: Path, capsys: 
     assert "Next:" not in said
 
 
+@pytest.mark.usefixtures("few_sizes")
 def test_a_model_of_images_fits_where_tubelets_can_be_made_of_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
