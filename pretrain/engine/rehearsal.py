@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -62,17 +62,21 @@ class _AllZero(TorchDispatchMode):
 
 @contextmanager
 def _buffers_are_copied() -> Generator[None]:
-    """Let `copy.deepcopy` copy a fake buffer, such as batch norm's, as it copies a fake parameter: by cloning it."""
+    """Let `copy.deepcopy` copy fake buffers, such as batch norm's; torch looks for their storage, and there is none."""
 
     def clone(tensor: FakeTensor, memo: dict[int, Any]) -> Tensor:
-        copied: Tensor = memo.setdefault(id(tensor), tensor.clone())
+        copied: Tensor = tensor.detach().clone()
+        if isinstance(tensor, nn.Parameter):
+            copied = nn.Parameter(copied, tensor.requires_grad)
+        memo[id(tensor)] = copied
         return copied
 
+    before = FakeTensor.__deepcopy__
     FakeTensor.__deepcopy__ = clone  # type: ignore[assignment,method-assign]
     try:
         yield
     finally:
-        del FakeTensor.__deepcopy__
+        FakeTensor.__deepcopy__ = before  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pretrain.backbones.build import build_backbone
-from pretrain.backbones.specs import TimeSformerSpec
+from pretrain.backbones.specs import TimeSformerSpec, VtnSpec
 from pretrain.engine.flops import count_flops, training_flops
 from pretrain.engine.rehearsal import fake_batch, rehearse
 from pretrain.objectives.build import build_objective
@@ -53,6 +53,13 @@ def test_backward_is_twice_forward_but_for_gradients_that_nobody_asks_for() -> N
     rows_ND = torch.zeros(11, 3)
     found = count_flops(lambda: second(first(rows_ND).relu()).sum().backward())
     assert found == 2 * 11 * (3 * 5 * (1 + 1) + 5 * 7 * (1 + 2))  # the input takes no gradient
+
+
+def test_backbones_with_buffers_that_a_teacher_copies_are_counted_too() -> None:
+    backbone = VtnSpec(frame_backbone="test_resnet", heads=4, size=16)
+    config = small_config(NOWHERE).model_copy(update={"backbone": backbone})
+    two, four = (training_flops(config, micro_batch) for micro_batch in (2, 4))
+    assert four == 2 * two > 0
 
 
 def test_fused_attention_counts_forward_and_backward_and_no_second_look_at_scores() -> None:
