@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pretrain.backbones.specs import BackboneSpec, TimeSformerSpec, ViViTSpec, VtnSpec, XClipSpec
+from pretrain.backbones.audio_specs import AstSpec, AudioSpec
+from pretrain.backbones.spec import Spec
+from pretrain.backbones.specs import BackboneSpec, TimeSformerSpec, VideoMambaSpec, ViViTSpec, VtnSpec, XClipSpec
 
 
 @dataclass(frozen=True)
 class Preset:
     """A published size."""
 
-    spec: BackboneSpec
+    spec: BackboneSpec | AudioSpec
     weights: str  # whose files fit it
     giga_macs: float | None = None  # multiplications with an addition, of one view, as published or counted elsewhere
 
     @property
     def input(self) -> str:
         """Say what one view is."""
-        return f"{self.spec.frames} x {self.spec.size}²"
+        if isinstance(self.spec, Spec):
+            return f"{self.spec.frames} x {self.spec.size}²"
+        return f"{self.spec.frames} x {self.spec.mels} mels"
 
 
 _OF_IMAGES = "begins with a ViT of images (timm, DINO)"
@@ -28,6 +32,7 @@ _LARGE = {"dim": 1024, "depth": 24, "heads": 16}
 _CLIP = "CLIP (OpenAI, open_clip)"
 _XCLIP = f"X-CLIP (released .pth, Hugging Face); begins with {_CLIP}"
 _XCLIP_LARGE = {**_LARGE, "joint_dim": 768, "joint_heads": 12}
+_AST = "AST (Hugging Face; AudioSet, Speech Commands)"
 _FRAMES_ALONE = {"messages": False, "integration_depth": 0}
 
 
@@ -37,6 +42,25 @@ def _vivit(model: str, **changes: object) -> ViViTSpec:
 
 def _xclip(patch: int, frames: int, size: int = 224, **changes: object) -> XClipSpec:
     return XClipSpec.model_validate({"patch": patch, "frames": frames, "size": size} | changes)
+
+
+def _videomamba(size: str, dim: int, depth: int, image_giga_macs: float) -> dict[str, Preset]:
+    """Name a size with each number of frames.
+
+    The published figure, of one image, is of patches and the maps in and out alone; what makes steps, writing and
+    reading is added, and 9 operations for each step, channel and state of a scan.
+    """
+    weights = "VideoMamba (released .pth: Kinetics-400, SSv2, ImageNet" + ("; unmasking)" if size == "middle" else ")")
+    rank = -(-dim // 16)
+    more_of_a_token = 2 * 2 * dim * (2 * rank + 2 * 16 + 9 / 2 * 16)
+    return {
+        f"videomamba-{size}-{frames}": Preset(
+            VideoMambaSpec(dim=dim, depth=depth, frames=frames),
+            weights,
+            frames * image_giga_macs + (1 + frames * 196) * depth * more_of_a_token / 1e9,
+        )
+        for frames in (8, 16, 32, 64)
+    }
 
 
 PRESETS: dict[str, Preset] = {
@@ -64,4 +88,9 @@ PRESETS: dict[str, Preset] = {
     "clip-l14-336": Preset(_xclip(14, 8, 336, **_XCLIP_LARGE, **_FRAMES_ALONE), _CLIP),
     # 250 times what torchvision says of a ViT-B/16; the published 4218 leaves out the scores of attention.
     "vtn-vit-b": Preset(VtnSpec(frames=250), f"VTN (released .pyth); {_OF_IMAGES}", 250 * 17.564),
+    **_videomamba("tiny", 192, 24, 1.1),
+    **_videomamba("small", 384, 24, 4.3),
+    **_videomamba("middle", 576, 32, 12.7),
+    **{f"ast-{step}": Preset(AstSpec(time_stride=step, mel_stride=step), _AST) for step in (10, 12, 14, 16)},
+    "ast-10-speech": Preset(AstSpec(frames=128), _AST),
 }

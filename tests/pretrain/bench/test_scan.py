@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 
 import pytest
 import torch
 
 from pretrain.bench import scan, scan_contenders
-from pretrain.bench.scan import run_scan_bench
+from pretrain.bench.scan import Laps, run_scan_bench
 from pretrain.bench.scan_contenders import LOOP, MAMBAPY, OURS, ScanCase, contenders, forward_and_backward
 from shards.errors import UserError
 
 SMALL = ScanCase(batch=2, channels=8, length=29, states=4)
-has_mambapy = importlib.util.find_spec("mambapy") is not None
 
 
 def test_all_find_the_same() -> None:
@@ -30,21 +28,25 @@ def test_every_case_gives_a_row_for_each_of_the_others() -> None:
     beats: list[None] = []
     threads = torch.get_num_threads()
     rows = run_scan_bench({"small": SMALL}, rounds=1, beat=lambda: beats.append(None))
-    assert [row["against"] for row in rows] == [MAMBAPY, LOOP][not has_mambapy :]
+    others = [name for name in contenders() if name != OURS]
+    ways = ["as it is", "of trichord pretrain"]
+    assert [(row["allocator"], row["against"]) for row in rows] == [(way, name) for way in ways for name in others]
     for row in rows:
         assert row["size"] == "small" and row["note"] == "" and row["apart"] <= 1e-4
-        assert (row["goal"], row["met"] is None) == ((None, True) if row["against"] == LOOP else (5.0, False))
-    assert len(beats) == 2 * len(contenders()) and json.dumps(rows)
+        is_goal = (row["allocator"], row["against"]) == ("as it is", MAMBAPY)
+        assert (row["goal"], row["met"] is None) == ((5.0, False) if is_goal else (None, True))
+    assert len(beats) == 2 * 2 * len(contenders()) and json.dumps(rows)
     assert torch.get_num_threads() == threads
 
 
 def test_other_work_meets_no_goal() -> None:
     seconds, mib = {OURS: [1.0, 3.0], MAMBAPY: [9.0, 6.0]}, {OURS: 10.0, MAMBAPY: 60.0}
-    row = scan._row("some", MAMBAPY, seconds, mib, apart=1e-6)
+    row = scan._row("some", MAMBAPY, scan.AS_IT_IS, Laps(seconds, {MAMBAPY: 1e-6}), mib)
     assert (row["ratio"], row["memory_ratio"], row["met"], row["note"]) == (6.0, 6.0, True, "")
-    row = scan._row("some", MAMBAPY, seconds, mib, apart=1e-3)
+    row = scan._row("some", MAMBAPY, scan.AS_IT_IS, Laps(seconds, {MAMBAPY: 1e-3}), mib)
     assert row["met"] is False and row["note"] == "results differ by more than 0.0001: not the same work"
-    assert scan._row("some", MAMBAPY, seconds, mib | {MAMBAPY: 40.0}, apart=1e-6)["met"] is False
+    row = scan._row("some", MAMBAPY, scan.AS_IT_IS, Laps(seconds, {MAMBAPY: 1e-6}), mib | {MAMBAPY: 40.0})
+    assert row["met"] is False
 
 
 def test_without_mambapy_the_loop_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
