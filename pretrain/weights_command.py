@@ -12,6 +12,7 @@ from shards.command import Command, add_json
 from shards.console import show_figures
 
 if TYPE_CHECKING:
+    from pretrain.backbones.specs import BackboneSpec
     from pretrain.weights_report import Report, SizeFit
 
 SUMMARY = "look into files of weights"
@@ -25,6 +26,7 @@ def _declare(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace) -> int:
     from pretrain.published_file import read_tensors
+    from pretrain.backbones.specs import BackboneSpec
     from pretrain.weights_report import report
 
     found = report(read_tensors(arguments.file, arguments.part), arguments.file)
@@ -50,6 +52,8 @@ def _row(fit: SizeFit, whole: bool) -> dict[str, object]:
 
 
 def _tell(found: Report, nearest: SizeFit, arguments: Namespace) -> None:
+    from pretrain.backbones.presets import PRESETS
+    from pretrain.backbones.spec import Spec
     from pretrain.published import shortened
 
     for what, names in (
@@ -61,15 +65,13 @@ def _tell(found: Report, nearest: SizeFit, arguments: Namespace) -> None:
     ):
         if names:
             print(f"{what}: {shortened(names)}")
-    if not nearest.amiss:
-        print(f"Next: {' '.join(_settings(nearest.preset, found.beside, arguments))}")
+    spec = PRESETS[nearest.preset].spec
+    if not nearest.amiss and isinstance(spec, Spec):
+        print(f"Next: {' '.join(_settings(spec, found.beside, arguments))}")
 
 
-def _settings(preset: str, beside: Sequence[str], arguments: Namespace) -> list[str]:
+def _settings(spec: BackboneSpec, beside: Sequence[str], arguments: Namespace) -> list[str]:
     """Give the settings of a recipe that begins with this file."""
-    from pretrain.backbones.presets import PRESETS
-
-    spec = PRESETS[preset].spec
     kind = {"kind": spec.kind} | spec.model_dump(exclude_defaults=True)
     settings = [f"backbone.{name}={value}" for name, value in kind.items()] + [f"init_from.path={arguments.file}"]
     settings += [f"init_from.part={arguments.part}"] if arguments.part else []

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pretrain.backbone import Encoder
+from pretrain.backbones.audio_build import build_audio_backbone
 from pretrain.backbones.build import build_backbone
 from pretrain.backbones.presets import Preset
+from pretrain.backbones.spec import Spec
 from pretrain.engine.flops import count_flops
 from pretrain.layers.divided_block import DividedBlock
 
@@ -38,7 +40,9 @@ class _NothingDrawn(TorchFunctionMode):
 def on_meta(preset: Preset) -> Encoder:
     """Build a published size out of shapes alone."""
     with torch.device("meta"), _NothingDrawn():
-        return build_backbone(preset.spec).eval()
+        spec = preset.spec
+        backbone: Encoder = build_backbone(spec) if isinstance(spec, Spec) else build_audio_backbone(spec)
+        return backbone.eval()
 
 
 def count(preset: Preset) -> Count:
@@ -53,7 +57,7 @@ def count(preset: Preset) -> Count:
             for block in blocks:
                 block.forward = partial(repeats.forward, block, block.forward)
     with torch.no_grad():
-        flops = count_flops(lambda: backbone(_view(preset)))
+        flops = count_flops(lambda: backbone(view(preset)))
     return Count(sum(each.numel() for each in backbone.parameters()), (flops + repeats.flops) // 2)
 
 
@@ -78,6 +82,8 @@ class _Repeats:
         return answers[0]
 
 
-def _view(preset: Preset) -> Tensor:
+def view(preset: Preset) -> Tensor:
+    """Make what one view is to a backbone: a clip, or a spectrogram."""
     spec = preset.spec
-    return torch.empty(1, 3, spec.frames, spec.size, spec.size, device="meta")
+    shape = (3, spec.frames, spec.size, spec.size) if isinstance(spec, Spec) else (spec.frames, spec.mels)
+    return torch.empty(1, *shape, device="meta")

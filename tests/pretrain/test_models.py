@@ -12,8 +12,8 @@ from torch import nn
 
 from launch.cli import main
 from pretrain import weights_report
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.counting import count
+from pretrain.backbones.audio_specs import AstSpec
+from pretrain.backbones.counting import count, on_meta, view
 from pretrain.backbones.presets import PRESETS, Preset
 from pretrain.backbones.timesformer import TimeSformer
 from pretrain.backbones.timesformer_spec import TimeSformerSpec
@@ -47,15 +47,12 @@ def test_parameters_are_those_that_were_published(rows: list[dict[str, object]])
 
 @pytest.mark.parametrize("name", FIRST_OF_KIND.values())
 def test_like_blocks_cost_alike(name: str) -> None:
-    spec = PRESETS[name].spec
-    with torch.device("meta"):
-        backbone = build_backbone(spec).eval()
-        frames_BCTHW = torch.empty(1, 3, spec.frames, spec.size, spec.size)
+    backbone = on_meta(PRESETS[name])
     if isinstance(backbone, TimeSformer):
         for block in backbone.blocks:
             block.joins_maps = False
     with torch.no_grad():
-        assert count(PRESETS[name]).macs == count_flops(lambda: backbone(frames_BCTHW)) // 2
+        assert count(PRESETS[name]).macs == count_flops(lambda: backbone(view(PRESETS[name]))) // 2
 
 
 def test_a_family_is_listed_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,3 +138,4 @@ def test_what_is_not_known_or_would_run_something_is_refused(
 
 def test_a_preset_says_what_a_view_is() -> None:
     assert Preset(TimeSformerSpec(frames=16, size=448), "nobody's").input == "16 x 448²"
+    assert Preset(AstSpec(frames=512), "nobody's").input == "512 x 128 mels"
