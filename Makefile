@@ -36,9 +36,12 @@ format: setup  ## Put the code into the one format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench:  ## Measure reading, decoding and a training step beside other tools
+bench:  ## Measure reading, decoding, backbones and a training step beside other tools
 	@$(INSTALL) --extras dev,bench
 	@$(BIN)/trichord shards bench runs/bench
+	@$(BIN)/trichord bench scan
+	@$(BIN)/trichord bench models
+	@$(BIN)/trichord bench growth
 	@$(BIN)/trichord bench step
 	@$(BIN)/trichord bench scan
 

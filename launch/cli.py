@@ -13,6 +13,7 @@ from launch.run_commands import CANCEL, LOGS, STATUS
 from pretrain import commands as pretrain_commands
 from pretrain.bench.commands import SCAN, STEP
 from pretrain.bench.learning_command import LEARNING
+from pretrain.bench.model_commands import GROWTH, MODEL_STEPS
 from pretrain.models_command import MODELS
 from pretrain.plot_command import PLOT
 from pretrain.show_command import SHOW
@@ -73,7 +74,12 @@ def _parser() -> CommandParser:
     for command in _OF_RUNS:
         add_command(floors, command)
     add_floor(floors, "weights", OF_WEIGHTS, (INSPECT,))
-    add_floor(floors, "bench", "measure training beside other code, and what it learns", (STEP, SCAN, LEARNING))
+    add_floor(
+        floors,
+        "bench",
+        "measure training beside other code, and what it learns",
+        (STEP, SCAN, MODEL_STEPS, GROWTH, LEARNING),
+    )
     return parser
 
 
