@@ -56,6 +56,8 @@ def _load(path: Path) -> Any:
         is_old = file.read(len(_OLD_MAGIC)) == _OLD_MAGIC
     if not is_old and not zipfile.is_zipfile(path):
         raise UserError(f"{path} is no whole file of torch.save; expected weights there, or a .safetensors file")
+    if _is_torchscript(path):
+        raise UserError(_refusal_of_torchscript(path))
     with torch.serialization.safe_globals(_INERT):
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
@@ -63,6 +65,26 @@ def _load(path: Path) -> Any:
             raise UserError(_refusal(path)) from error
         except (RuntimeError, EOFError, LookupError, TypeError, ValueError, struct.error) as error:
             raise UserError(f"{path} is a torn file of torch.save ({error}); fetch it again") from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Say whether a file is a program with its weights, as OpenAI releases CLIP."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _refusal_of_torchscript(path: Path) -> str:
+    out = path.with_suffix(".safetensors")
+    return (
+        f"{path} is a TorchScript program, as OpenAI's CLIP files are, and nothing in a file of weights is run here. "
+        "If you trust who made it, keep its tensors alone:\n"
+        "  python -c 'import torch, safetensors.torch as s; "
+        f'found = torch.jit.load("{path}", map_location="cpu").state_dict(); '
+        f's.save_file({{n: t.contiguous() for n, t in found.items()}}, "{out}")\'\n'
+        f"then give {out}."
+    )
 
 
 def _refusal(path: Path) -> str:

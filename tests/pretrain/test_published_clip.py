@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from pretrain.backbones.xclip_spec import XClipSpec
 from pretrain.engine.config import InitFrom
 from pretrain.engine.flops import count_flops
 from pretrain.published import load_tensors
+from pretrain.published_file import read_tensors
 from pretrain.published_names import FAMILIES
 from shards.errors import UserError
 from tests.pretrain.clip_manifests import Shapes, hugging_face_xclip, released_clip, released_vtn, released_xclip
@@ -85,6 +89,19 @@ def test_numbers_that_openai_keeps_beside_weights_and_the_other_place_of_texts_a
     for other in (openai, custom_text):
         found = load_tensors(on_meta(other), INIT, whole(video))
         assert (found.missing, found.unused) == ([], [])
+
+
+def test_a_torchscript_program_is_refused_with_a_way_out_that_works(tmp_path: Path) -> None:
+    program, kept = tmp_path / "clip.pt", tmp_path / "clip.safetensors"
+    torch.jit.script(torch.nn.Linear(2, 3)).save(str(program))
+    with pytest.raises(UserError, match="is a TorchScript program") as refusal:
+        read_tensors(program)
+    command = next(line for line in str(refusal.value).splitlines() if line.startswith("  python"))
+    subprocess.run([sys.executable, *shlex.split(command)[1:]], check=True)
+    assert {name: tuple(tensor.shape) for name, tensor in read_tensors(kept).items()} == {
+        "weight": (3, 2),
+        "bias": (3,),
+    }
 
 
 def test_xclip_begins_from_clip_and_says_what_it_lacks() -> None:
