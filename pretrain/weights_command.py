@@ -26,7 +26,6 @@ def _declare(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace) -> int:
     from pretrain.published_file import read_tensors
-    from pretrain.backbones.specs import BackboneSpec
     from pretrain.weights_report import report
 
     found = report(read_tensors(arguments.file, arguments.part), arguments.file)

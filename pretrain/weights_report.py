@@ -52,18 +52,22 @@ class Report:
 
 
 def report(tensors: Mapping[str, Tensor], path: Path) -> Report:
-    """Compare a file's tensors with every published size, by names and shapes alone."""
+    """Compare a file's tensors with the published sizes, by names and shapes alone."""
     family = recognised(tensors, path)
     shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
-    fits = {}
-    for name, preset in PRESETS.items():
-        network = nn.ModuleDict({"backbone": on_meta(preset)})
-        fits[name] = compared(shapes, family, network, InitFrom(path=path))
-    ranked = sorted(
-        (_of_backbone(name, fit) for name, fit in fits.items()), key=lambda fit: (fit.amiss, len(fit.resized))
-    )
-    beside = sorted(name for name in next(iter(fits.values())).unused if not name.startswith(_OF_BACKBONE))
-    return Report(family.name, len(tensors), sum(tensor.numel() for tensor in tensors.values()), beside, ranked)
+
+    def fit(preset: str) -> Fit:
+        network = nn.ModuleDict({"backbone": on_meta(PRESETS[preset])})
+        return compared(shapes, family, network, InitFrom(path=path))
+
+    # Names tell the kind of backbone, whatever its size; all sizes of that kind are then tried.
+    of_kind = {preset.spec.kind: name for name, preset in reversed(PRESETS.items())}
+    firsts = {kind: fit(name) for kind, name in of_kind.items()}
+    kind = min(firsts, key=lambda kind: len(firsts[kind].missing) + len(firsts[kind].unused))
+    fits = [_of_backbone(name, fit(name)) for name, preset in PRESETS.items() if preset.spec.kind == kind]
+    fits.sort(key=lambda each: (each.amiss, len(each.resized)))
+    beside = sorted(name for name in firsts[kind].unused if not name.startswith(_OF_BACKBONE))
+    return Report(family.name, len(tensors), sum(tensor.numel() for tensor in tensors.values()), beside, fits)
 
 
 def _of_backbone(preset: str, fit: Fit) -> SizeFit:

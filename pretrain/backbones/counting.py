@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pretrain.backbone import Encoder
-from pretrain.backbones.audio_build import build_audio_backbone
 from pretrain.backbones.build import build_backbone
 from pretrain.backbones.presets import Preset
 from pretrain.backbones.spec import Spec
@@ -40,9 +39,15 @@ class _NothingDrawn(TorchFunctionMode):
 def on_meta(preset: Preset) -> Encoder:
     """Build a published size out of shapes alone."""
     with torch.device("meta"), _NothingDrawn():
-        spec = preset.spec
-        backbone: Encoder = build_backbone(spec) if isinstance(spec, Spec) else build_audio_backbone(spec)
-        return backbone.eval()
+        return _build(preset).eval()
+
+
+def _build(preset: Preset) -> Encoder:
+    if isinstance(preset.spec, Spec):
+        return build_backbone(preset.spec)
+    from pretrain.backbones.audio_build import build_audio_backbone
+
+    return build_audio_backbone(preset.spec)
 
 
 def count(preset: Preset) -> Count:
