@@ -79,7 +79,7 @@ def _run(arguments: Namespace) -> int:
     site = load_cluster_file(arguments.cluster_file)
     settings = make_settings({**site, **given}, "trichord launch")
     cluster: Cluster = arguments.cluster or ("slurm" if shutil.which("sbatch") else "local")
-    plan = make_plan(cluster, settings, arguments.array, arguments.words)
+    plan = make_plan(cluster, settings, given, arguments.array, arguments.words)
     if arguments.dry_run:
         return _show(plan, arguments.json)
     from launch.preflight import preflight
@@ -128,7 +128,7 @@ def _submit(plan: Plan) -> list[dict[str, object]]:
     about = {
         "words": plan.elements[0].words,
         "cluster": plan.cluster,
-        "settings": plan.settings.model_dump(mode="json"),
+        "settings": dict(plan.typed),
     }
     try:
         _prepare(plan, json.dumps(about, indent=1) + "\n")

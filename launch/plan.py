@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from launch import verbs
 from launch.cluster_file import Settings
@@ -35,6 +36,7 @@ class Plan:
 
     cluster: Cluster
     settings: Settings
+    typed: Mapping[str, Any]  # of the settings, those that snapshots tell: a site's own may hold what is not for them
     folder: Path
     name: str
     elements: tuple[Element, ...]
@@ -69,12 +71,14 @@ class Plan:
         )
 
 
-def make_plan(cluster: Cluster, settings: Settings, array: str | None, words: Sequence[str]) -> Plan:
-    """Read the command that is to be launched, and lay it out as jobs."""
+def make_plan(
+    cluster: Cluster, settings: Settings, typed: Mapping[str, Any], array: str | None, words: Sequence[str]
+) -> Plan:
+    """Read the command that is to be launched, and lay it out as jobs; `typed` are the settings that no file gave."""
     parts, at_once = _read_array(array)
     runs = expand(words)
-    typed = [(label, each, _job(each)) for label, each in runs]
-    whole = typed[0][2]
+    jobs = [(label, each, _job(each)) for label, each in runs]
+    whole = jobs[0][2]
     if parts is not None and (len(runs) > 1 or not whole.is_of_parts):
         raise UserError(
             f"--array {array}: this work has no parts that could be done apart. A sweep such as seed=1,2,3 makes an "
@@ -90,7 +94,7 @@ def make_plan(cluster: Cluster, settings: Settings, array: str | None, words: Se
             raise UserError(
                 f"a sweep of {len(runs)} runs needs SLURM, to run one beside the other. Here: launch them one by one"
             )
-        elements = [Element(job.within(label), tuple(each)) for label, each, job in typed]
+        elements = [Element(job.within(label), tuple(each)) for label, each, job in jobs]
     elif parts is not None:
         labels = [f"part-{number:03d}-of-{parts:03d}" for number in range(1, parts + 1)]
         elements = [
@@ -99,7 +103,8 @@ def make_plan(cluster: Cluster, settings: Settings, array: str | None, words: Se
     else:
         elements = [Element(whole, tuple(words))]
     _refuse_what_cannot_be(cluster, settings)
-    return Plan(cluster, settings, whole.folder, whole.name, tuple(elements), next_snapshot(whole.folder), at_once)
+    snapshot = next_snapshot(whole.folder)
+    return Plan(cluster, settings, typed, whole.folder, whole.name, tuple(elements), snapshot, at_once)
 
 
 def _job(words: Sequence[str]) -> Job:

@@ -59,6 +59,7 @@ _INTERRUPTED = {
     "BOOT_FAIL": "a node did not start",
     "REVOKED": "revoked",
 }
+_PAUSED = ("SUSPENDED", "STOPPED")
 _FAILED = {"OUT_OF_MEMORY": "a node's memory was full"}
 
 
@@ -90,6 +91,8 @@ def decide(evidence: Evidence) -> Verdict:
 
 def _as_told(evidence: Evidence, said: JobState, last: Event | None) -> Verdict:
     """Judge by what the cluster says of a job that has not told of its end."""
+    if said.state in _PAUSED:
+        return Verdict(State.RUNNING, f"SLURM says {said.state}: it stands still")
     if said.is_running:
         silence = _silence(evidence)
         if silence:

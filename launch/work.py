@@ -102,7 +102,9 @@ class Work:
             print(f"warning: the job's time limit is not known, SLURM's warning will do: {error}", file=sys.stderr)
             return
         if left_s is not None and self.saves_when_told:
-            stop.deadline_s = time.monotonic() + max(left_s - self.warning_s, 0.0)
+            stop.deadline_s = time.monotonic() + max(
+                left_s - self.warning_s, left_s / 2
+            )  # a partition's default may be short
             stop.is_preempted = lambda: _is_preempted(number)
 
     def _restarts(self, job_id: str) -> int:

@@ -252,7 +252,8 @@ def test_what_cannot_be_prepared_is_told(
 
 def test_debug_runs_here_and_the_folder_tells_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "hunter2-in-the-environment")
-    words = "launch --cluster debug pretrain fast.yaml steps=3 --run run"
+    (place / "site.yaml").write_text("setup: [export TOKEN=hunter2-of-the-site]\n")
+    words = "launch --cluster debug --cluster-file site.yaml pretrain fast.yaml steps=3 --run run"
     done = subprocess.run(
         ["bash", "-c", f"umask 027; {shlex.quote(sys.executable)} -m launch.cli {words}"],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},

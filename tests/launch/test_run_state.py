@@ -48,6 +48,7 @@ Said = JobState | Literal["not known", "no answer"]
         (NEW, "not known", State.LOST),
         (NEW, "no answer", State.UNKNOWN),
         (BEGUN, says("RUNNING"), State.RUNNING),
+        (BEGUN, says("SUSPENDED"), State.RUNNING),
         (BEGUN, says("COMPLETING"), State.RUNNING),
         (BEGUN, says("PENDING"), State.REQUEUED),  # its node failed: no time to tell
         (BEGUN, says("REQUEUED"), State.REQUEUED),

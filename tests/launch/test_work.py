@@ -174,6 +174,13 @@ def test_the_job_s_own_clock_stops_it_without_any_signal(place: Path) -> None:
     assert last_end(place).how == "requeued"
 
 
+def test_a_job_shorter_than_its_warning_works_for_half_its_time(place: Path) -> None:
+    """As where a partition's own limit is a minute, and nobody said how long the job may take."""
+    began_s = time.monotonic()
+    finish(place, "loop", {**JOB, "LEFT": "0:04"})
+    assert time.monotonic() - began_s > 2
+
+
 def test_a_requeue_that_slurm_refuses_is_told(place: Path) -> None:
     status, said = finish(place, "loop", {**JOB, "BROKEN": "1"}, signal.SIGUSR2)
     assert status == 1 and "launch it again to go on" in said
