@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pretrain.backbones.audio_specs import AstSpec, AudioSpec
+from pretrain.backbones.audio_specs import AstSpec, AudioResnetSpec, AudioSpec, AudioVtnSpec
 from pretrain.backbones.spec import Spec
-from pretrain.backbones.specs import BackboneSpec, TimeSformerSpec, VideoMambaSpec, ViViTSpec, VtnSpec, XClipSpec
+from pretrain.backbones.specs import (
+    BackboneSpec,
+    CnnRnnSpec,
+    FrameFusionSpec,
+    Resnet3dSpec,
+    TimeSformerSpec,
+    VideoMambaSpec,
+    ViViTSpec,
+    VtnSpec,
+    XClipSpec,
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,8 @@ _CLIP = "CLIP (OpenAI, open_clip)"
 _XCLIP = f"X-CLIP (released .pth, Hugging Face); begins with {_CLIP}"
 _XCLIP_LARGE = {**_LARGE, "joint_dim": 768, "joint_heads": 12}
 _AST = "AST (Hugging Face; AudioSet, Speech Commands)"
+_RESNET = "begins with a ResNet of images (torchvision, timm)"
+_NONE = "none were released"
 _FRAMES_ALONE = {"messages": False, "integration_depth": 0}
 
 
@@ -91,6 +103,15 @@ PRESETS: dict[str, Preset] = {
     **_videomamba("tiny", 192, 24, 1.1),
     **_videomamba("small", 384, 24, 4.3),
     **_videomamba("middle", 576, 32, 12.7),
+    "r2plus1d-18": Preset(Resnet3dSpec(), "R(2+1)D (torchvision; Kinetics-400)", 40.519),
+    "r3d-18": Preset(Resnet3dSpec(convolutions="3d"), "R3D (torchvision; Kinetics-400)", 40.697),
+    "cnn-rnn-resnet50": Preset(CnnRnnSpec(), _RESNET),
+    "frame-fusion-single": Preset(FrameFusionSpec(fusion="single"), _NONE),
+    "frame-fusion-early": Preset(FrameFusionSpec(fusion="early"), _NONE),
+    "frame-fusion-late": Preset(FrameFusionSpec(fusion="late"), _NONE),
+    "frame-fusion-slow": Preset(FrameFusionSpec(fusion="slow"), _NONE),
     **{f"ast-{step}": Preset(AstSpec(time_stride=step, mel_stride=step), _AST) for step in (10, 12, 14, 16)},
     "ast-10-speech": Preset(AstSpec(frames=128), _AST),
+    "audio-resnet18": Preset(AudioResnetSpec(), _RESNET),
+    "audio-vtn-resnet18": Preset(AudioVtnSpec(), _NONE),
 }

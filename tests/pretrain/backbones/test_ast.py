@@ -14,6 +14,7 @@ from pretrain.backbones.audio_build import build_audio_backbone
 from pretrain.backbones.audio_specs import AstSpec
 from pretrain.engine.config import InitFrom
 from pretrain.published import load_published, load_tensors
+from pretrain.published_names import FAMILIES
 
 SMALL = AstSpec(
     frames=20, mels=12, dim=16, depth=2, heads=2, mlp_ratio=2.0, patch=4, time_stride=3, mel_stride=2, drop_path=0.0
@@ -116,17 +117,20 @@ def released() -> dict[str, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("manifest", "classifier"),
+    ("manifest", "family", "classifier"),
     [
-        (published(old=True), 0),
-        (published(old=False), 0),
-        (published_with_classifier(old=True), 4),
-        (published_with_classifier(old=False), 4),
-        (released(), 4),
+        (published(old=True), "AST of Hugging Face, no classifier", 0),
+        (published(old=False), "AST of Hugging Face, no classifier", 0),
+        (published_with_classifier(old=True), "AST of Hugging Face", 4),
+        (published_with_classifier(old=False), "AST of Hugging Face", 4),
+        (released(), "AST", 4),
     ],
     ids=["old names, base", "new names, base", "old names", "new names", "released"],
 )
-def test_published_files_fit_strictly(manifest: dict[str, tuple[int, ...]], classifier: int) -> None:
+def test_published_files_are_of_one_family_and_fit_strictly(
+    manifest: dict[str, tuple[int, ...]], family: str, classifier: int
+) -> None:
+    assert [each.name for each in FAMILIES if each.is_that_of(manifest)] == [family]
     file = {name: torch.empty(shape, device="meta") for name, shape in manifest.items()}
     with torch.device("meta"):
         backbone = build_audio_backbone(AstSpec())

@@ -14,6 +14,7 @@ from pretrain.backbones.cnn_rnn import CnnRnn
 from pretrain.backbones.cnn_rnn_spec import CnnRnnSpec
 from pretrain.engine.config import InitFrom
 from pretrain.published import load_tensors
+from pretrain.published_names import FAMILIES
 from shards.errors import UserError
 
 SMALL = CnnRnnSpec(frame_backbone="resnet18", dim=8, depth=2, frames=3, size=32)
@@ -50,6 +51,8 @@ def naive_gru(weights: dict[str, Tensor], depth: int, seen_BTE: Tensor) -> Tenso
 def test_it_equals_torchvision_s_resnet_and_a_gru_written_out() -> None:
     torch.manual_seed(3)
     theirs = resnet18().eval()
+    families = [each.name for each in FAMILIES if each.is_that_of(theirs.state_dict())]
+    assert families == ["ResNet of torchvision or timm"]
     ours = small().eval()
     init = InitFrom(path=Path("resnet.pth"), allow_missing=("*.recurrent.*",), allow_unused=("classifier.*",))
     found = load_tensors(theirs.state_dict(), init, ours)

@@ -14,6 +14,7 @@ from pretrain.backbones.resnet_3d import Resnet3d
 from pretrain.backbones.resnet_3d_spec import Resnet3dSpec
 from pretrain.engine.config import InitFrom
 from pretrain.published import load_tensors
+from pretrain.published_names import FAMILIES
 
 SMALL = Resnet3dSpec(width=8, frames=4, size=32)
 FILE = InitFrom(path=Path("weights.pth"), allow_unused=("classifier.*",))
@@ -39,6 +40,8 @@ def test_it_equals_torchvision(convolutions: str) -> None:
         if isinstance(module, nn.BatchNorm3d):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
+    family = {"2plus1d": "R(2+1)D of torchvision", "3d": "R3D of torchvision"}[convolutions]
+    assert [each.name for each in FAMILIES if each.is_that_of(theirs.state_dict())] == [family]
     ours = small(convolutions=convolutions, width=64).eval()
     found = load_tensors(theirs.state_dict(), FILE, ours)
     assert (found.missing, found.unused) == ([], ["classifier.weight", "classifier.bias"])
