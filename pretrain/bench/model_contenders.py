@@ -112,7 +112,7 @@ class Contender:
         return tokens_BLD.detach(), first.grad
 
     def _look(self, frames_BCTHW: Tensor) -> Tensor:
-        """Give tokens_BLD in one order whoever made them; of X-CLIP the pooled vector, B1D."""
+        """Give tokens_BLD in one order whoever made them; of X-CLIP the pooled vector alone, B1D."""
         if self._name not in _ATTENTION:
             return _our_tokens(self._backbone, frames_BCTHW)
         frames_BTCHW = frames_BCTHW.transpose(1, 2)
@@ -129,7 +129,8 @@ class Contender:
 
 def _our_tokens(backbone: nn.Module, frames_BCTHW: Tensor) -> Tensor:
     if isinstance(backbone, XClip):
-        return backbone.integrate(backbone.see(frames_BCTHW).class_BtE).unsqueeze(1)
+        pooled: Tokens = backbone(frames_BCTHW, pooled_only=True)  # all that get_video_features is asked for
+        return pooled.pooled_BD.unsqueeze(1)
     tokens: Tokens = backbone(frames_BCTHW)
     return torch.cat((tokens.pooled_BD.unsqueeze(1), tokens.grid_BtnD.flatten(1, 2)), dim=1)
 
