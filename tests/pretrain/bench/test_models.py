@@ -54,6 +54,12 @@ def test_bf16_stands_beside_our_own_fp32() -> None:
     assert row["against"] == "ours in fp32" and row["met"] is True and 1e-4 < row["apart"] <= 0.1
 
 
+def test_bf16_is_left_out_where_it_would_be_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    for can, left_out in (({"avx2": True}, {"TimeSformer in bf16, base"}), ({"avx512_bf16": True}, set())):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda can=can: can)
+        assert set(CONTESTS) - set(models.measurable(CONTESTS)) == left_out
+
+
 def test_memory_is_that_of_a_process_for_each() -> None:
     contest = Contest(small("vivit", frames=32), {EAGER: 0.0}, memory_goals={EAGER: 0.1})
     (row,) = run_model_bench({"memory": contest}, rounds=1)
