@@ -17,7 +17,7 @@ from pretrain.config_tree import overlay, with_defaults
 SMALL: dict[str, Any] = {
     "steps": 10,
     "data": {"sources": "shards", "batch_size": 16},
-    "backbone": {},
+    "backbone": {"kind": "timesformer"},
     "objective": {},
     "optimiser": {"learning_rate": 1e-3},
 }
@@ -52,7 +52,7 @@ def test_a_written_config_reads_back_equal() -> None:
         ({"data": {"batch_size": 24}}, "data.batch_size=24 cannot be taken evenly from data.lanes=16. Nearest: data.b"),
         ({"engine": {"accumulation": 3}}, "Nearest: data.batch_size 15 or 18, or engine.accumulation 2 or 4"),
         ({"engine": {"deepspeed": {"fp16": {}}}}, "engine.deepspeed.fp16 cannot be set: set engine.precision"),
-        ({"backbone": {"patch": 14}}, "a view of 96 pixels is not made of whole patches of 14"),
+        ({"backbone": {"kind": "timesformer", "patch": 14}}, "a view of 96 pixels is not made of whole patches of 14"),
         (
             {"optimiser": {"learning_rate": {"kind": "cosine", "start": 1, "end": 0, "warmup_steps": 10}}},
             "optimiser.learning_rate.warmup_steps=10 leaves nothing of steps=10",

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretrain.engine import checkpoint_files
+from pretrain.engine import checkpoint_files, run_lock
 from pretrain.engine.run import pretrain
 from tests.pretrain.engine.small_run import small_config
 
@@ -29,6 +29,7 @@ _MOST_TRIES = 40
 
 
 def main(shards: Path, run: Path, seed: int) -> None:
+    run_lock._SETTLE_S = 0.01  # nobody else wants the folder of one that was killed
     rng = np.random.default_rng(seed)
     ends: list[str] = []
     while len(ends) < _MOST_TRIES and (not ends or ends[-1] != "0"):
@@ -69,9 +70,9 @@ def _deadly(call: Callable[..., Any], left: list[int]) -> Callable[..., Any]:
 
 
 def _half_written(save: Callable[..., Any], left: list[int]) -> Callable[..., Any]:
-    def counted(tensors: Any, path: Path) -> None:
+    def counted(tensors: Any, path: Path, **about: Any) -> None:
         left[0] -= 1
-        save(tensors, path)
+        save(tensors, path, **about)
         if left[0] == 0:
             os.truncate(path, path.stat().st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)

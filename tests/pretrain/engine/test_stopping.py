@@ -164,7 +164,7 @@ def test_a_full_disk_does_not_end_the_run_but_is_told_and_the_last_save_must_suc
 ) -> None:
     write, failing = checkpoint_files.save_file, [2]  # type: ignore[attr-defined]
 
-    def fill_disk(tensors: Any, path: Path) -> None:
+    def fill_disk(tensors: Any, path: Path, metadata: Any) -> None:
         if failing[0]:
             failing[0] -= 1
             path.write_bytes(b"half")
@@ -188,7 +188,7 @@ def test_a_full_disk_does_not_end_the_run_but_is_told_and_the_last_save_must_suc
 def test_figures_and_failures_that_find_no_room_are_told_and_hide_nothing(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fill_disk(*_: Any) -> None:
+    def fill_disk(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     def spoil(_: Svt, output: StepOutput) -> StepOutput:
