@@ -64,7 +64,7 @@ def test_the_text_for_sbatch_is_this(name: str, words: str, place: Path, capsys:
     (place / "videos" / "cat").mkdir(parents=True)
     (place / "videos" / "cat" / "1.mp4").write_bytes(b"")
     text = str(dry_run(words, capsys)["sbatch"])
-    text = text.replace(str(place), "/work").replace(shlex.quote(sys.executable), "/python")
+    text = text.replace(str(place), "/somewhere").replace(shlex.quote(sys.executable), "/python")
     golden = GOLDEN / f"{name}.sh"
     if "UPDATE_GOLDEN" in os.environ:
         golden.write_text(text)

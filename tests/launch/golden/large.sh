@@ -13,7 +13,7 @@
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=2
 #SBATCH --open-mode=append
-#SBATCH --output=/work/runs/large/logs/%j_0_log.out
+#SBATCH --output=/somewhere/runs/large/logs/%j_0_log.out
 #SBATCH --partition=gpu
 #SBATCH --qos=high
 #SBATCH --requeue
@@ -24,9 +24,9 @@
 # setup
 module load cuda
 unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
-export PYTHONPATH=/work/runs/large/snapshots/001/code"${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
+export PYTHONPATH=/somewhere/runs/large/snapshots/001/code"${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
 export SLURM_EXPORT_ENV=ALL
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /work/runs/large/logs/%j_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=12 --mpi=pmix /python -u -m submitit.core._submit /work/runs/large/logs
+srun --unbuffered --output /somewhere/runs/large/logs/%j_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=12 --mpi=pmix /python -u -m submitit.core._submit /somewhere/runs/large/logs

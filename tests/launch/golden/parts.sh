@@ -7,15 +7,15 @@
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
-#SBATCH --output=/work/shards/jobs/logs/%A_%a_0_log.out
+#SBATCH --output=/somewhere/shards/jobs/logs/%A_%a_0_log.out
 #SBATCH --requeue
 #SBATCH --signal=USR2@120
 
 # setup
 unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
-export PYTHONPATH=/work/shards/jobs/snapshots/001/code"${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
+export PYTHONPATH=/somewhere/shards/jobs/snapshots/001/code"${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
 export SLURM_EXPORT_ENV=ALL
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /work/shards/jobs/logs/%A_%a_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=8 /python -u -m submitit.core._submit /work/shards/jobs/logs
+srun --unbuffered --output /somewhere/shards/jobs/logs/%A_%a_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=8 /python -u -m submitit.core._submit /somewhere/shards/jobs/logs

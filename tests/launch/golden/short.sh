@@ -5,16 +5,16 @@
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=2
 #SBATCH --open-mode=append
-#SBATCH --output=/work/runs/fast/logs/%j_0_log.out
+#SBATCH --output=/somewhere/runs/fast/logs/%j_0_log.out
 #SBATCH --requeue
 #SBATCH --signal=USR2@30
 #SBATCH --time=2
 
 # setup
 unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
-export PYTHONPATH=/work/runs/fast/snapshots/001/code"${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
+export PYTHONPATH=/somewhere/runs/fast/snapshots/001/code"${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
 export SLURM_EXPORT_ENV=ALL
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /work/runs/fast/logs/%j_%t_log.out --kill-on-bad-exit=1 /python -u -m submitit.core._submit /work/runs/fast/logs
+srun --unbuffered --output /somewhere/runs/fast/logs/%j_%t_log.out --kill-on-bad-exit=1 /python -u -m submitit.core._submit /somewhere/runs/fast/logs
