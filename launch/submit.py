@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def _submit(order: Order, works: Sequence[Callable[[], None]]) -> list[str]:
         return [_run_here(order, work) for work in works]
     executor: Any = _slurm_executor(order) if order.cluster == "slurm" else _local_executor(order)
     try:
-        with _environment(order) if order.cluster == "local" else _unchanged():
+        with _environment(order) if order.cluster == "local" else nullcontext():
             if len(works) == 1 or order.cluster == "local":
                 return [executor.submit(work).job_id for work in works]
             return [job.job_id for job in executor.submit_array(works)]
@@ -214,11 +214,6 @@ def _own_streams(log: Path) -> Iterator[None]:
             for number, descriptor in enumerate(before):
                 os.dup2(descriptor, number)
                 os.close(descriptor)
-
-
-@contextmanager
-def _unchanged() -> Iterator[None]:
-    yield
 
 
 def _run_here(order: Order, work: Callable[[], None]) -> str:

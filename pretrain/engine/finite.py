@@ -14,6 +14,8 @@ from pretrain.engine.distributed import World
 from shards.reading.batch import Batch
 from shards.whole_file import write_whole
 
+FAILURES = "failures"  # the folder of a run in which steps that were not finite are kept
+
 
 class FiniteGuard:
     """Looks at every gradient as it arrives, on the device, without waiting for it; `verdict` waits once a step."""

@@ -14,7 +14,7 @@ from pretrain.config import RunConfig
 from pretrain.engine import training as steps
 from pretrain.engine.distributed import World
 from pretrain.engine.feeding import Feeder
-from pretrain.engine.finite import FiniteGuard, write_failure
+from pretrain.engine.finite import FAILURES, FiniteGuard, write_failure
 from pretrain.engine.metrics import Meter, Recorder, WindowMeans
 from pretrain.engine.run_lock import RunLock
 from pretrain.engine.saving import Saver
@@ -148,7 +148,7 @@ class Loop:
         self.training.objective.after_update(step)
 
     def _stop(self, found: list[str], batch: Batch, output: StepOutput, step: int) -> NoReturn:
-        folder = self.run / "failures" / f"step_{step:08d}"
+        folder = self.run / FAILURES / f"step_{step:08d}"
         losses = {name: float(value.detach()) for name, value in {"loss": output.loss, **output.losses}.items()}
         everyone = write_failure(folder, self.world, step, found, batch, losses)
         kept = self.keep_failed(step)

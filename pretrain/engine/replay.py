@@ -15,6 +15,7 @@ from pretrain.config import RunConfig
 from pretrain.engine import checkpoint, checkpoint_files
 from pretrain.engine.device import pick_device
 from pretrain.engine.feeding import Feeder
+from pretrain.engine.finite import FAILURES
 from pretrain.engine.training import build, draw_as, split
 from pretrain.objective import Objective
 from shards.errors import UserError
@@ -22,7 +23,6 @@ from shards.reading.batch import Batch
 from shards.reading.stream import batches
 from shards.sample import ClipTransform
 
-FAILURES = "failures"
 _LISTED = 20
 
 

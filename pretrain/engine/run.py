@@ -18,6 +18,7 @@ from pretrain.engine.checkpoint_files import CheckpointIndex
 from pretrain.engine.device import peak_flops
 from pretrain.engine.distributed import World, join_world
 from pretrain.engine.feeding import Feeder
+from pretrain.engine.finite import FAILURES
 from pretrain.engine.flops import training_flops
 from pretrain.engine.loop import Loop
 from pretrain.engine.metrics import Meter, Recorder, Work
@@ -119,7 +120,7 @@ def _pretrain(
 def _keep_failed(run: Path, world: World, training: Training, facts: Callable[..., CheckpointIndex], step: int) -> str:
     try:
         path = checkpoint.save(
-            run / "failures" / f"step_{step:08d}",
+            run / FAILURES / f"step_{step:08d}",
             world,
             training.objective,
             training.adam,
