@@ -5,6 +5,8 @@ Legend: T frames of the sound's picture, F mel filters.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch import Tensor
 from shards.decoding.torchcodec_video import open_with_torchcodec
 from shards.decoding.track import DecodeLimits
 from shards.decoding.video import Video, open_video
+from shards.hearing.sound_specs import SoundSpec
 from shards.hearing.spectrogram import frame_count, spectrogram
 from shards.reading.batch import Example
 from shards.record import RawSample
@@ -40,20 +43,24 @@ class ClipTransform:
         views = make_views(self.spec.views, plan, needed_THWC, rng, annotation.labels, annotation.captions)
         captions = annotation.captions or ("",)
         spoken = int(rng.integers(len(captions))) if self.spec.caption == "random" else 0
-        audio_TF, is_heard = self._sound(video, plan.clips[0], rng)
+        heard = self._sounds(video, plan.clips, rng)
         return Example(
             video=views.tensors(),
-            audio=audio_TF,
-            audio_present=is_heard,
+            audio=[spectrogram_TF for spectrogram_TF, _ in heard],
+            audio_present=bool(heard) and all(is_heard for _, is_heard in heard),
             text=captions[spoken],
             labels=views.labels,
         )
 
-    def _sound(self, video: Video, clip: Clip, rng: np.random.Generator) -> tuple[Tensor | None, bool]:
-        """Give the picture of the clip's sound and whether there is any; digital silence counts as none."""
-        sound = self.spec.sound
-        if sound is None:
-            return None, False
+    def _sounds(self, video: Video, clips: Sequence[Clip], rng: np.random.Generator) -> list[tuple[Tensor, bool]]:
+        """Give the pictures of the clips' sounds that are asked for, and whether there is any."""
+        if self.spec.sound is None:
+            return []
+        wanted = clips[:1] if self.spec.sound_of == "first_clip" else clips
+        return [self._sound(self.spec.sound, video, clip, rng) for clip in wanted]
+
+    def _sound(self, sound: SoundSpec, video: Video, clip: Clip, rng: np.random.Generator) -> tuple[Tensor, bool]:
+        """Give the picture of a clip's sound and whether there is any; digital silence counts as none."""
         start_s, end_s = clip.start_s, clip.end_s
         if self.spec.sound_seconds is not None:
             start_s = (start_s + end_s - self.spec.sound_seconds) / 2

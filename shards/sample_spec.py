@@ -17,7 +17,8 @@ class SampleSpec(BaseModel):
 
     views: ViewsSpec
     sound: SoundSpec | None = None
-    sound_seconds: float | None = Field(default=None, gt=0)  # around the first clip's middle; None: that clip's stretch
+    sound_seconds: float | None = Field(default=None, gt=0)  # around a clip's middle; None: that clip's stretch
+    sound_of: Literal["first_clip", "each_clip"] = "first_clip"
     caption: Literal["first", "random"] = "random"
     decoder: Literal["planned", "torchcodec"] = "planned"  # of the pixels; both give the same
     is_training: bool = True  # SpecAugment is for training only

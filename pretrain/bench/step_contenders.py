@@ -98,7 +98,7 @@ class Ours:
         count = len(views[0])
         self.batch = Batch(
             video=views,
-            audio=None,
+            audio=[],
             audio_present=torch.zeros(count, dtype=torch.bool),
             valid=torch.ones(count, dtype=torch.bool),
             text=[""] * count,

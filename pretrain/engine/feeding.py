@@ -72,7 +72,7 @@ class Feeder(Iterator[Batch]):
                 **{
                     **batch,
                     "video": [view.to(self._device, non_blocking=True) for view in batch["video"]],
-                    "audio": None if batch["audio"] is None else batch["audio"].to(self._device, non_blocking=True),
+                    "audio": [sound.to(self._device, non_blocking=True) for sound in batch["audio"]],
                     "audio_present": batch["audio_present"].to(self._device, non_blocking=True),
                     "valid": batch["valid"].to(self._device, non_blocking=True),
                 }
@@ -83,5 +83,4 @@ class Feeder(Iterator[Batch]):
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
-    audio = batch["audio"]
-    return [*batch["video"], batch["audio_present"], batch["valid"], *([] if audio is None else [audio])]
+    return [*batch["video"], *batch["audio"], batch["audio_present"], batch["valid"]]

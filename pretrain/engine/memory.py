@@ -67,7 +67,7 @@ def measure_with_flops(config: RunConfig, micro_batch: int) -> tuple[ModelSize, 
 
 def _watch(rehearsal: Rehearsal) -> ModelSize:
     objective, batch = rehearsal.objective, rehearsal.batch
-    inputs = [*batch["video"], *([] if batch["audio"] is None else [batch["audio"]])]
+    inputs = [*batch["video"], *batch["audio"]]
     trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     for parameter in trained:  # gradients are counted by themselves, so each goes as soon as it is there
         parameter.register_post_accumulate_grad_hook(_drop_gradient)

@@ -91,7 +91,7 @@ class Meter:
         """Count a batch's samples: how many another had to stand in for, and how many make no sound."""
         self._window.samples += len(batch["key"])
         self._window.bad += len(batch["bad"])
-        if batch["audio"] is not None:
+        if batch["audio"]:
             self._window.with_sound += len(batch["key"])
             self._window.silent += int((~batch["audio_present"]).sum())
 

@@ -7,7 +7,7 @@ the step as the CPU takes it; a GPU takes the same products, and its fused atten
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -104,7 +104,7 @@ def fake_batch(spec: SampleSpec, samples: int) -> Batch:
             for clip, view in zip(clips, per_clip, strict=True)
             for _ in range(3 if view.crop.kind == "three" else 1)
         ],
-        audio=_fake_sound(spec, clips[0], samples),
+        audio=_fake_sounds(spec, clips, samples),
         audio_present=torch.ones(samples, dtype=torch.bool),
         valid=torch.ones(samples, dtype=torch.bool),
         text=[""] * samples,
@@ -120,9 +120,10 @@ def fake_batch(spec: SampleSpec, samples: int) -> Batch:
     )
 
 
-def _fake_sound(spec: SampleSpec, clip: Clip, samples: int) -> Tensor | None:
+def _fake_sounds(spec: SampleSpec, clips: Sequence[Clip], samples: int) -> list[Tensor]:
     if spec.sound is None:
-        return None
-    seconds = spec.sound_seconds or clip.end_s - clip.start_s
+        return []
+    seconds = spec.sound_seconds or clips[0].end_s - clips[0].start_s
     frames = spec.sound.frames or frame_count(spec.sound, round(seconds * spec.sound.rate_hz))
-    return torch.zeros(samples, frames, spec.sound.mels)
+    count = 1 if spec.sound_of == "first_clip" else len(clips)
+    return [torch.zeros(samples, frames, spec.sound.mels) for _ in range(count)]

@@ -152,10 +152,10 @@ def _part(batch: Batch, rows: slice) -> Batch:
     kept: dict[str, Any] = {}
     fields: Mapping[str, Any] = batch
     for name, value in fields.items():
-        if name == "video":
+        if name in ("video", "audio"):
             kept[name] = [view[rows] for view in value]
-        elif name in ("audio", "audio_present", "valid", "text", "labels", "key", "shard", "source", "position"):
-            kept[name] = None if value is None else value[rows]
+        elif name in ("audio_present", "valid", "text", "labels", "key", "shard", "source", "position"):
+            kept[name] = value[rows]
         else:
             kept[name] = value
     return cast(Batch, kept)

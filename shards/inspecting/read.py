@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
-
 from shards.hearing.sound_specs import KaldiFbank
 from shards.reading.batch import Batch
 from shards.reading.stream import batches
@@ -67,6 +65,5 @@ def read(
 def _digest(digest: Any, batch: Batch) -> None:
     for key, words, labels in zip(batch["key"], batch["text"], batch["labels"], strict=True):
         digest.update(repr((key, words, labels)).encode())
-    for tensor in (*batch["video"], batch["audio"], batch["audio_present"]):
-        if isinstance(tensor, Tensor):
-            digest.update(tensor.contiguous().numpy().data)
+    for tensor in (*batch["video"], *batch["audio"], batch["audio_present"]):
+        digest.update(tensor.contiguous().numpy().data)

@@ -21,7 +21,7 @@ class Example(TypedDict):
     """One sample, decoded. A transform that gives sound gives zeros of the same shape for a clip without."""
 
     video: list[Tensor]  # one frames_CTHW uint8 tensor per view
-    audio: Tensor | None
+    audio: list[Tensor]  # one spectrogram_TM per sound
     audio_present: bool
     text: str
     labels: tuple[int, ...]
@@ -44,7 +44,7 @@ class Batch(TypedDict):
     """The samples of one step on one rank, lane by lane."""
 
     video: list[Tensor]  # one frames_BCTHW uint8 tensor per view
-    audio: Tensor | None
+    audio: list[Tensor]  # one spectrogram_BTM per sound
     audio_present: Tensor  # bool, B
     valid: Tensor  # bool, B; False only in evaluation: padding, or a sample that could not be used
     text: list[str]
@@ -76,13 +76,15 @@ def collate(
     """Put examples together."""
     examples = [each.example for each in named]
     _check_shapes(named)
-    sounds = [example["audio"] for example in examples if example["audio"] is not None]
     return Batch(
         video=[
             stack(f"video {view}", [example["video"][view] for example in examples])
             for view in range(len(examples[0]["video"]))
         ],
-        audio=stack("audio", sounds) if sounds else None,
+        audio=[
+            stack(f"audio {sound}", [example["audio"][sound] for example in examples])
+            for sound in range(len(examples[0]["audio"]))
+        ],
         audio_present=torch.tensor([bool(example["audio_present"]) for example in examples]),
         valid=torch.tensor([each.valid for each in named]),
         text=[example["text"] for example in examples],
@@ -101,12 +103,13 @@ def collate(
 def join(parts: Sequence[Batch], pin_memory: bool = False) -> Batch:
     """Put the workers' parts of a step together in their order; the tensors are copies, page-locked if wanted."""
     first = parts[0]
-    sounds = [part["audio"] for part in parts if part["audio"] is not None]
     return Batch(
         video=[
             _concatenate([part["video"][view] for part in parts], pin_memory) for view in range(len(first["video"]))
         ],
-        audio=_concatenate(sounds, pin_memory) if sounds else None,
+        audio=[
+            _concatenate([part["audio"][sound] for part in parts], pin_memory) for sound in range(len(first["audio"]))
+        ],
         audio_present=torch.cat([part["audio_present"] for part in parts]),
         valid=torch.cat([part["valid"] for part in parts]),
         text=[text for part in parts for text in part["text"]],
@@ -124,10 +127,9 @@ def join(parts: Sequence[Batch], pin_memory: bool = False) -> Batch:
 
 def blank_like(example: Example) -> Example:
     """Make the padding: an example of the same shapes that holds nothing."""
-    audio = example["audio"]
     return Example(
         video=[torch.zeros_like(view) for view in example["video"]],
-        audio=None if audio is None else torch.zeros_like(audio),
+        audio=[torch.zeros_like(sound) for sound in example["audio"]],
         audio_present=False,
         text="",
         labels=(),
@@ -147,10 +149,9 @@ def _check_shapes(named: Sequence[Named]) -> None:
         if found != wanted:
             raise ValueError(
                 f"the transform gives {named[0].key} the shapes {wanted} and {each.key} the shapes {found} "
-                "(video views, then sound); a batch needs them equal, also for a clip without sound"
+                "(video views, then sounds); a batch needs them equal, also for a clip without sound"
             )
 
 
-def _shapes(example: Example) -> list[tuple[int, ...] | None]:
-    audio = example["audio"]
-    return [*(tuple(view.shape) for view in example["video"]), None if audio is None else tuple(audio.shape)]
+def _shapes(example: Example) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    return [tuple(view.shape) for view in example["video"]], [tuple(sound.shape) for sound in example["audio"]]

@@ -50,9 +50,9 @@ def test_frames_and_sound_show_the_same_stretch() -> None:
         example["video"][0].numpy(), media.full_decode(data)[[15, 20, 25, 30]].transpose(3, 0, 1, 2)
     )
     expected_N = (0.3 * np.sin(2 * np.pi * 440 * (0.6 + np.arange(12800) / 16000))).astype(np.float32)
-    assert example["audio"] is not None and example["audio_present"]
+    assert example["audio_present"]
     loud = spectrogram(SOUND, expected_N) > 0  # far from the floor, where the encoder's own noise lies
-    torch.testing.assert_close(example["audio"][loud], spectrogram(SOUND, expected_N)[loud], atol=0.05, rtol=0)
+    torch.testing.assert_close(example["audio"][0][loud], spectrogram(SOUND, expected_N)[loud], atol=0.05, rtol=0)
     assert example["text"] in ("a", "b") and example["labels"] == (3,)
 
 
@@ -65,9 +65,29 @@ def test_a_clip_without_sound_gives_zeros_of_the_right_shape(sound: media.Sample
     heard = ClipTransform(SampleSpec(views=PLAIN, sound=SOUND, sound_seconds=0.8))(
         _raw(media.clip(25)), np.random.default_rng(0)
     )
-    assert example["audio"] is not None and heard["audio"] is not None
     assert not example["audio_present"] and heard["audio_present"]
-    assert example["audio"].shape == heard["audio"].shape and not example["audio"].any()
+    assert example["audio"][0].shape == heard["audio"][0].shape and not example["audio"][0].any()
+
+
+def test_each_clip_may_bring_its_own_sound() -> None:
+    two = ViewsSpec(
+        clips=DenseWindow(frames=4, clip_seconds=0.8, placement="uniform", clips=2),
+        views=PLAIN.views,
+    )
+    raw = _raw(
+        media.encode(
+            media.moving_picture(50, 48, 48),
+            np.concatenate([media.tone(1.0), media.tone(1.0, frequency=1760.0)]),
+            options={"g": "12"},
+        )
+    )
+    spec = SampleSpec(views=two, sound=SOUND, sound_seconds=0.8, is_training=False)
+    own = ClipTransform(spec.model_copy(update={"sound_of": "each_clip"}))(raw, np.random.default_rng(0))
+    first = ClipTransform(spec)(raw, np.random.default_rng(0))
+    assert len(first["audio"]) == 1 and len(own["audio"]) == len(own["video"]) == 2
+    assert torch.equal(own["audio"][0], first["audio"][0])
+    pitch = [int(sound.float().mean(dim=0).argmax()) for sound in own["audio"]]
+    assert pitch[1] > pitch[0]  # the second tone is the higher one
 
 
 def test_sound_of_no_fixed_length_is_refused_with_the_way_out() -> None:
@@ -86,8 +106,7 @@ def test_evaluation_masks_no_sound() -> None:
     raw = _raw(media.clip(30))
     spec = RANDOM.model_copy(update={"is_training": False})
     one, two = (ClipTransform(spec)(raw, np.random.default_rng(seed)) for seed in (1, 2))
-    assert one["audio"] is not None and two["audio"] is not None
-    assert torch.equal(one["audio"], two["audio"])
+    assert torch.equal(one["audio"][0], two["audio"][0])
 
 
 def test_svts_ten_views_come_from_one_decode() -> None:
@@ -139,6 +158,5 @@ def test_decoded_and_augmented_batches_are_the_same_for_any_ranks_and_workers(
             assert one["key"] == [key for part in several for key in part["key"]]
             assert one["text"] == [text for part in several for text in part["text"]]
             assert torch.equal(one["video"][0], torch.cat([part["video"][0] for part in several]))
-            sounds = [part["audio"] for part in several if part["audio"] is not None]
-            assert one["audio"] is not None and torch.equal(one["audio"], torch.cat(sounds))
+            assert torch.equal(one["audio"][0], torch.cat([part["audio"][0] for part in several]))
             assert torch.equal(one["audio_present"], torch.cat([part["audio_present"] for part in several]))

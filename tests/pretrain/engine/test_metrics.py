@@ -39,7 +39,7 @@ class Clock:
 
 def batch_of(samples: int, bad: int = 0, silent: int | None = None) -> Batch:
     present = torch.tensor([index >= (silent or 0) for index in range(samples)])
-    audio = None if silent is None else torch.zeros(samples, 2, 2)
+    audio = [] if silent is None else [torch.zeros(samples, 2, 2)]
     return {"key": ["k"] * samples, "bad": [None] * bad, "audio": audio, "audio_present": present}  # type: ignore
 
 

@@ -76,7 +76,7 @@ def batch(samples: int, rows: slice = slice(None), step: int = 0) -> Batch:
     count = len(mixed[0])
     return Batch(
         video=mixed,
-        audio=None,
+        audio=[],
         audio_present=torch.zeros(count, dtype=torch.bool),
         valid=torch.ones(count, dtype=torch.bool),
         text=[""] * count,

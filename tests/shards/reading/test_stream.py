@@ -47,7 +47,7 @@ def cheap(raw: RawSample, rng: np.random.Generator) -> Example:
     sound = torch.zeros(6) if is_silent else torch.from_numpy(rng.standard_normal(6).astype(np.float32))
     return Example(
         video=[torch.from_numpy(pixels.copy()), torch.from_numpy(drawn)],
-        audio=sound,
+        audio=[sound],
         audio_present=not is_silent,
         text=text,
         labels=tuple(range(len(text) % 3)),
@@ -68,7 +68,7 @@ def stumble(raw: RawSample, rng: np.random.Generator) -> Example:
 
 
 def count_threads(raw: RawSample, rng: np.random.Generator) -> Example:
-    return Example(video=[], audio=None, audio_present=False, text=str(torch.get_num_threads()), labels=())
+    return Example(video=[], audio=[], audio_present=False, text=str(torch.get_num_threads()), labels=())
 
 
 def write_set(
@@ -114,8 +114,7 @@ def assert_same(found: Batch, wanted: Batch) -> None:
     assert (found["shard"], found["source"]) == (wanted["shard"], wanted["source"])
     assert found["bad"] == wanted["bad"]
     assert all(torch.equal(a, b) for a, b in zip(found["video"], wanted["video"], strict=True))
-    assert found["audio"] is not None and wanted["audio"] is not None
-    assert torch.equal(found["audio"], wanted["audio"])
+    assert torch.equal(found["audio"][0], wanted["audio"][0])
     assert torch.equal(found["audio_present"], wanted["audio_present"])
 
 
@@ -171,8 +170,7 @@ def test_a_batch_is_what_the_transform_gives(tmp_path: Path) -> None:
         raw = RawSample(key, "", {"mp4": f"video {int(key)}".encode(), "txt": batch["text"][place].encode()})
         example = cheap(raw, generator(3, "augment", 0, key))
         assert all(torch.equal(view[place], one) for view, one in zip(batch["video"], example["video"], strict=True))
-        assert batch["audio"] is not None and example["audio"] is not None
-        assert torch.equal(batch["audio"][place], example["audio"])
+        assert torch.equal(batch["audio"][0][place], example["audio"][0])
         assert batch["audio_present"][place].item() is (key != "000002")
         assert batch["labels"][place] == example["labels"]
 
@@ -353,7 +351,7 @@ def test_workers_use_one_thread_and_a_batch_may_hold_text_only(tmp_path: Path) -
     root = write_set(tmp_path / "set", [6] * 4)
     batch = take(batches(config_of(root, workers=1), count_threads), 1)[0]
     assert batch["text"] == ["1"] * 8
-    assert (batch["video"], batch["audio"]) == ([], None)
+    assert (batch["video"], batch["audio"]) == ([], [])
 
 
 def test_a_worker_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,7 +438,7 @@ def test_unequal_shapes_are_named(tmp_path: Path) -> None:
 
     def ragged(raw: RawSample, rng: np.random.Generator) -> Example:
         example = cheap(raw, rng)
-        return {**example, "audio": None} if int(raw.key) % 2 else example
+        return {**example, "audio": []} if int(raw.key) % 2 else example
 
     with pytest.raises(ValueError, match="shapes"):
         take(batches(config_of(root), ragged), 1)
