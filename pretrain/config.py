@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_validator
 
@@ -15,11 +16,19 @@ from shards.errors import UserError
 from shards.reading.order import nearest_divisors
 from shards.reading.stream_config import DataConfig, StreamConfig
 
+if TYPE_CHECKING:
+    from pretrain.objective import Objective
+
 
 class RunConfig(BaseModel):
-    """A run: with the data it names, the same config gives the same weights."""
+    """A run: with the data it names, the same config gives the same weights.
+
+    The engine knows of a run what stands here; a floor above has other objectives in a subclass.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    settled: ClassVar[tuple[str, ...]] = ()  # names of further settings with which a run cannot be continued otherwise
 
     seed: NonNegativeInt = 0
     steps: PositiveInt  # updates of the weights
@@ -35,6 +44,29 @@ class RunConfig(BaseModel):
     def stream(self) -> StreamConfig:
         """Give what is read, in the order that the run's seed makes."""
         return StreamConfig.model_validate({**dict(self.data), "seed": self.seed})
+
+    def build_objective(self) -> Objective:
+        """Build the objective with fresh weights drawn from torch's generator."""
+        from pretrain.objectives.build import build_objective
+
+        return build_objective(self)
+
+    def begin(self, objective: Objective) -> None:
+        """Give a fresh objective what it starts from; a resumed one finds that in its checkpoint."""
+        if self.init_from:
+            from pretrain.published import load_published
+
+            load_published(self.init_from, objective)
+
+    @property
+    def checkpoints_activations(self) -> bool:
+        """Say whether a backbone computes the inside of its blocks again going backward."""
+        return self.backbone.activation_checkpointing
+
+    def with_checkpointing(self, checkpoints: bool) -> Self:
+        """Give the same run with or without that."""
+        backbone = self.backbone.model_copy(update={"activation_checkpointing": checkpoints})
+        return self.model_copy(update={"backbone": backbone})
 
     @model_validator(mode="after")
     def _parts_agree(self) -> RunConfig:

@@ -64,8 +64,7 @@ class PretrainJob(Job):
 
         config, found = self.config, suppose(device) if device else None
         micro = micro_batch_size(config.engine, config.data.batch_size, ranks)
-        keeps_little = config.backbone.activation_checkpointing
-        size = measure(config, micro, checkpoints_activations=keeps_little)
+        size = measure(config, micro, config.checkpoints_activations)
         gib = rank_memory(config, size, config.engine.zero_stage, ranks).total / (1 << 30)
         gib += found.reserve_gib if found else 0.0
         limit = found.memory_gib if found else None

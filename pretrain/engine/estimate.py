@@ -119,7 +119,7 @@ def _memory(
     found: Estimate, config: RunConfig, ranks: int, device: SupposedDevice, micro: int, kept: ModelSize
 ) -> None:
     forgotten = measure(config, micro, checkpoints_activations=True)
-    chosen = forgotten if config.backbone.activation_checkpointing else kept
+    chosen = forgotten if config.checkpoints_activations else kept
     found.add("trained parameters", chosen.trained, "counted")
     found.add("frozen parameters", chosen.frozen, "counted; an EMA teacher is one")
     precision = config.engine.precision
@@ -152,7 +152,7 @@ def _what_would_fit(
         return memory.total / _GIB + device.reserve_gib <= limit
 
     stage, ways = config.engine.zero_stage, []
-    if fits(saved[stage]) and not config.backbone.activation_checkpointing:
+    if fits(saved[stage]) and not config.checkpoints_activations:
         ways.append("backbone.activation_checkpointing=true")
     ways += [f"engine.zero_stage={other.stage}" for other in kept if other.stage != stage and fits(other)]
     room = limit - device.reserve_gib - (kept[stage].total - kept[stage].step) / _GIB

@@ -20,7 +20,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pretrain.config import RunConfig
 from pretrain.objective import Objective, StepOutput
-from pretrain.objectives.build import build_objective
 from shards.hearing.spectrogram import frame_count
 from shards.reading.batch import Batch
 from shards.sample_spec import SampleSpec
@@ -83,11 +82,10 @@ def _buffers_are_copied() -> Generator[None]:
 def rehearse(config: RunConfig, micro_batch: int, checkpoints_activations: bool | None = None) -> Generator[Rehearsal]:
     """Build a run's objective and one micro-batch of what it asks for; leave with all of it gone."""
     if checkpoints_activations is not None:
-        backbone = config.backbone.model_copy(update={"activation_checkpointing": checkpoints_activations})
-        config = config.model_copy(update={"backbone": backbone})
+        config = config.with_checkpointing(checkpoints_activations)
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _Shapes(), _AllZero(), _buffers_are_copied():  # type: ignore[no-untyped-call]
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by torch, when it copies one
-        objective = build_objective(config)
+        objective = config.build_objective()
         objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
         objective.keeps_casts = config.engine.zero_stage < 3
         yield Rehearsal(objective, fake_batch(config.objective.sample_spec(), micro_batch), config.steps - 1)
@@ -108,7 +106,7 @@ def fake_batch(spec: SampleSpec, samples: int) -> Batch:
         audio_present=torch.ones(samples, dtype=torch.bool),
         valid=torch.ones(samples, dtype=torch.bool),
         text=[""] * samples,
-        labels=[()] * samples,
+        labels=[(0,)] * samples,
         key=[""] * samples,
         shard=[""] * samples,
         source=[0] * samples,

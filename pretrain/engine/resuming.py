@@ -29,7 +29,7 @@ def refuse_other_run(config: RunConfig, digests: list[str], resumed: tuple[Path,
     found = [
         f"  {name}: the checkpoint has {before}, now {after}"
         for name, before, after in _differences(index.config, config.model_dump(mode="json"))
-        if name.startswith(_FIXED) and not name.startswith(_FREE_IN_BACKBONE)
+        if name.startswith((*_FIXED, *config.settled)) and not name.startswith(_FREE_IN_BACKBONE)
     ]
     if _weights(index.config) != _weights(config.model_dump(mode="json")):
         found.append("  data.sources: their weights are not those that the samples were mixed by")

@@ -25,7 +25,6 @@ from pretrain.engine.deepspeed_config import deepspeed_config
 from pretrain.engine.distributed import World
 from pretrain.engine.parameter_groups import ParameterGroup
 from pretrain.objective import Objective, StepOutput
-from pretrain.objectives.build import build_objective
 from shards.errors import UserError
 from shards.randomness import derive_seed
 from shards.reading.batch import Batch
@@ -47,10 +46,8 @@ def prepare(config: RunConfig, world: World, resumed: tuple[Path, CheckpointInde
     objective = build(config)
     if resumed:
         checkpoint.load_weights(*resumed, objective)
-    elif config.init_from:
-        from pretrain.published import load_published
-
-        load_published(config.init_from, objective)
+    else:
+        config.begin(objective)
     objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
     objective.keeps_casts = config.engine.zero_stage < 3
     if config.engine.compile:
@@ -69,7 +66,7 @@ def prepare(config: RunConfig, world: World, resumed: tuple[Path, CheckpointInde
 def build(config: RunConfig) -> Objective:
     """Make the objective with the first weights that the seed gives, the same on every rank."""
     torch.manual_seed(derive_seed(config.seed, "first weights"))
-    return build_objective(config)
+    return config.build_objective()
 
 
 def _initialise_deepspeed(config: RunConfig, world: World, objective: Objective, groups: list[ParameterGroup]) -> Any:
