@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_validator
 
+from pretrain.backbones.audio_specs import AudioSpec
 from pretrain.backbones.specs import BackboneSpec
 from pretrain.engine.config import CheckpointConfig, EngineConfig, InitFrom, LogConfig, OptimiserConfig
 from pretrain.engine.deepspeed_config import deepspeed_config
@@ -34,12 +35,14 @@ class RunConfig(BaseModel):
     steps: PositiveInt  # updates of the weights
     data: DataConfig
     backbone: BackboneSpec
+    audio_backbone: AudioSpec | None = None
     objective: ObjectiveSpec
     optimiser: OptimiserConfig
     engine: EngineConfig = EngineConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     init_from: InitFrom | None = None
+    audio_init_from: InitFrom | None = None
 
     def stream(self) -> StreamConfig:
         """Give what is read, in the order that the run's seed makes."""
@@ -53,24 +56,30 @@ class RunConfig(BaseModel):
 
     def begin(self, objective: Objective) -> None:
         """Give a fresh objective what it starts from; a resumed one finds that in its checkpoint."""
-        if self.init_from:
-            from pretrain.published import load_published
+        from pretrain.audio_backbone import AudioBackbone
+        from pretrain.backbone import Backbone
+        from pretrain.published import load_published
 
-            load_published(self.init_from, objective)
+        if self.init_from:
+            load_published(self.init_from, objective, Backbone)
+        if self.audio_init_from:
+            load_published(self.audio_init_from, objective, AudioBackbone)
 
     @property
     def checkpoints_activations(self) -> bool:
-        """Say whether a backbone computes the inside of its blocks again going backward."""
-        return self.backbone.activation_checkpointing
+        """Say whether backbones compute the inside of their blocks again going backward."""
+        own = [self.backbone, *([self.audio_backbone] if self.audio_backbone else [])]
+        return all(spec.activation_checkpointing for spec in own)
 
     def with_checkpointing(self, checkpoints: bool) -> Self:
         """Give the same run with or without that."""
-        backbone = self.backbone.model_copy(update={"activation_checkpointing": checkpoints})
-        return self.model_copy(update={"backbone": backbone})
+        update = {"activation_checkpointing": checkpoints}
+        audio = self.audio_backbone.model_copy(update=update) if self.audio_backbone else None
+        return self.model_copy(update={"backbone": self.backbone.model_copy(update=update), "audio_backbone": audio})
 
     @model_validator(mode="after")
     def _parts_agree(self) -> RunConfig:
-        complaints = [*self._batch_complaints(), *self._view_complaints(), *self._schedule_complaints()]
+        complaints = [*self._batch_complaints(), *self._view_complaints(), *self._sound_complaints(), *self._schedule_complaints()]
         if complaints:
             raise ValueError("\n".join(complaints))
         return self
@@ -97,6 +106,20 @@ class RunConfig(BaseModel):
                     f"a view of {size} pixels is not made of whole patches of {step}, as backbone "
                     f"{self.backbone.kind} takes them. Nearest sizes: {' or '.join(map(str, near))}"
                 )
+
+    def _sound_complaints(self) -> Iterator[str]:
+        sound = self.objective.sample_spec().sound
+        if sound and not self.audio_backbone:
+            yield f"objective.kind={self.objective.kind} learns from sound: give audio_backbone.kind as well"
+        elif self.audio_backbone and not sound:
+            yield f"objective.kind={self.objective.kind} hears nothing: leave audio_backbone out"
+        elif self.audio_backbone and sound and sound.mels != self.audio_backbone.mels:
+            yield (
+                f"objective.sound.mels={sound.mels} and audio_backbone.mels={self.audio_backbone.mels} must be equal: "
+                "they are the height of the pictures of sounds"
+            )
+        if self.audio_init_from and not self.audio_backbone:
+            yield "audio_init_from gives weights to an audio_backbone, and there is none"
 
     def _schedule_complaints(self) -> Iterator[str]:
         for name, schedule in _schedules(self):

@@ -56,11 +56,11 @@ class Objective(nn.Module, ABC):
         """Follow the optimiser's update of this step: an EMA teacher, a centre, prototypes."""
 
     def state(self) -> dict[str, Tensor]:
-        """Give what must survive a resume besides parameters and buffers; the same on all ranks."""
+        """Give what must survive a resume besides parameters and buffers; all ranks are asked, rank 0's answer counts."""
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state` gave."""
+        """Take back what `state` gave, maybe on another number of ranks."""
         if state:
             raise ValueError(f"{type(self).__name__} keeps no state, found {sorted(state)}")
 

@@ -41,16 +41,18 @@ class Fit:
         return said
 
 
-def load_published(init: InitFrom, module: nn.Module) -> Fit:
-    """Give every network in a module, or a backbone by itself, the weights of a file."""
-    return load_tensors(read_tensors(init.path, init.part), init, module)
+def load_published(init: InitFrom, module: nn.Module, sense: type[Encoder] = Encoder) -> Fit:
+    """Give every network of a sense in a module, or a backbone by itself, the weights of a file."""
+    return load_tensors(read_tensors(init.path, init.part), init, module, sense)
 
 
-def load_tensors(tensors: Mapping[str, Tensor], init: InitFrom, module: nn.Module) -> Fit:
+def load_tensors(
+    tensors: Mapping[str, Tensor], init: InitFrom, module: nn.Module, sense: type[Encoder] = Encoder
+) -> Fit:
     """Give every network in a module the same weights: student and teacher set out from one point."""
-    networks = networks_in(module)
+    networks = networks_in(module, sense)
     if not networks:
-        raise ValueError(f"{type(module).__name__} holds no backbone")
+        raise ValueError(f"{type(module).__name__} holds no {sense.__name__}")
     found = compared(tensors, recognised(tensors, init.path), networks[0], init)
     _check(found, init)
     with torch.no_grad():
@@ -61,11 +63,11 @@ def load_tensors(tensors: Mapping[str, Tensor], init: InitFrom, module: nn.Modul
     return found
 
 
-def networks_in(module: nn.Module) -> list[nn.Module]:
-    """Find what has a `backbone`; a backbone that stands by itself is put where it would be."""
-    if isinstance(module, Encoder):
+def networks_in(module: nn.Module, sense: type[Encoder] = Encoder) -> list[nn.Module]:
+    """Find what has a `backbone` of this sense; one that stands by itself is put where it would be."""
+    if isinstance(module, sense):
         return [nn.ModuleDict({"backbone": module})]
-    return [network for network in module.modules() if isinstance(getattr(network, "backbone", None), Encoder)]
+    return [network for network in module.modules() if isinstance(getattr(network, "backbone", None), sense)]
 
 
 def compared(tensors: Mapping[str, Tensor], family: Family, network: nn.Module, init: InitFrom) -> Fit:

@@ -60,7 +60,7 @@ def train_with_labels(config: RunConfig, crop: CropSpec, beat: Callable[[], None
     backbone = first_backbone(config)
     heads = nn.ModuleDict({factor: nn.Linear(backbone.dim, len(names)) for factor, names in FACTORS.items()})
     network = nn.ModuleDict({"backbone": backbone, "heads": heads}).train()
-    groups = group_parameters(network, config.optimiser.rules, "backbone.", backbone)
+    groups = group_parameters(network, config.optimiser.rules, {"backbone.": backbone})
     adam = torch.optim.AdamW(
         [{"params": list(group.parameters.values())} for group in groups],
         betas=config.optimiser.betas,

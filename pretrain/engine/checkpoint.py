@@ -152,8 +152,9 @@ def _gather_owned(world: World, objective: Objective, adam: AdamState) -> dict[s
             whole = adam.read(name, moment)
             if is_mine(sizes[name]):
                 owned["moments"][f"{moment}:{name}"] = whole.to("cpu", copy=True)
+    state = objective.state()  # of all ranks, for it may have to be gathered
     if world.rank == 0:
-        owned[_STATE] = {name: tensor.to("cpu", copy=True) for name, tensor in objective.state().items()}
+        owned[_STATE] = {name: tensor.to("cpu", copy=True) for name, tensor in state.items()}
     return owned
 
 

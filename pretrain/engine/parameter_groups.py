@@ -11,12 +11,13 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from pretrain.backbone import Backbone
+from pretrain.backbone import Encoder
 from pretrain.engine.config import GroupRules
 from shards.errors import UserError
 
@@ -37,7 +38,7 @@ class ParameterGroup:
 class _Treatment(NamedTuple):
     """What parameters of one group have in common; its order is that of the groups."""
 
-    layer: int
+    above: int  # layers between it and the last
     spared: bool  # from weight decay
     frozen_steps: int
 
@@ -45,30 +46,27 @@ class _Treatment(NamedTuple):
 def group_parameters(
     module: nn.Module,
     rules: GroupRules,
-    backbone_prefix: str = "student.backbone.",
-    backbone: Backbone | None = None,
-    frozen_steps: Mapping[str, int] | None = None,
+    backbones: Mapping[str, Encoder] = MappingProxyType({}),
+    frozen_steps: Mapping[str, int] = MappingProxyType({}),
 ) -> list[ParameterGroup]:
     """Share out all parameters that take a gradient, each once, under the names that they have in `module`.
 
-    `backbone` is the part of the module whose parameters' names begin with the prefix; layer-wise decay asks it.
+    `backbones` are the parts of the module whose parameters' names begin so; layer-wise decay asks them.
     `frozen_steps` says for patterns of names how long the matching parameters stand still.
     """
     trainable = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-    frozen_steps = frozen_steps or {}
     _check_patterns("optimiser.rules.no_decay_names", rules.no_decay_names, trainable)
     _check_patterns("frozen_steps", frozen_steps, trainable)
-    last = backbone.layers - 1 if backbone is not None else 0
-    never_decayed = (*rules.no_decay_names, *(backbone.never_decayed if backbone is not None else ()))
+    never_decayed = (*rules.no_decay_names, *(each for encoder in backbones.values() for each in encoder.never_decayed))
     members: dict[_Treatment, dict[str, nn.Parameter]] = {}
     for name, parameter in trainable.items():
-        layer = last
-        if rules.layer_decay is not None and backbone is not None and name.startswith(backbone_prefix):
-            layer = backbone.layer_of(name.removeprefix(backbone_prefix))
+        above = _layers_above(name, backbones) if rules.layer_decay is not None else 0
         still = max((steps for pattern, steps in frozen_steps.items() if fnmatchcase(name, pattern)), default=0)
-        treatment = _Treatment(layer, _is_spared(name, parameter, rules, never_decayed), still)
+        treatment = _Treatment(above, _is_spared(name, parameter, rules, never_decayed), still)
         members.setdefault(treatment, {})[name] = parameter
-    return [_group(treatment, members[treatment], rules, last) for treatment in sorted(members)]
+    last = max((encoder.layers for encoder in backbones.values()), default=1) - 1
+    ordered = sorted(members, key=lambda treatment: (-treatment.above, *treatment[1:]))
+    return [_group(treatment, members[treatment], rules, last) for treatment in ordered]
 
 
 def describe(groups: Sequence[ParameterGroup]) -> list[dict[str, object]]:
@@ -88,17 +86,24 @@ def describe(groups: Sequence[ParameterGroup]) -> list[dict[str, object]]:
 
 
 def _group(treatment: _Treatment, parameters: dict[str, nn.Parameter], rules: GroupRules, last: int) -> ParameterGroup:
-    words = [f"layer {treatment.layer}"] if rules.layer_decay is not None else []
+    words = [f"layer {last - treatment.above}"] if rules.layer_decay is not None else []
     words.append("not decayed" if treatment.spared else "decayed")
     if treatment.frozen_steps:
         words.append(f"frozen {treatment.frozen_steps}")
     return ParameterGroup(
         name=", ".join(words),
         parameters=parameters,
-        lr_scale=(rules.layer_decay or 1.0) ** (last - treatment.layer),
+        lr_scale=(rules.layer_decay or 1.0) ** treatment.above,
         decay_scale=0.0 if treatment.spared else 1.0,
         frozen_steps=treatment.frozen_steps,
     )
+
+
+def _layers_above(name: str, backbones: Mapping[str, Encoder]) -> int:
+    for prefix, encoder in backbones.items():
+        if name.startswith(prefix):
+            return encoder.layers - 1 - encoder.layer_of(name.removeprefix(prefix))
+    return 0
 
 
 def _is_spared(name: str, parameter: nn.Parameter, rules: GroupRules, never_decayed: Sequence[str]) -> bool:

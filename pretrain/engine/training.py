@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from pretrain.backbone import Backbone
+from pretrain.backbone import Encoder
 from pretrain.config import RunConfig
 from pretrain.engine import checkpoint
 from pretrain.engine.adam_state import AdamState
@@ -52,7 +52,7 @@ def prepare(config: RunConfig, world: World, resumed: tuple[Path, CheckpointInde
     objective.keeps_casts = config.engine.zero_stage < 3
     if config.engine.compile:
         for module in objective.modules():
-            if isinstance(module, Backbone):
+            if isinstance(module, Encoder):
                 module.compile()
     groups = objective.parameter_groups(config.optimiser.rules)
     engine = _initialise_deepspeed(config, world, objective, groups)

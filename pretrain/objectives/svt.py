@@ -74,7 +74,7 @@ class Svt(Objective):
         frozen = {}
         if self.spec.frozen_last_layer_steps:
             frozen = {"student.head.last_layer.*": self.spec.frozen_last_layer_steps}
-        return group_parameters(self, rules, "student.backbone.", self.student.backbone, frozen)
+        return group_parameters(self, rules, {"student.backbone.": self.student.backbone}, frozen)
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         views = batch["video"]

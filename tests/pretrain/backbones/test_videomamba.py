@@ -209,7 +209,7 @@ def test_every_parameter_is_initialised_and_steps_are_as_published() -> None:
 
 def test_decay_is_not_decayed_and_layers_are_told_apart() -> None:
     backbone = build_backbone(SMALL)
-    groups = group_parameters(backbone, GroupRules(), "", backbone)
+    groups = group_parameters(backbone, GroupRules(), {"": backbone})
     spared = {name for group in groups if not group.decay_scale for name in group.parameters}
     assert {name for name, _ in backbone.named_parameters() if name.endswith((".A_log", ".D", "bias"))} <= spared
     assert not {name for name in spared if "proj.weight" in name}

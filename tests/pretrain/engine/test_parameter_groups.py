@@ -46,7 +46,7 @@ def grouped(rules: GroupRules, frozen: dict[str, int] | None = None) -> list[Par
     model = Model()
     backbone = model.student["backbone"]
     assert isinstance(backbone, TwoBlocks)
-    return group_parameters(model, rules, backbone=backbone, frozen_steps=frozen)
+    return group_parameters(model, rules, {"student.backbone.": backbone}, frozen or {})
 
 
 def treatment(groups: list[ParameterGroup]) -> dict[str, tuple[float, float, int]]:
@@ -95,6 +95,16 @@ def test_layers_learn_slower_the_nearer_they_are_to_the_pixels() -> None:
         "layer 3, decayed",
         "layer 3, not decayed",
     ]
+
+
+def test_backbones_of_unlike_depth_are_counted_from_their_ends() -> None:
+    model = nn.ModuleDict({"video": TwoBlocks(), "audio": TwoBlocks(), "head": nn.Linear(4, 6)})
+    video, audio = model["video"], model["audio"]
+    assert isinstance(video, TwoBlocks) and isinstance(audio, TwoBlocks)
+    audio.layers = 5
+    found = treatment(group_parameters(model, GroupRules(layer_decay=0.5), {"video.": video, "audio.": audio}))
+    assert (found["video.norm.weight"][0], found["audio.norm.weight"][0], found["head.weight"][0]) == (1, 0.5, 1)
+    assert (found["video.blocks.0.weight"][0], found["audio.blocks.0.weight"][0]) == (0.25, 0.125)
 
 
 def test_everything_can_be_decayed() -> None:
