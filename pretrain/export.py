@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,15 @@ def newest_checkpoint(run: Path) -> tuple[Path, CheckpointIndex]:
     raise UserError(f"{run} holds no whole checkpoint: looked for {run / CHECKPOINTS}/step_…{why}")
 
 
-def read_part(run: Path, part: str | None = None) -> tuple[dict[str, Tensor], RunConfig, int]:
-    """Read one network's weights from a run's newest checkpoint, by their names within it; with its config and step."""
+def read_part(
+    run: Path, part: str | None = None, read: Callable[[Any], RunConfig] = RunConfig.model_validate
+) -> tuple[dict[str, Tensor], RunConfig, int]:
+    """Read one network's weights from a run's newest checkpoint, by their names within it; with its config and step.
+
+    `read` makes the config of what a checkpoint holds of it.
+    """
     path, index = newest_checkpoint(run)
-    config = RunConfig.model_validate(index.config)
+    config = read(index.config)
     parts = config.objective.parts
     part = part or parts[0]
     if part not in parts:

@@ -2,52 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic import ValidationError
 
 from pretrain.config import RunConfig
 from pretrain.config_errors import find_mistakes
 from pretrain.config_tree import TELLING, Tree, leaves, overlay, with_defaults
-from pretrain.recipe_file import find_recipe, list_recipes, read_recipe, read_yaml, write_yaml
+from pretrain.recipe_file import FOLDER, find_recipe, list_recipes, read_recipe, read_yaml, write_yaml
 from shards.errors import UserError
 
 DEFAULT, COMMAND_LINE, TO_BE_GIVEN = "default", "command line", "to be given"
 
 
+C = TypeVar("C", bound=RunConfig)
+Layers = list[tuple[str, Tree]]  # what set the values, and those values
+
+
 @dataclass(frozen=True)
-class Resolved:
+class Floor(Generic[C]):
+    """What the recipes of a floor make: which config, of which folder."""
+
+    config: type[C]
+    recipes: Path
+    # Gives what follows from what recipes and command line give, such as from another run; it lies below all of them.
+    derive: Callable[[Layers], Layers] = lambda _: []
+
+
+PRETRAINING = Floor(RunConfig, FOLDER)
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[C]):
     """A config, and for each of its values what set it: default, a recipe, the command line."""
 
-    config: RunConfig
+    config: C
     origins: dict[str, str]
 
 
 def load_recipe(
     name_or_path: str | Path, overrides: Sequence[str] = (), stand_ins: Mapping[str, Any] | None = None
-) -> Resolved:
-    """Resolve a recipe with the overrides laid over it.
+) -> Resolved[RunConfig]:
+    """Resolve a recipe of pretraining with the overrides laid over it."""
+    return resolve(PRETRAINING, name_or_path, overrides, stand_ins)
+
+
+def resolve(
+    floor: Floor[C],
+    name_or_path: str | Path,
+    overrides: Sequence[str] = (),
+    stand_ins: Mapping[str, Any] | None = None,
+) -> Resolved[C]:
+    """Resolve a floor's recipe with the overrides laid over it.
 
     `stand_ins` take the place of values that have no default and were not given, by their dotted names.
     """
-    layers = _read_chain(str(name_or_path))
+    layers = _read_chain(str(name_or_path), floor.recipes)
+    typed = [(COMMAND_LINE, layer) for layer in read_overrides(overrides)]
+    layers = [*floor.derive([*layers, *typed]), *layers]
     tree: Tree = {}
     for _, layer in layers:
         tree = overlay(tree, layer)
-    tree = with_defaults(RunConfig, tree)
-    for layer in read_overrides(overrides):
+    tree = with_defaults(floor.config, tree)
+    for source, layer in typed:
         tree = overlay(tree, layer)
-        layers.append((COMMAND_LINE, layer))
+        layers.append((source, layer))
     for name, value in (stand_ins or {}).items():
         if _lacks(tree, name):
             layer = _nested(name, value)
             tree = overlay(tree, layer)
             layers.append((TO_BE_GIVEN, layer))
-    config = _check(tree, str(name_or_path), is_overridden=bool(overrides))
+    config = _check(floor, tree, str(name_or_path), is_overridden=bool(overrides))
     return Resolved(config, _origins(config, layers))
+
+
+def given(layers: Layers, name: str) -> Any:
+    """Give the value that the topmost of these layers has under a dotted name; None where none has one."""
+    for _, layer in reversed(layers):
+        value: Any = layer
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            return value
+    return None
 
 
 def read_overrides(overrides: Sequence[str]) -> list[Tree]:
@@ -69,13 +109,13 @@ def to_yaml(config: RunConfig) -> str:
     return write_yaml(config.model_dump(mode="json"))
 
 
-def _read_chain(name: str) -> list[tuple[str, Tree]]:
+def _read_chain(name: str, folder: Path) -> Layers:
     """Read a recipe and those it is based on, the lowest first."""
-    chain: list[tuple[str, Tree]] = []
+    chain: Layers = []
     seen: list[Path] = []
     beside = None
     while True:
-        path = find_recipe(name, beside)
+        path = find_recipe(name, beside, folder)
         if path.resolve() in seen:
             names = " -> ".join(each.stem for each in [*seen, path])
             raise UserError(f"recipes are based on one another in a circle: {names}. Take `base` out of one of them.")
@@ -105,17 +145,17 @@ def _lacks(tree: Tree, name: str) -> bool:
     return isinstance(part, dict) and last not in part
 
 
-def _check(tree: Tree, name: str, is_overridden: bool) -> RunConfig:
+def _check(floor: Floor[C], tree: Tree, name: str, is_overridden: bool) -> C:
     refused: ValidationError | None = None
     try:
-        return RunConfig.model_validate(tree)
+        return floor.config.model_validate(tree)
     except ValidationError as error:
         refused = error
-    mistakes = find_mistakes(RunConfig, tree, refused)
+    mistakes = find_mistakes(floor.config, tree, refused)
     count = "1 error" if len(mistakes) == 1 else f"{len(mistakes)} errors"
     what = f"recipe {name}" + (" with what was laid over it" if is_overridden else "")
     lines = "\n  ".join(mistakes)
-    sound = name if is_overridden else next(iter(list_recipes()))
+    sound = name if is_overridden else next(iter(list_recipes(floor.recipes)))
     raise UserError(f"Found {count} in {what}:\n  {lines}\nAll keys: trichord show {sound}") from refused
 
 

@@ -48,12 +48,12 @@ for _tag, _pattern in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), None)
 
 
-def find_recipe(name: str, beside: Path | None = None) -> Path:
-    """Find a recipe by its name, or by the path of its file; `beside` is the folder that paths start from."""
+def find_recipe(name: str, beside: Path | None = None, folder: Path = FOLDER) -> Path:
+    """Find a recipe of a folder by its name, or by the path of its file; `beside` is where paths start from."""
     path = (beside or Path()) / name
     if path.suffix == SUFFIX and path.is_file():
         return path
-    shipped = list_recipes()
+    shipped = list_recipes(folder)
     if name in shipped:
         return shipped[name]
     near = difflib.get_close_matches(name, shipped, n=1)
@@ -64,9 +64,9 @@ def find_recipe(name: str, beside: Path | None = None) -> Path:
     )
 
 
-def list_recipes() -> dict[str, Path]:
-    """Give the recipes that come with trichord, by name."""
-    return {path.stem: path for path in sorted(FOLDER.glob(f"*{SUFFIX}"))}
+def list_recipes(folder: Path = FOLDER) -> dict[str, Path]:
+    """Give the recipes that come with trichord, by name; those of pretraining where no other folder is named."""
+    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
 def first_comment(path: Path) -> str:

@@ -26,8 +26,13 @@ from shards.sample import ClipTransform
 _LISTED = 20
 
 
-def replay(run: Path, step: int | None, rank: int | None) -> list[dict[str, Any]]:
-    """Take a failed step of one rank again; give what was found, one row a finding, and none if all is finite now."""
+def replay(
+    run: Path, step: int | None, rank: int | None, read: Callable[[Any], RunConfig] = RunConfig.model_validate
+) -> list[dict[str, Any]]:
+    """Take a failed step of one rank again; give what was found, one row a finding, and none if all is finite now.
+
+    `read` makes the config of what a checkpoint holds of it.
+    """
     folder = find_failure(run, step)
     told = json.loads((folder / "failure.json").read_text())
     chosen = _choose_rank(told, rank)
@@ -35,7 +40,7 @@ def replay(run: Path, step: int | None, rank: int | None) -> list[dict[str, Any]
     if not saved:
         raise UserError(f"{folder} holds no weights: the disk may have been full when the run stopped")
     index = checkpoint_files.read_index(saved[0])
-    config = RunConfig.model_validate(index.config)
+    config = read(index.config)
     objective = build(config)
     checkpoint.load_weights(saved[0], index, objective)
     batch, device = _draw(config, told["step"], chosen["rank"], index.world_size)
