@@ -16,6 +16,7 @@ from pretrain.objectives.specs import ObjectiveSpec
 from shards.errors import UserError
 from shards.reading.order import nearest_divisors
 from shards.reading.stream_config import DataConfig, StreamConfig
+from shards.viewing.clip_specs import frame_counts
 
 if TYPE_CHECKING:
     from pretrain.objective import Objective
@@ -87,10 +88,10 @@ class RunConfig(BaseModel):
     def _batch_complaints(self) -> Iterator[str]:
         batch_size, lanes = self.data.batch_size, self.data.lanes
         if batch_size % lanes:
-            near = [size for size in (batch_size // lanes * lanes, (batch_size // lanes + 1) * lanes) if size]
             yield (
                 f"data.batch_size={batch_size} cannot be taken evenly from data.lanes={lanes}. Nearest: "
-                f"data.batch_size {' or '.join(map(str, near))}, or data.lanes {nearest_divisors(batch_size, lanes)}"
+                f"data.batch_size {_nearest_multiples(batch_size, lanes)}, "
+                f"or data.lanes {nearest_divisors(batch_size, lanes)}"
             )
         try:
             deepspeed_config(self.engine, batch_size, world_size=1)
@@ -98,13 +99,23 @@ class RunConfig(BaseModel):
             yield str(error)
 
     def _view_complaints(self) -> Iterator[str]:
-        step = self.backbone.size_step
-        for size in sorted({view.crop.size for view in self.objective.sample_spec().views.views}):
-            if size % step:
-                near = [each for each in (size // step * step, (size // step + 1) * step) if each]
+        views, backbone = self.objective.sample_spec().views, self.backbone
+        for size in sorted({view.crop.size for view in views.views}):
+            if size % backbone.size_step:
                 yield (
-                    f"a view of {size} pixels is not made of whole patches of {step}, as backbone "
-                    f"{self.backbone.kind} takes them. Nearest sizes: {' or '.join(map(str, near))}"
+                    f"a view of {size} pixels is not made of whole patches of {backbone.size_step}, as backbone "
+                    f"{backbone.kind} takes them. Nearest sizes: {_nearest_multiples(size, backbone.size_step)}"
+                )
+        for frames in sorted(frame_counts(views.clips)):
+            if frames % backbone.frame_step:
+                yield (
+                    f"a clip of {frames} frames is not made of whole steps of {backbone.frame_step}, as backbone "
+                    f"{backbone.kind} takes them. Nearest: {_nearest_multiples(frames, backbone.frame_step)} frames"
+                )
+            elif frames < backbone.fewest_frames:
+                yield (
+                    f"a clip of {frames} frames is too short for backbone {backbone.kind}, as it is set: it takes "
+                    f"{backbone.fewest_frames} frames or more"
                 )
 
     def _sound_complaints(self) -> Iterator[str]:
@@ -130,6 +141,11 @@ class RunConfig(BaseModel):
                 )
             if isinstance(schedule, Steps) and schedule.milestones[-1] >= self.steps:
                 yield f"{name}.milestones={list(schedule.milestones)} go beyond the last step, {self.steps - 1}"
+
+
+def _nearest_multiples(number: int, step: int) -> str:
+    """Name the multiples of a step on both sides of a number."""
+    return " or ".join(str(each) for each in (number // step * step, (number // step + 1) * step) if each)
 
 
 def _schedules(config: BaseModel, above: str = "") -> Iterator[tuple[str, Schedule]]:

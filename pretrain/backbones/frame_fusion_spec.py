@@ -29,9 +29,12 @@ class FrameFusionSpec(Spec):
     def frame_step(self) -> int:
         return self.frames if self.fusion == "early" else 1
 
+    @property
+    def fewest_frames(self) -> int:
+        return {"late": 2, "slow": FEWEST_OF_SLOW}.get(self.fusion, self.frame_step)
+
     @model_validator(mode="after")
     def _is_possible(self) -> FrameFusionSpec:
-        fewest = {"late": 2, "slow": FEWEST_OF_SLOW}.get(self.fusion, 1)
-        if self.frames < fewest:
-            raise ValueError(f"fusion '{self.fusion}' needs at least {fewest} frames, found {self.frames}")
+        if self.frames < self.fewest_frames:
+            raise ValueError(f"fusion '{self.fusion}' needs at least {self.fewest_frames} frames, found {self.frames}")
         return self

@@ -24,3 +24,8 @@ class Spec(BaseModel):
     def frame_step(self) -> int:
         """Numbers of frames must be multiples of this."""
         return 1
+
+    @property
+    def fewest_frames(self) -> int:
+        """Clips must have this many frames at least."""
+        return self.frame_step

@@ -111,3 +111,10 @@ def clip_count(spec: ClipSpec) -> int | None:
             return 2 + len(spec.local_frames)
         case _:
             return spec.clips
+
+
+def frame_counts(spec: ClipSpec) -> set[int]:
+    """Say how many frames clips have; nothing where that depends on the length of a video."""
+    if isinstance(spec, SvtWindow):
+        return {*spec.global_frames, *spec.local_frames}
+    return set() if spec.frames is None else {spec.frames}

@@ -54,6 +54,14 @@ def test_a_written_config_reads_back_equal() -> None:
         ({"engine": {"deepspeed": {"fp16": {}}}}, "engine.deepspeed.fp16 cannot be set: set engine.precision"),
         ({"backbone": {"kind": "timesformer", "patch": 14}}, "a view of 96 pixels is not made of whole patches of 14"),
         (
+            {"backbone": {"kind": "vivit", "tubelet": 4}},
+            "a clip of 2 frames is not made of whole steps of 4, as backbone vivit takes them. Nearest: 4 frames",
+        ),
+        (
+            {"backbone": {"kind": "frame_fusion"}},
+            "a clip of 8 frames is too short for backbone frame_fusion, as it is set: it takes 10 frames or more",
+        ),
+        (
             {"optimiser": {"learning_rate": {"kind": "cosine", "start": 1, "end": 0, "warmup_steps": 10}}},
             "optimiser.learning_rate.warmup_steps=10 leaves nothing of steps=10",
         ),

@@ -18,6 +18,7 @@ from shards.viewing.clip_specs import (
     SlidingWindows,
     SvtWindow,
     clip_count,
+    frame_counts,
 )
 from shards.viewing.clips import Clip, plan_clips
 
@@ -221,6 +222,7 @@ def test_every_kind_takes_any_length(spec: ClipSpec, frames: int) -> None:
         assert len(clip.indices) > 0
         assert clip.indices.min() >= 0 and clip.indices.max() < frames
         assert 0 <= clip.start_s <= clip.end_s <= duration_s + 1e-9
+    assert frame_counts(spec) in (set(), {len(clip.indices) for clip in clips})
     assert len(plan(spec, np.array([0.0]), 0.0)) >= 1
 
 
