@@ -39,7 +39,6 @@ format: setup  ## Put the code into the one format
 bench:  ## Measure reading, decoding, backbones and a training step beside other tools
 	@$(INSTALL) --extras dev,bench
 	@$(BIN)/trichord shards bench runs/bench
-	@$(BIN)/trichord bench scan
 	@$(BIN)/trichord bench models
 	@$(BIN)/trichord bench growth
 	@$(BIN)/trichord bench step
