@@ -33,3 +33,15 @@ def gather_rows(rows_BD: Tensor) -> Tensor:
     gathered = [torch.empty_like(rows_BD) for _ in range(world_size())]
     dist.all_gather(gathered, rows_BD.contiguous())
     return torch.cat(gathered)
+
+
+@torch.no_grad()
+def gather_unequal_rows(rows_nD: Tensor) -> Tensor:
+    """Concatenate every rank's rows in the order of ranks; a rank may bring any number, and no gradient flows."""
+    if world_size() == 1:
+        return rows_nD
+    counts = gather_rows(torch.tensor([len(rows_nD)], device=rows_nD.device)).tolist()
+    padded_mD = rows_nD.new_zeros(max(counts), *rows_nD.shape[1:])
+    padded_mD[: len(rows_nD)] = rows_nD
+    blocks = gather_rows(padded_mD).split(max(counts)) if max(counts) else [padded_mD] * len(counts)
+    return torch.cat([block_mD[:count] for block_mD, count in zip(blocks, counts, strict=True)])

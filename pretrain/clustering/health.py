@@ -1,0 +1,79 @@
+"""What tells whether a round of clustering is any good: how even, how like the round before, how like known labels.
+
+Over all ranks' rows: only the pairs of labels that occur are counted and gathered, which is little for any number of
+clusters. Normalised mutual information is 2 I(a; b) / (H(a) + H(b)), in nats.
+Legend: N rows of this rank, P distinct pairs of labels, K clusters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pretrain.collectives import gather_unequal_rows, sum_over_ranks
+
+
+@torch.no_grad()
+def health(
+    labels_N: Tensor, clusters: int, before_N: Tensor | None = None, truths: Mapping[str, Tensor] | None = None
+) -> dict[str, float]:
+    """Give the figures of a clustering, the same on all ranks; every rank calls it with its own rows.
+
+    `before_N` are the same rows' labels of the round before, `truths` labels that somebody gave them. A row that has
+    -1 on either side is left out of a comparison, and so is a comparison that leaves out every row.
+    """
+    counts_K = sum_over_ranks(torch.bincount(labels_N[labels_N >= 0], minlength=clusters)).double()
+    entropy = _entropy(counts_K)
+    figures = {
+        "entropy": entropy,
+        "entropy_over_ln_k": entropy / math.log(clusters) if clusters > 1 else 0.0,
+        "effective_clusters": math.exp(entropy),
+        "largest_share": float(counts_K.max() / counts_K.sum().clamp(min=1)),
+    }
+    if before_N is not None:
+        table = _Contingency(labels_N, before_N)
+        if table.total:
+            figures["nmi_before"] = table.nmi()
+    for name, truth_N in (truths or {}).items():
+        table = _Contingency(labels_N, truth_N)
+        if table.total:
+            figures |= {f"nmi_{name}": table.nmi(), f"purity_{name}": table.purity()}
+    return figures
+
+
+class _Contingency:
+    """How many rows of all ranks have which pair of labels."""
+
+    def __init__(self, labels_N: Tensor, others_N: Tensor) -> None:
+        is_known_N = (labels_N >= 0) & (others_N >= 0)
+        pairs_N2 = torch.stack([labels_N[is_known_N], others_N[is_known_N]], dim=1)
+        pairs_P2, counts_P = pairs_N2.unique(dim=0, return_counts=True)
+        gathered_P2, place_P = gather_unequal_rows(pairs_P2).unique(dim=0, return_inverse=True)
+        counts = gather_unequal_rows(counts_P).double()
+        self._counts_P = counts.new_zeros(len(gathered_P2)).index_add_(0, place_P, counts)
+        self._labels_P, self._others_P = gathered_P2.unbind(1)
+        self.total = float(self._counts_P.sum())
+
+    def nmi(self) -> float:
+        """Give 1 where one labelling says all about the other, 0 where it says nothing."""
+        one = _entropy(torch.bincount(self._labels_P, weights=self._counts_P))
+        other = _entropy(torch.bincount(self._others_P, weights=self._counts_P))
+        if one + other == 0:  # all rows have one label on either side
+            return 1.0
+        shared = one + other - _entropy(self._counts_P)
+        return max(0.0, 2 * shared / (one + other))
+
+    def purity(self) -> float:
+        """Give the share of rows whose other label is the most frequent one in their cluster."""
+        best_K = self._counts_P.new_zeros(int(self._labels_P.max()) + 1)
+        best_K.scatter_reduce_(0, self._labels_P, self._counts_P, "amax")
+        return float(best_K.sum()) / self.total
+
+
+def _entropy(counts: Tensor) -> float:
+    """Give the entropy of a distribution that is known by counts."""
+    shares = counts / counts.sum().clamp(min=1)
+    return float(torch.special.entr(shares).sum())
