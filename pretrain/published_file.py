@@ -39,8 +39,9 @@ _INERT: list[Any] = [
 
 def read_tensors(path: Path, part: str | None = None) -> dict[str, Tensor]:
     """Read a file's tensors by the names they have there, of one part where it has several."""
-    if path.is_dir():  # as Hugging Face saves a model
-        path = path / "model.safetensors"
+    if path.is_dir():  # as Hugging Face saves a model, now and in former times
+        whole, former = path / "model.safetensors", path / "pytorch_model.bin"
+        path = former if former.is_file() and not whole.is_file() else whole
     if not path.is_file():
         raise UserError(f"found no file {path}; expected weights as .safetensors, .pth, .pyth, .pt or .bin")
     if path.suffix == ".safetensors":
@@ -108,11 +109,11 @@ def _choose(found: Any, part: str | None, path: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}; expected tensors by name")
     parts = [str(name) for name, value in found.items() if isinstance(value, dict) and _tensors(value)]
-    if part is None and _tensors(found):
-        return _tensors(found)
     if part is not None and part not in parts:
         raise UserError(f"{path} has no part {part}; found {', '.join(parts) or 'none'}. Leave part out, or name one.")
-    part = part or next((name for name in PARTS if name in parts), None)
+    part = part or next((name for name in PARTS if name in parts), None)  # beside which figures may stand as tensors
+    if part is None and _tensors(found):
+        return _tensors(found)
     if part is None:
         raise UserError(f"{path} holds tensors in none of {', '.join(PARTS)}; found {', '.join(map(str, found))}")
     return _tensors(found[part])

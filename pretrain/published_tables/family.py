@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from fnmatch import filter as matching
 from typing import TYPE_CHECKING
 
 from pretrain.published_tables.naming import Table
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of file, known by a tensor that files of other kinds do not have."""
+    """A kind of file, known by a tensor, or by a pattern of names, that files of other kinds do not have."""
 
     name: str
     sign: str
@@ -24,4 +25,4 @@ class Family:
 
     def is_that_of(self, names: Collection[str]) -> bool:
         """Say whether a file whose tensors are called so is of this family."""
-        return self.sign in names and not any(other in names for other in self.but_not)
+        return bool(matching(names, self.sign)) and not any(other in names for other in self.but_not)

@@ -1,18 +1,16 @@
-"""SVT and DINO, in the files that their training leaves; `trichord export` writes the first kind."""
+"""SVT and DINO, in the files that their training leaves, and what `trichord export` writes, which is of that form."""
 
 from __future__ import annotations
 
 from pretrain.published_tables import vtn
 from pretrain.published_tables.family import Family
 
+_SIGN = "backbone.blocks.0.attn.qkv.weight"
+
 FAMILIES = (
-    # Teachers of SVT and DINO, SVT's release, and what `trichord export` writes.
-    Family(
-        "SVT or DINO",
-        "backbone.blocks.0.attn.qkv.weight",
-        (("backbone.{rest}", "backbone.{rest}"), ("head.{rest}", "head.{rest}")),
-        but_not=(vtn.SIGN,),
-    ),
+    # Teachers of SVT and DINO, and SVT's release; names are those that networks have here.
+    Family("SVT or DINO", _SIGN, (), but_not=(vtn.SIGN,)),
+    Family("trichord", "backbone.*", (), but_not=(vtn.SIGN, _SIGN)),
     # Their students, which stood inside DistributedDataParallel.
     Family(
         "SVT or DINO, student",

@@ -15,7 +15,17 @@ from torch import Tensor, nn
 from transformers import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel
 
 from pretrain.backbones.build import build_backbone
-from pretrain.backbones.specs import TimeSformerSpec
+from pretrain.backbones.specs import (
+    BackboneSpec,
+    CnnRnnSpec,
+    FrameFusionSpec,
+    Resnet3dSpec,
+    TimeSformerSpec,
+    VideoMambaSpec,
+    ViViTSpec,
+    VtnSpec,
+    XClipSpec,
+)
 from pretrain.engine.config import InitFrom
 from pretrain.objectives.svt import Network
 from pretrain.objectives.svt_head import ProjectionHead
@@ -126,6 +136,25 @@ def test_an_export_loads_back(tmp_path: Path) -> None:
     assert found.lines() == [f"SVT or DINO weights: {len(trained.state_dict())} tensors taken"]
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        CnnRnnSpec(frame_backbone="test_resnet", dim=8, frames=2, size=32),
+        FrameFusionSpec(widths=(4, 4, 4, 4, 4), dim=8),
+        Resnet3dSpec(width=8, blocks=(1, 1, 1, 1)),
+        VideoMambaSpec(dim=8, depth=1, patch=4, frames=3, size=12),
+        ViViTSpec(dim=8, depth=1, heads=2, patch=4, frames=2, size=12),
+        VtnSpec(frame_backbone="test_vit", heads=2, depth=1, size=32, window=2),
+        XClipSpec(dim=8, depth=1, heads=2, patch=4, joint_dim=8, joint_heads=2, size=12),
+    ],
+    ids=lambda spec: spec.kind,
+)
+def test_an_export_of_every_kind_of_backbone_loads_back(spec: BackboneSpec) -> None:
+    trained, fresh = build_backbone(spec), build_backbone(spec)
+    load_tensors(tensors_of(trained, "backbone."), init(), fresh)
+    assert_same(fresh, trained)
+
+
 def test_student_and_teacher_both_begin_from_the_file() -> None:
     both = nn.ModuleDict({"student": small_network(2), "teacher": small_network(3)})
     load_tensors(tensors_of(small_network(1)), init(), both)
@@ -154,6 +183,20 @@ def test_files_of_the_time_before_zip_load(tmp_path: Path) -> None:
     trained, fresh = small_network(1), small_network(2)
     torch.save(tensors_of(trained), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     load_published(init(tmp_path / "old.pth"), fresh)
+    assert_same(fresh, trained)
+
+
+def test_figures_that_stand_beside_a_part_are_not_taken_for_weights(tmp_path: Path) -> None:
+    trained, fresh = small_network(1), small_network(2)
+    torch.save({"model": tensors_of(trained), "max_accuracy": torch.tensor(81.0)}, tmp_path / "best.pth")
+    load_published(init(tmp_path / "best.pth"), fresh)
+    assert_same(fresh, trained)
+
+
+def test_a_folder_of_former_times_loads(tmp_path: Path) -> None:
+    trained, fresh = small_network(1), small_network(2)
+    torch.save(tensors_of(trained), tmp_path / "pytorch_model.bin")
+    load_published(init(tmp_path), fresh)
     assert_same(fresh, trained)
 
 
