@@ -17,6 +17,7 @@ from shards.errors import UserError
 from shards.reading.order import nearest_divisors
 from shards.reading.stream_config import DataConfig, StreamConfig
 from shards.viewing.clip_specs import frame_counts
+from shards.viewing.view_specs import ViewsSpec
 
 if TYPE_CHECKING:
     from pretrain.objective import Objective
@@ -69,18 +70,26 @@ class RunConfig(BaseModel):
     @property
     def checkpoints_activations(self) -> bool:
         """Say whether backbones compute the inside of their blocks again going backward."""
-        own = [self.backbone, *([self.audio_backbone] if self.audio_backbone else [])]
-        return all(spec.activation_checkpointing for spec in own)
+        return all(spec.activation_checkpointing for spec in (self.backbone, self.audio_backbone) if spec)
 
     def with_checkpointing(self, checkpoints: bool) -> Self:
         """Give the same run with or without that."""
         update = {"activation_checkpointing": checkpoints}
-        audio = self.audio_backbone.model_copy(update=update) if self.audio_backbone else None
-        return self.model_copy(update={"backbone": self.backbone.model_copy(update=update), "audio_backbone": audio})
+        own = {"backbone": self.backbone, "audio_backbone": self.audio_backbone}
+        return self.model_copy(update={name: spec.model_copy(update=update) for name, spec in own.items() if spec})
+
+    def views_seen(self) -> tuple[ViewsSpec, ...]:
+        """Give all views that the backbone is to take."""
+        return (self.objective.sample_spec().views,)
 
     @model_validator(mode="after")
     def _parts_agree(self) -> RunConfig:
-        complaints = [*self._batch_complaints(), *self._view_complaints(), *self._sound_complaints(), *self._schedule_complaints()]
+        complaints = [
+            *self._batch_complaints(),
+            *self._view_complaints(),
+            *self._sound_complaints(),
+            *self._schedule_complaints(),
+        ]
         if complaints:
             raise ValueError("\n".join(complaints))
         return self
@@ -99,14 +108,14 @@ class RunConfig(BaseModel):
             yield str(error)
 
     def _view_complaints(self) -> Iterator[str]:
-        views, backbone = self.objective.sample_spec().views, self.backbone
-        for size in sorted({view.crop.size for view in views.views}):
+        seen, backbone = self.views_seen(), self.backbone
+        for size in sorted({view.crop.size for views in seen for view in views.views}):
             if size % backbone.size_step:
                 yield (
                     f"a view of {size} pixels is not made of whole patches of {backbone.size_step}, as backbone "
                     f"{backbone.kind} takes them. Nearest sizes: {_nearest_multiples(size, backbone.size_step)}"
                 )
-        for frames in sorted(frame_counts(views.clips)):
+        for frames in sorted({frames for views in seen for frames in frame_counts(views.clips)}):
             if frames % backbone.frame_step:
                 yield (
                     f"a clip of {frames} frames is not made of whole steps of {backbone.frame_step}, as backbone "

@@ -1,0 +1,93 @@
+"""What a head starts from: backbones with the weights of a pretraining run or of a file, and how frequent classes are.
+
+Legend: K classes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from finetune.classify import Branch, Classification, check_labels
+from finetune.config import FinetuneConfig, read_config
+from finetune.recipe import is_run, read_run
+from finetune.specs import BinarySpec, Sense
+from pretrain.collectives import rank, sum_over_ranks, world_size
+from pretrain.engine.config import InitFrom
+from pretrain.export import read_part
+from pretrain.objective import Objective
+from pretrain.published import Fit, load_published, load_tensors
+from pretrain.published_tables.family import Family
+from shards.errors import SampleError
+from shards.reading.archive import open_archive
+
+_OWN = Family("a run's own", "backbone.*", ())  # its names are ours
+
+
+def begin(config: FinetuneConfig, objective: Objective) -> None:
+    """Load what the recipe names; all ranks do so, before the optimiser is made."""
+    assert isinstance(objective, Classification)
+    senses: tuple[tuple[Sense, Branch | None, InitFrom | None], ...] = (
+        ("video", objective.video, config.init_from),
+        ("audio", objective.audio, config.audio_init_from),
+    )
+    for sense, branch, init in senses:
+        if branch is not None and init is not None:
+            lines = load_weights(init, branch, sense).lines()
+            if rank() == 0:
+                print(f"{sense}: {'; '.join(lines)}", file=sys.stderr)
+    loss = config.objective.loss
+    if isinstance(loss, BinarySpec) and loss.pos_weight == "inverse_frequency":
+        objective.pos_weight_K.copy_(inverse_frequency(*count_labels(config)))
+
+
+def load_weights(init: InitFrom, branch: Branch, sense: Sense) -> Fit:
+    """Give a backbone the weights of a file, or of a run's part.
+
+    Of the parts it is the one that is named, else the one that is called like the sense, else the run's best.
+    """
+    if not is_run(init.path):
+        return load_published(init, branch.backbone)
+    parts = read_config(read_run(init.path)).objective.parts
+    tensors, _, _ = read_part(init.path, init.part or (sense if sense in parts else None), read_config)
+    own = {name: tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
+    return load_tensors(own, init, branch.backbone, family=_OWN)
+
+
+def count_labels(config: FinetuneConfig) -> tuple[Tensor, int]:
+    """Count the training clips of each class, and all of them; the ranks share the shards out among them."""
+    counts: Counter[int] = Counter()
+    clips = 0
+    for whose, labels in _labels(config):
+        check_labels(config.objective, labels, whose)
+        counts.update(set(labels))
+        clips += 1
+    found = [*(counts[label] for label in range(config.objective.count)), clips]
+    totals = sum_over_ranks(torch.tensor(found, dtype=torch.float64))
+    return totals[:-1], int(totals[-1])
+
+
+def inverse_frequency(counts_K: Tensor, clips: int) -> Tensor:
+    """Give clips without a class for each with it; a class that no clip has weighs 1, for it has no yes to weigh."""
+    return torch.where(counts_K > 0, (clips - counts_K) / counts_K.clamp_min(1), torch.ones_like(counts_K)).float()
+
+
+def _labels(config: FinetuneConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Give the labels of this rank's share of the shards, and whose they are."""
+    limits = config.data.reading_limits()
+    shards = [(source.root, entry) for source in config.data.open_sources() for entry in source.manifest.shards]
+    for root, entry in shards[rank() :: world_size()]:
+        archive = open_archive(
+            root, entry.name, cache_dir=limits.cache_dir, size=entry.bytes, sha256=entry.sha256, policy=limits.policy
+        )
+        for position, key in enumerate(archive.keys):
+            try:
+                labels = archive.read(position).annotation().labels
+            except SampleError:  # here it has no say; the stream counts and names it
+                continue
+            yield f"sample {key} of {entry.name}", labels
+        archive.close()

@@ -1,0 +1,167 @@
+"""Classification as an objective of the engine: backbones, a head on their vectors, and the loss of its classes.
+
+Senses meet late: each is pooled by itself, and the vectors stand one behind the other before the head. A clip without
+sound keeps its place, with a stand-in for the vector that it lacks.
+Legend: B samples, K classes, D features, C colours, T frames, H and W pixels, M mel filters.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from finetune.config import FinetuneConfig
+from finetune.head import Pool, build_layers
+from finetune.specs import BinarySpec, ClassificationSpec, LossSpec
+from pretrain.audio_backbone import AudioBackbone
+from pretrain.backbone import Backbone, Encoder
+from pretrain.backbones.audio_build import build_audio_backbone
+from pretrain.backbones.build import build_backbone
+from pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
+from pretrain.objective import Objective, StepOutput
+from shards.errors import UserError
+from shards.reading.batch import Batch
+from shards.viewing.mix import blend_batch, draw_blend, soft_targets
+
+
+class Mixing(NamedTuple):
+    """What blends of samples depend on besides their settings."""
+
+    seed: int
+    samples_per_lane: int
+
+
+class Branch(nn.Module):
+    """One sense: its backbone, the pooling of its tokens, and what stands in where a clip lacks it."""
+
+    def __init__(self, backbone: Encoder, spec: ClassificationSpec, can_be_absent: bool) -> None:
+        super().__init__()
+        self.backbone = backbone.requires_grad_(not spec.frozen)
+        self.pool = Pool(spec.head, backbone.dim)
+        self.is_frozen, self.can_be_absent = spec.frozen, can_be_absent
+        if can_be_absent:
+            nothing_D = torch.zeros(backbone.dim)
+            if spec.absent == "learned":
+                self.absent_D = nn.Parameter(nothing_D)
+            else:
+                self.register_buffer("absent_D", nothing_D, persistent=False)
+
+    def train(self, mode: bool = True) -> Branch:
+        """Switch dropout and the like; a frozen backbone never trains."""
+        super().train(mode)
+        self.backbone.train(mode and not self.is_frozen)
+        return self
+
+    def forward(self, inputs: Tensor, present_B: Tensor) -> Tensor:
+        with torch.no_grad() if self.is_frozen else nullcontext():
+            tokens = self.backbone(inputs, pooled_only=not self.pool.needs_grid)
+        vector_BD: Tensor = self.pool(tokens)
+        return torch.where(present_B[:, None], vector_BD, self.absent_D) if self.can_be_absent else vector_BD
+
+
+class Classification(Objective):
+    """The branches of the senses that a head looks at, named as these are, and the head."""
+
+    def __init__(self, spec: ClassificationSpec, video: Backbone | None, audio: AudioBackbone | None, mixing: Mixing):
+        super().__init__()
+        self.spec, self.mixing = spec, mixing
+        self.video = None if video is None else Branch(video, spec, can_be_absent=False)
+        self.audio = None if audio is None else Branch(audio, spec, can_be_absent=True)
+        dim = sum(backbone.dim for backbone in (video, audio) if backbone is not None)
+        self.head = build_layers(spec.head, dim, spec.count)
+        weight = spec.loss.pos_weight if isinstance(spec.loss, BinarySpec) else 1.0
+        # Saved with the weights: where it is counted from the data, a resumed run need not count again.
+        self.register_buffer("pos_weight_K", torch.full((spec.count,), 1.0 if isinstance(weight, str) else weight))
+        self.pos_weight_K: Tensor
+        self.train()
+
+    def parameter_groups(self, rules: GroupRules) -> list[ParameterGroup]:
+        branches = {"video": self.video, "audio": self.audio}
+        encoders = {
+            f"{name}.backbone.": each.backbone for name, each in branches.items() if each and not each.is_frozen
+        }
+        return group_parameters(self, rules, encoders)
+
+    def logits(self, frames_BCTHW: Tensor, audio_BTM: Tensor | None, present_B: Tensor) -> Tensor:
+        """Give what speaks for each class, of one view of each clip: uint8 frames, its sound, and who has any."""
+        vectors = []
+        if self.video is not None:
+            vectors.append(self.video(self.spec.normalisation(frames_BCTHW), present_B))
+        if self.audio is not None:
+            vectors.append(self.audio(audio_BTM, present_B))
+        logits_BK: Tensor = self.head(torch.cat(vectors, dim=1))
+        return logits_BK.float()
+
+    def training_step(self, batch: Batch, step: int) -> StepOutput:
+        (frames_BCTHW,), present_B = batch["video"], batch["audio_present"]
+        targets_BK = self.targets(batch).to(frames_BCTHW.device)
+        if self.spec.mix is not None:
+            blend = draw_blend(self.spec.mix, self.mixing.seed, step)
+            (frames_BCTHW,), targets_BK = blend_batch([frames_BCTHW], targets_BK, blend, self.mixing.samples_per_lane)
+        logits_BK = self.logits(frames_BCTHW, batch["audio"][0] if self.audio else None, present_B)
+        loss = classification_loss(self.spec.loss, logits_BK, targets_BK, self.pos_weight_K)
+        health = {}
+        if not self.spec.is_multi_label:
+            health["top1"] = (logits_BK.argmax(dim=1) == targets_BK.argmax(dim=1)).float().mean()
+        if self.audio is not None:
+            health["audio_absent"] = 1 - present_B.float().mean()
+        return StepOutput(loss, {self.spec.loss.kind: loss.detach()}, health, embeddings={})
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Give the rows that a clip's labels make, smoothed; a label that there is no place for is the data's fault."""
+        spec = self.spec
+        for labels, key, shard in zip(batch["labels"], batch["key"], batch["shard"], strict=True):
+            check_labels(spec, labels, f"sample {key} of {shard}")
+        return soft_targets(batch["labels"], spec.count, spec.loss.label_smoothing, spec.is_multi_label)
+
+    @torch.no_grad()
+    def scores(self, batch: Batch) -> Tensor:
+        """Give the probabilities of the classes, the mean of all views as the recipe says."""
+        sounds, views = batch["audio"], batch["video"]
+        total_BK = torch.zeros(())
+        with torch.autocast(batch["valid"].device.type, self.cast_to, enabled=self.cast_to is not None):
+            for number, frames_BCTHW in enumerate(views):
+                # A clip's crops come together, and all have that clip's sound.
+                sound_BTM = sounds[number * len(sounds) // len(views)] if self.audio else None
+                logits_BK = self.logits(frames_BCTHW, sound_BTM, batch["audio_present"])
+                given_BK = logits_BK if self.spec.average == "logit" else self._probabilities(logits_BK)
+                total_BK = total_BK.to(given_BK.device) + given_BK
+        mean_BK = total_BK / len(views)
+        return self._probabilities(mean_BK) if self.spec.average == "logit" else mean_BK
+
+    def _probabilities(self, logits_BK: Tensor) -> Tensor:
+        return logits_BK.sigmoid() if self.spec.is_multi_label else logits_BK.softmax(dim=1)
+
+
+def classification_loss(spec: LossSpec, logits_BK: Tensor, targets_BK: Tensor, pos_weight_K: Tensor) -> Tensor:
+    """Give the mean over samples, and of yes-or-no over classes as well."""
+    if isinstance(spec, BinarySpec):
+        return functional.binary_cross_entropy_with_logits(logits_BK, targets_BK, pos_weight=pos_weight_K)
+    return functional.cross_entropy(logits_BK, targets_BK)
+
+
+def check_labels(spec: ClassificationSpec, labels: tuple[int, ...], whose: str) -> None:
+    """Raise UserError for labels that a head of these settings has no place for."""
+    beyond = [label for label in labels if label >= spec.count]
+    if beyond:
+        raise UserError(
+            f"{whose} has label {beyond[0]}, and objective.classes {spec.count}, numbered from 0. Raise "
+            "objective.classes, or build the shards with the list of classes that you mean"
+        )
+    if not spec.is_multi_label and len(labels) != 1:
+        raise UserError(
+            f"{whose} has {len(labels)} labels, and objective.loss.kind=cross_entropy wants one of each. For several "
+            "classes a clip, or none: objective.loss.kind=binary"
+        )
+
+
+def build_classification(config: FinetuneConfig) -> Classification:
+    """Build the whole of it with fresh weights drawn from torch's generator."""
+    video = None if config.backbone is None else build_backbone(config.backbone)
+    audio = None if config.audio_backbone is None else build_audio_backbone(config.audio_backbone)
+    mixing = Mixing(config.seed, config.data.batch_size // config.data.lanes)
+    return Classification(config.objective, video, audio, mixing)

@@ -1,0 +1,94 @@
+"""Everything that decides a run with a head: a run of the engine whose objective is a task; needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from finetune.specs import ClassificationSpec
+from pretrain.backbones.specs import BackboneSpec
+from pretrain.config import RunConfig
+from shards.errors import UserError
+from shards.viewing.view_specs import ViewsSpec
+
+if TYPE_CHECKING:
+    from pretrain.objective import Objective
+
+
+class FinetuneConfig(RunConfig):
+    """A head on one or two backbones; whatever else a run is, it is as in pretraining."""
+
+    settled: ClassVar[tuple[str, ...]] = (
+        "objective.inputs",
+        "objective.classes",
+        "objective.head",
+        "objective.frozen",
+        "audio_backbone",
+    )
+
+    backbone: BackboneSpec | None = None  # type: ignore[assignment]  # none where a head only listens
+    objective: ClassificationSpec  # type: ignore[assignment]
+    pretrained: str | None = None  # what the first weights learnt from, for tables; known where they are a run's
+
+    def build_objective(self) -> Objective:
+        """Build backbones and head with fresh weights drawn from torch's generator."""
+        from finetune.classify import build_classification
+
+        return build_classification(self)
+
+    def begin(self, objective: Objective) -> None:
+        """Give fresh backbones the weights of a run or a file, and the loss what it has to know of the data."""
+        from finetune.beginning import begin
+
+        begin(self, objective)
+
+    def views_seen(self) -> tuple[ViewsSpec, ...]:
+        """Give those of training and tests."""
+        return (self.objective.sample_spec().views, self.objective.test_spec().views)
+
+    def check_classes(self) -> None:
+        """Raise UserError where the shards were made with other classes."""
+        for source, opened in zip(self.data.sources, self.data.open_sources(), strict=True):
+            check_classes(self.objective, opened.manifest.classes, source.root)
+
+    def _view_complaints(self) -> Iterator[str]:
+        spec = self.objective
+        for sense, backbone, name in (
+            ("video", self.backbone, "backbone"),
+            ("audio", self.audio_backbone, "audio_backbone"),
+        ):
+            if sense in spec.inputs and backbone is None:
+                yield f"objective.inputs name {sense}: give {name}.kind, or a run that has one"
+            if sense not in spec.inputs and backbone is not None:
+                yield f"{name} is given, and objective.inputs do not name {sense}"
+        if self.backbone is not None:
+            yield from super()._view_complaints()
+        if spec.mix is not None and self.data.batch_size < 2 * self.data.lanes:
+            yield (
+                "objective.mix blends samples of one lane, and a lane gives one a step: set data.batch_size to at "
+                f"least {2 * self.data.lanes} or data.lanes to at most {self.data.batch_size // 2}"
+            )
+
+
+def check_classes(spec: ClassificationSpec, found: tuple[str, ...], where: str) -> None:
+    """Raise UserError where a set's classes are not those of a head; a set that names none is believed."""
+    if not found or found == spec.classes:
+        return
+    if len(found) != spec.count:
+        raise UserError(
+            f"{where} has {len(found)} classes and objective.classes {spec.count}. Leave objective.classes out, and "
+            "they are taken from the shards; a head that was trained for other classes cannot be tested on these"
+        )
+    if isinstance(spec.classes, int):
+        return
+    number = next(n for n, (own, other) in enumerate(zip(spec.classes, found, strict=True)) if own != other)
+    raise UserError(
+        f"{where} calls class {number} {found[number]!r}, and objective.classes {spec.classes[number]!r}: the same "
+        "numbers mean other classes. Build the shards with one list of classes"
+    )
+
+
+def read_config(values: Mapping[str, Any]) -> RunConfig:
+    """Make the config of what a checkpoint or a run folder holds of one, whichever floor's run it was."""
+    kind = (values.get("objective") or {}).get("kind")
+    return (FinetuneConfig if kind == "classification" else RunConfig).model_validate(values)

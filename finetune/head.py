@@ -1,0 +1,79 @@
+"""Heads: how a backbone's tokens become one vector, and the layers from there to classes.
+
+Attention pooling: one learnt question looks at all tokens (Lee et al. 2019, "Set Transformer", equation 11, with one
+seed). Legend: B samples, L tokens, D features, K classes, h heads, d features of a head.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from finetune.specs import HeadSpec
+from pretrain.audio_backbone import AudioTokens
+from pretrain.backbone import Tokens
+from shards.errors import UserError
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
+
+
+class AttentionPool(nn.Module):
+    """A learnt question, and the mean of the tokens' values weighted by how well they answer it."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise UserError(f"objective.head.pool_heads={heads} do not share {dim} features evenly")
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.question_D = nn.Parameter(torch.randn(dim) * 0.02)
+        self.keys_values = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
+        batch, _, dim = tokens_BLD.shape
+        keys_BLD, values_BLD = self.keys_values(self.norm(tokens_BLD)).chunk(2, dim=-1)
+        question_BhLd = self.question_D.to(keys_BLD.dtype).view(1, self.heads, 1, -1).expand(batch, -1, -1, -1)
+        split = (batch, -1, self.heads, dim // self.heads)
+        found_BhLd = functional.scaled_dot_product_attention(
+            question_BhLd, keys_BLD.reshape(split).transpose(1, 2), values_BLD.reshape(split).transpose(1, 2)
+        )
+        pooled_BD: Tensor = self.out(found_BhLd.reshape(batch, dim))
+        return pooled_BD
+
+
+class Pool(nn.Module):
+    """The vector of a sense."""
+
+    def __init__(self, spec: HeadSpec, dim: int) -> None:
+        super().__init__()
+        self.pool = spec.pool
+        self.attend = AttentionPool(dim, spec.pool_heads) if spec.pool == "attention" else None
+        self.norm = nn.LayerNorm(dim) if spec.layer_norm else None
+
+    @property
+    def needs_grid(self) -> bool:
+        """Say whether the backbone's own vector does not suffice."""
+        return self.pool != "pooled"
+
+    def forward(self, tokens: Tokens | AudioTokens) -> Tensor:
+        vector_BD = tokens[0]
+        if self.needs_grid:
+            tokens_BLD = tokens[1].flatten(1, 2)
+            vector_BD = tokens_BLD.mean(dim=1) if self.attend is None else self.attend(tokens_BLD)
+        return vector_BD if self.norm is None else self.norm(vector_BD)
+
+
+def build_layers(spec: HeadSpec, dim: int, classes: int) -> nn.Sequential:
+    """Build the layers of a head; the last one begins small, so that all classes begin alike."""
+    layers: list[nn.Module] = []
+    for size in spec.hidden:
+        layers += [nn.Linear(dim, size), _ACTIVATIONS[spec.activation](), nn.Dropout(spec.dropout)]
+        dim = size
+    if not spec.hidden:
+        layers.append(nn.Dropout(spec.dropout))
+    last = nn.Linear(dim, classes)
+    nn.init.normal_(last.weight, std=0.01)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers, last)

@@ -1,0 +1,97 @@
+"""Recipes for heads: what they leave out follows from the run whose weights they take, and from the shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.config import FinetuneConfig
+from pretrain.engine.resuming import CHECKPOINTS
+from pretrain.recipe import Floor, Layers, Resolved, given, resolve
+from pretrain.recipe_file import read_yaml
+from shards.errors import UserError
+from shards.reading.manifest import Manifest
+
+CONFIG = "config.yaml"
+# What must be as it was in pretraining, for the backbone learnt with it.
+_OF_VIDEO, _OF_AUDIO = ("normalisation",), ("sound", "sound_seconds")
+
+
+def load_finetune_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Resolved[FinetuneConfig]:
+    """Resolve a recipe of this floor with the overrides laid over it."""
+    return resolve(FINETUNING, name_or_path, overrides)
+
+
+def is_run(path: Path) -> bool:
+    """Say whether a path is the folder of a run rather than a file of weights."""
+    return (path / CHECKPOINTS).is_dir()
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """Read the settings that a run keeps in its folder."""
+    path = run / CONFIG
+    try:
+        found = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise UserError(f"{run} is no folder of a run: {error}. Expected {path}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no settings; expected those that a run writes at its start")
+    return found
+
+
+def _derive(layers: Layers) -> Layers:
+    """Give the backbones of runs whose weights are taken, views of their size, and the classes of the shards."""
+    found: Layers = []
+    inputs = given(layers, "objective.inputs") or ("video",)
+    for sense, init, backbone, kept in (
+        ("video", "init_from", "backbone", _OF_VIDEO),
+        ("audio", "audio_init_from", "audio_backbone", _OF_AUDIO),
+    ):
+        path = given(layers, f"{init}.path")
+        if sense in inputs and isinstance(path, str) and is_run(Path(path)):
+            found.append((f"run {path}", _of_run(read_run(Path(path)), sense, backbone, kept)))
+    found += _views(found + layers)
+    sources = given(layers, "data.sources")
+    if sources is not None and given(layers, "objective.classes") is None:
+        found += _classes(sources)
+    return found
+
+
+def _of_run(tree: dict[str, Any], sense: str, backbone: str, kept: Sequence[str]) -> dict[str, Any]:
+    learnt = tree["objective"]
+    if tree.get(backbone) is None:
+        raise UserError(f"the run has no {backbone}, and the weights of one are asked for. It has {_backbones(tree)}")
+    objective = {name: learnt[name] for name in kept if learnt.get(name) is not None}
+    return {backbone: tree[backbone], "objective": objective, "pretrained": learnt["kind"]}
+
+
+def _backbones(tree: dict[str, Any]) -> str:
+    return " and ".join(name for name in ("backbone", "audio_backbone") if tree.get(name)) or "none"
+
+
+def _views(layers: Layers) -> Layers:
+    """Let views have the frames and the size that the backbone is made for, where a recipe does not say others."""
+    frames, size = given(layers, "backbone.frames"), given(layers, "backbone.size")
+    objective: dict[str, Any] = {}
+    for name in ("clips", "test_clips"):
+        kind = given(layers, f"objective.{name}.kind")
+        if frames is not None and kind in ("segments", "window"):
+            objective[name] = {"kind": kind, "frames": frames}
+    for name in ("view", "test_view"):
+        kind = given(layers, f"objective.{name}.crop.kind")
+        if size is not None and kind is not None:
+            objective[name] = {"crop": {"kind": kind, "size": size}}
+    return [("backbone", {"objective": objective})] if objective else []
+
+
+def _classes(sources: Any) -> Layers:
+    first = sources[0] if isinstance(sources, list) and sources else sources
+    root = first.get("root") if isinstance(first, dict) else first
+    if not isinstance(root, str):
+        return []
+    manifest = Manifest.load((first.get("manifest") if isinstance(first, dict) else None) or root)
+    return [(f"shards {root}", {"objective": {"classes": list(manifest.classes)}})] if manifest.classes else []
+
+
+FINETUNING = Floor(FinetuneConfig, Path(__file__).parent / "recipes", _derive)
