@@ -49,13 +49,20 @@ def load_published(init: InitFrom, module: nn.Module, sense: type[Encoder] = Enc
 
 
 def load_tensors(
-    tensors: Mapping[str, Tensor], init: InitFrom, module: nn.Module, sense: type[Encoder] = Encoder
+    tensors: Mapping[str, Tensor],
+    init: InitFrom,
+    module: nn.Module,
+    sense: type[Encoder] = Encoder,
+    family: Family | None = None,
 ) -> Fit:
-    """Give every network in a module the same weights: student and teacher set out from one point."""
+    """Give every network in a module the same weights: student and teacher set out from one point.
+
+    The family is told by the tensors' names where it is not known.
+    """
     networks = networks_in(module, sense)
     if not networks:
         raise ValueError(f"{type(module).__name__} holds no {sense.__name__}")
-    found = compared(tensors, recognised(tensors, init.path), networks[0], init)
+    found = compared(tensors, family or recognised(tensors, init.path), networks[0], init)
     _check(found, init)
     with torch.no_grad():
         for network in networks:
