@@ -23,6 +23,7 @@ from pretrain.layers.positions import positions_between
 from pretrain.layers.tubelets import TubeletEmbedding, tubelets_of_images
 
 POSITION_STD = 0.02
+_RELEASED_PLACES = 14 * 14  # of 224 pixels in patches of 16
 
 
 class ViViT(Backbone):
@@ -118,17 +119,25 @@ class ViViT(Backbone):
         return begun
 
     def resized(self, name: str, tensor: Tensor, place: Tensor) -> Tensor | None:
-        """Read a table between its entries: one of our size and other steps, or of our steps and another size."""
+        """Read a table between its entries: one of our size and other steps, or of our steps and another size.
+
+        Some lengths can be either, as 4 times the steps and twice the size: then places are those of released files, or
+        none are guessed.
+        """
         if name not in ("pos_embed", "time_embed") or tensor.ndim != 3 or tensor.shape[2] != place.shape[2]:
             return None
         class_1cD, table_1LD = torch.split(tensor, [int(self.has_class), tensor.shape[1] - self.has_class], dim=1)
         places = 1 if name == "time_embed" else self.places
         steps = (place.shape[1] - self.has_class) // places
         entries = table_1LD.shape[1]
-        found = entries // places if entries % places == 0 and not (self.is_encoder and places > 1) else steps
-        if entries % found or isqrt(entries // found) ** 2 != entries // found:
+        can_differ_in_steps = name == "time_embed" or not self.is_encoder
+        found = {places} if can_differ_in_steps and entries % places == 0 else set()
+        if name == "pos_embed" and entries % steps == 0 and isqrt(entries // steps) ** 2 == entries // steps:
+            found.add(entries // steps)
+        found = found & {_RELEASED_PLACES} if len(found) > 1 else found
+        if not found:
             return None
-        table_1TnD = table_1LD.unflatten(1, (found, entries // found))
+        table_1TnD = table_1LD.unflatten(1, (-1, found.pop()))
         resized_1thwD = positions_between(table_1TnD, steps, isqrt(places), isqrt(places))
         return torch.cat((class_1cD, resized_1thwD.flatten(1, 3)), dim=1)
 

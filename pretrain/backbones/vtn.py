@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from pretrain.backbone import Backbone, Tokens
 from pretrain.backbones.vtn_spec import VtnSpec
 from pretrain.layers.checkpointing import run
-from pretrain.layers.image_network import features_of, image_network, layers_of
+from pretrain.layers.image_network import features_of, fitted_positions, image_network, layers_of
 from pretrain.layers.longformer import LongformerLayer, TokenSum
-from pretrain.layers.positions import table_of_square
 from shards.errors import UserError
 
 INITIAL_STD = 0.02
@@ -93,4 +92,4 @@ class Vtn(Backbone):
         """Fit a ViT's table of positions as is done at run time."""
         if name != "frames.pos_embed" or tensor.ndim != 3 or tensor.shape[::2] != place.shape[::2]:
             return None
-        return table_of_square(tensor, place.shape[1], "bicubic")
+        return fitted_positions(self.frames, tensor)

@@ -1,14 +1,20 @@
-"""timm's networks of images, as what looks at single frames or at spectrograms: by name, without a classifier."""
+"""timm's networks of images, as what looks at single frames or at spectrograms: by name, without a classifier.
+
+Legend: N entries of a table of positions, n those of a network, D features.
+"""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
+from math import isqrt
 from typing import Any
 
 import timm
+from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import model_entrypoint
 from timm.models._manipulate import group_with_matcher
-from torch import nn
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
 
 from shards.errors import UserError
 
@@ -31,6 +37,17 @@ def image_network(
         network.set_grad_checkpointing(True)
     assert isinstance(network, nn.Module)
     return network
+
+
+def fitted_positions(network: nn.Module, table_1ND: Tensor) -> Tensor | None:
+    """Fit the table of another size to a ViT as timm does at run time; None for other networks and other tables."""
+    if not isinstance(network, VisionTransformer):
+        return None
+    before = 0 if network.no_embed_class else network.num_prefix_tokens
+    if isqrt(table_1ND.shape[1] - before) ** 2 != table_1ND.shape[1] - before:
+        return None
+    fitted_1nD: Tensor = resample_abs_pos_embed(table_1ND, network.patch_embed.grid_size, num_prefix_tokens=before)
+    return fitted_1nD
 
 
 def features_of(network: nn.Module) -> int:

@@ -17,6 +17,7 @@ from pretrain.backbones.vivit_spec import ViViTSpec
 from pretrain.engine.config import InitFrom
 from pretrain.layers.positions import positions_between
 from pretrain.published import load_published, load_tensors
+from shards.errors import UserError
 from tests.pretrain.backbones.naive_vivit import NaiveViViT
 
 SMALL = ViViTSpec(dim=16, depth=2, heads=2, mlp_ratio=2.0, patch=4, frames=6, size=12, time_depth=2, drop_path=0.0)
@@ -153,6 +154,29 @@ def test_tables_of_another_size_or_other_frames_are_made_to_fit_as_at_run_time(c
         fresh = build_backbone(small(**changes)).eval()
         load_tensors(larger.state_dict(), InitFrom(path=Path("w")), fresh)
         torch.testing.assert_close(fresh(clip(SMALL)).pooled_BD, larger(clip(SMALL)).pooled_BD)
+
+
+@pytest.mark.parametrize(
+    ("from_frames", "from_size", "frames", "size"), [(8, 224, 8, 448), (8, 448, 8, 224), (32, 224, 8, 224)]
+)
+def test_a_table_that_could_be_of_more_steps_or_of_another_size_is_read_as_released_ones_are(
+    from_frames: int, from_size: int, frames: int, size: int
+) -> None:
+    given = build_backbone(small(frames=from_frames, size=from_size, patch=16))
+    step_1Ln = torch.arange(given.steps).repeat_interleave(given.places).view(1, -1, 1)
+    with torch.no_grad():
+        given.pos_embed[:, 1:] = step_1Ln
+    fresh = build_backbone(small(frames=frames, size=size, patch=16))
+    load_tensors(given.state_dict(), InitFrom(path=Path("w")), fresh)
+    for step, entries_nD in enumerate(fresh.pos_embed[0, 1:].unflatten(0, (fresh.steps, fresh.places))):
+        ratio = given.steps // fresh.steps
+        torch.testing.assert_close(entries_nD, torch.full_like(entries_nD, ratio * step + (ratio - 1) / 2))
+
+
+def test_a_table_that_could_be_of_more_steps_or_of_another_size_is_else_refused() -> None:
+    small_one = build_backbone(small(frames=2, size=8))
+    with pytest.raises(UserError, match="pos_embed: 1x17x16 in the file, 1x5x16 in the network"):
+        load_tensors(build_backbone(small(frames=8, size=8)).state_dict(), InitFrom(path=Path("w")), small_one)
 
 
 def image_vit(size: int = 12) -> tuple[dict[str, Tensor], nn.Module]:

@@ -167,6 +167,13 @@ def test_a_vit_of_each_frame_takes_any_size() -> None:
     assert found.resized == ["backbone.frames.pos_embed from 1x5x64 to 1x10x64"]
 
 
+def test_positions_of_a_larger_size_are_made_to_fit_as_at_run_time() -> None:
+    larger, fresh = (Vtn(small(frame_backbone="test_vit", size=size, heads=2)).eval() for size in (96, 48))
+    load_tensors({f"backbone.{name}": each for name, each in larger.state_dict().items()}, INIT, fresh)
+    frames_BCTHW = clip(3, size=48)
+    torch.testing.assert_close(fresh(frames_BCTHW).pooled_BD, larger(frames_BCTHW).pooled_BD)
+
+
 @pytest.mark.parametrize("attention", ["local", "full"])
 def test_the_pooled_vector_alone_is_the_same(attention: str) -> None:
     backbone = with_random_weights(small(attention=attention)).eval()
