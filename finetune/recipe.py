@@ -94,4 +94,18 @@ def _classes(sources: Any) -> Layers:
     return [(f"shards {root}", {"objective": {"classes": list(manifest.classes)}})] if manifest.classes else []
 
 
-FINETUNING = Floor(FinetuneConfig, Path(__file__).parent / "recipes", _derive)
+FINETUNING = Floor(
+    FinetuneConfig,
+    Path(__file__).parent / "recipes",
+    _derive,
+    {
+        "data.sources": ["SHARDS"],
+        "init_from.path": "RUN",
+        "backbone": {"kind": "timesformer"},
+        "objective.clips.frames": 8,
+        "objective.test_clips.frames": 8,
+        "objective.view.crop.size": 224,
+        "objective.test_view.crop.size": 224,
+        "objective.classes": ["CLASSES"],
+    },
+)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shards.command import Command, add_json, at_least
 from shards.console import show_figures
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from shards.job import Job
 
 
-def _declare_pretrain(parser: ArgumentParser) -> None:
+def declare_training(parser: ArgumentParser) -> None:
+    """Declare what every training by a recipe takes."""
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name (`trichord show` lists them) or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ from the recipe")
     parser.add_argument(
@@ -38,16 +40,20 @@ def _declare_pretrain(parser: ArgumentParser) -> None:
 def _run_pretrain(arguments: Namespace) -> int:
     from pretrain.recipe import load_recipe
 
-    resolved = load_recipe(arguments.recipe, arguments.overrides)
+    return run_training(load_recipe(arguments.recipe, arguments.overrides).config, arguments)
+
+
+def run_training(config: RunConfig, arguments: Namespace) -> int:
+    """Train, or say what it would take."""
     if arguments.dry_run:
         from pretrain.engine.estimate import show_estimate
 
-        return show_estimate(resolved.config, arguments)
+        return show_estimate(config, arguments)
     from pretrain.engine.signals import listening
     from pretrain.job import run_folder
 
     with listening():  # while torch loads and ranks meet, too
-        return _train(resolved.config, run_folder(arguments), arguments.json)
+        return _train(config, run_folder(arguments), arguments.json)
 
 
 def _train(config: RunConfig, run: Path, as_json: bool) -> int:
@@ -85,9 +91,16 @@ def _declare_replay(parser: ArgumentParser) -> None:
 
 
 def _run_replay(arguments: Namespace) -> int:
+    from pretrain.config import RunConfig
+
+    return run_replay(arguments, RunConfig.model_validate)
+
+
+def run_replay(arguments: Namespace, read: Callable[[Any], RunConfig]) -> int:
+    """Take a failed step again; `read` makes the config of what a checkpoint holds of it."""
     from pretrain.engine.replay import replay
 
-    rows = replay(arguments.run_folder, arguments.step, arguments.rank)
+    rows = replay(arguments.run_folder, arguments.step, arguments.rank, read)
     if not rows:
         print("everything is finite on this machine; the device or its kernels differ from the run's", file=sys.stderr)
         return 0
@@ -114,7 +127,7 @@ def _run_export(arguments: Namespace) -> int:
 PRETRAIN = Command(
     "pretrain",
     "train a recipe; a run folder that holds checkpoints is continued",
-    _declare_pretrain,
+    declare_training,
     _run_pretrain,
     (
         "trichord pretrain svt_quickstart data.sources=shards/train --run runs/first",

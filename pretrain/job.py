@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from pretrain.config import RunConfig
 from pretrain.engine.deepspeed_config import deepspeed_config, micro_batch_size
@@ -24,9 +25,10 @@ class PretrainJob(Job):
 
     config: RunConfig
     saves_when_told: bool = True
+    verb: ClassVar[str] = "pretrain"
 
     def words(self, snapshot: Path, part: tuple[int, int] | None) -> Sequence[str]:
-        return ("pretrain", str(snapshot / CONFIG), "--run", str(self.folder))
+        return (self.verb, str(snapshot / CONFIG), "--run", str(self.folder))
 
     def files(self, ranks: int) -> Mapping[str, str]:
         config = self.config
@@ -50,11 +52,10 @@ class PretrainJob(Job):
                     f"Next: trichord shards index {source.root}, or copy the set again"
                 )
             lines.append(f"shards: {source.root} holds {len(held)} with {sum(held):,} clips")
-        init_from = self.config.init_from
-        if init_from is not None and not init_from.path.exists():
-            raise UserError(
-                f"init_from.path={init_from.path} does not exist. Give a file of weights, or init_from=null"
-            )
+        starts = {"init_from": self.config.init_from, "audio_init_from": self.config.audio_init_from}
+        for name, init in starts.items():
+            if init is not None and not init.path.exists():
+                raise UserError(f"{name}.path={init.path} does not exist. Give a file of weights, or {name}=null")
         return lines
 
     def weigh(self, ranks: int, device: str | None) -> Sequence[str]:
@@ -71,7 +72,7 @@ class PretrainJob(Job):
         if found and limit is not None and gib > limit:
             raise UserError(
                 f"a rank would need {gib:.1f} GiB, and {found.name} has {limit:.1f} GiB. Ways out: "
-                f"trichord pretrain … --dry-run --as-ranks {ranks} --device {device}"
+                f"trichord {self.verb} … --dry-run --as-ranks {ranks} --device {device}"
             )
         beside = f" of {limit:.1f} on {found.name}" if found and limit is not None else ""
         return [f"memory: {gib:.2g} GiB a rank{beside}, rehearsed"]
@@ -92,13 +93,15 @@ class PretrainJob(Job):
 
 def pretrain_job(arguments: Namespace) -> PretrainJob:
     """Make the job of what was typed."""
+    refuse_dry_run(arguments)
+    config = load_recipe(arguments.recipe, arguments.overrides).config
+    return PretrainJob(name=Path(arguments.recipe).stem, folder=run_folder(arguments), config=config)
+
+
+def refuse_dry_run(arguments: Namespace) -> None:
+    """Raise UserError where a job is to be made of what needs none."""
     if arguments.dry_run:
-        raise UserError(
-            "--dry-run of pretrain is quick and needs no job. For the job's own: trichord launch --dry-run …"
-        )
-    resolved = load_recipe(arguments.recipe, arguments.overrides)
-    name = Path(arguments.recipe).stem
-    return PretrainJob(name=name, folder=run_folder(arguments), config=resolved.config)
+        raise UserError("a --dry-run is quick and needs no job. For the job's own: trichord launch --dry-run …")
 
 
 def run_folder(arguments: Namespace) -> Path:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from shards.command import Command, add_json
 from shards.console import show_figures
 
-_STAND_INS = {"data.sources": ["SHARDS"], "init_from.path": "WEIGHTS"}  # what recipes leave to be given
+if TYPE_CHECKING:
+    from pretrain.recipe import Floor
 
 
 def _declare(parser: ArgumentParser) -> None:
@@ -19,15 +22,24 @@ def _declare(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
+    from pretrain.recipe import PRETRAINING
+
+    return show(arguments, (PRETRAINING,))
+
+
+def show(arguments: Namespace, floors: Sequence[Floor[Any]]) -> int:
+    """Show a recipe of one of these floors, or list all that they have; a file is read as one of the first floor's."""
     from pretrain.config_tree import leaves
-    from pretrain.recipe import load_recipe
+    from pretrain.recipe import resolve
     from pretrain.recipe_file import first_comment, list_recipes
 
+    shipped = {name: (floor, path) for floor in floors for name, path in list_recipes(floor.recipes).items()}
     if arguments.recipe is None:
-        rows = [{"recipe": name, "what it is": first_comment(path)} for name, path in list_recipes().items()]
+        rows = [{"recipe": name, "what it is": first_comment(path)} for name, (_, path) in shipped.items()]
         show_figures("recipes", rows, arguments.json)
         return 0
-    resolved = load_recipe(arguments.recipe, arguments.settings, stand_ins=_STAND_INS)
+    floor = shipped[arguments.recipe][0] if arguments.recipe in shipped else floors[0]
+    resolved = resolve(floor, arguments.recipe, arguments.settings, stand_ins=floor.stand_ins)
     values = sorted(leaves(resolved.config.model_dump(mode="json")), key=lambda leaf: "." in leaf[0])
     title = f"recipe {arguments.recipe}"
     if arguments.json:
