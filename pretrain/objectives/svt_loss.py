@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pretrain.precision import compute_dtype
+
 # Logits that are held at a time; a chunk has two such tensors of float32. Bounds memory, and is still a large product.
 CHUNK_LOGITS = 2**25
 
@@ -29,12 +31,6 @@ def teacher_counts(views: int, device: torch.device) -> Tensor:
     counts_V = torch.full((views,), 2.0, device=device)
     counts_V[:2] = 1.0
     return counts_V
-
-
-def compute_dtype(tensor: Tensor) -> torch.dtype:
-    """Say in which precision products are taken: autocast's, where it is on."""
-    kind = tensor.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
 
 class PrototypeCrossEntropy(torch.autograd.Function):

@@ -1,0 +1,169 @@
+"""InfoNCE over the pairs of all ranks: every row of one side against every row of the other, in both directions.
+
+CLIP's symmetric loss (Radford et al. 2021, figure 3) and SimCLR's NT-Xent (Chen et al. 2020, equation 1), which is the
+same among 2N views with each view's product with itself left out. With z = scale * a.b over P pairs,
+
+    L = 1 / (2 P) sum_i (log sum_j exp z_ij + log sum_j exp z_ji - 2 z_ii)
+    dL / dz_ij = (exp z_ij / row_i + exp z_ij / column_j - 2 [i = j]) / (2 P), with the sums row_i and column_j
+
+so one exponential of each product serves both directions, and a product is forgotten once it has been summed up and
+made again on the way back: memory is that of the rows and of a tile. Rank r gives W times its own rows' and columns'
+share of L, so the mean over the W ranks is L, and so is that of gradients, given that all go back with equal weights.
+Legend: b samples of this rank, p its rows, n rows of a block, N rows of all ranks, r and c those of a tile, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretrain.collectives import world_size
+from pretrain.contrast.exchange import FORMS, Block, Exchange, Form
+from pretrain.contrast.meeting import Meeting, meet
+from pretrain.contrast.tiles import Segment, Tile, Tiles, dot_rows, refuse_second_order
+from pretrain.precision import compute_dtype
+
+# Unit vectors bound z by the scale, so no maxima are looked for: exp(z - shift) is at most exp of this, and sums of
+# it over any batch are finite. The largest numbers are exp(88) in float32 and exp(709) in float64.
+_REACH = {torch.float32: 70.0, torch.float64: 600.0}
+
+
+def info_nce(
+    a_bD: Tensor,
+    b_bD: Tensor,
+    scale: Tensor,
+    present_b: Tensor | None = None,
+    *,
+    form: Form = "gathered",
+    tile_bytes: int | None = None,
+) -> Tensor:
+    """Give CLIP's loss of unit rows, the mean over all ranks' present pairs, with `scale` the inverse temperature.
+
+    Absent pairs weigh nothing and are nobody's negatives; without any pair the loss is 0, and so are its gradients.
+    """
+    met = meet(a_bD, b_bD, scale, present_b)
+    return _compare(met, met.a_pD, met.b_pD, scale, 1, form, tile_bytes, compute_dtype(a_bD))
+
+
+def nt_xent(
+    first_bD: Tensor,
+    second_bD: Tensor,
+    scale: Tensor,
+    present_b: Tensor | None = None,
+    *,
+    form: Form = "gathered",
+    tile_bytes: int | None = None,
+) -> Tensor:
+    """Give SimCLR's loss of unit rows, the mean over the two views of all ranks' present samples."""
+    met = meet(first_bD, second_bD, scale, present_b)
+    a_pD, b_pD = torch.cat((met.a_pD, met.b_pD)), torch.cat((met.b_pD, met.a_pD))
+    return _compare(met, a_pD, b_pD, scale, 2, form, tile_bytes, compute_dtype(first_bD))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How rows are compared, alike on all ranks."""
+
+    exchange: Exchange
+    products: torch.dtype
+    sums: torch.dtype
+    shift: float
+    left_out: tuple[Segment, ...]  # places of products that are no negatives
+    tile_bytes: int | None
+
+    def tiles(self, a_pD: Tensor) -> Tiles:
+        return Tiles(a_pD, self.products, self.sums, self.tile_bytes)
+
+    def exponentials(self, tiles: Tiles, block: Block, scale: Tensor) -> Iterator[Tile]:
+        """Give every tile of exp(z - shift)."""
+        for tile in tiles.of(block):
+            tile.values_rc.mul_(scale).sub_(self.shift).exp_()
+            for segment in self.left_out:
+                tile.along(segment).zero_()
+            yield tile
+
+
+def _compare(
+    met: Meeting,
+    a_pD: Tensor,
+    b_pD: Tensor,
+    scale: Tensor,
+    views: int,
+    form: Form,
+    tile_bytes: int | None,
+    products: torch.dtype,
+) -> Tensor:
+    exchange = FORMS[form]([views * pairs for pairs in met.pairs])
+    if exchange.total == 0:
+        return a_pD.sum() + b_pD.sum() + 0 * scale.sum()  # of no rows: zero, and zeros for gradients
+    pairs = len(a_pD) // views
+    sums = a_pD.dtype
+    shift = max(0.0, met.scale - _REACH[sums])
+    if met.scale * met.lowest_cosine - shift < -_REACH[sums]:
+        # Some pair is so unlike that its row's sum might vanish. At the largest scale of CLIP that is a cosine of -0.4.
+        sums = torch.float64
+        shift = max(0.0, met.scale - _REACH[sums])
+    itself = (Segment(0, pairs, pairs), Segment(pairs, 0, pairs)) if views == 2 else ()
+    plan = _Plan(exchange, products, sums, shift, itself, tile_bytes)
+    loss: Tensor = _InfoNce.apply(a_pD, b_pD, scale, plan)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _InfoNce(torch.autograd.Function):
+    """Sums of exponentials forward; the exponentials once more, and what they pull at, backward."""
+
+    @staticmethod
+    def forward(ctx: Any, a_pD: Tensor, b_pD: Tensor, scale: Tensor, plan: _Plan) -> Tensor:
+        """Give W times this rank's share of the loss."""
+        row_p, none_p = (a_pD.new_zeros(len(a_pD), dtype=plan.sums) for _ in range(2))
+        with torch.autocast(a_pD.device.type, enabled=False):
+            tiles = plan.tiles(a_pD)
+
+            def add_up(block: Block) -> None:
+                for tile in plan.exponentials(tiles, block, scale):
+                    row_p[tile.rows] += tile.values_rc.sum(dim=1)
+                    block.sums_nX[tile.columns] += tile.values_rc.sum(dim=0)
+
+            held = plan.exchange.hold(b_pD)
+            column_p = plan.exchange.tour(held, None, none_p, add_up)
+            positive_p = dot_rows(tiles.rows_pD, b_pD.to(plan.products)).to(plan.sums) * scale - plan.shift
+            terms_p = row_p.log() + column_p.log() - 2 * positive_p
+        ctx.plan = plan
+        ctx.weight = world_size() / (2 * plan.exchange.total)
+        ctx.save_for_backward(a_pD, held, scale, row_p, column_p)
+        share: Tensor = terms_p.sum() * ctx.weight
+        return share.to(a_pD.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Give the gradients of this rank's rows on either side, of which other ranks hold a part, and of the scale."""
+        refuse_second_order()
+        plan: _Plan = ctx.plan
+        a_pD, held, scale, row_p, column_p = ctx.saved_tensors
+        row_share_p = row_p.reciprocal()
+        grad_a_pD, none_pD = torch.zeros_like(a_pD), torch.zeros_like(a_pD)
+        tiles = plan.tiles(a_pD)
+        pairs = Segment(0, 0, len(a_pD))
+
+        def pull(block: Block) -> None:
+            assert block.notes_n is not None
+            for tile in plan.exponentials(tiles, block, scale):
+                row_share_r1 = row_share_p[tile.rows].unsqueeze(1)
+                tile.values_rc.mul_(torch.add(row_share_r1, block.notes_n[tile.columns], out=tile.spare_rc))
+                tile.along(pairs).sub_(2)
+                tiles.pull(tile, block, grad_a_pD)
+
+        with torch.autocast(a_pD.device.type, enabled=False):
+            grad_b_pD = plan.exchange.tour(held, column_p.reciprocal(), none_pD, pull)
+            weight = grad * ctx.weight
+            grad_scale = dot_rows(a_pD, grad_a_pD).sum() * weight  # what pulls at a is the sum over j of g_ij b_j
+        return (
+            grad_a_pD.mul_(weight * scale),
+            grad_b_pD.mul_(weight * scale),
+            grad_scale.reshape(scale.shape).to(scale.dtype),
+            None,
+        )

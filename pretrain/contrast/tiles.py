@@ -1,0 +1,109 @@
+"""Products of many rows with many others, a tile at a time in one buffer, and the way back from each tile.
+
+Legend: p this rank's rows, n the rows of a block, r and c those of a tile, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pretrain.contrast.exchange import Block
+
+# Of a tile, of which two are held. On the CPU it should stay in the cache, on a GPU it should fill the device.
+CPU_TILE_BYTES, GPU_TILE_BYTES = 4 << 20, 64 << 20
+
+
+class Segment(NamedTuple):
+    """Places on a diagonal: (row, column), (row + 1, column + 1) and so on, counted in this rank's own rows."""
+
+    row: int
+    column: int
+    length: int
+
+
+class Tile(NamedTuple):
+    """Cosines of some of this rank's rows with some of a block's, to be worked on in place."""
+
+    rows: slice
+    columns: slice
+    values_rc: Tensor
+    spare_rc: Tensor  # of the same shape, for whatever comes up
+    own_at: int | None  # where this rank's rows begin among the block's
+
+    def along(self, segment: Segment) -> Tensor:
+        """Give a view of those of its values that lie on a segment."""
+        if self.own_at is None:
+            return self.values_rc.new_empty(0)
+        shift = segment.column + self.own_at - segment.row
+        first = max(self.rows.start, segment.row, self.columns.start - shift)
+        last = min(self.rows.stop, segment.row + segment.length, self.columns.stop - shift)
+        if last <= first:
+            return self.values_rc.new_empty(0)
+        row, column = first - self.rows.start, first + shift - self.columns.start
+        return self.values_rc[row:, column:].diagonal()[: last - first]
+
+
+class Tiles:
+    """This rank's rows, ready to be multiplied with any block's in `products` and summed up in `sums`."""
+
+    def __init__(self, rows_pD: Tensor, products: torch.dtype, sums: torch.dtype, tile_bytes: int | None) -> None:
+        self.rows_pD = rows_pD.to(products)
+        self._sums = sums
+        default = GPU_TILE_BYTES if rows_pD.is_cuda else CPU_TILE_BYTES
+        self._most = max(1, (tile_bytes or default) // sums.itemsize)
+
+    def of(self, block: Block) -> Iterator[Tile]:
+        """Give every tile with the block's rows, each in the place of the one before."""
+        rows, columns = len(self.rows_pD), len(block.rows_nD)
+        if not rows or not columns:
+            return
+        # As near a square as may be, for a square reads the fewest rows for its size.
+        width = min(columns, max(math.isqrt(self._most), self._most // rows))
+        height = min(rows, max(1, self._most // width))
+        held, spare = (self.rows_pD.new_empty(height * width, dtype=self._sums) for _ in range(2))
+        others_nD = block.rows_nD.to(self.rows_pD.dtype)
+        for row in range(0, rows, height):
+            own = slice(row, min(row + height, rows))
+            for column in range(0, columns, width):
+                other = slice(column, min(column + width, columns))
+                shape = (own.stop - own.start, other.stop - other.start)
+                values_rc, spare_rc = (each[: math.prod(shape)].view(shape) for each in (held, spare))
+                _multiply(self.rows_pD[own], others_nD[other], values_rc)
+                yield Tile(own, other, values_rc, spare_rc, block.own_at)
+
+    def pull(self, tile: Tile, block: Block, grad_pD: Tensor) -> None:
+        """Add what a tile of gradients by cosines means to either side's rows."""
+        values_rc = tile.values_rc.to(self.rows_pD.dtype)
+        others_cD = block.rows_nD[tile.columns].to(values_rc.dtype)
+        _accumulate(grad_pD[tile.rows], values_rc, others_cD)
+        _accumulate(block.sums_nX[tile.columns], values_rc.T, self.rows_pD[tile.rows])
+
+
+def _multiply(rows_rD: Tensor, others_cD: Tensor, out_rc: Tensor) -> None:
+    if out_rc.dtype == rows_rD.dtype:
+        torch.mm(rows_rD, others_cD.T, out=out_rc)
+    else:
+        out_rc.copy_(rows_rD @ others_cD.T)
+
+
+def _accumulate(sum_xD: Tensor, values_xy: Tensor, rows_yD: Tensor) -> None:
+    if sum_xD.dtype == rows_yD.dtype:
+        sum_xD.addmm_(values_xy, rows_yD)
+    else:
+        sum_xD += values_xy @ rows_yD
+
+
+def dot_rows(one_pD: Tensor, other_pD: Tensor) -> Tensor:
+    """Multiply rows pair by pair; as products of matrices, which need no third tensor of the rows' size."""
+    return (one_pD.unsqueeze(1) @ other_pD.unsqueeze(2)).view(-1)
+
+
+def refuse_second_order() -> None:
+    """Stop who wants a graph of the way back: taken tile by tile it leaves none, and would pass for a constant."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("create_graph=True: these losses have first derivatives only; leave it out")

@@ -1,0 +1,65 @@
+"""Ranks that share a batch find what one finds that has it all, whichever way their rows travel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.pretrain.contrast.naive import LOSSES, draw, loss_and_gradients
+from tests.pretrain.contrast.rank_part import CASES, SAMPLES, WORLDS, presence
+from tests.pretrain.processes import ROOT
+
+Found = dict[int, list[dict[str, Any]]]
+EVERY_WORLD = pytest.mark.parametrize("ranks", WORLDS)
+ALL = pytest.mark.parametrize("name", LOSSES)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """What each rank found, by how many there were."""
+    folder = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, "-m", "tests.pretrain.contrast.rank_part", str(folder)]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=120)
+    return {
+        ranks: [torch.load(folder / f"{ranks}-{rank}", weights_only=True) for rank in range(ranks)] for ranks in WORLDS
+    }
+
+
+def joined(parts: list[list[Tensor]]) -> list[Tensor]:
+    """Put the ranks' parts together: the mean of losses and of gradients of numbers, and rows one after the other.
+
+    Rows' gradients are W times those of the global loss, for the mean over ranks is to come.
+    """
+    loss, a, b, *numbers = zip(*parts, strict=True)
+    rows = [torch.cat(each) / len(parts) for each in (a, b)]
+    return [torch.stack(loss).mean(), *rows, *(torch.stack(each).mean(0) for each in numbers)]
+
+
+@ALL
+@EVERY_WORLD
+@pytest.mark.parametrize("case", CASES)
+def test_several_ranks_are_one_in_either_form(told: Found, ranks: int, name: str, case: str) -> None:
+    given = draw(name, ranks * SAMPLES, dtype=torch.float64)
+    expected = loss_and_gradients(3.0 * LOSSES[name](*given, presence(case, ranks)), given)
+    # One pair has nothing to be told from, but its sigmoid.
+    assert bool(expected[1].any()) == (case != "none" and (case != "one" or name == "sigmoid"))
+    for form in ("gathered", "ring"):
+        found = joined([each["found"][f"{name} {form} {case}"] for each in told[ranks]])
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13, msg=form)
+
+
+@ALL
+@EVERY_WORLD
+def test_a_ring_holds_two_foreign_blocks_and_one_of_what_is_collected(told: Found, ranks: int, name: str) -> None:
+    for each in told[ranks]:
+        forward, both = each["most"][f"{name} ring"]
+        # One at hand and one on its way; with gradients to collect, one of these beside either.
+        assert (forward, both) == ((3, 3) if name == "sigmoid" else (min(2, ranks - 1), 3))
+        assert each["most"][f"{name} gathered"] == (0, 0)
