@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from finetune.commands import COMPARE, EVALUATE, FINETUNE, REPLAY, SHOW
 from launch import __version__, doctor, launch_command, quickstart
 from launch.parser import CommandParser, add_command, add_floor
 from launch.run_commands import CANCEL, LOGS, STATUS
@@ -16,7 +17,6 @@ from pretrain.bench.learning_command import LEARNING
 from pretrain.bench.model_commands import GROWTH, MODEL_STEPS
 from pretrain.models_command import MODELS
 from pretrain.plot_command import PLOT
-from pretrain.show_command import SHOW
 from pretrain.weights_command import INSPECT
 from pretrain.weights_command import SUMMARY as OF_WEIGHTS
 from shards import commands as shards_commands
@@ -28,7 +28,10 @@ _EPILOG = """\
 Every command explains itself with --help and prints its figures as JSON with --json.
 Exit status: 0 done, 1 checked and found wanting, 2 a mistake you can mend, 75 told to stop by the cluster, all saved,
 type it again to go on, 130 interrupted."""
-_OF_RUNS = (pretrain_commands.PRETRAIN, SHOW, PLOT, pretrain_commands.REPLAY, pretrain_commands.EXPORT, MODELS)
+_OF_RUNS = (
+    *(pretrain_commands.PRETRAIN, FINETUNE, EVALUATE, COMPARE),
+    *(SHOW, PLOT, REPLAY, pretrain_commands.EXPORT, MODELS),
+)
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 
+from finetune.commands import FINETUNE
 from launch.parser import CommandParser, add_command, add_floor
 from pretrain.commands import PRETRAIN
 from shards import commands as shards_commands
@@ -14,7 +15,7 @@ _OF_SHARDS = tuple(command for command in shards_commands.COMMANDS if command.jo
 
 def names() -> list[str]:
     """Name them as they are typed."""
-    return [PRETRAIN.name, *(f"shards {command.name}" for command in _OF_SHARDS)]
+    return [PRETRAIN.name, FINETUNE.name, *(f"shards {command.name}" for command in _OF_SHARDS)]
 
 
 def read(words: Sequence[str]) -> Namespace:
@@ -22,6 +23,7 @@ def read(words: Sequence[str]) -> Namespace:
     parser = CommandParser(prog="trichord")
     floors = parser.add_subparsers(metavar="VERB", parser_class=CommandParser, required=True)
     add_command(floors, PRETRAIN)
+    add_command(floors, FINETUNE)
     add_floor(floors, "shards", shards_commands.SUMMARY, _OF_SHARDS, required=True)
     return parser.read(words)
 

@@ -1,0 +1,116 @@
+"""The commands of the second floor: train a head, test it, compare runs; and those of the first floor for its runs."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pretrain import commands as pretrain_commands
+from pretrain import show_command
+from shards.command import Command, add_json
+from shards.console import show_figures
+
+if TYPE_CHECKING:
+    from shards.job import Job
+
+
+def _run_finetune(arguments: Namespace) -> int:
+    from finetune.recipe import load_finetune_recipe
+
+    config = load_finetune_recipe(arguments.recipe, arguments.overrides).config
+    config.check_classes()
+    return pretrain_commands.run_training(config, arguments)
+
+
+def _finetune_job(arguments: Namespace) -> Job:
+    from finetune.job import finetune_job
+
+    return finetune_job(arguments)
+
+
+def _declare_evaluate(parser: ArgumentParser) -> None:
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a run; its newest whole checkpoint")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ, such as of test views")
+    parser.add_argument("--data", nargs="+", default=[], metavar="SHARDS", help="sets to test on (default: the run's)")
+    parser.add_argument("--name", metavar="NAME", help="of the files, before the step (default: the sets' folders)")
+    add_json(parser)
+
+
+def _run_evaluate(arguments: Namespace) -> int:
+    from pretrain.engine.allocator import apply
+
+    apply()
+    from finetune.evaluate import evaluate
+    from pretrain.collectives import rank
+    from pretrain.engine.distributed import leave_world
+
+    found = evaluate(arguments.run_folder, arguments.data, arguments.overrides, arguments.name)
+    if rank() == 0:
+        counts = {name: found[name] for name in ("run", "step", "clips", "bad", "silent", "views") if name in found}
+        row = {**counts, **found["model"], **found["metrics"], "written": found["files"][0]}
+        show_figures("evaluated", [row], arguments.json)
+    leave_world()
+    return 0
+
+
+def _declare_compare(parser: ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of evaluated runs, or of sweeps")
+    add_json(parser)
+
+
+def _run_compare(arguments: Namespace) -> int:
+    from finetune.evaluation_report import comparison, read_reports
+
+    rows = comparison([report for run in arguments.runs for report in read_reports(run)])
+    show_figures("evaluations", rows, arguments.json)
+    return 0
+
+
+def _run_show(arguments: Namespace) -> int:
+    from finetune.recipe import FINETUNING
+    from pretrain.recipe import PRETRAINING
+
+    return show_command.show(arguments, (PRETRAINING, FINETUNING))
+
+
+def _run_replay(arguments: Namespace) -> int:
+    from finetune.config import read_config
+
+    return pretrain_commands.run_replay(arguments, read_config)
+
+
+FINETUNE = Command(
+    "finetune",
+    "train a head, alone or with its backbone; a run folder that holds checkpoints is continued",
+    pretrain_commands.declare_training,
+    _run_finetune,
+    (
+        "trichord finetune linear_probe init_from.path=runs/first data.sources=shards/train --run runs/probe",
+        "trichord finetune fine_tuning init_from.path=runs/first data.sources=shards/train --run runs/tuned",
+        "torchrun --nproc-per-node 8 -m launch.cli finetune kinetics_fine_tuning init_from.path=runs/svt "
+        "data.sources=k400/train",
+    ),
+    _finetune_job,
+)
+EVALUATE = Command(
+    "evaluate",
+    "test a run's head on shards, every clip once, and write the figures",
+    _declare_evaluate,
+    _run_evaluate,
+    (
+        "trichord evaluate runs/probe --data shards/val",
+        "trichord evaluate runs/probe --data shards/val objective.test_clips.clips=10 --name ten_clips",
+        "torchrun --nproc-per-node 8 -m launch.cli evaluate runs/tuned --data k400/val",
+    ),
+)
+COMPARE = Command(
+    "compare",
+    "print one table of the evaluations of several runs",
+    _declare_compare,
+    _run_compare,
+    ("trichord compare runs/probe runs/tuned",),
+)
+SHOW = replace(show_command.SHOW, run=_run_show)
+REPLAY = replace(pretrain_commands.REPLAY, run=_run_replay)

@@ -1,0 +1,182 @@
+"""Tests a run's head on shards: every clip exactly once, whatever the number of ranks, and its figures in two files.
+
+Legend: N clips, K classes, B clips of a batch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from finetune.classify import Classification, check_labels
+from finetune.config import FinetuneConfig, check_classes
+from finetune.evaluation_report import write_report
+from finetune.metrics import Scores, Truths, average_precision, mean, ranks_of_truth, recall_per_class, top_k
+from finetune.recipe import CONFIG, load_finetune_recipe, read_run
+from pretrain.collectives import gather_rows
+from pretrain.engine import checkpoint
+from pretrain.engine.allocator import thread_plan
+from pretrain.engine.distributed import World, join_world
+from pretrain.engine.feeding import Feeder
+from pretrain.engine.training import build
+from pretrain.export import newest_checkpoint
+from shards.console import track
+from shards.errors import UserError
+from shards.reading.evaluation import evaluation_batches
+from shards.sample import ClipTransform
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The scores of all usable clips in the order of the set, what they should be, and who could not be used."""
+
+    scores_NK: Scores
+    truths_NK: Truths
+    silent: int  # clips without sound, where a head listens
+    bad: int
+
+
+def evaluate(run: Path, data: Sequence[str], overrides: Sequence[str], name: str | None) -> dict[str, Any]:
+    """Test a run's newest whole checkpoint and write what was found into its folder; give the figures of all."""
+    config = load_tested(run, data, overrides)
+    world = join_world()
+    torch.set_num_threads(thread_plan(world.place.local_size))
+    path, index = newest_checkpoint(run)
+    objective = build(config)
+    assert isinstance(objective, Classification)
+    checkpoint.load_weights(path, index, objective)
+    objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
+    tested = score(config, objective.eval().to(world.device), world)
+    found = {
+        "run": str(run),
+        "step": index.step,
+        "data": [source.root for source in config.data.sources],
+        "data_digests": [source.manifest.digest() for source in config.data.open_sources()],
+        "clips": len(tested.scores_NK),
+        "bad": tested.bad,
+        **({"silent": tested.silent} if "audio" in config.objective.inputs else {}),
+        "model": describe_model(config),
+        "views": describe_views(config),
+        **figures(config, tested),
+    }
+    if world.rank == 0:
+        label = name or "+".join(Path(source.root.rstrip("/")).name for source in config.data.sources)
+        found["files"] = [str(each) for each in write_report(run, f"{label}_step_{index.step:08d}", found)]
+    return found
+
+
+def load_tested(run: Path, data: Sequence[str], overrides: Sequence[str]) -> FinetuneConfig:
+    """Give a run's settings with other shards in the place of its own."""
+    tree = read_run(run)
+    if (tree.get("objective") or {}).get("kind") != "classification":
+        kind = (tree.get("objective") or {}).get("kind")
+        raise UserError(
+            f"{run} is a run of {kind}, which gives no classes. Put a head on it: trichord finetune linear_probe "
+            f"init_from.path={run} data.sources=SHARDS"
+        )
+    sources = [f"data.sources={list(data)}"] if data else []
+    config = load_finetune_recipe(run / CONFIG, [*sources, *overrides]).config
+    if not data:
+        print("note: these are the clips that it was trained on; --data SHARDS names others", file=sys.stderr)
+    for source, opened in zip(config.data.sources, config.data.open_sources(), strict=True):
+        check_classes(config.objective, opened.manifest.classes, source.root)
+    return config
+
+
+def score(config: FinetuneConfig, objective: Classification, world: World) -> Tested:
+    """Score every clip once; all ranks take part and get the same."""
+    spec = config.objective
+    stream = evaluation_batches(config.stream(), ClipTransform(spec.test_spec()), world.rank, world.size)
+    feeder = Feeder(stream, world.device)
+    places, valid, silent, scores, truths = [], [], [], [], []
+    try:
+        for batch in track(feeder, "batches of clips"):
+            truth_BK = torch.zeros(len(batch["key"]), spec.count, dtype=torch.uint8)
+            for row, labels in enumerate(batch["labels"]):
+                if batch["valid"][row]:
+                    check_labels(spec, labels, f"sample {batch['key'][row]} of {batch['shard'][row]}")
+                    truth_BK[row, list(labels)] = 1
+            places.append(torch.tensor(batch["position"]))
+            valid.append(batch["valid"].cpu().to(torch.uint8))
+            silent.append((~batch["audio_present"]).cpu().to(torch.uint8))
+            scores.append(objective.scores(batch).float().cpu())
+            truths.append(truth_BK)
+    finally:
+        feeder.close()
+    gathered = [gather_rows(torch.cat(each)).numpy() for each in (places, valid, silent, scores, truths)]
+    return _in_order(sum(sum(source.counts) for source in config.data.open_sources()), *gathered)
+
+
+def _in_order(
+    total: int,
+    places_N: NDArray[Any],
+    valid_N: NDArray[Any],
+    silent_N: NDArray[Any],
+    scores_NK: NDArray[Any],
+    truths_NK: NDArray[Any],
+) -> Tested:
+    """Put all ranks' rows into the order of the set, less padding; each clip of the set must be there once."""
+    order_N = np.argsort(places_N, kind="stable")
+    order_N = order_N[places_N[order_N] >= 0]
+    if not np.array_equal(places_N[order_N], np.arange(total)):
+        raise RuntimeError(f"of {total} clips {len(np.unique(places_N[order_N]))} were read, {len(order_N)} times")
+    used_N = order_N[valid_N[order_N] > 0]
+    return Tested(
+        scores_NK[used_N], truths_NK[used_N] > 0, silent=int(silent_N[used_N].sum()), bad=len(order_N) - len(used_N)
+    )
+
+
+def figures(config: FinetuneConfig, tested: Tested) -> dict[str, Any]:
+    """Give the metrics of the task, and a row for each class."""
+    spec, counts_K = config.objective, tested.truths_NK.sum(axis=0)
+    if spec.is_multi_label:
+        per_class = [
+            average_precision(scores_N, truths_N)
+            for scores_N, truths_N in zip(tested.scores_NK.T, tested.truths_NK.T, strict=True)
+        ]
+        metrics = {"mAP": mean(per_class), "classes_with_clips": sum(each is not None for each in per_class)}
+        measured = "average_precision"
+    else:
+        labels_N = tested.truths_NK.argmax(axis=1)
+        ranks_N = ranks_of_truth(tested.scores_NK, labels_N)
+        per_class = recall_per_class(ranks_N, labels_N, spec.count)
+        metrics = {"top1": top_k(ranks_N, 1), "top1_mean_of_classes": mean(per_class)}
+        if spec.count > TOP:
+            metrics[f"top{TOP}"] = top_k(ranks_N, TOP)
+        measured = "top1"
+    rows = [
+        {"class": name, "clips": int(count), measured: figure}
+        for name, count, figure in zip(spec.names, counts_K, per_class, strict=True)
+    ]
+    return {"metrics": metrics, "classes": rows}
+
+
+def describe_model(config: FinetuneConfig) -> dict[str, object]:
+    """Say what was tested: what tables compare runs by."""
+    spec = config.objective
+    kinds = [each.kind for each in (config.backbone, config.audio_backbone) if each is not None]
+    starts = [init for init in (config.init_from, config.audio_init_from) if init is not None]
+    return {
+        "inputs": " + ".join(spec.inputs),
+        "backbone": " + ".join(kinds),
+        "pretrained": config.pretrained or (", ".join(init.path.name for init in starts) or "no"),
+        "head": spec.head.words,
+        "trained": "head" if spec.frozen else "all",
+        "seed": config.seed,
+    }
+
+
+def describe_views(config: FinetuneConfig) -> str:
+    """Say how many views of a clip were averaged, and how."""
+    spec = config.objective
+    kind = "logits" if spec.average == "logit" else "sigmoids" if spec.is_multi_label else "softmax"
+    return f"{spec.test_views} views of a clip" + (f", {kind} averaged" if spec.test_views > 1 else "")

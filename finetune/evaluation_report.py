@@ -1,0 +1,79 @@
+"""What an evaluation leaves in a run's folder: JSON for programs, a Markdown table for people; and both read again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shards.errors import UserError
+from shards.whole_file import write_whole
+
+FOLDER = "evaluations"
+
+
+def write_report(run: Path, name: str, found: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Write both files; one of the same name is replaced."""
+    folder = run / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    as_json, as_table = folder / f"{name}.json", folder / f"{name}.md"
+    write_whole(as_json, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    write_whole(as_table, to_markdown(found))
+    return as_json, as_table
+
+
+def to_markdown(found: Mapping[str, Any]) -> str:
+    """Word an evaluation: what was measured on what, the figures, and those of each class."""
+    model = ", ".join(f"{name} {value}" for name, value in found["model"].items())
+    counted = [f"{found['clips']} clips"] + [f"{found[each]} {each}" for each in ("bad", "silent") if each in found]
+    lines = [
+        f"# {found['run']}, step {found['step']}",
+        "",
+        f"- data: {', '.join(found['data'])} ({', '.join(counted)})",
+        f"- model: {model}",
+        f"- {found['views']}",
+        "",
+        *_table([{"metric": name, "value": value} for name, value in found["metrics"].items()]),
+        "",
+        *_table(found["classes"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    names = list(rows[0])
+    return [
+        f"| {' | '.join(names)} |",
+        f"|{'---|' * len(names)}",
+        *(f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in rows),
+    ]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+
+def read_reports(run: Path) -> list[dict[str, Any]]:
+    """Read all evaluations of a run; or of all runs directly below a folder, as a sweep leaves them."""
+    paths = sorted(run.glob(f"{FOLDER}/*.json")) or sorted(run.glob(f"*/{FOLDER}/*.json"))
+    if not paths:
+        raise UserError(f"{run} holds no evaluation. Next: trichord evaluate {run} --data SHARDS")
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def comparison(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give one row for each evaluation: what was tested, on what, and its figures."""
+    return [
+        {
+            "run": each["run"],
+            **{name: each["model"][name] for name in ("pretrained", "backbone", "inputs", "head", "trained", "seed")},
+            "data": ", ".join(each["data"]),
+            "clips": each["clips"],
+            "step": each["step"],
+            **{name: value for name, value in each["metrics"].items() if name in ("top1", "top5", "mAP")},
+        }
+        for each in reports
+    ]

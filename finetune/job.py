@@ -1,0 +1,33 @@
+"""Training a head as a cluster's job: pretraining's, with what else could go wrong at its start."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from finetune.config import FinetuneConfig
+from finetune.recipe import load_finetune_recipe
+from pretrain.job import PretrainJob, refuse_dry_run, run_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneJob(PretrainJob):
+    """A recipe, resolved when it was submitted."""
+
+    config: FinetuneConfig
+    verb: ClassVar[str] = "finetune"
+
+    def check(self, ranks: int) -> Sequence[str]:
+        lines = super().check(ranks)
+        self.config.check_classes()
+        return [*lines, f"classes: {self.config.objective.count}"]
+
+
+def finetune_job(arguments: Namespace) -> FinetuneJob:
+    """Make the job of what was typed."""
+    refuse_dry_run(arguments)
+    config = load_finetune_recipe(arguments.recipe, arguments.overrides).config
+    return FinetuneJob(name=Path(arguments.recipe).stem, folder=run_folder(arguments), config=config)
