@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import ValidationError
@@ -32,10 +31,10 @@ class Floor(Generic[C]):
     # Gives what follows from what recipes and command line give, such as from another run; it lies below all of them.
     derive: Callable[[Layers], Layers] = lambda _: []
     # What recipes leave to be given, with a word in its place for who only wants to see them.
-    stand_ins: Mapping[str, Any] = MappingProxyType({"data.sources": ["SHARDS"], "init_from.path": "WEIGHTS"})
+    stand_ins: Mapping[str, Any] = field(default_factory=dict)
 
 
-PRETRAINING = Floor(RunConfig, FOLDER)
+PRETRAINING = Floor(RunConfig, FOLDER, stand_ins={"data.sources": ["SHARDS"], "init_from.path": "WEIGHTS"})
 
 
 @dataclass(frozen=True)
