@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pretrain.backbone import Backbone, Tokens
 from pretrain.backbones.resnet_3d_spec import Resnet3dSpec
-from pretrain.layers.checkpointing import run
+from pretrain.layers.checkpointing import count_batches_once, run
 from pretrain.layers.drop_path import DropPath, growing_rates
 
 
@@ -32,6 +32,8 @@ class Resnet3d(Backbone):
             sizes = [(given, width, 1 if stage == 0 else 2)] + [(width, width, 1)] * (blocks - 1)
             built = (ResidualBlock(*size, spec.convolutions == "2plus1d", next(rates)) for size in sizes)
             self.add_module(f"layer{stage + 1}", nn.Sequential(*built))
+        if spec.activation_checkpointing:
+            count_batches_once(self)
         self.initialise()
 
     @torch.no_grad()

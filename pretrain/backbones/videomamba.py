@@ -12,11 +12,12 @@ from math import sqrt
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from pretrain.backbone import Backbone, Tokens
 from pretrain.backbones.videomamba_spec import VideoMambaSpec
 from pretrain.layers.bimamba import NORM_EPS, BidirectionalBlock, Direction
+from pretrain.layers.checkpointing import run
+from pretrain.layers.drop_path import growing_rates
 from pretrain.layers.patches import PatchEmbedding
 from pretrain.layers.positions import positions_in_space, positions_in_time, table_of_square
 
@@ -37,7 +38,7 @@ class VideoMamba(Backbone):
         self.cls_token = nn.Parameter(torch.empty(1, 1, spec.dim))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + (spec.size // spec.patch) ** 2, spec.dim))
         self.temporal_pos_embedding = nn.Parameter(torch.empty(1, spec.frames, spec.dim))
-        rates = [spec.drop_path * number / max(spec.depth - 1, 1) for number in range(spec.depth)]
+        rates = growing_rates(spec.drop_path, spec.depth)
         self.blocks = nn.ModuleList(BidirectionalBlock(spec.dim, rate) for rate in rates)
         self.norm_f = nn.RMSNorm(spec.dim, eps=NORM_EPS)
         self.initialise()
@@ -65,10 +66,7 @@ class VideoMamba(Backbone):
     def forward(self, frames_BCTHW: Tensor, pooled_only: bool = False) -> Tokens:
         tokens_BLD, (batch, frames, places) = self._embed(frames_BCTHW)
         for block in self.blocks:
-            if self.spec.activation_checkpointing and torch.is_grad_enabled():
-                tokens_BLD = checkpoint(block, tokens_BLD, use_reentrant=False)
-            else:
-                tokens_BLD = block(tokens_BLD)
+            tokens_BLD = run(block, tokens_BLD, forgets=self.spec.activation_checkpointing)
         class_B1D, grid_BLD = torch.split(tokens_BLD, [1, tokens_BLD.shape[1] - 1], dim=1)
         grid_BtnD = grid_BLD.reshape(batch, frames, places, self.dim)[:, :, : 0 if pooled_only else places]
         return Tokens(self.norm_f(class_B1D.squeeze(1)), self.norm_f(grid_BtnD))

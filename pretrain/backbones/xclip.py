@@ -17,6 +17,7 @@ from pretrain.backbone import Backbone, Tokens
 from pretrain.backbones.xclip_spec import XClipSpec
 from pretrain.layers.block import Block
 from pretrain.layers.checkpointing import run
+from pretrain.layers.drop_path import growing_rates
 from pretrain.layers.first_weights import draw_by_width
 from pretrain.layers.message_block import MessageBlock
 from pretrain.layers.patches import PatchEmbedding
@@ -46,7 +47,7 @@ class XClip(Backbone):
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + (spec.size // spec.patch) ** 2, spec.dim))
         self.norm_pre = nn.LayerNorm(spec.dim, eps=NORM_EPS)
         mlp_dim = int(spec.dim * spec.mlp_ratio)
-        rates = [spec.drop_path * number / max(spec.depth - 1, 1) for number in range(spec.depth)]
+        rates = growing_rates(spec.drop_path, spec.depth)
         block = MessageBlock if spec.messages else Block
         self.blocks = nn.ModuleList(
             block(spec.dim, spec.heads, mlp_dim, rate, spec.activation, NORM_EPS) for rate in rates

@@ -16,6 +16,7 @@ from timm.models._manipulate import group_with_matcher
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from pretrain.layers.checkpointing import count_batches_once
 from shards.errors import UserError
 
 # These take any size at run time, if told so; their tables of positions are made for one.
@@ -35,6 +36,7 @@ def image_network(
     network: Any = timm.create_model(name, num_classes=0, in_chans=colours, drop_path_rate=drop_path or None, **options)
     if forgets:
         network.set_grad_checkpointing(True)
+        count_batches_once(network)
     assert isinstance(network, nn.Module)
     return network
 

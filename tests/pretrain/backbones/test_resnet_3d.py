@@ -73,13 +73,14 @@ def test_the_grid_is_the_last_map_whatever_goes_in(convolutions: str) -> None:
 
 
 @both
-def test_forgetting_activations_changes_no_gradient(convolutions: str) -> None:
+def test_forgetting_activations_changes_no_gradient_and_no_running_mean(convolutions: str) -> None:
     results = []
     for forgets in (False, True):
         backbone = small(convolutions=convolutions, drop_path=0.5, activation_checkpointing=forgets).train()
         torch.manual_seed(6)
         pooled_BD = backbone(clip(), pooled_only=True).pooled_BD
-        results.append(torch.autograd.grad(pooled_BD.square().sum(), list(backbone.parameters())))
+        gradients = torch.autograd.grad(pooled_BD.square().sum(), list(backbone.parameters()))
+        results.append([*gradients, *backbone.buffers()])
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
