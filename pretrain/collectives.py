@@ -45,3 +45,14 @@ def gather_unequal_rows(rows_nD: Tensor) -> Tensor:
     padded_mD[: len(rows_nD)] = rows_nD
     blocks = gather_rows(padded_mD).split(max(counts)) if max(counts) else [padded_mD] * len(counts)
     return torch.cat([block_mD[:count] for block_mD, count in zip(blocks, counts, strict=True)])
+
+
+def mean_over_ranks(values_b: Tensor, weights_b: Tensor) -> Tensor:
+    """Give this rank's part of the weighted mean of all ranks' values: the mean of the parts is that mean.
+
+    Values without weight count for nothing, whatever they are; where nothing has weight the mean is 0.
+    """
+    weights_b = weights_b.to(values_b.dtype)
+    total = sum_over_ranks(weights_b.sum().detach().clone())
+    weighed_b = torch.where(weights_b > 0, values_b * weights_b, values_b.new_zeros(()))
+    return weighed_b.sum() * world_size() / torch.where(total > 0, total, torch.ones_like(total))

@@ -63,9 +63,9 @@ class RunConfig(BaseModel):
         from pretrain.published import load_published
 
         if self.init_from:
-            load_published(self.init_from, objective, Backbone)
+            load_published(self.init_from, objective, Backbone)  # type: ignore[type-abstract]
         if self.audio_init_from:
-            load_published(self.audio_init_from, objective, AudioBackbone)
+            load_published(self.audio_init_from, objective, AudioBackbone)  # type: ignore[type-abstract]
 
     @property
     def checkpoints_activations(self) -> bool:

@@ -25,6 +25,7 @@ from pretrain.bench.world_clips import FACTORS, Clips, make_shards, read_clips
 from pretrain.config import RunConfig
 from pretrain.engine import checkpoint_files
 from pretrain.engine.resuming import CHECKPOINTS
+from pretrain.objectives.svt_spec import SvtSpec
 from pretrain.recipe import load_recipe
 from shards.console import pulse
 from shards.whole_file import write_whole
@@ -112,6 +113,7 @@ def _learn_seed(out: Path, objective: str, config: RunConfig, clips: int, world:
     _say(f"seed {config.seed}: the same network with labels")
     start_s = time.monotonic()
     with pulse("steps with labels") as beat:
+        assert isinstance(config.objective, SvtSpec)
         labelled = train_with_labels(config, config.objective.global_view.crop, beat)
     labels_s = time.monotonic() - start_s
     found += probed(LABELLED, labelled)

@@ -17,7 +17,7 @@ class _Config(BaseModel):
 class GroupRules(_Config):
     """Which parameters are decayed, and how the learning rate falls from the last layer to the first."""
 
-    no_decay_one_dimensional: bool = True  # parameters of one dimension, and whatever is called bias
+    no_decay_one_dimensional: bool = True  # parameters of one dimension or none, and what is called bias
     no_decay_names: tuple[str, ...] = ()  # patterns of names such as *.cls_token
     layer_decay: float | None = Field(default=None, gt=0, le=1)  # learning rate times layer_decay^(layers - 1 - layer)
 

@@ -108,7 +108,7 @@ def _layers_above(name: str, backbones: Mapping[str, Encoder]) -> int:
 
 def _is_spared(name: str, parameter: nn.Parameter, rules: GroupRules, never_decayed: Sequence[str]) -> bool:
     is_bias = name.rpartition(".")[2] == "bias"
-    if rules.no_decay_one_dimensional and (is_bias or len(_shape(parameter)) == 1):
+    if rules.no_decay_one_dimensional and (is_bias or len(_shape(parameter)) <= 1):
         return True
     return any(fnmatchcase(name, pattern) for pattern in never_decayed)
 

@@ -21,10 +21,10 @@ from pretrain.collectives import sum_over_ranks
 from pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
 from pretrain.objective import HealthRule, Objective, StepOutput
 from pretrain.objectives.moving_average import follow
-from pretrain.objectives.specs import SvtSpec
 from pretrain.objectives.svt_head import ProjectionHead, Terms
 from pretrain.objectives.svt_health import svt_health, svt_health_rules
 from pretrain.objectives.svt_loss import teacher_targets
+from pretrain.objectives.svt_spec import SvtSpec
 from shards.reading.batch import Batch
 
 

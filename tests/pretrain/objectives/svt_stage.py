@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from pretrain.backbone import Backbone, Tokens
 from pretrain.collectives import sum_over_ranks
-from pretrain.objectives.specs import SvtSpec
 from pretrain.objectives.svt import Svt
+from pretrain.objectives.svt_spec import SvtSpec
 from shards.reading.batch import Batch
 from shards.viewing.clip_specs import SvtWindow
 

@@ -1,0 +1,252 @@
+"""Audio-visual learning as the loop sees it: losses by hand, whose clusters teach whom, ranks and resuming."""
+
+from __future__ import annotations
+
+import math
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pretrain.objectives.av_clusters import Clustered
+from pretrain.objectives.av_prototypes import AvPrototypes
+from pretrain.objectives.av_sinkhorn import balanced_codes
+from shards.errors import UserError
+from tests.pretrain.objectives import av_stage
+from tests.pretrain.objectives.av_stage import BATCH, ROUNDS, batch, build, run_steps
+from tests.pretrain.processes import run_ranks
+
+XDC = {"kind": "labels", "clusters": [3, 4], "rounds": ROUNDS}
+TARGETS: dict[str, dict[str, Any]] = {
+    "prototypes": {},
+    "xdc": {"target": XDC},
+    "both": {"target": {**XDC, "labels": "both"}},
+    "joint": {"target": {**XDC, "labels": "joint", "balanced": True}},
+    "own": {"target": {**XDC, "labels": "own"}, "embedding_dim": None, "cross_weight": 0.0},
+    "sinkhorn": {"target": {"kind": "sinkhorn", "prototypes": 7}, "learn_temperature": True},
+}
+PRESENT = batch()["audio_present"]
+
+
+def embedded(objective: AvPrototypes, step: int) -> tuple[Tensor, Tensor]:
+    found = batch(step=step)
+    video = objective.video(objective.spec.normalisation(found["video"][0])).unit_BD
+    return video.detach(), objective.audio(found["audio"][0]).unit_BD.detach()
+
+
+def clustered(objective: AvPrototypes) -> Clustered:
+    assert isinstance(objective.target, Clustered)
+    return objective.target
+
+
+def test_contrast_of_clips_leaves_out_silent_ones() -> None:
+    objective = build(target=None, temperature=0.2)
+    video, audio = embedded(objective, 0)
+    logits = (video @ audio.T / 0.2)[PRESENT][:, PRESENT]
+    own = torch.arange(len(logits))
+    expected = (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+    torch.testing.assert_close(objective(batch(), 0).loss, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("by_concentration", [True, False])
+def test_each_sense_looks_for_the_prototype_of_the_others_cluster(by_concentration: bool) -> None:
+    objective = build(
+        target={"kind": "prototypes", "clusters": [3, 5], "by_concentration": by_concentration, "rounds": ROUNDS},
+        cross_weight=0.0,
+    )
+    run_steps(objective, range(2))
+    rounds = clustered(objective).rounds
+    step = 1  # its clips were part of the round, so they go by the labels that they were given there
+    units = dict(zip(("video", "audio"), embedded(objective, step), strict=True))
+    terms = []
+    for column in rounds.columns:
+        prototypes = rounds.prototypes[column]
+        labels = [rounds.look_up(column, av_hash(f"clip {step} {number}")).item() for number in range(BATCH)]
+        assert all(label >= 0 for number, label in enumerate(labels) if column.subject == "video" or PRESENT[number])
+        other = units["audio" if column.subject == "video" else "video"]
+        for number in range(BATCH):
+            if not PRESENT[number]:
+                continue
+            heat = prototypes.temperatures_K if by_concentration else torch.full((column.clusters,), 0.2)
+            shares = [
+                math.exp(float(other[number] @ centre / t))
+                for centre, t in zip(prototypes.centroids_KD, heat, strict=True)
+            ]
+            terms.append(-math.log(shares[int(labels[number])] / sum(shares)))
+    output = objective(batch(step=step), 9)
+    assert float(output.loss) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+    assert float(output.health["known_share"]) == 1
+    assert torch.stack([rounds.prototypes[column].temperatures_K.mean() for column in rounds.columns]).allclose(
+        torch.tensor(0.2), rtol=1e-5
+    )
+
+
+def av_hash(key: str) -> Tensor:
+    from pretrain.clustering.label_table import hash_keys
+
+    return hash_keys([key])
+
+
+@pytest.mark.parametrize(
+    ("kind", "video_learns", "audio_learns"),
+    [("other", ["audio"], ["video"]), ("own", ["video"], ["audio"]), ("both", ["video", "audio"], ["audio", "video"])],
+)
+def test_labels_come_from_the_sense_that_the_recipe_says(
+    kind: str, video_learns: list[str], audio_learns: list[str]
+) -> None:
+    objective = build(target={**XDC, "labels": kind}, cross_weight=0.0)
+    run_steps(objective, range(2))
+    rounds = clustered(objective).rounds
+    found = batch(step=1)
+    seen = {
+        "video": objective.video(objective.spec.normalisation(found["video"][0])),
+        "audio": objective.audio(found["audio"][0]),
+    }
+    terms = []
+    for sense, subjects in (("video", video_learns), ("audio", audio_learns)):
+        wanted = [(subject, clusters) for subject in subjects for clusters in (3, 4)]
+        for head, (subject, clusters) in enumerate(wanted):
+            (column,) = (each for each in rounds.columns if each == (subject, clusters))
+            labels = torch.cat([rounds.look_up(column, av_hash(f"clip 1 {number}")) for number in range(BATCH)])
+            is_used = torch.ones_like(PRESENT) if sense == subject == "video" else PRESENT
+            terms.append(functional.cross_entropy(seen[sense].logits_BK[head][is_used], labels[is_used]))
+    torch.testing.assert_close(objective(found, 9).loss, torch.stack(terms).mean(), rtol=1e-5, atol=0)
+
+
+def test_the_swapped_target_is_swavs() -> None:
+    objective = build(target={"kind": "sinkhorn", "prototypes": 5, "epsilon": 0.1, "iterations": 3}, cross_weight=0.0)
+    output = objective(batch(), 0)
+    directions = functional.normalize(objective.target.prototypes.weight_KD, dim=1)  # type: ignore[union-attr]
+    scores = [unit[PRESENT] @ directions.T for unit in embedded(objective, 0)]
+    codes = []
+    for score in scores:  # as the paper's listing: columns are samples
+        q = (score.detach().double() / 0.1).exp().T
+        q = q / q.sum()
+        for _ in range(3):
+            q = q / q.sum(dim=1, keepdim=True) / q.shape[0]
+            q = q / q.sum(dim=0, keepdim=True) / q.shape[1]
+        codes.append((q * q.shape[1]).T.float())
+    logs = [functional.log_softmax(score / 0.1, dim=1) for score in scores]
+    expected = -((codes[1] * logs[0]).sum(dim=1).mean() + (codes[0] * logs[1]).sum(dim=1).mean()) / 2
+    torch.testing.assert_close(output.loss, expected, rtol=1e-5, atol=0)
+
+
+def test_codes_use_all_prototypes_alike_even_where_scores_do_not() -> None:
+    torch.manual_seed(0)
+    scores = functional.normalize(torch.randn(64, 4), dim=1) * 0.1 + torch.tensor([0.9, 0.0, 0.0, 0.0])
+    codes = balanced_codes(scores, torch.ones(64), epsilon=0.003, iterations=100)
+    torch.testing.assert_close(codes.sum(dim=1), torch.ones(64))
+    torch.testing.assert_close(codes.sum(dim=0), torch.full((4,), 16.0), rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_a_silent_clip_is_given_as_sound_changes_nothing(target: str) -> None:
+    one, other = build(**TARGETS[target]), build(**TARGETS[target])
+    for objective, noise in ((one, 0.0), (other, 5.0)):
+        for step in range(4):
+            found = batch(step=step)
+            found["audio"][0][~PRESENT] += noise
+            loss = objective(found, step).loss
+            objective.after_update(step)
+    assert float(loss) == pytest.approx(float(objective(found, 3).loss), rel=1e-6)
+    torch.testing.assert_close(one(batch(step=5), 5).loss, other(batch(step=5), 5).loss, rtol=0, atol=0)
+
+
+def test_without_any_sound_nothing_is_learnt_across_the_senses() -> None:
+    objective = build(target={"kind": "sinkhorn", "prototypes": 5})
+    found = batch()
+    found["audio_present"] = torch.zeros_like(PRESENT)
+    output = objective(found, 0)
+    output.loss.backward()
+    assert float(output.loss) == 0
+    assert all(not each.grad.any() for each in objective.parameters() if each.grad is not None)
+
+
+def test_two_clips_of_a_video_are_each_others_positives_in_each_sense() -> None:
+    objective = build(target=None, cross_weight=0.0, within_weight=1.0, clips={**CLIP, "clips": 2})
+    found = batch(clips=2)
+    terms = []
+    for sense, is_used in (("video", torch.ones_like(PRESENT)), ("audio", PRESENT)):
+        tower = objective.video if sense == "video" else objective.audio
+        inputs = [objective.spec.normalisation(each) for each in found["video"]] if sense == "video" else found["audio"]
+        rows = torch.cat([tower(each).unit_BD[is_used] for each in inputs])
+        count = len(rows) // 2
+        cosines = rows @ rows.T / 0.07
+        cosines.fill_diagonal_(-torch.inf)
+        terms.append(functional.cross_entropy(cosines, (torch.arange(2 * count) + count) % (2 * count)))
+    torch.testing.assert_close(objective(found, 0).loss, torch.stack(terms).mean(), rtol=1e-5, atol=0)
+
+
+CLIP = {"kind": "window", "frames": 4, "clip_seconds": 1.0}
+
+
+def test_two_ranks_are_one_rank_with_the_same_batch(tmp_path: Path) -> None:
+    program = """
+        import sys, torch
+        import torch.distributed as dist
+        from tests.pretrain.objectives import av_stage
+        from tests.pretrain.objectives.test_av_prototypes import TARGETS
+        dist.init_process_group("gloo")
+        for name, target in TARGETS.items():
+            objective = av_stage.build(**target)
+            losses = av_stage.run_steps(objective, range(6), dist.get_rank(), 2)
+            found = {"losses": losses, "state": objective.state(), "weights": list(objective.parameters())}
+            torch.save(found, f"{sys.argv[1]}/{name}{dist.get_rank()}.pt")
+    """
+    run_ranks([sys.executable, "-c", textwrap.dedent(program), str(tmp_path)], ranks=2)
+    for name, target in TARGETS.items():
+        objective = build(**target)
+        losses = run_steps(objective, range(6))
+        for rank in range(2):
+            _compare(torch.load(tmp_path / f"{name}{rank}.pt", weights_only=True), objective, losses)
+
+
+def _compare(found: dict[str, Any], objective: AvPrototypes, losses: list[dict[str, float]]) -> None:
+    for theirs, ours in zip(found["losses"], losses, strict=True):
+        assert theirs == pytest.approx(ours, rel=2e-4)
+    for theirs, ours in zip(found["weights"], objective.parameters(), strict=True):
+        torch.testing.assert_close(theirs.detach(), ours.detach(), rtol=1e-3, atol=1e-4)
+    state = objective.state()
+    assert found["state"].keys() == state.keys()
+    for name, tensor in state.items():
+        if ".table." in name or name.endswith(("keys", "truths", "counts_K")):
+            assert torch.equal(found["state"][name], tensor), name
+
+
+@pytest.mark.parametrize("steps", [3, 4], ids=["within a round", "between rounds"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_resuming_is_as_if_nothing_had_happened(target: str, steps: int) -> None:
+    whole, first = build(**TARGETS[target]), build(**TARGETS[target])
+    run_steps(first, range(steps))
+    resumed = build(**TARGETS[target])
+    resumed.load_state_dict(first.state_dict())
+    resumed.load_state({name: tensor.clone() for name, tensor in first.state().items()})
+    told = run_steps(resumed, range(steps, 8))
+    assert run_steps(whole, range(8))[steps:] == told
+    state = whole.state()
+    assert state.keys() == resumed.state().keys()
+    assert all(torch.equal(tensor, resumed.state()[name]) for name, tensor in state.items())
+    assert all(torch.equal(one, other) for one, other in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_too_few_clips_for_the_clusters_are_told_before_the_run() -> None:
+    with pytest.raises(UserError, match=r"clusters=\[3, 17\].* among 16 clips.*rounds.first_step"):
+        build(target={"kind": "prototypes", "clusters": [3, 17], "rounds": ROUNDS})
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"within_weight": 1.0}, "set clips.clips=2"),
+        ({"embedding_dim": None}, "Give embedding_dim, or set cross_weight=0"),
+        ({"target": None, "cross_weight": 0.0}, "nothing is learnt"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_with_the_way_out(changes: dict[str, Any], advice: str) -> None:
+    with pytest.raises(ValueError, match=advice):
+        av_stage.spec(**changes)
