@@ -43,6 +43,8 @@ bench:  ## Measure reading, decoding, backbones and a training step beside other
 	@$(BIN)/trichord bench growth
 	@$(BIN)/trichord bench step
 	@$(BIN)/trichord bench scan
+	@$(BIN)/trichord bench contrast
+	@$(BIN)/trichord bench contrast --memory
 
 clean:  ## Remove .venv and what runs left behind
 	rm -rf .venv build quickstart *.egg-info .mypy_cache .ruff_cache .pytest_cache

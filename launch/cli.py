@@ -13,6 +13,7 @@ from launch.parser import CommandParser, add_command, add_floor
 from launch.run_commands import CANCEL, LOGS, STATUS
 from pretrain import commands as pretrain_commands
 from pretrain.bench.commands import SCAN, STEP
+from pretrain.bench.contrast_command import CONTRAST
 from pretrain.bench.learning_command import LEARNING
 from pretrain.bench.model_commands import GROWTH, MODEL_STEPS
 from pretrain.models_command import MODELS
@@ -81,7 +82,7 @@ def _parser() -> CommandParser:
         floors,
         "bench",
         "measure training beside other code, and what it learns",
-        (STEP, SCAN, MODEL_STEPS, GROWTH, LEARNING),
+        (STEP, SCAN, CONTRAST, MODEL_STEPS, GROWTH, LEARNING),
     )
     return parser
 
