@@ -37,6 +37,8 @@ class Direction(nn.Module):
     @torch.no_grad()
     def initialise(self) -> None:
         """Draw steps from 0.001 to 0.1, evenly by their logarithms; the states decay at rates 1 to N."""
+        if self.A_log.is_meta:  # there is nothing to fill, and working out with what takes long
+            return
         self.conv1d.reset_parameters()
         nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
         shares_E = torch.rand_like(self.dt_proj.bias)
