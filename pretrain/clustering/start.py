@@ -2,7 +2,9 @@
 
 Every row has a number of its own, a random hash of its bits; a sample is the distinct rows with the lowest numbers.
 So whoever holds the rows, the same are chosen, and a row that occurs often is chosen no more than once.
-Legend: N rows of this rank, n of a chunk, D features, S rows of the sample over all ranks, s those of this rank.
+Among them k-means++ chooses (Arthur and Vassilvitskii 2007), greedily: of a few rows drawn with chances proportional to
+their squared distance from what is chosen already, that which lowers the sum of these distances most.
+Legend: N rows of this rank, n of a chunk, s rows of this rank's part of a sample, S rows, D features, K clusters.
 """
 
 from __future__ import annotations
@@ -14,7 +16,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from pretrain.clustering.rows import Rows, TensorRows
-from pretrain.collectives import gather_unequal_rows, rank
+from pretrain.collectives import gather_unequal_rows, rank, sum_over_ranks
+
+# It takes a time that grows with the square of the clusters: for more of them random rows have to do.
+MOST_SPREAD = 4096
+SPREAD_PER_CLUSTER = 16  # rows that k-means++ chooses from
+_CANDIDATES = 4
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,39 @@ class Sample:
     @property
     def rows(self) -> TensorRows:
         return TensorRows(self.rows_sD)
+
+
+@torch.no_grad()
+def choose_start(sample: Sample, clusters: int, seed: int) -> Tensor:
+    """Give start_KD, rows of the sample that lie far apart, the same on all ranks."""
+    if clusters > MOST_SPREAD:
+        return sample.first_rows(clusters)
+    start_KD = _spread(sample.first_rows(SPREAD_PER_CLUSTER * clusters), clusters, seed)
+    # Ranks on unlike processors may have rounded differently; rank 0's choice counts.
+    return sum_over_ranks(start_KD if rank() == 0 else torch.zeros_like(start_KD))
+
+
+def _spread(rows_SD: Tensor, clusters: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    lengths_S = rows_SD.square().sum(dim=1)
+    chosen_K = torch.zeros(clusters, dtype=torch.long, device=rows_SD.device)  # the first is as random as any
+    squares_S = _squares(rows_SD, lengths_S, chosen_K[:1])[:, 0]
+    for number in range(1, clusters):
+        mass_S = squares_S.double().cumsum(dim=0)
+        drawn = torch.rand(_CANDIDATES, generator=generator, dtype=torch.float64).to(mass_S.device) * mass_S[-1]
+        candidates = torch.searchsorted(mass_S, drawn, right=True).clamp(max=len(rows_SD) - 1)
+        with_each_SC = torch.minimum(squares_S[:, None], _squares(rows_SD, lengths_S, candidates))
+        best = with_each_SC.sum(dim=0).argmin()
+        chosen_K[number] = candidates[best]
+        squares_S = with_each_SC[:, best].contiguous()
+    return rows_SD[chosen_K]
+
+
+def _squares(rows_SD: Tensor, lengths_S: Tensor, chosen_C: Tensor) -> Tensor:
+    """Give squared distances_SC to the chosen ones of these rows, and exactly 0 to themselves."""
+    squares_SC = lengths_S[:, None] + lengths_S[chosen_C] - 2 * (rows_SD @ rows_SD[chosen_C].T)
+    squares_SC[chosen_C, torch.arange(len(chosen_C), device=chosen_C.device)] = 0
+    return squares_SC.clamp_(min=0)
 
 
 @torch.no_grad()

@@ -1,0 +1,109 @@
+"""What one rank among several does with its share of rows; run as a program, once for each rank.
+
+Usage: rank_stage.py FOLDER, where saved states of other world sizes may lie to be taken up.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from pretrain.clustering.bank import MemoryBank
+from pretrain.clustering.health import health
+from pretrain.clustering.label_table import Labelled, LabelTable
+from pretrain.clustering.lloyd import ClusteringStopped, cluster
+from pretrain.clustering.rows import TensorRows
+from pretrain.collectives import gather_unequal_rows, rank, world_size
+from tests.pretrain.clustering.row_stage import blobs
+
+CLUSTERS, BATCH, BANK_STEPS, STEPS = 7, 12, 3, 5
+COUNTS = {1: (1600,), 2: (1100, 500), 3: (1100, 0, 500)}  # rows of each rank
+
+
+def work(folder: Path) -> dict[str, Any]:
+    """Do everything once and give what came of it."""
+    rows_ND, truths_N = blobs(1600, 16, 12, noise=0.7)
+    share = COUNTS[world_size()]
+    part = slice(sum(share[: rank()]), sum(share[: rank() + 1]))
+    mine, truths = rows_ND.half()[part], truths_N[part]
+    cold = cluster(TensorRows(mine), CLUSTERS, iterations=8)
+    bad_start_KD = cold.centroids_KD[[0, 0, 0, 1, 2, 3, 4]]
+    warm = cluster(TensorRows(mine), CLUSTERS, start_KD=bad_start_KD, iterations=8, giant=2.0)
+    figures = health(warm.labels_N, CLUSTERS, before_N=cold.labels_N, truths={"centre": truths})
+    found = {"cold": vars(cold), "warm": vars(warm), "health": figures, "stopped": stopped(mine)}
+    found["gathered"] = gather_unequal_rows(torch.arange(part.start, part.stop)[::100, None])
+    bank = filled_bank()
+    found["bank"] = {"state": bank.state(), "held": held(bank), "table": tabled(bank)}
+    for saved in sorted(folder.glob("state*.pt")):
+        taken = MemoryBank(bank_rows(), {"video": 4, "audio": 3}, BATCH // world_size())
+        taken.load_state(torch.load(saved, weights_only=True))
+        found[saved.stem] = {"state": taken.state(), "held": held(taken)}
+        push(taken, STEPS)
+        found[saved.stem]["next"] = held(taken)
+    return found
+
+
+def stopped(mine: torch.Tensor) -> str:
+    """Give the words with which constant rows stop the rank."""
+    try:
+        cluster(TensorRows(torch.ones_like(mine[:, :1])), CLUSTERS)
+    except ClusteringStopped as stop:
+        return str(stop)
+    return ""
+
+
+def bank_rows() -> int:
+    return BANK_STEPS * BATCH // world_size()
+
+
+def filled_bank(steps: int = STEPS) -> MemoryBank:
+    bank = MemoryBank(bank_rows(), {"video": 4, "audio": 3}, BATCH // world_size())
+    for step in range(steps):
+        push(bank, step)
+    return bank
+
+
+def push(bank: MemoryBank, step: int) -> None:
+    """Give this rank's share of a step's global batch, in two pieces; a few samples come in every step."""
+    size = BATCH // world_size()
+    for half in range(2):
+        first = rank() * size + half * size // 2
+        of = torch.arange(first, first + size // 2)
+        keys_b = torch.where(of % 4 == 0, of, 100 * step + of)
+        video_bD = (torch.arange(4) + 10 * of[:, None] + 1000 * step) / 8192
+        has_sound_b = (of + step) % 3 != 0
+        audio_bD = torch.where(has_sound_b[:, None], video_bD[:, :3] + 0.5, torch.nan)
+        present = {"video": torch.ones(len(of), dtype=torch.bool), "audio": has_sound_b}
+        bank.push({"video": video_bD, "audio": audio_bD}, keys_b, present, of % 5)
+
+
+def held(bank: MemoryBank) -> dict[str, Any]:
+    """Give what a rank sees of its bank."""
+    return {
+        name: {
+            "rows": torch.cat([torch.empty(0, dim), *bank.rows(name).chunks()]),
+            "keys": bank.keys(name),
+            "ages": bank.ages(name),
+            "truths": bank.truths(name),
+        }
+        for name, dim in (("video", 4), ("audio", 3))
+    }
+
+
+def tabled(bank: MemoryBank) -> dict[str, torch.Tensor]:
+    """Give the labels that all keys have when a row's label is its age."""
+    table = LabelTable()
+    table.replace({name: Labelled(bank.keys(name), bank.ages(name), bank.ages(name)) for name in ("video", "audio")})
+    restored = LabelTable()
+    restored.load_state(table.state())
+    return {name: restored.lookup(name, torch.arange(100 * STEPS)) for name in ("video", "audio")}
+
+
+if __name__ == "__main__":
+    dist.init_process_group("gloo")
+    torch.save(work(Path(sys.argv[1])), Path(sys.argv[1]) / f"world{world_size()}_rank{rank()}.pt")
+    dist.destroy_process_group()

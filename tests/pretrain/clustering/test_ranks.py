@@ -1,0 +1,101 @@
+"""Two and three real ranks cluster, remember and look up as one does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.pretrain.clustering import rank_stage
+from tests.pretrain.clustering.rank_stage import BATCH, COUNTS, STEPS, filled_bank
+from tests.pretrain.processes import run_ranks
+
+Found = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Found]:
+    """Give a folder with the state that one rank saved, and what one rank found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.save(filled_bank().state(), folder / "state1.pt")
+    torch.save(filled_bank(steps=2).state(), folder / "state_young.pt")
+    return folder, rank_stage.work(folder)
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def together(request: pytest.FixtureRequest, alone: tuple[Path, Found]) -> list[Found]:
+    """Give what each of several ranks found."""
+    folder, _ = alone
+    run_ranks([sys.executable, "-m", "tests.pretrain.clustering.rank_stage", str(folder)], ranks=request.param)
+    saved = [folder / f"world{request.param}_rank{rank}.pt" for rank in range(request.param)]
+    return [torch.load(path, weights_only=True) for path in saved]
+
+
+@pytest.mark.parametrize("start", ["cold", "warm"])
+def test_they_cluster_as_one(start: str, alone: tuple[Path, Found], together: list[Found]) -> None:
+    expected = alone[1][start]
+    found = [each[start] for each in together]
+    assert torch.equal(torch.cat([each["labels_N"] for each in found]), expected["labels_N"])
+    for each in found:
+        assert torch.equal(each["centroids_KD"], found[0]["centroids_KD"])
+        torch.testing.assert_close(each["centroids_KD"], expected["centroids_KD"], atol=1e-6, rtol=0)
+        for name in ("iterations", "repaired_empty", "split_giant"):
+            assert each[name] == expected[name]
+        assert torch.equal(each["counts_K"], expected["counts_K"])
+        assert each["objective"] == pytest.approx(expected["objective"], rel=1e-6)
+    if start == "warm":
+        assert expected["repaired_empty"] >= 2
+
+
+def test_they_tell_the_same_health(alone: tuple[Path, Found], together: list[Found]) -> None:
+    for each in together:
+        assert each["health"] == pytest.approx(alone[1]["health"], rel=1e-9)
+
+
+def test_all_stop_together(together: list[Found]) -> None:
+    assert all("among 1,600 rows only 1 differ" in each["stopped"] for each in together)
+
+
+def test_unequal_rows_are_gathered_in_the_order_of_ranks(together: list[Found]) -> None:
+    shares = COUNTS[len(together)]
+    firsts = [sum(shares[:rank]) for rank in range(len(shares))]
+    expected = [row for first, share in zip(firsts, shares, strict=True) for row in range(first, first + share, 100)]
+    assert all(each["gathered"][:, 0].tolist() == expected for each in together)
+
+
+def test_they_save_what_one_saves(alone: tuple[Path, Found], together: list[Found]) -> None:
+    expected = alone[1]["bank"]["state"]
+    assert len(expected["keys"]) == rank_stage.BANK_STEPS * BATCH
+    for each in together:
+        assert each["bank"]["state"].keys() == expected.keys()
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in each["bank"]["state"].items())
+
+
+def test_they_take_up_what_one_saved(alone: tuple[Path, Found], together: list[Found]) -> None:
+    for each in together:
+        assert_same(each["state1"]["held"], each["bank"]["held"])
+        assert each["state_young"]["state"]["keys"].tolist() == alone[1]["state_young"]["state"]["keys"].tolist()
+    ages = torch.cat([each["state1"]["next"]["video"]["ages"] for each in together])
+    assert sorted(ages.tolist()) == list(range(rank_stage.BANK_STEPS * BATCH))
+
+
+def test_of_a_samples_rows_the_newest_counts(alone: tuple[Path, Found], together: list[Found]) -> None:
+    ages = alone[1]["bank"]["held"]
+    for name in ("video", "audio"):
+        expected = torch.full((100 * STEPS,), -1)
+        for key, age in sorted(
+            zip(ages[name]["keys"].tolist(), ages[name]["ages"].tolist(), strict=True), reverse=True
+        ):
+            expected[key] = age  # oldest first, so the last is the newest
+        for each in [alone[1], *together]:
+            assert torch.equal(each["bank"]["table"][name], expected)
+        assert (expected[:BATCH:4] >= 0).all() and (expected[1:BATCH] == -1).any()
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensors in expected.items():
+        assert all(torch.equal(found[name][kind], tensor) for kind, tensor in tensors.items())
