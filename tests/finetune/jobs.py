@@ -1,0 +1,63 @@
+"""What each rank of these tests runs: small runs with heads, one after another, each tested when it is done.
+
+python -m tests.finetune.jobs '[{"run": "runs/a", "from": "", "shards": "shards", "changes": {"steps": 4}}]'
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from tests.pretrain.processes import run_ranks
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, perhaps begun with another's checkpoint; changes as small_config takes them."""
+
+    run: str
+    shards: str
+    begin_with: str = ""
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+def run_jobs(jobs: list[Job], ranks: int) -> list[dict[str, Any]]:
+    """Run jobs on real ranks; give what the first of them found when it tested each run."""
+    text = json.dumps([asdict(job) for job in jobs])
+    told = run_ranks([sys.executable, "-m", "tests.finetune.jobs", text], ranks, timeout_s=300)
+    found: list[dict[str, Any]] = json.loads(told[0].splitlines()[-1])
+    return found
+
+
+def _main(jobs: list[Job]) -> None:
+    from finetune.evaluate import evaluate
+    from pretrain.engine import run as engine_run
+    from pretrain.engine.device import Peak
+    from pretrain.engine.distributed import join_world, leave_world
+    from tests.finetune.small_head import small_config
+
+    # Seconds at every start, for figures that these tests do not look at.
+    engine_run.training_flops = lambda *_: 0  # type: ignore[attr-defined,assignment]
+    engine_run.peak_flops = lambda *_: Peak(1.0, "known", "none")  # type: ignore[attr-defined,assignment]
+    rank, found = join_world().rank, []
+    for job in jobs:
+        if job.begin_with and rank == 0:
+            name = Path(job.begin_with).name
+            shutil.copytree(job.begin_with, Path(job.run) / "checkpoints" / name)
+        dist.barrier()
+        engine_run.pretrain(small_config(Path(job.shards), **job.changes), Path(job.run))
+        found.append(evaluate(Path(job.run), [], [], None))
+    print("\n" + json.dumps(found))
+    leave_world()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    _main([Job(**job) for job in json.loads(sys.argv[1])])

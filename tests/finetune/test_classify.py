@@ -1,0 +1,212 @@
+"""A head's losses equal plain loops; what a clip lacks is stood in for; what is frozen takes no part in training."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from finetune.beginning import count_labels, inverse_frequency
+from finetune.classify import Classification, build_classification
+from finetune.head import AttentionPool
+from finetune.specs import BinarySpec
+from pretrain.engine.parameter_groups import GroupRules
+from pretrain.engine.rehearsal import fake_batch
+from pretrain.engine.training import build
+from shards.errors import UserError
+from shards.reading.batch import Batch
+from shards.viewing.mix import draw_blend
+from tests.finetune.small_head import BINARY, BOTH, CLASSES, HEARD, labels_of, small_config, write_shards
+
+NOWHERE = Path("nowhere")
+
+
+def batch_of(model: Classification, labels: list[tuple[int, ...]], present: list[bool]) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    batch = fake_batch(model.spec.sample_spec(), len(labels))
+    made = {
+        "video": [torch.randint(0, 255, v.shape, generator=generator, dtype=torch.uint8) for v in batch["video"]],
+        "audio": [torch.randn(sound.shape, generator=generator) for sound in batch["audio"]],
+        "audio_present": torch.tensor(present),
+        "labels": labels,
+    }
+    return cast(Batch, {**batch, **made})
+
+
+def small(**changes: Any) -> Classification:
+    found = build(small_config(NOWHERE, **changes))
+    assert isinstance(found, Classification)
+    return found
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_one_label_s_loss_is_a_loop_s(smoothing: float) -> None:
+    model = small(objective__loss={"kind": "cross_entropy", "label_smoothing": smoothing})
+    batch = batch_of(model, [(2,), (0,), (3,), (2,)], [True] * 4)
+    logits_BK = model.logits(batch["video"][0], None, batch["audio_present"])
+    expected = 0.0
+    for row, (label,) in zip(logits_BK.tolist(), batch["labels"], strict=True):
+        total = sum(math.exp(each) for each in row)
+        for number, each in enumerate(row):
+            target = smoothing / 4 + (1 - smoothing) * (number == label)
+            expected -= target * math.log(math.exp(each) / total) / 4
+    output = model.training_step(batch, 0)
+    assert output.loss.item() == pytest.approx(expected, rel=1e-5)
+    right = sum(int(row.argmax()) == label for row, (label,) in zip(logits_BK, batch["labels"], strict=True))
+    assert output.health["top1"].item() == right / 4
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_several_labels_loss_is_a_loop_s(smoothing: float) -> None:
+    spec = BinarySpec(label_smoothing=smoothing, pos_weight=3.0)
+    model = small(objective__loss=spec.model_dump())
+    batch = batch_of(model, [(0, 2), (), (1,), (0, 1, 2, 3)], [True] * 4)
+    logits_BK = model.logits(batch["video"][0], None, batch["audio_present"])
+    expected = 0.0
+    for row, labels in zip(logits_BK.tolist(), batch["labels"], strict=True):
+        for number, each in enumerate(row):
+            target = smoothing / 2 + (1 - smoothing) * (number in labels)
+            yes = 1 / (1 + math.exp(-each))
+            expected -= (3 * target * math.log(yes) + (1 - target) * math.log(1 - yes)) / 16
+    assert model.training_step(batch, 0).loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_blended_clips_have_blended_targets() -> None:
+    model = small(objective__mix={"cutmix_alpha": 0.0}, data__batch_size=8, data__lanes=2).eval()
+    batch = batch_of(model, [(0,), (1,), (2,), (3,)], [True] * 4)
+    loss = model.training_step(batch, 3).loss
+    assert model.spec.mix is not None
+    kept, partners = draw_blend(model.spec.mix, seed=5, step=3).kept, [1, 2, 3, 0]  # of one lane
+    assert 0.01 < kept < 0.99
+    views = batch["video"][0].float()
+    mixed = (kept * views + (1 - kept) * views[partners]).round().to(torch.uint8)
+    logits_BK = model.logits(mixed, None, batch["audio_present"])
+    for row, other in enumerate(partners):
+        surprise_K = -logits_BK[row].log_softmax(0)
+        loss = loss - (kept * surprise_K[row] + (1 - kept) * surprise_K[other]) / 4
+    assert abs(loss.item()) < 1e-5
+
+
+def test_a_silent_clip_s_sound_changes_nothing_and_its_stand_in_learns() -> None:
+    model = small(**BOTH)
+    batch = batch_of(model, [(0,), (1,), (2,), (3,)], [True, False, True, False])
+    output = model.training_step(batch, 0)
+    assert output.health["audio_absent"].item() == 0.5
+    output.loss.backward()
+    assert model.audio is not None and isinstance(model.audio.absent_D, torch.nn.Parameter)
+    louder = [sound + 5 * ~batch["audio_present"][:, None, None] for sound in batch["audio"]]
+    assert torch.equal(model.training_step(cast(Batch, {**batch, "audio": louder}), 0).loss, output.loss)
+    model.head[-1].weight.data.normal_()
+    model.zero_grad()
+    model.training_step(batch, 0).loss.backward()
+    assert model.audio.absent_D.grad is not None and model.audio.absent_D.grad.abs().sum() > 0
+    with torch.no_grad():
+        model.audio.absent_D += 1.0
+    moved = model.logits(batch["video"][0], batch["audio"][0], batch["audio_present"])
+    with torch.no_grad():
+        model.audio.absent_D -= 1.0
+    before = model.logits(batch["video"][0], batch["audio"][0], batch["audio_present"])
+    assert (moved != before).any(dim=1).tolist() == [False, True, False, True]
+    assert not [name for name, _ in small(**BOTH, objective__absent="zero").named_parameters() if "absent" in name]
+
+
+def test_a_head_that_only_listens_needs_no_pixels() -> None:
+    model = small(**HEARD)
+    assert model.video is None
+    batch = batch_of(model, [(0,), (1,)], [True, True])
+    assert batch["video"][0].shape == (2, 3, 1, 1, 1)
+    first = model.training_step(batch, 0).loss
+    batch["video"][0].zero_()
+    assert torch.equal(model.training_step(batch, 0).loss, first)
+
+
+@pytest.mark.parametrize("pool", ["pooled", "mean", "attention"])
+def test_pools_take_what_they_are_named_after(pool: str) -> None:
+    model = small(objective__head={"pool": pool, "pool_heads": 2, "hidden": [12, 8], "dropout": 0.5}).eval()
+    assert model.video is not None
+    tokens = model.video.backbone(torch.randn(3, 3, 2, 16, 16, generator=torch.Generator().manual_seed(0)))
+    tokens_BLD = tokens.grid_BtnD.flatten(1, 2)
+    if pool == "attention":
+        expected_BD = _attended(model.video.pool.attend, tokens_BLD)
+    else:
+        expected_BD = tokens.pooled_BD if pool == "pooled" else sum(tokens_BLD.unbind(1)) / tokens_BLD.shape[1]
+    torch.testing.assert_close(model.video.pool(tokens), expected_BD, atol=1e-5, rtol=1e-4)
+    assert [tuple(layer.weight.shape) for layer in model.head if hasattr(layer, "weight")] == [
+        (12, 16),
+        (8, 12),
+        (4, 8),
+    ]
+
+
+def _attended(pool: AttentionPool | None, tokens_BLD: Tensor) -> Tensor:
+    assert pool is not None
+    keys_BLD, values_BLD = pool.keys_values(pool.norm(tokens_BLD)).chunk(2, dim=-1)
+    rows = []
+    for keys_LD, values_LD in zip(keys_BLD, values_BLD, strict=True):
+        parts = []
+        for head in range(2):
+            d = slice(head * 8, head * 8 + 8)
+            weights_L = torch.softmax(keys_LD[:, d] @ pool.question_D[d] / math.sqrt(8), dim=0)
+            parts.append(weights_L @ values_LD[:, d])
+        rows.append(torch.cat(parts))
+    return cast(Tensor, pool.out(torch.stack(rows)))
+
+
+def test_a_frozen_backbone_never_trains_and_takes_no_gradient() -> None:
+    model = small(objective__frozen=True, backbone__drop_path=0.5)
+    model.train()
+    assert model.video is not None and model.head.training and not model.video.backbone.training
+    (trained,) = model.parameter_groups(GroupRules(no_decay_one_dimensional=False))
+    assert {name.partition(".")[0] for name in trained.parameters} == {"head", "video"}
+    assert not [name for name in trained.parameters if ".backbone." in name]
+    batch = batch_of(model, [(0,), (1,)], [True, True])
+    model.training_step(batch, 0).loss.backward()
+    assert all(each.grad is None for each in model.video.backbone.parameters())
+
+
+def test_lower_layers_learn_slower_end_to_end() -> None:
+    config = small_config(NOWHERE, **BOTH, optimiser__rules={"layer_decay": 0.5})
+    groups = build_classification(config).parameter_groups(config.optimiser.rules)
+    scales = {name: group.lr_scale for group in groups for name in group.parameters}
+    assert scales["head.1.weight"] == scales["audio.absent_D"] == 1.0
+    assert scales["video.backbone.patch_embed.proj.weight"] == 0.25 and max(scales.values()) == 1.0
+    assert len({scale for name, scale in scales.items() if name.startswith("audio.backbone.")}) > 1
+
+
+def test_views_are_averaged_as_the_recipe_says() -> None:
+    for average, loss in (("probability", "cross_entropy"), ("logit", "cross_entropy"), ("probability", "binary")):
+        model = small(objective__average=average, objective__loss={"kind": loss}, **BOTH).eval()
+        model.head[-1].weight.data.normal_()
+        batch = batch_of(model, [(0,), (1,), (2,)], [True, False, True])
+        batch["video"].append(batch["video"][0].flip(0))
+        batch["audio"].append(batch["audio"][0].flip(1))
+        found = []
+        for frames, sound in zip(batch["video"], batch["audio"], strict=True):
+            logits_BK = model.logits(frames, sound, batch["audio_present"])
+            probable_BK = logits_BK.sigmoid() if loss == "binary" else logits_BK.softmax(1)
+            found.append(logits_BK if average == "logit" else probable_BK)
+        expected_BK = sum(found) / 2
+        assert isinstance(expected_BK, Tensor)
+        torch.testing.assert_close(model.scores(batch), expected_BK.softmax(1) if average == "logit" else expected_BK)
+
+
+def test_yes_counts_as_often_as_it_is_rare(tmp_path: Path) -> None:
+    config = small_config(write_shards(tmp_path / "set", 10, several=True), **BINARY)
+    counts_K, clips = count_labels(config)
+    labels = [labels_of(number, several=True) for number in range(10)]
+    assert clips == 10 and counts_K.tolist() == [sum(label in own for own in labels) for label in range(len(CLASSES))]
+    assert inverse_frequency(counts_K, clips).tolist() == pytest.approx([5 / 5, 6 / 4, 6 / 4, 1.0])
+
+
+def test_labels_that_do_not_fit_are_named() -> None:
+    model = small()
+    with pytest.raises(UserError, match=r"has label 7, and objective.classes 4, numbered from 0"):
+        model.training_step(batch_of(model, [(0,), (7,)], [True] * 2), 0)
+    with pytest.raises(UserError, match=r"has 2 labels, and .* objective.loss.kind=binary"):
+        model.training_step(batch_of(model, [(0,), (1, 2)], [True] * 2), 0)
+    with pytest.raises(UserError, match="pool_heads=3 do not share 16 features"):
+        small(objective__head={"pool": "attention", "pool_heads": 3})
