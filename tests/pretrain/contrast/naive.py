@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,13 +53,15 @@ def naive_sigmoid(a: Tensor, b: Tensor, scale: Tensor, bias: Tensor, present: Se
 NAIVE: dict[str, Loss] = {"info_nce": naive_info_nce, "nt_xent": naive_nt_xent, "sigmoid": naive_sigmoid}
 
 
-def draw(name: str, samples: int, dim: int = 6, scale: float = 9.0, **options: Any) -> tuple[Tensor, ...]:
+def draw(
+    name: str, samples: int, dim: int = 6, scale: float = 9.0, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, ...]:
     """Give the tensors that a loss takes a gradient by: two sides' unit rows, the scale, and sigmoid's bias."""
     generator = torch.Generator().manual_seed(samples)
-    a, b = torch.randn(2, samples, dim, generator=generator, dtype=torch.float64).to(options.get("dtype"))
+    a, b = torch.randn(2, samples, dim, generator=generator, dtype=torch.float64).to(dtype)
     b = functional.normalize(b + a, dim=1)
     numbers = (scale, -2.0) if name == "sigmoid" else (scale,)
-    given = (functional.normalize(a, dim=1), b, *(torch.tensor(number, **options) for number in numbers))
+    given = (functional.normalize(a, dim=1), b, *(torch.tensor(number, dtype=dtype) for number in numbers))
     return tuple(tensor.requires_grad_() for tensor in given)
 
 

@@ -57,14 +57,14 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 1 / 0.07, 100.0])
 def test_info_nce_is_open_clip_s(scale: float) -> None:
-    given = draw("info_nce", 300, 32, scale, dtype=torch.float32)
+    given = draw("info_nce", 300, 32, scale)
     expected = loss_and_gradients(ClipLoss()(*given), given)
     same(loss_and_gradients(info_nce(*given, tile_bytes=4 * 70 * 70), given), expected, 1e-5)
 
 
 @pytest.mark.parametrize("scale", [10.0, 100.0])
 def test_the_sigmoid_loss_is_open_clip_s(scale: float) -> None:
-    given = draw("sigmoid", 300, 32, scale, dtype=torch.float32)
+    given = draw("sigmoid", 300, 32, scale)
     expected = loss_and_gradients(SigLipLoss()(*given), given)
     same(loss_and_gradients(sigmoid_loss(*given, tile_bytes=4 * 70 * 70), given), expected, 1e-5)
 
@@ -104,7 +104,7 @@ def test_at_the_largest_scale_no_sum_overflows_or_vanishes(name: str, cosine: fl
 
 @ALL
 def test_products_are_autocast_s_and_sums_are_not(name: str) -> None:
-    given = draw(name, 400, 64, dtype=torch.float32)
+    given = draw(name, 400, 64)
     expected = loss_and_gradients(LOSSES[name](*given), given)
     with torch.autocast("cpu", torch.bfloat16):
         loss = LOSSES[name](*given)
