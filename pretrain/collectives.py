@@ -30,9 +30,9 @@ def gather_rows(rows_BD: Tensor) -> Tensor:
     """Concatenate every rank's rows in the order of ranks; all ranks bring as many, and no gradient flows."""
     if world_size() == 1:
         return rows_BD
-    gathered = [torch.empty_like(rows_BD) for _ in range(world_size())]
-    dist.all_gather(gathered, rows_BD.contiguous())
-    return torch.cat(gathered)
+    gathered_ND = rows_BD.new_empty(world_size() * len(rows_BD), *rows_BD.shape[1:])
+    dist.all_gather_single(gathered_ND, rows_BD.contiguous())  # into one tensor, for all rows can be a lot of memory
+    return gathered_ND
 
 
 @torch.no_grad()

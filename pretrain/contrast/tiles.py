@@ -33,6 +33,7 @@ class Tile(NamedTuple):
     columns: slice
     values_rc: Tensor
     spare_rc: Tensor  # of the same shape, for whatever comes up
+    others_cD: Tensor  # the block's rows that it is of, as they were multiplied
     own_at: int | None  # where this rank's rows begin among the block's
 
     def along(self, segment: Segment) -> Tensor:
@@ -74,13 +75,12 @@ class Tiles:
                 shape = (own.stop - own.start, other.stop - other.start)
                 values_rc, spare_rc = (each[: math.prod(shape)].view(shape) for each in (held, spare))
                 _multiply(self.rows_pD[own], others_nD[other], values_rc)
-                yield Tile(own, other, values_rc, spare_rc, block.own_at)
+                yield Tile(own, other, values_rc, spare_rc, others_nD[other], block.own_at)
 
     def pull(self, tile: Tile, block: Block, grad_pD: Tensor) -> None:
         """Add what a tile of gradients by cosines means to either side's rows."""
         values_rc = tile.values_rc.to(self.rows_pD.dtype)
-        others_cD = block.rows_nD[tile.columns].to(values_rc.dtype)
-        _accumulate(grad_pD[tile.rows], values_rc, others_cD)
+        _accumulate(grad_pD[tile.rows], values_rc, tile.others_cD)
         _accumulate(block.sums_nX[tile.columns], values_rc.T, self.rows_pD[tile.rows])
 
 
