@@ -1,4 +1,7 @@
-"""`trichord models`: every published size by name, with its parameters, what a view costs and whose weights fit it."""
+"""`trichord models`: every published size by name, with its parameters, what a view costs and whose weights fit it.
+
+Of one size by itself it also says which settings of a recipe make it.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,35 @@ _TITLE = "published sizes, without their classifiers; a MAC is a multiplication 
 
 
 def _declare(parser: ArgumentParser) -> None:
-    parser.add_argument("family", nargs="?", metavar="FAMILY", help="list the sizes of this family (default: all)")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a family, or a size of one (default: all)")
     parser.add_argument("--markdown", action="store_true", help="print the table as the README has it")
     add_json(parser)
 
 
 def _run(arguments: Namespace) -> int:
-    rows = list_models(arguments.family)
+    from pretrain.backbones.presets import PRESETS
+
+    rows = list_models(arguments.name)
     if arguments.markdown:
         print(as_markdown(rows))
     else:
         show_figures(_TITLE, rows, arguments.json)
+        if arguments.name in PRESETS and not arguments.json:
+            print(f"In a recipe: {' '.join(PRESETS[arguments.name].settings)}")
     return 0
 
 
-def list_models(family: str | None = None) -> list[dict[str, object]]:
-    """Give a row of figures for each size, counted now."""
+def list_models(wanted: str | None = None) -> list[dict[str, object]]:
+    """Give a row of figures for each size, or for those of a family, or for one by its name, counted now."""
     from pretrain.backbones.counting import count
     from pretrain.backbones.presets import PRESETS
 
     families = list(dict.fromkeys(preset.spec.kind for preset in PRESETS.values()))
-    if family is not None and family not in families:
-        raise UserError(unknown_name("no family", family, families))
+    if wanted is not None and wanted not in (*families, *PRESETS):
+        raise UserError(unknown_name("no family or size", wanted, [*families, *PRESETS]))
     rows: list[dict[str, object]] = []
     for name, preset in PRESETS.items():
-        if family in (None, preset.spec.kind):
+        if wanted in (None, name, preset.spec.kind):
             counted = count(preset)
             rows.append(
                 {
@@ -65,5 +72,5 @@ MODELS = Command(
     "list the published sizes: parameters, MACs per view, input, whose weights fit",
     _declare,
     _run,
-    ("trichord models", "trichord models vivit --json"),
+    ("trichord models", "trichord models vivit --json", "trichord models videomamba-small-16"),
 )

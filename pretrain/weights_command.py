@@ -12,7 +12,7 @@ from shards.command import Command, add_json
 from shards.console import show_figures
 
 if TYPE_CHECKING:
-    from pretrain.backbones.specs import BackboneSpec
+    from pretrain.backbones.presets import Preset
     from pretrain.weights_report import Report, SizeFit
 
 SUMMARY = "look into files of weights"
@@ -30,7 +30,7 @@ def _run(arguments: Namespace) -> int:
 
     found = report(read_tensors(arguments.file, arguments.part), arguments.file)
     nearest = found.fits[0]
-    shown = [fit for fit in found.fits if not fit.amiss] or [nearest]
+    shown = [fit for fit in found.fits if not fit.amiss or fit.begins] or [nearest]
     title = f"{arguments.file}: {found.family}, {found.tensors:,} tensors, {found.parameters:,} parameters"
     show_figures(title, [_row(fit, arguments.json) for fit in shown], arguments.json)
     if not arguments.json:
@@ -52,30 +52,28 @@ def _row(fit: SizeFit, whole: bool) -> dict[str, object]:
 
 def _tell(found: Report, nearest: SizeFit, arguments: Namespace) -> None:
     from pretrain.backbones.presets import PRESETS
-    from pretrain.backbones.spec import Spec
     from pretrain.published import shortened
 
     for what, names in (
-        ("resized", nearest.resized),
-        ("not in the file", nearest.missing),
-        ("not in the network", nearest.unused),
-        ("of another shape", nearest.misshapen),
+        (f"{nearest.preset}, resized", nearest.resized),
+        (f"{nearest.preset}, not in the file", nearest.missing),
+        (f"{nearest.preset}, not in the network", nearest.unused),
+        (f"{nearest.preset}, of another shape", nearest.misshapen),
         ("beside the backbone", found.beside),
     ):
         if names:
             print(f"{what}: {shortened(names)}")
-    spec = PRESETS[nearest.preset].spec
-    if not nearest.amiss and isinstance(spec, Spec):
-        print(f"Next: {' '.join(_settings(spec, found.beside, arguments))}")
+    if not nearest.amiss:
+        print(f"Next: {' '.join(_settings(PRESETS[nearest.preset], found.beside, arguments))}")
 
 
-def _settings(spec: BackboneSpec, beside: Sequence[str], arguments: Namespace) -> list[str]:
+def _settings(preset: Preset, beside: Sequence[str], arguments: Namespace) -> list[str]:
     """Give the settings of a recipe that begins with this file."""
-    kind = {"kind": spec.kind} | spec.model_dump(exclude_defaults=True)
-    settings = [f"backbone.{name}={value}" for name, value in kind.items()] + [f"init_from.path={arguments.file}"]
-    settings += [f"init_from.part={arguments.part}"] if arguments.part else []
+    init_from = f"{preset.sense}init_from"
+    settings = [*preset.settings, f"{init_from}.path={arguments.file}"]
+    settings += [f"{init_from}.part={arguments.part}"] if arguments.part else []
     patterns = [f"{name}.*" for name in dict.fromkeys(name.partition(".")[0] for name in beside)]
-    return settings + ([f"init_from.allow_unused='{json.dumps(patterns)}'"] if patterns else [])
+    return settings + ([f"{init_from}.allow_unused='{json.dumps(patterns)}'"] if patterns else [])
 
 
 INSPECT = Command(

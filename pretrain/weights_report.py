@@ -33,10 +33,15 @@ class SizeFit:
         return len(self.missing) + len(self.unused) + len(self.misshapen)
 
     @property
+    def begins(self) -> bool:
+        """Say whether all of the file has a place, but some places are left, as where a network of images goes in."""
+        return bool(self.taken and self.missing) and not (self.unused or self.misshapen)
+
+    @property
     def verdict(self) -> str:
         """Say it in a word or two."""
         if self.amiss:
-            return "no"
+            return "begins it" if self.begins else "no"
         return "once resized" if self.resized else "strictly"
 
 
@@ -60,13 +65,14 @@ def report(tensors: Mapping[str, Tensor], path: Path) -> Report:
         network = nn.ModuleDict({"backbone": on_meta(PRESETS[preset])})
         return compared(shapes, family, network, InitFrom(path=path))
 
-    # Names tell the kind of backbone, whatever its size; all sizes of that kind are then tried.
+    # Names tell the kind of backbone, whatever its size: those in which all have a place, or else the nearest.
     of_kind = {preset.spec.kind: name for name, preset in reversed(PRESETS.items())}
     firsts = {kind: fit(name) for kind, name in of_kind.items()}
-    kind = min(firsts, key=lambda kind: len(firsts[kind].missing) + len(firsts[kind].unused))
-    fits = [_of_backbone(name, fit(name)) for name, preset in PRESETS.items() if preset.spec.kind == kind]
+    nearest = min(firsts, key=lambda kind: len(firsts[kind].missing) + len(firsts[kind].unused))
+    kinds = {kind for kind, first in firsts.items() if not _of_backbone(kind, first).unused} | {nearest}
+    fits = [_of_backbone(name, fit(name)) for name, preset in PRESETS.items() if preset.spec.kind in kinds]
     fits.sort(key=lambda each: (each.amiss, len(each.resized)))
-    beside = sorted(name for name in firsts[kind].unused if not name.startswith(_OF_BACKBONE))
+    beside = sorted(name for name in firsts[nearest].unused if not name.startswith(_OF_BACKBONE))
     return Report(family.name, len(tensors), sum(tensor.numel() for tensor in tensors.values()), beside, fits)
 
 

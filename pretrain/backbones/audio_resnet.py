@@ -1,6 +1,7 @@
 """A convolutional network of images that looks at a log-mel picture, as XDC's and SeLaVi's audio encoders do.
 
-Legend: B samples, T frames and M mel filters; D features, t steps and m bands of the last map.
+Legend: B samples, T frames and M mel filters; D features, t steps and m bands of the last map; c colours, k pixels
+along a kernel.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from pretrain.audio_backbone import AudioBackbone, AudioTokens
 from pretrain.backbones.audio_specs import AudioResnetSpec
-from pretrain.layers.image_network import image_network, layers_of
+from pretrain.layers.image_network import image_network, layers_of, of_network
 
-_FIRST_KERNEL = "conv1.weight"
+_FIRST_KERNEL = "network.conv1.weight"
 
 
 class AudioResnet(AudioBackbone):
@@ -39,8 +40,8 @@ class AudioResnet(AudioBackbone):
 
     def of_images(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Begin with a ResNet of images: grey is as much as all colours."""
-        if any(name.startswith("network.") for name in tensors):
-            return tensors
-        begun = {f"network.{name}": tensor for name, tensor in tensors.items()}
-        first = f"network.{_FIRST_KERNEL}"
-        return begun | ({first: begun[first].sum(dim=1, keepdim=True)} if first in begun else {})
+        begun = of_network("network", tensors)
+        kernel_Dckk = begun.get(_FIRST_KERNEL)
+        if kernel_Dckk is None or kernel_Dckk.shape[1] == 1:
+            return begun
+        return begun | {_FIRST_KERNEL: kernel_Dckk.sum(dim=1, keepdim=True)}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pretrain.backbone import Backbone, Tokens
 from pretrain.backbones.cnn_rnn_spec import CnnRnnSpec
-from pretrain.layers.image_network import features_of, image_network, layers_of
+from pretrain.layers.image_network import features_of, image_network, layers_of, of_network
 
 
 class CnnRnn(Backbone):
@@ -52,6 +52,4 @@ class CnnRnn(Backbone):
 
     def of_images(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Let a network of images by itself be that of the frames."""
-        if any(name.startswith("frames.") for name in tensors):
-            return tensors
-        return {f"frames.{name}": tensor for name, tensor in tensors.items()}
+        return of_network("frames", tensors)

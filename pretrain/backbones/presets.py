@@ -34,6 +34,17 @@ class Preset:
             return f"{self.spec.frames} x {self.spec.size}²"
         return f"{self.spec.frames} x {self.spec.mels} mels"
 
+    @property
+    def sense(self) -> str:
+        """Say what the settings of a recipe begin with that are about it."""
+        return "" if isinstance(self.spec, Spec) else "audio_"
+
+    @property
+    def settings(self) -> list[str]:
+        """Give the settings of a recipe that make it."""
+        kind = {"kind": self.spec.kind} | self.spec.model_dump(mode="json", exclude_defaults=True)
+        return [f"{self.sense}backbone.{name}={value}" for name, value in kind.items()]
+
 
 _OF_IMAGES = "begins with a ViT of images (timm, DINO)"
 _TIMESFORMER = "TimeSformer (released .pyth, Hugging Face)"

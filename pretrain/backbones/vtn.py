@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pretrain.backbone import Backbone, Tokens
 from pretrain.backbones.vtn_spec import VtnSpec
 from pretrain.layers.checkpointing import run
-from pretrain.layers.image_network import features_of, fitted_positions, image_network, layers_of
+from pretrain.layers.image_network import features_of, fitted_positions, image_network, layers_of, of_network
 from pretrain.layers.longformer import LongformerLayer, TokenSum
 from shards.errors import UserError
 
@@ -87,6 +87,10 @@ class Vtn(Backbone):
             return self._layers[rest]
         after_frames = self.layers - self.spec.depth
         return after_frames + int(rest.partition(".")[0]) if first == "blocks" else after_frames - 1
+
+    def of_images(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Let a network of images by itself be that of the frames."""
+        return of_network("frames", tensors)
 
     def resized(self, name: str, tensor: Tensor, place: Tensor) -> Tensor | None:
         """Fit a ViT's table of positions as is done at run time."""

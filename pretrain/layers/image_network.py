@@ -41,6 +41,13 @@ def image_network(
     return network
 
 
+def of_network(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Let a network of images by itself be that part of a backbone; leave a backbone's tensors alone."""
+    if any(name.startswith(f"{part}.") for name in tensors):
+        return tensors
+    return {f"{part}.{name}": tensor for name, tensor in tensors.items()}
+
+
 def fitted_positions(network: nn.Module, table_1ND: Tensor) -> Tensor | None:
     """Fit the table of another size to a ViT as timm does at run time; None for other networks and other tables."""
     if not isinstance(network, VisionTransformer):

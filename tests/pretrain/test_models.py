@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
+from pydantic import TypeAdapter
 from safetensors.torch import save_file
 from torch import nn
 
 from launch.cli import main
 from pretrain import weights_report
-from pretrain.backbones.audio_specs import AstSpec
+from pretrain.backbones.audio_specs import AstSpec, AudioSpec
 from pretrain.backbones.counting import count, on_meta, view
 from pretrain.backbones.presets import PRESETS, Preset
+from pretrain.backbones.specs import BackboneSpec
 from pretrain.backbones.timesformer import TimeSformer
 from pretrain.backbones.timesformer_spec import TimeSformerSpec
 from pretrain.engine.flops import count_flops
@@ -61,7 +66,23 @@ def test_a_family_is_listed_by_itself(capsys: pytest.CaptureFixture[str]) -> Non
     assert [row["name"] for row in listed] == [name for name in PRESETS if name.startswith("vivit")]
     assert listed[0]["input"] == "32 x 224²"
     assert main(["models", "vitiv"]) == 2
-    assert "no family 'vitiv'. Did you mean 'vivit'?" in capsys.readouterr().err
+    assert "no family or size 'vitiv'. Did you mean 'vivit'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["xclip-l14-336-16", "frame-fusion-late", "ast-10-speech"])
+def test_of_one_size_the_settings_of_a_recipe_are_told(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", name]) == 0
+    said = capsys.readouterr().out
+    assert name in said
+    settings = re.search("In a recipe: (.*)\n", said)
+    assert settings
+    tree: Any = {}
+    for setting in settings[1].split():
+        place, _, value = setting.partition("=")
+        tree.setdefault(place.split(".")[0], {})[place.split(".")[1]] = yaml.safe_load(value)
+    spec = PRESETS[name].spec
+    adapter: TypeAdapter[Any] = TypeAdapter(AudioSpec if spec.kind == "ast" else BackboneSpec)
+    assert [*map(adapter.validate_python, tree.values())] == [spec]
 
 
 def test_the_readme_has_the_table(rows: list[dict[str, object]]) -> None:
@@ -124,6 +145,8 @@ def test_a_model_of_images_fits_where_tubelets_can_be_made_of_it(
     status, said = inspect(saved(manifests.image_vit(), tmp_path / "vit.safetensors"), capsys)
     assert status == 0
     assert "resized: backbone.pos_embed from 1x197x768 to 1x3137x768, backbone.patch_embed.proj.weight from" in said
+    verdicts = {line.split()[0]: " ".join(line.split()[1:3]) for line in said.splitlines() if "-b" in line}
+    assert (verdicts["vivit-1-b16x2"], verdicts["timesformer-base"]) == ("once resized", "begins it")
 
 
 def test_what_is_not_known_or_would_run_something_is_refused(

@@ -167,6 +167,16 @@ def test_a_vit_of_each_frame_takes_any_size() -> None:
     assert found.resized == ["backbone.frames.pos_embed from 1x5x64 to 1x10x64"]
 
 
+def test_a_vit_of_images_begins_the_frames() -> None:
+    spec = small(frame_backbone="test_vit", size=32, heads=2)
+    images, fresh = Vtn(spec).frames, Vtn(spec)
+    init = INIT.model_copy(update={"allow_missing": ("*.cls_token", "*.sum.*", "*.blocks.?.*")})
+    found = load_tensors(images.state_dict(), init, fresh)
+    assert len(found.taken) == len(images.state_dict())
+    for name, tensor in fresh.frames.state_dict().items():
+        assert torch.equal(tensor, images.state_dict()[name])
+
+
 def test_positions_of_a_larger_size_are_made_to_fit_as_at_run_time() -> None:
     larger, fresh = (Vtn(small(frame_backbone="test_vit", size=size, heads=2)).eval() for size in (96, 48))
     load_tensors({f"backbone.{name}": each for name, each in larger.state_dict().items()}, INIT, fresh)
