@@ -1,4 +1,4 @@
-"""Heads on the engine: resumed runs end as others do, two ranks as one, frozen weights as they began, clips come once."""
+"""Heads on the engine: resumed runs end as others do, two ranks as one, frozen weights as they began."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_every_clip_is_scored_once_and_figures_are_those_of_the_scores(
 
 def test_weights_come_from_a_pretraining_run_strictly(tmp_path: Path) -> None:
     shards = write_shards(tmp_path / "shards", 8)
-    pretrained = small_run.small_config(small_run.write_shards(tmp_path / "plain"), steps=1)
+    pretrained = small_run.small_config(small_run.write_shards(tmp_path / "plain"), steps=3)
     engine_run.pretrain(pretrained, tmp_path / "svt")
     backbone = pretrained.backbone.model_dump(mode="json")
     config = small_config(shards, backbone=backbone, init_from={"path": str(tmp_path / "svt")})
