@@ -45,6 +45,7 @@ bench:  ## Measure reading, decoding, backbones and a training step beside other
 	@$(BIN)/trichord bench scan
 	@$(BIN)/trichord bench contrast
 	@$(BIN)/trichord bench contrast --memory
+	@$(BIN)/trichord bench clustering
 
 clean:  ## Remove .venv and what runs left behind
 	rm -rf .venv build quickstart *.egg-info .mypy_cache .ruff_cache .pytest_cache

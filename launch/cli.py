@@ -12,6 +12,7 @@ from launch import __version__, doctor, launch_command, quickstart
 from launch.parser import CommandParser, add_command, add_floor
 from launch.run_commands import CANCEL, LOGS, STATUS
 from pretrain import commands as pretrain_commands
+from pretrain.bench.clustering_command import CLUSTERING
 from pretrain.bench.commands import SCAN, STEP
 from pretrain.bench.contrast_command import CONTRAST
 from pretrain.bench.learning_command import LEARNING
@@ -82,7 +83,7 @@ def _parser() -> CommandParser:
         floors,
         "bench",
         "measure training beside other code, and what it learns",
-        (STEP, SCAN, CONTRAST, MODEL_STEPS, GROWTH, LEARNING),
+        (STEP, SCAN, CONTRAST, CLUSTERING, MODEL_STEPS, GROWTH, LEARNING),
     )
     return parser
 

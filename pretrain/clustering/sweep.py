@@ -18,7 +18,7 @@ from torch import Tensor
 from pretrain.clustering.rows import Rows
 from pretrain.collectives import sum_over_ranks
 
-TILE_VALUES = 2**21  # scores held at a time: large products that a processor's last cache still holds
+TILE_VALUES = 2**22  # scores held at a time
 _FIGURES = 4  # beside the sums: rows, squared lengths, distances, rows that are not finite
 
 
