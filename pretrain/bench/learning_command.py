@@ -10,22 +10,28 @@ from shards.console import show_figures
 
 
 def _declare(parser: ArgumentParser) -> None:
-    parser.add_argument("--objective", choices=("svt",), default="svt", help="what to pretrain with")
+    parser.add_argument("--objective", choices=("svt", "av_prototypes"), default="svt", help="what to pretrain with")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/learning"), metavar="DIR", help="keeps the world and the runs"
     )
     parser.add_argument("--seeds", type=at_least(1), default=3, metavar="N", help="how many runs")
     parser.add_argument("--clips", type=at_least(100), default=4000, metavar="N", help="how many to generate")
-    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ from the recipe svt_world")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="a.b=c", help="settings that differ from the recipe, svt_world or av_world"
+    )
     add_json(parser)
 
 
 def _run(arguments: Namespace) -> int:
-    from pretrain.bench.learning_report import run_and_report
+    seeds = range(arguments.seeds)
+    if arguments.objective == "av_prototypes":
+        from pretrain.bench.av_learning_report import run_and_report as report_both_senses
 
-    tables = run_and_report(
-        arguments.out, arguments.objective, range(arguments.seeds), arguments.clips, arguments.overrides
-    )
+        tables = report_both_senses(arguments.out, seeds, arguments.clips, arguments.overrides)
+    else:
+        from pretrain.bench.learning_report import run_and_report
+
+        tables = run_and_report(arguments.out, arguments.objective, seeds, arguments.clips, arguments.overrides)
     for title, rows in tables.items():
         show_figures(title, rows, arguments.json)
     return 0
@@ -33,11 +39,12 @@ def _run(arguments: Namespace) -> int:
 
 LEARNING = Command(
     "learning",
-    "pretrain on the generated world and measure what was learnt of shape, colour and action",
+    "pretrain on the generated world and measure what was learnt: factors of its clips, which sound is whose",
     _declare,
     _run,
     (
         "trichord bench learning --objective svt",
+        "trichord bench learning --objective av_prototypes --out runs/av-learning",
         "trichord bench learning --seeds 1 --out runs/quick --clips 1000 steps=200",
     ),
 )

@@ -66,20 +66,21 @@ class Clips:
 class FactorTransform:
     """Gives as a sample's labels its class by every factor, in their order, and 1 for a held-out combination."""
 
-    def __init__(self, spec: SampleSpec) -> None:
+    def __init__(self, spec: SampleSpec, factors: Mapping[str, tuple[str, ...]] = FACTORS) -> None:
         self._transform = ClipTransform(spec)
+        self._factors = factors
 
     def __call__(self, raw: RawSample, rng: np.random.Generator) -> Example:
         example = self._transform(raw, rng)
         (event,) = raw.annotation().extra["events"]
-        classes = (names.index(event[factor]) for factor, names in FACTORS.items())
+        classes = (names.index(event[factor]) for factor, names in self._factors.items())
         example["labels"] = (*classes, int(event["held_out"]))
         return example
 
 
-def make_shards(out: Path, clips: int) -> Path:
+def make_shards(out: Path, clips: int, rules: WorldRules = RULES) -> Path:
     """Make the world and its shards below `out`, or what of them is missing; give the folder of the splits."""
-    make_world(out / "world", clips, WORLD_SEED, rules=RULES)
+    make_world(out / "world", clips, WORLD_SEED, rules=rules)
     build("csv", out / "world", out / "shards", samples_per_shard=_CLIPS_PER_SHARD)
     return out / "shards"
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pretrain.collectives import gather_rows
+from pretrain.collectives import gather_rows, world_size
 from pretrain.contrast.tiles import dot_rows
 
 
@@ -41,4 +41,6 @@ def meet(a_bD: Tensor, b_bD: Tensor, scale: Tensor, present_b: Tensor | None) ->
         lowest = cosine_p.min() if len(cosine_p) else cosine_p.new_ones(())
         told_13 = torch.stack([lowest.new_tensor(len(a_pD)), lowest, scale.detach().reshape(()).to(lowest)])[None]
         told = gather_rows(told_13.double()).tolist()
-    return Meeting(a_pD, b_pD, tuple(round(each[0]) for each in told), min(each[1] for each in told), told[0][2])
+    # One rank knows its own number from the shape, which a rehearsal without values has as well.
+    pairs = (len(a_pD),) if world_size() == 1 else tuple(round(each[0]) for each in told)
+    return Meeting(a_pD, b_pD, pairs, min(each[1] for each in told), told[0][2])

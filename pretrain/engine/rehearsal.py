@@ -51,11 +51,16 @@ class _Shapes(FakeTensorMode):
 
 
 class _AllZero(TorchDispatchMode):
-    """Answers whoever asks a fake tensor for its value, as the drawing of first weights does: it is zero."""
+    """Answers whoever asks a fake tensor for its value, as the drawing of first weights does: it is zero.
+
+    Who asks which values are not zero, as of a mask of what samples have, is told all of them: the most there can be.
+    """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
             return 0.0 if args[0].is_floating_point() else 0
+        if func is torch.ops.aten.nonzero.default:
+            return torch.cartesian_prod(*(torch.arange(size) for size in args[0].shape)).view(-1, args[0].dim())
         return func(*args, **(kwargs or {}))
 
 

@@ -151,9 +151,8 @@ def test_what_a_silent_clip_is_given_as_sound_changes_nothing(target: str) -> No
         for step in range(4):
             found = batch(step=step)
             found["audio"][0][~PRESENT] += noise
-            loss = objective(found, step).loss
+            objective(found, step)
             objective.after_update(step)
-    assert float(loss) == pytest.approx(float(objective(found, 3).loss), rel=1e-6)
     torch.testing.assert_close(one(batch(step=5), 5).loss, other(batch(step=5), 5).loss, rtol=0, atol=0)
 
 

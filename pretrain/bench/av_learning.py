@@ -1,0 +1,233 @@
+"""Do sound and sight teach each other? Audio-visual pretraining on the generated world, whose things can be heard.
+
+Each seed is trained several ways through the real engine: as the recipe says, by contrast of clips alone, by XDC's
+labels, and with sounds taken from other clips, which must teach nothing. Asked is of clips that were never trained on:
+which sound belongs to which picture, and what the features of each sense know of every factor.
+Legend: N clips, M test clips, D features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretrain.backbones.audio_build import build_audio_backbone
+from pretrain.backbones.build import build_backbone
+from pretrain.bench.probes import Known, probe
+from pretrain.bench.world_clips import FACTORS, RULES, FactorTransform, make_shards
+from pretrain.clustering.health import health
+from pretrain.clustering.lloyd import cluster
+from pretrain.clustering.rows import TensorRows
+from pretrain.config import RunConfig
+from pretrain.engine import checkpoint_files
+from pretrain.engine.resuming import CHECKPOINTS
+from pretrain.engine.training import build
+from pretrain.objective import Objective, StepOutput
+from pretrain.objectives.av_pass import unaltered
+from pretrain.objectives.av_prototypes import AvPrototypes
+from pretrain.objectives.av_spec import AvPrototypesSpec
+from pretrain.recipe import load_recipe
+from shards.reading.batch import Batch
+from shards.reading.evaluation import evaluation_batches
+from shards.reading.stream_config import SourceConfig, StreamConfig
+from shards.whole_file import write_whole
+from shards.world import SIZES
+
+RECIPE = "av_world"
+AUDIBLE_RULES = RULES.model_copy(update={"silent_share": 0.1})
+UNTRAINED, PROTOTYPES, INSTANCES, XDC, SHUFFLED = (
+    "untrained",
+    "prototypes",
+    "contrast of clips alone",
+    "XDC",
+    "sounds shuffled",
+)
+WAYS: dict[str, tuple[str, ...]] = {
+    PROTOTYPES: (),
+    INSTANCES: ("objective.target=null",),
+    XDC: (
+        "objective.target={kind: labels, clusters: [64], rounds: {first_step: 60, every_steps: 30, samples: 3840}}",
+        "objective.target_weight=1.0",
+        "objective.cross_weight=0.0",
+        "objective.embedding_dim=null",
+    ),
+    SHUFFLED: (),
+}
+AUDIBLE = {**FACTORS, "size": tuple(SIZES)}  # colour alone is not
+SENSES = ("video", "audio")
+CLUSTERS = 64
+_RESULT = "learning.json"
+_AT_ONCE = 64
+
+
+class Mismatched(AvPrototypes):
+    """The control: every clip is given the sound of another one of its batch, which is another one each time."""
+
+    def training_step(self, batch: Batch, step: int) -> StepOutput:
+        audio = [sounds_BTM.roll(1, 0) for sounds_BTM in batch["audio"]]
+        rolled = Batch(**{**batch, "audio": audio, "audio_present": batch["audio_present"].roll(1)})
+        return super().training_step(rolled, step)
+
+
+class MismatchedConfig(RunConfig):
+    """A run of the control."""
+
+    def build_objective(self) -> Objective:
+        assert isinstance(self.objective, AvPrototypesSpec) and self.audio_backbone is not None
+        towers = build_backbone(self.backbone), build_audio_backbone(self.audio_backbone)
+        return Mismatched(self.objective, *towers, self.stream())
+
+
+@dataclass(frozen=True)
+class AvClips:
+    """Decoded clips of a split with their sounds, and the class of each by factor."""
+
+    frames_NCTHW: Tensor
+    sounds_NTM: Tensor
+    present_N: Tensor
+    labels: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class WayResult:
+    """What one way of training gave: figures by name, in shares of 1 but for ranks."""
+
+    config: dict[str, Any]
+    figures: dict[str, float] = field(default_factory=dict)
+    training_s: float = 0.0
+
+
+def learn(
+    out: Path, seeds: Sequence[int], clips: int, overrides: Sequence[str]
+) -> tuple[dict[str, AvClips], list[dict[str, WayResult]]]:
+    """Run all seeds all ways, or those that an earlier call with the same settings has not finished."""
+    shards = make_shards(out, clips, AUDIBLE_RULES)
+    first = _configure(out, seeds[0], overrides)
+    parts = {split: read_clips(shards / split, first) for split in ("train", "test")}
+    return parts, [_learn_seed(out, seed, clips, overrides, parts) for seed in seeds]
+
+
+def read_clips(root: Path, config: RunConfig) -> AvClips:
+    """Decode all clips of a split, whole and unaltered."""
+    assert isinstance(config.objective, AvPrototypesSpec)
+    stream = StreamConfig(sources=(SourceConfig(root=str(root)),), batch_size=_AT_ONCE)
+    kept: dict[str, list[Tensor]] = {"video": [], "audio": [], "present": [], "labels": []}
+    with contextlib.closing(
+        evaluation_batches(stream, FactorTransform(unaltered(config.objective), AUDIBLE))
+    ) as batches:
+        for batch in batches:
+            valid = batch["valid"]
+            kept["video"].append(batch["video"][0][valid])
+            kept["audio"].append(batch["audio"][0][valid])
+            kept["present"].append(batch["audio_present"][valid])
+            kept["labels"].append(torch.tensor([each for each, ok in zip(batch["labels"], valid, strict=True) if ok]))
+    video, audio, present, labels = (torch.cat(each) for each in kept.values())
+    return AvClips(video, audio, present, {factor: labels[:, column] for column, factor in enumerate(AUDIBLE)})
+
+
+def _configure(out: Path, seed: int, overrides: Sequence[str]) -> RunConfig:
+    own = (f"data.sources={json.dumps(str(out / 'shards' / 'train'))}", f"seed={seed}")
+    return load_recipe(RECIPE, (*overrides, *own)).config
+
+
+def _learn_seed(
+    out: Path, seed: int, clips: int, overrides: Sequence[str], parts: Mapping[str, AvClips]
+) -> dict[str, WayResult]:
+    found = {UNTRAINED: WayResult({}, _figures(build(_configure(out, seed, overrides)), parts))}
+    for way, changes in WAYS.items():
+        config = _configure(out, seed, (*changes, *overrides))
+        if way == SHUFFLED:
+            config = MismatchedConfig.model_validate(config.model_dump())
+        run = out / f"{way.replace(' ', '_')}_seed_{seed}"
+        found[way] = _learn_way(config, run, {**config.model_dump(mode="json"), "clips": clips, "way": way}, parts)
+    return found
+
+
+def _learn_way(config: RunConfig, run: Path, settings: dict[str, Any], parts: Mapping[str, AvClips]) -> WayResult:
+    path = run / _RESULT
+    if path.exists():
+        kept = WayResult(**json.loads(path.read_bytes()))
+        if kept.config == settings:
+            print(f"{run.name}: finished before", file=sys.stderr, flush=True)
+            return kept
+    print(f"{run.name}: {config.steps} steps", file=sys.stderr, flush=True)
+    from pretrain.engine.run import pretrain  # DeepSpeed takes seconds to import
+
+    start_s = time.monotonic()
+    pretrain(config, run)
+    training_s = time.monotonic() - start_s
+    result = WayResult(settings, _figures(_trained(config, run), parts), training_s)
+    write_whole(path, json.dumps(asdict(result), indent=1) + "\n")
+    return result
+
+
+def _trained(config: RunConfig, run: Path) -> Objective:
+    """Load what a run's last checkpoint holds of the towers."""
+    newest = checkpoint_files.checkpoints_in(run / CHECKPOINTS)[0]
+    names = sorted(name for name in checkpoint_files.read_index(newest).files if name.startswith("weights-"))
+    objective = build(config)
+    objective.load_state_dict(dict(checkpoint_files.read_tensors(newest, names)))
+    return objective
+
+
+@torch.no_grad()
+def _features(objective: Objective, clips: AvClips) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Give each sense's pooled vectors, and its embeddings."""
+    assert isinstance(objective, AvPrototypes)
+    objective.eval()
+    pooled: dict[str, list[Tensor]] = {sense: [] for sense in SENSES}
+    unit: dict[str, list[Tensor]] = {sense: [] for sense in SENSES}
+    for frames_BCTHW, sounds_BTM in zip(
+        clips.frames_NCTHW.split(_AT_ONCE), clips.sounds_NTM.split(_AT_ONCE), strict=True
+    ):
+        inputs = {"video": objective.spec.normalisation(frames_BCTHW), "audio": sounds_BTM}
+        for sense in SENSES:
+            tower = objective.get_submodule(sense)
+            pooled[sense].append(tower.backbone(inputs[sense], pooled_only=True).pooled_BD)  # type: ignore[operator]
+            unit[sense].append(tower(inputs[sense]).unit_BD)
+    return tuple({sense: torch.cat(each) for sense, each in kind.items()} for kind in (pooled, unit))  # type: ignore
+
+
+def _figures(objective: Objective, parts: Mapping[str, AvClips]) -> dict[str, float]:
+    """Measure everything of a network."""
+    of_part = {name: _features(objective, clips) for name, clips in parts.items()}
+    heard = {name: clips.present_N for name, clips in parts.items()}
+    unit = {sense: each[heard["test"]] for sense, each in of_part["test"][1].items()}
+    found: dict[str, float] = {}
+    if unit["video"].shape[1] == unit["audio"].shape[1] and objective.spec.embedding_dim is not None:  # type: ignore
+        found |= retrieval(unit["audio"], unit["video"], "audio to video")
+        found |= retrieval(unit["video"], unit["audio"], "video to audio")
+    for sense in SENSES:
+        chosen = heard if sense == "audio" else {name: torch.ones_like(each) for name, each in heard.items()}
+        told = {name: of_part[name][0][sense][chosen[name]] for name in parts}
+        truths = {name: {f: each[chosen[name]] for f, each in clips.labels.items()} for name, clips in parts.items()}
+        for factor, names in AUDIBLE.items():
+            known = {name: Known(told[name], truths[name][factor]) for name in parts}
+            accuracy = probe(known["train"], {"test": known["test"]}, len(names))["test"]
+            found[f"{sense}: {factor}, linear"] = accuracy.linear
+        rows = TensorRows(torch.nn.functional.normalize(told["train"], dim=1))
+        clusters = cluster(rows, CLUSTERS, seed=0)
+        found |= {
+            f"{sense}: {name.replace('_', ' of ')}": value
+            for name, value in health(clusters.labels_N.long(), CLUSTERS, None, truths["train"]).items()
+            if name.startswith("purity")
+        }
+    return found
+
+
+def retrieval(queries_MD: Tensor, targets_MD: Tensor, name: str) -> dict[str, float]:
+    """Give R@1, R@5, R@10 and the median rank of each query's own target; of equals, half are in front of it."""
+    cosines_MM = (queries_MD @ targets_MD.T).double()
+    own_M1 = cosines_MM.diagonal()[:, None]
+    rank_M = 1 + (cosines_MM > own_M1).sum(dim=1) + ((cosines_MM == own_M1).sum(dim=1) - 1) / 2
+    shares = {f"{name}, R@{k}": float((rank_M <= k).double().mean()) for k in (1, 5, 10)}
+    return {**shares, f"{name}, median rank": float(rank_M.median())}
