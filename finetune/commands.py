@@ -69,10 +69,11 @@ def _run_compare(arguments: Namespace) -> int:
 
 
 def _run_show(arguments: Namespace) -> int:
-    from finetune.recipe import FINETUNING
+    from finetune.recipe import FINETUNING, is_for_heads
     from pretrain.recipe import PRETRAINING
 
-    return show_command.show(arguments, (PRETRAINING, FINETUNING))
+    is_ours = arguments.recipe is not None and is_for_heads(arguments.recipe)
+    return show_command.show(arguments, (FINETUNING, PRETRAINING) if is_ours else (PRETRAINING, FINETUNING))
 
 
 def _run_replay(arguments: Namespace) -> int:

@@ -26,7 +26,7 @@ class FinetuneConfig(RunConfig):
         "audio_backbone",
     )
 
-    backbone: BackboneSpec | None = None  # type: ignore[assignment]  # none where a head only listens
+    backbone: BackboneSpec | None  # type: ignore[assignment]  # null where a head only listens
     objective: ClassificationSpec  # type: ignore[assignment]
     pretrained: str | None = None  # what the first weights learnt from, for tables; known where they are a run's
 

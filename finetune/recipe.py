@@ -9,18 +9,28 @@ from typing import Any
 from finetune.config import FinetuneConfig
 from pretrain.engine.resuming import CHECKPOINTS
 from pretrain.recipe import Floor, Layers, Resolved, given, resolve
-from pretrain.recipe_file import read_yaml
+from pretrain.recipe_file import list_recipes, read_recipe, read_yaml
 from shards.errors import UserError
 from shards.reading.manifest import Manifest
 
 CONFIG = "config.yaml"
 # What must be as it was in pretraining, for the backbone learnt with it.
 _OF_VIDEO, _OF_AUDIO = ("normalisation",), ("sound", "sound_seconds")
+_KIND = {"kind": "classification"}  # a layer that does not say so would give way to a recipe that does
 
 
 def load_finetune_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Resolved[FinetuneConfig]:
     """Resolve a recipe of this floor with the overrides laid over it."""
     return resolve(FINETUNING, name_or_path, overrides)
+
+
+def is_for_heads(name: str) -> bool:
+    """Say whether a recipe is one of this floor: by its name, or by what its file or the one below it says."""
+    shipped = list_recipes(FINETUNING.recipes)
+    if name in shipped or not Path(name).is_file():
+        return name in shipped
+    tree = read_recipe(Path(name))
+    return (tree.get("objective") or {}).get("kind") == "classification" or tree.get("base") in shipped
 
 
 def is_run(path: Path) -> bool:
@@ -62,7 +72,7 @@ def _of_run(tree: dict[str, Any], sense: str, backbone: str, kept: Sequence[str]
     learnt = tree["objective"]
     if tree.get(backbone) is None:
         raise UserError(f"the run has no {backbone}, and the weights of one are asked for. It has {_backbones(tree)}")
-    objective = {name: learnt[name] for name in kept if learnt.get(name) is not None}
+    objective = {**_KIND, **{name: learnt[name] for name in kept if learnt.get(name) is not None}}
     return {backbone: tree[backbone], "objective": objective, "pretrained": learnt["kind"]}
 
 
@@ -82,7 +92,7 @@ def _views(layers: Layers) -> Layers:
         kind = given(layers, f"objective.{name}.crop.kind")
         if size is not None and kind is not None:
             objective[name] = {"crop": {"kind": kind, "size": size}}
-    return [("backbone", {"objective": objective})] if objective else []
+    return [("backbone", {"objective": {**_KIND, **objective}})] if objective else []
 
 
 def _classes(sources: Any) -> Layers:
@@ -91,7 +101,7 @@ def _classes(sources: Any) -> Layers:
     if not isinstance(root, str):
         return []
     manifest = Manifest.load((first.get("manifest") if isinstance(first, dict) else None) or root)
-    return [(f"shards {root}", {"objective": {"classes": list(manifest.classes)}})] if manifest.classes else []
+    return [(f"shards {root}", {"objective": {**_KIND, "classes": list(manifest.classes)}})] if manifest.classes else []
 
 
 FINETUNING = Floor(

@@ -1,0 +1,134 @@
+"""What is typed: recipes that follow from a run, mistakes with a message, a head's whole way, and quick help."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finetune.recipe import FINETUNING, load_finetune_recipe
+from launch import cli, verbs
+from pretrain.engine import run as engine_run
+from pretrain.recipe import to_yaml
+from pretrain.recipe_file import list_recipes, write_yaml
+from tests.finetune.small_head import BOTH, CLASSES, settings, small_config, write_shards
+from tests.pretrain.engine import small_run
+
+SLIDING = '{"kind":"sliding","frames":2,"clip_seconds":1}'
+
+
+@pytest.fixture(scope="module")
+def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make shards, a pretraining run on others, and a recipe."""
+    top = tmp_path_factory.mktemp("typed")
+    write_shards(top / "train", 8)
+    pretrained = small_run.small_config(small_run.write_shards(top / "plain"), steps=3)
+    engine_run.pretrain(pretrained, top / "svt")
+    (top / "small.yaml").write_text(write_yaml(settings(top / "train", steps=2)))
+    (top / "nothing").mkdir()
+    return top
+
+
+@pytest.mark.parametrize("name", list_recipes(FINETUNING.recipes))
+def test_a_recipe_takes_what_it_leaves_out_from_the_run_and_the_shards(name: str, top: Path) -> None:
+    given = [f"init_from.path={top / 'svt'}", f"data.sources={top / 'train'}"]
+    if name in ("kinetics_fine_tuning", "charades_probe"):  # whose views have sizes of their own
+        given += ["objective.view.crop.size=16", "objective.test_view.crop.size=16"]
+        given += ["objective.test_view.crop.short_side=16"] if name == "kinetics_fine_tuning" else []
+    resolved = load_finetune_recipe(name, given)
+    config = resolved.config
+    assert config.backbone is not None and (config.backbone.kind, config.backbone.size) == ("timesformer", 16)
+    assert config.objective.classes == CLASSES and config.pretrained == "svt"
+    assert resolved.origins["backbone.dim"] == f"run {top / 'svt'}"
+    assert resolved.origins["objective.classes"] == f"shards {top / 'train'}"
+    written = top / f"{name}.yaml"
+    written.write_text(to_yaml(config))
+    assert load_finetune_recipe(written).config == config
+    assert list_recipes(FINETUNING.recipes)[name].read_text().startswith("# ")
+
+
+def test_every_recipe_is_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", "--json"]) == 0
+    listed = {row["recipe"] for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert listed == {*list_recipes(), *list_recipes(FINETUNING.recipes)}
+    for name in list_recipes(FINETUNING.recipes):
+        assert cli.main(["show", name, "--json"]) == 0
+        rows = {row["setting"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+        assert rows["objective.classes"]["from"] == "to be given"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("finetune linear_prob", "Did you mean 'linear_probe'?"),
+        ("finetune small.yaml objective.head.poool=mean", "nearest 'objective.head.pool'"),
+        ("finetune small.yaml objective.classes=3", "has 4 classes and objective.classes 3"),
+        ("finetune small.yaml objective.classes=[a,b,c,d]", "calls class 0 'red', and objective.classes 'a'"),
+        ("finetune small.yaml objective.inputs=[audio]", "give sound.kind, such as kaldi_fbank"),
+        ("finetune small.yaml backbone=null", "objective.inputs name video: give backbone.kind"),
+        (f"finetune small.yaml objective.test_clips={SLIDING}", "a batch needs as many views"),
+        ("finetune small.yaml objective.clips.clips=2", "training takes one view of each video"),
+        ("finetune small.yaml objective.mix={} data.batch_size=2", "set data.batch_size to at least 4"),
+        ("finetune small.yaml init_from.path=nothing", "found no file nothing"),
+        ("finetune linear_probe data.sources=train", "init_from.path is missing"),
+        ("evaluate nothing", "is no folder of a run"),
+        ("evaluate svt", "trichord finetune linear_probe init_from.path=svt"),
+        ("compare nothing", "trichord evaluate nothing --data SHARDS"),
+    ],
+)
+def test_mistakes_exit_2_with_a_message(
+    words: str, expected: str, top: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(top)
+    assert cli.main(words.split()) == 2
+    shown = capsys.readouterr()
+    assert expected in shown.err and shown.out == ""
+
+
+def test_a_head_s_way_from_the_recipe_to_the_table(
+    top: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(top)
+    assert cli.main(["finetune", "small.yaml", "--dry-run", "--json"]) == 0
+    assert cli.main(["finetune", "small.yaml", "--run", "head"]) == 0
+    assert cli.main(["finetune", "small.yaml", "--run", "head"]) == 0
+    assert "all 2 steps are done" in capsys.readouterr().err
+    assert cli.main(["evaluate", "head", "--data", "train", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["clips"], row["views"]) == (8, "2 views of a clip, softmax averaged")
+    assert cli.main(["evaluate", "head", "--data", "train", "--name", "more", "objective.test_clips.clips=3"]) == 0
+    capsys.readouterr()
+    assert cli.main(["compare", "head", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [each["top1"] for each in rows][1] == row["top1"] and len(rows) == 2
+    assert cli.main(["evaluate", "head", "--data", "plain"]) == 2  # its clips have no labels
+    assert "wants one of each" in capsys.readouterr().err
+
+
+def test_it_launches_as_it_was_typed(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(top)
+    arguments = verbs.read(["finetune", "small.yaml", "--run", "head"])
+    job = arguments.command.job(arguments)
+    assert job.words(Path("snapshot"), None) == ("finetune", "snapshot/config.yaml", "--run", "head")
+    assert "classes: 4" in job.check(ranks=2)
+    both = small_config(top / "train", **BOTH)
+    assert both.with_checkpointing(True).checkpoints_activations and not both.checkpoints_activations
+
+
+@pytest.mark.parametrize("command", ["finetune", "evaluate", "compare"])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    script = f"""
+import sys
+from launch.cli import main
+try:
+    main(["{command}", "--help"])
+except SystemExit as stop:
+    assert stop.code == 0
+print(sorted({{"torch", "numpy", "pydantic", "webdataset"}} & set(sys.modules)))
+"""
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
