@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from launch.cluster_file import Settings
@@ -34,14 +35,22 @@ def next_command(report: Report) -> str:
 def _again(run: RunFolder) -> str:
     """Give the command that goes on with a run."""
     submitted = next((event for event in reversed(run.history) if isinstance(event, Submitted)), None)
-    by_config = ("pretrain", str(run.path / "config.yaml"), "--run", str(run.path))
+    config = run.path / "config.yaml"
+    by_config = (_verb(config), str(config), "--run", str(run.path))
     if submitted is None:
         return shlex.join(["trichord", *by_config])
     # One run of a sweep bears the sweep's words; only its own config names it alone.
-    is_of_sweep = "_" in submitted.job_id and submitted.words[0] == "pretrain" and (run.path / "config.yaml").exists()
+    is_of_sweep = "_" in submitted.job_id and submitted.words[0] == by_config[0] and config.exists()
     cluster = [] if submitted.cluster == "slurm" else ["--cluster", submitted.cluster]
     options = list(_options(_settings(run, submitted)))
     return shlex.join(["trichord", "launch", *cluster, *options, *(by_config if is_of_sweep else submitted.words)])
+
+
+def _verb(config: Path) -> str:
+    """Say which command goes on with a run of these settings."""
+    from finetune.recipe import is_for_heads  # brings all settings there are, which only a run that stopped needs
+
+    return "finetune" if config.exists() and is_for_heads(str(config)) else "pretrain"
 
 
 def _settings(run: RunFolder, submitted: Submitted) -> dict[str, Any]:
