@@ -14,14 +14,15 @@ from tests.shards import media
 CLIPS, PER_SHARD = 16, 4
 
 
-def write_shards(folder: Path) -> Path:
-    """Write a small set of shards with plain webdataset, and its manifest."""
+def write_shards(folder: Path, sound: bool = False) -> Path:
+    """Write a small set of shards with plain webdataset, and its manifest; if with sound, all but every fifth clip."""
     folder.mkdir(parents=True)
     for shard in range(CLIPS // PER_SHARD):
         with webdataset.TarWriter(str(folder / f"{shard:05d}.tar")) as out:
             for number in range(shard * PER_SHARD, (shard + 1) * PER_SHARD):
                 frames_THWC = media.moving_picture(12, 32, 32, seed=number)
-                out.write({"__key__": f"clip{number:03d}", "mp4": media.encode(frames_THWC), "json": b"{}"})
+                tone = media.tone(0.5, frequency=200.0 + 50 * number) if sound and number % 5 else None
+                out.write({"__key__": f"clip{number:03d}", "mp4": media.encode(frames_THWC, tone), "json": b"{}"})
     index_shards(str(folder)).save(folder)
     return folder
 
@@ -68,6 +69,31 @@ def settings(shards: Path, **changes: Any) -> dict[str, Any]:
             place = place[key]
         place[last] = value
     return found
+
+
+def av_changes(**target: Any) -> dict[str, Any]:
+    """Give what makes a small run audio-visual."""
+    return {
+        "audio_backbone": {
+            "kind": "ast",
+            "dim": 16,
+            "depth": 1,
+            "heads": 2,
+            "time_stride": 16,
+            "mel_stride": 16,
+            "frames": 32,
+            "mels": 16,
+        },
+        "objective": {
+            "kind": "av_prototypes",
+            "clips": {"kind": "window", "frames": 2, "clip_seconds": 0.4},
+            "view": {"crop": {"kind": "random_resized", "size": 16}},
+            "sound": {"kind": "kaldi_fbank", "mels": 16, "frames": 32},
+            "embedding_dim": 8,
+            "hidden_dim": 12,
+            "target": {"kind": "prototypes", "clusters": [2, 3], **target},
+        },
+    }
 
 
 def small_config(shards: Path, **changes: Any) -> RunConfig:
