@@ -55,11 +55,11 @@ def test_it_learns_the_world_s_colours(tmp_path: Path) -> None:
         "objective__normalisation": {"mean": [0.25, 0.25, 0.25], "std": [0.06, 0.06, 0.06]},
         "objective__head": {"pool": "attention", "pool_heads": 1},
         "optimiser__learning_rate": 1e-2,
-        "log__every_steps": 60,
-        "checkpoints__every_steps": 120,
+        "log__every_steps": 15,
+        "checkpoints__every_steps": 60,
     }
     run = tmp_path / "run"
-    engine_run.pretrain(small_config(shards / "train", steps=120, **changes), run)
+    engine_run.pretrain(small_config(shards / "train", steps=60, **changes), run)
     found = evaluate(run, [str(shards / "test")], [], None)
     assert found["clips"] >= 15
     assert found["metrics"]["top1"] >= 0.4  # chance is 1/8
