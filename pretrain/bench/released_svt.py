@@ -134,14 +134,14 @@ class Transformer(nn.Module):
 class Head(nn.Module):
     """DINO's head."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, prototypes: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
             nn.Linear(dim, 2048), nn.GELU(), nn.Linear(2048, 2048), nn.GELU(), nn.Linear(2048, 256)
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # that it is old is the point
-            self.last_layer = nn.utils.weight_norm(nn.Linear(256, 65536, bias=False))
+            self.last_layer = nn.utils.weight_norm(nn.Linear(256, prototypes, bias=False))
         self.last_layer.weight_g.requires_grad = False
 
     def forward(self, pooled_ND: Tensor) -> Tensor:
@@ -152,10 +152,10 @@ class Head(nn.Module):
 class MultiCrop(nn.Module):
     """One call of the backbone for each run of views of one shape, one of the head for all."""
 
-    def __init__(self, dim: int, depth: int, heads: int) -> None:
+    def __init__(self, dim: int, depth: int, heads: int, prototypes: int) -> None:
         super().__init__()
         self.backbone = Transformer(dim, depth, heads)
-        self.head = Head(dim)
+        self.head = Head(dim, prototypes)
 
     def forward(self, views: Sequence[Tensor]) -> Tensor:
         pooled, first = [], 0
@@ -170,11 +170,11 @@ class MultiCrop(nn.Module):
 class Loss(nn.Module):
     """Every teacher view with every other student view, term by term."""
 
-    def __init__(self, views: int) -> None:
+    def __init__(self, views: int, prototypes: int) -> None:
         super().__init__()
         self.views = views
         self.centre: Tensor
-        self.register_buffer("centre", torch.zeros(1, 65536))
+        self.register_buffer("centre", torch.zeros(1, prototypes))
 
     def forward(self, student_NK: Tensor, teacher_NK: Tensor) -> Tensor:
         answers = (student_NK / 0.1).chunk(self.views)

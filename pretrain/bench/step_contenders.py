@@ -25,8 +25,8 @@ from pretrain.bench.released_svt import Loss, MultiCrop, move_teacher
 from pretrain.engine.allocator import apply
 from pretrain.engine.config import GroupRules
 from pretrain.engine.schedules import Constant
-from pretrain.objectives.specs import SvtSpec
 from pretrain.objectives.svt import Svt
+from pretrain.objectives.svt_spec import SvtSpec
 from shards.reading.batch import Batch
 from shards.viewing.clip_specs import SvtWindow
 from shards.viewing.normalise import Normalisation
@@ -47,6 +47,7 @@ class StepCase(BaseModel):
     global_size: int = 224
     local_size: int = 96
     batch: int = 1
+    prototypes: int = 65536
 
     def views(self, step: int) -> list[Tensor]:
         """Give a step's pixels, frames_BCTHW."""
@@ -63,6 +64,7 @@ class StepCase(BaseModel):
         spec = SvtSpec(
             window=SvtWindow(global_frames=self.global_frames, local_frames=self.local_frames),
             teacher_momentum=Constant(value=MOMENTUM),
+            prototypes=self.prototypes,
         )
         backbone = TimeSformer(TimeSformerSpec(dim=self.dim, depth=self.depth, heads=self.heads, drop_path=0.0))
         svt = Svt(spec, backbone, STEPS)
@@ -127,13 +129,13 @@ class Released:
 
     def __init__(self, case: StepCase) -> None:
         svt = case.svt()
-        shape = (case.dim, case.depth, case.heads)
+        shape = (case.dim, case.depth, case.heads, case.prototypes)
         self.student, self.teacher = MultiCrop(*shape), MultiCrop(*shape)
         self.student.load_state_dict(svt.student.state_dict())
         self.teacher.load_state_dict(svt.teacher.state_dict())
         for parameter in self.teacher.parameters():
             parameter.requires_grad = False
-        self.loss = Loss(2 + len(case.local_frames))
+        self.loss = Loss(2 + len(case.local_frames), case.prototypes)
         trained = [(name, p) for name, p in self.student.named_parameters() if p.requires_grad]
         plain = [p for name, p in trained if name.endswith(".bias") or p.ndim == 1]
         decayed = [p for name, p in trained if not (name.endswith(".bias") or p.ndim == 1)]

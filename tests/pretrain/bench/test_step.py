@@ -14,7 +14,15 @@ from pretrain.bench.step_contenders import Ours, Released, StepCase
 from shards.errors import UserError
 
 SMALL = StepCase(
-    dim=32, depth=2, heads=2, global_frames=(4, 8), local_frames=(2, 8, 16), global_size=48, local_size=32, batch=2
+    dim=32,
+    depth=2,
+    heads=2,
+    global_frames=(4, 8),
+    local_frames=(2, 8, 16),
+    global_size=48,
+    local_size=32,
+    batch=2,
+    prototypes=512,
 )
 
 

@@ -41,7 +41,7 @@ def test_large_tensors_cost_page_faults_only_once() -> None:
 
     assert faults("as it comes") > 1000
     # In one process of several the heap meets a mapping that was put in its way at random, and is not in one piece.
-    assert min(faults("applied") for _ in range(4)) < 100
+    assert any(faults("applied") < 100 for _ in range(4))
 
 
 @pytest.mark.parametrize(("said", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
