@@ -50,6 +50,10 @@ class RunConfig(BaseModel):
         """Give what is read, in the order that the run's seed makes."""
         return StreamConfig.model_validate({**dict(self.data), "seed": self.seed})
 
+    def backbone_of(self, part: str) -> BackboneSpec | AudioSpec:
+        """Give the settings of the encoder in a part of a checkpoint."""
+        return self.audio_backbone if part == "audio" and self.audio_backbone else self.backbone
+
     def build_objective(self) -> Objective:
         """Build the objective with fresh weights drawn from torch's generator."""
         from pretrain.objectives.build import build_objective

@@ -63,10 +63,11 @@ def export(run: Path, layout: str, part: str | None, out: Path | None) -> dict[s
     """Write one network in a layout; give what was written."""
     tensors, config, step = read_part(run, part)
     part = part or config.objective.parts[0]
-    about = {"step": str(step), "backbone": json.dumps(config.backbone.model_dump(mode="json"))}
+    spec = config.backbone_of(part)
+    about = {"step": str(step), "backbone": json.dumps(spec.model_dump(mode="json"))}
     if layout == "hf":
         folder = out or run / f"{part}-hf"
-        tensors, hugging_face_config = as_hugging_face(tensors, config.backbone)
+        tensors, hugging_face_config = as_hugging_face(tensors, spec)
         path = folder / "model.safetensors"
         _write_and_compare(tensors, about, path)
         write_config(hugging_face_config, folder)

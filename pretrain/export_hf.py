@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pretrain.backbones.audio_specs import AudioSpec
 from pretrain.backbones.specs import BackboneSpec, TimeSformerSpec
 from pretrain.published_tables.naming import renamed, reversed_table
 from pretrain.published_tables.timesformer import HUGGING_FACE_TIMESFORMER
@@ -19,7 +20,9 @@ _POSITIONS = {"divided": "space-time", "joint": "space-time", "space": "space"} 
 _TABLE = reversed_table(HUGGING_FACE_TIMESFORMER)
 
 
-def as_hugging_face(tensors: dict[str, Tensor], spec: BackboneSpec) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def as_hugging_face(
+    tensors: dict[str, Tensor], spec: BackboneSpec | AudioSpec
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Give a network's backbone under the names of TimesformerModel, which has no head, and its config.json."""
     if not isinstance(spec, TimeSformerSpec):
         raise UserError(

@@ -56,7 +56,7 @@ class Objective(nn.Module, ABC):
         """Follow the optimiser's update of this step: an EMA teacher, a centre, prototypes."""
 
     def state(self) -> dict[str, Tensor]:
-        """Give what must survive a resume besides parameters and buffers; all ranks are asked, rank 0's answer counts."""
+        """Give what must survive a resume besides parameters and buffers; all ranks are asked, rank 0's counts."""
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:

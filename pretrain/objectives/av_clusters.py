@@ -49,7 +49,7 @@ class Clustered(Target):
             clips = min(clips, spec.rounds.first_step * self._batch_size)
         if clips < max(spec.clusters):
             raise UserError(
-                f"objective.target.clusters={list(spec.clusters)}: the first clusters would be found among {clips} clips, "
+                f"objective.target.clusters={list(spec.clusters)}: the first would be found among {clips} clips, "
                 f"expected {max(spec.clusters)} at least and some 40 for each cluster. Raise "
                 "objective.target.rounds.first_step (with rounds.source=bank) or rounds.samples, or lower clusters"
             )
