@@ -18,7 +18,7 @@ SMALL: dict[str, Any] = {
     "steps": 10,
     "data": {"sources": "shards", "batch_size": 16},
     "backbone": {"kind": "timesformer"},
-    "objective": {},
+    "objective": {"kind": "svt"},
     "optimiser": {"learning_rate": 1e-3},
 }
 

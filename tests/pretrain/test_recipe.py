@@ -21,7 +21,7 @@ FIRST = """\
 steps: 100
 data: {batch_size: 16, sources: [a, b]}
 backbone: {kind: timesformer}
-objective: {teacher_momentum: {kind: cosine, start: 0.9, end: 1}}
+objective: {kind: svt, teacher_momentum: {kind: cosine, start: 0.9, end: 1}}
 optimiser: {learning_rate: {kind: cosine, start: 1e-3, end: 1e-5, warmup_steps: 5}, weight_decay: 0.1}
 """
 
@@ -49,6 +49,7 @@ def test_each_value_knows_where_it_came_from(folder: Path) -> None:
         "data.sources.1.root": "recipe first",
         "data.batch_size": "recipe first",
         "backbone.kind": "recipe first",
+        "objective.kind": "recipe first",
         "objective.teacher_momentum.kind": "recipe first",
         "objective.teacher_momentum.start": "recipe first",
         "objective.teacher_momentum.end": "recipe first",
