@@ -11,26 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from finetune.classify import Classification, check_labels
 from finetune.config import FinetuneConfig, check_classes
 from finetune.evaluation_report import write_report
+from finetune.gathering import gather_each_once
 from finetune.metrics import Scores, Truths, average_precision, mean, ranks_of_truth, recall_per_class, top_k
 from finetune.recipe import CONFIG, load_finetune_recipe, read_run
-from pretrain.collectives import gather_rows
 from pretrain.engine import checkpoint
 from pretrain.engine.allocator import thread_plan
 from pretrain.engine.distributed import World, join_world
-from pretrain.engine.feeding import Feeder
 from pretrain.engine.training import build
 from pretrain.export import newest_checkpoint
-from shards.console import track
 from shards.errors import UserError
-from shards.reading.evaluation import evaluation_batches
-from shards.sample import ClipTransform
+from shards.reading.batch import Batch
 
 TOP = 5
 
@@ -95,44 +91,19 @@ def load_tested(run: Path, data: Sequence[str], overrides: Sequence[str]) -> Fin
 def score(config: FinetuneConfig, objective: Classification, world: World) -> Tested:
     """Score every clip once; all ranks take part and get the same."""
     spec = config.objective
-    stream = evaluation_batches(config.stream(), ClipTransform(spec.test_spec()), world.rank, world.size)
-    feeder = Feeder(stream, world.device)
-    places, valid, silent, scores, truths = [], [], [], [], []
-    try:
-        for batch in track(feeder, "batches of clips"):
-            truth_BK = torch.zeros(len(batch["key"]), spec.count, dtype=torch.uint8)
-            for row, labels in enumerate(batch["labels"]):
-                if batch["valid"][row]:
-                    check_labels(spec, labels, f"sample {batch['key'][row]} of {batch['shard'][row]}")
-                    truth_BK[row, list(labels)] = 1
-            places.append(torch.tensor(batch["position"]))
-            valid.append(batch["valid"].cpu().to(torch.uint8))
-            silent.append((~batch["audio_present"]).cpu().to(torch.uint8))
-            scores.append(objective.scores(batch).float().cpu())
-            truths.append(truth_BK)
-    finally:
-        feeder.close()
-    gathered = [gather_rows(torch.cat(each)).numpy() for each in (places, valid, silent, scores, truths)]
-    return _in_order(sum(sum(source.counts) for source in config.data.open_sources()), *gathered)
 
+    def rows_of(batch: Batch) -> dict[str, Tensor]:
+        truth_BK = torch.zeros(len(batch["key"]), spec.count, dtype=torch.uint8)
+        for row, labels in enumerate(batch["labels"]):
+            if batch["valid"][row]:
+                check_labels(spec, labels, f"sample {batch['key'][row]} of {batch['shard'][row]}")
+                truth_BK[row, list(labels)] = 1
+        scores_BK = objective.scores(batch).float()
+        return {"scores": scores_BK, "truths": truth_BK, "silent": (~batch["audio_present"]).to(torch.uint8)}
 
-def _in_order(
-    total: int,
-    places_N: NDArray[Any],
-    valid_N: NDArray[Any],
-    silent_N: NDArray[Any],
-    scores_NK: NDArray[Any],
-    truths_NK: NDArray[Any],
-) -> Tested:
-    """Put all ranks' rows into the order of the set, less padding; each clip of the set must be there once."""
-    order_N = np.argsort(places_N, kind="stable")
-    order_N = order_N[places_N[order_N] >= 0]
-    if not np.array_equal(places_N[order_N], np.arange(total)):
-        raise RuntimeError(f"of {total} clips {len(np.unique(places_N[order_N]))} were read, {len(order_N)} times")
-    used_N = order_N[valid_N[order_N] > 0]
-    return Tested(
-        scores_NK[used_N], truths_NK[used_N] > 0, silent=int(silent_N[used_N].sum()), bad=len(order_N) - len(used_N)
-    )
+    found = gather_each_once(config.stream(), spec.test_spec(), world, rows_of)
+    silent = int(found.rows["silent"].sum())
+    return Tested(found.rows["scores"], found.rows["truths"] > 0, silent, found.bad)
 
 
 def figures(config: FinetuneConfig, tested: Tested) -> dict[str, Any]:
