@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -192,6 +193,8 @@ def first_node(listed: str) -> str:
 
 
 def leave_world() -> None:
-    """Part from the other ranks in good order."""
+    """Part from the other ranks in good order; this process may meet others later."""
     if dist.is_initialized():
         dist.destroy_process_group()
+    if groups := sys.modules.get("deepspeed.utils.groups"):
+        vars(groups)["_WORLD_GROUP"] = None  # it would hold on to the group that is no more

@@ -40,7 +40,7 @@ CONFIG = "config.yaml"
 def pretrain(config: RunConfig, run: Path) -> dict[str, object]:
     """Run to the end, or go on where the run folder's newest whole checkpoint ends; give what the last line said.
 
-    The ranks stay joined, for DeepSpeed keeps groups of them as long as the process lives; `leave_world` parts them.
+    The ranks stay joined, for what comes after in this process; `leave_world` parts them.
     """
     world = join_world()
     torch.set_num_threads(thread_plan(world.place.local_size))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from pretrain.engine.distributed import Place, find_place, first_node
+from pretrain.engine.distributed import Place, find_place, first_node, leave_world
+from pretrain.engine.run import pretrain
 from shards.errors import UserError
+from tests.pretrain.engine.small_run import small_config, write_shards
 
 STEP = {
     "SLURM_JOB_ID": "7",
@@ -59,3 +63,12 @@ def test_half_an_environment_is_refused() -> None:
 )
 def test_rank_0_is_on_the_first_node_of_its_step(listed: str, first: str) -> None:
     assert first_node(listed) == first
+
+
+def test_a_process_that_parted_may_run_again(tmp_path: Path) -> None:
+    config = small_config(write_shards(tmp_path / "shards"), steps=3)
+    losses = []
+    for name in ("one", "two"):
+        losses.append(pretrain(config, tmp_path / name)["loss"])
+        leave_world()
+    assert losses[0] == losses[1]
