@@ -16,6 +16,7 @@ from finetune.classify import Branch, Classification, check_labels
 from finetune.config import FinetuneConfig, read_config
 from finetune.recipe import is_run, read_run
 from finetune.specs import BinarySpec, Sense
+from finetune.trunk import Trunk
 from pretrain.collectives import rank, sum_over_ranks, world_size
 from pretrain.engine.config import InitFrom
 from pretrain.export import read_part
@@ -45,17 +46,17 @@ def begin(config: FinetuneConfig, objective: Objective) -> None:
         objective.pos_weight_K.copy_(inverse_frequency(*count_labels(config)))
 
 
-def load_weights(init: InitFrom, branch: Branch, sense: Sense) -> Fit:
+def load_weights(init: InitFrom, trunk: Trunk, sense: Sense) -> Fit:
     """Give a backbone the weights of a file, or of a run's part.
 
     Of the parts it is the one that is named, else the one that is called like the sense, else the run's best.
     """
     if not is_run(init.path):
-        return load_published(init, branch.backbone)
+        return load_published(init, trunk.backbone)
     parts = read_config(read_run(init.path)).objective.parts
     tensors, _, _ = read_part(init.path, init.part or (sense if sense in parts else None), read_config)
     own = {name: tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
-    return load_tensors(own, init, branch.backbone, family=_OWN)
+    return load_tensors(own, init, trunk.backbone, family=_OWN)
 
 
 def count_labels(config: FinetuneConfig) -> tuple[Tensor, int]:

@@ -7,8 +7,6 @@ Legend: B samples, K classes, D features, C colours, T frames, H and W pixels, M
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +15,7 @@ from torch.nn import functional
 from finetune.config import FinetuneConfig
 from finetune.head import Pool, build_layers
 from finetune.specs import BinarySpec, ClassificationSpec, LossSpec
+from finetune.trunk import Trunk
 from pretrain.audio_backbone import AudioBackbone
 from pretrain.backbone import Backbone, Encoder
 from pretrain.backbones.audio_build import build_audio_backbone
@@ -25,24 +24,16 @@ from pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_p
 from pretrain.objective import Objective, StepOutput
 from shards.errors import UserError
 from shards.reading.batch import Batch
-from shards.viewing.mix import blend_batch, draw_blend, soft_targets
+from shards.viewing.mix import Mixing, blend_batch, draw_blend, soft_targets
 
 
-class Mixing(NamedTuple):
-    """What blends of samples depend on besides their settings."""
-
-    seed: int
-    samples_per_lane: int
-
-
-class Branch(nn.Module):
+class Branch(Trunk):
     """One sense: its backbone, the pooling of its tokens, and what stands in where a clip lacks it."""
 
     def __init__(self, backbone: Encoder, spec: ClassificationSpec, can_be_absent: bool) -> None:
-        super().__init__()
-        self.backbone = backbone.requires_grad_(not spec.frozen)
+        super().__init__(backbone, spec.frozen)
         self.pool = Pool(spec.head, backbone.dim)
-        self.is_frozen, self.can_be_absent = spec.frozen, can_be_absent
+        self.can_be_absent = can_be_absent
         if can_be_absent:
             nothing_D = torch.zeros(backbone.dim)
             if spec.absent == "learned":
@@ -50,14 +41,8 @@ class Branch(nn.Module):
             else:
                 self.register_buffer("absent_D", nothing_D, persistent=False)
 
-    def train(self, mode: bool = True) -> Branch:
-        """Switch dropout and the like; a frozen backbone never trains."""
-        super().train(mode)
-        self.backbone.train(mode and not self.is_frozen)
-        return self
-
     def forward(self, inputs: Tensor, present_B: Tensor) -> Tensor:
-        with torch.no_grad() if self.is_frozen else nullcontext():
+        with self.looking():
             tokens = self.backbone(inputs, pooled_only=not self.pool.needs_grid)
         vector_BD: Tensor = self.pool(tokens)
         return torch.where(present_B[:, None], vector_BD, self.absent_D) if self.can_be_absent else vector_BD

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -45,6 +48,16 @@ def gather_unequal_rows(rows_nD: Tensor) -> Tensor:
     padded_mD[: len(rows_nD)] = rows_nD
     blocks = gather_rows(padded_mD).split(max(counts)) if max(counts) else [padded_mD] * len(counts)
     return torch.cat([block_mD[:count] for block_mD, count in zip(blocks, counts, strict=True)])
+
+
+def gather_texts(texts: Sequence[str]) -> list[str]:
+    """Concatenate every rank's texts in the order of ranks; a rank may bring any number."""
+    encoded = [text.encode() for text in texts]
+    lengths = gather_unequal_rows(torch.tensor([len(each) for each in encoded], dtype=torch.int64))
+    told = gather_unequal_rows(torch.from_numpy(np.frombuffer(b"".join(encoded), dtype=np.uint8).copy()))
+    pieces = told.numpy().tobytes()
+    ends = lengths.cumsum(0).tolist()
+    return [pieces[end - length : end].decode() for end, length in zip(ends, lengths.tolist(), strict=True)]
 
 
 def mean_over_ranks(values_b: Tensor, weights_b: Tensor) -> Tensor:

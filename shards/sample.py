@@ -41,16 +41,26 @@ class ClipTransform:
         plan = plan_views(self.spec.views, video.times_s, video.duration_s, rng)
         needed_THWC = video.frames(plan.needed)
         views = make_views(self.spec.views, plan, needed_THWC, rng, annotation.labels, annotation.captions)
-        captions = annotation.captions or ("",)
-        spoken = int(rng.integers(len(captions))) if self.spec.caption == "random" else 0
+        text = self._text(annotation.captions, rng)
         heard = self._sounds(video, plan.clips, rng)
         return Example(
             video=views.tensors(),
             audio=[spectrogram_TF for spectrogram_TF, _ in heard],
             audio_present=bool(heard) and all(is_heard for _, is_heard in heard),
-            text=captions[spoken],
+            text=text,
             labels=views.labels,
         )
+
+    def _text(self, captions: Sequence[str], rng: np.random.Generator) -> str:
+        """Give the caption that is asked for, or all of them; nothing where there is none."""
+        match self.spec.caption:
+            case "all":
+                return "\n".join(" ".join(caption.split()) for caption in captions)
+            case "random":
+                chosen = int(rng.integers(len(captions) or 1))
+            case "first":
+                chosen = 0
+        return captions[chosen] if captions else ""
 
     def _sounds(self, video: Video, clips: Sequence[Clip], rng: np.random.Generator) -> list[tuple[Tensor, bool]]:
         """Give the pictures of the clips' sounds that are asked for, and whether there is any."""

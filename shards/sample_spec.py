@@ -19,7 +19,7 @@ class SampleSpec(BaseModel):
     sound: SoundSpec | None = None
     sound_seconds: float | None = Field(default=None, gt=0)  # around a clip's middle; None: that clip's stretch
     sound_of: Literal["first_clip", "each_clip"] = "first_clip"
-    caption: Literal["first", "random"] = "random"
+    caption: Literal["first", "random", "all"] = "random"  # all: each on a line of its own
     decoder: Literal["planned", "torchcodec"] = "planned"  # of the pixels; both give the same
     is_training: bool = True  # SpecAugment is for training only
 

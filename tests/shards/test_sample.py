@@ -102,6 +102,18 @@ def test_adding_sound_leaves_the_views_as_they_were() -> None:
     assert torch.equal(with_sound["video"][0], without["video"][0]) and with_sound["text"] == without["text"]
 
 
+def test_a_clip_s_captions_come_one_of_them_or_each_on_its_line() -> None:
+    raw = _raw(media.clip(30), captions=["a\ncat", "b", "c"])
+    bare = _raw(media.clip(30))
+
+    def texts(which: str, of: RawSample = raw) -> set[str]:
+        transform = ClipTransform(RANDOM.model_copy(update={"caption": which}))
+        return {transform(of, np.random.default_rng(seed))["text"] for seed in range(12)}
+
+    assert texts("first") == {"a\ncat"} and texts("random") == {"a\ncat", "b", "c"} and texts("all") == {"a cat\nb\nc"}
+    assert texts("first", bare) == texts("random", bare) == texts("all", bare) == {""}
+
+
 def test_evaluation_masks_no_sound() -> None:
     raw = _raw(media.clip(30))
     spec = RANDOM.model_copy(update={"is_training": False})

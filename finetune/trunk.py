@@ -1,0 +1,42 @@
+"""A backbone under what is built on it: trained with it, left as it is, or left but for some parameters by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+
+from pretrain.backbone import Encoder
+from shards.errors import UserError
+
+
+class Trunk(nn.Module):
+    """Keeps a frozen backbone from training, whatever becomes of the rest."""
+
+    def __init__(self, backbone: Encoder, is_frozen: bool, trained: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.backbone = backbone.requires_grad_(not is_frozen)
+        self.is_frozen = is_frozen  # then dropout and the like stand still, too
+        self.learns = not is_frozen or bool(trained)
+        for pattern in trained:
+            met = [each for name, each in backbone.named_parameters() if fnmatchcase(name, pattern)]
+            for parameter in met:
+                parameter.requires_grad_(True)
+            if not met:
+                names = ", ".join(name for name, _ in list(backbone.named_parameters())[:4])
+                raise UserError(
+                    f"objective.trained: {pattern!r} matches no parameter of the backbone. They are called {names}, …"
+                )
+
+    def train(self, mode: bool = True) -> Trunk:
+        """Switch dropout and the like; a frozen backbone never trains."""
+        super().train(mode)
+        self.backbone.train(mode and not self.is_frozen)
+        return self
+
+    def looking(self) -> AbstractContextManager[object]:
+        """Spare what only gradients need, while a backbone of which nothing learns is asked."""
+        return nullcontext() if self.learns else torch.no_grad()
