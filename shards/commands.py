@@ -23,6 +23,7 @@ from shards.command import (
     share,
 )
 from shards.console import pulse, show_figures
+from shards.draw_command import DRAW
 from shards.errors import UserError
 
 if TYPE_CHECKING:
@@ -286,5 +287,6 @@ COMMANDS = (
             "trichord shards bench runs/bench --against torchcodec,webdataset --rounds 9 --json",
         ),
     ),
+    DRAW,
     *inspection_commands.COMMANDS,
 )
