@@ -27,6 +27,7 @@ class Encoder(nn.Module, ABC):
     layers: int  # layers for layer-wise learning rates: embeddings are 0, block i is i + 1, what follows is layers - 1
     # Parts of names, space's and time's: where a file has only the first, init_from.time_from_space copies it.
     time_from_space: Mapping[str, str] = MappingProxyType({})
+    is_joint = False  # whether its vectors lie in a space that was made for several senses, as CLIP's do
     never_decayed: tuple[str, ...] = ()  # patterns of names of parameters that weight decay would spoil
 
     @abstractmethod
@@ -48,3 +49,13 @@ class Backbone(Encoder):
     @abstractmethod
     def forward(self, frames_BCTHW: Tensor, pooled_only: bool = False) -> Tokens:
         """Encode normalised frames; who needs the pooled vector only may spare what only the grid needs."""
+
+    @property
+    def place_dim(self) -> int:
+        """Say how many features tokens of `see_places` have."""
+        return self.dim
+
+    def see_places(self, frames_BCTHW: Tensor) -> Tokens:
+        """Encode as `forward` does, with the grid as it is before anything brings it into the pooled vectors' space."""
+        tokens: Tokens = self(frames_BCTHW)
+        return tokens

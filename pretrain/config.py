@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_v
 
 from pretrain.backbones.audio_specs import AudioSpec
 from pretrain.backbones.specs import BackboneSpec
+from pretrain.backbones.text_specs import TextSpec
 from pretrain.engine.config import CheckpointConfig, EngineConfig, InitFrom, LogConfig, OptimiserConfig
 from pretrain.engine.deepspeed_config import deepspeed_config
 from pretrain.engine.schedules import Constant, Cosine, Linear, Schedule, Steps
@@ -38,6 +39,7 @@ class RunConfig(BaseModel):
     data: DataConfig
     backbone: BackboneSpec
     audio_backbone: AudioSpec | None = None
+    text_backbone: TextSpec | None = None
     objective: ObjectiveSpec
     optimiser: OptimiserConfig
     engine: EngineConfig = EngineConfig()
@@ -45,6 +47,7 @@ class RunConfig(BaseModel):
     log: LogConfig = LogConfig()
     init_from: InitFrom | None = None
     audio_init_from: InitFrom | None = None
+    text_init_from: InitFrom | None = None  # text.* of a file of CLIP or X-CLIP
 
     def stream(self) -> StreamConfig:
         """Give what is read, in the order that the run's seed makes."""
@@ -64,23 +67,35 @@ class RunConfig(BaseModel):
         """Give a fresh objective what it starts from; a resumed one finds that in its checkpoint."""
         from pretrain.audio_backbone import AudioBackbone
         from pretrain.backbone import Backbone
-        from pretrain.published import load_published
+        from pretrain.published import load_published, load_text
+        from pretrain.text_backbone import TextBackbone
 
         if self.init_from:
             load_published(self.init_from, objective, Backbone)  # type: ignore[type-abstract]
         if self.audio_init_from:
             load_published(self.audio_init_from, objective, AudioBackbone)  # type: ignore[type-abstract]
+        for text in [module for module in objective.modules() if isinstance(module, TextBackbone)]:
+            text.load_own()
+            if self.text_init_from:
+                load_text(self.text_init_from, text)
 
     @property
     def checkpoints_activations(self) -> bool:
         """Say whether backbones compute the inside of their blocks again going backward."""
-        return all(spec.activation_checkpointing for spec in (self.backbone, self.audio_backbone) if spec)
+        return all(spec.activation_checkpointing for spec in self._encoders().values())
 
     def with_checkpointing(self, checkpoints: bool) -> Self:
         """Give the same run with or without that."""
         update = {"activation_checkpointing": checkpoints}
-        own = {"backbone": self.backbone, "audio_backbone": self.audio_backbone}
-        return self.model_copy(update={name: spec.model_copy(update=update) for name, spec in own.items() if spec})
+        return self.model_copy(update={name: spec.model_copy(update=update) for name, spec in self._encoders().items()})
+
+    def _encoders(self) -> dict[str, BackboneSpec | AudioSpec | TextSpec]:
+        own = {
+            "backbone": self.backbone,
+            "audio_backbone": self.audio_backbone,
+            "text_backbone": self.text_backbone,
+        }
+        return {name: spec for name, spec in own.items() if spec is not None}
 
     def views_seen(self) -> tuple[ViewsSpec, ...]:
         """Give all views that the backbone is to take."""
@@ -92,6 +107,7 @@ class RunConfig(BaseModel):
             *self._batch_complaints(),
             *self._view_complaints(),
             *self._sound_complaints(),
+            *self._text_complaints(),
             *self._schedule_complaints(),
         ]
         if complaints:
@@ -144,6 +160,15 @@ class RunConfig(BaseModel):
             )
         if self.audio_init_from and not self.audio_backbone:
             yield "audio_init_from gives weights to an audio_backbone, and there is none"
+
+    def _text_complaints(self) -> Iterator[str]:
+        reads = self.objective.kind == "video_text"
+        if reads and not self.text_backbone:
+            yield f"objective.kind={self.objective.kind} reads texts: give text_backbone.kind as well"
+        elif self.text_backbone and not reads:
+            yield f"objective.kind={self.objective.kind} reads nothing: leave text_backbone out"
+        if self.text_init_from and (not self.text_backbone or self.text_backbone.kind != "clip"):
+            yield "text_init_from gives weights to a text_backbone of kind clip, and there is none"
 
     def _schedule_complaints(self) -> Iterator[str]:
         for name, schedule in _schedules(self):

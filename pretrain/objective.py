@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -52,6 +52,12 @@ class Objective(nn.Module, ABC):
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Give the loss of a batch, or of a part of one where gradients accumulate; tensors are on the device."""
 
+    def preview(self, parts: Sequence[Batch], step: int, draw: Callable[[int], None]) -> None:
+        """See all parts of a step, where gradients accumulate over several, before the first goes back.
+
+        For a loss over all of them. `draw` seeds what the model draws for a part, as its training step will find it.
+        """
+
     def after_update(self, step: int) -> None:
         """Follow the optimiser's update of this step: an EMA teacher, a centre, prototypes."""
 
@@ -70,6 +76,10 @@ class Objective(nn.Module, ABC):
 
     def forward(self, batch: Batch, step: int) -> StepOutput:
         """Run the training step as DeepSpeed calls it, which switches off any autocast around it."""
-        device = batch["valid"].device.type
-        with torch.autocast(device, self.cast_to, enabled=self.cast_to is not None, cache_enabled=self.keeps_casts):
+        with self.casting(batch["valid"].device):
             return self.training_step(batch, step)
+
+    def casting(self, device: torch.device) -> torch.autocast:
+        """Give the autocast that the engine set."""
+        on = self.cast_to is not None
+        return torch.autocast(device.type, self.cast_to, enabled=on, cache_enabled=self.keeps_casts)

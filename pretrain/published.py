@@ -15,10 +15,11 @@ from pretrain.engine.config import InitFrom
 from pretrain.published_file import read_tensors
 from pretrain.published_names import FAMILIES, Family, recognise
 from pretrain.published_tables.naming import renamed
+from pretrain.text_backbone import TextBackbone
 from shards.errors import UserError
 
 _NAMES_SHOWN = 12
-_OF_BACKBONE = "backbone."
+_OF_BACKBONE, _OF_TEXT = "backbone.", "text."
 # Counts of batches, which older files of torchvision lack; nothing is made of them but where momentum is None.
 _NEVER_MISSED = ".num_batches_tracked"
 
@@ -46,6 +47,21 @@ class Fit:
 def load_published(init: InitFrom, module: nn.Module, sense: type[Encoder] = Encoder) -> Fit:
     """Give every network of a sense in a module, or a backbone by itself, the weights of a file."""
     return load_tensors(read_tensors(init.path, init.part), init, module, sense)
+
+
+def load_text(init: InitFrom, text: TextBackbone) -> Fit:
+    """Give a text encoder what a file of video and text, or of images and text, has of one."""
+    tensors = read_tensors(init.path, init.part)
+    family = recognised(tensors, init.path)
+    offered = {renamed(name, family.table): tensor for name, tensor in family.prepare(tensors).items()}
+    own = {
+        _OF_BACKBONE + name.removeprefix(_OF_TEXT): tensor
+        for name, tensor in offered.items()
+        if name.startswith(_OF_TEXT)
+    }
+    if not own:
+        raise UserError(f"{init.path} holds {family.name} weights, among them none of a text encoder; take a CLIP's")
+    return load_tensors(own, init, text, TextBackbone, family=Family(family.name, "backbone.*", ()))  # type: ignore[type-abstract]
 
 
 def load_tensors(

@@ -14,6 +14,7 @@ from pretrain.config_errors import find_mistakes
 from pretrain.config_tree import TELLING, Tree, leaves, overlay, with_defaults
 from pretrain.recipe_file import FOLDER, find_recipe, list_recipes, read_recipe, read_yaml, write_yaml
 from shards.errors import UserError
+from shards.reading.manifest import Manifest
 
 DEFAULT, COMMAND_LINE, TO_BE_GIVEN = "default", "command line", "to be given"
 
@@ -34,7 +35,36 @@ class Floor(Generic[C]):
     stand_ins: Mapping[str, Any] = field(default_factory=dict)
 
 
-PRETRAINING = Floor(RunConfig, FOLDER, stand_ins={"data.sources": ["SHARDS"], "init_from.path": "WEIGHTS"})
+def class_names(sources: Any) -> tuple[str, tuple[str, ...]] | None:
+    """Give the first set of shards and what it calls its classes; None where there is no set, or it names none."""
+    first = sources[0] if isinstance(sources, list) and sources else sources
+    root = first.get("root") if isinstance(first, dict) else first
+    if not isinstance(root, str):
+        return None
+    manifest = Manifest.load((first.get("manifest") if isinstance(first, dict) else None) or root)
+    return (root, manifest.classes) if manifest.classes else None
+
+
+def _derive(layers: Layers) -> Layers:
+    """Let texts of classes be those that the shards name, where a recipe learns from classes and names none."""
+    if given(layers, "objective.classes") is None or given(layers, "objective.classes.names") is not None:
+        return []
+    named = class_names(given(layers, "data.sources"))
+    objective = {"kind": "video_text", "classes": {"names": list(named[1])}} if named else {}
+    return [(f"shards {named[0]}", {"objective": objective})] if named else []
+
+
+PRETRAINING = Floor(
+    RunConfig,
+    FOLDER,
+    _derive,
+    stand_ins={
+        "data.sources": ["SHARDS"],
+        "init_from.path": "WEIGHTS",
+        "text_init_from.path": "WEIGHTS",
+        "objective.classes.names": ["CLASSES"],
+    },
+)
 
 
 @dataclass(frozen=True)

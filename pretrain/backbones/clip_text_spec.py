@@ -12,6 +12,7 @@ class ClipTextSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    kind: Literal["clip"] = "clip"
     dim: PositiveInt = 512
     depth: PositiveInt = 12
     heads: PositiveInt = 8
@@ -19,6 +20,7 @@ class ClipTextSpec(BaseModel):
     vocabulary: PositiveInt = 49408
     length: PositiveInt = 77  # of the longest text, in tokens with its start and end
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    activation_checkpointing: bool = False
 
     @model_validator(mode="after")
     def _is_possible(self) -> ClipTextSpec:

@@ -1,46 +1,109 @@
-"""Video and text in one space: CLIP (Radford et al. 2021) and X-CLIP (Ni et al. 2022) whole, as their files hold them.
+"""Video and text in one space: CLIP (Radford et al. 2021) and X-CLIP (Ni et al. 2022) as their files hold them, and any
+other backbone beside any encoder of text.
 
-Legend: B clips, C colours, T frames, H rows and W columns of pixels; K texts of L tokens, E features of the space.
+Legend: B clips, C colours, T frames, H rows and W columns of pixels; t steps and n places of tokens, D features of one;
+K texts of L tokens, E features of the space.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from pretrain.backbones.clip_text import ClipText
-from pretrain.backbones.clip_text_spec import ClipTextSpec
+from pretrain.backbone import Backbone, Encoder
 from pretrain.backbones.video_prompts import VideoPrompts
-from pretrain.backbones.xclip import XClip
-from pretrain.backbones.xclip_spec import XClipSpec
+from pretrain.text_backbone import TextBackbone
 
-_FIRST_SCALE = 1 / 0.07
+HIGHEST_SCALE = 100.0
+CLIP_SCALE = 1 / 0.07
+_HEAD_DIM = 64
+
+
+class Seen(NamedTuple):
+    """What clips are to texts."""
+
+    unit_BE: Tensor
+    grid_BtnD: Tensor | None  # what prompts look at, where there are any
 
 
 class VideoText(nn.Module):
     """Says how well texts suit videos. With prompts the texts are seen in the light of each video."""
 
-    def __init__(self, video: XClipSpec, text: ClipTextSpec, has_prompts: bool) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        text: TextBackbone,
+        *,
+        joint_dim: int | None = None,
+        has_prompts: bool = False,
+        first_scale: float = CLIP_SCALE,
+        first_bias: float | None = None,
+    ) -> None:
         super().__init__()
-        if video.joint_dim != text.joint_dim:
-            raise ValueError(f"expected one joint_dim, found {video.joint_dim} for video and {text.joint_dim} for text")
-        self.backbone = XClip(video)
-        self.text = ClipText(text)
-        self.prompts = VideoPrompts(video.dim, video.joint_dim, video.joint_heads) if has_prompts else None
-        self.log_scale = nn.Parameter(torch.full((1,), log(_FIRST_SCALE)))  # not 0-dim, which DeepSpeed cannot clip
+        self.dim = joint_dim or text.dim
+        self.backbone, self.text = backbone, text
+        self.proj = projection(backbone, self.dim)
+        self.text_proj = projection(text, self.dim)
+        self.prompts: VideoPrompts | None = None
+        if has_prompts:
+            self.prompts = VideoPrompts(backbone.place_dim, self.dim, max(1, self.dim // _HEAD_DIM))
+        # Not 0-dim, which DeepSpeed cannot clip.
+        self.log_scale = nn.Parameter(torch.full((1,), log(first_scale)))
+        self.register_parameter("bias", None)
+        if first_bias is not None:
+            self.bias = nn.Parameter(torch.full((1,), first_bias))
 
-    def forward(self, frames_BCTHW: Tensor, tokens_KL: Tensor) -> Tensor:
-        """Give logits_BK."""
-        class_BtE, grid_BtnD = self.backbone.see(frames_BCTHW, class_only=self.prompts is None)
-        video_BE = normalize(self.backbone.integrate(class_BtE), dim=-1)
-        text_KE = self.text(tokens_KL)
+    @property
+    def has_prompts(self) -> bool:
+        """Say whether texts depend on the video: then no text's vector can be kept for all videos."""
+        return self.prompts is not None
+
+    @property
+    def scale(self) -> Tensor:
+        """Give the factor of cosines; at its bound the gradient still passes, so that it can come down again."""
+        beyond = (self.log_scale - log(HIGHEST_SCALE)).clamp(min=0).detach()
+        return (self.log_scale - beyond).exp()
+
+    def see(self, frames_BCTHW: Tensor) -> Seen:
+        """Look at normalised frames."""
         if self.prompts is None:
-            cosines_BK = video_BE @ normalize(text_KE, dim=-1).T
-        else:
-            text_BKE = normalize(self.prompts(text_KE, grid_BtnD), dim=-1)
-            cosines_BK = (text_BKE @ video_BE.unsqueeze(2)).squeeze(2)
-        logits_BK: Tensor = self.log_scale.exp() * cosines_BK
-        return logits_BK
+            return Seen(to_unit(self.proj(self.backbone(frames_BCTHW, pooled_only=True).pooled_BD)), None)
+        pooled_BD, grid_BtnD = self.backbone.see_places(frames_BCTHW)
+        return Seen(to_unit(self.proj(pooled_BD)), grid_BtnD)
+
+    def read(self, texts: Sequence[str]) -> Tensor:
+        """Give text_KE, not of length 1, for prompts want it as it is."""
+        return self.read_tokens(self.text.tokenise(texts).to(self.log_scale.device))
+
+    def read_tokens(self, tokens_KL: Tensor) -> Tensor:
+        """Give text_KE of texts that are cut into tokens."""
+        text_KE: Tensor = self.text_proj(self.text(tokens_KL))
+        return text_KE
+
+    def cosines(self, seen: Seen, text_KE: Tensor) -> Tensor:
+        """Give cosines_BK of each video with each text, in float32: scaled by 100, bfloat16's would be off by 0.4."""
+        if self.prompts is not None:
+            assert seen.grid_BtnD is not None
+            text_KE = self.prompts(text_KE, seen.grid_BtnD)
+        unit_XKE = to_unit(text_KE)
+        with torch.autocast(unit_XKE.device.type, enabled=False):
+            return (unit_XKE @ seen.unit_BE.unsqueeze(2)).squeeze(2)
+
+
+def projection(encoder: Encoder, dim: int) -> nn.Module:
+    """Give what brings an encoder's vectors into the space: nothing, where it was made for one of this width."""
+    if encoder.is_joint and encoder.dim == dim:
+        return nn.Identity()
+    linear = nn.Linear(encoder.dim, dim, bias=False)
+    nn.init.normal_(linear.weight, std=encoder.dim**-0.5)
+    return linear
+
+
+def to_unit(rows_XE: Tensor) -> Tensor:
+    """Give rows of length 1, in float32: a norm taken in bfloat16 would be off by 1/400."""
+    return normalize(rows_XE.to(torch.promote_types(rows_XE.dtype, torch.float32)), dim=-1)

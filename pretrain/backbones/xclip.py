@@ -37,6 +37,8 @@ class Frames(NamedTuple):
 class XClip(Backbone):
     """The pooled vector is what the frames give together; the grid is projected as class tokens are."""
 
+    is_joint = True
+
     def __init__(self, spec: XClipSpec) -> None:
         super().__init__()
         self.spec = spec
@@ -75,6 +77,14 @@ class XClip(Backbone):
     def forward(self, frames_BCTHW: Tensor, pooled_only: bool = False) -> Tokens:
         class_BtE, grid_BtnD = self.see(frames_BCTHW, pooled_only)
         return Tokens(self.integrate(class_BtE), self.proj(self.norm(grid_BtnD)))
+
+    @property
+    def place_dim(self) -> int:
+        return self.spec.dim
+
+    def see_places(self, frames_BCTHW: Tensor) -> Tokens:
+        class_BtE, grid_BtnD = self.see(frames_BCTHW)
+        return Tokens(self.integrate(class_BtE), grid_BtnD)
 
     def see(self, frames_BCTHW: Tensor, class_only: bool = False) -> Frames:
         """Look at each frame, and at what the others tell of themselves."""

@@ -133,6 +133,7 @@ class Loop:
         config, training = self.config, self.training
         self._rates = steps.set_rates(training, config, step)
         parts = steps.split(batch, config.engine.accumulation)
+        steps.preview(training, config, parts, step, self.world.rank)
         for part, piece in enumerate(parts):
             if part:
                 training.engine.step()  # which only counts until the last part

@@ -39,6 +39,7 @@ class _Treatment(NamedTuple):
     """What parameters of one group have in common; its order is that of the groups."""
 
     above: int  # layers between it and the last
+    lr_scale: float  # besides what the layer makes of it
     spared: bool  # from weight decay
     frozen_steps: int
 
@@ -56,13 +57,15 @@ def group_parameters(
     """
     trainable = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     _check_patterns("optimiser.rules.no_decay_names", rules.no_decay_names, trainable)
+    _check_patterns("optimiser.rules.lr_scales", rules.lr_scales, trainable)
     _check_patterns("frozen_steps", frozen_steps, trainable)
     never_decayed = (*rules.no_decay_names, *(each for encoder in backbones.values() for each in encoder.never_decayed))
     members: dict[_Treatment, dict[str, nn.Parameter]] = {}
     for name, parameter in trainable.items():
         above = _layers_above(name, backbones) if rules.layer_decay is not None else 0
         still = max((steps for pattern, steps in frozen_steps.items() if fnmatchcase(name, pattern)), default=0)
-        treatment = _Treatment(above, _is_spared(name, parameter, rules, never_decayed), still)
+        scale = ([1.0] + [factor for pattern, factor in rules.lr_scales.items() if fnmatchcase(name, pattern)])[-1]
+        treatment = _Treatment(above, scale, _is_spared(name, parameter, rules, never_decayed), still)
         members.setdefault(treatment, {})[name] = parameter
     last = max((encoder.layers for encoder in backbones.values()), default=1) - 1
     ordered = sorted(members, key=lambda treatment: (-treatment.above, *treatment[1:]))
@@ -87,13 +90,14 @@ def describe(groups: Sequence[ParameterGroup]) -> list[dict[str, object]]:
 
 def _group(treatment: _Treatment, parameters: dict[str, nn.Parameter], rules: GroupRules, last: int) -> ParameterGroup:
     words = [f"layer {last - treatment.above}"] if rules.layer_decay is not None else []
+    words += [f"rate x {treatment.lr_scale:g}"] if treatment.lr_scale != 1 else []
     words.append("not decayed" if treatment.spared else "decayed")
     if treatment.frozen_steps:
         words.append(f"frozen {treatment.frozen_steps}")
     return ParameterGroup(
         name=", ".join(words),
         parameters=parameters,
-        lr_scale=(rules.layer_decay or 1.0) ** treatment.above,
+        lr_scale=(rules.layer_decay or 1.0) ** treatment.above * treatment.lr_scale,
         decay_scale=0.0 if treatment.spared else 1.0,
         frozen_steps=treatment.frozen_steps,
     )

@@ -50,7 +50,11 @@ def replay(
         )
     objective.to(device)
     rows: list[dict[str, Any]] = []
-    for number, part in enumerate(split(batch, config.engine.accumulation)):
+    parts = split(batch, config.engine.accumulation)
+    if len(parts) > 1:
+        with objective.casting(device):
+            objective.preview(parts, told["step"], lambda part: draw_as(config, told["step"], part, chosen["rank"]))
+    for number, part in enumerate(parts):
         draw_as(config, told["step"], number, chosen["rank"])
         rows += _look(objective, config, part, told["step"])
         objective.zero_grad()

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +122,13 @@ def forward(training: Training, config: RunConfig, batch: Batch, step: int, part
     draw_as(config, step, part, rank)
     output: StepOutput = training.engine(batch, step)
     return output
+
+
+def preview(training: Training, config: RunConfig, parts: Sequence[Batch], step: int, rank: int) -> None:
+    """Let the objective see all parts of a step that has several."""
+    if len(parts) > 1:
+        with training.objective.casting(parts[0]["valid"].device):
+            training.objective.preview(parts, step, lambda part: draw_as(config, step, part, rank))
 
 
 def gradient_norm(training: Training) -> Tensor | None:

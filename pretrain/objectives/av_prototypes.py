@@ -149,7 +149,7 @@ class AvPrototypes(Objective):
                 "audio": [sound.to(device) for sound in batch["audio"]],
             }
         )
-        with torch.autocast(device.type, self.cast_to, enabled=self.cast_to is not None):
+        with self.casting(device):
             (pair,) = self._see(moved)
         assert isinstance(self.target, Clustered)
         return self.target.shown(pair, _known(batch))

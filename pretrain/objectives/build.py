@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING
 
 from pretrain.backbones.audio_build import build_audio_backbone
 from pretrain.backbones.build import build_backbone
+from pretrain.backbones.text_build import build_text_backbone
 from pretrain.objective import Objective
 from pretrain.objectives.av_prototypes import AvPrototypes
 from pretrain.objectives.av_spec import AvPrototypesSpec
 from pretrain.objectives.svt import Svt
+from pretrain.objectives.video_text import VideoTextObjective
+from pretrain.objectives.video_text_spec import VideoTextSpec
+from shards.viewing.mix import Mixing
 
 if TYPE_CHECKING:
     from pretrain.config import RunConfig
@@ -18,7 +22,13 @@ if TYPE_CHECKING:
 def build_objective(config: RunConfig) -> Objective:
     """Build the objective and its backbones with fresh weights drawn from torch's generator."""
     video = build_backbone(config.backbone)
+    audio = None if config.audio_backbone is None else build_audio_backbone(config.audio_backbone)
     if isinstance(config.objective, AvPrototypesSpec):
-        assert config.audio_backbone is not None  # the config was checked
-        return AvPrototypes(config.objective, video, build_audio_backbone(config.audio_backbone), config.stream())
+        assert audio is not None  # the config was checked
+        return AvPrototypes(config.objective, video, audio, config.stream())
+    if isinstance(config.objective, VideoTextSpec):
+        assert config.text_backbone is not None
+        text = build_text_backbone(config.text_backbone)
+        mixing = Mixing(config.seed, config.data.batch_size // config.data.lanes)
+        return VideoTextObjective(config.objective, video, text, audio, mixing)
     return Svt(config.objective, video, config.steps)

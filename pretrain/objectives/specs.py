@@ -8,5 +8,6 @@ from pydantic import Field
 
 from pretrain.objectives.av_spec import AvPrototypesSpec
 from pretrain.objectives.svt_spec import SvtSpec
+from pretrain.objectives.video_text_spec import VideoTextSpec
 
-ObjectiveSpec = Annotated[SvtSpec | AvPrototypesSpec, Field(discriminator="kind")]
+ObjectiveSpec = Annotated[SvtSpec | AvPrototypesSpec | VideoTextSpec, Field(discriminator="kind")]

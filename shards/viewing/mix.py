@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,13 @@ from torch import Tensor
 from shards.errors import UserError
 from shards.randomness import generator
 from shards.viewing.view_specs import MixSpec
+
+
+class Mixing(NamedTuple):
+    """What blends of samples depend on besides their settings."""
+
+    seed: int
+    samples_per_lane: int
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from pretrain.backbones.build import build_backbone
+from pretrain.backbones.clip_text import ClipText
 from pretrain.backbones.clip_text_spec import ClipTextSpec
 from pretrain.backbones.presets import PRESETS
 from pretrain.backbones.video_prompts import VideoPrompts
 from pretrain.backbones.video_text import VideoText
 from pretrain.backbones.vtn_spec import VtnSpec
+from pretrain.backbones.xclip import XClip
 from pretrain.backbones.xclip_spec import XClipSpec
 from pretrain.engine.config import InitFrom
 from pretrain.engine.flops import count_flops
@@ -53,7 +55,7 @@ def text_of(video: XClipSpec) -> ClipTextSpec:
 
 def whole(video: XClipSpec) -> VideoText:
     with torch.device("meta"):
-        return VideoText(video, text_of(video), has_prompts=video.messages)
+        return VideoText(XClip(video), ClipText(text_of(video)), has_prompts=video.messages)
 
 
 @pytest.mark.parametrize("name", sizes("xclip"))

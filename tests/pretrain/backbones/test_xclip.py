@@ -81,10 +81,14 @@ def open_clip_model(quick_gelu: bool) -> open_clip.CLIP:
 
 
 def loaded(tensors: Mapping[str, Tensor], video: XClipSpec, text: ClipTextSpec, has_prompts: bool) -> VideoText:
-    network = VideoText(video, text, has_prompts).eval()
+    network = VideoText(XClip(video), ClipText(text), has_prompts=has_prompts).eval()
     found = load_tensors(tensors, INIT, network)
     assert (found.missing, found.unused, found.resized) == ([], [], [])
     return network
+
+
+def logits(network: VideoText, frames_BCTHW: Tensor, tokens_KL: Tensor) -> Tensor:
+    return network.scale * network.cosines(network.see(frames_BCTHW), network.read_tokens(tokens_KL))
 
 
 def assert_close_with_gradients(found: Tensor, expected: Tensor, inputs: Tensor) -> None:
@@ -101,7 +105,7 @@ def test_xclip_equals_hugging_face_from_frames_and_texts_to_logits(batch: int) -
     ours = loaded(theirs.state_dict(), VIDEO, TEXT, has_prompts=True)
     frames_BCTHW, tokens_KL = clip(batch).requires_grad_(), texts()
     expected = theirs(input_ids=tokens_KL, pixel_values=frames_BCTHW.transpose(1, 2))
-    assert_close_with_gradients(ours(frames_BCTHW, tokens_KL), expected.logits_per_video, frames_BCTHW)
+    assert_close_with_gradients(logits(ours, frames_BCTHW, tokens_KL), expected.logits_per_video, frames_BCTHW)
 
 
 def test_the_parts_of_xclip_equal_hugging_faces() -> None:
@@ -125,7 +129,7 @@ def test_other_sizes_are_between_positions_as_hugging_face_has_them() -> None:
     frames_BCTHW, tokens_KL = clip(size=20).requires_grad_(), texts()
     pixels = frames_BCTHW.transpose(1, 2)
     expected = theirs(input_ids=tokens_KL, pixel_values=pixels, interpolate_pos_encoding=True)
-    assert_close_with_gradients(ours(frames_BCTHW, tokens_KL), expected.logits_per_video, frames_BCTHW)
+    assert_close_with_gradients(logits(ours, frames_BCTHW, tokens_KL), expected.logits_per_video, frames_BCTHW)
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
@@ -136,7 +140,7 @@ def test_clip_equals_open_clip_frame_by_frame(activation: str) -> None:
     ours = loaded(theirs.state_dict(), video, text, has_prompts=False)
     images_BCTHW, tokens_KL = clip(frames=1).requires_grad_(), texts()
     image_BE, text_KE, scale = theirs(images_BCTHW.squeeze(2), tokens_KL)
-    assert_close_with_gradients(ours(images_BCTHW, tokens_KL), scale * image_BE @ text_KE.T, images_BCTHW)
+    assert_close_with_gradients(logits(ours, images_BCTHW, tokens_KL), scale * image_BE @ text_KE.T, images_BCTHW)
     frames_BCTHW = clip(frames=4).requires_grad_()
     of_each_frame = [theirs.encode_image(frames_BCTHW[:, :, frame]) for frame in range(4)]
     mean_BE = torch.stack(of_each_frame).mean(dim=0)
@@ -215,7 +219,7 @@ def test_it_compiles_to_one_graph(changes: dict[str, object]) -> None:
 
 
 def test_every_parameter_is_initialised() -> None:
-    network = VideoText(VIDEO, TEXT, has_prompts=True)
+    network = VideoText(XClip(VIDEO), ClipText(TEXT), has_prompts=True)
     assert network.log_scale.exp().item() == pytest.approx(1 / 0.07)
     assert network.backbone.blocks[0].mlp.fc1.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
     for part in (network.backbone, network.text, network.prompts):
@@ -242,9 +246,10 @@ def test_a_text_that_is_too_long_is_refused() -> None:
         ClipText(TEXT)(torch.zeros(1, 10, dtype=torch.long))
 
 
-def test_spaces_of_other_width_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected one joint_dim, found 64 for video and 32 for text"):
-        VideoText(VIDEO, TEXT.model_copy(update={"joint_dim": 32}), has_prompts=True)
+def test_vectors_of_other_width_are_brought_into_the_space() -> None:
+    network = VideoText(XClip(VIDEO), ClipText(TEXT), joint_dim=32, has_prompts=True)
+    assert logits(network, clip(2), texts()).shape == (2, len(texts()))
+    assert network.see(clip(2)).unit_BE.shape == (2, 32)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,263 @@
+"""Video and text in one space: by the texts of classes (X-CLIP, Ni et al. 2022), by captions of the global batch (CLIP,
+Radford et al. 2021; SigLIP, Zhai et al. 2023), or both in one run; sound as a third sense of the same space.
+
+Where gradients accumulate over parts, the parts are looked at beforehand without a graph, the contrast is taken over
+all of them at once, and each part then goes back from what the contrast pulls at its vectors (Gao et al. 2021, "Scaling
+Deep Contrastive Learning Batch Size under Memory Limited Setup"): the gradient is that of the whole batch.
+Legend: B samples of this rank, K classes, E features of the space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pretrain.audio_backbone import AudioBackbone
+from pretrain.backbone import Backbone, Encoder
+from pretrain.backbones.video_text import Seen, VideoText, projection, to_unit
+from pretrain.collectives import mean_over_ranks, sum_over_ranks, world_size
+from pretrain.contrast.info_nce import info_nce
+from pretrain.contrast.sigmoid import sigmoid_loss
+from pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
+from pretrain.objective import Objective, StepOutput
+from pretrain.objectives.video_text_spec import VideoTextSpec
+from pretrain.text_backbone import TextBackbone
+from shards.errors import UserError
+from shards.reading.batch import Batch
+from shards.viewing.mix import Mixing, blend_batch, draw_blend, soft_targets
+
+PAIRS = (("video", "text"), ("audio", "text"), ("audio", "video"))
+
+
+class AudioTower(nn.Module):
+    """Sounds in the space."""
+
+    def __init__(self, backbone: AudioBackbone, dim: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.proj = projection(backbone, dim)
+
+    def forward(self, audio_BTM: Tensor) -> Tensor:
+        """Give unit_BE."""
+        return to_unit(self.proj(self.backbone(audio_BTM, pooled_only=True).pooled_BD))
+
+
+class Embedded(NamedTuple):
+    """Unit vectors of a batch by sense, and who has which."""
+
+    unit: dict[str, Tensor]
+    has: dict[str, Tensor]
+
+
+class Ahead(NamedTuple):
+    """What is known of a step before its parts go back."""
+
+    parts: int
+    labelled: Tensor  # samples with a label, of all parts and ranks
+    pulls: list[dict[str, Tensor]]  # by part: the gradients of what it contributes, to be taken one by one
+    losses: dict[str, Tensor]  # of the whole batch
+
+
+class VideoTextObjective(Objective):
+    """The network of video and text, that of sound, and the texts of the classes."""
+
+    def __init__(
+        self, spec: VideoTextSpec, video: Backbone, text: TextBackbone, audio: AudioBackbone | None, mixing: Mixing
+    ) -> None:
+        super().__init__()
+        self.spec, self._mixing = spec, mixing
+        text.requires_grad_(not spec.frozen_text)
+        is_sigmoid = spec.captions is not None and spec.captions.loss == "sigmoid"
+        self.video = VideoText(
+            video,
+            text,
+            joint_dim=spec.joint_dim,
+            has_prompts=spec.prompts,
+            first_scale=spec.scale,
+            first_bias=spec.bias if is_sigmoid else None,
+        )
+        self.video.log_scale.requires_grad_(spec.learn_scale)
+        self.audio = None if audio is None else AudioTower(audio, self.video.dim)
+        self._class_tokens_KL = None if spec.classes is None else text.tokenise(class_texts(spec))
+        self._frozen_rows_KD: Tensor | None = None
+        self._ahead: Ahead | None = None
+        self.train()
+
+    def train(self, mode: bool = True) -> VideoTextObjective:
+        """Switch dropout and the like; a frozen text encoder never trains."""
+        super().train(mode)
+        self.video.text.train(mode and not self.spec.frozen_text)
+        return self
+
+    def parameter_groups(self, rules: GroupRules) -> list[ParameterGroup]:
+        encoders: dict[str, Encoder] = {"video.backbone.": self.video.backbone, "video.text.": self.video.text}
+        if self.audio is not None:
+            encoders["audio.backbone."] = self.audio.backbone
+        return group_parameters(self, rules, encoders)
+
+    def preview(self, parts: Sequence[Batch], step: int, draw: Callable[[int], None]) -> None:
+        embedded = []
+        with torch.no_grad():
+            for number, part in enumerate(parts):
+                draw(number)
+                embedded.append(self._embed(part, self.video.see(self._frames(part, step)[0])))
+        has = {sense: torch.cat([each.has[sense] for each in embedded]) for sense in embedded[0].has}
+        leaves = {
+            sense: torch.cat([each.unit[sense] for each in embedded]).requires_grad_() for sense in embedded[0].unit
+        }
+        factors = {name: each.detach().requires_grad_() for name, each in self._factors().items()}
+        with torch.enable_grad():
+            losses = self._contrast(Embedded(leaves, has), factors)
+            if losses:
+                torch.stack(list(losses.values())).sum().backward()
+        pulls: list[dict[str, Tensor]] = [{} for _ in parts]
+        for name, leaf in leaves.items():
+            for pull, grad in zip(pulls, _gradient(leaf).chunk(len(parts)), strict=True):
+                pull[name] = grad
+        for pull in pulls:  # of what all parts share each takes its share
+            pull |= {name: _gradient(factor) / len(parts) for name, factor in factors.items()}
+        labelled = sum_over_ranks(torch.stack([_has_label(part).sum() for part in parts]).sum().float())
+        self._ahead = Ahead(len(parts), labelled, pulls, {name: each.detach() for name, each in losses.items()})
+
+    def training_step(self, batch: Batch, step: int) -> StepOutput:
+        frames_BCTHW, targets_BK = self._frames(batch, step)
+        seen = self.video.see(frames_BCTHW)
+        embedded = self._embed(batch, seen)
+        factors = self._factors()
+        health = {"scale": factors["scale"].detach().mean()}
+        if self._ahead is None:
+            losses = self._contrast(embedded, factors)
+            total = torch.stack([*losses.values(), seen.unit_BE.new_zeros(())]).sum()
+        else:
+            losses = dict(self._ahead.losses)
+            total = _pulled(embedded.unit | factors, self._ahead, losses)
+        if "text" in embedded.unit:
+            health["own_text_nearest"] = _own_is_nearest(embedded)
+        if targets_BK is not None:
+            assert self.spec.classes is not None
+            logits_BK = factors["scale"] * self.video.cosines(seen, self._class_rows())
+            has_B = _has_label(batch)
+            losses["classes"] = self.spec.classes.weight * self._class_loss(logits_BK, targets_BK, has_B)
+            total = total + losses["classes"]
+            right_B = logits_BK.argmax(dim=1) == targets_BK.argmax(dim=1)
+            health["top1"] = mean_over_ranks(right_B.float(), has_B)
+        if self._ahead is not None and not self._ahead.pulls:
+            self._ahead = None
+        detached = {name: loss.detach() for name, loss in losses.items()}
+        return StepOutput(total, detached, health, {sense: each.detach() for sense, each in embedded.unit.items()})
+
+    def _frames(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
+        """Give normalised frames, and what texts of classes should say of them; blended, where the recipe blends."""
+        (frames_BCTHW,) = batch["video"]
+        classes, targets_BK = self.spec.classes, None
+        if classes is not None and self._class_tokens_KL is not None:
+            count = len(self._class_tokens_KL)
+            _check_labels(batch, count)
+            told = [labels or (0,) for labels in batch["labels"]]  # one without a label weighs nothing
+            targets_BK = soft_targets(told, count, classes.label_smoothing).to(frames_BCTHW.device)
+            if classes.mix is not None:
+                blend = draw_blend(classes.mix, self._mixing.seed, step)
+                (frames_BCTHW,), targets_BK = blend_batch(
+                    [frames_BCTHW], targets_BK, blend, self._mixing.samples_per_lane
+                )
+        return self.spec.normalisation(frames_BCTHW), targets_BK
+
+    def _embed(self, batch: Batch, seen: Seen) -> Embedded:
+        """Give what contrast compares."""
+        valid_B = batch["valid"]
+        unit, has = {"video": seen.unit_BE}, {"video": valid_B}
+        if self.spec.captions is not None:
+            unit["text"] = to_unit(self.video.read(batch["text"]))
+            has["text"] = valid_B & torch.tensor([bool(text) for text in batch["text"]], device=valid_B.device)
+        if self.audio is not None:
+            unit["audio"], has["audio"] = self.audio(batch["audio"][0]), valid_B & batch["audio_present"]
+        return Embedded(unit, has)
+
+    def _factors(self) -> dict[str, Tensor]:
+        return {"scale": self.video.scale, **({} if self.video.bias is None else {"bias": self.video.bias})}
+
+    def _contrast(self, embedded: Embedded, factors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Give the weighted losses of all pairs of senses."""
+        spec, losses = self.spec, {}
+        weights = {
+            ("video", "text"): spec.captions.weight if spec.captions else 0.0,
+            ("audio", "text"): spec.audio_text_weight if spec.captions else 0.0,
+            ("audio", "video"): spec.audio_video_weight,
+        }
+        form = spec.captions.form if spec.captions else "gathered"
+        for one, other in PAIRS:
+            if weights[one, other] and one in embedded.unit and other in embedded.unit:
+                a_BE, b_BE = embedded.unit[one], embedded.unit[other]
+                has_B = embedded.has[one] & embedded.has[other]
+                if "bias" in factors:
+                    found = sigmoid_loss(a_BE, b_BE, factors["scale"], factors["bias"], has_B, form=form)
+                else:
+                    found = info_nce(a_BE, b_BE, factors["scale"], has_B, form=form)
+                losses[f"{one}_{other}"] = weights[one, other] * found
+        return losses
+
+    def _class_rows(self) -> Tensor:
+        """Give the texts of the classes; those of a frozen encoder are made once."""
+        assert self._class_tokens_KL is not None
+        tokens_KL = self._class_tokens_KL.to(self.video.log_scale.device)
+        if not self.spec.frozen_text:
+            return self.video.read_tokens(tokens_KL)
+        if self._frozen_rows_KD is None:
+            with torch.no_grad():
+                self._frozen_rows_KD = self.video.text(tokens_KL)
+        rows_KE: Tensor = self.video.text_proj(self._frozen_rows_KD)
+        return rows_KE
+
+    def _class_loss(self, logits_BK: Tensor, targets_BK: Tensor, has_B: Tensor) -> Tensor:
+        """Give this part's share of the mean over all ranks' samples with a label, of all parts of the step."""
+        loss_B = functional.cross_entropy(logits_BK, targets_BK, reduction="none")
+        if self._ahead is None:
+            return mean_over_ranks(loss_B, has_B)
+        own = torch.where(has_B, loss_B, loss_B.new_zeros(())).sum()
+        return own * (world_size() * self._ahead.parts) / self._ahead.labelled.clamp_min(1)
+
+
+def class_texts(spec: VideoTextSpec) -> list[str]:
+    """Say each class as the recipe does."""
+    assert spec.classes is not None
+    return [spec.classes.prompt.replace("{}", name) for name in spec.classes.names]
+
+
+def _pulled(contributed: dict[str, Tensor], ahead: Ahead, losses: dict[str, Tensor]) -> Tensor:
+    """Give what goes back as the contrast over all parts does, with that contrast's value."""
+    pull = ahead.pulls.pop(0)
+    towards = torch.stack([(contributed[name] * pull[name]).sum() for name in pull]).sum() * ahead.parts
+    value = torch.stack([*losses.values(), towards.new_zeros(())]).sum()
+    return towards - towards.detach() + value
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    """Give what was found for a tensor, which may have had no part in any loss."""
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+
+
+def _has_label(batch: Batch) -> Tensor:
+    valid_B = batch["valid"]
+    return valid_B & torch.tensor([bool(labels) for labels in batch["labels"]], device=valid_B.device)
+
+
+def _check_labels(batch: Batch, count: int) -> None:
+    for labels, key, shard in zip(batch["labels"], batch["key"], batch["shard"], strict=True):
+        if len(labels) > 1 or any(label >= count for label in labels):
+            raise UserError(
+                f"sample {key} of {shard} has the labels {list(labels)}; expected one below {count}, the number of "
+                "objective.classes.names, or none. Clips of several classes learn from captions: objective.classes=null"
+            )
+
+
+@torch.no_grad()
+def _own_is_nearest(embedded: Embedded) -> Tensor:
+    """Say how often a video's own caption is the nearest of this rank's."""
+    has_B = embedded.has["video"] & embedded.has["text"]
+    cosines_BB = (embedded.unit["video"] @ embedded.unit["text"].T).masked_fill(~has_B, -2.0)
+    is_own_B = cosines_BB.argmax(dim=1) == torch.arange(len(has_B), device=has_B.device)
+    return mean_over_ranks(is_own_B.float(), has_B)
