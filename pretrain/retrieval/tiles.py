@@ -1,0 +1,92 @@
+"""Cosines of queries with targets, a tile at a time in one place, and such that equal rows have equal cosines.
+
+Products are summed in float64 and rounded to the 24 bits of float32: how a library orders its sums then decides no
+more whether two targets are tied, so that neither the tiles' shape nor the number of ranks does.
+Legend: Q queries of this rank, N targets of all ranks, r and c those of a tile, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MEMORY_BYTES = 256 << 20
+# Two tiles in float64 and one of truths.
+_BYTES_PER_COSINE = 17
+_ROUNDED_BITS = 29  # that float64 has and float32 has not
+
+
+class Tile(NamedTuple):
+    """Cosines of some queries with some targets, to be worked on in place."""
+
+    rows: slice
+    columns: slice
+    values_rc: Tensor
+    spare_rc: Tensor  # of the same shape, for whatever comes up
+
+
+class Tiles:
+    """This rank's queries and all targets, to be multiplied within so much memory beside their rows.
+
+    Columns of one tile end where one of `borders` is, the ends of stretches of targets that must not be parted.
+    """
+
+    def __init__(
+        self, queries_QD: Tensor, targets_ND: Tensor, memory_bytes: int, borders: Sequence[int] | None = None
+    ) -> None:
+        self._queries_QD, self._targets_ND = queries_QD, targets_ND
+        row_bytes = 8 * queries_QD.shape[1]  # in float64
+        most = int((math.hypot(row_bytes, math.sqrt(_BYTES_PER_COSINE * memory_bytes)) - row_bytes) / _BYTES_PER_COSINE)
+        self._height = max(1, min(len(queries_QD), most))
+        width = max(1, _fitting(memory_bytes, row_bytes, self._height))
+        self._columns = _cut(len(targets_ND), width, borders)
+        widest = max((each.stop - each.start for each in self._columns), default=1)
+        # What must not be parted comes first, and then fewer queries at a time.
+        self._height = max(1, min(len(queries_QD), _fitting(memory_bytes, row_bytes, widest)))
+        self._held, self._spare = (queries_QD.new_empty(self._height * widest, dtype=torch.float64) for _ in range(2))
+
+    def rows(self) -> Iterator[slice]:
+        """Give the queries that are worked on together."""
+        for first in range(0, len(self._queries_QD), self._height):
+            yield slice(first, min(first + self._height, len(self._queries_QD)))
+
+    def of(self, rows: slice, near: tuple[int, int] | None = None) -> Iterator[Tile]:
+        """Give their cosines with all targets, or with those `near`, from one to before another, and some more."""
+        queries_rD = self._queries_QD[rows].double()
+        for columns in self._columns:
+            if near and (columns.stop <= near[0] or columns.start >= near[1]):
+                continue
+            shape = (len(queries_rD), columns.stop - columns.start)
+            values_rc, spare_rc = (each[: math.prod(shape)].view(shape) for each in (self._held, self._spare))
+            torch.mm(queries_rD, self._targets_ND[columns].double().T, out=values_rc)
+            yield Tile(rows, columns, round_to_float32(values_rc), spare_rc)
+
+
+def round_to_float32(values: Tensor) -> Tensor:
+    """Round float64 in place to as many binary digits as float32 has, whatever their size; halves away from zero."""
+    bits = values.view(torch.int64)
+    bits.add_(1 << (_ROUNDED_BITS - 1)).bitwise_and_(-1 << _ROUNDED_BITS)
+    return values
+
+
+def _fitting(memory_bytes: int, row_bytes: int, rows: int) -> int:
+    """Say with how many rows of the other side so many of one fit."""
+    return (memory_bytes - row_bytes * rows) // (_BYTES_PER_COSINE * rows + row_bytes)
+
+
+def _cut(count: int, width: int, borders: Sequence[int] | None) -> list[slice]:
+    """Cut columns into slices of this width, or of less to end at a border, or of more to reach one."""
+    if borders is None:
+        return [slice(first, min(first + width, count)) for first in range(0, count, width)]
+    slices: list[slice] = []
+    first = last = 0
+    for border in borders:
+        if border - first > width and last > first:
+            slices.append(slice(first, last))
+            first = last
+        last = border
+    return [*slices, slice(first, last)] if last > first else slices

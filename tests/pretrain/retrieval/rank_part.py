@@ -1,0 +1,66 @@
+"""What each of several ranks finds that share a test: its queries' ranks by every scoring, and figures of both ways."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from torch import Tensor
+
+from pretrain.retrieval.figures import measure
+from pretrain.retrieval.ranks import COSINE, own_ranks
+from pretrain.retrieval.scores import DualSoftmax, QueryBank
+from pretrain.retrieval.side import Side
+from shards.errors import UserError
+from tests.pretrain.retrieval.naive import draw
+
+KINDS = ("random", "twins")
+# The share of captions, videos and banks' rows that each rank has.
+SHARES: dict[int, tuple[float, ...]] = {1: (1.0,), 2: (0.3, 0.7), 3: (0.5, 0.0, 0.5)}
+
+
+def part(rows: Tensor, rank: int, ranks: int) -> Tensor:
+    """Give a rank's part of some rows, in order; the second of three has none."""
+    ends = [round(len(rows) * sum(SHARES[ranks][:each])) for each in (rank, rank + 1)]
+    return rows[ends[0] : ends[1]]
+
+
+def find(rank: int, ranks: int) -> dict[str, object]:
+    """Rank this rank's queries in both directions, measure, and meet rows that are none on the last rank alone."""
+    found: dict[str, object] = {}
+    for kind in KINDS:
+        captions, videos, text_bank, video_bank = draw(kind)
+        mine = {
+            name: Side(part(side.rows_nD, rank, ranks), part(side.clips_n, rank, ranks))
+            for name, side in (("text", captions), ("video", videos))
+        }
+        banks = {"text": part(text_bank, rank, ranks), "video": part(video_bank, rank, ranks)}
+        for asks, gives in (("text", "video"), ("video", "text")):
+            for number, scoring in enumerate((COSINE, DualSoftmax(), QueryBank(banks[asks]))):
+                for among in ("rows", "clips"):
+                    ranks_Q = own_ranks(mine[asks], mine[gives], scoring, among, 3000)  # type: ignore[arg-type]
+                    found[f"{kind} {asks} {number} {among}"] = ranks_Q
+        found[f"{kind} figures"] = measure(mine, banks=banks, memory_bytes=3000)
+    broken = mine["video"].rows_nD * (torch.nan if rank == ranks - 1 else 1)
+    try:
+        own_ranks(mine["text"], Side(broken, mine["video"].clips_n))
+    except UserError as stop:
+        found["stopped"] = str(stop)
+    return found
+
+
+def take_part(rank: int, ranks: int, folder: str) -> None:
+    """Save what this rank found."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet{ranks}", rank=rank, world_size=ranks)
+    torch.save(find(rank, ranks), f"{folder}/{ranks}-{rank}")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    # Forked from one process, for most of a short rank's time is importing torch.
+    for world in SHARES:
+        if world > 1:
+            torch.multiprocessing.start_processes(take_part, (world, sys.argv[1]), nprocs=world, start_method="fork")
