@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from finetune.classify import Branch, Classification, check_labels
+from finetune.classify import Classification, check_labels
 from finetune.config import FinetuneConfig, read_config
 from finetune.recipe import is_run, read_run
-from finetune.specs import BinarySpec, Sense
+from finetune.specs import BinarySpec, ClassificationSpec, Sense
 from finetune.trunk import Trunk
 from pretrain.collectives import rank, sum_over_ranks, world_size
 from pretrain.engine.config import InitFrom
@@ -25,25 +25,31 @@ from pretrain.published import Fit, load_published, load_tensors
 from pretrain.published_tables.family import Family
 from shards.errors import SampleError
 from shards.reading.archive import open_archive
+from shards.record import Annotation
 
 _OWN = Family("a run's own", "backbone.*", ())  # its names are ours
 
 
 def begin(config: FinetuneConfig, objective: Objective) -> None:
     """Load what the recipe names; all ranks do so, before the optimiser is made."""
-    assert isinstance(objective, Classification)
-    senses: tuple[tuple[Sense, Branch | None, InitFrom | None], ...] = (
-        ("video", objective.video, config.init_from),
-        ("audio", objective.audio, config.audio_init_from),
+    senses: tuple[tuple[Sense, InitFrom | None], ...] = (
+        ("video", config.init_from),
+        ("audio", config.audio_init_from),
     )
-    for sense, branch, init in senses:
-        if branch is not None and init is not None:
-            lines = load_weights(init, branch, sense).lines()
+    for sense, init in senses:
+        trunk = getattr(objective, sense, None)
+        if isinstance(trunk, Trunk) and init is not None:
+            lines = load_weights(init, trunk, sense).lines()
             if rank() == 0:
                 print(f"{sense}: {'; '.join(lines)}", file=sys.stderr)
-    loss = config.objective.loss
-    if isinstance(loss, BinarySpec) and loss.pos_weight == "inverse_frequency":
-        objective.pos_weight_K.copy_(inverse_frequency(*count_labels(config)))
+    if isinstance(objective, Classification):
+        loss = objective.spec.loss
+        if isinstance(loss, BinarySpec) and loss.pos_weight == "inverse_frequency":
+            objective.pos_weight_K.copy_(inverse_frequency(*count_labels(config, objective.spec)))
+    else:
+        from finetune.captions.beginning import begin_language
+
+        begin_language(config, objective)
 
 
 def load_weights(init: InitFrom, trunk: Trunk, sense: Sense) -> Fit:
@@ -59,15 +65,15 @@ def load_weights(init: InitFrom, trunk: Trunk, sense: Sense) -> Fit:
     return load_tensors(own, init, trunk.backbone, family=_OWN)
 
 
-def count_labels(config: FinetuneConfig) -> tuple[Tensor, int]:
+def count_labels(config: FinetuneConfig, spec: ClassificationSpec) -> tuple[Tensor, int]:
     """Count the training clips of each class, and all of them; the ranks share the shards out among them."""
     counts: Counter[int] = Counter()
     clips = 0
-    for whose, labels in _labels(config):
-        check_labels(config.objective, labels, whose)
-        counts.update(set(labels))
+    for whose, annotation in read_annotations(config):
+        check_labels(spec, annotation.labels, whose)
+        counts.update(set(annotation.labels))
         clips += 1
-    found = [*(counts[label] for label in range(config.objective.count)), clips]
+    found = [*(counts[label] for label in range(spec.count)), clips]
     totals = sum_over_ranks(torch.tensor(found, dtype=torch.float64))
     return totals[:-1], int(totals[-1])
 
@@ -77,8 +83,8 @@ def inverse_frequency(counts_K: Tensor, clips: int) -> Tensor:
     return torch.where(counts_K > 0, (clips - counts_K) / counts_K.clamp_min(1), torch.ones_like(counts_K)).float()
 
 
-def _labels(config: FinetuneConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Give the labels of this rank's share of the shards, and whose they are."""
+def read_annotations(config: FinetuneConfig) -> Iterator[tuple[str, Annotation]]:
+    """Give what this rank's share of the shards says of its clips, and whose it is."""
     limits = config.data.reading_limits()
     shards = [(source.root, entry) for source in config.data.open_sources() for entry in source.manifest.shards]
     for root, entry in shards[rank() :: world_size()]:
@@ -87,8 +93,8 @@ def _labels(config: FinetuneConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
         )
         for position, key in enumerate(archive.keys):
             try:
-                labels = archive.read(position).annotation().labels
+                annotation = archive.read(position).annotation()
             except SampleError:  # here it has no say; the stream counts and names it
                 continue
-            yield f"sample {key} of {entry.name}", labels
+            yield f"sample {key} of {entry.name}", annotation
         archive.close()

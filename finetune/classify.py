@@ -7,7 +7,6 @@ Legend: B samples, K classes, D features, C colours, T frames, H and W pixels, M
 
 from __future__ import annotations
 
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -149,4 +148,5 @@ def build_classification(config: FinetuneConfig) -> Classification:
     video = None if config.backbone is None else build_backbone(config.backbone)
     audio = None if config.audio_backbone is None else build_audio_backbone(config.audio_backbone)
     mixing = Mixing(config.seed, config.data.batch_size // config.data.lanes)
+    assert isinstance(config.objective, ClassificationSpec)
     return Classification(config.objective, video, audio, mixing)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from pydantic import Field
+
+from finetune.captions.spec import CaptionSpec
 from finetune.specs import ClassificationSpec
 from pretrain.backbones.specs import BackboneSpec
 from pretrain.config import RunConfig
@@ -15,6 +18,10 @@ if TYPE_CHECKING:
     from pretrain.objective import Objective
 
 
+TaskSpec = Annotated[ClassificationSpec | CaptionSpec, Field(discriminator="kind")]
+TASKS = ("classification", "captions")
+
+
 class FinetuneConfig(RunConfig):
     """A head on one or two backbones; whatever else a run is, it is as in pretraining."""
 
@@ -23,21 +30,28 @@ class FinetuneConfig(RunConfig):
         "objective.classes",
         "objective.head",
         "objective.frozen",
+        "objective.trained",
+        "objective.memory",
+        *(f"objective.language.{name}" for name in ("dim", "depth", "heads", "positions", "vocabulary")),
         "audio_backbone",
     )
 
     backbone: BackboneSpec | None  # type: ignore[assignment]  # null where a head only listens
-    objective: ClassificationSpec  # type: ignore[assignment]
+    objective: TaskSpec  # type: ignore[assignment]
     pretrained: str | None = None  # what the first weights learnt from, for tables; known where they are a run's
 
     def build_objective(self) -> Objective:
         """Build backbones and head with fresh weights drawn from torch's generator."""
+        if isinstance(self.objective, CaptionSpec):
+            from finetune.captions.captioner import build_captioner
+
+            return build_captioner(self)
         from finetune.classify import build_classification
 
         return build_classification(self)
 
     def begin(self, objective: Objective) -> None:
-        """Give fresh backbones the weights of a run or a file, and the loss what it has to know of the data."""
+        """Give fresh backbones the weights of a run or a file, and a task what it has to know of the data."""
         from finetune.beginning import begin
 
         begin(self, objective)
@@ -48,6 +62,8 @@ class FinetuneConfig(RunConfig):
 
     def check_classes(self) -> None:
         """Raise UserError where the shards were made with other classes."""
+        if not isinstance(self.objective, ClassificationSpec):
+            return
         for source, opened in zip(self.data.sources, self.data.open_sources(), strict=True):
             check_classes(self.objective, opened.manifest.classes, source.root)
 
@@ -63,7 +79,7 @@ class FinetuneConfig(RunConfig):
                 yield f"{name} is given, and objective.inputs do not name {sense}"
         if self.backbone is not None:
             yield from super()._view_complaints()
-        if spec.mix is not None and self.data.batch_size < 2 * self.data.lanes:
+        if isinstance(spec, ClassificationSpec) and spec.mix is not None and self.data.batch_size < 2 * self.data.lanes:
             yield (
                 "objective.mix blends samples of one lane, and a lane gives one a step: set data.batch_size to at "
                 f"least {2 * self.data.lanes} or data.lanes to at most {self.data.batch_size // 2}"
@@ -91,4 +107,4 @@ def check_classes(spec: ClassificationSpec, found: tuple[str, ...], where: str) 
 def read_config(values: Mapping[str, Any]) -> RunConfig:
     """Make the config of what a checkpoint or a run folder holds of one, whichever floor's run it was."""
     kind = (values.get("objective") or {}).get("kind")
-    return (FinetuneConfig if kind == "classification" else RunConfig).model_validate(values)
+    return (FinetuneConfig if kind in TASKS else RunConfig).model_validate(values)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.config import FinetuneConfig
+from finetune.config import TASKS, FinetuneConfig
 from pretrain.engine.resuming import CHECKPOINTS
-from pretrain.recipe import Floor, Layers, Resolved, given, resolve
+from pretrain.recipe import Floor, Layers, Resolved, class_names, given, resolve
 from pretrain.recipe_file import list_recipes, read_recipe, read_yaml
 from shards.errors import UserError
-from shards.reading.manifest import Manifest
 
 CONFIG = "config.yaml"
 # What must be as it was in pretraining, for the backbone learnt with it.
 _OF_VIDEO, _OF_AUDIO = ("normalisation",), ("sound", "sound_seconds")
-_KIND = {"kind": "classification"}  # a layer that does not say so would give way to a recipe that does
 
 
 def load_finetune_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Resolved[FinetuneConfig]:
@@ -30,7 +28,7 @@ def is_for_heads(name: str) -> bool:
     if name in shipped or not Path(name).is_file():
         return name in shipped
     tree = read_recipe(Path(name))
-    return (tree.get("objective") or {}).get("kind") == "classification" or tree.get("base") in shipped
+    return (tree.get("objective") or {}).get("kind") in TASKS or tree.get("base") in shipped
 
 
 def is_run(path: Path) -> bool:
@@ -53,6 +51,8 @@ def read_run(run: Path) -> dict[str, Any]:
 def _derive(layers: Layers) -> Layers:
     """Give the backbones of runs whose weights are taken, views of their size, and the classes of the shards."""
     found: Layers = []
+    # A layer that does not say so would give way to a recipe that does.
+    task = {"kind": given(layers, "objective.kind") or "classification"}
     inputs = given(layers, "objective.inputs") or ("video",)
     for sense, init, backbone, kept in (
         ("video", "init_from", "backbone", _OF_VIDEO),
@@ -60,19 +60,21 @@ def _derive(layers: Layers) -> Layers:
     ):
         path = given(layers, f"{init}.path")
         if sense in inputs and isinstance(path, str) and is_run(Path(path)):
-            found.append((f"run {path}", _of_run(read_run(Path(path)), sense, backbone, kept)))
-    found += _views(found + layers)
+            found.append((f"run {path}", _of_run(read_run(Path(path)), sense, backbone, kept, task)))
+    found += _views(found + layers, task)
     sources = given(layers, "data.sources")
-    if sources is not None and given(layers, "objective.classes") is None:
-        found += _classes(sources)
+    if task["kind"] == "classification" and sources is not None and given(layers, "objective.classes") is None:
+        found += _classes(sources, task)
     return found
 
 
-def _of_run(tree: dict[str, Any], sense: str, backbone: str, kept: Sequence[str]) -> dict[str, Any]:
+def _of_run(
+    tree: dict[str, Any], sense: str, backbone: str, kept: Sequence[str], task: Mapping[str, Any]
+) -> dict[str, Any]:
     learnt = tree["objective"]
     if tree.get(backbone) is None:
         raise UserError(f"the run has no {backbone}, and the weights of one are asked for. It has {_backbones(tree)}")
-    objective = {**_KIND, **{name: learnt[name] for name in kept if learnt.get(name) is not None}}
+    objective = {**task, **{name: learnt[name] for name in kept if learnt.get(name) is not None}}
     return {backbone: tree[backbone], "objective": objective, "pretrained": learnt["kind"]}
 
 
@@ -80,7 +82,7 @@ def _backbones(tree: dict[str, Any]) -> str:
     return " and ".join(name for name in ("backbone", "audio_backbone") if tree.get(name)) or "none"
 
 
-def _views(layers: Layers) -> Layers:
+def _views(layers: Layers, task: Mapping[str, Any]) -> Layers:
     """Let views have the frames and the size that the backbone is made for, where a recipe does not say others."""
     frames, size = given(layers, "backbone.frames"), given(layers, "backbone.size")
     objective: dict[str, Any] = {}
@@ -92,16 +94,12 @@ def _views(layers: Layers) -> Layers:
         kind = given(layers, f"objective.{name}.crop.kind")
         if size is not None and kind is not None:
             objective[name] = {"crop": {"kind": kind, "size": size}}
-    return [("backbone", {"objective": {**_KIND, **objective}})] if objective else []
+    return [("backbone", {"objective": {**task, **objective}})] if objective else []
 
 
-def _classes(sources: Any) -> Layers:
-    first = sources[0] if isinstance(sources, list) and sources else sources
-    root = first.get("root") if isinstance(first, dict) else first
-    if not isinstance(root, str):
-        return []
-    manifest = Manifest.load((first.get("manifest") if isinstance(first, dict) else None) or root)
-    return [(f"shards {root}", {"objective": {**_KIND, "classes": list(manifest.classes)}})] if manifest.classes else []
+def _classes(sources: Any, task: Mapping[str, Any]) -> Layers:
+    named = class_names(sources)
+    return [(f"shards {named[0]}", {"objective": {**task, "classes": list(named[1])}})] if named else []
 
 
 FINETUNING = Floor(

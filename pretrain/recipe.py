@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pretrain.config import RunConfig
 from pretrain.config_errors import find_mistakes
-from pretrain.config_tree import TELLING, Tree, leaves, overlay, with_defaults
+from pretrain.config_tree import TELLING, Tree, class_for, leaves, overlay, with_defaults
 from pretrain.recipe_file import FOLDER, find_recipe, list_recipes, read_recipe, read_yaml, write_yaml
 from shards.errors import UserError
 from shards.reading.manifest import Manifest
@@ -103,7 +103,7 @@ def resolve(
         tree = overlay(tree, layer)
         layers.append((source, layer))
     for name, value in (stand_ins or {}).items():
-        if _lacks(tree, name):
+        if _lacks(floor.config, tree, name):
             layer = _nested(name, value)
             tree = overlay(tree, layer)
             layers.append((TO_BE_GIVEN, layer))
@@ -168,13 +168,16 @@ def _nested(name: str, value: Any) -> Tree:
     return cast(Tree, value)
 
 
-def _lacks(tree: Tree, name: str) -> bool:
-    """Say whether the mapping in which this name belongs is there and has no such key."""
+def _lacks(model: type[BaseModel], tree: Tree, name: str) -> bool:
+    """Say whether the mapping in which this name belongs is there, has room for it, and has no such key."""
     *above, last = name.split(".")
     part: Any = tree
+    chosen: type[BaseModel] | None = model
     for key in above:
         part = part.get(key) if isinstance(part, dict) else None
-    return isinstance(part, dict) and last not in part
+        place = chosen.model_fields.get(key) if chosen else None
+        chosen = class_for(place.annotation, part) if place else None
+    return isinstance(part, dict) and last not in part and chosen is not None and last in chosen.model_fields
 
 
 def _check(floor: Floor[C], tree: Tree, name: str, is_overridden: bool) -> C:

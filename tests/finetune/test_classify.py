@@ -13,7 +13,7 @@ from torch import Tensor
 from finetune.beginning import count_labels, inverse_frequency
 from finetune.classify import Classification, build_classification
 from finetune.head import AttentionPool
-from finetune.specs import BinarySpec
+from finetune.specs import BinarySpec, ClassificationSpec
 from pretrain.engine.parameter_groups import GroupRules
 from pretrain.engine.rehearsal import fake_batch
 from pretrain.engine.training import build
@@ -196,7 +196,8 @@ def test_views_are_averaged_as_the_recipe_says() -> None:
 
 def test_yes_counts_as_often_as_it_is_rare(tmp_path: Path) -> None:
     config = small_config(write_shards(tmp_path / "set", 10, several=True), **BINARY)
-    counts_K, clips = count_labels(config)
+    assert isinstance(config.objective, ClassificationSpec)
+    counts_K, clips = count_labels(config, config.objective)
     labels = [labels_of(number, several=True) for number in range(10)]
     assert clips == 10 and counts_K.tolist() == [sum(label in own for own in labels) for label in range(len(CLASSES))]
     assert inverse_frequency(counts_K, clips).tolist() == pytest.approx([5 / 5, 6 / 4, 6 / 4, 1.0])

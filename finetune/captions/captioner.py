@@ -1,0 +1,138 @@
+"""Captions as an objective of the engine: a backbone's tokens, a language model that looks at them, and its surprise.
+
+Each token of a caption is told from those before it and from the video; the loss is the mean over a batch's samples of
+the mean surprise of a caption's tokens, the mark behind the last one among them. So a sample weighs the same whatever
+its length, whoever computes it: ranks and parts of a batch add up exactly. A sample without a caption weighs nothing.
+Legend: B samples, L tokens, M tokens of what is seen, E features, V tokens of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from finetune.captions.language import Language, Telling
+from finetune.captions.memory import Memory
+from finetune.captions.speaking import Said, speak
+from finetune.captions.spec import CaptionSpec
+from finetune.captions.vocabulary import Vocabulary, Written
+from pretrain.backbone import Backbone
+from pretrain.backbones.build import build_backbone
+from pretrain.collectives import mean_over_ranks
+from pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
+from pretrain.objective import HealthRule, Objective, StepOutput
+from shards.reading.batch import Batch
+
+if TYPE_CHECKING:
+    from finetune.config import FinetuneConfig
+
+_TOKENIZER = "tokenizer"
+
+
+class Captioner(Objective):
+    """The backbone with what is made of its tokens, the language model, and the vocabulary that it was begun with."""
+
+    def __init__(self, spec: CaptionSpec, video: Backbone) -> None:
+        super().__init__()
+        self.spec = spec
+        self.video = Memory(video, spec)
+        self.language = Language(spec.language)
+        self.vocabulary: Vocabulary | None = None  # it comes with the first weights, or with the checkpoint
+        self.train()
+
+    def parameter_groups(self, rules: GroupRules) -> list[ParameterGroup]:
+        backbones = {"video.backbone.": self.video.backbone} if self.video.learns else {}
+        return group_parameters(self, rules, backbones)
+
+    def training_step(self, batch: Batch, step: int) -> StepOutput:
+        written = self._written(batch["text"])
+        memory_BME = self.video(batch["video"])
+        told = told_apart(self.language, written, memory_BME)
+        health = {
+            "next_token": mean_over_ranks(told.is_right_BL.flatten().float(), told.counts_BL.flatten()),
+            "without_caption": (~told.counts_BL.any(dim=1)).float().mean(),
+            "cut": told.surprise_B.new_tensor(written.cut / len(told.surprise_B)),
+        }
+        loss = told.surprise_B.mean()
+        return StepOutput(loss, {"caption": loss.detach()}, health, embeddings={})
+
+    @torch.no_grad()
+    def tell(self, batch: Batch, seed: int) -> Said:
+        """Write a caption for each sample, as the recipe says; the objective is in eval mode."""
+        assert self.vocabulary is not None
+        device = batch["video"][0].device
+        with torch.autocast(device.type, self.cast_to, enabled=self.cast_to is not None):
+            memory_BME = self.video(batch["video"])
+            return speak(
+                lambda memory_RME: Telling(self.language, memory_RME),
+                memory_BME,
+                self.vocabulary,
+                self.spec.decoding,
+                self.spec.language.longest,
+                [(seed, key) for key in batch["key"]],
+            )
+
+    def state(self) -> dict[str, Tensor]:
+        return {} if self.vocabulary is None else {_TOKENIZER: self.vocabulary.to_tensor()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.vocabulary = Vocabulary.of_tensor(state[_TOKENIZER])
+
+    def health_rules(self) -> Sequence[HealthRule]:
+        return _RULES
+
+    def _written(self, captions: Sequence[str]) -> Written:
+        longest = self.spec.language.longest
+        if self.vocabulary is None:  # a step of shapes alone is asked for: captions as long as they can be
+            length = longest + 2
+            return Written(torch.zeros(len(captions), length, dtype=torch.int64), [length] * len(captions), 0)
+        return self.vocabulary.write(captions, longest)
+
+
+class Told(NamedTuple):
+    """What a language model makes of captions that it is told."""
+
+    surprise_B: Tensor  # the mean of a caption's tokens; 0 where there is none
+    is_right_BL: Tensor  # it would have said this token, too
+    counts_BL: Tensor  # is a token of the caption, or the mark behind it
+
+
+def told_apart(language: Language, written: Written, memory_BME: Tensor) -> Told:
+    """Let the language model tell each token from those before it."""
+    tokens_BL = written.tokens_BL.to(memory_BME.device)
+    tokens_told_B = torch.tensor([max(length - 1, 0) for length in written.lengths_B], device=memory_BME.device)
+    scores_BLV = language(tokens_BL[:, :-1], memory_BME)
+    follows_BL = tokens_BL[:, 1:]
+    counts_BL = torch.arange(follows_BL.shape[1], device=memory_BME.device) < tokens_told_B[:, None]
+    surprise_BL = functional.cross_entropy(scores_BLV.float().transpose(1, 2), follows_BL, reduction="none")
+    # Not times 0: what lies beyond a caption may be anything.
+    surprise_BL = torch.where(counts_BL, surprise_BL, surprise_BL.new_zeros(()))
+    surprise_B = surprise_BL.sum(dim=1) / tokens_told_B.clamp_min(1)
+    return Told(surprise_B, scores_BLV.detach().argmax(dim=2) == follows_BL, counts_BL)
+
+
+def build_captioner(config: FinetuneConfig) -> Captioner:
+    """Build the whole of it with fresh weights drawn from torch's generator."""
+    assert config.backbone is not None and isinstance(config.objective, CaptionSpec)  # the config was checked
+    return Captioner(config.objective, build_backbone(config.backbone))
+
+
+_RULES = (
+    HealthRule(
+        figure="without_caption",
+        side="above",
+        limit=0.5,
+        advice="More than half of the samples have no caption, and nothing is learnt from those. Look with trichord "
+        "shards inspect; data.sources may be the wrong set.",
+    ),
+    HealthRule(
+        figure="cut",
+        side="above",
+        limit=0.2,
+        advice="Many captions are longer than objective.language.longest and lose their ends. Raise it.",
+    ),
+)

@@ -1,0 +1,52 @@
+"""What the language model looks at: tokens of a video's clips, mapped to its width.
+
+Legend: B samples, n clips of each, C colours, T frames, H and W pixels, L tokens of a clip, M = n L tokens of a video,
+D features of the backbone, E of the language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from finetune.captions.spec import CaptionSpec
+from finetune.trunk import Trunk
+from pretrain.backbone import Backbone
+from shards.errors import UserError
+
+
+class Memory(Trunk):
+    """A backbone, and its tokens made ready to be looked at."""
+
+    def __init__(self, backbone: Backbone, spec: CaptionSpec) -> None:
+        super().__init__(backbone, spec.frozen, spec.trained)
+        width = spec.language.dim
+        self.spec = spec
+        self.norm = nn.LayerNorm(backbone.dim) if spec.memory.layer_norm else None
+        self.map = nn.Linear(backbone.dim, width) if spec.memory.mapping == "linear" else None
+        if self.map is None and backbone.dim != width:
+            raise UserError(
+                f"objective.memory.mapping=none needs as many features on both sides: the backbone has {backbone.dim}, "
+                f"the language model {width}. Set objective.memory.mapping=linear"
+            )
+        # Cross-attention does not know which clip comes first, and a clip's own tokens do not say.
+        self.clip_embed = nn.Parameter(torch.zeros(spec.clip_count, width)) if spec.clip_count > 1 else None
+
+    def forward(self, clips: Sequence[Tensor]) -> Tensor:
+        """Give memory_BME of uint8 frames_BCTHW, one tensor for each clip of a video."""
+        frames_NCTHW = self.spec.normalisation(torch.cat(list(clips)))
+        with self.looking():
+            pooled_ND, grid_NtnD = self.backbone(frames_NCTHW, pooled_only=self.spec.memory.tokens == "pooled")
+        tokens_NLD = pooled_ND[:, None]
+        if self.spec.memory.tokens == "all":
+            tokens_NLD = torch.cat([tokens_NLD, grid_NtnD.flatten(1, 2)], dim=1)
+        if self.norm is not None:
+            tokens_NLD = self.norm(tokens_NLD)
+        if self.map is not None:
+            tokens_NLD = self.map(tokens_NLD)
+        of_clips = list(tokens_NLD.chunk(len(clips)))
+        if self.clip_embed is not None:
+            of_clips = [each + place for each, place in zip(of_clips, self.clip_embed, strict=True)]
+        return torch.cat(of_clips, dim=1)

@@ -1,0 +1,153 @@
+"""What a recipe says of captions: what is looked at, which language model, how it speaks; read without torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from shards.sample_spec import SampleSpec
+from shards.viewing.clip_specs import ClipSpec, clip_count
+from shards.viewing.flips import FlipRule
+from shards.viewing.normalise import Normalisation
+from shards.viewing.view_specs import ViewSpec, ViewsSpec
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MemorySpec(_Spec):
+    """What of a video the language model looks at, at every word: tokens of all of its clips, one behind the other."""
+
+    tokens: Literal["pooled", "all"] = "all"  # of each clip: the backbone's own vector, or that and its whole grid
+    mapping: Literal["linear", "none"] = "linear"  # to the width of the language model; none: the two are as wide
+    layer_norm: bool = False  # of each token, before that
+
+    @property
+    def words(self) -> str:
+        """Say in short what it is."""
+        which = "all tokens" if self.tokens == "all" else "pooled"
+        return which + (", mapped" if self.mapping == "linear" else "")
+
+
+class LanguageSpec(_Spec):
+    """A GPT-2 with cross-attention, as it stands the small one; published weights, or none and it learns to write."""
+
+    dim: PositiveInt = 768
+    depth: PositiveInt = 12
+    heads: PositiveInt = 12
+    positions: PositiveInt = 1024
+    vocabulary: Annotated[int, Field(ge=257)] = 50257  # every byte, the mark at a text's ends, and pairs beyond
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    # A folder as save_pretrained writes it, or a name on the Hugging Face Hub; its tokenizer comes along. Without, the
+    # first weights are drawn and the tokenizer is learnt from the captions of data.sources.
+    weights: str | None = None
+    longest: PositiveInt = 64  # tokens of a caption; in training longer ones are cut
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> LanguageSpec:
+        if self.dim % self.heads:
+            raise ValueError(f"expected dim to be a multiple of heads, found dim {self.dim} and heads {self.heads}")
+        if self.longest + 1 > self.positions:
+            raise ValueError(f"longest={self.longest} and the mark before it do not fit positions={self.positions}")
+        return self
+
+
+class GreedySpec(_Spec):
+    """The likeliest token, each time."""
+
+    kind: Literal["greedy"] = "greedy"
+
+    @property
+    def words(self) -> str:
+        """Say in short what it is."""
+        return "greedy"
+
+
+class BeamSpec(_Spec):
+    """The likeliest text among the beams kept: its log-probability over its length to the power of length_penalty."""
+
+    kind: Literal["beam"] = "beam"
+    beams: PositiveInt = 3
+    length_penalty: NonNegativeFloat = 1.0  # 0: of whole texts; 1: of the mean token, which favours longer texts
+
+    @property
+    def words(self) -> str:
+        """Say in short what it is."""
+        return f"{self.beams} beams, length penalty {self.length_penalty:g}"
+
+
+class NucleusSpec(_Spec):
+    """Drawn from the likeliest tokens that have top_p of the probability together; seeded by the sample's key."""
+
+    kind: Literal["nucleus"] = "nucleus"
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    temperature: PositiveFloat = 1.0
+
+    @property
+    def words(self) -> str:
+        """Say in short what it is."""
+        return f"drawn from the likeliest {self.top_p:g}, temperature {self.temperature:g}"
+
+
+DecodingSpec = Annotated[GreedySpec | BeamSpec | NucleusSpec, Field(discriminator="kind")]
+
+
+class CaptionSpec(_Spec):
+    """Captions of videos: a backbone's tokens, and a language model with cross-attention over them."""
+
+    kind: Literal["captions"] = "captions"
+    clips: ClipSpec  # in training, the same number of each video as in a test
+    view: ViewSpec
+    test_clips: ClipSpec
+    test_view: ViewSpec
+    flips: FlipRule = FlipRule()
+    normalisation: Normalisation = Normalisation()
+    memory: MemorySpec = MemorySpec()
+    language: LanguageSpec = LanguageSpec()
+    frozen: bool = False  # the backbone stays as it is
+    trained: tuple[str, ...] = ()  # patterns of names of a frozen backbone's parameters that learn all the same
+    decoding: DecodingSpec = BeamSpec()
+    factors: Literal["world"] | None = None  # what a test looks up in captions: the generated world's words
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Name the senses that are needed."""
+        return ("video",)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Name the networks in a checkpoint."""
+        return ("video",)
+
+    @property
+    def clip_count(self) -> int:
+        """Count the clips of a video that are looked at together."""
+        return clip_count(self.clips) or 0
+
+    def sample_spec(self) -> SampleSpec:
+        """Say what a sample must bring to training: any one of its captions."""
+        views = ViewsSpec(clips=self.clips, views=(self.view,), flips=self.flips)
+        return SampleSpec(views=views, caption="random")
+
+    def test_spec(self) -> SampleSpec:
+        """Say what a sample must bring to a test: all of its captions."""
+        views = ViewsSpec(clips=self.test_clips, views=(self.test_view,), flips=self.flips)
+        return SampleSpec(views=views, caption="all", is_training=False)
+
+    @model_validator(mode="after")
+    def _can_be(self) -> CaptionSpec:
+        counts = [clip_count(each) for each in (self.clips, self.test_clips)]
+        if counts[0] is None or counts[0] != counts[1]:
+            said = ["a number that depends on the video" if each is None else each for each in counts]
+            raise ValueError(
+                f"clips give {said[0]} of a video, and test_clips {said[1]}: the language model looks at as many in a "
+                "test as in training. Take segments, window or full with one number of clips"
+            )
+        if "three" in (self.view.crop.kind, self.test_view.crop.kind):
+            raise ValueError("view and test_view: captions look at one crop of each clip, found crop.kind=three")
+        if self.trained and not self.frozen:
+            raise ValueError("trained names what learns of a frozen backbone: set frozen=true, or trained=[]")
+        self.sample_spec(), self.test_spec()  # which have rules of their own
+        return self
