@@ -18,7 +18,7 @@ from finetune.classify import Classification, check_labels
 from finetune.config import FinetuneConfig, check_classes
 from finetune.evaluation_report import write_report
 from finetune.gathering import gather_each_once
-from finetune.metrics import Scores, Truths, average_precision, mean, ranks_of_truth, recall_per_class, top_k
+from finetune.metrics import Scores, Truths, class_rows, measure
 from finetune.recipe import CONFIG, load_finetune_recipe, read_run
 from pretrain.engine import checkpoint
 from pretrain.engine.allocator import thread_plan
@@ -27,8 +27,6 @@ from pretrain.engine.training import build
 from pretrain.export import newest_checkpoint
 from shards.errors import UserError
 from shards.reading.batch import Batch
-
-TOP = 5
 
 
 @dataclass(frozen=True)
@@ -108,27 +106,9 @@ def score(config: FinetuneConfig, objective: Classification, world: World) -> Te
 
 def figures(config: FinetuneConfig, tested: Tested) -> dict[str, Any]:
     """Give the metrics of the task, and a row for each class."""
-    spec, counts_K = config.objective, tested.truths_NK.sum(axis=0)
-    if spec.is_multi_label:
-        per_class = [
-            average_precision(scores_N, truths_N)
-            for scores_N, truths_N in zip(tested.scores_NK.T, tested.truths_NK.T, strict=True)
-        ]
-        metrics = {"mAP": mean(per_class), "classes_with_clips": sum(each is not None for each in per_class)}
-        measured = "average_precision"
-    else:
-        labels_N = tested.truths_NK.argmax(axis=1)
-        ranks_N = ranks_of_truth(tested.scores_NK, labels_N)
-        per_class = recall_per_class(ranks_N, labels_N, spec.count)
-        metrics = {"top1": top_k(ranks_N, 1), "top1_mean_of_classes": mean(per_class)}
-        if spec.count > TOP:
-            metrics[f"top{TOP}"] = top_k(ranks_N, TOP)
-        measured = "top1"
-    rows = [
-        {"class": name, "clips": int(count), measured: figure}
-        for name, count, figure in zip(spec.names, counts_K, per_class, strict=True)
-    ]
-    return {"metrics": metrics, "classes": rows}
+    spec = config.objective
+    metrics, per_class = measure(tested.scores_NK, tested.truths_NK, spec.is_multi_label)
+    return {"metrics": metrics, "classes": class_rows(spec.names, tested.truths_NK, per_class, spec.is_multi_label)}
 
 
 def describe_model(config: FinetuneConfig) -> dict[str, object]:

@@ -36,9 +36,10 @@ def to_markdown(found: Mapping[str, Any]) -> str:
         "",
         *_table([{"metric": name, "value": value} for name, value in found["metrics"].items()]),
         "",
-        *_table(found["classes"]),
     ]
-    return "\n".join(lines) + "\n"
+    for rows in (found[name] for name in ("sets", "classes") if name in found):
+        lines += [*_table(rows), ""]
+    return "\n".join(lines)
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:

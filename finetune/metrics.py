@@ -7,11 +7,14 @@ Legend: N clips, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 Scores = NDArray[np.floating]
 Truths = NDArray[np.bool_]
+TOP = 5
 
 
 def ranks_of_truth(scores_NK: Scores, labels_N: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -52,3 +55,29 @@ def mean(figures: list[float | None]) -> float | None:
     """Give the mean of those that there are."""
     found = [figure for figure in figures if figure is not None]
     return float(np.mean(found)) if found else None
+
+
+def measure(scores_NK: Scores, truths_NK: Truths, is_multi_label: bool) -> tuple[dict[str, object], list[float | None]]:
+    """Give the metrics of classes that exclude each other or do not, and the figure of each class."""
+    if is_multi_label:
+        precisions = [average_precision(scores_NK[:, k], truths_NK[:, k]) for k in range(truths_NK.shape[1])]
+        with_clips = sum(each is not None for each in precisions)
+        return {"mAP": mean(precisions), "classes_with_clips": with_clips}, precisions
+    labels_N, classes = truths_NK.argmax(axis=1), truths_NK.shape[1]
+    ranks_N = ranks_of_truth(scores_NK, labels_N)
+    recalls = recall_per_class(ranks_N, labels_N, classes)
+    metrics: dict[str, object] = {"top1": top_k(ranks_N, 1), "top1_mean_of_classes": mean(recalls)}
+    if classes > TOP:
+        metrics[f"top{TOP}"] = top_k(ranks_N, TOP)
+    return metrics, recalls
+
+
+def class_rows(
+    names: Sequence[str], truths_NK: Truths, per_class: Sequence[float | None], is_multi_label: bool
+) -> list[dict[str, object]]:
+    """Give a row for each class."""
+    measured, counts_K = "average_precision" if is_multi_label else "top1", truths_NK.sum(axis=0)
+    return [
+        {"class": name, "clips": int(count), measured: figure}
+        for name, count, figure in zip(names, counts_K, per_class, strict=True)
+    ]

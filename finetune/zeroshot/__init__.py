@@ -1,0 +1,24 @@
+"""Zero-shot recognition: what a video shows, by texts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finetune.zeroshot.recogniser import Recogniser
+
+
+def open_model(
+    source: str | Path, *, part: str | None = None, backbone: Mapping[str, Any] | None = None, device: str | None = None
+) -> Recogniser:
+    """Open a run of video and text, or a file of X-CLIP or CLIP; `backbone` says what a file's shapes cannot tell."""
+    import torch
+
+    from finetune.zeroshot.opening import open_video_text
+    from finetune.zeroshot.recogniser import Recogniser
+    from pretrain.engine.device import pick_device
+
+    opened = open_video_text(Path(source), part, backbone)
+    return Recogniser(opened, pick_device(0) if device is None else torch.device(device))

@@ -1,0 +1,206 @@
+"""Tests a model of video and text on shard sets by their classes' names alone, every clip once, as tables of figures.
+
+Several sets are splits of one data set, and several draws are draws of one set's classes: their mean and standard
+deviation (of a sample, with n - 1) stand below them. Legend: N clips, B of a batch, V views, P prompts, K classes.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.evaluation_report import write_report
+from finetune.gathering import gather_each_once
+from finetune.metrics import Scores, Truths, class_rows, measure
+from finetune.zeroshot.candidates import Candidates, Draws, candidates_of, read_names
+from finetune.zeroshot.classifier import Classifier, probabilities
+from finetune.zeroshot.opening import Opened
+from finetune.zeroshot.recogniser import Recogniser
+from finetune.zeroshot.spec import ZeroShotSpec
+from finetune.zeroshot.wise import Between
+from pretrain.engine.distributed import World
+from shards.errors import UserError
+from shards.reading.batch import Batch
+from shards.reading.stream_config import SourceConfig, StreamConfig
+
+_MEASURED = ("top1", "top5", "mAP", "top1_mean_of_classes")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is tested on, among which classes, and how it is read."""
+
+    data: tuple[str, ...]
+    lists: tuple[Path, ...] = ()
+    draws: Draws | None = None
+    known: Path | None = None  # a set, or a list, of classes that are no candidates
+    batch_size: int = 8  # of each rank
+    workers: int = 0
+    cache: Path | None = None
+
+    def stream(self, root: str, world: World) -> StreamConfig:
+        """Say how one set is read."""
+        return StreamConfig(
+            sources=(SourceConfig(root=root),),
+            batch_size=self.batch_size * world.size,
+            workers=self.workers,
+            cache_dir=self.cache,
+        )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one set, among some of its classes, with the weights of one alpha."""
+
+    root: str
+    digest: str
+    candidates: Candidates
+    names: tuple[str, ...]  # of the candidates
+    alpha: float
+    scores_NK: Scores
+    truths_NK: Truths
+    is_multi_label: bool
+    bad: int
+
+
+class Line:
+    """The weights that are tested: a model's own, or several on the way to them from zero-shot ones."""
+
+    def __init__(self, recogniser: Recogniser, zero_shot: Opened | None, alphas: Sequence[float]) -> None:
+        self.recogniser, self.alphas = recogniser, tuple(alphas) if zero_shot else (1.0,)
+        self._between = Between(recogniser.model, zero_shot.model.state_dict()) if zero_shot else None
+
+    def go_to(self, alpha: float) -> None:
+        """Set the model's weights."""
+        if self._between is not None:
+            self._between.go_to(alpha)
+
+    def classifiers(self, names: Sequence[str], spec: ZeroShotSpec) -> dict[float, Classifier]:
+        """Read the classes' texts with each of the weights."""
+        found = {}
+        for alpha in self.alphas:
+            self.go_to(alpha)
+            found[alpha] = self.recogniser.classifier(names, spec)
+        return found
+
+
+def answer(line: Line, spec: ZeroShotSpec, question: Question, world: World) -> list[Answer]:
+    """Test on all sets; all ranks take part and get the same."""
+    return [each for root in question.data for each in _answer_one(line, spec, question, root, world)]
+
+
+def _answer_one(line: Line, spec: ZeroShotSpec, question: Question, root: str, world: World) -> list[Answer]:
+    config = question.stream(root, world)
+    (source,) = config.open_sources()
+    names = source.manifest.classes
+    if not names:
+        raise UserError(f"{root} does not name its classes: its manifest.json wants a list of them under classes")
+    known = read_names(question.known) if question.known else ()
+    candidates = candidates_of(names, question.lists, question.draws, known)
+    classifiers = line.classifiers(names, spec)
+
+    def rows_of(batch: Batch) -> dict[str, Tensor]:
+        found = {"truths": _truths(batch, len(names), root)}
+        for alpha, classifier in classifiers.items():
+            line.go_to(alpha)
+            logits_VPBK = line.recogniser.logits(batch["video"], classifier)
+            for each in candidates:
+                among = torch.tensor(each.numbers, device=logits_VPBK.device)
+                found[f"{alpha} {each.title}"] = probabilities(logits_VPBK.index_select(-1, among), spec)
+        return found
+
+    gathered = gather_each_once(config, line.recogniser.opened.look.sample_spec(spec), world, rows_of)
+    truths_NK = gathered.rows["truths"] > 0
+    is_multi_label = bool((truths_NK.sum(axis=1) != 1).any())
+    answers = []
+    for each in candidates:
+        chosen = list(each.numbers)
+        # A clip without any class is a negative of all where all are asked for, and is else of no class that is.
+        kept_N = truths_NK[:, chosen].any(axis=1) | (len(chosen) == len(names))
+        if not kept_N.any():
+            raise UserError(f"{root} has no clip of the classes of {each.title}")
+        of_these = tuple(names[number] for number in chosen)
+        for alpha in line.alphas:
+            scores_NK = gathered.rows[f"{alpha} {each.title}"][kept_N]
+            about = (root, source.manifest.digest(), each, of_these, alpha)
+            answers.append(Answer(*about, scores_NK, truths_NK[kept_N][:, chosen], is_multi_label, gathered.bad))
+    return answers
+
+
+def _truths(batch: Batch, classes: int, root: str) -> Tensor:
+    truths_BK = torch.zeros(len(batch["key"]), classes, dtype=torch.uint8)
+    for row, labels in enumerate(batch["labels"]):
+        if beyond := [label for label in labels if label >= classes]:
+            raise UserError(
+                f"sample {batch['key'][row]} of {root} has label {beyond[0]}, and {classes} classes are named"
+            )
+        truths_BK[row, list(labels)] = 1
+    return truths_BK
+
+
+def table(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Give a row for each set, each draw and each alpha; where there are several sets or draws, mean and deviation."""
+    several = len({each.alpha for each in answers}) > 1
+    found: list[dict[str, Any]] = []
+    for alpha in sorted({each.alpha for each in answers}):
+        with_alpha = {"alpha": alpha} if several else {}
+        rows = []
+        for each in answers:
+            if each.alpha != alpha:
+                continue
+            metrics, _ = measure(each.scores_NK, each.truths_NK, each.is_multi_label)
+            about = {"data": each.root, "classes": each.candidates.title, **with_alpha}
+            counts = {"clips": len(each.scores_NK), "bad": each.bad}
+            rows.append({**about, **counts, **{name: metrics[name] for name in _MEASURED if name in metrics}})
+        found += [*rows, *_summaries(rows, with_alpha)]
+    return found
+
+
+def _summaries(rows: Sequence[dict[str, Any]], with_alpha: dict[str, float]) -> list[dict[str, Any]]:
+    if len(rows) < 2:
+        return []
+    columns = {
+        name: [row[name] for row in rows] for name in _MEASURED if all(row.get(name) is not None for row in rows)
+    }
+    means = {name: statistics.fmean(column) for name, column in columns.items()}
+    deviations = {name: statistics.stdev(column) for name, column in columns.items()}
+    return [
+        {"data": f"mean of {len(rows)}", "classes": "", **with_alpha, **means},
+        {"data": "standard deviation", "classes": "", **with_alpha, **deviations},
+    ]
+
+
+def write_reports(folder: Path, name: str, found: dict[str, Any], answers: Sequence[Answer]) -> list[Path]:
+    """Write a report for each alpha, of what all have in common and its own figures; give the files."""
+    written: list[Path] = []
+    alphas = sorted({each.alpha for each in answers})
+    for alpha in alphas:
+        own = [each for each in answers if each.alpha == alpha]
+        model = {**found["model"], "alpha": alpha} if len(alphas) > 1 else found["model"]
+        report = {**found, "model": model, **_report(own)}
+        written += write_report(folder, f"{name}_alpha_{alpha:g}" if len(alphas) > 1 else name, report)
+    return written
+
+
+def _report(own: Sequence[Answer]) -> dict[str, Any]:
+    rows = table(own)
+    told = rows[0] if len(own) == 1 else rows[len(own)]  # the mean
+    found: dict[str, Any] = {
+        "clips": sum(len(each.scores_NK) for each in own),
+        "bad": sum({each.root: each.bad for each in own}.values()),
+        "data_digests": list({each.root: each.digest for each in own}.values()),
+        "metrics": {name: told[name] for name in _MEASURED if name in told},
+        "sets": rows,
+        "candidates": {f"{each.root}, {each.candidates.title}": list(each.names) for each in own},
+    }
+    if len(own) == 1:
+        (only,) = own
+        _, per_class = measure(only.scores_NK, only.truths_NK, only.is_multi_label)
+        found["classes"] = class_rows(only.names, only.truths_NK, per_class, only.is_multi_label)
+    return found

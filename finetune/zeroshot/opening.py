@@ -1,0 +1,146 @@
+"""Opens what knows videos and texts: the folder of a run, or a published file of X-CLIP or CLIP.
+
+A file says nothing of its sizes but by its tensors' shapes. Heads are 64 features wide in all of CLIP's kin; of what
+shapes cannot tell, such as the activation, `backbone` says it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from finetune.config import read_config
+from finetune.recipe import is_run, read_run
+from finetune.zeroshot.spec import Look
+from pretrain.backbones.clip_text import ClipText
+from pretrain.backbones.clip_text_spec import ClipTextSpec
+from pretrain.backbones.video_text import VideoText
+from pretrain.backbones.xclip import XClip
+from pretrain.backbones.xclip_spec import XClipSpec
+from pretrain.engine import checkpoint
+from pretrain.engine.config import InitFrom
+from pretrain.engine.training import build
+from pretrain.export import newest_checkpoint
+from pretrain.objectives.video_text import VideoTextObjective
+from pretrain.published import load_tensors, recognised
+from pretrain.published_file import read_tensors
+from pretrain.published_tables.naming import renamed
+from shards.errors import UserError
+from shards.viewing.clip_specs import Segments
+from shards.viewing.normalise import Normalisation
+
+_HEAD_DIM = 64
+_OF_A_CLIP = ("backbone.patch_embed.proj.weight", "backbone.pos_embed", "backbone.proj.weight", "text.pos_embed")
+_CLIP_PIXELS = Normalisation(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model in evaluation mode, how it looks at videos, and what it is."""
+
+    model: VideoText
+    look: Look
+    precision: torch.dtype | None  # of autocast
+    about: dict[str, Any]  # for reports: backbone, pretrained, step
+
+
+def open_video_text(source: Path, part: str | None = None, backbone: Mapping[str, Any] | None = None) -> Opened:
+    """Open a run folder (its newest whole checkpoint) or a file of weights; `backbone` tells what a file does not."""
+    if is_run(source):
+        if part or backbone:
+            raise UserError(
+                f"{source} is a run, which knows what it is; a part and a backbone are for files of weights"
+            )
+        return _open_run(source)
+    if source.is_dir() and not any((source / name).is_file() for name in ("model.safetensors", "pytorch_model.bin")):
+        raise UserError(f"{source} is neither the folder of a run nor of weights; expected one with checkpoints/")
+    return _open_file(source, part, backbone or {})
+
+
+def _open_run(run: Path) -> Opened:
+    config = read_config(read_run(run))
+    path, index = newest_checkpoint(run)
+    spec = config.objective
+    if spec.kind != "video_text":
+        raise UserError(
+            f"{run} is a run of {spec.kind}, which knows no texts. Zero-shot wants a run of video_text, or a file of "
+            "X-CLIP or CLIP"
+        )
+    objective = build(config)
+    assert isinstance(objective, VideoTextObjective)
+    checkpoint.load_weights(path, index, objective)
+    size = spec.view.crop.size
+    look = Look(spec.clips, size, round(size * 8 / 7), spec.view.crop.interpolation, spec.normalisation)
+    precision = torch.bfloat16 if config.engine.precision == "bf16" else None
+    about = {"backbone": config.backbone.kind, "pretrained": run.name, "seed": config.seed, "step": index.step}
+    return Opened(objective.video.eval(), look, precision, about)
+
+
+def _open_file(path: Path, part: str | None, changes: Mapping[str, Any]) -> Opened:
+    tensors = read_tensors(path, part)
+    family = recognised(tensors, path)
+    ours = {renamed(name, family.table): tensor for name, tensor in family.prepare(tensors).items()}
+    if missing := [name for name in _OF_A_CLIP if name not in ours]:
+        raise UserError(
+            f"{path} holds {family.name} weights without {', '.join(missing)}; zero-shot wants video and text in one "
+            "file, as X-CLIP's and CLIP's are"
+        )
+    video, text = specs_of(ours, changes)
+    model = VideoText(XClip(video), ClipText(text), has_prompts="prompts.share" in ours)
+    load_tensors(tensors, InitFrom(path=path, part=part), model)
+    about = {"backbone": video.kind, "pretrained": f"{family.name} ({path.name})", "seed": None, "step": None}
+    return Opened(model.eval(), _look_of(video), None, about)
+
+
+def specs_of(ours: Mapping[str, Tensor], changes: Mapping[str, Any]) -> tuple[XClipSpec, ClipTextSpec]:
+    """Work out sizes from tensors by our names; changes are settings of the backbone, an activation of both towers."""
+    width, _, _, patch = ours["backbone.patch_embed.proj.weight"].shape
+    joint_dim = ours["backbone.proj.weight"].shape[0]
+    places = ours["backbone.pos_embed"].shape[1] - 1
+    time = ours.get("backbone.time_embed")
+    found: dict[str, Any] = {
+        "dim": width,
+        "depth": _count(ours, "backbone.blocks."),
+        "heads": max(1, width // _HEAD_DIM),
+        "patch": patch,
+        "size": isqrt(places) * patch,
+        "joint_dim": joint_dim,
+        "joint_heads": max(1, joint_dim // _HEAD_DIM),
+        "messages": "backbone.blocks.0.message_fc.weight" in ours,
+        "integration_depth": _count(ours, "backbone.integration."),
+    }
+    found |= {} if time is None else {"frames": time.shape[1]}
+    vocabulary, text_width = ours["text.token_embed.weight"].shape
+    read = {
+        "dim": text_width,
+        "depth": _count(ours, "text.blocks."),
+        "heads": max(1, text_width // _HEAD_DIM),
+        "joint_dim": ours["text.proj.weight"].shape[0],
+        "vocabulary": vocabulary,
+        "length": ours["text.pos_embed"].shape[1],
+    }
+    read |= {name: changes[name] for name in ("activation",) if name in changes}
+    try:
+        return XClipSpec.model_validate({**found, **changes}), ClipTextSpec.model_validate(read)
+    except ValidationError as error:
+        lines = (f"backbone {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise UserError("\n".join(lines)) from error
+
+
+def _count(ours: Mapping[str, Tensor], prefix: str) -> int:
+    return len({name.removeprefix(prefix).partition(".")[0] for name in ours if name.startswith(prefix)})
+
+
+def _look_of(video: XClipSpec) -> Look:
+    """Say how the released models look: X-CLIP with ImageNet's colours at the centre of 256, CLIP with its own."""
+    clips = Segments(frames=video.frames, placement="centre")
+    if video.messages:
+        return Look(clips, video.size, round(video.size * 8 / 7), "bilinear", Normalisation())
+    return Look(clips, video.size, video.size, "bicubic", _CLIP_PIXELS)

@@ -1,0 +1,68 @@
+"""A model that names what a video shows, out of labels that it may never have heard."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from finetune.zeroshot.classifier import Classifier, probabilities
+from finetune.zeroshot.opening import Opened
+from finetune.zeroshot.spec import ZeroShotSpec
+from pretrain.backbones.video_text import VideoText
+from shards.errors import SampleError, UserError
+from shards.randomness import generator
+from shards.record import VIDEO_EXTENSIONS, RawSample
+from shards.sample import ClipTransform
+
+
+class Recogniser:
+    """What was opened, on a device."""
+
+    def __init__(self, opened: Opened, device: torch.device) -> None:
+        self.opened, self.device = opened, device
+        self.model: VideoText = opened.model.to(device)
+
+    def zeroshot(self, video: str | Path, labels: Sequence[str], spec: ZeroShotSpec | None = None) -> dict[str, float]:
+        """Give the probability of each label for a video file, the likeliest first."""
+        spec = spec or ZeroShotSpec()
+        found_1K = probabilities(self.logits(self.look_at(Path(video), spec), self.classifier(labels, spec)), spec)
+        by_label = dict(zip(labels, found_1K[0].tolist(), strict=True))
+        return dict(sorted(by_label.items(), key=lambda each: -each[1]))
+
+    def classifier(self, names: Sequence[str], spec: ZeroShotSpec) -> Classifier:
+        """Read the texts of classes."""
+        if not names or len(set(names)) < len(names):
+            raise UserError(f"expected different labels, found {list(names) or 'none'}")
+        with self.autocast():
+            return Classifier(self.model, names, spec)
+
+    def logits(self, views: Sequence[Tensor], classifier: Classifier) -> Tensor:
+        """Give logits_VPBK of views as batches have them, each uint8 frames_BCTHW."""
+        pixels = self.opened.look.normalisation
+        with self.autocast():
+            return classifier.logits([pixels(frames_BCTHW.to(self.device)) for frames_BCTHW in views])
+
+    def look_at(self, video: Path, spec: ZeroShotSpec) -> list[Tensor]:
+        """Decode the views of one file, as batches of one."""
+        extension = video.suffix.lower().removeprefix(".")
+        if not video.is_file() or extension not in VIDEO_EXTENSIONS:
+            found = "no file of this name" if not video.exists() else "a folder" if video.is_dir() else "another kind"
+            raise UserError(f"{video}: expected a video ({', '.join(VIDEO_EXTENSIONS)}), found {found}")
+        raw = RawSample(video.stem, video.name, {extension: video.read_bytes()})
+        transform = ClipTransform(self.opened.look.sample_spec(spec))
+        try:
+            example = transform(raw, generator(0, "zero-shot", raw.key))  # nothing of it is left to chance
+        except SampleError as error:
+            raise UserError(f"{video} cannot be used: {error}") from error
+        return [frames_CTHW.unsqueeze(0) for frames_CTHW in example["video"]]
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Compute as the model was trained to."""
+        dtype = self.opened.precision
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            yield
