@@ -31,6 +31,31 @@ class Seen(NamedTuple):
     grid_BtnD: Tensor | None  # what prompts look at, where there are any
 
 
+class Scale(nn.Module):
+    """The factor of cosines, learnt as its logarithm. Modules of their own, as ZeRO 3 gathers weights for forwards."""
+
+    def __init__(self, first: float) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.full((1,), log(first)))  # not 0-dim, which DeepSpeed cannot clip
+
+    def forward(self) -> Tensor:
+        """Give the factor; at its bound the gradient still passes, so that it can come down again."""
+        beyond = (self.log - log(HIGHEST_SCALE)).clamp(min=0).detach()
+        return (self.log - beyond).exp()
+
+
+class Bias(nn.Module):
+    """What the sigmoid loss adds to scaled cosines."""
+
+    def __init__(self, first: float) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.full((1,), first))
+
+    def forward(self) -> Tensor:
+        """Give it."""
+        return self.value * 1.0
+
+
 class VideoText(nn.Module):
     """Says how well texts suit videos. With prompts the texts are seen in the light of each video."""
 
@@ -52,22 +77,13 @@ class VideoText(nn.Module):
         self.prompts: VideoPrompts | None = None
         if has_prompts:
             self.prompts = VideoPrompts(backbone.place_dim, self.dim, max(1, self.dim // _HEAD_DIM))
-        # Not 0-dim, which DeepSpeed cannot clip.
-        self.log_scale = nn.Parameter(torch.full((1,), log(first_scale)))
-        self.register_parameter("bias", None)
-        if first_bias is not None:
-            self.bias = nn.Parameter(torch.full((1,), first_bias))
+        self.scale = Scale(first_scale)
+        self.bias = None if first_bias is None else Bias(first_bias)
 
     @property
     def has_prompts(self) -> bool:
         """Say whether texts depend on the video: then no text's vector can be kept for all videos."""
         return self.prompts is not None
-
-    @property
-    def scale(self) -> Tensor:
-        """Give the factor of cosines; at its bound the gradient still passes, so that it can come down again."""
-        beyond = (self.log_scale - log(HIGHEST_SCALE)).clamp(min=0).detach()
-        return (self.log_scale - beyond).exp()
 
     def see(self, frames_BCTHW: Tensor) -> Seen:
         """Look at normalised frames."""
@@ -78,7 +94,7 @@ class VideoText(nn.Module):
 
     def read(self, texts: Sequence[str]) -> Tensor:
         """Give text_KE, not of length 1, for prompts want it as it is."""
-        return self.read_tokens(self.text.tokenise(texts).to(self.log_scale.device))
+        return self.read_tokens(self.text.tokenise(texts).to(self.scale.log.device))
 
     def read_tokens(self, tokens_KL: Tensor) -> Tensor:
         """Give text_KE of texts that are cut into tokens."""

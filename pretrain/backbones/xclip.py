@@ -74,17 +74,17 @@ class XClip(Backbone):
         if self.time_embed is not None:
             nn.init.trunc_normal_(self.time_embed, std=_TIME_STD)
 
-    def forward(self, frames_BCTHW: Tensor, pooled_only: bool = False) -> Tokens:
+    def forward(self, frames_BCTHW: Tensor, pooled_only: bool = False, raw_grid: bool = False) -> Tokens:
         class_BtE, grid_BtnD = self.see(frames_BCTHW, pooled_only)
-        return Tokens(self.integrate(class_BtE), self.proj(self.norm(grid_BtnD)))
+        return Tokens(self.integrate(class_BtE), grid_BtnD if raw_grid else self.proj(self.norm(grid_BtnD)))
 
     @property
     def place_dim(self) -> int:
         return self.spec.dim
 
     def see_places(self, frames_BCTHW: Tensor) -> Tokens:
-        class_BtE, grid_BtnD = self.see(frames_BCTHW)
-        return Tokens(self.integrate(class_BtE), grid_BtnD)
+        tokens: Tokens = self(frames_BCTHW, raw_grid=True)
+        return tokens
 
     def see(self, frames_BCTHW: Tensor, class_only: bool = False) -> Frames:
         """Look at each frame, and at what the others tell of themselves."""

@@ -86,7 +86,7 @@ class ModelCase(BaseModel):
     def ours(self, theirs: nn.Module) -> nn.Module:
         """Build ours with the weights of theirs."""
         backbone = build_backbone(self.spec).eval()
-        beside_video = ("text.*", "prompts.*", "log_scale")
+        beside_video = ("text.*", "prompts.*", "scale.log")
         load_tensors(theirs.state_dict(), InitFrom(path=Path("theirs"), allow_unused=beside_video), backbone)
         return backbone
 

@@ -80,7 +80,7 @@ class VideoTextObjective(Objective):
             first_scale=spec.scale,
             first_bias=spec.bias if is_sigmoid else None,
         )
-        self.video.log_scale.requires_grad_(spec.learn_scale)
+        self.video.scale.requires_grad_(spec.learn_scale)
         self.audio = None if audio is None else AudioTower(audio, self.video.dim)
         self._class_tokens_KL = None if spec.classes is None else text.tokenise(class_texts(spec))
         self._frozen_rows_KD: Tensor | None = None
@@ -178,7 +178,8 @@ class VideoTextObjective(Objective):
         return Embedded(unit, has)
 
     def _factors(self) -> dict[str, Tensor]:
-        return {"scale": self.video.scale, **({} if self.video.bias is None else {"bias": self.video.bias})}
+        """Give what contrast multiplies cosines with, and adds to them."""
+        return {"scale": self.video.scale(), **({} if self.video.bias is None else {"bias": self.video.bias()})}
 
     def _contrast(self, embedded: Embedded, factors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Give the weighted losses of all pairs of senses."""
@@ -203,7 +204,7 @@ class VideoTextObjective(Objective):
     def _class_rows(self) -> Tensor:
         """Give the texts of the classes; those of a frozen encoder are made once."""
         assert self._class_tokens_KL is not None
-        tokens_KL = self._class_tokens_KL.to(self.video.log_scale.device)
+        tokens_KL = self._class_tokens_KL.to(self.video.scale.log.device)
         if not self.spec.frozen_text:
             return self.video.read_tokens(tokens_KL)
         if self._frozen_rows_KD is None:

@@ -84,7 +84,7 @@ _RELEASED: Table = (
     *_blocks("transformer.resblocks", "text.blocks"),
     ("ln_final.{rest}", "text.norm.{rest}"),
     ("text_projection", "text.proj.weight"),
-    ("logit_scale", "log_scale"),
+    ("logit_scale", "scale.log"),
 )
 
 HUGGING_FACE_XCLIP: Table = (
@@ -105,7 +105,7 @@ HUGGING_FACE_XCLIP: Table = (
     *_hugging_face_blocks("text_model.encoder.layers", "text.blocks"),
     ("text_model.final_layer_norm.{rest}", "text.norm.{rest}"),
     ("text_projection.weight", "text.proj.weight"),
-    ("logit_scale", "log_scale"),
+    ("logit_scale", "scale.log"),
 )
 
 # Tensors that stand otherwise here; those that a file lacks are no matter.

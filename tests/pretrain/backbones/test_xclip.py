@@ -88,7 +88,7 @@ def loaded(tensors: Mapping[str, Tensor], video: XClipSpec, text: ClipTextSpec, 
 
 
 def logits(network: VideoText, frames_BCTHW: Tensor, tokens_KL: Tensor) -> Tensor:
-    return network.scale * network.cosines(network.see(frames_BCTHW), network.read_tokens(tokens_KL))
+    return network.scale() * network.cosines(network.see(frames_BCTHW), network.read_tokens(tokens_KL))
 
 
 def assert_close_with_gradients(found: Tensor, expected: Tensor, inputs: Tensor) -> None:
@@ -220,7 +220,7 @@ def test_it_compiles_to_one_graph(changes: dict[str, object]) -> None:
 
 def test_every_parameter_is_initialised() -> None:
     network = VideoText(XClip(VIDEO), ClipText(TEXT), has_prompts=True)
-    assert network.log_scale.exp().item() == pytest.approx(1 / 0.07)
+    assert network.scale.log.exp().item() == pytest.approx(1 / 0.07)
     assert network.backbone.blocks[0].mlp.fc1.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
     for part in (network.backbone, network.text, network.prompts):
         with torch.no_grad():

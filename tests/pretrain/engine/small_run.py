@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from tests.shards import media
 CLIPS, PER_SHARD = 16, 4
 
 
-def write_shards(folder: Path, sound: bool = False) -> Path:
-    """Write a small set of shards with plain webdataset, and its manifest; if with sound, all but every fifth clip."""
+def write_shards(folder: Path, sound: bool = False, text: bool = False) -> Path:
+    """Write a small set of shards with plain webdataset, and its manifest.
+
+    With sound, all but every fifth clip have it; with text, each clip has a caption and a class.
+    """
     folder.mkdir(parents=True)
     for shard in range(CLIPS // PER_SHARD):
         with webdataset.TarWriter(str(folder / f"{shard:05d}.tar")) as out:
@@ -25,7 +29,9 @@ def write_shards(folder: Path, sound: bool = False) -> Path:
                 if sound:  # what a network this small tells apart, for what is all alike is not clustered
                     frames_THWC = frames_THWC // 4 + (number * np.array([11, 7, 3]) % 192).astype(np.uint8)
                 tone = media.tone(0.5, frequency=200.0 + 50 * number) if sound and number % 5 else None
-                out.write({"__key__": f"clip{number:03d}", "mp4": media.encode(frames_THWC, tone), "json": b"{}"})
+                told = {"caption": f"thing number {number}", "labels": [number % 2]} if text else {}
+                video = media.encode(frames_THWC, tone)
+                out.write({"__key__": f"clip{number:03d}", "mp4": video, "json": json.dumps(told).encode()})
     index_shards(str(folder)).save(folder)
     return folder
 
@@ -96,6 +102,21 @@ def av_changes(**target: Any) -> dict[str, Any]:
             "embedding_dim": 8,
             "hidden_dim": 12,
             "target": {"kind": "prototypes", "clusters": [2, 3], **target},
+        },
+    }
+
+
+def video_text_changes(**objective: Any) -> dict[str, Any]:
+    """Give what makes a small run one of video and text."""
+    return {
+        "text_backbone": {"kind": "clip", "dim": 16, "depth": 1, "heads": 2, "joint_dim": 16, "length": 8},
+        "objective": {
+            "kind": "video_text",
+            "clips": {"kind": "segments", "frames": 2},
+            "view": {"crop": {"kind": "random_resized", "size": 16}},
+            "classes": {"names": ["even", "odd"]},
+            "prompts": True,
+            **objective,
         },
     }
 

@@ -59,7 +59,7 @@ def siglip_loss(a: Tensor, b: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
 def test_each_pair_of_senses_is_contrasted_among_the_samples_that_have_both(loss: str) -> None:
     objective = build(captions={"loss": loss, "weight": 0.5}, audio_text_weight=2.0, audio_video_weight=3.0).eval()
     found = batch()
-    rows, scale = unit_rows(objective, found), objective.video.log_scale.exp()
+    rows, scale = unit_rows(objective, found), objective.video.scale.log.exp()
     has = {
         "video": torch.ones(BATCH, dtype=torch.bool),
         "text": torch.tensor([bool(text) for text in found["text"]]),
@@ -70,7 +70,7 @@ def test_each_pair_of_senses_is_contrasted_among_the_samples_that_have_both(loss
         both = has[one] & has[other]
         assert 0 < both.sum() < BATCH
         a, b = rows[one][both], rows[other][both]
-        expected = clip_loss(a, b, scale) if loss == "softmax" else siglip_loss(a, b, scale, objective.video.bias)
+        expected = clip_loss(a, b, scale) if loss == "softmax" else siglip_loss(a, b, scale, objective.video.bias())
         torch.testing.assert_close(output.losses[f"{one}_{other}"], weight * expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(output.loss, torch.stack(list(output.losses.values())).sum())
 
@@ -118,7 +118,7 @@ def test_parts_of_a_batch_go_back_as_the_whole_does(kind: str) -> None:
     told, expected = stage.gradients(whole, ranks=1, parts=1)
     told_parted, found = stage.gradients(parted, ranks=1, parts=4)
     assert told_parted == pytest.approx(told, rel=1e-5)
-    assert {"video.log_scale", "video.backbone.mix.0.weight"} <= expected.keys() == found.keys()
+    assert {"video.scale.log", "video.backbone.mix.0.weight"} <= expected.keys() == found.keys()
     for name, grad in expected.items():
         torch.testing.assert_close(found[name], grad, rtol=1e-4, atol=1e-6)
 
@@ -134,7 +134,7 @@ def test_what_is_drawn_is_drawn_again_where_a_part_goes_back() -> None:
         embedded.append(together._embed(piece, together.video.see(together.spec.normalisation(piece["video"][0]))))
     has = torch.cat([each.has["text"] for each in embedded])
     rows = {sense: torch.cat([each.unit[sense] for each in embedded])[has] for sense in ("video", "text")}
-    loss = clip_loss(rows["video"], rows["text"], together.video.scale)
+    loss = clip_loss(rows["video"], rows["text"], together.video.scale())
     loss.backward()
     told, found = stage.gradients(parted, ranks=1, parts=2)
     assert told["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
@@ -184,11 +184,11 @@ def test_texts_of_a_frozen_encoder_are_made_once() -> None:
 def test_the_scale_ends_at_a_hundred_and_can_come_down_again() -> None:
     objective = build(**PLAIN, classes=None)
     with torch.no_grad():
-        objective.video.log_scale.fill_(9.0)
+        objective.video.scale.log.fill_(9.0)
     output = objective(batch(), 0)
     output.loss.backward()
     assert float(output.health["scale"]) == pytest.approx(100.0)
-    grad = objective.video.log_scale.grad
+    grad = objective.video.scale.log.grad
     assert grad is not None and bool(grad.abs().sum() > 0)
 
 

@@ -68,8 +68,8 @@ def ranks(scores_QN: Matrix, asked: list[int], found: list[int], among: str = "r
 
 
 def is_greater(one: float, other: float) -> bool:
-    """Say whether a score is greater by more than float32 could tell."""
-    return one - other > 2**-24 * max(abs(one), abs(other))
+    """Say whether a score is greater by more than the order of additions explains."""
+    return one - other > 2**-32 * max(abs(one), abs(other))
 
 
 def dual_softmax(cosines_QN: Matrix, scale: float) -> Matrix:

@@ -12,7 +12,7 @@ from pretrain.engine.live_memory import LiveMemory
 from pretrain.retrieval.ranks import COSINE, Among, own_ranks
 from pretrain.retrieval.scores import DualSoftmax, QueryBank, Scoring
 from pretrain.retrieval.side import Side
-from pretrain.retrieval.tiles import MEMORY_BYTES, round_to_float32
+from pretrain.retrieval.tiles import MEMORY_BYTES, round_digits
 from shards.errors import UserError
 from tests.pretrain.retrieval import naive
 from tests.pretrain.retrieval.naive import draw
@@ -106,11 +106,23 @@ def test_equal_rows_are_tied_wherever_they_lie() -> None:
             assert ranks_Q.tolist() == [106.0] * 199, (scoring.name, memory_bytes)
 
 
-def test_rounding_is_float32s_at_any_size() -> None:
+def test_rounding_leaves_32_digits_at_any_size() -> None:
     values = torch.randn(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(round_to_float32(values.clone()), values.float().double())
-    tiny = values * 2.0**-300  # which float32 does not have, but as many digits are kept
-    assert torch.equal(round_to_float32(tiny), values.float().double() * 2.0**-300)
+    mantissas, exponents = np.frexp(values.numpy())
+    expected = np.ldexp(np.round(mantissas * 2.0**32), exponents - 32)
+    np.testing.assert_array_equal(round_digits(values.clone()).numpy(), expected)
+    tiny = values * 2.0**-300  # as scores of the dual softmax are
+    np.testing.assert_array_equal(round_digits(tiny).numpy(), expected * 2.0**-300)
+
+
+def test_a_network_that_nearly_collapsed_is_still_told_apart() -> None:
+    """Cosines that float32 cannot tell from 1 are put in order."""
+    angles_N = torch.linspace(0, 1e-3, 50)
+    rows_ND = torch.stack([torch.ones(50), angles_N], dim=1).double()
+    rows_ND = torch.nn.functional.normalize(rows_ND)
+    assert len((rows_ND.float() @ rows_ND[0].float()).unique()) < 25
+    first = Side(rows_ND[:1], torch.tensor([30]))
+    assert own_ranks(first, Side(rows_ND, torch.arange(50))).tolist() == [31.0]
 
 
 def test_memory_is_what_was_asked_for_and_no_matrix() -> None:
