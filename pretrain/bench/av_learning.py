@@ -36,6 +36,9 @@ from pretrain.objectives.av_pass import unaltered
 from pretrain.objectives.av_prototypes import AvPrototypes
 from pretrain.objectives.av_spec import AvPrototypesSpec
 from pretrain.recipe import load_recipe
+from pretrain.retrieval.figures import MEDIAN, RECALLS, rank_figures
+from pretrain.retrieval.ranks import own_ranks
+from pretrain.retrieval.side import Side
 from shards.reading.batch import Batch
 from shards.reading.evaluation import evaluation_batches
 from shards.reading.stream_config import SourceConfig, StreamConfig
@@ -226,8 +229,6 @@ def _figures(objective: Objective, parts: Mapping[str, AvClips]) -> dict[str, fl
 
 def retrieval(queries_MD: Tensor, targets_MD: Tensor, name: str) -> dict[str, float]:
     """Give R@1, R@5, R@10 and the median rank of each query's own target; of equals, half are in front of it."""
-    cosines_MM = (queries_MD @ targets_MD.T).double()
-    own_M1 = cosines_MM.diagonal()[:, None]
-    rank_M = 1 + (cosines_MM > own_M1).sum(dim=1) + ((cosines_MM == own_M1).sum(dim=1) - 1) / 2
-    shares = {f"{name}, R@{k}": float((rank_M <= k).double().mean()) for k in (1, 5, 10)}
-    return {**shares, f"{name}, median rank": float(rank_M.median())}
+    clips_M = torch.arange(len(queries_MD))
+    found = rank_figures(own_ranks(Side(queries_MD, clips_M), Side(targets_MD, clips_M)))
+    return {f"{name}, {figure}": found[figure] for figure in (*(f"R@{k}" for k in RECALLS), MEDIAN)}

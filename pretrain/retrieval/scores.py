@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pretrain.collectives import sum_over_ranks
 from pretrain.retrieval.side import Side
-from pretrain.retrieval.tiles import Tile, Tiles, round_to_float32
+from pretrain.retrieval.tiles import Tile, Tiles, round_digits
 
 SCALE, BETA = 100.0, 20.0
 STEEPEST = 300.0  # exp(-2 * 300) is still a number in float64
@@ -67,7 +67,7 @@ class DualSoftmax(Scoring):
 
         def weigh(tile: Tile) -> None:
             shares_rc = torch.sub(tile.values_rc, 1, out=tile.spare_rc).mul_(self.scale).exp_()
-            round_to_float32(tile.values_rc.mul_(shares_rc).div_(sums_N[tile.columns]))
+            round_digits(tile.values_rc.mul_(shares_rc).div_(sums_N[tile.columns]))
 
         return [(_all(queries_QD), weigh)]
 
@@ -95,7 +95,7 @@ class QueryBank(Scoring):
         is_corrected_Q = _whose_nearest_is_among(is_near_N, Tiles(queries_QD, targets_ND, memory_bytes), queries_QD)
 
         def invert(tile: Tile) -> None:
-            round_to_float32(tile.values_rc.sub_(1).mul_(self.beta).exp_().div_(sums_N[tile.columns]))
+            round_digits(tile.values_rc.sub_(1).mul_(self.beta).exp_().div_(sums_N[tile.columns]))
 
         return [(is_corrected_Q, invert), (~is_corrected_Q, _keep)]
 

@@ -44,7 +44,7 @@ class Side:
 
     def check(self, name: str) -> None:
         """Stop on all ranks together where a row is no unit vector: nothing is greater than NaN, so it would win."""
-        length_n = torch.linalg.vector_norm(self.rows_nD, dim=1, dtype=torch.float32)
+        length_n = torch.linalg.vector_norm(self.rows_nD, dim=1, dtype=torch.float64)
         is_bad_n = ~((length_n - 1).abs() <= LONGEST_ERROR) & (self.clips_n >= 0)
         bad, there = sum_over_ranks(torch.stack([is_bad_n.sum(), (self.clips_n >= 0).sum()])).tolist()
         if not there:

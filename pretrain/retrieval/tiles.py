@@ -1,7 +1,8 @@
 """Cosines of queries with targets, a tile at a time in one place, and such that equal rows have equal cosines.
 
-Products are summed in float64 and rounded to the 24 bits of float32: how a library orders its sums then decides no
-more whether two targets are tied, so that neither the tiles' shape nor the number of ranks does.
+Products are summed in float64 and rounded to 32 binary digits: how a library orders its sums then decides no more
+whether two targets are tied, so that neither the tiles' shape nor the number of ranks does. Float32 has 24 digits, too
+few where a network collapses and all cosines are nearly 1, and its sums are off by more.
 Legend: Q queries of this rank, N targets of all ranks, r and c those of a tile, D features.
 """
 
@@ -17,7 +18,8 @@ from torch import Tensor
 MEMORY_BYTES = 256 << 20
 # Two tiles in float64 and one of truths.
 _BYTES_PER_COSINE = 17
-_ROUNDED_BITS = 29  # that float64 has and float32 has not
+_DIGITS = 32
+_ROUNDED_BITS = 53 - _DIGITS  # at the end of a float64
 
 
 class Tile(NamedTuple):
@@ -63,11 +65,11 @@ class Tiles:
             shape = (len(queries_rD), columns.stop - columns.start)
             values_rc, spare_rc = (each[: math.prod(shape)].view(shape) for each in (self._held, self._spare))
             torch.mm(queries_rD, self._targets_ND[columns].double().T, out=values_rc)
-            yield Tile(rows, columns, round_to_float32(values_rc), spare_rc)
+            yield Tile(rows, columns, round_digits(values_rc), spare_rc)
 
 
-def round_to_float32(values: Tensor) -> Tensor:
-    """Round float64 in place to as many binary digits as float32 has, whatever their size; halves away from zero."""
+def round_digits(values: Tensor) -> Tensor:
+    """Round float64 in place to 32 binary digits, whatever their size; halves away from zero."""
     bits = values.view(torch.int64)
     bits.add_(1 << (_ROUNDED_BITS - 1)).bitwise_and_(-1 << _ROUNDED_BITS)
     return values
