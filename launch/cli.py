@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from finetune.commands import COMPARE, EVALUATE, FINETUNE, REPLAY, SHOW
+from finetune.zeroshot.command import ZEROSHOT
 from launch import __version__, doctor, launch_command, quickstart
 from launch.parser import CommandParser, add_command, add_floor
 from launch.run_commands import CANCEL, LOGS, STATUS
@@ -31,7 +32,7 @@ Every command explains itself with --help and prints its figures as JSON with --
 Exit status: 0 done, 1 checked and found wanting, 2 a mistake you can mend, 75 told to stop by the cluster, all saved,
 type it again to go on, 130 interrupted."""
 _OF_RUNS = (
-    *(pretrain_commands.PRETRAIN, FINETUNE, EVALUATE, COMPARE),
+    *(pretrain_commands.PRETRAIN, FINETUNE, EVALUATE, ZEROSHOT, COMPARE),
     *(SHOW, PLOT, REPLAY, pretrain_commands.EXPORT, MODELS),
 )
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h

@@ -1,0 +1,247 @@
+"""`trichord zeroshot`: what videos show, by texts alone; and how right that is on shard sets, as tables of figures."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.zeroshot.prompts import PROMPTS, templates_of
+from shards.command import Command, add_json, at_least, read_pairs, share
+from shards.console import show_figures
+from shards.errors import UserError
+
+if TYPE_CHECKING:
+    from finetune.zeroshot.evaluate import Question
+    from finetune.zeroshot.opening import Opened
+    from finetune.zeroshot.spec import ZeroShotSpec
+
+_RUNS = Path("runs")
+_ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def _declare(parser: ArgumentParser) -> None:
+    parser.add_argument("videos", nargs="*", type=Path, metavar="CLIP", help="video files, to be told by --labels")
+    parser.add_argument("--labels", metavar="TEXT,TEXT", help="what the videos may show")
+    parser.add_argument("--data", nargs="+", default=[], metavar="SHARDS", help="sets to test on, such as three splits")
+    parser.add_argument(
+        "--weights", type=Path, metavar="RUN_OR_FILE", help="default: the newest run of video_text below runs/"
+    )
+    parser.add_argument("--part", metavar="NAME", help="which part of a file that holds several")
+    parser.add_argument(
+        "--backbone",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what a file's shapes cannot tell, such as activation=gelu of most of open_clip's",
+    )
+    words = parser.add_argument_group("words and views")
+    words.add_argument(
+        "--prompts", type=_prompts, default="bare", metavar="SET", help=f"{', '.join(PROMPTS)}, or a text with {{}}"
+    )
+    words.add_argument(
+        "--ensemble", choices=("embedding", "probability"), default="embedding", help="what is averaged over prompts"
+    )
+    words.add_argument(
+        "--names-as", choices=("words", "given"), default="words", help="take ApplyEyeMakeup apart, or not"
+    )
+    words.add_argument(
+        "--views",
+        type=_pair((1, 3), "clips and crops, 1 or 3, such as 4x3"),
+        default="1x1",
+        metavar="NxM",
+        help="clips, and crops of each",
+    )
+    words.add_argument(
+        "--average", choices=("probability", "logit"), default="probability", help="what is averaged over views"
+    )
+    words.add_argument("--frames", type=at_least(1), metavar="N", help="of a clip (default: as in training)")
+    tests = parser.add_argument_group("with --data")
+    tests.add_argument(
+        "--classes",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="test among these classes alone, list by list",
+    )
+    tests.add_argument(
+        "--draws",
+        type=_pair(None, "draws and classes of each, such as 3x160"),
+        metavar="DRAWSxCLASSES",
+        help="or these",
+    )
+    tests.add_argument(
+        "--new-to", type=Path, metavar="SHARDS_OR_FILE", help="leave out classes of this set, which were trained on"
+    )
+    tests.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of --draws")
+    tests.add_argument("--from", dest="zero_shot", type=Path, metavar="RUN_OR_FILE", help="weights before fine-tuning")
+    tests.add_argument(
+        "--alphas",
+        nargs="+",
+        type=share,
+        default=_ALPHAS,
+        metavar="ALPHA",
+        help="ways from there (WiSE-FT; 1: arrived)",
+    )
+    tests.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips at once on each rank")
+    tests.add_argument("--workers", type=at_least(0), default=0, metavar="N", help="processes that read, per rank")
+    tests.add_argument("--cache", type=Path, metavar="DIR", help="keep shards from elsewhere here")
+    tests.add_argument("--name", metavar="NAME", help="of the files (default: prompts, views and the sets' folders)")
+    tests.add_argument("--out", type=Path, metavar="DIR", help="gets evaluations/ (default: the run; none for a file)")
+    add_json(parser)
+
+
+def _run(arguments: Namespace) -> int:
+    if bool(arguments.videos) == bool(arguments.data):
+        raise UserError(
+            'expected video files, as in trichord zeroshot CLIP.mp4 --labels "opening a box,holding a book", or '
+            "shard sets with --data SHARDS, one of the two"
+        )
+    return _tell(arguments) if arguments.videos else _test(arguments)
+
+
+def _tell(arguments: Namespace) -> int:
+    from finetune.zeroshot import open_model
+
+    labels = [label.strip() for label in (arguments.labels or "").split(",") if label.strip()]
+    if not labels:
+        raise UserError('--labels is missing: say what the videos may show, as in --labels "opening a box,jumping"')
+    source, spec = _weights(arguments), _spec(arguments)
+    model = open_model(source, part=arguments.part, backbone=read_pairs("--backbone", arguments.backbone))
+    rows = [
+        {"video": str(video), "label": label, "probability": probability}
+        for video in arguments.videos
+        for label, probability in model.zeroshot(video, labels, spec).items()
+    ]
+    words, views = spec.words(model.model.has_prompts), model.opened.look.words(spec)
+    show_figures(f"zero-shot by {source}: {words}; {views}", rows, arguments.json)
+    return 0
+
+
+def _test(arguments: Namespace) -> int:
+    from pretrain.engine.allocator import apply
+
+    apply()
+    import torch
+
+    from finetune.zeroshot.evaluate import Line, answer, table, write_reports
+    from finetune.zeroshot.opening import open_video_text
+    from finetune.zeroshot.recogniser import Recogniser
+    from pretrain.engine.allocator import thread_plan
+    from pretrain.engine.distributed import join_world, leave_world
+
+    if arguments.labels:
+        raise UserError("--labels is for video files; a set brings the names of its classes, and --classes chooses")
+    source, spec, question = _weights(arguments), _spec(arguments), _question(arguments)
+    world = join_world()
+    torch.set_num_threads(thread_plan(world.place.local_size))
+    backbone = read_pairs("--backbone", arguments.backbone)
+    opened = open_video_text(source, arguments.part, backbone)
+    zero_shot = open_video_text(arguments.zero_shot) if arguments.zero_shot else None
+    recogniser = Recogniser(opened, world.device)
+    answers = answer(Line(recogniser, zero_shot, arguments.alphas), spec, question, world)
+    if world.rank == 0:
+        about = _about(arguments, source, opened, spec)
+        folder = arguments.out or (source if opened.about["step"] is not None else None)
+        written = write_reports(folder, _name(arguments, spec, opened), about, answers) if folder else []
+        words = spec.words(recogniser.model.has_prompts)
+        show_figures(f"zero-shot by {source}: {words}; {about['views']}", table(answers), arguments.json)
+        if written and not arguments.json:
+            print(f"written: {', '.join(map(str, written))}")
+    leave_world()
+    return 0
+
+
+def _about(arguments: Namespace, source: Path, opened: Opened, spec: ZeroShotSpec) -> dict[str, object]:
+    """Say what was tested, as reports of heads do."""
+    between = f"between {arguments.zero_shot} and it" if arguments.zero_shot else "nothing"
+    return {
+        "run": str(source),
+        "step": opened.about["step"],
+        "data": list(arguments.data),
+        "model": {
+            "inputs": "video + text",
+            "backbone": opened.about["backbone"],
+            "pretrained": opened.about["pretrained"],
+            "head": f"zero-shot, {spec.words(opened.model.has_prompts)}",
+            "trained": between,
+            "seed": opened.about["seed"],
+        },
+        "views": opened.look.words(spec),
+    }
+
+
+def _name(arguments: Namespace, spec: ZeroShotSpec, opened: Opened) -> str:
+    words = spec.prompts if spec.prompts in PROMPTS else "own"
+    sets = "+".join(Path(root.rstrip("/")).name for root in arguments.data)
+    name = arguments.name or f"zeroshot_{words}_{spec.clips}x{spec.crops}_{sets}"
+    return name if opened.about["step"] is None else f"{name}_step_{opened.about['step']:08d}"
+
+
+def _weights(arguments: Namespace) -> Path:
+    from finetune.recipe import is_run, read_run
+
+    if arguments.weights:
+        return Path(arguments.weights)
+    runs = [run for run in _RUNS.glob("*") if is_run(run) and read_run(run)["objective"]["kind"] == "video_text"]
+    if not runs:
+        raise UserError(f"--weights RUN_OR_FILE is missing, and no run of video_text is below {_RUNS}/")
+    return max(runs, key=lambda run: (run / "checkpoints").stat().st_mtime)
+
+
+def _spec(arguments: Namespace) -> ZeroShotSpec:
+    from finetune.zeroshot.spec import ZeroShotSpec
+
+    clips, crops = arguments.views
+    names = ("prompts", "ensemble", "names_as", "average", "frames")
+    return ZeroShotSpec(clips=clips, crops=crops, **{name: getattr(arguments, name) for name in names})
+
+
+def _question(arguments: Namespace) -> Question:
+    from finetune.zeroshot.candidates import Draws
+    from finetune.zeroshot.evaluate import Question
+
+    if arguments.draws and arguments.classes:
+        raise UserError("--draws and --classes both say among which classes is tested; give one of them")
+    draws = Draws(arguments.draws[0], arguments.draws[1], arguments.seed) if arguments.draws else None
+    names = ("batch_size", "workers", "cache")
+    rest = {name: getattr(arguments, name) for name in names}
+    return Question(tuple(arguments.data), tuple(arguments.classes), draws, arguments.new_to, **rest)
+
+
+def _prompts(text: str) -> str:
+    try:
+        templates_of(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
+    return text
+
+
+def _pair(allowed: tuple[int, ...] | None, expected: str) -> Callable[[str], tuple[int, int]]:
+    """Give a type for two numbers with an x between them."""
+
+    def read(text: str) -> tuple[int, int]:
+        found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+        if found is None or (allowed and int(found[2]) not in allowed):
+            raise ArgumentTypeError(f"found {text!r}, expected {expected}")
+        return int(found[1]), int(found[2])
+
+    return read
+
+
+ZEROSHOT = Command(
+    "zeroshot",
+    "say what videos show by texts alone, or test that on shards",
+    _declare,
+    _run,
+    (
+        'trichord zeroshot clip.mp4 --labels "opening a box,holding a book" --weights runs/video_text',
+        "trichord zeroshot --data hmdb51/split1 hmdb51/split2 hmdb51/split3 --weights k400_16_8.pth",
+        "trichord zeroshot --data ucf101/test --weights clip.safetensors --prompts openai_ucf101 --views 4x3",
+        "trichord zeroshot --data k600/val --weights runs/xclip --new-to k400/train --draws 3x160",
+        "trichord zeroshot --data k400/val --weights runs/tuned --from clip.safetensors --alphas 0 0.5 1",
+    ),
+)
