@@ -9,13 +9,18 @@ from shards.command import Command, add_json, at_least
 from shards.console import show_figures
 
 
+_CLIPS = {"svt": 4000, "av_prototypes": 2400}
+
+
 def _declare(parser: ArgumentParser) -> None:
-    parser.add_argument("--objective", choices=("svt", "av_prototypes"), default="svt", help="what to pretrain with")
+    parser.add_argument("--objective", choices=_CLIPS, default="svt", help="what to pretrain with")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/learning"), metavar="DIR", help="keeps the world and the runs"
     )
     parser.add_argument("--seeds", type=at_least(1), default=3, metavar="N", help="how many runs")
-    parser.add_argument("--clips", type=at_least(100), default=4000, metavar="N", help="how many to generate")
+    parser.add_argument(
+        "--clips", type=at_least(100), metavar="N", help="how many to generate (default: 4000 for svt, else 2400)"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="a.b=c", help="settings that differ from the recipe, svt_world or av_world"
     )
@@ -24,14 +29,15 @@ def _declare(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace) -> int:
     seeds = range(arguments.seeds)
+    clips = arguments.clips or _CLIPS[arguments.objective]
     if arguments.objective == "av_prototypes":
         from pretrain.bench.av_learning_report import run_and_report as report_both_senses
 
-        tables = report_both_senses(arguments.out, seeds, arguments.clips, arguments.overrides)
+        tables = report_both_senses(arguments.out, seeds, clips, arguments.overrides)
     else:
         from pretrain.bench.learning_report import run_and_report
 
-        tables = run_and_report(arguments.out, arguments.objective, seeds, arguments.clips, arguments.overrides)
+        tables = run_and_report(arguments.out, arguments.objective, seeds, clips, arguments.overrides)
     for title, rows in tables.items():
         show_figures(title, rows, arguments.json)
     return 0
