@@ -64,7 +64,9 @@ class Clustered(Target):
             # Every parameter takes part, or ranks and optimiser would wait for gradients that do not come.
             given = [each for pair in pairs for seen in pair for each in (seen.unit_BD, *seen.logits_BK)]
             return Judged(torch.stack([each.sum() for each in given]).sum() * 0, {}, {})
-        terms = [term for pair in pairs for term in self._terms(pair, keys_b, samples)]
+        # Neighbouring centroids' cosines are often equal in bfloat16, and the lower number would get their clips.
+        with torch.autocast(samples.valid_b.device.type, enabled=False):
+            terms = [term for pair in pairs for term in self._terms(pair, keys_b, samples)]
         device = terms[0].device
         health = {name: torch.tensor(value, device=device) for name, value in self.rounds.figures.items()}
         known_b = self.rounds.look_up(self.rounds.columns[0], keys_b) >= 0

@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class PassStore:
 
     def write(
         self,
-        files: Mapping[str, BinaryIO],
+        files: Mapping[str, FileIO],
         embeddings: Mapping[str, Tensor],
         present: Mapping[str, Tensor],
         batch: Batch,
@@ -63,7 +63,7 @@ class PassStore:
         self._passed += len(truths_b)
         for name, file in files.items():
             there_b = present[name].cpu()
-            file.write(embeddings[name].to("cpu", torch.float16)[there_b].contiguous().numpy().tobytes())
+            _write_all(file, embeddings[name].to("cpu", torch.float16)[there_b].contiguous().numpy().tobytes())
             self._facts[name].append(facts_3b[:, there_b])
 
     def rows(self, modality: str) -> FileRows:
@@ -87,7 +87,8 @@ def feature_pass(
     """Embed the clips of so many steps; what was found is gone when this ends."""
     with tempfile.TemporaryDirectory(prefix="trichord-pass-") as name, contextlib.ExitStack() as opened:
         store = PassStore(Path(name), dims, device)
-        files = {each: opened.enter_context((Path(name) / each).open("wb")) for each in dims}
+        # Unbuffered, or a full disk would show once more, and without advice, when the files are closed.
+        files = {each: opened.enter_context((Path(name) / each).open("wb", buffering=0)) for each in dims}
         beat = opened.enter_context(pulse("batches for clustering")) if rank() == 0 else _silent
         for _ in range(steps):
             batch = next(reader)
@@ -102,6 +103,12 @@ def feature_pass(
             beat()
         opened.close()
         yield store
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _silent() -> None:

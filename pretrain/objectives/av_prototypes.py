@@ -163,9 +163,10 @@ def _known(batch: Batch) -> Samples:
 @torch.no_grad()
 def _agreement(pair: Pair, samples: Samples) -> dict[str, Tensor]:
     """Say how near a clip's picture and sound are, and how often its own sound is the nearest of this rank's."""
-    cosines_BB = pair.video.unit_BD @ pair.audio.unit_BD.T if pair.is_comparable else None
-    if cosines_BB is None:
+    if not pair.is_comparable:
         return {}
+    with torch.autocast(samples.present_b.device.type, enabled=False):  # in bfloat16 many would be equally near
+        cosines_BB = pair.video.unit_BD @ pair.audio.unit_BD.T
     is_own_B = cosines_BB.masked_fill(~samples.present_b, -2.0).argmax(dim=1) == torch.arange(
         len(cosines_BB), device=cosines_BB.device
     )

@@ -16,6 +16,8 @@ from torch.nn import functional
 from pretrain.objectives.av_clusters import Clustered
 from pretrain.objectives.av_prototypes import AvPrototypes
 from pretrain.objectives.av_sinkhorn import balanced_codes
+from pretrain.objectives.av_target import Pair, Samples
+from pretrain.objectives.av_tower import Seen
 from shards.errors import UserError
 from tests.pretrain.objectives import av_stage
 from tests.pretrain.objectives.av_stage import BATCH, ROUNDS, batch, build, run_steps
@@ -154,6 +156,27 @@ def test_what_a_silent_clip_is_given_as_sound_changes_nothing(target: str) -> No
             objective(found, step)
             objective.after_update(step)
     torch.testing.assert_close(one(batch(step=5), 5).loss, other(batch(step=5), 5).loss, rtol=0, atol=0)
+
+
+def test_neighbouring_clusters_are_told_apart_where_towers_run_in_bfloat16() -> None:
+    """Centroids a thousandth apart have equal cosines in bfloat16, and the first of them would get every clip."""
+    objective = build(target={**XDC, "clusters": [4]}, embedding_dim=6)
+    run_steps(objective, range(2))
+    target = clustered(objective)
+    (column, *_) = target.rounds.columns
+    near_KD = functional.normalize(torch.ones(4, 6) + 2e-3 * torch.eye(4, 6))
+    target.rounds.prototypes[column] = target.rounds.prototypes[column]._replace(centroids_KD=near_KD)
+    unseen = batch(step=3)
+    unit_BD = near_KD.repeat(2, 1)
+    pairs = [
+        Pair(Seen(unit_BD, each.video.logits_BK), Seen(unit_BD, each.audio.logits_BK))
+        for each in objective._see(unseen)
+    ]
+    samples = Samples([f"unseen {number}" for number in range(BATCH)], unseen["labels"], unseen["valid"], PRESENT)
+    expected = target.judge(pairs, samples).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        assert len((unit_BD @ near_KD.T).unique(dim=0)) == 1
+        assert torch.equal(target.judge(pairs, samples).loss, expected)
 
 
 def test_without_any_sound_nothing_is_learnt_across_the_senses() -> None:

@@ -1,0 +1,80 @@
+"""A pass keeps what was embedded in files, and says what to do where there is no room for them."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain.clustering.label_table import hash_keys
+from pretrain.objectives.av_pass import feature_pass
+from shards.errors import RunStopped
+from shards.reading.batch import Batch
+from tests.pretrain.objectives import av_stage
+
+DIMS = {"video": 5, "audio": 3}
+STEPS = 3
+Embedded = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
+
+
+def embed(batch: Batch) -> Embedded:
+    """Give numbers that say whose they are, and NaN where there is no sound."""
+    own_B1 = torch.arange(len(batch["key"]))[:, None] + 100.0 * batch["step"]
+    audio_BD = torch.where(batch["audio_present"][:, None], own_B1 + 0.5, torch.nan).expand(-1, 3)
+    return {"video": own_B1.expand(-1, 5), "audio": audio_BD}, {
+        "video": batch["valid"],
+        "audio": batch["audio_present"],
+    }
+
+
+def reader() -> Iterator[Batch]:
+    step = 0
+    while True:
+        yield av_stage.batch(step=step)
+        step += 1
+
+
+def test_rows_keys_and_labels_lie_beside_each_other_and_silent_clips_have_no_sound() -> None:
+    batches = [av_stage.batch(step=step) for step in range(STEPS)]
+    with feature_pass(reader(), STEPS, DIMS, embed, torch.device("cpu")) as store:
+        for name in DIMS:
+            kept = [
+                (embed(batch)[0][name][row], batch["key"][row], batch["labels"][row][0])
+                for batch in batches
+                for row in range(av_stage.BATCH)
+                if name == "video" or batch["audio_present"][row]
+            ]
+            found_nD = torch.cat([chunk.clone() for chunk in store.rows(name).chunks()])
+            assert torch.equal(found_nD, torch.stack([row_D for row_D, _, _ in kept]))
+            assert torch.equal(store.keys(name), hash_keys([key for _, key, _ in kept]))
+            assert store.truths(name).tolist() == [label for _, _, label in kept]
+            assert (store.ages(name).diff() < 0).all()
+            assert store.ages(name)[-1] == (name == "audio")  # the last clip is silent
+        folder = Path(store._folder)
+        assert folder.exists()
+    assert not folder.exists()
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let files grow no further, which fails as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_stops_the_run_with_the_way_out() -> None:
+    """However little is written: the last bytes must not fail only when files are closed."""
+    with (
+        files_of_at_most(100),
+        pytest.raises(RunStopped, match=r"could not be kept in .*: .*Set TMPDIR to a larger disk"),
+        feature_pass(reader(), STEPS, DIMS, embed, torch.device("cpu")),
+    ):
+        raise AssertionError("nothing can be clustered")
