@@ -15,16 +15,18 @@ import torch
 from torch import Tensor
 
 from finetune.classify import Classification, check_labels
-from finetune.config import FinetuneConfig, check_classes
+from finetune.config import TASKS, FinetuneConfig
 from finetune.evaluation_report import write_report
 from finetune.gathering import gather_each_once
 from finetune.metrics import Scores, Truths, class_rows, measure
 from finetune.recipe import CONFIG, load_finetune_recipe, read_run
+from finetune.specs import ClassificationSpec
 from pretrain.engine import checkpoint
 from pretrain.engine.allocator import thread_plan
 from pretrain.engine.distributed import World, join_world
 from pretrain.engine.training import build
 from pretrain.export import newest_checkpoint
+from pretrain.objective import Objective
 from shards.errors import UserError
 from shards.reading.batch import Batch
 
@@ -46,33 +48,40 @@ def evaluate(run: Path, data: Sequence[str], overrides: Sequence[str], name: str
     torch.set_num_threads(thread_plan(world.place.local_size))
     path, index = newest_checkpoint(run)
     objective = build(config)
-    assert isinstance(objective, Classification)
     checkpoint.load_weights(path, index, objective)
     objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
-    tested = score(config, objective.eval().to(world.device), world)
+    objective = objective.eval().to(world.device)
     found = {
         "run": str(run),
         "step": index.step,
         "data": [source.root for source in config.data.sources],
         "data_digests": [source.manifest.digest() for source in config.data.open_sources()],
-        "clips": len(tested.scores_NK),
-        "bad": tested.bad,
-        **({"silent": tested.silent} if "audio" in config.objective.inputs else {}),
         "model": describe_model(config),
-        "views": describe_views(config),
-        **figures(config, tested),
+        **_tested(config, objective, world),
     }
+    captions = found.pop("captions", None)
     if world.rank == 0:
         label = name or "+".join(Path(source.root.rstrip("/")).name for source in config.data.sources)
-        found["files"] = [str(each) for each in write_report(run, f"{label}_step_{index.step:08d}", found)]
+        found["files"] = [str(each) for each in write_report(run, f"{label}_step_{index.step:08d}", found, captions)]
     return found
+
+
+def _tested(config: FinetuneConfig, objective: Objective, world: World) -> dict[str, Any]:
+    """Give what the test of a task finds."""
+    if isinstance(objective, Classification):
+        return classify_all(config, objective, world)
+    from finetune.captions.captioner import Captioner
+    from finetune.captions.evaluation import caption_all
+
+    assert isinstance(objective, Captioner)
+    return caption_all(config, objective, world)
 
 
 def load_tested(run: Path, data: Sequence[str], overrides: Sequence[str]) -> FinetuneConfig:
     """Give a run's settings with other shards in the place of its own."""
     tree = read_run(run)
-    if (tree.get("objective") or {}).get("kind") != "classification":
-        kind = (tree.get("objective") or {}).get("kind")
+    kind = (tree.get("objective") or {}).get("kind")
+    if kind not in TASKS:
         raise UserError(
             f"{run} is a run of {kind}, which gives no classes. Put a head on it: trichord finetune linear_probe "
             f"init_from.path={run} data.sources=SHARDS"
@@ -81,14 +90,25 @@ def load_tested(run: Path, data: Sequence[str], overrides: Sequence[str]) -> Fin
     config = load_finetune_recipe(run / CONFIG, [*sources, *overrides]).config
     if not data:
         print("note: these are the clips that it was trained on; --data SHARDS names others", file=sys.stderr)
-    for source, opened in zip(config.data.sources, config.data.open_sources(), strict=True):
-        check_classes(config.objective, opened.manifest.classes, source.root)
+    config.check_classes()
     return config
+
+
+def classify_all(config: FinetuneConfig, objective: Classification, world: World) -> dict[str, Any]:
+    """Tell the classes of every clip once, and how right they are."""
+    tested = score(config, objective, world)
+    return {
+        "clips": len(tested.scores_NK),
+        "bad": tested.bad,
+        **({"silent": tested.silent} if "audio" in objective.spec.inputs else {}),
+        "views": describe_views(objective.spec),
+        **figures(objective.spec, tested),
+    }
 
 
 def score(config: FinetuneConfig, objective: Classification, world: World) -> Tested:
     """Score every clip once; all ranks take part and get the same."""
-    spec = config.objective
+    spec = objective.spec
 
     def rows_of(batch: Batch) -> dict[str, Tensor]:
         truth_BK = torch.zeros(len(batch["key"]), spec.count, dtype=torch.uint8)
@@ -104,9 +124,8 @@ def score(config: FinetuneConfig, objective: Classification, world: World) -> Te
     return Tested(found.rows["scores"], found.rows["truths"] > 0, silent, found.bad)
 
 
-def figures(config: FinetuneConfig, tested: Tested) -> dict[str, Any]:
+def figures(spec: ClassificationSpec, tested: Tested) -> dict[str, Any]:
     """Give the metrics of the task, and a row for each class."""
-    spec = config.objective
     metrics, per_class = measure(tested.scores_NK, tested.truths_NK, spec.is_multi_label)
     return {"metrics": metrics, "classes": class_rows(spec.names, tested.truths_NK, per_class, spec.is_multi_label)}
 
@@ -120,14 +139,13 @@ def describe_model(config: FinetuneConfig) -> dict[str, object]:
         "inputs": " + ".join(spec.inputs),
         "backbone": " + ".join(kinds),
         "pretrained": config.pretrained or (", ".join(init.path.name for init in starts) or "no"),
-        "head": spec.head.words,
-        "trained": "head" if spec.frozen else "all",
+        "head": spec.head_words,
+        "trained": spec.trained_words,
         "seed": config.seed,
     }
 
 
-def describe_views(config: FinetuneConfig) -> str:
+def describe_views(spec: ClassificationSpec) -> str:
     """Say how many views of a clip were averaged, and how."""
-    spec = config.objective
     kind = "logits" if spec.average == "logit" else "sigmoids" if spec.is_multi_label else "softmax"
     return f"{spec.test_views} views of a clip" + (f", {kind} averaged" if spec.test_views > 1 else "")

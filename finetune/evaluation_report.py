@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +11,40 @@ from shards.errors import UserError
 from shards.whole_file import write_whole
 
 FOLDER = "evaluations"
+_COMPARED = ("top1", "top5", "mAP", "BLEU-4", "ROUGE-L", "METEOR", "CIDEr-D", "right all three", "distinct captions")
 
 
-def write_report(run: Path, name: str, found: Mapping[str, Any]) -> tuple[Path, Path]:
-    """Write both files; one of the same name is replaced."""
+def write_report(
+    run: Path, name: str, found: Mapping[str, Any], captions: Sequence[Mapping[str, Any]] | None = None
+) -> tuple[Path, ...]:
+    """Write both files, and a third of captions if there are any; one of the same name is replaced."""
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_table = folder / f"{name}.json", folder / f"{name}.md"
     write_whole(as_json, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     write_whole(as_table, to_markdown(found))
-    return as_json, as_table
+    if captions is None:
+        return as_json, as_table
+    as_lines = folder / f"{name}.captions.jsonl"
+    write_whole(as_lines, "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in captions))
+    return as_json, as_table, as_lines
 
 
 def to_markdown(found: Mapping[str, Any]) -> str:
     """Word an evaluation: what was measured on what, the figures, and those of each class."""
     model = ", ".join(f"{name} {value}" for name, value in found["model"].items())
-    counted = [f"{found['clips']} clips"] + [f"{found[each]} {each}" for each in ("bad", "silent") if each in found]
+    counted = [f"{found['clips']} clips"] + [
+        f"{found[each]} {each.replace('_', ' ')}" for each in ("bad", "silent", "without_caption") if each in found
+    ]
     lines = [
         f"# {found['run']}, step {found['step']}",
         "",
         f"- data: {', '.join(found['data'])} ({', '.join(counted)})",
         f"- model: {model}",
         f"- {found['views']}",
+        *(f"- {note}" for note in found.get("notes", [])),
         "",
-        *_table([{"metric": name, "value": value} for name, value in found["metrics"].items()]),
+        *_table(found.get("figures") or [{"metric": name, "value": each} for name, each in found["metrics"].items()]),
         "",
     ]
     for rows in (found[name] for name in ("sets", "classes") if name in found):
@@ -47,7 +57,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     return [
         f"| {' | '.join(names)} |",
         f"|{'---|' * len(names)}",
-        *(f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in rows),
+        *(f"| {' | '.join(_cell(row.get(name)) for name in names)} |" for row in rows),
     ]
 
 
@@ -74,7 +84,7 @@ def comparison(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "data": ", ".join(each["data"]),
             "clips": each["clips"],
             "step": each["step"],
-            **{name: value for name, value in each["metrics"].items() if name in ("top1", "top5", "mAP")},
+            **{name: value for name, value in each["metrics"].items() if name in _COMPARED},
         }
         for each in reports
     ]

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from finetune.config import FinetuneConfig
 from finetune.recipe import load_finetune_recipe
+from finetune.specs import ClassificationSpec
 from pretrain.job import PretrainJob, refuse_dry_run, run_folder
 
 
@@ -23,7 +24,9 @@ class FinetuneJob(PretrainJob):
     def check(self, ranks: int) -> Sequence[str]:
         lines = super().check(ranks)
         self.config.check_classes()
-        return [*lines, f"classes: {self.config.objective.count}"]
+        spec = self.config.objective
+        told = f"classes: {spec.count}" if isinstance(spec, ClassificationSpec) else f"captions: {spec.head_words}"
+        return [*lines, told]
 
 
 def finetune_job(arguments: Namespace) -> FinetuneJob:

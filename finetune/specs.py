@@ -95,6 +95,16 @@ class ClassificationSpec(_Spec):
         return self.loss.kind == "binary"
 
     @property
+    def head_words(self) -> str:
+        """Say in short what is on the backbone."""
+        return self.head.words
+
+    @property
+    def trained_words(self) -> str:
+        """Say in short what learns."""
+        return "head" if self.frozen else "all"
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Name the networks in a checkpoint."""
         return self.inputs

@@ -5,13 +5,18 @@ What is right is what the references of a clip name, all of them together; all o
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from finetune.captions.scores import words
 from shards.world.vocabulary import ACTIONS, COLOURS, SHAPES
 
 FACTORS = ("colour", "shape", "action")
+ALL = "all three"
 Named = Mapping[str, frozenset[str]]
 
 
@@ -36,14 +41,13 @@ def named(caption: str) -> Named:
     return {factor: frozenset(values) for factor, values in found.items()}
 
 
-def accuracy(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, list[float | None]]:
-    """Say for each clip whether its caption names just what is there; None where nothing is there to be named."""
-    found: dict[str, list[float | None]] = {name: [] for name in (*FACTORS, "all factors")}
+def accuracy(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, NDArray[np.float64]]:
+    """Say for each clip whether its caption names just what is there: 1 or 0, NaN where nothing is to be named."""
+    found: dict[str, list[float]] = {name: [] for name in (*FACTORS, ALL)}
     for caption, truths in zip(captions, references, strict=True):
         own, true = named(caption), [named(each) for each in truths]
         wanted = {factor: frozenset().union(*(each[factor] for each in true)) for factor in FACTORS}
         for factor in FACTORS:
-            found[factor].append(float(own[factor] == wanted[factor]) if wanted[factor] else None)
-        is_known = all(wanted.values())
-        found["all factors"].append(float(own == wanted) if is_known else None)
-    return found
+            found[factor].append(float(own[factor] == wanted[factor]) if wanted[factor] else math.nan)
+        found[ALL].append(float(own == wanted) if all(wanted.values()) else math.nan)
+    return {f"right {name}": np.array(each) for name, each in found.items()}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 Words = tuple[str, ...]
 Counts = Mapping[Words, int]
-Figures = NDArray[np.float64]
+Figures = NDArray[np.floating]
 
 LONGEST_NGRAM = 4
 TOKENS = "lower case, punctuation left out"
@@ -45,13 +45,11 @@ class Judged:
     """What each clip adds to the figures of a set."""
 
     bleu_N: Figures  # N x 10: right n-grams of each length, all of them, words, words of the closest reference
-    means_N: dict[str, Figures]  # of figures that are means over clips
+    means_N: dict[str, Figures]  # of figures that are means over clips; NaN where a clip has no say
 
     def figures(self, weights_RN: NDArray[np.float64]) -> dict[str, Figures]:
         """Give each figure for R sets in which clips stand so many times."""
-        total_R1 = weights_RN.sum(axis=1, keepdims=True)
-        found = _bleu(weights_RN @ self.bleu_N)
-        return found | {name: weights_RN @ each_N / total_R1[:, 0] for name, each_N in self.means_N.items()}
+        return _bleu(weights_RN @ self.bleu_N) | {name: _mean(weights_RN, each) for name, each in self.means_N.items()}
 
 
 class References:
@@ -117,6 +115,15 @@ class References:
             apart = max(len(said) - 1, 0) - max(len(other) - 1, 0)
             total += float(cosines_n.mean()) * math.exp(-(apart**2) / (2 * _SIGMA**2))
         return 10 * total / len(self.words[row])
+
+
+def _mean(weights_RN: NDArray[np.float64], values_N: Figures) -> Figures:
+    """Give the weighed mean of those that have a say, NaN where none has."""
+    counts_N = ~np.isnan(values_N)
+    totals_R = weights_RN @ counts_N
+    means_R: Figures = np.full(len(totals_R), np.nan)
+    np.divide(weights_RN @ np.where(counts_N, values_N, 0.0), totals_R, out=means_R, where=totals_R > 0)
+    return means_R
 
 
 def _most(clip: Sequence[Counts]) -> dict[Words, int]:

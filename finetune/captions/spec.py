@@ -117,6 +117,17 @@ class CaptionSpec(_Spec):
         return ("video",)
 
     @property
+    def head_words(self) -> str:
+        """Say in short what is on the backbone."""
+        begun = f"{self.language.weights}" if self.language.weights else "GPT-2 from scratch"
+        return f"{begun} {self.language.depth}x{self.language.dim} on {self.memory.words}"
+
+    @property
+    def trained_words(self) -> str:
+        """Say in short what learns."""
+        return "all" if not self.frozen else " and ".join(("head", *self.trained))
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Name the networks in a checkpoint."""
         return ("video",)

@@ -25,6 +25,7 @@ class Job:
     run: str
     shards: str
     begin_with: str = ""
+    task: str = "classes"
     changes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -41,7 +42,8 @@ def _main(jobs: list[Job]) -> None:
     from pretrain.engine import run as engine_run
     from pretrain.engine.device import Peak
     from pretrain.engine.distributed import join_world, leave_world
-    from tests.finetune.small_head import small_config
+    from tests.finetune import small_head
+    from tests.finetune.captions import small_captions
 
     # Seconds at every start, for figures that these tests do not look at.
     engine_run.training_flops = lambda *_: 0  # type: ignore[attr-defined,assignment]
@@ -52,7 +54,8 @@ def _main(jobs: list[Job]) -> None:
             name = Path(job.begin_with).name
             shutil.copytree(job.begin_with, Path(job.run) / "checkpoints" / name)
         dist.barrier()
-        engine_run.pretrain(small_config(Path(job.shards), **job.changes), Path(job.run))
+        config = (small_captions if job.task == "captions" else small_head).small_config
+        engine_run.pretrain(config(Path(job.shards), **job.changes), Path(job.run))
         found.append(evaluate(Path(job.run), [], [], None))
     print("\n" + json.dumps(found))
     leave_world()

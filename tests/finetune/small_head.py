@@ -30,7 +30,7 @@ def write_shards(folder: Path, clips: int = 16, several: bool = False) -> Path:
     for shard in range(-(-clips // PER_SHARD)):
         with webdataset.TarWriter(str(folder / f"{shard:05d}.tar")) as out:
             for number in range(shard * PER_SHARD, min((shard + 1) * PER_SHARD, clips)):
-                out.write({"__key__": f"clip{number:03d}", **_members(number, several)})
+                out.write({"__key__": f"clip{number:03d}", **members(number, several)})
     manifest = index_shards(str(folder))
     manifest.model_copy(update={"classes": CLASSES}).save(folder)
     return folder
@@ -41,7 +41,8 @@ def labels_of(number: int, several: bool = False) -> list[int]:
     return [label for label in range(3) if number >> label & 1] if several else [number % len(CLASSES)]
 
 
-def _members(number: int, several: bool) -> dict[str, bytes]:
+def members(number: int, several: bool = False) -> dict[str, bytes]:
+    """Give video, sound and labels of a clip."""
     frames_THWC = media.moving_picture(8, 32, 32, seed=number) // 3
     frames_THWC = (frames_THWC + np.array(_COLOURS[number % 4], dtype=np.uint8) // 2).astype(np.uint8)
     sound_N = None if number % 3 == 2 else media.tone(0.32, 16000, 200.0 * (1 + number % 4))
