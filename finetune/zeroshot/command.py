@@ -116,8 +116,7 @@ def _tell(arguments: Namespace) -> int:
         for video in arguments.videos
         for label, probability in model.zeroshot(video, labels, spec).items()
     ]
-    words, views = spec.words(model.model.has_prompts), model.opened.look.words(spec)
-    show_figures(f"zero-shot by {source}: {words}; {views}", rows, arguments.json)
+    _show(source, model.opened, spec, rows, arguments.json)
     return 0
 
 
@@ -147,12 +146,19 @@ def _test(arguments: Namespace) -> int:
         about = _about(arguments, source, opened, spec)
         folder = arguments.out or (source if opened.about["step"] is not None else None)
         written = write_reports(folder, _name(arguments, spec, opened), about, answers) if folder else []
-        words = spec.words(recogniser.model.has_prompts)
-        show_figures(f"zero-shot by {source}: {words}; {about['views']}", table(answers), arguments.json)
+        _show(source, opened, spec, table(answers), arguments.json)
         if written and not arguments.json:
             print(f"written: {', '.join(map(str, written))}")
     leave_world()
     return 0
+
+
+def _show(source: Path, opened: Opened, spec: ZeroShotSpec, rows: list[dict[str, object]], as_json: bool) -> None:
+    """Print a table, never without the words and views that it depends on."""
+    told = f"{spec.words(opened.model.has_prompts)}; {opened.look.words(spec)}"
+    show_figures(f"zero-shot by {source}" + (f": {told}" if as_json else ""), rows, as_json)
+    if not as_json:
+        print(told)
 
 
 def _about(arguments: Namespace, source: Path, opened: Opened, spec: ZeroShotSpec) -> dict[str, object]:

@@ -1,0 +1,40 @@
+"""What each rank of these tests runs: a test of a file's weights on a shard set, with draws and several alphas.
+
+python -m tests.finetune.zeroshot.ranks SHARDS FINE_TUNED ZERO_SHOT
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from finetune.zeroshot.candidates import Draws
+from finetune.zeroshot.evaluate import Answer, Line, Question, answer
+from finetune.zeroshot.opening import open_video_text
+from finetune.zeroshot.recogniser import Recogniser
+from finetune.zeroshot.spec import ZeroShotSpec
+from pretrain.engine.distributed import World, join_world, leave_world
+
+ALPHAS = (0.0, 0.5, 1.0)
+SPEC = ZeroShotSpec(prompts="video", clips=2, crops=3)
+
+
+def ask(shards: Path, fine_tuned: Path, zero_shot: Path, draws: Draws | None, world: World) -> list[Answer]:
+    """Test as the command does."""
+    line = Line(Recogniser(open_video_text(fine_tuned), world.device), open_video_text(zero_shot), ALPHAS)
+    return answer(line, SPEC, Question((str(shards),), draws=draws, batch_size=2), world)
+
+
+def _main(shards: Path, fine_tuned: Path, zero_shot: Path) -> None:
+    answers = ask(shards, fine_tuned, zero_shot, Draws(2, 3, seed=1), join_world())
+    about = [[each.names, each.alpha, each.scores_NK.tolist(), each.truths_NK.tolist(), each.bad] for each in answers]
+    print("\n" + json.dumps(about))
+    leave_world()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    _main(*map(Path, sys.argv[1:]))

@@ -1,0 +1,84 @@
+"""A file's sizes are worked out from its tensors, strictly loaded; a run is opened as it was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from finetune.zeroshot.opening import open_video_text, specs_of
+from finetune.zeroshot.spec import ZeroShotSpec
+from pretrain.backbones.clip_text import ClipText
+from pretrain.backbones.presets import PRESETS
+from pretrain.backbones.xclip import XClip
+from pretrain.backbones.xclip_spec import XClipSpec
+from pretrain.published import recognised
+from pretrain.published_tables.naming import renamed
+from shards.errors import UserError
+from shards.viewing.clip_specs import DenseWindow, FullVideo, Segments
+from tests.finetune.zeroshot.stage import CLIP, TEXT, XCLIP, write_clip, write_xclip
+from tests.pretrain.clip_manifests import released_clip, released_xclip
+from tests.pretrain.test_published_clip import text_of
+
+
+@pytest.mark.parametrize(("write", "video"), [(write_clip, CLIP), (write_xclip, XCLIP)])
+def test_a_file_is_opened_by_its_tensors_shapes(tmp_path: Path, write: object, video: XClipSpec) -> None:
+    assert callable(write)
+    path = write(tmp_path / "weights.safetensors")
+    opened = open_video_text(path)
+    backbone, text = opened.model.backbone, opened.model.text
+    assert isinstance(backbone, XClip) and isinstance(text, ClipText)
+    assert (backbone.spec, text.spec, opened.model.has_prompts) == (video, TEXT, video.messages)
+    file = load_file(path)
+    assert torch.equal(backbone.cls_token.flatten(), file["visual.class_embedding"])
+    assert torch.equal(text.proj.weight, file["text_projection"].T)
+    assert opened.model.scale().item() == pytest.approx(file["logit_scale"].exp().item())
+    assert not opened.model.training
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith(("clip-", "xclip-"))])
+def test_every_published_size_is_worked_out(name: str) -> None:
+    video = PRESETS[name].spec
+    assert isinstance(video, XClipSpec)
+    shapes = (released_xclip if video.messages else released_clip)(video, text_of(video))
+    tensors = {each: torch.empty(shape, device="meta") for each, shape in shapes.items()}
+    family = recognised(tensors, Path(name))
+    ours = {renamed(each, family.table): tensor for each, tensor in family.prepare(tensors).items()}
+    assert specs_of(ours, {}) == (video, text_of(video))
+
+
+def test_what_shapes_cannot_tell_is_said(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.safetensors")
+    opened = open_video_text(path, backbone={"activation": "gelu", "frames": 4})
+    backbone, text = opened.model.backbone, opened.model.text
+    assert isinstance(backbone, XClip) and isinstance(text, ClipText)
+    assert (backbone.spec.activation, text.spec.activation, backbone.spec.frames) == ("gelu", "gelu", 4)
+    with pytest.raises(UserError, match="backbone activation: Input should be"):
+        open_video_text(path, backbone={"activation": "relu"})
+    with pytest.raises(UserError, match="neither the folder of a run nor of weights"):
+        open_video_text(tmp_path)
+    lonely = {name: each for name, each in load_file(path).items() if name.startswith("visual.")}
+    save_file(lonely, tmp_path / "lonely.safetensors")
+    with pytest.raises(UserError, match=r"without text\.pos_embed; zero-shot wants video and text in one file"):
+        open_video_text(tmp_path / "lonely.safetensors")
+
+
+def test_views_are_those_of_the_model_and_none_is_left_to_chance(tmp_path: Path) -> None:
+    look = open_video_text(write_xclip(tmp_path / "xclip.safetensors")).look
+    spec = ZeroShotSpec(clips=4, crops=3, frames=16)
+    views = look.sample_spec(spec).views
+    assert views.clips == Segments(frames=16, placement="centre", clips=4)
+    assert (views.views[0].crop.kind, views.views[0].flip_probability) == ("three", 0.0)
+    assert look.words(spec) == "4x3 views of 16 frames of 16 px, softmax averaged"
+    assert look.words(ZeroShotSpec(clips=2, average="logit")) == "2x1 views of 2 frames of 16 px, logits averaged"
+    assert look.normalisation.mean[0] == 0.485
+    clip = open_video_text(write_clip(tmp_path / "clip.safetensors")).look
+    assert clip.normalisation.mean[0] == 0.48145466 and clip.sample_spec(ZeroShotSpec()).views.views[0].crop.size == 16
+    window = DenseWindow(frames=8, stride_frames=4)
+    other = type(look)(window, 16, 18, "bilinear", look.normalisation)
+    assert other.sample_spec(spec).views.clips == DenseWindow(frames=16, stride_frames=4, placement="uniform", clips=4)
+    whole = type(look)(FullVideo(frames=8), 16, 18, "bilinear", look.normalisation)
+    with pytest.raises(UserError, match="ask for one clip"):
+        whole.sample_spec(spec)
