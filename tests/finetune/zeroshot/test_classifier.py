@@ -30,7 +30,8 @@ def views() -> list[Tensor]:
 
 
 def unit(vector: Tensor) -> Tensor:
-    return vector / vector.norm()
+    found: Tensor = vector / vector.norm()
+    return found
 
 
 def naive_cosine(model: VideoText, frames_CTHW: Tensor, row_E: Tensor) -> Tensor:
