@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor
 from pretrain.backbones.audio_build import build_audio_backbone
 from pretrain.backbones.build import build_backbone
 from pretrain.bench.probes import Known, probe
+from pretrain.bench.training import train
 from pretrain.bench.world_clips import FACTORS, RULES, FactorTransform, make_shards
 from pretrain.clustering.health import health
 from pretrain.clustering.lloyd import cluster
@@ -163,11 +163,7 @@ def _learn_way(config: RunConfig, run: Path, settings: dict[str, Any], parts: Ma
             print(f"{run.name}: finished before", file=sys.stderr, flush=True)
             return kept
     print(f"{run.name}: {config.steps} steps", file=sys.stderr, flush=True)
-    from pretrain.engine.run import pretrain  # DeepSpeed takes seconds to import
-
-    start_s = time.monotonic()
-    pretrain(config, run)
-    training_s = time.monotonic() - start_s
+    training_s = train(config, run)
     result = WayResult(settings, _figures(_trained(config, run), parts), training_s)
     write_whole(path, json.dumps(asdict(result), indent=1) + "\n")
     return result

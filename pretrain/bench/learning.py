@@ -21,6 +21,7 @@ from pretrain.backbone import Backbone
 from pretrain.backbones.build import build_backbone
 from pretrain.bench.baselines import first_backbone, pixel_statistics, pooled, train_with_labels
 from pretrain.bench.probes import Known, probe
+from pretrain.bench.training import train
 from pretrain.bench.world_clips import FACTORS, Clips, make_shards, read_clips
 from pretrain.config import RunConfig
 from pretrain.engine import checkpoint_files
@@ -101,7 +102,7 @@ def _learn_seed(out: Path, objective: str, config: RunConfig, clips: int, world:
         _say(f"seed {config.seed}: finished before, kept in {run}")
         return kept
     _say(f"seed {config.seed}: pretraining without labels, {config.steps} steps, in {run}")
-    pretraining_s = _pretrain(config, run)
+    pretraining_s = train(config, run)
     probed = partial(_probe_backbone, world, config)
     found = _probe(world, PIXELS, {kind: pixel_statistics(part.frames_NCTHW) for kind, part in _parts(world).items()})
     found += probed(UNTRAINED, first_backbone(config))
@@ -121,15 +122,6 @@ def _learn_seed(out: Path, objective: str, config: RunConfig, clips: int, world:
     result = SeedResult(settings, tuple(found), curve, pretraining_s, labels_s)
     write_whole(run / _RESULT, json.dumps(asdict(result), indent=1) + "\n")
     return result
-
-
-def _pretrain(config: RunConfig, run: Path) -> float:
-    """Pretrain with the engine and give the seconds that took; a run that was broken off goes on."""
-    from pretrain.engine.run import pretrain  # DeepSpeed takes seconds to import
-
-    start_s = time.monotonic()
-    pretrain(config, run)
-    return time.monotonic() - start_s
 
 
 def _parts(world: World) -> dict[str, Clips]:

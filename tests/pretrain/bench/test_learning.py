@@ -34,7 +34,7 @@ def test_each_seed_is_probed_beside_its_baselines_and_never_twice(
     def refuse(*_: object) -> float:
         raise AssertionError("pretrained again")
 
-    monkeypatch.setattr(learning, "_pretrain", refuse)
+    monkeypatch.setattr(learning, "train", refuse)
     _, again = learn(tmp_path, "svt", [0], CLIPS, overrides)
     assert [json.loads(json.dumps(finding.__dict__)) for finding in again[0].findings] == seed["findings"]
     with pytest.raises(AssertionError, match="pretrained again"):
