@@ -8,7 +8,6 @@ from pathlib import Path
 from shards.command import Command, add_json, at_least
 from shards.console import show_figures
 
-
 _CLIPS = {"svt": 4000, "av_prototypes": 2400}
 
 

@@ -20,8 +20,8 @@ class GroupRules(_Config):
     no_decay_one_dimensional: bool = True  # parameters of one dimension or none, and what is called bias
     no_decay_names: tuple[str, ...] = ()  # patterns of names such as *.cls_token
     layer_decay: float | None = Field(default=None, gt=0, le=1)  # learning rate times layer_decay^(layers - 1 - layer)
-    # Patterns of names, and what their learning rate is multiplied with, such as {"*.message_*": 10}. A name that
-    # several patterns meet takes the last one's.
+    # Patterns of names, and what their learning rate is multiplied with, such as {"*.message_*": 10}. Of several that
+    # meet a name the last counts; one that meets none is passed over, for parts of a network may be switched off.
     lr_scales: dict[str, PositiveFloat] = Field(default_factory=dict)
 
 

@@ -57,7 +57,6 @@ def group_parameters(
     """
     trainable = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     _check_patterns("optimiser.rules.no_decay_names", rules.no_decay_names, trainable)
-    _check_patterns("optimiser.rules.lr_scales", rules.lr_scales, trainable)
     _check_patterns("frozen_steps", frozen_steps, trainable)
     never_decayed = (*rules.no_decay_names, *(each for encoder in backbones.values() for each in encoder.never_decayed))
     members: dict[_Treatment, dict[str, nn.Parameter]] = {}

@@ -139,3 +139,12 @@ def test_the_table_counts_values() -> None:
 def test_a_pattern_that_matches_nothing_names_its_neighbours(pattern: str, near: str) -> None:
     with pytest.raises(UserError, match=rf"{re.escape(pattern)}' matches none of the 9 .* Near: {near}"):
         grouped(GroupRules(no_decay_names=(pattern,)))
+
+
+def test_the_last_pattern_that_meets_a_name_scales_its_rate() -> None:
+    rules = GroupRules(layer_decay=0.5, lr_scales={"*.blocks.*": 10, "*.blocks.1.weight": 4, "*.of_another_network": 3})
+    found = treatment(grouped(rules))
+    assert found["backbone.blocks.0.weight"] == (2.5, 1, 0)
+    assert found["backbone.blocks.1.weight"] == (2.0, 1, 0)
+    assert found["backbone.blocks.1.bias"] == (5.0, 0, 0)
+    assert found["head.weight"] == (1, 1, 0)

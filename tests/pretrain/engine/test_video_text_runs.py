@@ -41,6 +41,8 @@ def test_parts_and_stages_give_the_same_weights_and_a_resume_the_very_same(shard
         assert torch.equal(tensor, once[name]), name
     for run in ("stage0", "stage2", "stage3"):
         for name, tensor in _weights(tmp_path / run).items():
-            if name.endswith("attn.qkv.bias"):  # a bias of keys changes nothing: its gradient is noise, which Adam grows
+            if name.endswith(
+                "attn.qkv.bias"
+            ):  # a bias of keys changes nothing: its gradient is noise, which Adam grows
                 continue
             torch.testing.assert_close(tensor, whole[name], rtol=1e-3, atol=2e-5, msg=f"{run}: {name}")

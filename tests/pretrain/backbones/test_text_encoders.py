@@ -1,0 +1,104 @@
+"""Specification of text encoders: transformers' outputs whatever the padding, CLIP's tokens and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from transformers import BertConfig, BertModel, BertTokenizerFast, T5Config
+
+from pretrain.backbones.clip_text import ClipText
+from pretrain.backbones.clip_text_spec import ClipTextSpec
+from pretrain.backbones.text_build import build_text_backbone
+from pretrain.backbones.text_specs import TransformersTextSpec
+from pretrain.backbones.transformers_text import TransformersText
+from pretrain.engine.config import InitFrom
+from pretrain.published import load_text
+from shards.errors import UserError
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "person", "opens", "the", "box"]
+TEXTS = ["a person opens the box", "a box", "the person"]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(1)
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("pool", ["mean", "first", "last"])
+def test_each_text_is_what_transformers_makes_of_it_alone(pool: str, saved: Path) -> None:
+    spec = TransformersTextSpec.model_validate({"path": str(saved), "pool": pool, "length": 12})
+    ours = build_text_backbone(spec).eval()
+    ours.load_own()
+    theirs, tokenizer = BertModel.from_pretrained(saved).eval(), BertTokenizerFast.from_pretrained(saved)
+    found = ours(ours.tokenise(TEXTS))
+    for text, row in zip(TEXTS, found, strict=True):
+        tokens_LD = theirs(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        expected = {"mean": tokens_LD.mean(dim=0), "first": tokens_LD[0], "last": tokens_LD[-1]}[pool]
+        torch.testing.assert_close(row, expected, atol=1e-6, rtol=0)
+    assert ours.dim == 16
+
+
+def test_a_long_text_loses_its_end(saved: Path) -> None:
+    ours = TransformersText(TransformersTextSpec(path=str(saved), length=4))
+    assert ours.tokenise(TEXTS).tolist() == [[2, 5, 6, 3], [2, 5, 9, 3], [2, 8, 6, 3]]
+
+
+def test_layers_count_from_the_embeddings(saved: Path) -> None:
+    ours = TransformersText(TransformersTextSpec(path=str(saved)))
+    layers = {name: ours.layer_of(name) for name, _ in ours.named_parameters()}
+    assert layers["model.embeddings.word_embeddings.weight"] == layers["model.embeddings.LayerNorm.bias"] == 0
+    assert layers["model.encoder.layer.1.output.dense.weight"] == 2
+    assert ours.layers == 4
+    assert not any(each.requires_grad for name, each in ours.named_parameters() if "pooler" in name)
+
+
+def test_what_is_no_encoder_of_text_is_refused(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"text_backbone.path=.*nowhere.*Expected a folder with config.json"):
+        TransformersText(TransformersTextSpec(path=str(tmp_path / "nowhere")))
+    T5Config().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="is a t5, which has an encoder and a decoder"):
+        TransformersText(TransformersTextSpec(path=str(tmp_path)))
+    (tmp_path / "bare").mkdir()
+    for name in ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "bare" / name).write_bytes((saved / name).read_bytes())
+    torch.save({}, tmp_path / "bare" / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"model.safetensors"):  # and a pickle is not opened
+        TransformersText(TransformersTextSpec(path=str(tmp_path / "bare"))).load_own()
+
+
+def test_clips_tokens_are_open_clips() -> None:
+    ours = ClipText(ClipTextSpec(dim=8, depth=1, heads=1, joint_dim=8, length=8))
+    texts = ["A person opening a box", "", "one two three four five six seven eight nine"]
+    found = ours.tokenise(texts)
+    assert torch.equal(found, open_clip.tokenize(texts, context_length=8))
+    assert ours(found).shape == (3, 8)
+    small = ClipText(ClipTextSpec(dim=8, depth=1, heads=1, joint_dim=8, vocabulary=50))
+    with pytest.raises(UserError, match=r"text_backbone.vocabulary is 50: leave it at 49408"):
+        small.tokenise(texts)
+
+
+def test_a_text_encoder_is_taken_out_of_a_file_of_clip(tmp_path: Path) -> None:
+    vision = {"image_size": 8, "patch_size": 4, "width": 64, "layers": 1}
+    text = {"context_length": 9, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}
+    theirs = open_clip.CLIP(embed_dim=32, vision_cfg=vision, text_cfg=text, quick_gelu=True).eval()
+    torch.save(theirs.state_dict(), tmp_path / "clip.pt")
+    ours = ClipText(ClipTextSpec(dim=64, depth=2, heads=1, joint_dim=32, length=9)).eval()
+    found = load_text(InitFrom(path=tmp_path / "clip.pt"), ours)
+    assert (found.missing, found.unused) == ([], [])
+    tokens_KL = ours.tokenise(["a box", "a person waves"])
+    torch.testing.assert_close(ours(tokens_KL), theirs.encode_text(tokens_KL), atol=1e-5, rtol=0)
+    only_eyes = {name: each for name, each in theirs.state_dict().items() if name.startswith("visual.")}
+    torch.save(only_eyes, tmp_path / "eyes.pt")
+    with pytest.raises(UserError, match="among them none of a text encoder"):
+        load_text(InitFrom(path=tmp_path / "eyes.pt"), ours)
