@@ -13,8 +13,18 @@ from shards.errors import UserError
 CHECKPOINTS = "checkpoints"
 
 # With another value the run would be another run: other samples, or weights that do not fit.
-_FIXED = ("seed", "data.batch_size", "data.lanes", "data.block_shards", "objective.kind", "backbone")
-_FREE_IN_BACKBONE = ("backbone.drop_path", "backbone.activation_checkpointing")
+_FIXED = (
+    "seed",
+    "data.batch_size",
+    "data.lanes",
+    "data.block_shards",
+    "objective.kind",
+    "objective.target.clusters",  # those of the round before are begun with, and go with the weights of linear heads
+    "backbone",
+    "audio_backbone",
+    "text_backbone",
+)
+_FREE_IN_BACKBONES = (".drop_path", ".activation_checkpointing")
 _NOT_WORTH_SAYING = ("data.sources",)  # shards may lie elsewhere today; their manifests' digests are compared
 
 
@@ -29,7 +39,7 @@ def refuse_other_run(config: RunConfig, digests: list[str], resumed: tuple[Path,
     found = [
         f"  {name}: the checkpoint has {before}, now {after}"
         for name, before, after in _differences(index.config, config.model_dump(mode="json"))
-        if name.startswith((*_FIXED, *config.settled)) and not name.startswith(_FREE_IN_BACKBONE)
+        if name.startswith((*_FIXED, *config.settled)) and not name.endswith(_FREE_IN_BACKBONES)
     ]
     if _weights(index.config) != _weights(config.model_dump(mode="json")):
         found.append("  data.sources: their weights are not those that the samples were mixed by")
