@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,10 @@ class Line:
 
 def answer(line: Line, spec: ZeroShotSpec, question: Question, world: World) -> list[Answer]:
     """Test on all sets; all ranks take part and get the same."""
-    return [each for root in question.data for each in _answer_one(line, spec, question, root, world)]
+    answers = [each for root in question.data for each in _answer_one(line, spec, question, root, world)]
+    # Splits have one measure: where one of them has clips of several classes, or of none, it is average precision.
+    is_multi_label = any(each.is_multi_label for each in answers)
+    return [replace(each, is_multi_label=is_multi_label) for each in answers]
 
 
 def _answer_one(line: Line, spec: ZeroShotSpec, question: Question, root: str, world: World) -> list[Answer]:
