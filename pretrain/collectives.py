@@ -29,6 +29,12 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def of_first_rank(tensor: Tensor) -> Tensor:
+    """Give rank 0's values, for decisions that all must take alike: unlike processors differ in the last digit."""
+    return sum_over_ranks(tensor.clone() if rank() == 0 else torch.zeros_like(tensor))
+
+
+@torch.no_grad()
 def gather_rows(rows_BD: Tensor) -> Tensor:
     """Concatenate every rank's rows in the order of ranks; all ranks bring as many, and no gradient flows."""
     if world_size() == 1:

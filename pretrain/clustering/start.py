@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pretrain.clustering.rows import Rows, TensorRows
-from pretrain.collectives import gather_unequal_rows, rank, sum_over_ranks
+from pretrain.collectives import gather_unequal_rows, of_first_rank, rank
 
 # It takes a time that grows with the square of the clusters: for more of them random rows have to do.
 MOST_SPREAD = 4096
@@ -50,8 +50,7 @@ def choose_start(sample: Sample, clusters: int, seed: int) -> Tensor:
     if clusters > MOST_SPREAD:
         return sample.first_rows(clusters)
     start_KD = _spread(sample.first_rows(SPREAD_PER_CLUSTER * clusters), clusters, seed)
-    # Ranks on unlike processors may have rounded differently; rank 0's choice counts.
-    return sum_over_ranks(start_KD if rank() == 0 else torch.zeros_like(start_KD))
+    return of_first_rank(start_KD)
 
 
 def _spread(rows_SD: Tensor, clusters: int, seed: int) -> Tensor:

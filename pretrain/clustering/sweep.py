@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pretrain.clustering.rows import Rows
-from pretrain.collectives import sum_over_ranks
+from pretrain.collectives import of_first_rank, sum_over_ranks
 
 TILE_VALUES = 2**22  # scores held at a time
 _FIGURES = 4  # beside the sums: rows, squared lengths, distances, rows that are not finite
@@ -72,7 +72,8 @@ def sweep(rows: Rows, centroids_KD: Tensor) -> Sweep:
         sums_KD=sums_KD,
         counts_K=counts_K.long(),
         lengths_K=lengths_K,
-        squares_K=squares_K.clamp(min=0),
+        # By them ranks decide whether to go on and whom to split: who decided otherwise would leave the others waiting.
+        squares_K=of_first_rank(squares_K.clamp(min=0)),
         distances_K=distances_K,
         not_finite=int(not_finite_K.sum()),
     )

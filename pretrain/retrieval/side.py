@@ -29,10 +29,11 @@ class Side:
     clips_n: Tensor
 
     def __post_init__(self) -> None:
-        if self.rows_nD.dim() != 2 or self.clips_n.shape != self.rows_nD.shape[:1]:
+        rows, clips = self.rows_nD, self.clips_n
+        if rows.dim() != 2 or clips.shape != rows.shape[:1] or clips.device != rows.device:
             raise ValueError(
-                f"expected rows and as many numbers of clips, found {tuple(self.rows_nD.shape)} and "
-                f"{tuple(self.clips_n.shape)}"
+                f"expected rows and as many numbers of clips on one device, found {tuple(rows.shape)} on {rows.device} "
+                f"and {tuple(clips.shape)} on {clips.device}"
             )
 
     def __len__(self) -> int:

@@ -17,6 +17,7 @@ from pretrain.clustering.health import health
 from pretrain.clustering.label_table import Labelled, LabelTable
 from pretrain.clustering.lloyd import ClusteringStopped, cluster
 from pretrain.clustering.rows import TensorRows
+from pretrain.clustering.sweep import sweep
 from pretrain.collectives import gather_unequal_rows, rank, world_size
 from tests.pretrain.clustering.row_stage import blobs
 
@@ -35,6 +36,8 @@ def work(folder: Path) -> dict[str, Any]:
     warm = cluster(TensorRows(mine), CLUSTERS, start_KD=bad_start_KD, iterations=8, giant=2.0)
     figures = health(warm.labels_N, CLUSTERS, before_N=cold.labels_N, truths={"centre": truths})
     found = {"cold": vars(cold), "warm": vars(warm), "health": figures, "stopped": stopped(mine)}
+    drifted_KD = cold.centroids_KD * (1 + 1e-6 * rank())  # as on unlike processors, and worse
+    found["drifted"] = sweep(TensorRows(mine), drifted_KD).squares_K
     found["gathered"] = gather_unequal_rows(torch.arange(part.start, part.stop)[::100, None])
     bank = filled_bank()
     found["bank"] = {"state": bank.state(), "held": held(bank), "table": tabled(bank)}

@@ -55,6 +55,14 @@ def test_they_tell_the_same_health(alone: tuple[Path, Found], together: list[Fou
         assert each["health"] == pytest.approx(alone[1]["health"], rel=1e-9)
 
 
+def test_they_decide_by_the_same_figures_where_processors_round_otherwise(
+    alone: tuple[Path, Found], together: list[Found]
+) -> None:
+    for each in together:
+        assert torch.equal(each["drifted"], together[0]["drifted"])
+        torch.testing.assert_close(each["drifted"], alone[1]["drifted"])
+
+
 def test_all_stop_together(together: list[Found]) -> None:
     assert all("among 1,600 rows only 1 differ" in each["stopped"] for each in together)
 

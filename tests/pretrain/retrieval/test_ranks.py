@@ -167,5 +167,7 @@ def test_nothing_to_find_is_refused() -> None:
         own_ranks(captions, videos, QueryBank(videos.rows_nD[:0]))
     with pytest.raises(ValueError, match=r"as many numbers"):
         Side(videos.rows_nD, videos.clips_n[1:])
+    with pytest.raises(ValueError, match=r"one device, found \(13, 8\) on meta"):
+        Side(videos.rows_nD.to("meta"), videos.clips_n)
     with pytest.raises(ValueError, match=r"scale=1000: expected a number above 0 and at most 300"):
         DualSoftmax(1000.0)
