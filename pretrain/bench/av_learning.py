@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,14 +21,12 @@ from torch import Tensor
 from pretrain.backbones.audio_build import build_audio_backbone
 from pretrain.backbones.build import build_backbone
 from pretrain.bench.probes import Known, probe
-from pretrain.bench.training import train
+from pretrain.bench.ways import UNTRAINED, WayResult, learn_way
 from pretrain.bench.world_clips import FACTORS, RULES, FactorTransform, make_shards
 from pretrain.clustering.health import health
 from pretrain.clustering.lloyd import cluster
 from pretrain.clustering.rows import TensorRows
 from pretrain.config import RunConfig
-from pretrain.engine import checkpoint_files
-from pretrain.engine.resuming import CHECKPOINTS
 from pretrain.engine.training import build
 from pretrain.objective import Objective, StepOutput
 from pretrain.objectives.av_pass import unaltered
@@ -42,13 +39,11 @@ from pretrain.retrieval.side import Side
 from shards.reading.batch import Batch
 from shards.reading.evaluation import evaluation_batches
 from shards.reading.stream_config import SourceConfig, StreamConfig
-from shards.whole_file import write_whole
 from shards.world import SIZES
 
 RECIPE = "av_world"
 AUDIBLE_RULES = RULES.model_copy(update={"silent_share": 0.1})
-UNTRAINED, PROTOTYPES, INSTANCES, XDC, SHUFFLED = (
-    "untrained",
+PROTOTYPES, INSTANCES, XDC, SHUFFLED = (
     "prototypes",
     "contrast of clips alone",
     "XDC",
@@ -68,7 +63,6 @@ WAYS: dict[str, tuple[str, ...]] = {
 AUDIBLE = {**FACTORS, "size": tuple(SIZES)}  # colour alone is not
 SENSES = ("video", "audio")
 CLUSTERS = 64
-_RESULT = "learning.json"
 _AT_ONCE = 64
 
 
@@ -98,15 +92,6 @@ class AvClips:
     sounds_NTM: Tensor
     present_N: Tensor
     labels: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class WayResult:
-    """What one way of training gave: figures by name, in shares of 1 but for ranks."""
-
-    config: dict[str, Any]
-    figures: dict[str, float] = field(default_factory=dict)
-    training_s: float = 0.0
 
 
 def learn(
@@ -151,31 +136,9 @@ def _learn_seed(
         if way == SHUFFLED:
             config = MismatchedConfig.model_validate(config.model_dump())
         run = out / f"{way.replace(' ', '_')}_seed_{seed}"
-        found[way] = _learn_way(config, run, {**config.model_dump(mode="json"), "clips": clips, "way": way}, parts)
+        settings = {**config.model_dump(mode="json"), "clips": clips, "way": way}
+        found[way] = learn_way(config, run, settings, partial(_figures, parts=parts))
     return found
-
-
-def _learn_way(config: RunConfig, run: Path, settings: dict[str, Any], parts: Mapping[str, AvClips]) -> WayResult:
-    path = run / _RESULT
-    if path.exists():
-        kept = WayResult(**json.loads(path.read_bytes()))
-        if kept.config == settings:
-            print(f"{run.name}: finished before", file=sys.stderr, flush=True)
-            return kept
-    print(f"{run.name}: {config.steps} steps", file=sys.stderr, flush=True)
-    training_s = train(config, run)
-    result = WayResult(settings, _figures(_trained(config, run), parts), training_s)
-    write_whole(path, json.dumps(asdict(result), indent=1) + "\n")
-    return result
-
-
-def _trained(config: RunConfig, run: Path) -> Objective:
-    """Load what a run's last checkpoint holds of the towers."""
-    newest = checkpoint_files.checkpoints_in(run / CHECKPOINTS)[0]
-    names = sorted(name for name in checkpoint_files.read_index(newest).files if name.startswith("weights-"))
-    objective = build(config)
-    objective.load_state_dict(dict(checkpoint_files.read_tensors(newest, names)))
-    return objective
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from pathlib import Path
 from shards.command import Command, add_json, at_least
 from shards.console import show_figures
 
-_CLIPS = {"svt": 4000, "av_prototypes": 2400}
+_CLIPS = {"svt": 4000, "av_prototypes": 2400, "video_text": 2400}
 
 
 def _declare(parser: ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def _declare(parser: ArgumentParser) -> None:
         "--clips", type=at_least(100), metavar="N", help="how many to generate (default: 4000 for svt, else 2400)"
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="a.b=c", help="settings that differ from the recipe, svt_world or av_world"
+        "overrides", nargs="*", metavar="a.b=c", help="settings that differ from the recipe, such as svt_world"
     )
     add_json(parser)
 
@@ -33,6 +33,10 @@ def _run(arguments: Namespace) -> int:
         from pretrain.bench.av_learning_report import run_and_report as report_both_senses
 
         tables = report_both_senses(arguments.out, seeds, clips, arguments.overrides)
+    elif arguments.objective == "video_text":
+        from pretrain.bench.video_text_learning_report import run_and_report as report_texts
+
+        tables = report_texts(arguments.out, seeds, clips, arguments.overrides)
     else:
         from pretrain.bench.learning_report import run_and_report
 
@@ -44,12 +48,13 @@ def _run(arguments: Namespace) -> int:
 
 LEARNING = Command(
     "learning",
-    "pretrain on the generated world and measure what was learnt: factors of its clips, which sound is whose",
+    "pretrain on the generated world and measure what was learnt: its factors, which sound or caption is whose",
     _declare,
     _run,
     (
         "trichord bench learning --objective svt",
         "trichord bench learning --objective av_prototypes --out runs/av-learning",
+        "trichord bench learning --objective video_text --out runs/told",
         "trichord bench learning --seeds 1 --out runs/quick --clips 1000 steps=200",
     ),
 )

@@ -1,7 +1,7 @@
 """A generated, licence-free world of clips whose pictures, sounds and words tell the same story."""
 
 from shards.world.casting import describe_clip
-from shards.world.language import captions
+from shards.world.language import captions, say
 from shards.world.make import LAYOUTS, Rendered, WorldSummary, make_world, render
 from shards.world.plan import ClipPlan, Event, Group, Thing, reverse
 from shards.world.rules import COMBINATIONS, Combination, WorldRules, held_out
@@ -30,4 +30,5 @@ __all__ = [
     "make_world",
     "render",
     "reverse",
+    "say",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from shards.randomness import generator
 from shards.world.plan import ClipPlan, Event
-from shards.world.vocabulary import ACTIONS, BEHIND, SIZES
+from shards.world.vocabulary import ACTIONS, BEHIND, PLAIN, SIZES
 
 _ONE = (
     "{a} {does_a}",
@@ -46,14 +46,15 @@ _NOTHING = (
     "{behind} and nothing else that happens",
 )
 _TRIES_PER_CAPTION = 12
+FORMS = len(_ONE)
 
 Option = TypeVar("Option")
 
 
-def captions(plan: ClipPlan, count: int) -> tuple[str, ...]:
+def captions(plan: ClipPlan, count: int, unsaid_forms: int = 0) -> tuple[str, ...]:
     """Give up to `count` different captions; all of them are true."""
     rng = generator(plan.seed, "captions", plan.number)
-    templates = _templates(plan)
+    templates = _templates(plan, unsaid_forms)
     order = rng.permutation(len(templates))
     said: dict[str, None] = {}
     for attempt in range(count * _TRIES_PER_CAPTION):
@@ -63,11 +64,17 @@ def captions(plan: ClipPlan, count: int) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _templates(plan: ClipPlan) -> tuple[str, ...]:
+def say(colour: str, shape: str, action: str, form: int) -> str:
+    """Say that a thing acts, in one of the `FORMS` in which one event is told; negative numbers count from the last."""
+    does, doing = ACTIONS[action].phrases[0]
+    return _ONE[form].format(a=_a(f"{colour} {shape}"), does_a=does, doing_a=doing, behind=BEHIND[PLAIN])
+
+
+def _templates(plan: ClipPlan, unsaid_forms: int) -> tuple[str, ...]:
     if not plan.events:
         return _NOTHING
     if len(plan.events) == 1:
-        return _ONE
+        return _ONE[: FORMS - unsaid_forms]
     return _WHILE if plan.overlapping else _FIRST_THEN
 
 
@@ -82,7 +89,10 @@ def _fill(template: str, plan: ClipPlan, rng: np.random.Generator) -> str:
 def _noun(event: Event, rng: np.random.Generator) -> str:
     """A small red star; the size is left out now and then."""
     size = _pick((*SIZES[event.thing.size].words, ""), rng)
-    phrase = " ".join(word for word in (size, event.thing.colour, event.thing.shape) if word)
+    return _a(" ".join(word for word in (size, event.thing.colour, event.thing.shape) if word))
+
+
+def _a(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 

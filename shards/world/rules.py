@@ -35,6 +35,7 @@ class WorldRules(BaseModel):
     max_distractors: Annotated[int, Field(ge=0, le=3)] = 3  # things that do nothing, in one clip
     silent_share: Share = 0.1
     captions: Annotated[int, Field(ge=1, le=20)] = 5
+    unsaid_forms: Annotated[int, Field(ge=0, le=6)] = 0  # of the forms of a caption of one event, the last are not used
     holdout_share: Share = 0.1  # of all colour x shape x action combinations, chosen by the seed
     holdout: tuple[str, ...] = ()  # besides those: "red/star/moving", with * for any
     train_share: Share = 0.7

@@ -62,7 +62,7 @@ def _row(clip: Clip, rules: WorldRules) -> list[object]:
     plan = clip.plan
     return [
         clip.path,
-        json.dumps(captions(plan, rules.captions)),
+        json.dumps(captions(plan, rules.captions, rules.unsaid_forms)),
         ";".join(dict.fromkeys(event.action for event in plan.events)),
         json.dumps([[event.action, event.start_s, event.end_s] for event in plan.events]),
         plan.group.name,

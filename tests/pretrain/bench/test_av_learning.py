@@ -11,14 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.bench import av_learning
+from pretrain.bench import av_learning, ways
 from pretrain.bench.av_learning import (
     AUDIBLE,
     PROTOTYPES,
     RECIPE,
     SENSES,
     SHUFFLED,
-    UNTRAINED,
     WAYS,
     XDC,
     AvClips,
@@ -27,6 +26,7 @@ from pretrain.bench.av_learning import (
     learn,
     retrieval,
 )
+from pretrain.bench.ways import UNTRAINED
 from pretrain.config import RunConfig
 from pretrain.engine.training import build
 from pretrain.objectives.av_prototypes import AvPrototypes
@@ -146,11 +146,11 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, RunConfig]]:
     def figures(objective: Any, parts: Mapping[str, Tensor]) -> dict[str, float]:
         return {"seen": float(len(runs))}
 
-    monkeypatch.setattr(av_learning, "train", note)
+    monkeypatch.setattr(ways, "train", note)
     monkeypatch.setattr(av_learning, "make_shards", lambda out, clips, rules: out / "shards")
     monkeypatch.setattr(av_learning, "read_clips", lambda root, config: make_clips(3, 0))
     monkeypatch.setattr(av_learning, "build", lambda config: None)
-    monkeypatch.setattr(av_learning, "_trained", lambda config, run: None)
+    monkeypatch.setattr(ways, "_trained", lambda config, run: None)
     monkeypatch.setattr(av_learning, "_figures", figures)
     return runs
 

@@ -15,22 +15,19 @@ from pretrain.bench.av_learning import (
     PROTOTYPES,
     SENSES,
     SHUFFLED,
-    UNTRAINED,
     WAYS,
     XDC,
     AvClips,
-    WayResult,
 )
 from pretrain.bench.av_learning_report import (
     DIRECTIONS,
     GOALS,
-    figure,
     probe_rows,
     purity_rows,
     retrieval_rows,
     run_and_report,
-    verdicts,
 )
+from pretrain.bench.ways import UNTRAINED, WayResult, figure, judge
 
 SHARES = {UNTRAINED: 0.10, PROTOTYPES: 0.60, INSTANCES: 0.55, XDC: 0.30, SHUFFLED: 0.12}
 
@@ -99,12 +96,12 @@ def test_purity_has_a_line_for_each_sense_and_factor() -> None:
 
 
 def test_goals_are_met_only_by_more_than_the_larger_spread() -> None:
-    found = verdicts(RESULTS)
+    found = judge(RESULTS, GOALS)
     assert [(verdict.goal, verdict.probe) for verdict in found] == [
         (f"{ours} beats {theirs}", name) for ours, theirs, name in GOALS
     ]
     assert all(verdict.met for verdict in found)  # the nearest, 60 and 55, are further apart than 4
-    met = {verdict.goal: verdict.met for verdict in verdicts([make_result(0.0), make_result(0.06)])}
+    met = {verdict.goal: verdict.met for verdict in judge([make_result(0.0), make_result(0.06)], GOALS)}
     assert not met.pop(f"{PROTOTYPES} beats {INSTANCES}") and all(met.values())
 
 

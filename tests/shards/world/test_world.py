@@ -28,6 +28,7 @@ from shards.world import (
     held_out,
     make_world,
     render,
+    say,
 )
 from shards.world import make as make_module
 from shards.world.encode import encode
@@ -130,6 +131,17 @@ def test_captions_say_who_does_what_in_which_order() -> None:
                 assert not plan.overlapping and caption.index(names[0]) < caption.index(names[1])
     assert min(orders[True], orders[False]) > 15
     assert captions(describe_clip(21, 0), 5) == captions(describe_clip(21, 0), 5)
+
+
+def test_forms_that_are_kept_back_are_never_said() -> None:
+    kept_back = [say("red", "star", "growing", form) for form in (-2, -1)]
+    assert kept_back == ["we see a red star that grows", "a red star, growing"]
+    said = {number: captions(describe_clip(21, number), 5, unsaid_forms=2) for number in range(60)}
+    ones = [each for number in said if len(describe_clip(21, number).events) == 1 for each in said[number]]
+    new = re.compile("we see|an? [^,]*, ")
+    assert len(ones) > 100 and not [each for each in ones if new.match(each)]
+    everything = [each for number in said for each in captions(describe_clip(21, number), 5)]
+    assert [each for each in everything if each.startswith("we see")]
 
 
 def test_held_out_combinations_appear_in_the_test_split_only() -> None:
