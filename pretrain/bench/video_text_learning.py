@@ -133,7 +133,7 @@ def figures(objective: Objective, test: ToldClips) -> dict[str, float]:
     network, normalise = objective.eval().video, objective.spec.normalisation
     seen = [network.see(normalise(each)).unit_BE for each in test.frames_NCTHW.split(_AT_ONCE)]
     video_NE, told_NE = torch.cat(seen), _read(objective, test.captions)
-    found = {}
+    found: dict[str, float] = {}
     for form, number in FORMS.items():
         class_KE = _read(objective, [say(*combination, number) for combination in COMBINATIONS])
         found |= {f"{name}, {form}": share for name, share in told_right(video_NE @ class_KE.T, test).items()}
@@ -149,7 +149,7 @@ def told_right(cosines_NK: Tensor, test: ToldClips) -> dict[str, float]:
     factors = tuple(FACTORS)
     table_KF = torch.tensor([[_number(factor, combination) for factor in factors] for combination in COMBINATIONS])
     right_NF = table_KF[cosines_NK.argmax(dim=1)] == test.labels_NF
-    found = {}
+    found: dict[str, float] = {}
     for name, chosen_N in zip(CLIPS, (~test.held_out_N, test.held_out_N), strict=True):
         shares = right_NF[chosen_N].double().mean(dim=0).tolist()
         found |= {f"{name}: {factor}": share for factor, share in zip(factors, shares, strict=True)}
