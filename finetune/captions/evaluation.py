@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune.captions import meteor
 from finetune.captions.captioner import Captioner
 from finetune.captions.measuring import measure
 from finetune.config import FinetuneConfig
@@ -22,6 +23,8 @@ from shards.reading.batch import Batch
 def caption_all(config: FinetuneConfig, objective: Captioner, world: World) -> dict[str, Any]:
     """Write a caption of each clip and measure them all; all ranks take part, the first one measures."""
     spec = objective.spec
+    if spec.meteor:
+        meteor.check()  # before an hour of captions
     clips, bad = write_captions(config, objective, world)
     compared = [clip for clip in clips if clip["references"]]
     if not compared:
@@ -40,6 +43,7 @@ def caption_all(config: FinetuneConfig, objective: Captioner, world: World) -> d
             [clip["references"] for clip in compared],
             config.seed,
             of_world=spec.factors == "world",
+            with_meteor=spec.meteor,
         )
         found |= {"metrics": measured.metrics, "figures": measured.rows, "notes": measured.notes}
     return found

@@ -7,24 +7,30 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from finetune.captions.scores import words
+from shards.errors import UserError
 
 LIBRARY = "pycocoevalcap, METEOR 1.5"
 
 
-def what_is_missing() -> str | None:
-    """Say why METEOR cannot be had here, and how it can; None where it can."""
+def check() -> None:
+    """Raise UserError where METEOR is asked for and cannot be had."""
     if find_spec("pycocoevalcap") is None:
-        return "METEOR is left out: pycocoevalcap, which brings it, is not installed (pip install 'trichord[meteor]')"
+        raise UserError(
+            "objective.meteor=true needs pycocoevalcap, which brings METEOR and is not installed: pip install "
+            "'trichord[meteor]'. Every other figure does without: objective.meteor=false"
+        )
     if shutil.which("java") is None:
-        return "METEOR is left out: it is a Java program, and there is no java on this machine"
-    return None
+        raise UserError(
+            "objective.meteor=true needs java, for METEOR is a Java program, and there is none on this machine. Every "
+            "other figure does without: objective.meteor=false"
+        )
 
 
-def meteor(captions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Give METEOR of the whole set, on the words that the other figures compare."""
+def meteor(sets: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> list[float]:
+    """Give METEOR of each set of captions, on the words that the other figures compare."""
     from pycocoevalcap.meteor.meteor import Meteor
 
-    said = {row: [" ".join(words(caption))] for row, caption in enumerate(captions)}
+    program = Meteor()
     wanted = {row: [" ".join(words(each)) for each in clip] for row, clip in enumerate(references)}
-    total, _ = Meteor().compute_score(wanted, said)
-    return float(total)
+    said = [{row: [" ".join(words(caption))] for row, caption in enumerate(captions)} for captions in sets]
+    return [float(program.compute_score(wanted, each)[0]) for each in said]

@@ -110,6 +110,7 @@ class CaptionSpec(_Spec):
     trained: tuple[str, ...] = ()  # patterns of names of a frozen backbone's parameters that learn all the same
     decoding: DecodingSpec = BeamSpec()
     factors: Literal["world"] | None = None  # what a test looks up in captions: the generated world's words
+    meteor: bool = False  # measured in a test as well, which takes Java, the extra `meteor` and 2 GB of memory
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -1,0 +1,78 @@
+"""The language model is transformers' GPT-2; published weights are taken strictly, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from finetune.captions.language import Language, load_language, tokenizer_file
+from finetune.captions.spec import LanguageSpec
+from finetune.captions.vocabulary import Vocabulary
+from shards.errors import UserError
+
+SIZE = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 40, "vocab_size": 280}
+SPEC = LanguageSpec(dim=16, depth=2, heads=2, positions=40, vocabulary=280, longest=16)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save a GPT-2 that has never seen anything, as transformers does, with a tokenizer."""
+    folder = tmp_path_factory.mktemp("published")
+    torch.manual_seed(1)
+    GPT2LMHeadModel(GPT2Config(**SIZE, bos_token_id=0, eos_token_id=0)).save_pretrained(folder)
+    vocabulary = Vocabulary.learn(["a red cloth", "there is blue all over"], 280)
+    (folder / "tokenizer.json").write_bytes(vocabulary.to_tensor().numpy().tobytes())
+    return folder
+
+
+def test_scores_are_those_of_a_gpt2_with_cross_attention() -> None:
+    torch.manual_seed(0)
+    own = Language(SPEC).eval()
+    other = GPT2LMHeadModel(GPT2Config(**SIZE, add_cross_attention=True, bos_token_id=0, eos_token_id=0)).eval()
+    other.transformer.load_state_dict(own.gpt2.state_dict())
+    other.tie_weights()
+    tokens_BL, memory_BME = torch.randint(0, 280, (3, 9)), torch.randn(3, 5, 16)
+    expected = other(input_ids=tokens_BL, encoder_hidden_states=memory_BME).logits
+    torch.testing.assert_close(own(tokens_BL, memory_BME), expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(own(tokens_BL, memory_BME.roll(1, dims=0)), expected, atol=1e-3)
+
+
+def test_published_weights_are_taken_and_what_looks_is_begun_anew(published: Path) -> None:
+    torch.manual_seed(2)
+    language = Language(SPEC)
+    fresh = {name: tensor.clone() for name, tensor in language.gpt2.state_dict().items()}
+    lines = load_language(language, SPEC.model_copy(update={"weights": str(published)}))
+    theirs = GPT2LMHeadModel.from_pretrained(published).transformer.state_dict()
+    for name, tensor in language.gpt2.state_dict().items():
+        looks = "cross" in name
+        assert torch.equal(tensor, fresh[name] if looks else theirs[name]), name
+        assert looks == (name not in theirs)
+    assert lines[0] == f"language: {len(theirs)} tensors of {published}"
+    assert len(Vocabulary.read(tokenizer_file(str(published)))) > 257
+
+
+def test_what_is_not_there_or_not_fit_is_said(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loaded(folder: Path | str, **changes: int) -> None:
+        spec = SPEC.model_copy(update={"weights": str(folder), **changes})
+        load_language(Language(spec), spec)
+
+    with pytest.raises(UserError, match=r"Set objective\.language\.depth=2$"):
+        loaded(published, depth=1)
+    copied = tmp_path / "copied"
+    shutil.copytree(published, copied)
+    (copied / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"no tokenizer\.json"):
+        tokenizer_file(str(copied))
+    (copied / "model.safetensors").rename(copied / "pytorch_model.bin")  # which might be a pickle
+    with pytest.raises(UserError, match=r"no model\.safetensors .* trained from scratch, which needs no files"):
+        loaded(copied)
+    (copied / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UserError, match="is of a bert; captions are written by a GPT-2"):
+        loaded(copied)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"weights=nobody/nothing: no config\.json .* HF_HUB_OFFLINE=1"):
+        loaded("nobody/nothing")

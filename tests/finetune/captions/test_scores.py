@@ -1,0 +1,144 @@
+"""Figures of captions equal the field's libraries; factors are read off every caption of the world."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
+from rouge_score.rouge_scorer import RougeScorer
+
+from finetune.captions import meteor
+from finetune.captions.factors import accuracy, named
+from finetune.captions.measuring import Measured, best_constant, measure
+from finetune.captions.scores import References, words
+from shards.errors import UserError
+from shards.world import captions as captions_of_world
+from shards.world import describe_clip
+
+Texts = list[str]
+
+
+def drawn(seed: int, clips: int = 40) -> tuple[Texts, list[Texts]]:
+    """Draw captions of few words, so that runs of words repeat and figures tie; some say nothing, some are right."""
+    rng = random.Random(seed)
+    vocabulary = ["a", "b", "c", "d", "e", "f"]
+
+    def say(shortest: int) -> str:
+        return " ".join(rng.choice(vocabulary) for _ in range(rng.randint(shortest, 9)))
+
+    captions = [say(0) for _ in range(clips)]
+    references = [[say(1) for _ in range(rng.randint(1, 4))] for _ in range(clips)]
+    captions[1], captions[2], captions[3], captions[5] = references[1][0], references[2][-1], "", captions[4]
+    return captions, references
+
+
+def measured(captions: Texts, references: list[Texts], seed: int = 0, of_world: bool = False) -> Measured:
+    return measure(captions, references, seed, of_world, with_meteor=False)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_figures_equal_the_libraries(seed: int) -> None:
+    captions, references = drawn(seed)
+    judged = References(references).judge(captions)
+    found = {name: figure[0] for name, figure in judged.figures(np.ones((1, len(captions)))).items()}
+    wanted, said = dict(enumerate(references)), {row: [caption] for row, caption in enumerate(captions)}
+    bleu, _ = Bleu().compute_score(wanted, said, verbose=0)
+    assert [found[f"BLEU-{n}"] for n in range(1, 5)] == pytest.approx(bleu, abs=1e-9)
+    for name, library in (("ROUGE-L", Rouge()), ("CIDEr-D", Cider())):
+        total, each = library.compute_score(wanted, said)
+        assert found[name] == pytest.approx(total, abs=1e-9)
+        assert judged.means_N[name] == pytest.approx(each, abs=1e-9)
+    scorer = RougeScorer(["rouge1", "rouge2"])
+    for n in (1, 2):
+        own = [scorer.score_multi(wanted[row], captions[row])[f"rouge{n}"].fmeasure for row in wanted]
+        assert judged.means_N[f"ROUGE-{n}"] == pytest.approx(own, abs=1e-9)
+
+
+def test_weights_are_clips_that_stand_several_times() -> None:
+    captions, references = drawn(7, clips=12)
+    times = [0, 1, 2, 3, 0, 1, 1, 2, 0, 4, 1, 1]
+    rows = [row for row, count in enumerate(times) for _ in range(count)]
+    judged = References(references).judge(captions)
+    again = References([references[row] for row in rows]).judge([captions[row] for row in rows])
+    found, expected = judged.figures(np.array([times], dtype=float)), again.figures(np.ones((1, len(rows))))
+    for name in set(found) - {"CIDEr-D"}:  # which n-grams are rare is asked of the whole set
+        assert found[name][0] == pytest.approx(expected[name][0]), name
+
+
+def test_words_are_what_is_compared() -> None:
+    assert words("A man's dog, 2 meters; über_alles!") == ("a", "man's", "dog", "2", "meters", "über", "alles")
+
+
+def test_intervals_hold_the_figure_and_narrow_with_clips() -> None:
+    spans = []
+    for clips in (20, 160):
+        captions, references = drawn(1, clips)
+        rows = {row["metric"]: row for row in measured(captions, references, seed=3).rows}
+        assert all(row["low"] <= row["value"] <= row["high"] for row in rows.values() if row["low"] is not None)
+        spans.append(rows["ROUGE-L"]["high"] - rows["ROUGE-L"]["low"])
+    assert spans[1] < spans[0] / 1.8
+    again = measured(*drawn(1, 20), seed=3).rows
+    assert again == measured(*drawn(1, 20), seed=3).rows
+
+
+def test_one_caption_for_every_clip_is_the_best_of_the_references() -> None:
+    captions, references = drawn(2)
+    known = References(references)
+
+    def bleu4(caption: str) -> float:
+        every = [caption] * len(references)
+        return float(known.judge(every).figures(np.ones((1, len(every))))["BLEU-4"][0])
+
+    best = best_constant(known, references)
+    assert bleu4(best) == max(bleu4(caption) for clip in references for caption in clip)
+    found = measured(captions, references)
+    rows = {row["metric"]: row for row in found.rows}
+    assert rows["BLEU-4"]["one caption"] == pytest.approx(bleu4(best)) and any(repr(best) in n for n in found.notes)
+    assert rows["distinct captions"]["value"] == len({words(each) for each in captions}) / len(captions)
+    assert measured(captions[:1] * 40, references).metrics["distinct captions"] == 1 / 40
+
+
+def test_every_caption_of_the_world_names_what_is_there() -> None:
+    for number in range(60):
+        plan = describe_clip(4, number)
+        for caption in captions_of_world(plan, 4):
+            assert named(caption) == {
+                "colour": {event.thing.colour for event in plan.events},
+                "shape": {event.thing.shape for event in plan.events},
+                "action": {event.action for event in plan.events},
+            }, caption
+
+
+def test_a_factor_is_right_where_just_what_is_there_is_named() -> None:
+    references = [["a red star grows", "the star, swelling, is red"], ["a red star grows"], ["nothing happens"]]
+    found = accuracy(["red star that swells", "a red ring pulses", "a red star grows"], references)
+    assert {name: each.tolist()[:2] for name, each in found.items()} == {
+        "right colour": [1, 1],
+        "right shape": [1, 0],
+        "right action": [1, 0],
+        "right all three": [1, 0],
+    }
+    assert all(np.isnan(each[2]) for each in found.values())
+    rows = measured(["a red star grows"] * 3, references, of_world=True).metrics
+    assert rows["right all three"] == 1 and "right all three" not in measured(["a"] * 3, references).metrics
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="METEOR is a Java program, and there is no java here")
+def test_meteor_is_its_authors() -> None:
+    references = [["a red star swells"], ["blue ring"]]
+    sets = [[clip[0] for clip in references], ["a red star grows", "the blue ring moves"], ["no", "no"]]
+    right, near, wrong = meteor.meteor(sets, references)
+    assert right == pytest.approx(1.0) and 0.2 < near < 0.9 and wrong == 0.0
+
+
+def test_meteor_that_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="METEOR is a Java program, and there is none on this machine"):
+        meteor.check()
+    assert any("METEOR is left out" in note for note in measured(*drawn(0)).notes)
