@@ -105,10 +105,10 @@ class VideoText(nn.Module):
         """Give cosines_BK of each video with each text, in float32: scaled by 100, bfloat16's would be off by 0.4."""
         if self.prompts is not None:
             assert seen.grid_BtnD is not None
-            text_KE = self.prompts(text_KE, seen.grid_BtnD)
-        unit_XKE = to_unit(text_KE)
-        with torch.autocast(unit_XKE.device.type, enabled=False):
-            return (unit_XKE @ seen.unit_BE.unsqueeze(2)).squeeze(2)
+            text_KE = self.prompts(text_KE, seen.grid_BtnD)  # from here on of each video: BKE
+        unit = to_unit(text_KE)
+        with torch.autocast(unit.device.type, enabled=False):
+            return (unit @ seen.unit_BE.unsqueeze(2)).squeeze(2) if unit.dim() == 3 else seen.unit_BE @ unit.T
 
 
 def projection(encoder: Encoder, dim: int) -> nn.Module:

@@ -68,6 +68,11 @@ def blend_batch(
             "mixup and CutMix blend samples of the same lane, and here a lane gives 1 sample per step; "
             "raise batch_size to at least 2 x lanes, lower lanes, or set mixup_alpha=0 cutmix_alpha=0"
         )
+    if len(targets_BK) % samples_per_lane:
+        raise UserError(
+            f"mixup and CutMix blend samples of one lane, which gives {samples_per_lane} a step, and here are "
+            f"{len(targets_BK)} samples, which cut a lane in two. Let ranks x engine.accumulation divide data.lanes"
+        )
     partners = partners_in_lanes(len(targets_BK), samples_per_lane).to(targets_BK.device)
     if blend.box is None:
         kept = blend.kept
