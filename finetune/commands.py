@@ -84,12 +84,13 @@ def _run_replay(arguments: Namespace) -> int:
 
 FINETUNE = Command(
     "finetune",
-    "train a head, alone or with its backbone; a run folder that holds checkpoints is continued",
+    "train a head or captions, alone or with the backbone; a run folder that holds checkpoints is continued",
     pretrain_commands.declare_training,
     _run_finetune,
     (
         "trichord finetune linear_probe init_from.path=runs/first data.sources=shards/train --run runs/probe",
         "trichord finetune fine_tuning init_from.path=runs/first data.sources=shards/train --run runs/tuned",
+        "trichord finetune captions init_from.path=runs/first data.sources=shards/train --run runs/told_in_words",
         "torchrun --nproc-per-node 8 -m launch.cli finetune kinetics_fine_tuning init_from.path=runs/svt "
         "data.sources=k400/train",
     ),
@@ -97,12 +98,13 @@ FINETUNE = Command(
 )
 EVALUATE = Command(
     "evaluate",
-    "test a run's head on shards, every clip once, and write the figures",
+    "test a run's head or captions on shards, every clip once, and write the figures",
     _declare_evaluate,
     _run_evaluate,
     (
         "trichord evaluate runs/probe --data shards/val",
         "trichord evaluate runs/probe --data shards/val objective.test_clips.clips=10 --name ten_clips",
+        "trichord evaluate runs/told_in_words --data shards/val objective.decoding.kind=nucleus --name drawn",
         "torchrun --nproc-per-node 8 -m launch.cli evaluate runs/tuned --data k400/val",
     ),
 )

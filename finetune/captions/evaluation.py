@@ -30,11 +30,12 @@ def caption_all(config: FinetuneConfig, objective: Captioner, world: World) -> d
     if not compared:
         roots = ", ".join(source.root for source in config.data.sources)
         raise UserError(f"{roots} has no captions to compare with. Name shards that have: --data SHARDS")
+    seen = "1 clip of a video" if spec.clip_count == 1 else f"{spec.clip_count} clips of a video together"
     found: dict[str, Any] = {
         "clips": len(clips),
         "bad": bad,
         "without_caption": len(clips) - len(compared),
-        "views": f"{spec.clip_count} clips of a video looked at together, {spec.decoding.words}",
+        "views": f"{seen}, {spec.decoding.words}",
         "captions": clips,
     }
     if world.rank == 0:
