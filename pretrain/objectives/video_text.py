@@ -1,9 +1,7 @@
 """Video and text in one space: by the texts of classes (X-CLIP, Ni et al. 2022), by captions of the global batch (CLIP,
 Radford et al. 2021; SigLIP, Zhai et al. 2023), or both in one run; sound as a third sense of the same space.
 
-Where gradients accumulate over parts, the parts are looked at beforehand without a graph, the contrast is taken over
-all of them at once, and each part then goes back from what the contrast pulls at its vectors (Gao et al. 2021, "Scaling
-Deep Contrastive Learning Batch Size under Memory Limited Setup"): the gradient is that of the whole batch.
+Where gradients accumulate over parts, the contrast is still that of the whole batch (`contrast/parts.py`).
 Legend: B samples of this rank, K classes, E features of the space.
 """
 
@@ -21,6 +19,7 @@ from pretrain.backbone import Backbone, Encoder
 from pretrain.backbones.video_text import Seen, VideoText, projection, to_unit
 from pretrain.collectives import mean_over_ranks, sum_over_ranks, world_size
 from pretrain.contrast.info_nce import info_nce
+from pretrain.contrast.parts import Pulls, look_ahead
 from pretrain.contrast.sigmoid import sigmoid_loss
 from pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
 from pretrain.objective import Objective, StepOutput
@@ -56,10 +55,8 @@ class Embedded(NamedTuple):
 class Ahead(NamedTuple):
     """What is known of a step before its parts go back."""
 
-    parts: int
+    pulls: Pulls
     labelled: Tensor  # samples with a label, of all parts and ranks
-    pulls: list[dict[str, Tensor]]  # by part: the gradients of what it contributes, to be taken one by one
-    losses: dict[str, Tensor]  # of the whole batch
 
 
 class VideoTextObjective(Objective):
@@ -106,22 +103,13 @@ class VideoTextObjective(Objective):
                 draw(number)
                 embedded.append(self._embed(part, self.video.see(self._frames(part, step)[0])))
         has = {sense: torch.cat([each.has[sense] for each in embedded]) for sense in embedded[0].has}
-        leaves = {
-            sense: torch.cat([each.unit[sense] for each in embedded]).requires_grad_() for sense in embedded[0].unit
-        }
-        factors = {name: each.detach().requires_grad_() for name, each in self._factors().items()}
-        with torch.enable_grad():
-            losses = self._contrast(Embedded(leaves, has), factors)
-            if losses:
-                torch.stack(list(losses.values())).sum().backward()
-        pulls: list[dict[str, Tensor]] = [{} for _ in parts]
-        for name, leaf in leaves.items():
-            for pull, grad in zip(pulls, _gradient(leaf).chunk(len(parts)), strict=True):
-                pull[name] = grad
-        for pull in pulls:  # of what all parts share each takes its share
-            pull |= {name: _gradient(factor) / len(parts) for name, factor in factors.items()}
+        pulls = look_ahead(
+            [each.unit for each in embedded],
+            self._factors(),
+            lambda unit, factors: self._contrast(Embedded(unit, has), factors),
+        )
         labelled = sum_over_ranks(torch.stack([_has_label(part).sum() for part in parts]).sum().float())
-        self._ahead = Ahead(len(parts), labelled, pulls, {name: each.detach() for name, each in losses.items()})
+        self._ahead = Ahead(pulls, labelled)
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         frames_BCTHW, targets_BK = self._frames(batch, step)
@@ -133,8 +121,8 @@ class VideoTextObjective(Objective):
             losses = self._contrast(embedded, factors)
             total = torch.stack([*losses.values(), seen.unit_BE.new_zeros(())]).sum()
         else:
-            losses = dict(self._ahead.losses)
-            total = _pulled(embedded.unit | factors, self._ahead, losses)
+            losses = dict(self._ahead.pulls.losses)
+            total = self._ahead.pulls.take(embedded.unit | factors)
         if "text" in embedded.unit:
             health["own_text_nearest"] = _own_is_nearest(embedded)
         if targets_BK is not None:
@@ -145,7 +133,7 @@ class VideoTextObjective(Objective):
             total = total + losses["classes"]
             right_B = logits_BK.argmax(dim=1) == targets_BK.argmax(dim=1)
             health["top1"] = mean_over_ranks(right_B.float(), has_B)
-        if self._ahead is not None and not self._ahead.pulls:
+        if self._ahead is not None and not self._ahead.pulls.left:
             self._ahead = None
         detached = {name: loss.detach() for name, loss in losses.items()}
         return StepOutput(total, detached, health, {sense: each.detach() for sense, each in embedded.unit.items()})
@@ -219,26 +207,13 @@ class VideoTextObjective(Objective):
         if self._ahead is None:
             return mean_over_ranks(loss_B, has_B)
         own = torch.where(has_B, loss_B, loss_B.new_zeros(())).sum()
-        return own * (world_size() * self._ahead.parts) / self._ahead.labelled.clamp_min(1)
+        return own * (world_size() * self._ahead.pulls.parts) / self._ahead.labelled.clamp_min(1)
 
 
 def class_texts(spec: VideoTextSpec) -> list[str]:
     """Say each class as the recipe does."""
     assert spec.classes is not None
     return [spec.classes.prompt.replace("{}", name) for name in spec.classes.names]
-
-
-def _pulled(contributed: dict[str, Tensor], ahead: Ahead, losses: dict[str, Tensor]) -> Tensor:
-    """Give what goes back as the contrast over all parts does, with that contrast's value."""
-    pull = ahead.pulls.pop(0)
-    towards = torch.stack([(contributed[name] * pull[name]).sum() for name in pull]).sum() * ahead.parts
-    value = torch.stack([*losses.values(), towards.new_zeros(())]).sum()
-    return towards - towards.detach() + value
-
-
-def _gradient(leaf: Tensor) -> Tensor:
-    """Give what was found for a tensor, which may have had no part in any loss."""
-    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
 def _has_label(batch: Batch) -> Tensor:

@@ -111,7 +111,6 @@ def _write_shard(samples: Sequence[RawSample], path: Path) -> ShardEntry:
         with TarWriter(file, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False) as writer:
             for raw in samples:
                 writer.write({"__key__": raw.key, **raw.members})
-        file.flush()
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with path.open("rb") as written:
+        digest = hashlib.file_digest(written, "sha256").hexdigest()
     return ShardEntry(name=path.name, samples=len(samples), bytes=path.stat().st_size, sha256=digest)
