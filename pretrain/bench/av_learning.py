@@ -53,7 +53,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     PROTOTYPES: (),
     INSTANCES: ("objective.target=null",),
     XDC: (
-        "objective.target={kind: labels, clusters: [64], rounds: {first_step: 60, every_steps: 30, samples: 3840}}",
+        "objective.target={kind: labels, clusters: [64], rounds: {source: pass, every_steps: 60, samples: 1664}}",
         "objective.target_weight=1.0",
         "objective.cross_weight=0.0",
         "objective.embedding_dim=null",
