@@ -82,9 +82,10 @@ def load_tested(run: Path, data: Sequence[str], overrides: Sequence[str]) -> Fin
     tree = read_run(run)
     kind = (tree.get("objective") or {}).get("kind")
     if kind not in TASKS:
+        by_texts = f", or ask it by texts: trichord zeroshot --data SHARDS --weights {run}"
         raise UserError(
             f"{run} is a run of {kind}, which gives no classes. Put a head on it: trichord finetune linear_probe "
-            f"init_from.path={run} data.sources=SHARDS"
+            f"init_from.path={run} data.sources=SHARDS{by_texts if kind == 'video_text' else ''}"
         )
     sources = [f"data.sources={list(data)}"] if data else []
     config = load_finetune_recipe(run / CONFIG, [*sources, *overrides]).config

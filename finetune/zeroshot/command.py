@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
 _RUNS = Path("runs")
 _ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_OF_TESTS = ("classes", "draws", "new_to", "wise_from", "name", "out", "cache")
 
 
 def _declare(parser: ArgumentParser) -> None:
     parser.add_argument("videos", nargs="*", type=Path, metavar="CLIP", help="video files, to be told by --labels")
-    parser.add_argument("--labels", metavar="TEXT,TEXT", help="what the videos may show")
+    parser.add_argument(
+        "--labels", metavar="TEXT,TEXT", help="what the videos may show; or a file with one on each line"
+    )
     parser.add_argument("--data", nargs="+", default=[], metavar="SHARDS", help="sets to test on, such as three splits")
     parser.add_argument(
         "--weights", type=Path, metavar="RUN_OR_FILE", help="default: the newest run of video_text below runs/"
@@ -77,14 +80,14 @@ def _declare(parser: ArgumentParser) -> None:
         "--new-to", type=Path, metavar="SHARDS_OR_FILE", help="leave out classes of this set, which were trained on"
     )
     tests.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of --draws")
-    tests.add_argument("--from", dest="zero_shot", type=Path, metavar="RUN_OR_FILE", help="weights before fine-tuning")
+    tests.add_argument("--wise-from", type=Path, metavar="RUN_OR_FILE", help="weights before fine-tuning: WiSE-FT")
     tests.add_argument(
         "--alphas",
         nargs="+",
         type=share,
         default=_ALPHAS,
         metavar="ALPHA",
-        help="ways from there (WiSE-FT; 1: arrived)",
+        help="how far from there to --weights",
     )
     tests.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips at once on each rank")
     tests.add_argument("--workers", type=at_least(0), default=0, metavar="N", help="processes that read, per rank")
@@ -106,18 +109,28 @@ def _run(arguments: Namespace) -> int:
 def _tell(arguments: Namespace) -> int:
     from finetune.zeroshot import open_model
 
-    labels = [label.strip() for label in (arguments.labels or "").split(",") if label.strip()]
-    if not labels:
-        raise UserError('--labels is missing: say what the videos may show, as in --labels "opening a box,jumping"')
-    source, spec = _weights(arguments), _spec(arguments)
+    if ignored := [f"--{name.replace('_', '-')}" for name in _OF_TESTS if getattr(arguments, name)]:
+        raise UserError(f"{', '.join(ignored)}: for tests with --data, not for video files")
+    labels, source, spec = _labels(arguments.labels), _weights(arguments), _spec(arguments)
     model = open_model(source, part=arguments.part, backbone=read_pairs("--backbone", arguments.backbone))
     rows = [
         {"video": str(video), "label": label, "probability": probability}
         for video in arguments.videos
-        for label, probability in model.zeroshot(video, labels, spec).items()
+        for label, probability in model.zeroshot(video, labels, **dict(spec)).items()
     ]
     _show(source, model.opened, spec, rows, arguments.json)
     return 0
+
+
+def _labels(text: str | None) -> list[str]:
+    from finetune.zeroshot.candidates import read_names
+
+    if text and Path(text).exists():
+        return read_names(Path(text))
+    labels = [label.strip() for label in (text or "").split(",") if label.strip()]
+    if not labels:
+        raise UserError('--labels is missing: say what the videos may show, as in --labels "opening a box,jumping"')
+    return labels
 
 
 def _test(arguments: Namespace) -> int:
@@ -139,7 +152,7 @@ def _test(arguments: Namespace) -> int:
     torch.set_num_threads(thread_plan(world.place.local_size))
     backbone = read_pairs("--backbone", arguments.backbone)
     opened = open_video_text(source, arguments.part, backbone)
-    zero_shot = open_video_text(arguments.zero_shot) if arguments.zero_shot else None
+    zero_shot = open_video_text(arguments.wise_from) if arguments.wise_from else None
     recogniser = Recogniser(opened, world.device)
     answers = answer(Line(recogniser, zero_shot, arguments.alphas), spec, question, world)
     if world.rank == 0:
@@ -163,7 +176,7 @@ def _show(source: Path, opened: Opened, spec: ZeroShotSpec, rows: list[dict[str,
 
 def _about(arguments: Namespace, source: Path, opened: Opened, spec: ZeroShotSpec) -> dict[str, object]:
     """Say what was tested, as reports of heads do."""
-    between = f"between {arguments.zero_shot} and it" if arguments.zero_shot else "nothing"
+    between = f"between {arguments.wise_from} and it" if arguments.wise_from else "nothing"
     return {
         "run": str(source),
         "step": opened.about["step"],
@@ -248,6 +261,6 @@ ZEROSHOT = Command(
         "trichord zeroshot --data hmdb51/split1 hmdb51/split2 hmdb51/split3 --weights k400_16_8.pth",
         "trichord zeroshot --data ucf101/test --weights clip.safetensors --prompts openai_ucf101 --views 4x3",
         "trichord zeroshot --data k600/val --weights runs/xclip --new-to k400/train --draws 3x160",
-        "trichord zeroshot --data k400/val --weights runs/tuned --from clip.safetensors --alphas 0 0.5 1",
+        "trichord zeroshot --data k400/val --weights runs/tuned --wise-from clip.safetensors --alphas 0 0.5 1",
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,11 +26,17 @@ class Recogniser:
     def __init__(self, opened: Opened, device: torch.device) -> None:
         self.opened, self.device = opened, device
         self.model: VideoText = opened.model.to(device)
+        self._read: tuple[tuple[tuple[str, ...], ZeroShotSpec], Classifier] | None = None
 
-    def zeroshot(self, video: str | Path, labels: Sequence[str], spec: ZeroShotSpec | None = None) -> dict[str, float]:
-        """Give the probability of each label for a video file, the likeliest first."""
-        spec = spec or ZeroShotSpec()
-        found_1K = probabilities(self.logits(self.look_at(Path(video), spec), self.classifier(labels, spec)), spec)
+    def zeroshot(self, video: str | Path, labels: Sequence[str], **how: Any) -> dict[str, float]:
+        """Give the probability of each label for a video file, the likeliest first; `how` is what ZeroShotSpec takes.
+
+        The texts are read once for several videos with the same labels.
+        """
+        asked = (tuple(labels), ZeroShotSpec(**how))
+        if self._read is None or self._read[0] != asked:
+            self._read = (asked, self.classifier(*asked))
+        found_1K = probabilities(self.logits(self.look_at(Path(video), asked[1]), self._read[1]), asked[1])
         by_label = dict(zip(labels, found_1K[0].tolist(), strict=True))
         return dict(sorted(by_label.items(), key=lambda each: -each[1]))
 

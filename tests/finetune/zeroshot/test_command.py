@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from finetune.zeroshot import open_model
-from finetune.zeroshot.spec import ZeroShotSpec
 from launch import cli
 from pretrain.backbones.video_text import VideoText
 from pretrain.engine import run as engine_run
@@ -52,7 +51,7 @@ def test_videos_are_told_by_labels_as_in_python(
     monkeypatch.chdir(top)
     assert cli.main(["zeroshot", "clip.mp4", "--labels", ", ".join(LABELS), "--views", "2x3", "--json"]) == 0
     rows = rows_of(capsys)  # by the newest run below runs/
-    told = open_model("runs/told").zeroshot("clip.mp4", LABELS, ZeroShotSpec(clips=2, crops=3))
+    told = open_model("runs/told").zeroshot("clip.mp4", LABELS, clips=2, crops=3)
     assert [row["probability"] for row in rows] == pytest.approx(list(told.values()))
     assert [row["probability"] for row in rows] == sorted(told.values(), reverse=True)
     assert sum(told.values()) == pytest.approx(1.0)
@@ -62,6 +61,9 @@ def test_videos_are_told_by_labels_as_in_python(
     shown = capsys.readouterr().out
     assert "prompts bare; 1x1 views of 4 frames of 16 px" in shown
     assert isinstance(open_model("clip.safetensors", device="cpu").model, VideoText)
+    (top / "labels.txt").write_text("a\nb, with a comma\n")
+    assert cli.main(["zeroshot", "clip.mp4", "--labels", "labels.txt", "--json"]) == 0
+    assert {row["label"] for row in rows_of(capsys)} == {"a", "b, with a comma"}
 
 
 def test_splits_are_tested_and_reported_in_the_run(
@@ -98,7 +100,7 @@ def test_lists_draws_and_alphas_are_tested(
     report = json.loads((top / "reports/evaluations/zeroshot_bare_1x1_split1.json").read_text())
     assert report["candidates"] == {"split1, warm.txt": ["red", "grey"]} and report["run"] == "tuned.safetensors"
     assert [each["class"] for each in report["classes"]] == ["red", "grey"]
-    assert cli.main([*typed, "--from", "clip.safetensors", "--alphas", "0", "1", "--out", "wise"]) == 0
+    assert cli.main([*typed, "--wise-from", "clip.safetensors", "--alphas", "0", "1", "--out", "wise"]) == 0
     first, last = rows_of(capsys)
     assert (first["alpha"], last["alpha"]) == (0.0, 1.0)
     assert cli.main(typed) == 0
@@ -117,12 +119,14 @@ def test_lists_draws_and_alphas_are_tested(
         ("zeroshot", "expected video files, as in trichord zeroshot CLIP.mp4 --labels"),
         ("zeroshot clip.mp4 --data split1", "one of the two"),
         ("zeroshot clip.mp4", "--labels is missing"),
+        ("zeroshot clip.mp4 --labels a,b --wise-from clip.safetensors", "--wise-from: for tests with --data"),
         ("zeroshot clip.mp4 --labels a,a", "expected different labels"),
         ("zeroshot split1 --labels a,b", "expected a video (mp4, webm, mkv"),
         ("zeroshot gone.mp4 --labels a,b", "found no file of this name"),
         ("zeroshot known.txt --labels a,b", "found another kind"),
         ("zeroshot --data split1 --labels a,b", "a set brings the names of its classes"),
         ("zeroshot --data nameless", "does not name its classes"),
+        ("evaluate runs/told", "or ask it by texts: trichord zeroshot --data SHARDS --weights runs/told"),
         ("zeroshot --data split1 --draws 3by2", "expected draws and classes of each, such as 3x160"),
         ("zeroshot --data split1 --draws 1x9", "there are 4 classes to draw from"),
         ("zeroshot --data split1 --draws 1x2 --classes warm.txt", "give one of them"),
@@ -133,7 +137,7 @@ def test_lists_draws_and_alphas_are_tested(
             "zeroshot --data split1 --weights runs/told --backbone activation=gelu",
             "is a run, which knows what it is",
         ),
-        ("zeroshot --data split1 --from clip.safetensors", "only in one of them"),
+        ("zeroshot --data split1 --wise-from clip.safetensors", "only in one of them"),
     ],
 )
 def test_mistakes_exit_2_with_a_message(

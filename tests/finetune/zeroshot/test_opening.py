@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from pretrain.published_tables.naming import renamed
 from shards.errors import UserError
 from shards.viewing.clip_specs import DenseWindow, FullVideo, Segments
 from tests.finetune.zeroshot.stage import CLIP, TEXT, XCLIP, write_clip, write_xclip
-from tests.pretrain.clip_manifests import released_clip, released_xclip
+from tests.pretrain.clip_manifests import Shapes, hugging_face_xclip, released_clip, released_xclip
 from tests.pretrain.test_published_clip import text_of
 
 
@@ -38,11 +39,15 @@ def test_a_file_is_opened_by_its_tensors_shapes(tmp_path: Path, write: object, v
     assert not opened.model.training
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith(("clip-", "xclip-"))])
-def test_every_published_size_is_worked_out(name: str) -> None:
+MANIFESTS = {"clip": (released_clip,), "xclip": (released_xclip, hugging_face_xclip)}
+RELEASED = [(name, each) for name in PRESETS for each in MANIFESTS.get(name.partition("-")[0], ())]
+
+
+@pytest.mark.parametrize(("name", "manifest"), RELEASED)
+def test_every_published_size_is_worked_out(name: str, manifest: Callable[..., Shapes]) -> None:
     video = PRESETS[name].spec
     assert isinstance(video, XClipSpec)
-    shapes = (released_xclip if video.messages else released_clip)(video, text_of(video))
+    shapes = manifest(video, text_of(video))
     tensors = {each: torch.empty(shape, device="meta") for each, shape in shapes.items()}
     family = recognised(tensors, Path(name))
     ours = {renamed(each, family.table): tensor for each, tensor in family.prepare(tensors).items()}
