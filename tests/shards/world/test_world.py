@@ -75,6 +75,12 @@ def test_an_interrupted_world_is_finished_and_another_is_not_overwritten(tmp_pat
     assert after["000000.mp4"] == before["000000.mp4"]
     assert after["000001.mp4"][0] == before["000001.mp4"][0]
     assert len(rows_of(out / "clips.csv")) == 3
+    receipt = json.loads((out / "world.json").read_bytes())
+    del receipt["rules"]["unsaid_forms"]  # as a world has it that was made before there was such a rule
+    (out / "world.json").write_text(json.dumps(receipt))
+    make_world(out, 3, 4, rules=SMALL, processes=1)
+    with pytest.raises(UserError, match="made with other rules"):
+        make_world(out, 3, 4, rules=SMALL.model_copy(update={"unsaid_forms": 1}))
     with pytest.raises(UserError, match="made with other seed"):
         make_world(out, 3, 5, rules=SMALL)
     (tmp_path / "diary.txt").write_text("mine")
