@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from finetune.commands import COMPARE, EVALUATE, FINETUNE, REPLAY, SHOW
+from finetune.retrieval import index_commands
+from finetune.retrieval.commands import EMBED, RETRIEVAL, SEARCH
 from finetune.zeroshot.command import ZEROSHOT
 from launch import __version__, doctor, launch_command, quickstart
 from launch.parser import CommandParser, add_command, add_floor
@@ -33,6 +35,7 @@ Exit status: 0 done, 1 checked and found wanting, 2 a mistake you can mend, 75 t
 type it again to go on, 130 interrupted."""
 _OF_RUNS = (
     *(pretrain_commands.PRETRAIN, FINETUNE, EVALUATE, ZEROSHOT, COMPARE),
+    *(EMBED, SEARCH, RETRIEVAL),
     *(SHOW, PLOT, REPLAY, pretrain_commands.EXPORT, MODELS),
 )
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
@@ -79,6 +82,7 @@ def _parser() -> CommandParser:
         add_command(floors, command)
     for command in _OF_RUNS:
         add_command(floors, command)
+    add_floor(floors, "index", index_commands.SUMMARY, index_commands.COMMANDS)
     add_floor(floors, "weights", OF_WEIGHTS, (INSPECT,))
     add_floor(
         floors,

@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from finetune.commands import FINETUNE
+from finetune.retrieval.commands import EMBED
 from launch.parser import CommandParser, add_command, add_floor
 from pretrain.commands import PRETRAIN
 from shards import commands as shards_commands
@@ -15,7 +16,7 @@ _OF_SHARDS = tuple(command for command in shards_commands.COMMANDS if command.jo
 
 def names() -> list[str]:
     """Name them as they are typed."""
-    return [PRETRAIN.name, FINETUNE.name, *(f"shards {command.name}" for command in _OF_SHARDS)]
+    return [PRETRAIN.name, FINETUNE.name, EMBED.name, *(f"shards {command.name}" for command in _OF_SHARDS)]
 
 
 def read(words: Sequence[str]) -> Namespace:
@@ -24,6 +25,7 @@ def read(words: Sequence[str]) -> Namespace:
     floors = parser.add_subparsers(metavar="VERB", parser_class=CommandParser, required=True)
     add_command(floors, PRETRAIN)
     add_command(floors, FINETUNE)
+    add_command(floors, EMBED)
     add_floor(floors, "shards", shards_commands.SUMMARY, _OF_SHARDS, required=True)
     return parser.read(words)
 

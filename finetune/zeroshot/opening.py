@@ -28,17 +28,27 @@ from pretrain.engine import checkpoint
 from pretrain.engine.config import InitFrom
 from pretrain.engine.training import build
 from pretrain.export import newest_checkpoint
-from pretrain.objectives.video_text import VideoTextObjective
+from pretrain.objectives.video_text import AudioTower, VideoTextObjective
 from pretrain.published import load_tensors, recognised
 from pretrain.published_file import read_tensors
 from pretrain.published_tables.naming import renamed
 from shards.errors import UserError
+from shards.hearing.sound_specs import SoundSpec
 from shards.viewing.clip_specs import Segments
 from shards.viewing.normalise import Normalisation
 
 _HEAD_DIM = 64
 _OF_A_CLIP = ("backbone.patch_embed.proj.weight", "backbone.pos_embed", "backbone.proj.weight", "text.pos_embed")
 _CLIP_PIXELS = Normalisation(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """The network of sounds in the same space, and what it listens to."""
+
+    model: AudioTower
+    sound: SoundSpec
+    seconds: float | None  # around a clip's middle; None: its own stretch
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class Opened:
     look: Look
     precision: torch.dtype | None  # of autocast
     about: dict[str, Any]  # for reports: backbone, pretrained, step
+    hearing: Hearing | None = None
 
 
 def open_video_text(source: Path, part: str | None = None, backbone: Mapping[str, Any] | None = None) -> Opened:
@@ -80,7 +91,10 @@ def _open_run(run: Path) -> Opened:
     look = Look(spec.clips, size, round(size * 8 / 7), spec.view.crop.interpolation, spec.normalisation)
     precision = torch.bfloat16 if config.engine.precision == "bf16" else None
     about = {"backbone": config.backbone.kind, "pretrained": run.name, "seed": config.seed, "step": index.step}
-    return Opened(objective.video.eval(), look, precision, about)
+    hearing = None
+    if objective.audio is not None and spec.sound is not None:
+        hearing = Hearing(objective.audio.eval(), spec.sound, spec.sound_seconds)
+    return Opened(objective.video.eval(), look, precision, about, hearing)
 
 
 def _open_file(path: Path, part: str | None, changes: Mapping[str, Any]) -> Opened:

@@ -124,7 +124,7 @@ def _row(raw: RawSample, classes: tuple[str, ...], views: ViewsSpec | None, seed
         spans=tuple(Span(_class_name(classes, each.label), each.start, each.end) for each in annotation.intervals),
         seconds=shown_s,
         strips=strips,
-        spectrogram=_spectrogram(video, shown_s),
+        spectrogram=picture_of_sound(video, 0.0, shown_s),
     )
 
 
@@ -136,7 +136,7 @@ def _whole(video: Video, shown_s: float) -> Strip:
     """Take frames from the middles of equal parts of the time, to stand above the time axis."""
     middles_T = (np.arange(_FRAMES_OF_A_STRIP) + 0.5) * shown_s / _FRAMES_OF_A_STRIP
     indices = np.searchsorted(video.times_s, middles_T + 1e-6, side="right") - 1
-    return Strip("", tuple(map(_thumbnail, video.frames(indices))), None)
+    return Strip("", tuple(map(thumbnail, video.frames(indices))), None)
 
 
 def _views(spec: ViewsSpec, video: Video, annotation: Annotation, key: str, seed: int) -> tuple[Strip, ...]:
@@ -148,22 +148,23 @@ def _views(spec: ViewsSpec, video: Video, annotation: Annotation, key: str, seed
         frames_TCHW = view.frames_CTHW.permute(1, 2, 3, 0).numpy()
         some = np.unique(np.linspace(0, len(frames_TCHW) - 1, _FRAMES_OF_A_STRIP).round().astype(int))
         name = f"{len(frames_TCHW)} x {frames_TCHW.shape[1]}" + (", mirrored" if view.draws.flipped else "")
-        pictures = tuple(_thumbnail(np.ascontiguousarray(frames_TCHW[number])) for number in some)
+        pictures = tuple(thumbnail(np.ascontiguousarray(frames_TCHW[number])) for number in some)
         strips.append(Strip(name, pictures, (view.clip.start_s, view.clip.end_s)))
     return tuple(strips)
 
 
-def _thumbnail(frame_HWC: Pixels) -> Image.Image:
+def thumbnail(frame_HWC: Pixels) -> Image.Image:
+    """Make a frame small enough for a strip."""
     picture = Image.fromarray(frame_HWC)
     width = max(1, round(picture.width * _STRIP_HEIGHT / picture.height))
     return picture.resize((width, _STRIP_HEIGHT), Image.Resampling.LANCZOS)
 
 
-def _spectrogram(video: Video, seconds: float) -> npt.NDArray[np.float32] | None:
+def picture_of_sound(video: Video, start_s: float, end_s: float) -> npt.NDArray[np.float32] | None:
     """Give log-mel energies FT, low pitches first; None for a clip without a sound track."""
     import torch
 
-    sound_N = video.sound(0.0, seconds, _RATE)
+    sound_N = video.sound(start_s, end_s, _RATE)
     if sound_N is None:
         return None
     mel_TF = log_mel(KaldiFbank(rate_hz=_RATE, mels=80), torch.from_numpy(sound_N)[None])[0]

@@ -1,0 +1,211 @@
+"""Makes indexes and changes them: build, add, remove, merge, check. One process at a time changes one."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.retrieval.building import MOST_QUERIES, Options, Queries, write_segment
+from finetune.retrieval.embed import finished, part_path, read_embedding
+from finetune.retrieval.index import CATALOGUE, Index, read_catalogue, refuse_other_model
+from finetune.retrieval.rows import Source
+from finetune.retrieval.spec import Catalogue, Embedding, SegmentEntry, Sense
+from finetune.retrieval.table import Table, whole, write_table
+from pretrain.engine.run_lock import LOCK, take_lock
+from shards.errors import UserError
+from shards.randomness import generator
+from shards.whole_file import write_whole
+
+_OF_CAPTIONS, _OF_VIDEOS, _OF_ROWS = "captions", "videos", "the rows themselves"
+
+
+def build(folders: Sequence[Path], out: Path, sense: Sense, options: Options) -> Catalogue:
+    """Make an index of all parts of some embeddings."""
+    if (out / CATALOGUE).exists():
+        raise UserError(f"{out} is an index already. Next: trichord index add {out} …, or another --out")
+    embeddings = [read_embedding(folder) for folder in folders]
+    first = embeddings[0]
+    catalogue = Catalogue(model=first.model, run=first.run, dim=first.dim, dtype=first.dtype, sense=sense)
+    return _append(out, catalogue, folders, embeddings, options, lambda: catalogue)
+
+
+def add(out: Path, folders: Sequence[Path], options: Options) -> Catalogue:
+    """Add the parts of some embeddings, as a segment of their own."""
+    embeddings = [read_embedding(folder) for folder in folders]
+    return _append(out, read_catalogue(out), folders, embeddings, options, lambda: read_catalogue(out))
+
+
+def _append(
+    out: Path,
+    catalogue: Catalogue,
+    folders: Sequence[Path],
+    embeddings: Sequence[Embedding],
+    options: Options,
+    current: Callable[[], Catalogue],
+) -> Catalogue:
+    for folder, embedding in zip(folders, embeddings, strict=True):
+        refuse_other_model(out if catalogue.segments else folders[0], catalogue, embedding.model)
+        if embedding.dtype != catalogue.dtype:
+            raise UserError(f"{folder} is in {embedding.dtype}, expected {catalogue.dtype}: embed it with --dtype")
+    tables = [table for each in zip(folders, embeddings, strict=True) for table in _parts(*each, catalogue)]
+    sources = [_source(table, catalogue.sense) for table in tables]
+    if not sum(len(source.keep_n) for source in sources):
+        raise UserError(f"{folders[0]} holds no vector of {catalogue.sense}, expected one at least")
+    with _changing(out):
+        catalogue = current()
+        if catalogue.segments:
+            _refuse_held(Index(out, catalogue), sources)
+        entry = write_segment(out, catalogue, sources, _queries(tables, catalogue.sense, options.seed), options)
+        return _commit(out, catalogue, (*catalogue.segments, entry))
+
+
+def remove(out: Path, keys: Iterable[str], where: Mapping[str, str]) -> tuple[Catalogue, int]:
+    """Remove all rows of some keys, and all that `where` matches; says how many that were."""
+    with _changing(out):
+        catalogue = read_catalogue(out)
+        index = Index(out, catalogue)
+        gone = [np.zeros(len(segment.rows), bool) for segment in index.segments]
+        for key in keys:
+            places = index.places(key)
+            if not places:
+                raise UserError(f"{out} holds no {key!r}; nothing was removed")
+            for place in places:
+                gone[place.segment][place.row] = True
+        if where:
+            for gone_N, segment in zip(gone, index.segments, strict=True):
+                gone_N |= segment.rows.matching(where)
+        segments, removed = [], 0
+        for gone_N, segment in zip(gone, index.segments, strict=True):
+            before = segment.entry.gone
+            if segment.is_gone_N is not None:
+                gone_N |= segment.is_gone_N
+            removed += int(gone_N.sum()) - before
+            if not gone_N.all():
+                segments.append(_with_removed(out, catalogue, segment.entry, gone_N))
+        if len(segments) == 0:
+            raise UserError(f"{out}: nothing would be left of it. Next: delete the folder")
+        return _commit(out, catalogue, segments), removed
+
+
+def _with_removed(out: Path, catalogue: Catalogue, entry: SegmentEntry, gone_N: NDArray[np.bool_]) -> SegmentEntry:
+    """Write which rows of a segment are gone; a list that is there is never changed, for it may be read just now."""
+    if int(gone_N.sum()) == entry.gone:
+        return entry
+    name = f"removed-{entry.name.removeprefix('segment-')}-{catalogue.next_number:05d}.safetensors"
+    try:
+        write_table(out / name, {"row": whole(np.flatnonzero(gone_N).astype(np.int64))}, {"segment": entry.name})
+    except OSError as error:
+        raise UserError(f"{out / name} cannot be written: {error}. The index is as it was") from error
+    return entry.model_copy(update={"removed": name, "gone": int(gone_N.sum())})
+
+
+def merge(out: Path, options: Options) -> Catalogue:
+    """Make one segment of all, without what was removed."""
+    with _changing(out):
+        catalogue = read_catalogue(out)
+        index = Index(out, catalogue)
+        asked_QD = np.concatenate([segment.queries() for segment in index.segments])
+        drawn = generator(options.seed, "queries").permutation(len(asked_QD))[:MOST_QUERIES]
+        of = index.segments[0].entry.measured.of
+        sources = [segment.source() for segment in index.segments]
+        entry = write_segment(out, catalogue, sources, Queries(asked_QD[drawn], of), options)
+        return _commit(out, catalogue, (entry,))
+
+
+def check(out: Path) -> Catalogue:
+    """Compare every checksum of an index."""
+    index = Index.open(out)
+    for entry, segment in zip(index.catalogue.segments, index.segments, strict=True):
+        for name, file in entry.files.items():
+            path = out / entry.name / name
+            with path.open("rb") as opened:
+                found = hashlib.file_digest(opened, "sha256").hexdigest()
+            if found != file.sha256:
+                raise UserError(
+                    f"{path} is not what was written: its checksum is {found[:12]}, expected {file.sha256[:12]}. "
+                    "Next: build the index again"
+                )
+        segment.rows.check()
+        if entry.removed is not None:
+            Table.open(out / entry.removed).check()
+    return index.catalogue
+
+
+def _parts(folder: Path, embedding: Embedding, catalogue: Catalogue) -> list[Table]:
+    """Open all parts of an embedding; every one must be there, whole and of one model."""
+    tables, missing = [], []
+    for place in range(len(embedding.shards)):
+        if part_path(folder, place).exists():
+            Table.open(part_path(folder, place)).check()  # says what is wrong with one that is there
+        table = finished(folder, embedding, place)
+        if table is None:
+            missing.append(embedding.shards[place])
+            continue
+        rows = int(table.about["rows"])
+        names = [catalogue.sense, f"has.{catalogue.sense}", "start_s", "end_s", "key.ends", "caption.ends"]
+        table.check_rows([*names, "shard.ends", "root.ends", "label.ends"], rows)
+        tables.append(table)
+    if missing:
+        raise UserError(
+            f"{folder} lacks the parts of {len(missing)} of {len(embedding.shards)} shards, such as {missing[0]}. "
+            f"Next: trichord embed {embedding.run} {embedding.root} --out {folder}"
+        )
+    return tables
+
+
+def _source(table: Table, sense: Sense) -> Source:
+    if sense not in table.columns:
+        raise UserError(f"{table.path} holds no vectors of {sense}: its model has learnt none")
+    return Source(table, table.columns[sense], np.flatnonzero(table.columns[f"has.{sense}"]))
+
+
+def _queries(tables: Sequence[Table], sense: Sense, seed: int) -> Queries:
+    """Draw captions to tune by, or videos where texts are searched; where there are none, rows themselves."""
+    asked, of = ("video", _OF_VIDEOS) if sense == "text" else ("text", _OF_CAPTIONS)
+    there = [(table, np.flatnonzero(table.columns[f"has.{asked}"])) for table in tables]
+    if not sum(len(rows_n) for _, rows_n in there):
+        asked, of = sense, _OF_ROWS
+        there = [(table, np.flatnonzero(table.columns[f"has.{sense}"])) for table in tables]
+    ends = np.cumsum([len(rows_n) for _, rows_n in there])
+    drawn = generator(seed, "queries").permutation(int(ends[-1]))[:MOST_QUERIES]
+    found: list[NDArray[Any]] = []
+    for number in drawn.tolist():
+        place = int(np.searchsorted(ends, number, side="right"))
+        table, rows_n = there[place]
+        found.append(table.columns[asked][rows_n[number - (int(ends[place]) - len(rows_n))]])
+    rows_QD = np.stack(found).astype(np.float32)
+    return Queries(rows_QD / np.linalg.norm(rows_QD, axis=1, keepdims=True), of)
+
+
+def _refuse_held(index: Index, sources: Sequence[Source]) -> None:
+    for source in sources:
+        for key in source.held_keys():
+            if index.places(key):
+                raise UserError(
+                    f"{index.folder} holds {key!r} already; nothing was added. Next: trichord index remove "
+                    f"{index.folder} {key}, where it is to be replaced"
+                )
+
+
+def _changing(out: Path) -> Any:
+    return take_lock(out)
+
+
+def _commit(out: Path, catalogue: Catalogue, segments: Sequence[SegmentEntry]) -> Catalogue:
+    """Replace the catalogue, and clear away what none names any more."""
+    changed = catalogue.model_copy(update={"segments": tuple(segments), "next_number": catalogue.next_number + 1})
+    try:
+        write_whole(out / CATALOGUE, changed.model_dump_json(indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"{out / CATALOGUE} cannot be written: {error}. The index is as it was") from error
+    named = {CATALOGUE, LOCK, *(entry.name for entry in segments), *(entry.removed for entry in segments)}
+    for path in out.iterdir():
+        if path.name not in named and path.name.startswith(("segment-", "removed-")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return changed

@@ -1,0 +1,300 @@
+"""`trichord embed`: what a shard set's clips are to a model, as vectors; one part for each shard, whole or absent.
+
+A part that is there is not made again, so a job that died goes on where it was, and jobs that know nothing of each
+other share the shards. Legend: n rows of a part, E features, T frames, M mel filters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from torch import Tensor
+
+from finetune.retrieval.embedder import Embedder
+from finetune.retrieval.spec import DType, Embedding, Windows
+from finetune.retrieval.table import Column, Table, TornTable, text_columns, whole, write_table
+from finetune.zeroshot.spec import ZeroShotSpec
+from shards.console import track
+from shards.errors import RunStopped, SampleError, UserError
+from shards.randomness import generator
+from shards.reading.archive import open_archive
+from shards.reading.batch import Example
+from shards.reading.manifest import Manifest, ShardEntry
+from shards.reading.roots import Root, parse_root
+from shards.record import RawSample
+from shards.sample import ClipTransform
+from shards.whole_file import write_whole
+from shards.workers import worker_pool
+
+FILE_NAME = "embedding.json"
+TEXT_COLUMNS = ("key", "shard", "root", "caption", "label")
+_ROWS_BEFORE_JUDGEMENT = 200
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be embedded, and how."""
+
+    root: str
+    out: Path
+    dtype: DType = "float16"
+    windows: Windows | None = None
+    part: tuple[int, int] = (1, 1)
+    batch_size: int = 16
+    workers: int = 0
+    cache: Path | None = None
+    max_bad_fraction: float = 0.05
+
+
+class Done(NamedTuple):
+    """What became of it."""
+
+    embedding: Embedding
+    written: int
+    found: int  # parts that had been there
+    rows: int
+    bad: int
+
+
+@dataclass
+class _Gathering:
+    """Rows of one shard, and what is to become rows."""
+
+    texts: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in TEXT_COLUMNS})
+    spans: list[tuple[float, float]] = field(default_factory=list)
+    frames: list[Tensor] = field(default_factory=list)
+    sounds: list[Tensor] = field(default_factory=list)
+    vectors: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
+    present: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
+    bad: list[str] = field(default_factory=list)
+
+
+def embed(embedder: Embedder, run: Path, order: Order) -> Done:
+    """Make all parts that fall to this process and are not there yet."""
+    manifest = Manifest.load(order.root)
+    embedding = _describe(embedder, run, order, manifest)
+    _claim(order.out, embedding)
+    number, parts = order.part
+    own = [place for place in range(len(manifest.shards)) if place % parts == number - 1]
+    todo = [place for place in own if finished(order.out, embedding, place) is None]
+    rows = bad = clips = 0
+    with ExitStack() as stack:
+        pool = None
+        if order.workers and todo:
+            pool = stack.enter_context(worker_pool(order.workers, "shards.sample"))
+        for place in track(todo, "shards"):
+            entry = manifest.shards[place]
+            gathering = _read_shard(embedder, order, manifest, entry, pool)
+            bad, clips = bad + len(gathering.bad), clips + entry.samples
+            _check_bad(gathering.bad, bad, clips, order)
+            rows += len(gathering.spans)
+            _write_part(part_path(order.out, place), embedding, entry, gathering)
+    return Done(embedding, len(todo), len(own) - len(todo), rows, bad)
+
+
+def part_path(folder: Path, place: int) -> Path:
+    """Name the file of the shard with this number."""
+    return folder / f"{place:05d}.safetensors"
+
+
+def plan_of(embedding: Embedding) -> str:
+    """Digest what decides a part, but for where things lie."""
+    told = embedding.model_dump_json(exclude={"run", "root", "step"})
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def finished(folder: Path, embedding: Embedding, place: int) -> Table | None:
+    """Open the part of a shard if it is there, whole and of this very embedding."""
+    try:
+        table = Table.open(part_path(folder, place))
+    except (FileNotFoundError, TornTable):
+        return None
+    is_ours = table.about.get("plan") == plan_of(embedding) and table.about.get("shard") == embedding.shards[place]
+    return table if is_ours else None
+
+
+def read_embedding(folder: Path) -> Embedding:
+    """Read what the parts of a folder have in common."""
+    path = folder / FILE_NAME
+    try:
+        return Embedding.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder} holds no embeddings: there is no {FILE_NAME}. Next: trichord embed RUN SHARDS --out {folder}"
+        ) from error
+    except (OSError, ValidationError) as error:
+        raise UserError(f"{path} cannot be read: {error}. Next: embed into another folder") from error
+
+
+def _describe(embedder: Embedder, run: Path, order: Order, manifest: Manifest) -> Embedding:
+    return Embedding(
+        model=embedder.hash,
+        run=str(run),
+        step=embedder.opened.about["step"],
+        dim=embedder.dim,
+        dtype=order.dtype,
+        senses=embedder.senses,  # type: ignore[arg-type]
+        root=order.root,
+        shards=tuple(entry.name for entry in manifest.shards),
+        digest=manifest.digest(),
+        look=embedder.opened.look.words(ZeroShotSpec()),
+        windows=order.windows,
+    )
+
+
+def _claim(folder: Path, embedding: Embedding) -> None:
+    """Take a folder, or find that it is of this very embedding."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / FILE_NAME).exists():
+            write_whole(folder / FILE_NAME, embedding.model_dump_json(indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to: {error}") from error
+    there = read_embedding(folder)
+    if plan_of(there) != plan_of(embedding):
+        differ = [name for name in Embedding.model_fields if getattr(there, name) != getattr(embedding, name)]
+        told = ", ".join(f"{name} {_short(getattr(there, name))}" for name in differ if name not in ("run", "step"))
+        raise UserError(f"{folder} holds embeddings of something else: {told}. Next: another --out")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _read_shard(
+    embedder: Embedder, order: Order, manifest: Manifest, entry: ShardEntry, pool: ProcessPoolExecutor | None
+) -> _Gathering:
+    gathering = _Gathering()
+    transform = ClipTransform(embedder.sample_spec(order.windows))
+    root = parse_root(order.root)
+    for raw, found in _looked_at(root, entry, order, transform, pool):
+        if isinstance(found, SampleError):
+            gathering.bad.append(f"{entry.name} {raw}: {found}")
+            continue
+        _take(gathering, root.text, entry.name, raw, found, manifest.classes)
+        while len(gathering.frames) >= order.batch_size:
+            _embed_some(embedder, gathering, order)
+    while gathering.frames:
+        _embed_some(embedder, gathering, order)
+    return gathering
+
+
+def _looked_at(
+    root: Root, entry: ShardEntry, order: Order, transform: ClipTransform, pool: ProcessPoolExecutor | None
+) -> Iterator[tuple[str, Example | SampleError]]:
+    """Give each sample's key and what was made of it, in the shard's order; workers look a few samples ahead."""
+    try:
+        archive = open_archive(root, entry.name, cache_dir=order.cache, size=entry.bytes, sha256=entry.sha256)
+    except SampleError as error:
+        raise UserError(
+            f"{entry.name} of {root.text} cannot be read: {error}. Next: trichord shards verify {root.text}"
+        ) from error
+    waiting: deque[tuple[str, Future[Example | SampleError]]] = deque()
+    try:
+        for position in range(entry.samples):
+            key = archive.keys[position] if position < len(archive) else f"(sample {position})"
+            try:
+                raw = archive.read(position)
+            except SampleError as error:
+                yield key, error
+                continue
+            if pool is None:
+                yield key, look(transform, raw)
+                continue
+            waiting.append((key, pool.submit(look, transform, raw)))
+            if len(waiting) > 2 * order.workers:
+                key, future = waiting.popleft()
+                yield key, future.result()
+        for key, future in waiting:
+            yield key, future.result()
+    finally:
+        archive.close()
+
+
+def look(transform: ClipTransform, raw: RawSample) -> Example | SampleError:
+    """Decode a sample, or say why that cannot be; this runs in workers."""
+    try:
+        return transform(raw, generator(0, "embed"))  # nothing of it is left to chance
+    except SampleError as error:
+        return error
+
+
+def _take(gathering: _Gathering, root: str, shard: str, key: str, example: Example, classes: Sequence[str]) -> None:
+    """Make rows of a sample's clips."""
+    timeline = example["timeline"]
+    names = [classes[label] if label < len(classes) else str(label) for label in example["labels"]]
+    told = {"key": key, "shard": shard, "root": root, "caption": example["text"], "label": "\n".join(names)}
+    for number, (span, frames_CTHW) in enumerate(zip(timeline.clips_s, example["video"], strict=True)):
+        for name, text in told.items():
+            gathering.texts[name].append(text)
+        gathering.spans.append(span)
+        gathering.frames.append(frames_CTHW)
+        if example["audio"]:
+            gathering.sounds.append(example["audio"][number])
+
+
+def _embed_some(embedder: Embedder, gathering: _Gathering, order: Order) -> None:
+    """Make vectors of the first frames and sounds that wait, and of their captions, each text once."""
+    count = min(order.batch_size, len(gathering.frames))
+    done = sum(len(rows) for rows in gathering.vectors.get("video", []))
+    captions = gathering.texts["caption"][done : done + count]
+    distinct = sorted({caption for caption in captions if caption})
+    places = {caption: place for place, caption in enumerate(distinct)}
+    text_nE = np.zeros((count, embedder.dim), np.float32)
+    read_nE = embedder.read(distinct)
+    for row, caption in enumerate(captions):
+        if caption:
+            text_nE[row] = read_nE[places[caption]]
+    found = {"video": embedder.see(torch.stack(gathering.frames[:count])), "text": text_nE}
+    present = {"video": np.ones(count, bool), "text": np.array([bool(caption) for caption in captions])}
+    if gathering.sounds:
+        sounds_nTM = torch.stack(gathering.sounds[:count])
+        heard_n = sounds_nTM.flatten(1).any(dim=1).numpy()  # of silence the picture is all zero
+        found["audio"], present["audio"] = embedder.hear(sounds_nTM) * heard_n[:, None], heard_n
+    del gathering.frames[:count], gathering.sounds[:count]
+    for sense, rows_nE in found.items():
+        if not np.isfinite(rows_nE).all():
+            raise RunStopped(f"vectors of {sense} are not finite: the network diverged; take an earlier checkpoint")
+        gathering.vectors.setdefault(sense, []).append(rows_nE.astype(order.dtype))
+        gathering.present.setdefault(sense, []).append(present[sense])
+
+
+def _write_part(path: Path, embedding: Embedding, entry: ShardEntry, gathering: _Gathering) -> None:
+    columns: dict[str, Column] = {}
+    for sense in embedding.senses:
+        none = np.empty((0, embedding.dim), embedding.dtype)
+        columns[sense] = whole(np.concatenate([none, *gathering.vectors.get(sense, [])]))
+        present = np.concatenate([np.empty(0, bool), *gathering.present.get(sense, [])])
+        columns[f"has.{sense}"] = whole(present.astype(np.uint8))
+    spans_n2 = np.array(gathering.spans, np.float64).reshape(-1, 2)
+    columns |= {"start_s": whole(spans_n2[:, 0].copy()), "end_s": whole(spans_n2[:, 1].copy())}
+    for name, texts in gathering.texts.items():
+        columns |= text_columns(name, texts)
+    about = {"plan": plan_of(embedding), "shard": entry.name, "rows": len(spans_n2), "bad": gathering.bad}
+    try:
+        write_table(path, columns, about)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error}. Parts that are done stay. Next: the same command, when that is mended"
+        ) from error
+
+
+def _check_bad(latest: Sequence[str], bad: int, clips: int, order: Order) -> None:
+    if bad > order.max_bad_fraction * max(clips, _ROWS_BEFORE_JUDGEMENT):
+        named = "\n  ".join(latest[:12])
+        raise RunStopped(
+            f"{bad} of {clips} clips of {order.root} cannot be used, more than {order.max_bad_fraction:.0%}:\n  "
+            f"{named}\nNext: trichord shards verify {order.root}, or a larger --max-bad-fraction"
+        )

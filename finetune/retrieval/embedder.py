@@ -1,0 +1,181 @@
+"""A model as search uses it: videos, texts and sounds become vectors of length 1 of one space.
+
+Legend: B clips, T frames of a clip or of a sound's picture, M mel filters, C colours, H rows and W columns of pixels,
+E features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from finetune.retrieval.spec import Windows
+from finetune.zeroshot.opening import Hearing, Opened, open_video_text
+from finetune.zeroshot.spec import ZeroShotSpec
+from pretrain.backbones.video_text import to_unit
+from pretrain.engine.device import pick_device
+from shards.decoding.demux import index_media
+from shards.decoding.sound import decode_sound
+from shards.decoding.track import DecodeLimits
+from shards.errors import SampleError, UserError
+from shards.hearing.spectrogram import frame_count, spectrogram
+from shards.randomness import generator
+from shards.reading.batch import Example
+from shards.record import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS, RawSample
+from shards.sample import ClipTransform
+from shards.sample_spec import SampleSpec
+from shards.viewing.clip_specs import SlidingWindows
+from shards.viewing.view_specs import ViewsSpec
+
+Rows = NDArray[np.float32]
+_TEXTS_AT_ONCE = 256
+
+
+class Embedder:
+    """A model of video and text, and of sound where it has learnt that."""
+
+    def __init__(self, opened: Opened, device: torch.device | None = None) -> None:
+        if opened.model.has_prompts:
+            raise UserError(
+                "this model's prompts change texts with every video, so that no text has a vector of its own to search "
+                "with. Train with objective.prompts=false, or take a file of CLIP"
+            )
+        self.opened, self.device = opened, device or pick_device(0)
+        self._model = opened.model.to(self.device)
+        self._hears = opened.hearing.model.to(self.device) if opened.hearing else None
+        self.hash = weights_hash(opened)
+
+    @classmethod
+    def open(cls, source: Path, device: torch.device | None = None) -> Embedder:
+        """Open a run of video and text, or a file of CLIP."""
+        return cls(open_video_text(source), device)
+
+    @property
+    def dim(self) -> int:
+        """Features of a vector."""
+        return self._model.dim
+
+    @property
+    def senses(self) -> tuple[str, ...]:
+        """Name what becomes vectors."""
+        return ("video", "text") if self.opened.hearing is None else ("video", "text", "audio")
+
+    def sample_spec(self, windows: Windows | None = None) -> SampleSpec:
+        """Say what a sample brings: all of it as one clip, or windows of it, and the sound of each."""
+        look, hearing = self.opened.look, self.opened.hearing
+        spec = look.sample_spec(ZeroShotSpec())
+        changes: dict[str, Any] = {"timeline": True}
+        if hearing is not None:
+            changes |= {"sound": hearing.sound, "sound_seconds": hearing.seconds, "sound_of": "each_clip"}
+        if windows is not None:
+            frames = getattr(look.clips, "frames", None)
+            if frames is None:
+                raise UserError(f"this model learnt from clips of kind {look.clips.kind}, which have no windows")
+            clips = SlidingWindows(frames=frames, clip_seconds=windows.seconds, stride_seconds=windows.stride_s)
+            changes["views"] = ViewsSpec(clips=clips, views=spec.views.views)
+        return spec.model_copy(update=changes)
+
+    @torch.no_grad()
+    def see(self, frames_BCTHW: Tensor) -> Rows:
+        """Give vectors_BE of frames as samples have them, uint8."""
+        with self._autocast():
+            pixels = self.opened.look.normalisation(frames_BCTHW.to(self.device))
+            return _rows(self._model.see(pixels).unit_BE)
+
+    @torch.no_grad()
+    def hear(self, audio_BTM: Tensor) -> Rows:
+        """Give vectors_BE of log-mel pictures."""
+        assert self._hears is not None
+        with self._autocast():
+            return _rows(self._hears(audio_BTM.to(self.device)))
+
+    @torch.no_grad()
+    def read(self, texts: Sequence[str]) -> Rows:
+        """Give vectors_BE of texts."""
+        found = [np.empty((0, self.dim), np.float32)]
+        for first in range(0, len(texts), _TEXTS_AT_ONCE):
+            with self._autocast():
+                found.append(_rows(to_unit(self._model.read(texts[first : first + _TEXTS_AT_ONCE]))))
+        return np.concatenate(found)
+
+    def video_file(self, path: Path) -> Rows:
+        """Give the vector of a video file, as a row."""
+        return self.see(torch.stack(self._example(path)["video"]))
+
+    def audio_file(self, path: Path) -> Rows:
+        """Give the vector of a file's sound, of a video's or on its own, as a row."""
+        hearing = self.opened.hearing
+        if hearing is None:
+            raise UserError("this model has learnt no sound; ask with --text, --video or --like")
+        if path.suffix.lower().removeprefix(".") in VIDEO_EXTENSIONS:
+            (audio_TM,) = self._example(path)["audio"]
+        else:
+            audio_TM = _sound_of(path, hearing)
+        if not audio_TM.any():
+            raise UserError(f"{path} has no sound")
+        return self.hear(audio_TM[None])
+
+    def _example(self, path: Path) -> Example:
+        extension = path.suffix.lower().removeprefix(".")
+        if not path.is_file() or extension not in VIDEO_EXTENSIONS:
+            raise UserError(f"{path}: expected a video file ({', '.join(VIDEO_EXTENSIONS)})")
+        raw = RawSample(path.stem, path.name, {extension: path.read_bytes()})
+        try:
+            return ClipTransform(self.sample_spec())(raw, generator(0, "embed"))  # nothing of it is left to chance
+        except SampleError as error:
+            raise UserError(f"{path} cannot be used: {error}") from error
+
+    @contextlib.contextmanager
+    def _autocast(self) -> Iterator[None]:
+        dtype = self.opened.precision
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            yield
+
+
+def weights_hash(opened: Opened) -> str:
+    """Digest all weights that make vectors, by name: a run and a file of the same weights have the same."""
+    digest = hashlib.sha256()
+    parts = {"video": opened.model} | ({"audio": opened.hearing.model} if opened.hearing else {})
+    for part, module in parts.items():
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(f"{part}.{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _rows(unit_BE: Tensor) -> Rows:
+    rows_BE: Rows = unit_BE.float().cpu().numpy()
+    return rows_BE
+
+
+def _sound_of(path: Path, hearing: Hearing) -> Tensor:
+    """Make the picture of a file that is nothing but sound: of its middle, or of all of it."""
+    extension = path.suffix.lower().removeprefix(".")
+    if not path.is_file() or extension not in AUDIO_EXTENSIONS:
+        raise UserError(f"{path}: expected a file of sound ({', '.join((*AUDIO_EXTENSIONS, *VIDEO_EXTENSIONS))})")
+    limits, data = DecodeLimits(), path.read_bytes()
+    deadline = limits.start()
+    try:
+        track = index_media(data, limits, deadline).audio
+        if track is None or not len(track):
+            raise UserError(f"{path} has no sound")
+        end_s = float(track.times_s[-1])
+        start_s = float(track.times_s[0])
+        if hearing.seconds is not None:
+            middle_s = (start_s + end_s) / 2
+            start_s, end_s = middle_s - hearing.seconds / 2, middle_s + hearing.seconds / 2
+        rate = hearing.sound.rate_hz
+        samples_N = decode_sound(memoryview(data), track, start_s, end_s, rate, deadline)
+    except SampleError as error:
+        raise UserError(f"{path} cannot be used: {error}") from error
+    if not samples_N.any():
+        return torch.zeros(hearing.sound.frames or frame_count(hearing.sound, len(samples_N)), hearing.sound.mels)
+    return spectrogram(hearing.sound, samples_N, None)

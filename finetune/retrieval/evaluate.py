@@ -1,0 +1,172 @@
+"""Tests how well captions find their videos, videos their captions, and sounds their videos, on every clip once.
+
+MSR-VTT's 1k-A protocol is a set with one caption for each video; sets with several, as its full split and MSVD are,
+ask with each caption and take the best of a video's own. Figures that correct for hubs stand apart by their names.
+Legend: B clips of a batch, n rows of this rank, E features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from finetune.evaluation_report import write_report
+from finetune.retrieval.embedder import Embedder
+from finetune.zeroshot.spec import ZeroShotSpec
+from pretrain.collectives import sum_over_ranks
+from pretrain.engine.distributed import World
+from pretrain.engine.feeding import Feeder
+from pretrain.retrieval.figures import measure
+from pretrain.retrieval.side import MISSING, Side
+from shards.console import track
+from shards.errors import UserError
+from shards.reading.batch import Batch
+from shards.reading.evaluation import evaluation_batches
+from shards.reading.stream_config import SourceConfig, StreamConfig
+from shards.sample import ClipTransform
+
+_PAIRS = (("text", "video"), ("text", "audio"), ("audio", "video"))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is tested on, and how it is read."""
+
+    data: tuple[str, ...]
+    captions: Literal["all", "first"] = "all"
+    bank: tuple[str, ...] = ()
+    batch_size: int = 8  # of each rank
+    workers: int = 0
+    cache: Path | None = None
+
+    def stream(self, roots: Sequence[str], world: World) -> StreamConfig:
+        """Say how sets are read."""
+        return StreamConfig(
+            sources=tuple(SourceConfig(root=root) for root in roots),
+            batch_size=self.batch_size * world.size,
+            workers=self.workers,
+            cache_dir=self.cache,
+        )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Figures by what was measured, and what was read for them, over all ranks."""
+
+    figures: dict[str, dict[str, float]]
+    clips: int
+    bad: int
+    digests: list[str]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Give a row for each measurement."""
+        return [{"measured": name, **found} for name, found in self.figures.items()]
+
+
+def evaluate(embedder: Embedder, question: Question, world: World) -> Answer:
+    """Embed all clips, each rank its share, and rank them among all; all ranks take part and get the same."""
+    config = question.stream(question.data, world)
+    sides, clips, bad = _sides(embedder, config, question, world)
+    banks: dict[str, Tensor] = {}
+    if question.bank:
+        held, _, _ = _sides(embedder, question.stream(question.bank, world), question, world)
+        banks = {sense: side.rows_nD[side.clips_n >= 0] for sense, side in held.items()}
+    figures: dict[str, dict[str, float]] = {}
+    for one, other in _PAIRS:
+        if one in sides and other in sides and _is_there(sides[one]) and _is_there(sides[other]):
+            usable = {name: rows for name, rows in banks.items() if _count(len(rows), rows)}
+            figures |= measure({one: sides[one], other: sides[other]}, banks=usable)
+    if not figures:
+        raise UserError(f"{', '.join(question.data)}: no clip has a caption or a sound to be found by")
+    return Answer(figures, clips, bad, [source.manifest.digest() for source in config.open_sources()])
+
+
+def _sides(
+    embedder: Embedder, config: StreamConfig, question: Question, world: World
+) -> tuple[dict[str, Side], int, int]:
+    """Give this rank's rows of each sense, and how many clips of all ranks can be used and cannot."""
+    spec = embedder.sample_spec().model_copy(update={"caption": question.captions})
+    found: dict[str, list[Tensor]] = {sense: [] for sense in embedder.senses}
+    numbers: dict[str, list[int]] = {sense: [] for sense in embedder.senses}
+    usable = bad = 0
+    feeder = Feeder(evaluation_batches(config, ClipTransform(spec), world.rank, world.size), world.device)
+    try:
+        for batch in track(feeder, "batches of clips"):
+            clips = _clips(batch)
+            usable += sum(clip >= 0 for clip in clips)
+            bad += len(batch["bad"])
+            found["video"].append(torch.from_numpy(embedder.see(batch["video"][0])))
+            numbers["video"] += clips
+            texts = [(clip, text) for clip, each in zip(clips, batch["text"], strict=True) for text in _lines(each)]
+            found["text"].append(torch.from_numpy(embedder.read([text for _, text in texts])))
+            numbers["text"] += [clip for clip, _ in texts]
+            if "audio" in found:
+                is_heard = batch["audio_present"].tolist()
+                found["audio"].append(torch.from_numpy(embedder.hear(batch["audio"][0])))
+                numbers["audio"] += [clip if heard else MISSING for clip, heard in zip(clips, is_heard, strict=True)]
+    finally:
+        feeder.close()
+    sides = {
+        sense: Side(torch.cat([torch.empty(0, embedder.dim), *rows]), torch.tensor(numbers[sense], dtype=torch.long))
+        for sense, rows in found.items()
+    }
+    sides = {
+        sense: Side(*(each.to(world.device) for each in (side.rows_nD, side.clips_n))) for sense, side in sides.items()
+    }
+    counted = sum_over_ranks(torch.tensor([usable, bad], device=world.device)).tolist()
+    return sides, counted[0], counted[1]
+
+
+def _clips(batch: Batch) -> list[int]:
+    """Number the clips by their places in the sets; what pads a batch or cannot be used is missing."""
+    places = zip(batch["position"], batch["valid"].tolist(), strict=True)
+    return [place if is_valid else MISSING for place, is_valid in places]
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.split("\n") if line]
+
+
+def _is_there(side: Side) -> bool:
+    """Say whether any rank has a row."""
+    return _count(int((side.clips_n >= 0).sum()), side.rows_nD) > 0
+
+
+def _count(own: int, near: Tensor) -> int:
+    return int(sum_over_ranks(torch.tensor(own, device=near.device)))
+
+
+def report(
+    folder: Path, name: str | None, run: Path, embedder: Embedder, question: Question, answer: Answer
+) -> tuple[Path, ...]:
+    """Write what was found as reports of heads are; give the files."""
+    about = embedder.opened.about
+    sets = "+".join(Path(root.rstrip("/")).name for root in question.data)
+    name = name or f"retrieval_{question.captions}_{sets}"
+    first = next(iter(answer.figures.values()))
+    found = {
+        "run": str(run),
+        "step": about["step"],
+        "data": list(question.data),
+        "data_digests": answer.digests,
+        "clips": answer.clips,
+        "bad": answer.bad,
+        "model": {
+            "inputs": " + ".join(embedder.senses),
+            "backbone": about["backbone"],
+            "pretrained": about["pretrained"],
+            "head": "retrieval",
+            "trained": "nothing",
+            "seed": about["seed"],
+        },
+        "views": embedder.opened.look.words(ZeroShotSpec()),
+        "notes": [f"bank of queries: {', '.join(question.bank)}"] if question.bank else [],
+        "metrics": dict(first),
+        "figures": answer.rows(),
+    }
+    return write_report(folder, name if about["step"] is None else f"{name}_step_{about['step']:08d}", found)

@@ -1,0 +1,52 @@
+"""Embedding as work for a cluster: in parts, each of which makes its share of the shards' files in one folder."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.recipe import is_run
+from shards.errors import UserError
+from shards.job import Job
+from shards.reading.manifest import Manifest
+
+_FOLDER = "jobs"  # beside the parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedJob(Job):
+    """One `trichord embed` as it was typed."""
+
+    typed: tuple[str, ...]
+    settings: Namespace
+
+    def words(self, snapshot: Path, part: tuple[int, int] | None) -> Sequence[str]:
+        return self.typed if part is None else (*self.typed, "--part", f"{part[0]}/{part[1]}")
+
+    def files(self, ranks: int) -> Mapping[str, str]:
+        return {}  # the words say all
+
+    def check(self, ranks: int) -> Sequence[str]:
+        given = self.settings
+        if not is_run(given.run_folder) and not given.run_folder.is_file():
+            raise UserError(f"{given.run_folder} is neither the folder of a run nor a file of weights")
+        out = given.out
+        there = next(path for path in (out, *out.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(f"{out} cannot be written: {there} is not a folder of yours. Next: another --out")
+        manifest = Manifest.load(given.shards)
+        return [f"embed: {manifest.samples:,} clips in {len(manifest.shards)} shards, a part for each"]
+
+
+def embed_job(arguments: Namespace) -> EmbedJob:
+    """Make the job of what was typed; a part that was typed is done as it is, and not divided again."""
+    return EmbedJob(
+        name=f"embed-{arguments.out.name}",
+        folder=arguments.out / _FOLDER,
+        is_of_parts=arguments.part is None,
+        typed=tuple(arguments.words),
+        settings=arguments,
+    )

@@ -1,0 +1,146 @@
+"""What the rows of a segment are of: key, shard, caption, label and span, found by row, by key and by what they say.
+
+Keys are found by their hashes in order, so that neither opening nor asking reads a million of them.
+Legend: N rows, n some of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.retrieval.embed import TEXT_COLUMNS
+from finetune.retrieval.table import ENDS, Column, Table, Texts, whole, write_table
+from shards.command import unknown_name
+from shards.errors import UserError
+
+Ints = NDArray[np.int64]
+_SPANS, _HASHES, _HASHED = ("start_s", "end_s"), "hash", "hash.row"
+_AT_ONCE = 1 << 16
+WHERE = ("key", "shard", "root", "caption", "label")
+
+
+class Row(NamedTuple):
+    """What a vector is of."""
+
+    key: str
+    shard: str
+    root: str
+    caption: str
+    label: str  # names of classes, one on each line
+    start_s: float
+    end_s: float
+
+
+class Rows:
+    """The rows of a table."""
+
+    def __init__(self, table: Table, count: int) -> None:
+        table.check_rows([*(name + ENDS for name in TEXT_COLUMNS), *_SPANS, _HASHES, _HASHED], count)
+        self._table, self._count = table, count
+        self._texts = {name: table.texts(name) for name in TEXT_COLUMNS}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def row(self, number: int) -> Row:
+        """Give one."""
+        told = {name: texts[number] for name, texts in self._texts.items()}
+        start_s, end_s = (float(self._table.columns[name][number]) for name in _SPANS)
+        return Row(**told, start_s=start_s, end_s=end_s)
+
+    def of_key(self, key: str) -> list[int]:
+        """Find the rows of a key: one, or as many as its video has windows; none where it is not there."""
+        hashes_N, wanted = self._table.columns[_HASHES], np.uint64(key_hash(key))
+        first, last = (int(np.searchsorted(hashes_N, wanted, side=side)) for side in ("left", "right"))
+        rows = sorted(int(row) for row in self._table.columns[_HASHED][first:last])
+        return [row for row in rows if self._texts["key"][row] == key]
+
+    def matching(self, where: Mapping[str, str]) -> NDArray[np.bool_]:
+        """Say which rows have these texts; of a column with several lines, as labels are, one of them."""
+        found_N = np.ones(len(self), dtype=bool)
+        for name, text in where.items():
+            if name not in WHERE:
+                raise UserError(unknown_name("--where: no column", name, WHERE))
+            found_N &= self._texts[name].rows_with_line(text)
+        return found_N
+
+    def check(self) -> None:
+        """Compare the table's checksum."""
+        self._table.check()
+
+
+class Source(NamedTuple):
+    """Rows to be written into a segment: those of `keep_n`, of a table and of vectors that are in its order."""
+
+    table: Table
+    vectors_ND: NDArray[Any]
+    keep_n: Ints
+
+    def blocks(self, at_once: int) -> Iterator[NDArray[Any]]:
+        """Give the vectors that are kept, some at once."""
+        for first in range(0, len(self.keep_n), at_once):
+            yield np.asarray(self.vectors_ND[self.keep_n[first : first + at_once]])
+
+    def held_keys(self) -> Iterator[str]:
+        """Give the keys that are kept."""
+        texts = self.table.texts("key")
+        return (texts[int(row)] for row in self.keep_n)
+
+
+def key_hash(key: str) -> int:
+    """Give 64 bits of a key."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+
+
+def write_rows(path: Path, sources: Sequence[Source]) -> None:
+    """Write what the kept rows of all sources say, in their order."""
+    count = sum(len(source.keep_n) for source in sources)
+    hashes_N = np.fromiter((key_hash(key) for source in sources for key in source.held_keys()), np.uint64, count)
+    starts_N = np.concatenate([source.table.columns["start_s"][source.keep_n] for source in sources])
+    order_N = np.lexsort((starts_N, hashes_N))
+    _refuse_twice(sources, hashes_N, starts_N, order_N)
+    columns: dict[str, Column] = {
+        _HASHES: whole(hashes_N[order_N]),
+        _HASHED: whole(order_N.astype(np.int64)),
+        "start_s": whole(starts_N),
+        "end_s": whole(np.concatenate([source.table.columns["end_s"][source.keep_n] for source in sources])),
+    }
+    for name in TEXT_COLUMNS:
+        texts = [(source.table.texts(name), source.keep_n) for source in sources]
+        lengths_N = np.concatenate([each.lengths()[keep_n] for each, keep_n in texts])
+        columns[name + ENDS] = whole(np.cumsum(lengths_N))
+        columns[name] = Column(np.uint8, (int(lengths_N.sum()),), _bytes(texts))
+    write_table(path, columns, {"rows": count})
+
+
+def _bytes(texts: Sequence[tuple[Texts, Ints]]) -> Iterator[NDArray[Any]]:
+    for column, keep_n in texts:
+        for first in range(0, len(keep_n), _AT_ONCE):
+            yield column.gathered(keep_n[first : first + _AT_ONCE])
+
+
+def _refuse_twice(
+    sources: Sequence[Source], hashes_N: NDArray[np.uint64], starts_N: NDArray[Any], order_N: Ints
+) -> None:
+    """Stop where a key comes twice with one start: nobody could tell the two apart."""
+    same_N = (np.diff(hashes_N[order_N]) == 0) & (np.diff(starts_N[order_N]) == 0)
+    ends = np.cumsum([len(source.keep_n) for source in sources])
+    for place in np.flatnonzero(same_N).tolist():
+        told = []
+        for row in order_N[place : place + 2].tolist():
+            number = int(np.searchsorted(ends, row, side="right"))
+            source = sources[number]
+            within = int(source.keep_n[row - (int(ends[number]) - len(source.keep_n))])
+            told.append([source.table.texts(name)[within] for name in ("key", "root", "shard")])
+        if told[0][0] == told[1][0]:
+            (key, root, shard), (_, other_root, other) = told
+            raise UserError(
+                f"{key} comes twice, in {root}/{shard} and in {other_root}/{other}, expected keys of their own. "
+                "Next: index sets that share keys apart, or remove the key first"
+            )

@@ -1,0 +1,99 @@
+"""A segment of an index: rows that were written together and never change, with vectors, search and what they say.
+
+Legend: Q queries, N rows, n some of them, D features, k neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.retrieval.exact import exact_neighbours
+from finetune.retrieval.kinds import Searcher
+from finetune.retrieval.rows import Rows, Source
+from finetune.retrieval.spec import Catalogue, SegmentEntry
+from finetune.retrieval.table import Table, TornTable
+from finetune.retrieval.vectors import open_vectors
+from shards.errors import UserError
+
+VECTORS, ROWS, SEARCH, QUERIES = "vectors.faiss", "rows.safetensors", "search.faiss", "queries.safetensors"
+_REMOVED = "row"
+_EXACT_UP_TO = 100_000  # rows that a filter leaves: looked at one by one, which no filter can mislead
+
+
+class Segment:
+    """One that was opened."""
+
+    def __init__(self, folder: Path, entry: SegmentEntry, catalogue: Catalogue) -> None:
+        self.entry, self._folder = entry, folder / entry.name
+        try:
+            for name, file in entry.files.items():
+                size = (self._folder / name).stat().st_size
+                if size != file.bytes:
+                    raise UserError(
+                        f"{self._folder / name} has {size:,} bytes, expected {file.bytes:,}: it is cut off, or was "
+                        "changed. Next: build the index again"
+                    )
+            self._table = Table.open(self._folder / ROWS)
+            self.rows = Rows(self._table, entry.count)
+            index, self.vectors_ND = open_vectors(self._folder / VECTORS, catalogue.dim, catalogue.dtype, entry.count)
+            self.searcher = Searcher.open(entry.kind, index, self._folder / SEARCH)
+            self.is_gone_N = self._read_removed(folder)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{folder} names {error.filename}, which is not there: it was changed while it was opened, or is not "
+                "whole. Next: the same again, or build the index anew"
+            ) from error
+        except RuntimeError as error:  # what FAISS raises
+            raise UserError(f"{self._folder / SEARCH} cannot be read: {error}. Next: build the index again") from error
+        if self.searcher.count != entry.count:
+            raise UserError(
+                f"{self._folder / SEARCH} holds {self.searcher.count:,} vectors, expected {entry.count:,}. "
+                "Next: build the index again"
+            )
+
+    def _read_removed(self, folder: Path) -> NDArray[np.bool_] | None:
+        if self.entry.removed is None:
+            return None
+        gone_N = np.zeros(self.entry.count, dtype=bool)
+        rows_n = Table.open(folder / self.entry.removed).columns[_REMOVED]
+        if len(rows_n) != self.entry.gone or (len(rows_n) and not 0 <= rows_n.min() <= rows_n.max() < len(gone_N)):
+            raise TornTable(f"{folder / self.entry.removed} lists {len(rows_n)} rows, expected {self.entry.gone}")
+        gone_N[rows_n] = True
+        return gone_N
+
+    def search(
+        self, queries_QD: NDArray[np.float32], k: int, where: Mapping[str, str]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Give the scores and rows of k neighbours, the nearest first; row -1 where there are no more."""
+        allowed_N = None if self.is_gone_N is None else ~self.is_gone_N
+        if where:
+            matching_N = self.rows.matching(where)
+            allowed_N = matching_N if allowed_N is None else matching_N & allowed_N
+        count = self.entry.count if allowed_N is None else int(allowed_N.sum())
+        k = min(k, count)
+        if allowed_N is not None and count <= _EXACT_UP_TO:
+            return exact_neighbours(self.vectors_ND, queries_QD, k, np.flatnonzero(allowed_N))
+        scores_Qk, rows_Qk = self.searcher.search(queries_QD, k, self.entry.settings, allowed_N)
+        if len(short_q := np.flatnonzero((rows_Qk < 0).any(axis=1))):  # the lists that were looked at held too few
+            rows_n = None if allowed_N is None else np.flatnonzero(allowed_N)
+            found = exact_neighbours(self.vectors_ND, queries_QD[short_q], k, rows_n)
+            scores_Qk[short_q], rows_Qk[short_q] = found
+        return scores_Qk, rows_Qk
+
+    def alive(self, rows: list[int]) -> list[int]:
+        """Keep the rows that are not removed."""
+        return [row for row in rows if self.is_gone_N is None or not self.is_gone_N[row]]
+
+    def source(self) -> Source:
+        """Give the rows that are not removed, to be written elsewhere."""
+        keep_n = np.arange(self.entry.count) if self.is_gone_N is None else np.flatnonzero(~self.is_gone_N)
+        return Source(self._table, self.vectors_ND, keep_n)
+
+    def queries(self) -> NDArray[Any]:
+        """Give the queries that it was tuned and measured by."""
+        return np.asarray(Table.open(self._folder / QUERIES).columns["query"], dtype=np.float32)

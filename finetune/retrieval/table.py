@@ -1,0 +1,213 @@
+"""Tables on the disk: columns of numbers and of texts in one safetensors file, whole or absent, mapped when read.
+
+One file holds vectors together with what they are of, so that no row can part from its neighbour. Any reader of
+safetensors reads it: a text column is its bytes in UTF-8, one text after another, and `NAME.ends`, where each ends.
+Columns are written block by block, and never all at once in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.errors import UserError
+from shards.whole_file import whole_file
+
+ENDS = ".ends"
+_NAMES = {"F64": "f8", "F32": "f4", "F16": "f2", "I64": "i8", "U64": "u8", "U8": "u1"}
+_CODES = {np.dtype(name): code for code, name in _NAMES.items()}
+_ABOUT, _DIGEST = "about", "sha256"
+_NO_DIGEST = "0" * 64
+_LARGEST_HEADER = 1 << 28
+_BLOCK = 1 << 24
+
+
+class TornTable(UserError):
+    """A file that is no whole table."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """Numbers to be written: all of one type, blocks of rows that are as many as `shape` says."""
+
+    dtype: Any
+    shape: tuple[int, ...]
+    blocks: Iterable[NDArray[Any]]
+
+
+class Table:
+    """A table that was opened: its columns, mapped, and what it says about itself."""
+
+    def __init__(self, path: Path, columns: dict[str, NDArray[Any]], about: dict[str, Any], digest: str) -> None:
+        self.path, self.columns, self.about, self._digest = path, columns, about, digest
+
+    @classmethod
+    def open(cls, path: Path) -> Table:
+        """Map a table; one that is cut off, or whose columns do not fit each other, is refused."""
+        try:
+            with path.open("rb") as file:
+                header, start = _read_header(file)
+                columns = {name: _map(path, start, entry) for name, entry in header.items() if name != "__metadata__"}
+                size = file.seek(0, 2)
+            wanted = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"))
+            metadata = header["__metadata__"]
+            about, digest = json.loads(metadata[_ABOUT]), str(metadata[_DIGEST])
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TornTable(f"{path} is cut off, or no table of trichord's: {error}") from error
+        if size != start + wanted:
+            raise TornTable(f"{path} has {size:,} bytes, expected {start + wanted:,}: it is cut off, or was changed")
+        table = cls(path, columns, about, digest)
+        table._check_texts()
+        return table
+
+    def texts(self, name: str) -> Texts:
+        """Give a column of texts."""
+        return Texts(self.columns[name], self.columns[name + ENDS])
+
+    def check(self) -> None:
+        """Compare the checksum, for which all of the file is read."""
+        with self.path.open("rb") as file:
+            _, start = _read_header(file)
+            file.seek(start)
+            found = _digest_of(file)
+        if found != self._digest:
+            raise TornTable(f"{self.path} is not what was written: its checksum is {found}, expected {self._digest}")
+
+    def _check_texts(self) -> None:
+        for name, ends_N in self.columns.items():
+            if not name.endswith(ENDS):
+                continue
+            held = len(self.columns.get(name.removesuffix(ENDS), ()))
+            last = int(ends_N[-1]) if len(ends_N) else 0
+            if last != held:
+                raise TornTable(f"{self.path}: {name} ends at {last:,}, expected {held:,}: rows are missing")
+
+    def check_rows(self, names: Sequence[str], count: int) -> None:
+        """Refuse a table that lacks a column, or rows of one."""
+        for name in names:
+            rows = len(self.columns[name]) if name in self.columns else None
+            if rows != count:
+                found = "no such column" if rows is None else f"{rows:,} rows"
+                raise TornTable(f"{self.path}: column {name}: found {found}, expected {count:,} rows")
+
+
+class Texts(Sequence[str]):
+    """A column of texts, each read when it is asked for."""
+
+    def __init__(self, bytes_X: NDArray[Any], ends_N: NDArray[Any]) -> None:
+        self._bytes_X, self._ends_N = bytes_X, ends_N
+
+    def __len__(self) -> int:
+        return len(self._ends_N)
+
+    def __getitem__(self, row: Any) -> Any:
+        first = int(self._ends_N[row - 1]) if row else 0
+        return self._bytes_X[first : int(self._ends_N[row])].tobytes().decode()
+
+    def rows_with_line(self, line: str) -> NDArray[np.bool_]:
+        """Say which rows have this line, or are this text: found in the bytes, not row by row."""
+        wanted, held = line.encode(), self._bytes_X.tobytes()
+        found_N = np.zeros(len(self), dtype=bool)
+        at = held.find(wanted) if wanted else -1
+        while at >= 0:
+            row = int(np.searchsorted(self._ends_N, at, side="right"))
+            first, last, end = int(self._ends_N[row - 1]) if row else 0, int(self._ends_N[row]), at + len(wanted)
+            begins = at == first or held[at - 1 : at] == b"\n"
+            found_N[row] |= begins and (end == last or (end < last and held[end : end + 1] == b"\n"))
+            at = held.find(wanted, at + 1)
+        return found_N
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Count the bytes of each."""
+        return np.diff(self._ends_N, prepend=0).astype(np.int64)
+
+    def gathered(self, rows_n: NDArray[np.int64]) -> NDArray[Any]:
+        """Give the bytes of some, one after another."""
+        lengths_n = self.lengths()[rows_n]
+        before_n = np.cumsum(lengths_n) - lengths_n
+        starts_n = self._ends_N[rows_n] - lengths_n
+        places = np.repeat(starts_n - before_n, lengths_n) + np.arange(int(lengths_n.sum()))
+        return self._bytes_X[places]
+
+
+def text_columns(name: str, texts: Sequence[str]) -> dict[str, Column]:
+    """Make a column of texts."""
+    encoded = [text.encode() for text in texts]
+    joined = np.frombuffer(b"".join(encoded), np.uint8)
+    ends_N = np.cumsum([len(each) for each in encoded], dtype=np.int64)
+    return {name: whole(joined), name + ENDS: whole(ends_N)}
+
+
+def whole(values: NDArray[Any]) -> Column:
+    """Make a column of what is in memory."""
+    return Column(values.dtype, values.shape, [values])
+
+
+def write_table(path: Path, columns: Mapping[str, Column], about: Mapping[str, Any]) -> None:
+    """Write a table; the checksum goes into its header when the rest is there."""
+    ordered = sorted(columns.items(), key=lambda each: -np.dtype(each[1].dtype).itemsize)  # so that all lie aligned
+    header: dict[str, Any] = {"__metadata__": {_ABOUT: json.dumps(about, ensure_ascii=False), _DIGEST: _NO_DIGEST}}
+    at = 0
+    for name, column in ordered:
+        dtype = np.dtype(column.dtype)
+        end = at + math.prod(column.shape) * dtype.itemsize
+        header[name] = {"dtype": _CODES[dtype], "shape": list(column.shape), "data_offsets": [at, end]}
+        at = end
+    with whole_file(path) as file:
+        start = _write_header(file, header)
+        for name, column in ordered:
+            before = file.tell()
+            for block in column.blocks:
+                file.write(np.ascontiguousarray(block, dtype=column.dtype).data)
+            begin, end = header[name]["data_offsets"]
+            if file.tell() - before != end - begin:
+                raise RuntimeError(f"{path}: column {name} got {file.tell() - before} bytes, expected {end - begin}")
+        file.seek(start)
+        header["__metadata__"][_DIGEST] = _digest_of(file)
+        file.seek(0)
+        _write_header(file, header)
+
+
+def _write_header(file: BinaryIO, header: Mapping[str, Any]) -> int:
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    return 8 + len(text)
+
+
+def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
+    size = int.from_bytes(file.read(8), "little")
+    if not 0 < size <= _LARGEST_HEADER:
+        raise ValueError(f"a header of {size} bytes")
+    text = file.read(size)
+    if len(text) < size:
+        raise ValueError("the header ends too early")
+    header = json.loads(text)
+    return header, 8 + size
+
+
+def _map(path: Path, start: int, entry: Mapping[str, Any]) -> NDArray[Any]:
+    dtype, shape = np.dtype(_NAMES[entry["dtype"]]), tuple(map(int, entry["shape"]))
+    begin, end = map(int, entry["data_offsets"])
+    if end - begin != math.prod(shape) * dtype.itemsize or min(shape, default=0) < 0 or begin < 0:
+        raise ValueError("a column's size and its place do not agree")
+    if begin == end:
+        return np.empty(shape, dtype)
+    return np.memmap(path, dtype, "r", start + begin, shape)
+
+
+def _digest_of(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,71 @@
+"""Vectors on the disk in FAISS's own format of a flat index, so that FAISS and numpy map one and the same file.
+
+FAISS writes an index out of memory only; here rows are written block by block behind the header of an empty index that
+tells of as many rows as will come. Rows in float16 are FAISS's scalar quantizer of that type: as exact as they are.
+Legend: N vectors, D features.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.errors import UserError
+from shards.whole_file import whole_file
+
+Matrix = NDArray[Any]
+_COUNT_AT = 8  # in the header: behind four letters and the width
+_MAPPED = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY
+
+
+def empty_flat(dim: int, dtype: str) -> Any:
+    """Make an index of inner products that holds rows as they are."""
+    if dtype == "float32":
+        return faiss.IndexFlatIP(dim)
+    return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+
+
+def write_vectors(path: Path, dim: int, dtype: str, count: int, blocks: Iterable[Matrix]) -> None:
+    """Write so many rows."""
+    with whole_file(path) as file:
+        file.write(_header(dim, dtype, count))
+        before = file.tell()
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, dtype=dtype).data)
+        wanted = count * dim * np.dtype(dtype).itemsize
+        if file.tell() - before != wanted:
+            raise RuntimeError(f"{path} got {file.tell() - before} bytes of vectors, expected {wanted}")
+
+
+def open_vectors(path: Path, dim: int, dtype: str, count: int) -> tuple[Any, Matrix]:
+    """Map a file twice: as FAISS's index, and as vectors_ND."""
+    wanted = _header(dim, dtype, count)
+    with path.open("rb") as file:
+        _check(path, file, wanted, count * dim * np.dtype(dtype).itemsize)
+    index = faiss.read_index(str(path), _MAPPED)
+    vectors_ND = np.memmap(path, np.dtype(dtype), "r", len(wanted), (count, dim))
+    return index, vectors_ND
+
+
+def _check(path: Path, file: BinaryIO, wanted: bytes, rows_bytes: int) -> None:
+    found, size = file.read(len(wanted)), file.seek(0, 2)
+    if found != wanted or size != len(wanted) + rows_bytes:
+        raise UserError(
+            f"{path} has {size:,} bytes, expected {len(wanted) + rows_bytes:,} of vectors as the index tells: it is "
+            "cut off, or of another index. Next: build the index again"
+        )
+
+
+def _header(dim: int, dtype: str, count: int) -> bytes:
+    header = bytearray(faiss.serialize_index(empty_flat(dim, dtype)).tobytes())
+    # The last number counts what follows: FAISS counts floats where it holds floats, else bytes.
+    units = count * dim if dtype == "float32" else 2 * count * dim
+    header[_COUNT_AT : _COUNT_AT + 8] = struct.pack("<q", count)
+    header[-8:] = struct.pack("<Q", units)
+    return bytes(header)
