@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +14,47 @@ from torch import Tensor
 from finetune import evaluate as evaluating
 from finetune.captions.vocabulary import Vocabulary
 from pretrain.engine import checkpoint_files
+from pretrain.engine import run as engine_run
+from pretrain.engine.device import Peak
+from pretrain.engine.training import build
 from shards.errors import UserError
 from tests.finetune.captions.small_captions import captions_of, small_config, write_shards
 from tests.finetune.jobs import Job, run_jobs
 
 CASES: dict[str, dict[str, Any]] = {
-    "frozen": {"objective__frozen": True, "objective__decoding": {"kind": "greedy"}, "engine__accumulation": 2},
-    "whole": {"backbone__drop_path": 0.2, "objective__language__dropout": 0.2, "engine__zero_stage": 2},
+    "frozen": {
+        **{"objective__frozen": True, "objective__language__dropout": 0.0, "engine__accumulation": 2},
+        "objective__decoding": {"kind": "greedy"},
+    },
+    "whole": {"backbone__drop_path": 0.2, "objective__language__dropout": 0.2, "engine__zero_stage": 3},
 }
 CLIPS = 14  # not a multiple of anything, so that the last batches are padded
-PLAIN: dict[str, Any] = {"objective__language__dropout": 0.0, **CASES["frozen"]}
+FOUR_STEPS: dict[str, Any] = {"steps": 4, "checkpoints__every_steps": 2}
+TWO_RANKS: dict[str, Any] = {**CASES["frozen"], **FOUR_STEPS, "engine__accumulation": 1}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run each case whole and from its middle, and one on two ranks and in two parts."""
+    """Run each case whole and from its middle, and the one without chance on two ranks."""
     top = tmp_path_factory.mktemp("captions")
-    shards = str(write_shards(top / "shards", CLIPS))
-
-    def job(name: str, changes: dict[str, Any], begin_with: str = "") -> Job:
-        return Job(str(top / name), shards, begin_with, "captions", changes)
-
-    first = [job(f"whole_{name}", changes) for name, changes in CASES.items()]
-    middle = {name: str(top / f"whole_{name}/checkpoints/step_00000003") for name in CASES}
-    third = [job(f"halved_{name}", changes, middle[name]) for name, changes in CASES.items()]
-    one = job("one", {**PLAIN, "engine__accumulation": 1})
-    found = {"one": run_jobs([*first, *third, one], 1), "two": run_jobs([job("two", PLAIN)], 2)}
+    shards = write_shards(top / "shards", CLIPS)
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        # Seconds at every start, for figures that these tests do not look at.
+        patch.setattr(engine_run, "training_flops", lambda *_: 0)
+        patch.setattr(engine_run, "peak_flops", lambda *_: Peak(1.0, "known", "none"))
+        for name, changes in CASES.items():
+            engine_run.pretrain(small_config(shards, **changes, **FOUR_STEPS), top / f"whole_{name}")
+            middle = f"checkpoints/{checkpoint_files.name_of(2)}"
+            shutil.copytree(top / f"whole_{name}" / middle, top / f"halved_{name}" / middle)
+            engine_run.pretrain(small_config(shards, **changes, **FOUR_STEPS), top / f"halved_{name}")
+    found["one"] = evaluating.evaluate(top / "whole_frozen", [], [], None)
+    (found["two"],) = run_jobs([Job(str(top / "two"), str(shards), "", "captions", TWO_RANKS)], 2)
     (top / "found.json").write_text(json.dumps(found))
     return top
 
 
-def tensors(run: Path, step: int = 6) -> dict[str, Tensor]:
+def tensors(run: Path, step: int = 4) -> dict[str, Tensor]:
     path = run / "checkpoints" / checkpoint_files.name_of(step)
     return dict(checkpoint_files.read_tensors(path, sorted(checkpoint_files.read_index(path).files)))
 
@@ -54,7 +65,7 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_three_and_three_steps_are_six(runs: Path, name: str) -> None:
+def test_two_and_two_steps_are_four(runs: Path, name: str) -> None:
     whole, halved = tensors(runs / f"whole_{name}"), tensors(runs / f"halved_{name}")
     assert whole.keys() == halved.keys() and "tokenizer" in whole
     for tensor in whole:
@@ -64,22 +75,24 @@ def test_three_and_three_steps_are_six(runs: Path, name: str) -> None:
 def test_two_ranks_and_two_parts_are_one(runs: Path) -> None:
     losses = [
         [json.loads(line)["loss"] for line in (runs / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("one", "two")
+        for name in ("whole_frozen", "two")
     ]
     assert losses[1] == pytest.approx(losses[0], abs=2e-5)
-    one, two = tensors(runs / "one"), tensors(runs / "two")
+    one, two = tensors(runs / "whole_frozen"), tensors(runs / "two")
     for tensor in one:
         torch.testing.assert_close(two[tensor], one[tensor], atol=2e-5, rtol=1e-3, msg=tensor)
-    assert [clip["caption"] for clip in lines(runs / "two")] == [clip["caption"] for clip in lines(runs / "one")]
+    assert [clip["caption"] for clip in lines(runs / "two")] == [
+        clip["caption"] for clip in lines(runs / "whole_frozen")
+    ]
     found = json.loads((runs / "found.json").read_text())
-    assert found["two"][0]["metrics"] == pytest.approx(found["one"][-1]["metrics"])
+    assert found["two"]["metrics"] == pytest.approx(found["one"]["metrics"])
 
 
 def test_every_clip_gets_a_caption_beside_its_references(runs: Path) -> None:
     told = lines(runs / "two")
     assert [clip["key"] for clip in told] == [f"clip{number:03d}" for number in range(CLIPS)]
     assert [clip["references"] for clip in told] == [captions_of(number) for number in range(CLIPS)]
-    found = json.loads((runs / "found.json").read_text())["two"][0]
+    found = json.loads((runs / "found.json").read_text())["two"]
     assert (found["clips"], found["without_caption"], found["bad"]) == (CLIPS, 2, 0)
     assert found["model"]["head"] == "GPT-2 from scratch 1x16 on all tokens, mapped"
     assert found["views"] == "1 clip of a video, greedy"
@@ -89,14 +102,36 @@ def test_every_clip_gets_a_caption_beside_its_references(runs: Path) -> None:
 
 
 def test_a_run_s_folder_is_all_that_a_test_needs(runs: Path, tmp_path: Path) -> None:
-    vocabulary = Vocabulary.of_tensor(tensors(runs / "one")["tokenizer"])
+    vocabulary = Vocabulary.of_tensor(tensors(runs / "whole_frozen")["tokenizer"])
     assert 257 < len(vocabulary) <= 280
     other = write_shards(tmp_path / "other", 4)
     way = ["objective.decoding.kind=nucleus", "objective.decoding.top_p=0.5", "data.batch_size=4"]
-    found = evaluating.evaluate(runs / "one", [str(other)], way, "drawn")
+    found = evaluating.evaluate(runs / "whole_frozen", [str(other)], way, "drawn")
     assert found["clips"] == 4 and "drawn from the likeliest 0.5" in found["views"]
-    again = evaluating.evaluate(runs / "one", [str(other)], way, "again")
+    again = evaluating.evaluate(runs / "whole_frozen", [str(other)], way, "again")
     assert again["metrics"] == found["metrics"]
+
+
+def test_more_frames_begin_with_the_run_s_backbone_and_an_interpolated_table_of_time(runs: Path) -> None:
+    clips = {"kind": "segments", "frames": 4, "placement": "centre"}
+    config = small_config(
+        runs / "shards",
+        init_from={"path": str(runs / "whole_whole")},
+        backbone__frames=4,
+        objective__clips=clips,
+        objective__test_clips=clips,
+        objective__frozen=True,
+        objective__trained=["time_embed"],
+    )
+    objective = build(config)
+    config.begin(objective)
+    learnt, begun = tensors(runs / "whole_whole"), objective.state_dict()
+    backbone = {name for name in learnt if name.startswith("video.backbone.")}
+    assert all(torch.equal(begun[name], learnt[name]) for name in backbone - {"video.backbone.time_embed"})
+    before, after = (each["video.backbone.time_embed"].squeeze(0) for each in (learnt, begun))
+    assert (len(before), len(after)) == (2, 4)
+    low, high = before.amin(dim=0) - 1e-6, before.amax(dim=0) + 1e-6
+    assert bool(((after >= low) & (after <= high)).all())  # each is one of theirs, or between two
 
 
 def test_shards_without_captions_are_told_so(runs: Path, tmp_path: Path) -> None:
@@ -107,4 +142,4 @@ def test_shards_without_captions_are_told_so(runs: Path, tmp_path: Path) -> None
         config = small_config(bare)
         config.begin(config.build_objective())
     with pytest.raises(UserError, match=r"bare has no captions to compare with"):
-        evaluating.evaluate(runs / "one", [str(bare)], ["data.batch_size=4"], None)
+        evaluating.evaluate(runs / "whole_frozen", [str(bare)], ["data.batch_size=4"], None)
