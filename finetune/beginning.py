@@ -14,8 +14,9 @@ from torch import Tensor
 
 from finetune.classify import Classification, check_labels
 from finetune.config import FinetuneConfig, read_config
+from finetune.loss_specs import BinarySpec
 from finetune.recipe import is_run, read_run
-from finetune.specs import BinarySpec, ClassificationSpec, Sense
+from finetune.specs import ClassificationSpec, Sense
 from finetune.trunk import Trunk
 from pretrain.collectives import rank, sum_over_ranks, world_size
 from pretrain.engine.config import InitFrom

@@ -7,20 +7,24 @@ Legend: B samples, K classes, D features, C colours, T frames, H and W pixels, M
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from finetune.config import FinetuneConfig
 from finetune.head import Pool, build_layers
-from finetune.specs import BinarySpec, ClassificationSpec, LossSpec
+from finetune.loss_specs import BinarySpec
+from finetune.losses import classification_loss
+from finetune.specs import ClassificationSpec
 from finetune.trunk import Trunk
 from pretrain.audio_backbone import AudioBackbone
 from pretrain.backbone import Backbone, Encoder
 from pretrain.backbones.audio_build import build_audio_backbone
 from pretrain.backbones.build import build_backbone
 from pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
-from pretrain.objective import Objective, StepOutput
+from pretrain.engine.rehearsal import fake_batch
+from pretrain.objective import HealthRule, Objective, StepOutput
 from shards.errors import UserError
 from shards.reading.batch import Batch
 from shards.viewing.mix import Mixing, blend_batch, draw_blend, soft_targets
@@ -31,7 +35,8 @@ class Branch(Trunk):
 
     def __init__(self, backbone: Encoder, spec: ClassificationSpec, can_be_absent: bool) -> None:
         super().__init__(backbone, spec.frozen)
-        self.pool = Pool(spec.head, backbone.dim)
+        places = _count_tokens(backbone, spec) if spec.head.pool == "weighted" else 0
+        self.pool = Pool(spec.head, backbone.dim, places)
         self.can_be_absent = can_be_absent
         if can_be_absent:
             nothing_D = torch.zeros(backbone.dim)
@@ -88,7 +93,7 @@ class Classification(Objective):
             (frames_BCTHW,), targets_BK = blend_batch([frames_BCTHW], targets_BK, blend, self.mixing.samples_per_lane)
         logits_BK = self.logits(frames_BCTHW, batch["audio"][0] if self.audio else None, present_B)
         loss = classification_loss(self.spec.loss, logits_BK, targets_BK, self.pos_weight_K)
-        health = {}
+        health = {"labels": (targets_BK > 0.5).float().sum(dim=1).mean()} if self.spec.labels == "clip" else {}
         if not self.spec.is_multi_label:
             health["top1"] = (logits_BK.argmax(dim=1) == targets_BK.argmax(dim=1)).float().mean()
         if self.audio is not None:
@@ -102,30 +107,45 @@ class Classification(Objective):
             check_labels(spec, labels, f"sample {key} of {shard}")
         return soft_targets(batch["labels"], spec.count, spec.loss.label_smoothing, spec.is_multi_label)
 
+    def health_rules(self) -> Sequence[HealthRule]:
+        return (_NO_LABELS,) if self.spec.labels == "clip" else ()
+
     @torch.no_grad()
-    def scores(self, batch: Batch) -> Tensor:
-        """Give the probabilities of the classes, the mean of all views as the recipe says."""
-        sounds, views = batch["audio"], batch["video"]
-        total_BK = torch.zeros(())
+    def clip_scores(self, batch: Batch) -> Tensor:
+        """Give what a test averages, probabilities or logits, of each clip of each sample, one clip behind the other.
+
+        Scores of clips that only fill a batch up, where samples have unequal numbers of them, are 0.
+        """
+        spec, sounds, views = self.spec, batch["audio"], batch["video"]
+        clips_B = [len(timeline.clips_s) for timeline in batch["timeline"]]
+        given: list[Tensor] = []
         with torch.autocast(batch["valid"].device.type, self.cast_to, enabled=self.cast_to is not None):
-            for number, frames_BCTHW in enumerate(views):
+            for clip in range(len(views) // spec.test_crops):
+                rows = torch.tensor([row for row, clips in enumerate(clips_B) if clip < clips], dtype=torch.int64)
+                rows = rows.to(batch["valid"].device)
+                if not len(rows):  # what is left of a set, shared out
+                    given.append(rows.new_zeros(len(clips_B), spec.count, dtype=torch.float32))
+                    continue
                 # A clip's crops come together, and all have that clip's sound.
-                sound_BTM = sounds[number * len(sounds) // len(views)] if self.audio else None
-                logits_BK = self.logits(frames_BCTHW, sound_BTM, batch["audio_present"])
-                given_BK = logits_BK if self.spec.average == "logit" else self._probabilities(logits_BK)
-                total_BK = total_BK.to(given_BK.device) + given_BK
-        mean_BK = total_BK / len(views)
-        return self._probabilities(mean_BK) if self.spec.average == "logit" else mean_BK
+                sound_bTM = sounds[clip][rows] if self.audio else None
+                crops = [
+                    self.logits(frames_BCTHW[rows], sound_bTM, batch["audio_present"][rows])
+                    for frames_BCTHW in views[clip * spec.test_crops : (clip + 1) * spec.test_crops]
+                ]
+                seen_cbK = torch.stack(crops)
+                seen_bK = pooled(seen_cbK if spec.average == "logit" else probabilities(seen_cbK, spec), spec)
+                given.append(seen_bK.new_zeros(len(clips_B), spec.count).index_copy(0, rows, seen_bK))
+        return torch.stack(given, dim=1)
 
-    def _probabilities(self, logits_BK: Tensor) -> Tensor:
-        return logits_BK.sigmoid() if self.spec.is_multi_label else logits_BK.softmax(dim=1)
+
+def pooled(given_XK: Tensor, spec: ClassificationSpec) -> Tensor:
+    """Make one of what several crops, or clips, give."""
+    return given_XK.amax(dim=0) if spec.average == "max" else given_XK.mean(dim=0)
 
 
-def classification_loss(spec: LossSpec, logits_BK: Tensor, targets_BK: Tensor, pos_weight_K: Tensor) -> Tensor:
-    """Give the mean over samples, and of yes-or-no over classes as well."""
-    if isinstance(spec, BinarySpec):
-        return functional.binary_cross_entropy_with_logits(logits_BK, targets_BK, pos_weight=pos_weight_K)
-    return functional.cross_entropy(logits_BK, targets_BK)
+def probabilities(logits_XK: Tensor, spec: ClassificationSpec) -> Tensor:
+    """Give how probable each class is by itself, or beside the others."""
+    return logits_XK.sigmoid() if spec.is_multi_label else logits_XK.softmax(dim=-1)
 
 
 def check_labels(spec: ClassificationSpec, labels: tuple[int, ...], whose: str) -> None:
@@ -143,6 +163,17 @@ def check_labels(spec: ClassificationSpec, labels: tuple[int, ...], whose: str) 
         )
 
 
+@torch.no_grad()
+def _count_tokens(backbone: Encoder, spec: ClassificationSpec) -> int:
+    """Count the tokens of a training clip, the pooled vector among them; it takes a forward pass to know."""
+    batch = fake_batch(spec.sample_spec(), 1)
+    inputs = spec.normalisation(batch["video"][0]) if isinstance(backbone, Backbone) else batch["audio"][0]
+    was_training = backbone.training
+    tokens = backbone.eval()(inputs)
+    backbone.train(was_training)
+    return 1 + int(tokens[1].flatten(1, 2).shape[1])
+
+
 def build_classification(config: FinetuneConfig) -> Classification:
     """Build the whole of it with fresh weights drawn from torch's generator."""
     video = None if config.backbone is None else build_backbone(config.backbone)
@@ -150,3 +181,12 @@ def build_classification(config: FinetuneConfig) -> Classification:
     mixing = Mixing(config.seed, config.data.batch_size // config.data.lanes)
     assert isinstance(config.objective, ClassificationSpec)
     return Classification(config.objective, video, audio, mixing)
+
+
+_NO_LABELS = HealthRule(
+    figure="labels",
+    side="below",
+    limit=0.01,
+    advice="Hardly any clip has a label: objective.labels=clip takes labels from intervals, and these shards have few "
+    "or none. Look with trichord shards inspect, or set objective.labels=video.",
+)

@@ -35,6 +35,9 @@ def _declare_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ, such as of test views")
     parser.add_argument("--data", nargs="+", default=[], metavar="SHARDS", help="sets to test on (default: the run's)")
     parser.add_argument("--name", metavar="NAME", help="of the files, before the step (default: the sets' folders)")
+    parser.add_argument(
+        "--pictures", choices=("png", "svg", "none"), default="png", help="what figures are drawn as (default: png)"
+    )
     add_json(parser)
 
 
@@ -46,7 +49,8 @@ def _run_evaluate(arguments: Namespace) -> int:
     from pretrain.collectives import rank
     from pretrain.engine.distributed import leave_world
 
-    found = evaluate(arguments.run_folder, arguments.data, arguments.overrides, arguments.name)
+    pictures = None if arguments.pictures == "none" else arguments.pictures
+    found = evaluate(arguments.run_folder, arguments.data, arguments.overrides, arguments.name, pictures)
     if rank() == 0:
         counts = {name: found[name] for name in ("run", "step", "clips", "bad", "silent", "views") if name in found}
         row = {**counts, **found["model"], **found["metrics"], "written": found["files"][0]}

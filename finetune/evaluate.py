@@ -1,26 +1,22 @@
-"""Tests a run's head on shards: every clip exactly once, whatever the number of ranks, and its figures in two files.
-
-Legend: N clips, K classes, B clips of a batch.
-"""
+"""Tests a run's head on shards: every clip exactly once, whatever the number of ranks, and its figures in files."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from finetune.classify import Classification, check_labels
+from finetune.classify import Classification
 from finetune.config import TASKS, FinetuneConfig
-from finetune.evaluation_report import write_report
-from finetune.gathering import gather_each_once
-from finetune.metrics import Scores, Truths, class_rows, measure
+from finetune.evaluation_report import FOLDER, write_report
+from finetune.measuring import measure
 from finetune.recipe import CONFIG, load_finetune_recipe, read_run
-from finetune.specs import ClassificationSpec
+from finetune.scoring import score
 from pretrain.engine import checkpoint
 from pretrain.engine.allocator import thread_plan
 from pretrain.engine.distributed import World, join_world
@@ -28,21 +24,17 @@ from pretrain.engine.training import build
 from pretrain.export import newest_checkpoint
 from pretrain.objective import Objective
 from shards.errors import UserError
-from shards.reading.batch import Batch
+
+Draw = Callable[..., list[Path]]
 
 
-@dataclass(frozen=True)
-class Tested:
-    """The scores of all usable clips in the order of the set, what they should be, and who could not be used."""
+def evaluate(
+    run: Path, data: Sequence[str], overrides: Sequence[str], name: str | None, pictures: str | None = None
+) -> dict[str, Any]:
+    """Test a run's newest whole checkpoint and write what was found into its folder; give it, the figures on rank 0.
 
-    scores_NK: Scores
-    truths_NK: Truths
-    silent: int  # clips without sound, where a head listens
-    bad: int
-
-
-def evaluate(run: Path, data: Sequence[str], overrides: Sequence[str], name: str | None) -> dict[str, Any]:
-    """Test a run's newest whole checkpoint and write what was found into its folder; give the figures of all."""
+    Figures are drawn as files that end in `pictures`, such as png.
+    """
     config = load_tested(run, data, overrides)
     world = join_world()
     torch.set_num_threads(thread_plan(world.place.local_size))
@@ -51,25 +43,27 @@ def evaluate(run: Path, data: Sequence[str], overrides: Sequence[str], name: str
     checkpoint.load_weights(path, index, objective)
     objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
     objective = objective.eval().to(world.device)
+    label = name or "+".join(Path(source.root.rstrip("/")).name for source in config.data.sources)
+    stem = run / FOLDER / f"{label}_step_{index.step:08d}"
     found = {
         "run": str(run),
         "step": index.step,
         "data": [source.root for source in config.data.sources],
         "data_digests": [source.manifest.digest() for source in config.data.open_sources()],
         "model": describe_model(config),
-        **_tested(config, objective, world),
+        **_tested(config, objective, world, partial(_draw, stem, pictures) if pictures else None),
     }
     captions = found.pop("captions", None)
     if world.rank == 0:
-        label = name or "+".join(Path(source.root.rstrip("/")).name for source in config.data.sources)
-        found["files"] = [str(each) for each in write_report(run, f"{label}_step_{index.step:08d}", found, captions)]
+        files = [*write_report(run, stem.name, found, captions), *map(stem.with_name, found.get("pictures", []))]
+        found["files"] = list(map(str, files))
     return found
 
 
-def _tested(config: FinetuneConfig, objective: Objective, world: World) -> dict[str, Any]:
+def _tested(config: FinetuneConfig, objective: Objective, world: World, draw: Draw | None) -> dict[str, Any]:
     """Give what the test of a task finds."""
     if isinstance(objective, Classification):
-        return classify_all(config, objective, world)
+        return classify_all(config, objective, world, draw)
     from finetune.captions.captioner import Captioner
     from finetune.captions.evaluation import caption_all
 
@@ -95,40 +89,30 @@ def load_tested(run: Path, data: Sequence[str], overrides: Sequence[str]) -> Fin
     return config
 
 
-def classify_all(config: FinetuneConfig, objective: Classification, world: World) -> dict[str, Any]:
-    """Tell the classes of every clip once, and how right they are."""
+def classify_all(
+    config: FinetuneConfig, objective: Classification, world: World, draw: Draw | None = None
+) -> dict[str, Any]:
+    """Tell the classes of every clip once, and on the first rank how right they are, drawn if there is a way to."""
     tested = score(config, objective, world)
-    return {
+    found = {
         "clips": len(tested.scores_NK),
         "bad": tested.bad,
         **({"silent": tested.silent} if "audio" in objective.spec.inputs else {}),
-        "views": describe_views(objective.spec),
-        **figures(objective.spec, tested),
+        "views": objective.spec.views_words,
     }
+    if world.rank == 0:
+        measured = measure(objective.spec, tested, config.seed)
+        found |= asdict(measured)
+        if draw is not None:
+            found["pictures"] = [path.name for path in draw(objective.spec, tested, measured.classes)]
+    return found
 
 
-def score(config: FinetuneConfig, objective: Classification, world: World) -> Tested:
-    """Score every clip once; all ranks take part and get the same."""
-    spec = objective.spec
+def _draw(stem: Path, ending: str, *of: Any) -> list[Path]:
+    """Draw a test; matplotlib is imported only where this is wanted."""
+    from finetune.pictures import draw_all
 
-    def rows_of(batch: Batch) -> dict[str, Tensor]:
-        truth_BK = torch.zeros(len(batch["key"]), spec.count, dtype=torch.uint8)
-        for row, labels in enumerate(batch["labels"]):
-            if batch["valid"][row]:
-                check_labels(spec, labels, f"sample {batch['key'][row]} of {batch['shard'][row]}")
-                truth_BK[row, list(labels)] = 1
-        scores_BK = objective.scores(batch).float()
-        return {"scores": scores_BK, "truths": truth_BK, "silent": (~batch["audio_present"]).to(torch.uint8)}
-
-    found = gather_each_once(config.stream(), spec.test_spec(), world, rows_of)
-    silent = int(found.rows["silent"].sum())
-    return Tested(found.rows["scores"], found.rows["truths"] > 0, silent, found.bad)
-
-
-def figures(spec: ClassificationSpec, tested: Tested) -> dict[str, Any]:
-    """Give the metrics of the task, and a row for each class."""
-    metrics, per_class = measure(tested.scores_NK, tested.truths_NK, spec.is_multi_label)
-    return {"metrics": metrics, "classes": class_rows(spec.names, tested.truths_NK, per_class, spec.is_multi_label)}
+    return draw_all(stem, ending, *of)
 
 
 def describe_model(config: FinetuneConfig) -> dict[str, object]:
@@ -144,9 +128,3 @@ def describe_model(config: FinetuneConfig) -> dict[str, object]:
         "trained": spec.trained_words,
         "seed": config.seed,
     }
-
-
-def describe_views(spec: ClassificationSpec) -> str:
-    """Say how many views of a clip were averaged, and how."""
-    kind = "logits" if spec.average == "logit" else "sigmoids" if spec.is_multi_label else "softmax"
-    return f"{spec.test_views} views of a clip" + (f", {kind} averaged" if spec.test_views > 1 else "")

@@ -11,7 +11,8 @@ from shards.errors import UserError
 from shards.whole_file import write_whole
 
 FOLDER = "evaluations"
-_COMPARED = ("top1", "top5", "mAP", "BLEU-4", "ROUGE-L", "METEOR", "CIDEr-D", "right all three", "distinct captions")
+_CLASSES = ("top1", "top5", "mAP", "mAP_charades", "localisation_mAP_charades")
+_COMPARED = (*_CLASSES, "BLEU-4", "ROUGE-L", "METEOR", "CIDEr-D", "right all three", "distinct captions")
 
 
 def write_report(
@@ -49,6 +50,8 @@ def to_markdown(found: Mapping[str, Any]) -> str:
     ]
     for rows in (found[name] for name in ("sets", "classes") if name in found):
         lines += [*_table(rows), ""]
+    for picture in found.get("pictures", []):
+        lines += [f"![{picture.split('.')[-2].replace('_', ' ')}]({picture})", ""]
     return "\n".join(lines)
 
 

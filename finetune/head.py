@@ -43,13 +43,31 @@ class AttentionPool(nn.Module):
         return pooled_BD
 
 
-class Pool(nn.Module):
-    """The vector of a sense."""
+class WeightedPool(nn.Module):
+    """The mean of all tokens, the backbone's own vector the first, each times a learnt weight; at first all weigh 1."""
 
-    def __init__(self, spec: HeadSpec, dim: int) -> None:
+    def __init__(self, places: int) -> None:
+        super().__init__()
+        self.weight_L = nn.Parameter(torch.ones(places))
+
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
+        places, found = len(self.weight_L), tokens_BLD.shape[1]
+        if found != places:
+            raise UserError(
+                f"objective.head.pool=weighted learnt a weight for each of {places} tokens, and {found} were found: "
+                "clips and views of a test must be as large as in training"
+            )
+        return (tokens_BLD * self.weight_L[:, None].to(tokens_BLD.dtype)).mean(dim=1)
+
+
+class Pool(nn.Module):
+    """The vector of a sense; `places` counts a clip's tokens, where each is to have a weight."""
+
+    def __init__(self, spec: HeadSpec, dim: int, places: int = 0) -> None:
         super().__init__()
         self.pool = spec.pool
         self.attend = AttentionPool(dim, spec.pool_heads) if spec.pool == "attention" else None
+        self.weigh = WeightedPool(places) if spec.pool == "weighted" else None
         self.norm = nn.LayerNorm(dim) if spec.layer_norm else None
 
     @property
@@ -58,10 +76,13 @@ class Pool(nn.Module):
         return self.pool != "pooled"
 
     def forward(self, tokens: Tokens | AudioTokens) -> Tensor:
-        vector_BD = tokens[0]
-        if self.needs_grid:
-            tokens_BLD = tokens[1].flatten(1, 2)
-            vector_BD = tokens_BLD.mean(dim=1) if self.attend is None else self.attend(tokens_BLD)
+        vector_BD, grid_BtnD = tokens
+        if self.weigh is not None:
+            vector_BD = self.weigh(torch.cat([vector_BD[:, None], grid_BtnD.flatten(1, 2)], dim=1))
+        elif self.attend is not None:
+            vector_BD = self.attend(grid_BtnD.flatten(1, 2))
+        elif self.needs_grid:
+            vector_BD = grid_BtnD.flatten(1, 2).mean(dim=1)
         return vector_BD if self.norm is None else self.norm(vector_BD)
 
 

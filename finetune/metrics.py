@@ -2,19 +2,24 @@
 
 Average precision is the sum over ranks of precision times gained recall, without interpolation; clips with the same
 score come together, so that their order cannot matter. A class that no clip has gets none, and no say in the mean.
-Legend: N clips, K classes.
+All are told of sets in which clips are any number of times, as intervals want them (`finetune.bootstrap`).
+Legend: N clips, K classes, R sets, G stretches of equal scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.bootstrap import Figures, Weights, once
+
 Scores = NDArray[np.floating]
 Truths = NDArray[np.bool_]
+Values = NDArray[np.float64]
 TOP = 5
+EACH_CLASS = "each class"
 
 
 def ranks_of_truth(scores_NK: Scores, labels_N: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -26,50 +31,83 @@ def ranks_of_truth(scores_NK: Scores, labels_N: NDArray[np.integer]) -> NDArray[
     return ranks_N
 
 
-def top_k(ranks_N: NDArray[np.int64], k: int) -> float:
-    """Give the share of clips whose class is among the k with the highest scores."""
-    return float(np.mean(ranks_N < k))
-
-
-def recall_per_class(ranks_N: NDArray[np.int64], labels_N: NDArray[np.integer], classes: int) -> list[float | None]:
-    """Give for each class the share of its clips that are told right; None where there are no clips."""
-    right_K = np.bincount(labels_N, weights=ranks_N == 0, minlength=classes)
-    counts_K = np.bincount(labels_N, minlength=classes)
-    return [float(right / count) if count else None for right, count in zip(right_K, counts_K, strict=True)]
-
-
 def average_precision(scores_N: Scores, truths_N: Truths) -> float | None:
     """Give the average precision of one class; None where no clip has it."""
-    positives = int(truths_N.sum())
-    if not positives:
-        return None
-    order_N = np.argsort(-scores_N, kind="stable")
-    sorted_N, right_N = scores_N[order_N], np.cumsum(truths_N[order_N], dtype=np.float64)
-    ends = np.flatnonzero(np.append(np.diff(sorted_N) != 0, True))  # of stretches of equal scores
-    right = right_N[ends]
-    precision, gained = right / (ends + 1), np.diff(right, prepend=0.0) / positives
-    return float(np.sum(precision * gained))
+    found = float(average_precisions(scores_N[:, None], truths_N[:, None])(once(len(scores_N)))[0, 0])
+    return None if np.isnan(found) else found
 
 
-def mean(figures: list[float | None]) -> float | None:
-    """Give the mean of those that there are."""
-    found = [figure for figure in figures if figure is not None]
-    return float(np.mean(found)) if found else None
+def average_precisions(scores_NK: Scores, truths_NK: Truths) -> Callable[[Weights], Values]:
+    """Sort once; give what tells each class's figure in each set, RK, not a number where there is no clip of it."""
+    in_order = []
+    for scores_N, truths_N in zip(scores_NK.T, truths_NK.T, strict=True):
+        order_N = np.argsort(-scores_N, kind="stable")
+        ends_G = np.flatnonzero(np.append(np.diff(scores_N[order_N]) != 0, True))
+        in_order.append((order_N, truths_N[order_N], ends_G))
+
+    def of(weights_RN: Weights) -> Values:
+        return np.stack([_average_precision(weights_RN[:, order_N], *rest) for order_N, *rest in in_order], axis=1)
+
+    return of
+
+
+def _average_precision(weights_RN: Weights, truths_N: Truths, ends_G: NDArray[np.int64]) -> Values:
+    clips_RG = weights_RN.cumsum(axis=1)[:, ends_G]
+    right_RG = (weights_RN * truths_N).cumsum(axis=1)[:, ends_G]
+    gained_RG = np.diff(right_RG, axis=1, prepend=0)
+    found_R = (gained_RG * right_RG / np.maximum(clips_RG, 1)).sum(axis=1)
+    return divided(found_R, right_RG[:, -1])
+
+
+def divided(parts: NDArray[np.number], wholes: NDArray[np.number]) -> Values:
+    """Divide; where there is nothing to divide by, give what is not a number."""
+    found: Values = np.divide(parts, wholes, out=np.full(np.shape(parts), np.nan), where=wholes > 0)
+    return found
+
+
+def mean_of_classes(values_RK: Values) -> Values:
+    """Give each set's mean over the classes that have a figure."""
+    return divided(np.nansum(values_RK, axis=1), (~np.isnan(values_RK)).sum(axis=1))
+
+
+def figures_of(scores_NK: Scores, truths_NK: Truths, is_multi_label: bool) -> Figures:
+    """Give what tells the metrics of a set, and under EACH_CLASS a column for each class."""
+    if is_multi_label:
+        precisions = average_precisions(scores_NK, truths_NK)
+
+        def of_several(weights_RN: Weights) -> dict[str, Values]:
+            precision_RK = precisions(weights_RN)
+            return {"mAP": mean_of_classes(precision_RK), EACH_CLASS: precision_RK}
+
+        return of_several
+    labels_N, classes = truths_NK.argmax(axis=1), truths_NK.shape[1]
+    ranks_N = ranks_of_truth(scores_NK, labels_N)
+    is_of_NK = np.arange(classes) == labels_N[:, None]
+
+    def of_one(weights_RN: Weights) -> dict[str, Values]:
+        clips_R = weights_RN.sum(axis=1)
+        recall_RK = divided(weights_RN * (ranks_N == 0) @ is_of_NK, weights_RN @ is_of_NK)
+        found = {"top1": divided(weights_RN @ (ranks_N == 0), clips_R)}
+        if classes > TOP:
+            found[f"top{TOP}"] = divided(weights_RN @ (ranks_N < TOP), clips_R)
+        return {**found, "top1_mean_of_classes": mean_of_classes(recall_RK), EACH_CLASS: recall_RK}
+
+    return of_one
 
 
 def measure(scores_NK: Scores, truths_NK: Truths, is_multi_label: bool) -> tuple[dict[str, object], list[float | None]]:
     """Give the metrics of classes that exclude each other or do not, and the figure of each class."""
+    told = figures_of(scores_NK, truths_NK, is_multi_label)(once(len(scores_NK)))
+    per_class = known(told[EACH_CLASS][0])
+    found: dict[str, object] = {name: known(values)[0] for name, values in told.items() if name != EACH_CLASS}
     if is_multi_label:
-        precisions = [average_precision(scores_NK[:, k], truths_NK[:, k]) for k in range(truths_NK.shape[1])]
-        with_clips = sum(each is not None for each in precisions)
-        return {"mAP": mean(precisions), "classes_with_clips": with_clips}, precisions
-    labels_N, classes = truths_NK.argmax(axis=1), truths_NK.shape[1]
-    ranks_N = ranks_of_truth(scores_NK, labels_N)
-    recalls = recall_per_class(ranks_N, labels_N, classes)
-    metrics: dict[str, object] = {"top1": top_k(ranks_N, 1), "top1_mean_of_classes": mean(recalls)}
-    if classes > TOP:
-        metrics[f"top{TOP}"] = top_k(ranks_N, TOP)
-    return metrics, recalls
+        found["classes_with_clips"] = sum(each is not None for each in per_class)
+    return found, per_class
+
+
+def known(values_X: Values) -> list[float | None]:
+    """Give plain numbers, and None in the place of what is not a number."""
+    return [None if np.isnan(each) else each for each in values_X.tolist()]
 
 
 def class_rows(

@@ -88,7 +88,7 @@ def _views(layers: Layers, task: Mapping[str, Any]) -> Layers:
     objective: dict[str, Any] = {}
     for name in ("clips", "test_clips"):
         kind = given(layers, f"objective.{name}.kind")
-        if frames is not None and kind in ("segments", "window"):
+        if frames is not None and kind in ("segments", "window", "sliding"):
             objective[name] = {"kind": kind, "frames": frames}
     for name in ("view", "test_view"):
         kind = given(layers, f"objective.{name}.crop.kind")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from finetune.loss_specs import BinarySpec, CrossEntropySpec, LossSpec
 from shards.hearing.sound_specs import SoundSpec
 from shards.sample_spec import SampleSpec
-from shards.viewing.clip_specs import ClipSpec, DenseWindow, FullVideo, Segments, clip_count
+from shards.viewing.clip_specs import ClipSpec, DenseWindow, Segments, SlidingWindows, clip_count
 from shards.viewing.flips import FlipRule
 from shards.viewing.normalise import Normalisation
 from shards.viewing.view_specs import MixSpec, Squash, ViewSpec, ViewsSpec
 
 Sense = Literal["video", "audio"]
-C = TypeVar("C", Segments, DenseWindow, FullVideo)
 
 
 class _Spec(BaseModel):
@@ -24,7 +24,9 @@ class _Spec(BaseModel):
 class HeadSpec(_Spec):
     """From a backbone's tokens to classes: a pooling for each sense, then layers; without hidden ones it is linear."""
 
-    pool: Literal["pooled", "mean", "attention"] = "pooled"  # the backbone's own vector, or what is made of its tokens
+    # The backbone's own vector, or what is made of its tokens: their mean, the answer to a learnt question, or the mean
+    # with a learnt weight for each place, the backbone's own vector among them.
+    pool: Literal["pooled", "mean", "attention", "weighted"] = "pooled"
     pool_heads: PositiveInt = 8  # of attention pooling
     layer_norm: bool = False  # of each sense's vector
     hidden: tuple[PositiveInt, ...] = ()  # sizes of hidden layers
@@ -38,26 +40,6 @@ class HeadSpec(_Spec):
         return f"{f'MLP {layers}' if layers else 'linear'} on {self.pool}"
 
 
-class CrossEntropySpec(_Spec):
-    """One class for each clip."""
-
-    kind: Literal["cross_entropy"] = "cross_entropy"
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-
-
-class BinarySpec(_Spec):
-    """Several classes for a clip, each a yes or no of its own, or none."""
-
-    kind: Literal["binary"] = "binary"
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    # What a yes counts against a no; inverse_frequency: as many times as there are clips without the class for each
-    # with it, counted once over the training set.
-    pos_weight: PositiveFloat | Literal["inverse_frequency"] = 1.0
-
-
-LossSpec = Annotated[CrossEntropySpec | BinarySpec, Field(discriminator="kind")]
-
-
 class ClassificationSpec(_Spec):
     """Classes from sight, sound or both: pooled vectors of the senses, one behind the other, and a head on them."""
 
@@ -65,6 +47,7 @@ class ClassificationSpec(_Spec):
     inputs: tuple[Sense, ...] = Field(default=("video",), min_length=1)
     classes: PositiveInt | Annotated[tuple[str, ...], Field(min_length=1)]  # how many, or their names
     clips: ClipSpec  # in training, one of each video
+    labels: Literal["video", "clip"] = "video"  # in training; clip: of the intervals that overlap it
     view: ViewSpec
     test_clips: ClipSpec
     test_view: ViewSpec
@@ -77,7 +60,8 @@ class ClassificationSpec(_Spec):
     head: HeadSpec = HeadSpec()
     loss: LossSpec = CrossEntropySpec()
     frozen: bool = False  # backbones stay as they are: a probe
-    average: Literal["probability", "logit"] = "probability"  # over the views of a test clip
+    # What is made of a video's views in a test: the mean of probabilities or logits, or the highest probability.
+    average: Literal["probability", "logit", "max"] = "probability"
 
     @property
     def count(self) -> int:
@@ -92,7 +76,7 @@ class ClassificationSpec(_Spec):
     @property
     def is_multi_label(self) -> bool:
         """Say whether a clip may have several classes, or none."""
-        return self.loss.kind == "binary"
+        return not isinstance(self.loss, CrossEntropySpec)
 
     @property
     def head_words(self) -> str:
@@ -110,10 +94,21 @@ class ClassificationSpec(_Spec):
         return self.inputs
 
     @property
-    def test_views(self) -> int:
-        """Count the views of a test clip."""
-        crops = 3 if self.test_view.crop.kind == "three" and "video" in self.inputs else 1
-        return (clip_count(self.test_clips) or 0) * crops
+    def test_crops(self) -> int:
+        """Count the views of a test's clip."""
+        return 3 if self.test_view.crop.kind == "three" and "video" in self.inputs else 1
+
+    @property
+    def views_words(self) -> str:
+        """Say what a test looks at of each video, and what it makes of that."""
+        kind = "sigmoids" if self.is_multi_label else "softmax"
+        mixed = {"logit": "logits averaged", "probability": f"{kind} averaged", "max": f"the highest of {kind}"}
+        if isinstance(self.test_clips, SlidingWindows):
+            length, stride = self.test_clips.clip_seconds, self.test_clips.stride_seconds
+            crops = f" x {self.test_crops} crops" if self.test_crops > 1 else ""
+            return f"windows of {length:g} s every {stride or length:g} s{crops}, {mixed[self.average]}"
+        views = (clip_count(self.test_clips) or 0) * self.test_crops
+        return f"{views} views of a clip" + (f", {mixed[self.average]}" if views > 1 else "")
 
     def sample_spec(self) -> SampleSpec:
         """Say what a sample must bring to training."""
@@ -121,7 +116,8 @@ class ClassificationSpec(_Spec):
 
     def test_spec(self) -> SampleSpec:
         """Say what a sample must bring to a test."""
-        return self._sample_spec(self.test_clips, self.test_view, is_training=False)
+        spec = self._sample_spec(self.test_clips, self.test_view, is_training=False)
+        return spec.model_copy(update={"timeline": True})
 
     def _sample_spec(self, clips: ClipSpec, view: ViewSpec, is_training: bool) -> SampleSpec:
         if "video" not in self.inputs:
@@ -132,6 +128,7 @@ class ClassificationSpec(_Spec):
             sound_seconds=self.sound_seconds,
             sound_of="each_clip",
             caption="first",
+            labels="clips" if is_training and self.labels == "clip" else "video",
             is_training=is_training,
         )
 
@@ -141,8 +138,15 @@ class ClassificationSpec(_Spec):
             raise ValueError(f"inputs {list(self.inputs)} name a sense twice")
         if clip_count(self.clips) != 1 or self.view.crop.kind == "three":
             raise ValueError("clips and view: training takes one view of each video, found several")
-        if clip_count(self.test_clips) is None:
-            raise ValueError("test_clips: a batch needs as many views of every video; take segments, window or full")
+        if self.labels == "clip" and not self.is_multi_label:
+            raise ValueError(
+                "labels=clip: a window may see several actions, or none, and loss.kind=cross_entropy wants one of "
+                "each. Set loss.kind=binary"
+            )
+        if self.labels == "clip" and isinstance(self.loss, BinarySpec) and self.loss.pos_weight == "inverse_frequency":
+            raise ValueError(
+                "loss.pos_weight=inverse_frequency counts videos, and labels=clip has windows learnt: give a number"
+            )
         if "audio" in self.inputs and self.sound is None:
             raise ValueError("sound is null and inputs name audio: give sound.kind, such as kaldi_fbank")
         if self.mix is not None and self.inputs != ("video",):
@@ -156,7 +160,7 @@ def _unseen(clips: ClipSpec) -> ClipSpec:
     match clips:
         case DenseWindow() if clips.clip_seconds is None:
             return clips
-        case Segments() | DenseWindow():
+        case Segments() | DenseWindow() | SlidingWindows():
             return clips.model_copy(update={"frames": 1})
         case _:
             return clips

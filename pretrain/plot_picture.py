@@ -12,25 +12,26 @@ from pretrain.plot import AxisName, Panel, Run, Values, smooth, window_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart by colour-blind eyes; yellow left out, which is too pale on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#595959")
 DASHES = ("-", "--", ":", "-.")  # for the runs after the seventh, fourteenth, …
-_INK, _FAINT, _GRID = "#1a1c20", "#6b7078", "#e6e8eb"
+INK, FAINT, GRID = "#1a1c20", "#6b7078", "#e6e8eb"
 _PANEL_INCHES = (4.8, 2.75)
 _MOST_LAST_VALUES = 3
 _SPIKE = 4.0  # a curve that leaves the usual range further than makes it so many times as high leaves the panel
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
-    "text.color": _INK,
+    "text.color": INK,
     "axes.edgecolor": "#c6c9ce",
-    "axes.labelcolor": _FAINT,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
+    "axes.labelcolor": FAINT,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": _GRID,
+    "grid.color": GRID,
     "grid.linewidth": 0.8,
     "axes.axisbelow": True,
     "svg.hashsalt": "trichord",  # the same runs give the same file
@@ -48,7 +49,7 @@ def draw_picture(path: Path, runs: Sequence[Run], panels: Sequence[Panel], axis:
 
     columns = len(panels) if len(panels) < 4 else 2 if len(panels) == 4 else 3
     lines = -(-len(panels) // columns)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         width, height = _PANEL_INCHES
         figure, axes = pyplot.subplots(
             lines,
@@ -68,9 +69,15 @@ def draw_picture(path: Path, runs: Sequence[Run], panels: Sequence[Panel], axis:
         figure.legend(
             handles=handles, loc="outside upper left", ncols=min(len(runs), 2 * columns), frameon=False, fontsize=10.5
         )
-        metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=140, metadata=metadata)
-        pyplot.close(figure)
+        save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Save a sheet as what the ending of the path says, without a date: the same figures give the same file."""
+    from matplotlib import pyplot
+
+    figure.savefig(path, dpi=140, metadata={"Date": None} if path.suffix == ".svg" else None)
+    pyplot.close(figure)
 
 
 def limits(curves: Sequence[Values], raw: Sequence[Values], from_zero: bool) -> tuple[float, float] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -29,6 +29,12 @@ class Interval(BaseModel):
     label: ClassNumber
     start: FiniteFloat
     end: FiniteFloat
+
+
+def labels_within(intervals: Iterable[Interval], start_s: float, end_s: float) -> tuple[int, ...]:
+    """Give the classes of the intervals that share more than an instant with a stretch of time, each once."""
+    found = {each.label for each in intervals if max(each.start, start_s) < min(each.end, end_s)}
+    return tuple(sorted(found))
 
 
 class Annotation(BaseModel):

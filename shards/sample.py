@@ -16,8 +16,8 @@ from shards.decoding.track import DecodeLimits
 from shards.decoding.video import Video, open_video
 from shards.hearing.sound_specs import SoundSpec
 from shards.hearing.spectrogram import frame_count, spectrogram
-from shards.reading.batch import Example
-from shards.record import RawSample
+from shards.reading.batch import Example, Timeline
+from shards.record import Annotation, RawSample, labels_within
 from shards.sample_spec import SampleSpec
 from shards.viewing.clips import Clip
 from shards.viewing.views import make_views, plan_views
@@ -40,16 +40,21 @@ class ClipTransform:
         video = open_clip(raw.video(), self.limits)
         plan = plan_views(self.spec.views, video.times_s, video.duration_s, rng)
         needed_THWC = video.frames(plan.needed)
-        views = make_views(self.spec.views, plan, needed_THWC, rng, annotation.labels, annotation.captions)
+        labels = annotation.labels if self.spec.labels == "video" else _labels_of(plan.clips, annotation)
+        views = make_views(self.spec.views, plan, needed_THWC, rng, labels, annotation.captions)
         text = self._text(annotation.captions, rng)
         heard = self._sounds(video, plan.clips, rng)
-        return Example(
+        example = Example(
             video=views.tensors(),
             audio=[spectrogram_TF for spectrogram_TF, _ in heard],
             audio_present=bool(heard) and all(is_heard for _, is_heard in heard),
             text=text,
             labels=views.labels,
         )
+        if self.spec.timeline:
+            clips_s = tuple((clip.start_s, clip.end_s) for clip in plan.clips)
+            example["timeline"] = Timeline(clips_s, video.duration_s, annotation)
+        return example
 
     def _text(self, captions: Sequence[str], rng: np.random.Generator) -> str:
         """Give the caption that is asked for, or all of them; nothing where there is none."""
@@ -80,3 +85,9 @@ class ClipTransform:
             frames = sound.frames or frame_count(sound, round((end_s - start_s) * sound.rate_hz))
             return torch.zeros(frames, sound.mels), False
         return spectrogram(sound, samples_N, rng if self.spec.is_training else None), True
+
+
+def _labels_of(clips: Sequence[Clip], annotation: Annotation) -> tuple[int, ...]:
+    """Give the classes of what happens in any of the clips."""
+    found = {label for clip in clips for label in labels_within(annotation.intervals, clip.start_s, clip.end_s)}
+    return tuple(sorted(found))

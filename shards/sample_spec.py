@@ -20,6 +20,8 @@ class SampleSpec(BaseModel):
     sound_seconds: float | None = Field(default=None, gt=0)  # around a clip's middle; None: that clip's stretch
     sound_of: Literal["first_clip", "each_clip"] = "first_clip"
     caption: Literal["first", "random", "all"] = "random"  # all: each on a line of its own
+    labels: Literal["video", "clips"] = "video"  # clips: those of the intervals that overlap one of the clips
+    timeline: bool = False  # whether an example says where its clips lie, and what is said of the video when
     decoder: Literal["planned", "torchcodec"] = "planned"  # of the pixels; both give the same
     is_training: bool = True  # SpecAugment is for training only
 

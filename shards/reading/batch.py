@@ -5,8 +5,8 @@ Shape letters: B samples of the batch, C colours, T frames, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -14,7 +14,15 @@ from torch import Tensor
 
 from shards.errors import Cause
 from shards.reading.ring import Stacker
-from shards.record import RawSample
+from shards.record import Annotation, RawSample
+
+
+class Timeline(NamedTuple):
+    """A sample in time, for tests: the stretch in seconds that each of its clips stands for, and what is said of it."""
+
+    clips_s: tuple[tuple[float, float], ...] = ()
+    duration_s: float = 0.0
+    annotation: Annotation = Annotation()
 
 
 class Example(TypedDict):
@@ -25,7 +33,11 @@ class Example(TypedDict):
     audio_present: bool
     text: str
     labels: tuple[int, ...]
+    timeline: NotRequired[Timeline]
 
+
+Sense = Literal["video", "audio"]
+_SENSES: tuple[Sense, ...] = ("video", "audio")
 
 # Runs in the workers, so it must be picklable; all its chance comes from the generator.
 SampleTransform = Callable[[RawSample, np.random.Generator], Example]
@@ -57,6 +69,7 @@ class Batch(TypedDict):
     bad: list[BadSample]  # samples whose place another took (training) or that are not valid (evaluation)
     left_out: list[BadSample]  # members that shards opened for this batch hold but nobody may use
     surplus: int  # samples those shards hold beyond what the manifest says; they are not read
+    timeline: NotRequired[list[Timeline]]
 
 
 class Named(NamedTuple):
@@ -76,7 +89,7 @@ def collate(
     """Put examples together."""
     examples = [each.example for each in named]
     _check_shapes(named)
-    return Batch(
+    batch = Batch(
         video=[
             stack(f"video {view}", [example["video"][view] for example in examples])
             for view in range(len(examples[0]["video"]))
@@ -98,12 +111,29 @@ def collate(
         left_out=left_out,
         surplus=surplus,
     )
+    if "timeline" in examples[0]:
+        batch["timeline"] = [example["timeline"] for example in examples]
+    return batch
+
+
+def with_as_many_views(named: Sequence[Named]) -> list[Named]:
+    """Fill up with empty views and sounds to the most that any example has; its timeline says which are none."""
+    most = {sense: max(len(each.example[sense]) for each in named) for sense in _SENSES}
+    return [each._replace(example=_filled_up(each.example, most)) for each in named]
+
+
+def _filled_up(example: Example, most: Mapping[Sense, int]) -> Example:
+    filled = example.copy()
+    for sense in _SENSES:
+        own = example[sense]
+        filled[sense] = [*own, *([torch.zeros_like(own[0])] * (most[sense] - len(own)) if own else [])]
+    return filled
 
 
 def join(parts: Sequence[Batch], pin_memory: bool = False) -> Batch:
     """Put the workers' parts of a step together in their order; the tensors are copies, page-locked if wanted."""
     first = parts[0]
-    return Batch(
+    batch = Batch(
         video=[
             _concatenate([part["video"][view] for part in parts], pin_memory) for view in range(len(first["video"]))
         ],
@@ -123,17 +153,23 @@ def join(parts: Sequence[Batch], pin_memory: bool = False) -> Batch:
         left_out=[member for part in parts for member in part["left_out"]],
         surplus=sum(part["surplus"] for part in parts),
     )
+    if "timeline" in first:
+        batch["timeline"] = [timeline for part in parts for timeline in part["timeline"]]
+    return batch
 
 
 def blank_like(example: Example) -> Example:
     """Make the padding: an example of the same shapes that holds nothing."""
-    return Example(
+    blank = Example(
         video=[torch.zeros_like(view) for view in example["video"]],
         audio=[torch.zeros_like(sound) for sound in example["audio"]],
         audio_present=False,
         text="",
         labels=(),
     )
+    if "timeline" in example:
+        blank["timeline"] = Timeline()
+    return blank
 
 
 def _concatenate(tensors: Sequence[Tensor], pin_memory: bool) -> Tensor:

@@ -10,7 +10,16 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from shards.decoding.decoders import keep_freed_memory
 from shards.errors import SampleError, UserError
-from shards.reading.batch import BadSample, Batch, Example, Named, SampleTransform, blank_like, collate
+from shards.reading.batch import (
+    BadSample,
+    Batch,
+    Example,
+    Named,
+    SampleTransform,
+    blank_like,
+    collate,
+    with_as_many_views,
+)
 from shards.reading.order import SampleAddress, nearest_divisors
 from shards.reading.pool import ArchivePool, ShardId
 from shards.reading.reader import transform_or_name
@@ -99,7 +108,8 @@ class _PartReader:
         ]
         named += [Named(blank, "", "", source=0, valid=False)] * (size - len(named))
         left_out, surplus = self._pool.take_news()
-        return collate(named, step, bad, left_out, surplus, stack)
+        # Windows that slide over a video are as many as it is long.
+        return collate(with_as_many_views(named), step, bad, left_out, surplus, stack)
 
     def _read(self, number: int, bad: list[BadSample]) -> Named | BadSample:
         address = self._roll.address(number)

@@ -8,17 +8,19 @@ from typing import Any, cast
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from finetune.beginning import count_labels, inverse_frequency
-from finetune.classify import Classification, build_classification
-from finetune.head import AttentionPool
-from finetune.specs import BinarySpec, ClassificationSpec
+from finetune.classify import Classification, build_classification, probabilities
+from finetune.head import AttentionPool, WeightedPool
+from finetune.losses import classification_loss
+from finetune.specs import ClassificationSpec
 from pretrain.engine.parameter_groups import GroupRules
 from pretrain.engine.rehearsal import fake_batch
 from pretrain.engine.training import build
 from shards.errors import UserError
-from shards.reading.batch import Batch
+from shards.reading.batch import Batch, Timeline
 from shards.viewing.mix import draw_blend
 from tests.finetune.small_head import BINARY, BOTH, CLASSES, HEARD, labels_of, small_config, write_shards
 
@@ -60,19 +62,14 @@ def test_one_label_s_loss_is_a_loop_s(smoothing: float) -> None:
     assert output.health["top1"].item() == right / 4
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_several_labels_loss_is_a_loop_s(smoothing: float) -> None:
-    spec = BinarySpec(label_smoothing=smoothing, pos_weight=3.0)
-    model = small(objective__loss=spec.model_dump())
+def test_several_labels_make_rows_of_yes_and_no() -> None:
+    model = small(objective__loss={"kind": "binary", "label_smoothing": 0.1, "pos_weight": 3.0})
     batch = batch_of(model, [(0, 2), (), (1,), (0, 1, 2, 3)], [True] * 4)
+    truths = [[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 1]]
+    torch.testing.assert_close(model.targets(batch), torch.tensor(truths) * 0.9 + 0.05)
     logits_BK = model.logits(batch["video"][0], None, batch["audio_present"])
-    expected = 0.0
-    for row, labels in zip(logits_BK.tolist(), batch["labels"], strict=True):
-        for number, each in enumerate(row):
-            target = smoothing / 2 + (1 - smoothing) * (number in labels)
-            yes = 1 / (1 + math.exp(-each))
-            expected -= (3 * target * math.log(yes) + (1 - target) * math.log(1 - yes)) / 16
-    assert model.training_step(batch, 0).loss.item() == pytest.approx(expected, rel=1e-5)
+    expected = classification_loss(model.spec.loss, logits_BK, model.targets(batch), torch.full((4,), 3.0))
+    assert torch.equal(model.training_step(batch, 0).loss, expected)
 
 
 def test_blended_clips_have_blended_targets() -> None:
@@ -124,7 +121,7 @@ def test_a_head_that_only_listens_needs_no_pixels() -> None:
     assert torch.equal(model.training_step(batch, 0).loss, first)
 
 
-@pytest.mark.parametrize("pool", ["pooled", "mean", "attention"])
+@pytest.mark.parametrize("pool", ["pooled", "mean", "attention", "weighted"])
 def test_pools_take_what_they_are_named_after(pool: str) -> None:
     model = small(objective__head={"pool": pool, "pool_heads": 2, "hidden": [12, 8], "dropout": 0.5}).eval()
     assert model.video is not None
@@ -132,6 +129,8 @@ def test_pools_take_what_they_are_named_after(pool: str) -> None:
     tokens_BLD = tokens.grid_BtnD.flatten(1, 2)
     if pool == "attention":
         expected_BD = _attended(model.video.pool.attend, tokens_BLD)
+    elif pool == "weighted":
+        expected_BD = _weighed(model.video.pool.weigh, [tokens.pooled_BD, *tokens_BLD.unbind(1)])
     else:
         expected_BD = tokens.pooled_BD if pool == "pooled" else sum(tokens_BLD.unbind(1)) / tokens_BLD.shape[1]
     torch.testing.assert_close(model.video.pool(tokens), expected_BD, atol=1e-5, rtol=1e-4)
@@ -156,6 +155,16 @@ def _attended(pool: AttentionPool | None, tokens_BLD: Tensor) -> Tensor:
     return cast(Tensor, pool.out(torch.stack(rows)))
 
 
+def _weighed(pool: WeightedPool | None, tokens: list[Tensor]) -> Tensor:
+    """Learn something first: at the beginning it is the mean."""
+    assert pool is not None and pool.weight_L.tolist() == [1.0] * len(tokens)
+    pool.weight_L.data = torch.randn(len(tokens), generator=torch.Generator().manual_seed(2))
+    with pytest.raises(UserError, match=f"weight for each of {len(tokens)} tokens, and 3 were found"):
+        pool(torch.zeros(1, 3, 16))
+    each = [weight * token_BD for weight, token_BD in zip(pool.weight_L.tolist(), tokens, strict=True)]
+    return torch.stack(each).sum(0) / len(tokens)
+
+
 def test_a_frozen_backbone_never_trains_and_takes_no_gradient() -> None:
     model = small(objective__frozen=True, backbone__drop_path=0.5)
     model.train()
@@ -177,21 +186,41 @@ def test_lower_layers_learn_slower_end_to_end() -> None:
     assert len({scale for name, scale in scales.items() if name.startswith("audio.backbone.")}) > 1
 
 
-def test_views_are_averaged_as_the_recipe_says() -> None:
-    for average, loss in (("probability", "cross_entropy"), ("logit", "cross_entropy"), ("probability", "binary")):
-        model = small(objective__average=average, objective__loss={"kind": loss}, **BOTH).eval()
+def test_a_clip_s_crops_are_put_together_and_clips_that_only_fill_up_are_left_out() -> None:
+    for average, loss in (("probability", "cross_entropy"), ("logit", "cross_entropy"), ("max", "binary")):
+        three = {"crop": {"kind": "three", "size": 16, "short_side": 16}}
+        changes = {"objective__average": average, "objective__loss": {"kind": loss}, "objective__test_view": three}
+        model = small(**changes, **BOTH).eval()
         model.head[-1].weight.data.normal_()
         batch = batch_of(model, [(0,), (1,), (2,)], [True, False, True])
-        batch["video"].append(batch["video"][0].flip(0))
-        batch["audio"].append(batch["audio"][0].flip(1))
-        found = []
-        for frames, sound in zip(batch["video"], batch["audio"], strict=True):
-            logits_BK = model.logits(frames, sound, batch["audio_present"])
-            probable_BK = logits_BK.sigmoid() if loss == "binary" else logits_BK.softmax(1)
-            found.append(logits_BK if average == "logit" else probable_BK)
-        expected_BK = sum(found) / 2
-        assert isinstance(expected_BK, Tensor)
-        torch.testing.assert_close(model.scores(batch), expected_BK.softmax(1) if average == "logit" else expected_BK)
+        views = [batch["video"][0].flip(dim) for dim in (0, 2, 3, 4, (2, 3), (3, 4))]  # two clips of three crops
+        sounds = [batch["audio"][0], batch["audio"][0].flip(1)]
+        batch = cast(Batch, {**batch, "video": views, "audio": sounds, "timeline": [clips(2), clips(1), clips(0)]})
+        found_BCK = model.clip_scores(batch)
+        for clip in range(2):
+            seen = []
+            for crop in range(3):
+                logits_BK = model.logits(views[clip * 3 + crop], sounds[clip], batch["audio_present"])
+                seen.append(logits_BK if average == "logit" else probabilities(logits_BK, model.spec))
+            expected_BK = torch.stack(seen).max(0).values if average == "max" else (seen[0] + seen[1] + seen[2]) / 3
+            has = [clip < count for count in (2, 1, 0)]
+            torch.testing.assert_close(found_BCK[has, clip], expected_BK[has])
+            assert not found_BCK[[not each for each in has], clip].any()
+
+
+def clips(count: int) -> Timeline:
+    return Timeline(((0.0, 1.0),) * count)
+
+
+def test_labels_of_clips_are_counted_and_want_a_loss_of_several() -> None:
+    model = small(objective__labels="clip", objective__loss={"kind": "asymmetric"})
+    output = model.training_step(batch_of(model, [(0, 2), (), (1,)], [True] * 3), 0)
+    assert output.health["labels"].item() == 1.0 and model.spec.sample_spec().labels == "clips"
+    assert [rule.figure for rule in model.health_rules()] == ["labels"] and not small().health_rules()
+    with pytest.raises(ValidationError, match=r"labels=clip: .* Set loss.kind=binary"):
+        small(objective__labels="clip")
+    with pytest.raises(ValidationError, match=r"counts videos, and labels=clip has windows learnt"):
+        small(objective__labels="clip", **BINARY)
 
 
 def test_yes_counts_as_often_as_it_is_rare(tmp_path: Path) -> None:

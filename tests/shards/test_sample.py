@@ -172,3 +172,20 @@ def test_decoded_and_augmented_batches_are_the_same_for_any_ranks_and_workers(
             assert torch.equal(one["video"][0], torch.cat([part["video"][0] for part in several]))
             assert torch.equal(one["audio"][0], torch.cat([part["audio"][0] for part in several]))
             assert torch.equal(one["audio_present"], torch.cat([part["audio_present"] for part in several]))
+
+
+def test_labels_are_the_video_s_or_of_what_overlaps_a_clip() -> None:
+    # The middle 0.8 s of 2 s: 0.6 to 1.4. Who only touches an end is not in it.
+    spans = {0: (0.0, 0.6), 1: (1.39, 2.0), 2: (0.0, 2.0), 4: (1.4, 1.9), 5: (0.9, 1.0)}
+    intervals = [{"label": label, "start": start, "end": end} for label, (start, end) in spans.items()]
+    raw = _raw(media.encode(media.moving_picture(50, 48, 48)), labels=[*spans, 7], intervals=intervals)
+    spec = SampleSpec(views=PLAIN, timeline=True)
+    whole = ClipTransform(spec)(raw, np.random.default_rng(0))
+    assert whole["labels"] == (0, 1, 2, 4, 5, 7) and "timeline" not in ClipTransform(RANDOM)(
+        raw, np.random.default_rng(0)
+    )
+    clip = ClipTransform(spec.model_copy(update={"labels": "clips"}))(raw, np.random.default_rng(0))
+    assert clip["labels"] == (1, 2, 5) and torch.equal(clip["video"][0], whole["video"][0])
+    (stretch,) = whole["timeline"].clips_s
+    assert stretch == pytest.approx((0.6, 1.4)) and whole["timeline"].duration_s == pytest.approx(2.0)
+    assert whole["timeline"].annotation == raw.annotation()

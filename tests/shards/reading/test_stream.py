@@ -23,7 +23,7 @@ from webdataset import TarWriter
 
 from shards.errors import Cause, SampleError, UserError
 from shards.randomness import generator
-from shards.reading.batch import Batch, Example, join
+from shards.reading.batch import Batch, Example, Timeline, join
 from shards.reading.evaluation import evaluation_batches
 from shards.reading.manifest import index_shards
 from shards.reading.stream import BatchStream, LaneDataset, WorkerDied, batches
@@ -317,6 +317,33 @@ def test_evaluation_reads_every_sample_once_whatever_the_world(tmp_path: Path) -
         assert {position for _, position, _ in rows} == set(range(25)) - {6}
         assert all(pixels.setdefault(key, seen) == seen for key, _, seen in rows)
         assert [each.key for batch in all_batches for each in batch["bad"]] == ["000006"]
+
+
+def unequal(raw: RawSample, rng: np.random.Generator) -> Example:
+    """Give one to three windows, each the number of the sample, as many as sliding over it would give."""
+    number = int(raw.key)
+    windows = tuple((float(start), start + 1.0) for start in range(1 + number % 3))
+    views = [torch.full((3, 1, 2, 2), number, dtype=torch.uint8) for _ in windows]
+    sounds = [torch.full((4,), float(number)) for _ in windows]
+    return Example(video=views, audio=sounds, audio_present=True, text="", labels=(), timeline=Timeline(windows))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_videos_may_have_unequal_numbers_of_windows(tmp_path: Path, workers: int) -> None:
+    config = config_of(write_set(tmp_path / "set", [7, 6]), batch_size=4, workers=workers)
+    seen = {}
+    for batch in evaluation_batches(config, unequal):
+        for row in range(4):
+            windows = len(batch["timeline"][row].clips_s)
+            number = int(batch["key"][row] or 0)
+            assert windows == (1 + number % 3 if batch["valid"][row] else 0)
+            for given in (*batch["video"][:windows], *batch["audio"][:windows]):
+                assert (given[row] == number).all()
+            for empty in (*batch["video"][windows:], *batch["audio"][windows:]):
+                assert not empty[row].any()
+            seen[batch["key"][row]] = windows
+        assert len(batch["video"]) == len(batch["audio"]) >= max(len(each.clips_s) for each in batch["timeline"])
+    assert len(seen) == 14 and sum(seen.values()) == sum(1 + number % 3 for number in range(13))  # one row is padding
 
 
 def test_evaluation_mistakes(tmp_path: Path) -> None:
