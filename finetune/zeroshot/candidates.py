@@ -43,7 +43,7 @@ def candidates_of(
     if not pool:
         raise UserError(f"all {len(names)} classes are known from training: none is left to be tested on")
     if lists:
-        return [Candidates(f"{path.name}", _numbers(read_names(path), names, path)) for path in lists]
+        return [Candidates(str(path), _numbers(read_names(path), names, path)) for path in lists]
     if draws is None:
         return [Candidates(f"{'all' if len(pool) == len(names) else 'new'} {len(pool)}", tuple(pool))]
     if draws.size > len(pool):

@@ -73,7 +73,7 @@ class Line:
     """The weights that are tested: a model's own, or several on the way to them from zero-shot ones."""
 
     def __init__(self, recogniser: Recogniser, zero_shot: Opened | None, alphas: Sequence[float]) -> None:
-        self.recogniser, self.alphas = recogniser, tuple(alphas) if zero_shot else (1.0,)
+        self.recogniser, self.alphas = recogniser, tuple(dict.fromkeys(alphas)) if zero_shot else (1.0,)
         self._between = Between(recogniser.model, zero_shot.model.state_dict()) if zero_shot else None
 
     def go_to(self, alpha: float) -> None:
@@ -106,23 +106,25 @@ def _answer_one(line: Line, spec: ZeroShotSpec, question: Question, root: str, w
         raise UserError(f"{root} does not name its classes: its manifest.json wants a list of them under classes")
     known = read_names(question.known) if question.known else ()
     candidates = candidates_of(names, question.lists, question.draws, known)
-    classifiers = line.classifiers(names, spec)
+    asked = sorted({number for each in candidates for number in each.numbers})
+    places = [torch.tensor([asked.index(number) for number in each.numbers]) for each in candidates]
+    classifiers = line.classifiers([names[number] for number in asked], spec)
 
     def rows_of(batch: Batch) -> dict[str, Tensor]:
         found = {"truths": _truths(batch, len(names), root)}
         for alpha, classifier in classifiers.items():
             line.go_to(alpha)
             logits_VPBK = line.recogniser.logits(batch["video"], classifier)
-            for each in candidates:
-                among = torch.tensor(each.numbers, device=logits_VPBK.device)
-                found[f"{alpha} {each.title}"] = probabilities(logits_VPBK.index_select(-1, among), spec)
+            for turn, among in enumerate(places):
+                among_these = logits_VPBK.index_select(-1, among.to(logits_VPBK.device))
+                found[f"{alpha} {turn}"] = probabilities(among_these, spec)
         return found
 
     gathered = gather_each_once(config, line.recogniser.opened.look.sample_spec(spec), world, rows_of)
     truths_NK = gathered.rows["truths"] > 0
     is_multi_label = bool((truths_NK.sum(axis=1) != 1).any())
     answers = []
-    for each in candidates:
+    for turn, each in enumerate(candidates):
         chosen = list(each.numbers)
         # A clip without any class is a negative of all where all are asked for, and is else of no class that is.
         kept_N = truths_NK[:, chosen].any(axis=1) | (len(chosen) == len(names))
@@ -130,7 +132,7 @@ def _answer_one(line: Line, spec: ZeroShotSpec, question: Question, root: str, w
             raise UserError(f"{root} has no clip of the classes of {each.title}")
         of_these = tuple(names[number] for number in chosen)
         for alpha in line.alphas:
-            scores_NK = gathered.rows[f"{alpha} {each.title}"][kept_N]
+            scores_NK = gathered.rows[f"{alpha} {turn}"][kept_N]
             about = (root, source.manifest.digest(), each, of_these, alpha)
             answers.append(Answer(*about, scores_NK, truths_NK[kept_N][:, chosen], is_multi_label, gathered.bad))
     return answers

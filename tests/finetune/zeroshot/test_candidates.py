@@ -37,7 +37,7 @@ def test_lists_name_candidates(tmp_path: Path) -> None:
     (tmp_path / "split1.txt").write_text("archery\n\nYo Yo\n")
     (tmp_path / "wrong.txt").write_text("archerry\n")
     (found,) = candidates_of(["ApplyEyeMakeup", "Archery", "YoYo"], lists=[tmp_path / "split1.txt"])
-    assert (found.title, found.numbers) == ("split1.txt", (1, 2))
+    assert (found.title, found.numbers) == (str(tmp_path / "split1.txt"), (1, 2))
     with pytest.raises(UserError, match=r"has no class 'archerry'\. Did you mean 'archery'"):
         candidates_of(["archery"], lists=[tmp_path / "wrong.txt"])
     with pytest.raises(UserError, match="a class's name on each line"):
