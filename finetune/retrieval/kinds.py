@@ -68,7 +68,8 @@ def make(kind: Kind, dim: int, dtype: DType, lists: int) -> Any:
         storage = empty_flat(dim, dtype)
         index = faiss.IndexHNSW(storage, LINKS)
         index.hnsw.efConstruction = _BUILD_CANDIDATES
-        index.kept = storage  # as long as the graph is
+        storage.this.disown()
+        index.own_fields = True  # the graph's own from here on, for FAISS keeps but its address
         return index
     codes = {"ivf_flat": "Flat", "ivf_sq8": "SQ8", "ivf_pq": f"PQ{_subvectors(dim)}x4fs"}[kind]
     return faiss.index_factory(dim, f"IVF{lists},{codes}", faiss.METRIC_INNER_PRODUCT)

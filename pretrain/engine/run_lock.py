@@ -105,7 +105,7 @@ def take_lock(run: Path, say: Callable[[str], None] = lambda _: None) -> RunLock
                 if _is_of(path, mine):
                     return RunLock(path, mine)
     except OSError as error:
-        raise UserError(f"{run} cannot be written to: {error}. Give --run a folder that you may write to.") from error
+        raise UserError(f"{run} cannot be written to: {error}. Next: take a folder that you may write to.") from error
     finally:
         with suppress(OSError):
             fresh.unlink()
@@ -155,7 +155,7 @@ def _wait_for_turn(path: Path, mine: Holder, fresh: Path, say: Callable[[str], N
         if now_s != seen_s:
             raise UserError(
                 f"{path.parent} is in use by {holder.words}. Wait for it, or end it "
-                f"(trichord cancel {path.parent}), or give another --run."
+                f"(trichord cancel {path.parent}), or take another folder."
             )
 
 

@@ -1,0 +1,88 @@
+"""Embeddings that no network made: parts with drawn vectors, written as `trichord embed` writes them, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.retrieval.embed import FILE_NAME, part_path, plan_of
+from finetune.retrieval.spec import DType, Embedding
+from finetune.retrieval.table import Column, text_columns, whole, write_table
+from shards.whole_file import write_whole
+
+MODEL = "a" * 64
+LABELS = ("red", "blue", "red\nblue", "")
+
+
+def unit(rows_ND: NDArray[Any]) -> NDArray[np.float32]:
+    """Give rows of length 1."""
+    return (rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)).astype(np.float32)
+
+
+def clustered(count: int, dim: int, seed: int, clusters: int = 20) -> NDArray[np.float32]:
+    """Draw unit rows around some centres."""
+    rng = np.random.default_rng(seed)
+    centres_KD = np.random.default_rng(99).standard_normal((clusters, dim))
+    return unit(centres_KD[rng.integers(clusters, size=count)] + 0.6 * rng.standard_normal((count, dim)))
+
+
+def write_embedding(
+    folder: Path,
+    shards: Sequence[Sequence[str]],
+    *,
+    dim: int = 16,
+    seed: int = 0,
+    dtype: DType = "float16",
+    model: str = MODEL,
+    windows: int = 1,
+) -> dict[tuple[str, float], NDArray[np.float32]]:
+    """Write keys as parts, one for each list, with windows of a second; give the vectors as they are held."""
+    names = tuple(f"{number:05d}.tar" for number in range(len(shards)))
+    about = {"version": 1, "model": model, "run": "runs/none", "step": 1, "dim": dim, "dtype": dtype}
+    about |= {
+        "senses": ("video", "text"),
+        "root": str(folder),
+        "shards": names,
+        "digest": "d",
+        "look": "",
+        "windows": None,
+    }
+    embedding = Embedding.model_validate(about)
+    folder.mkdir(parents=True)
+    write_whole(folder / FILE_NAME, embedding.model_dump_json())
+    held = {}
+    for place, keys in enumerate(shards):
+        rows = [(key, float(window)) for key in keys for window in range(windows)]
+        video_ND = clustered(len(rows), dim, 1000 * seed + place).astype(dtype)
+        held |= {row: vector.astype(np.float32) for row, vector in zip(rows, video_ND, strict=True)}
+        noise_ND = np.random.default_rng(place).standard_normal(video_ND.shape)
+        write_table(
+            part_path(folder, place),
+            _columns(rows, names[place], str(folder), video_ND, unit(video_ND + 0.3 * noise_ND).astype(dtype)),
+            {"plan": plan_of(embedding), "shard": names[place], "rows": len(rows), "bad": []},
+        )
+    return held
+
+
+def told(key: str) -> Mapping[str, str]:
+    """Say what a key's rows say."""
+    number = sum(key.encode())
+    return {"caption": f"thing {key} ünder", "label": LABELS[number % len(LABELS)]}
+
+
+def _columns(
+    rows: Sequence[tuple[str, float]], shard: str, root: str, video_ND: NDArray[Any], text_ND: NDArray[Any]
+) -> dict[str, Column]:
+    starts = np.array([start_s for _, start_s in rows])
+    there = whole(np.ones(len(rows), np.uint8))
+    columns = {"video": whole(video_ND), "text": whole(text_ND), "has.video": there, "has.text": there}
+    columns |= {"start_s": whole(starts), "end_s": whole(starts + 1)}
+    columns |= text_columns("key", [key for key, _ in rows])
+    columns |= text_columns("shard", [shard] * len(rows)) | text_columns("root", [root] * len(rows))
+    for name in ("caption", "label"):
+        columns |= text_columns(name, [told(key)[name] for key, _ in rows])
+    return columns

@@ -1,0 +1,105 @@
+"""Which kind of search is chosen, what it takes, and that vectors on the disk are FAISS's own to the byte."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from finetune.retrieval.exact import exact_neighbours
+from finetune.retrieval.kinds import bytes_per_vector, choose, list_count
+from finetune.retrieval.spec import DType, Kind
+from finetune.retrieval.vectors import empty_flat, open_vectors, write_vectors
+from shards.errors import UserError
+from tests.finetune.retrieval.stage import clustered
+
+GB = 10**9
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize(
+    ("count", "memory", "expected"),
+    [
+        (1000, GB, "flat"),
+        (50_000, GB, "flat"),
+        (100_000, GB, "hnsw"),
+        (100_000, GB // 10, "ivf_sq8"),
+        (100_000, GB // 100, "ivf_pq"),
+        (1_000_000, 4 * GB, "ivf_pq"),  # with vectors in memory
+        (1_000_000, GB, "ivf_sq8"),
+        (1_000_000, GB // 10, "ivf_pq"),  # with vectors on the disk
+    ],
+)
+def test_the_kind_follows_from_count_and_memory(count: int, memory: int, expected: Kind) -> None:
+    assert choose(count, 512, "float16", memory) == expected
+
+
+def test_float32_makes_lists_of_whole_vectors_the_smaller_choice() -> None:
+    between = round(150_000 * (bytes_per_vector("ivf_flat", 512, "float32") + 100))
+    assert choose(150_000, 512, "float32", between) == "ivf_flat"
+
+
+def test_lists_are_no_more_than_can_be_trained() -> None:
+    assert list_count(1_000_000, 1_000_000) == 4000
+    assert list_count(1_000_000, 39_000) == 1000
+    assert list_count(10, 10) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_vectors_are_written_as_faiss_writes_them(dtype: DType, tmp_path: Path) -> None:
+    rows_ND = clustered(500, 24, 0).astype(dtype)
+    write_vectors(tmp_path / "v", 24, dtype, 500, [rows_ND[:123], rows_ND[123:]])
+    by_faiss = empty_flat(24, dtype)
+    by_faiss.add(rows_ND.astype(np.float32))
+    assert (tmp_path / "v").read_bytes() == faiss.serialize_index(by_faiss).tobytes()
+    index, found_ND = open_vectors(tmp_path / "v", 24, dtype, 500)
+    assert np.array_equal(found_ND, rows_ND) and np.array_equal(index.reconstruct(77), rows_ND[77].astype(np.float32))
+    with pytest.raises(UserError, match=r"expected .* of vectors as the index tells"):
+        open_vectors(tmp_path / "v", 24, dtype, 501)
+
+
+def test_exact_neighbours_are_those_of_a_full_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.retrieval.exact._BLOCK_BYTES", 4 * 24 * 37)  # so that there are many blocks
+    rows_ND, queries_QD = clustered(500, 24, 1), clustered(9, 24, 2)
+    scores_QN = queries_QD @ rows_ND.T
+    scores_Qk, rows_Qk = exact_neighbours(rows_ND, queries_QD, 6)
+    assert np.array_equal(rows_Qk, np.argsort(-scores_QN, axis=1)[:, :6])
+    assert scores_Qk == pytest.approx(np.sort(scores_QN, axis=1)[:, ::-1][:, :6], abs=1e-5)
+    some = np.arange(3, 500, 7)
+    assert np.array_equal(
+        exact_neighbours(rows_ND, queries_QD, 6, some)[1], some[np.argsort(-scores_QN[:, some], axis=1)[:, :6]]
+    )
+    assert (exact_neighbours(rows_ND, queries_QD, 6, some[:4])[1][:, 4:] == -1).all()
+
+
+@pytest.mark.parametrize("first", ["torch", "faiss"])
+def test_torch_and_faiss_live_in_one_process_whichever_comes_first(first: str) -> None:
+    """Each brings OpenMP of its own: both compute in turn, on threads as many as they were told, and agree."""
+    second = {"torch": "faiss", "faiss": "torch"}[first]
+    script = f"""
+import {first}
+import {second}
+import numpy as np, torch, faiss
+torch.set_num_threads(2); faiss.omp_set_num_threads(2)
+rows = np.random.default_rng(0).standard_normal((4000, 64)).astype(np.float32)
+index = faiss.IndexFlatIP(64); index.add(rows)
+for turn in range(3):
+    asked = rows[turn : turn + 200]
+    scores, _ = index.search(asked, 5)
+    by_torch = (torch.from_numpy(asked) @ torch.from_numpy(rows).T).topk(5).values.numpy()
+    assert np.abs(scores - by_torch).max() < 1e-3
+    index.add(rows[:10] * 0)
+assert (torch.get_num_threads(), faiss.omp_get_max_threads()) == (2, 2)
+print("done")
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment["OMP_WAIT_POLICY"] = "PASSIVE"  # as every command of trichord that trains has it
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
