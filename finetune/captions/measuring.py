@@ -1,7 +1,6 @@
 """The figures of a set of captions: each with an interval, beside those of one caption for every clip, and how said.
 
-Intervals are the middle 95 % over sets of as many clips drawn with replacement (Efron 1979); how rare an n-gram is
-stays that of the whole set. Legend: N clips, R drawn sets.
+How rare an n-gram is stays that of the whole set where clips are drawn again for an interval.
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from finetune.bootstrap import DRAWS, intervals, once
 from finetune.captions import factors, meteor
-from finetune.captions.scores import TOKENS, Figures, Judged, References, words
-from shards.randomness import generator
+from finetune.captions.scores import TOKENS, Judged, References, words
 
-_DRAWS, _AT_ONCE = 1000, 100
 _CANDIDATES = 100  # references that most clips share, of which the best constant caption is taken
 _COCO, _ROUGE = "ours, equal to pycocoevalcap 1.2", "ours, equal to rouge-score 0.1.2"
 _LIBRARY = {
@@ -59,16 +57,15 @@ def measure(
     known = References(references)
     constant = best_constant(known, references)
     judged, beside = (_judge(known, each, references, of_world) for each in (captions, [constant] * len(captions)))
-    once_1N = np.ones((1, len(captions)))
-    found, other = judged.figures(once_1N), beside.figures(once_1N)
-    drawn = _drawn(judged, len(captions), seed)
+    found, other = (each.figures(once(len(captions))) for each in (judged, beside))
+    ends = intervals(judged.figures, len(captions), seed)
     measured = Measured()
     for name in found:
         if np.isnan(found[name][0]):  # no clip has a say
             continue
-        low, high = np.percentile(drawn[name], (2.5, 97.5)).tolist()
+        low, high = ends[name].tolist()
         measured.add(name, found[name][0], other[name][0], _LIBRARY.get(name, "share of clips"), (low, high))
-    measured.notes.append(f"words compared: {TOKENS}; intervals: 95 % of {_DRAWS} sets of clips drawn again")
+    measured.notes.append(f"words compared: {TOKENS}; intervals: 95 % of {DRAWS} sets of clips drawn again")
     measured.notes.append(f"one caption: what {constant!r} for every clip would have (the best of common references)")
     if with_meteor:
         own, other_one = meteor.meteor([captions, [constant] * len(captions)], references)
@@ -84,10 +81,9 @@ def best_constant(known: References, references: Sequence[Sequence[str]]) -> str
     """Find the caption that, said of every clip, gets the highest BLEU-4, among the references most clips share."""
     shared = Counter(caption for clip in references for caption in dict.fromkeys(clip))
     candidates = [caption for caption, _ in shared.most_common(_CANDIDATES)]
-    once_1N = np.ones((1, len(known)))
 
     def of_every_clip(caption: str) -> float:
-        return float(Judged(known.bleu_rows([caption] * len(known)), {}).figures(once_1N)["BLEU-4"][0])
+        return float(Judged(known.bleu_rows([caption] * len(known)), {}).figures(once(len(known)))["BLEU-4"][0])
 
     return max(candidates, key=of_every_clip)
 
@@ -96,14 +92,3 @@ def _judge(known: References, captions: Sequence[str], references: Sequence[Sequ
     judged = known.judge(captions)
     right = factors.accuracy(captions, references) if of_world else {}
     return replace(judged, means_N={**judged.means_N, **right})
-
-
-def _drawn(judged: Judged, clips: int, seed: int) -> dict[str, Figures]:
-    """Give each figure of sets of as many clips, drawn with replacement."""
-    rng = generator(seed, "bootstrap")
-    parts: dict[str, list[Figures]] = {}
-    for _ in range(_DRAWS // _AT_ONCE):
-        weights_RN = rng.multinomial(clips, np.full(clips, 1 / clips), size=_AT_ONCE).astype(np.float64)
-        for name, each in judged.figures(weights_RN).items():
-            parts.setdefault(name, []).append(each[~np.isnan(each)])
-    return {name: np.concatenate(each) for name, each in parts.items()}

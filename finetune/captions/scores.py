@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.bootstrap import Weights
+
 Words = tuple[str, ...]
 Counts = Mapping[Words, int]
 Figures = NDArray[np.floating]
@@ -47,7 +49,7 @@ class Judged:
     bleu_N: Figures  # N x 10: right n-grams of each length, all of them, words, words of the closest reference
     means_N: dict[str, Figures]  # of figures that are means over clips; NaN where a clip has no say
 
-    def figures(self, weights_RN: NDArray[np.float64]) -> dict[str, Figures]:
+    def figures(self, weights_RN: Weights) -> dict[str, Figures]:
         """Give each figure for R sets in which clips stand so many times."""
         return _bleu(weights_RN @ self.bleu_N) | {name: _mean(weights_RN, each) for name, each in self.means_N.items()}
 
@@ -117,7 +119,7 @@ class References:
         return 10 * total / len(self.words[row])
 
 
-def _mean(weights_RN: NDArray[np.float64], values_N: Figures) -> Figures:
+def _mean(weights_RN: Weights, values_N: Figures) -> Figures:
     """Give the weighed mean of those that have a say, NaN where none has."""
     counts_N = ~np.isnan(values_N)
     totals_R = weights_RN @ counts_N

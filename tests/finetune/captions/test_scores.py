@@ -13,6 +13,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from rouge_score.rouge_scorer import RougeScorer
 
+from finetune.bootstrap import once
 from finetune.captions import meteor
 from finetune.captions.factors import accuracy, named
 from finetune.captions.measuring import Measured, best_constant, measure
@@ -46,7 +47,7 @@ def measured(captions: Texts, references: list[Texts], seed: int = 0, of_world: 
 def test_figures_equal_the_libraries(seed: int) -> None:
     captions, references = drawn(seed)
     judged = References(references).judge(captions)
-    found = {name: figure[0] for name, figure in judged.figures(np.ones((1, len(captions)))).items()}
+    found = {name: figure[0] for name, figure in judged.figures(once(len(captions))).items()}
     wanted, said = dict(enumerate(references)), {row: [caption] for row, caption in enumerate(captions)}
     bleu, _ = Bleu().compute_score(wanted, said, verbose=0)
     assert [found[f"BLEU-{n}"] for n in range(1, 5)] == pytest.approx(bleu, abs=1e-9)
@@ -66,7 +67,7 @@ def test_weights_are_clips_that_stand_several_times() -> None:
     rows = [row for row, count in enumerate(times) for _ in range(count)]
     judged = References(references).judge(captions)
     again = References([references[row] for row in rows]).judge([captions[row] for row in rows])
-    found, expected = judged.figures(np.array([times], dtype=float)), again.figures(np.ones((1, len(rows))))
+    found, expected = judged.figures(np.array([times])), again.figures(once(len(rows)))
     for name in set(found) - {"CIDEr-D"}:  # which n-grams are rare is asked of the whole set
         assert found[name][0] == pytest.approx(expected[name][0]), name
 
@@ -93,7 +94,7 @@ def test_one_caption_for_every_clip_is_the_best_of_the_references() -> None:
 
     def bleu4(caption: str) -> float:
         every = [caption] * len(references)
-        return float(known.judge(every).figures(np.ones((1, len(every))))["BLEU-4"][0])
+        return float(known.judge(every).figures(once(len(every)))["BLEU-4"][0])
 
     best = best_constant(known, references)
     assert bleu4(best) == max(bleu4(caption) for clip in references for caption in clip)
