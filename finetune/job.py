@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from finetune.captions.spec import CaptionSpec
 from finetune.config import FinetuneConfig
 from finetune.recipe import load_finetune_recipe
 from finetune.specs import ClassificationSpec
@@ -26,6 +27,10 @@ class FinetuneJob(PretrainJob):
         self.config.check_classes()
         spec = self.config.objective
         told = f"classes: {spec.count}" if isinstance(spec, ClassificationSpec) else f"captions: {spec.head_words}"
+        if isinstance(spec, CaptionSpec) and spec.language.weights is not None:
+            from finetune.captions.language import tokenizer_file
+
+            tokenizer_file(spec.language.weights)  # it is there, or can be fetched
         return [*lines, told]
 
 

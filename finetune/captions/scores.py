@@ -22,7 +22,7 @@ from finetune.bootstrap import Weights
 
 Words = tuple[str, ...]
 Counts = Mapping[Words, int]
-Figures = NDArray[np.floating]
+Figures = NDArray[np.float64]
 
 LONGEST_NGRAM = 4
 TOKENS = "lower case, punctuation left out"
@@ -142,7 +142,8 @@ def _bleu(totals_R: Figures) -> dict[str, Figures]:
     products = np.cumprod((right + _TINY) / (all_ + _SMALL), axis=1)
     share = (totals_R[:, -2] + _TINY) / (totals_R[:, -1] + _SMALL)
     brevity = np.exp(1 - 1 / np.minimum(share, 1.0))
-    return {f"BLEU-{n}": products[:, n - 1] ** (1 / n) * brevity for n in range(1, LONGEST_NGRAM + 1)}
+    figures = np.asarray(products ** (1 / np.arange(1, LONGEST_NGRAM + 1)) * brevity[:, None], dtype=np.float64)
+    return {f"BLEU-{n}": figures[:, n - 1] for n in range(1, LONGEST_NGRAM + 1)}
 
 
 def _rouge_n(own: Counts, other: Counts, n: int) -> float:
