@@ -107,10 +107,12 @@ def _write(pool: ArchivePool, chosen: Sequence[Candidate], out: Path) -> Iterato
 
 
 def _write_shard(samples: Sequence[RawSample], path: Path) -> ShardEntry:
-    with whole_file(path) as file:
-        with TarWriter(file, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False) as writer:
-            for raw in samples:
-                writer.write({"__key__": raw.key, **raw.members})
+    with (
+        whole_file(path) as file,
+        TarWriter(file, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False) as writer,
+    ):
+        for raw in samples:
+            writer.write({"__key__": raw.key, **raw.members})
     with path.open("rb") as written:
         digest = hashlib.file_digest(written, "sha256").hexdigest()
     return ShardEntry(name=path.name, samples=len(samples), bytes=path.stat().st_size, sha256=digest)
