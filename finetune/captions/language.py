@@ -23,7 +23,10 @@ from shards.errors import UserError
 
 _LOOKS = (".crossattention.", ".ln_cross_attn.")  # in names of what a GPT-2 that only reads text has not
 # In files of transformers' past: tables of the causal mask; and what is the table of tokens once more.
-_SPARE = (".attn.bias", ".attn.masked_bias", "lm_head.weight")
+_SPARE = (
+    *(f".{each}.{mask}" for each in ("attn", "crossattention") for mask in ("bias", "masked_bias")),
+    "lm_head.weight",
+)
 _SIZES = {
     "n_embd": "dim",
     "n_layer": "depth",
