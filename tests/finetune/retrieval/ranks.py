@@ -1,0 +1,33 @@
+"""What each rank of these tests runs: a test of how captions find videos, with a bank of other queries.
+
+python -m tests.finetune.retrieval.ranks SHARDS WEIGHTS
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from finetune.retrieval.embedder import Embedder
+from finetune.retrieval.evaluate import Answer, Question, evaluate
+from pretrain.engine.distributed import World, join_world, leave_world
+
+
+def ask(shards: Path, weights: Path, world: World) -> Answer:
+    """Test as the command does."""
+    question = Question(data=(str(shards),), bank=(str(shards),), batch_size=2)
+    return evaluate(Embedder.open(weights, world.device), question, world)
+
+
+def _main(shards: Path, weights: Path) -> None:
+    answer = ask(shards, weights, join_world())
+    print("\n" + json.dumps([answer.figures, answer.clips, answer.bad]))
+    leave_world()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    _main(*map(Path, sys.argv[1:]))

@@ -1,0 +1,119 @@
+"""Captions are ranked against all videos as a loop over pairs ranks them, on two ranks as on one."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import webdataset
+
+from finetune.retrieval.embedder import Embedder
+from finetune.retrieval.evaluate import Question, evaluate, report
+from pretrain.engine.distributed import World, join_world, leave_world
+from shards.errors import UserError
+from shards.reading.manifest import index_shards
+from tests.finetune.retrieval.ranks import ask
+from tests.finetune.zeroshot.stage import write_clip
+from tests.pretrain.processes import run_ranks
+from tests.shards import media
+
+CAPTIONS = (["a box", "it opens"], ["a book"], [], ["a cup", "tea", "it falls"], ["a door"], ["a dog"], ["a cat"])
+BAD = 5
+
+
+@pytest.fixture(scope="module")
+def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make seven clips, of which one has no caption and one cannot be used, and a file of weights."""
+    top = tmp_path_factory.mktemp("retrieval")
+    for name, said in (("several", CAPTIONS), ("silent", [[]] * 7)):
+        (top / name).mkdir()
+        for shard in range(2):
+            with webdataset.TarWriter(str(top / name / f"{shard:05d}.tar")) as out:
+                for number in range(7)[4 * shard : 4 * shard + 4]:
+                    data = media.encode(media.moving_picture(8, 32, 32, seed=number))
+                    data = data[: len(data) // 3] if number == BAD else data
+                    about = json.dumps({"captions": said[number]}).encode()
+                    out.write({"__key__": f"clip{number}", "mp4": data, "json": about})
+        index_shards(str(top / name)).save(top / name)
+    write_clip(top / "clip.safetensors")
+    return top
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    yield join_world()
+    leave_world()
+
+
+def loop(top: Path) -> dict[str, list[float]]:
+    """Rank each caption among videos, and each video's best caption among all of other videos."""
+    embedder = Embedder.open(top / "clip.safetensors", torch.device("cpu"))
+    videos = {}
+    for number in range(7):
+        if number != BAD:
+            path = top / f"clip{number}.mp4"
+            path.write_bytes(media.encode(media.moving_picture(8, 32, 32, seed=number)))
+            videos[number] = embedder.video_file(path)[0]
+    texts = [(number, embedder.read([text])[0]) for number in videos for text in CAPTIONS[number]]
+    by_text = []
+    for number, text_D in texts:
+        own = float(text_D @ videos[number])
+        by_text.append(1.0 + sum(float(text_D @ videos[each]) > own for each in videos if each != number))
+    by_video = []
+    for number, video_D in videos.items():
+        own_scores = [float(video_D @ text_D) for each, text_D in texts if each == number]
+        if own_scores:
+            others = [float(video_D @ text_D) for each, text_D in texts if each != number]
+            by_video.append(1.0 + sum(score > max(own_scores) for score in others))
+    return {"text to video": by_text, "video to text": by_video}
+
+
+def test_figures_are_those_of_a_loop(top: Path, world: World) -> None:
+    answer = ask(top / "several", top / "clip.safetensors", world)
+    assert (answer.clips, answer.bad) == (6, 1)
+    for name, ranks in loop(top).items():
+        found = answer.figures[name]
+        assert found["queries"] == len(ranks)
+        assert found["median rank"] == statistics.median(ranks) and found["mean rank"] == pytest.approx(np.mean(ranks))
+        for k in (1, 5):
+            assert found[f"R@{k}"] == pytest.approx(sum(rank <= k for rank in ranks) / len(ranks))
+    names = list(answer.figures)
+    assert "video to text, best of each clip" in names
+    assert any("dual softmax" in name and "transductive" in name for name in names)
+    assert any("QB-Norm" in name for name in names)
+
+
+def test_two_ranks_find_what_one_finds(top: Path, world: World) -> None:
+    alone = ask(top / "several", top / "clip.safetensors", world)
+    files = (str(top / "several"), str(top / "clip.safetensors"))
+    command = [sys.executable, "-m", "tests.finetune.retrieval.ranks", *files]
+    for printed in run_ranks(command, 2, timeout_s=300):
+        figures, clips, bad = json.loads(printed.splitlines()[-1])
+        assert (clips, bad) == (alone.clips, alone.bad) and figures.keys() == alone.figures.keys()
+        for name, found in figures.items():
+            assert found == pytest.approx(alone.figures[name]), name
+
+
+def test_first_captions_alone_are_one_for_each_clip(top: Path, world: World) -> None:
+    embedder = Embedder.open(top / "clip.safetensors", world.device)
+    question = Question(data=(str(top / "several"),), captions="first")
+    answer = evaluate(embedder, question, world)
+    assert answer.figures["text to video"]["queries"] == 5
+    assert not any("best of each clip" in name for name in answer.figures)
+    as_json, as_table = report(top, None, Path("weights"), embedder, question, answer)
+    found: dict[str, Any] = json.loads(as_json.read_text())
+    assert as_json.name == "retrieval_first_several.json" and found["metrics"] == answer.figures["text to video"]
+    assert "| text to video |" in as_table.read_text()
+
+
+def test_a_set_without_captions_is_refused(top: Path, world: World) -> None:
+    embedder = Embedder.open(top / "clip.safetensors", world.device)
+    with pytest.raises(UserError, match="no clip has a caption or a sound to be found by"):
+        evaluate(embedder, Question(data=(str(top / "silent"),)), world)
