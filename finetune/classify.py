@@ -16,7 +16,7 @@ from finetune.config import FinetuneConfig
 from finetune.head import Pool, build_layers
 from finetune.loss_specs import BinarySpec
 from finetune.losses import classification_loss
-from finetune.specs import ClassificationSpec
+from finetune.specs import ClassificationSpec, Sense
 from finetune.trunk import Trunk
 from pretrain.audio_backbone import AudioBackbone
 from pretrain.backbone import Backbone, Encoder
@@ -33,8 +33,9 @@ from shards.viewing.mix import Mixing, blend_batch, draw_blend, soft_targets
 class Branch(Trunk):
     """One sense: its backbone, the pooling of its tokens, and what stands in where a clip lacks it."""
 
-    def __init__(self, backbone: Encoder, spec: ClassificationSpec, can_be_absent: bool) -> None:
+    def __init__(self, backbone: Encoder, spec: ClassificationSpec, can_be_absent: bool, reads_tokens: bool) -> None:
         super().__init__(backbone, spec.frozen)
+        self.needs_grid, self.reads_tokens = spec.head.needs_grid, reads_tokens
         places = _count_tokens(backbone, spec) if spec.head.pool == "weighted" else 0
         self.pool = Pool(spec.head, backbone.dim, places)
         self.can_be_absent = can_be_absent
@@ -45,21 +46,37 @@ class Branch(Trunk):
             else:
                 self.register_buffer("absent_D", nothing_D, persistent=False)
 
-    def forward(self, inputs: Tensor, present_B: Tensor) -> Tensor:
+    def tokens(self, inputs: Tensor) -> Tensor:
+        """Give the backbone's own vector of each clip and, where the head needs them, its tokens behind it, BLD."""
         with self.looking():
-            tokens = self.backbone(inputs, pooled_only=not self.pool.needs_grid)
-        vector_BD: Tensor = self.pool(tokens)
+            pooled_BD, grid_BtnD = self.backbone(inputs, pooled_only=not self.needs_grid)
+        if not self.needs_grid:
+            return pooled_BD[:, None]  # type: ignore[no-any-return]
+        return torch.cat([pooled_BD[:, None], grid_BtnD.flatten(1, 2)], dim=1)
+
+    def forward(self, inputs: Tensor, present_B: Tensor) -> Tensor:
+        vector_BD: Tensor = self.pool(inputs if self.reads_tokens else self.tokens(inputs))
         return torch.where(present_B[:, None], vector_BD, self.absent_D) if self.can_be_absent else vector_BD
 
 
 class Classification(Objective):
-    """The branches of the senses that a head looks at, named as these are, and the head."""
+    """The branches of the senses that a head looks at, named as these are, and the head.
 
-    def __init__(self, spec: ClassificationSpec, video: Backbone | None, audio: AudioBackbone | None, mixing: Mixing):
+    With `reads_tokens` what backbones give stands in the batch, in the place of what they are given.
+    """
+
+    def __init__(
+        self,
+        spec: ClassificationSpec,
+        video: Backbone | None,
+        audio: AudioBackbone | None,
+        mixing: Mixing,
+        reads_tokens: bool = False,
+    ) -> None:
         super().__init__()
-        self.spec, self.mixing = spec, mixing
-        self.video = None if video is None else Branch(video, spec, can_be_absent=False)
-        self.audio = None if audio is None else Branch(audio, spec, can_be_absent=True)
+        self.spec, self.mixing, self.reads_tokens = spec, mixing, reads_tokens
+        self.video = None if video is None else Branch(video, spec, False, reads_tokens)
+        self.audio = None if audio is None else Branch(audio, spec, True, reads_tokens)
         dim = sum(backbone.dim for backbone in (video, audio) if backbone is not None)
         self.head = build_layers(spec.head, dim, spec.count)
         weight = spec.loss.pos_weight if isinstance(spec.loss, BinarySpec) else 1.0
@@ -75,20 +92,34 @@ class Classification(Objective):
         }
         return group_parameters(self, rules, encoders)
 
-    def logits(self, frames_BCTHW: Tensor, audio_BTM: Tensor | None, present_B: Tensor) -> Tensor:
+    def tokens(self, sense: Sense, inputs: Tensor) -> Tensor:
+        """Give a frozen backbone's tokens, BLD, of uint8 frames or of sound, to be read instead of these."""
+        branch = self.video if sense == "video" else self.audio
+        assert branch is not None
+        return branch.tokens(self.spec.normalisation(inputs) if sense == "video" else inputs)
+
+    def as_read(self, batch: Batch) -> Batch:
+        if not self.reads_tokens:
+            return batch
+        read = {sense: [self.tokens(sense, batch[sense][0])] for sense in self.spec.inputs}
+        return Batch(**{**batch, **read})  # type: ignore[typeddict-item]
+
+    def logits(self, frames_BCTHW: Tensor | None, audio_BTM: Tensor | None, present_B: Tensor) -> Tensor:
         """Give what speaks for each class, of one view of each clip: uint8 frames, its sound, and who has any."""
         vectors = []
         if self.video is not None:
-            vectors.append(self.video(self.spec.normalisation(frames_BCTHW), present_B))
+            assert frames_BCTHW is not None
+            seen = frames_BCTHW if self.reads_tokens else self.spec.normalisation(frames_BCTHW)
+            vectors.append(self.video(seen, present_B))
         if self.audio is not None:
             vectors.append(self.audio(audio_BTM, present_B))
         logits_BK: Tensor = self.head(torch.cat(vectors, dim=1))
         return logits_BK.float()
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
-        (frames_BCTHW,), present_B = batch["video"], batch["audio_present"]
-        targets_BK = self.targets(batch).to(frames_BCTHW.device)
-        if self.spec.mix is not None:
+        frames_BCTHW, present_B = next(iter(batch["video"]), None), batch["audio_present"]
+        targets_BK = self.targets(batch).to(present_B.device)
+        if self.spec.mix is not None and frames_BCTHW is not None:
             blend = draw_blend(self.spec.mix, self.mixing.seed, step)
             (frames_BCTHW,), targets_BK = blend_batch([frames_BCTHW], targets_BK, blend, self.mixing.samples_per_lane)
         logits_BK = self.logits(frames_BCTHW, batch["audio"][0] if self.audio else None, present_B)
@@ -180,7 +211,7 @@ def build_classification(config: FinetuneConfig) -> Classification:
     audio = None if config.audio_backbone is None else build_audio_backbone(config.audio_backbone)
     mixing = Mixing(config.seed, config.data.batch_size // config.data.lanes)
     assert isinstance(config.objective, ClassificationSpec)
-    return Classification(config.objective, video, audio, mixing)
+    return Classification(config.objective, video, audio, mixing, reads_tokens=config.features is not None)
 
 
 _NO_LABELS = HealthRule(

@@ -13,6 +13,7 @@ from shards.command import Command, add_json
 from shards.console import show_figures
 
 if TYPE_CHECKING:
+    from finetune.config import FinetuneConfig
     from shards.job import Job
 
 
@@ -21,7 +22,19 @@ def _run_finetune(arguments: Namespace) -> int:
 
     config = load_finetune_recipe(arguments.recipe, arguments.overrides).config
     config.check_classes()
+    if config.features is not None and not arguments.dry_run:
+        _keep_features(config)
     return pretrain_commands.run_training(config, arguments)
+
+
+def _keep_features(config: FinetuneConfig) -> None:
+    from pretrain.engine.allocator import apply
+
+    apply()
+    from finetune.features import fill
+    from pretrain.engine.distributed import join_world
+
+    fill(config, join_world())
 
 
 def _finetune_job(arguments: Namespace) -> Job:
@@ -57,6 +70,12 @@ def _run_evaluate(arguments: Namespace) -> int:
         show_figures("evaluated", [row], arguments.json)
     leave_world()
     return 0
+
+
+def _evaluate_job(arguments: Namespace) -> Job:
+    from finetune.evaluate_job import evaluate_job
+
+    return evaluate_job(arguments)
 
 
 def _declare_compare(parser: ArgumentParser) -> None:
@@ -110,7 +129,9 @@ EVALUATE = Command(
         "trichord evaluate runs/probe --data shards/val objective.test_clips.clips=10 --name ten_clips",
         "trichord evaluate runs/told_in_words --data shards/val objective.decoding.kind=nucleus --name drawn",
         "torchrun --nproc-per-node 8 -m launch.cli evaluate runs/tuned --data k400/val",
+        "trichord launch --gpus-per-node 8 evaluate runs/tuned --data k400/val",
     ),
+    _evaluate_job,
 )
 COMPARE = Command(
     "compare",

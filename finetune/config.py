@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -12,10 +13,12 @@ from finetune.specs import ClassificationSpec
 from pretrain.backbones.specs import BackboneSpec
 from pretrain.config import RunConfig
 from shards.errors import UserError
+from shards.reading.stream_config import SourceConfig, StreamConfig
 from shards.viewing.view_specs import ViewsSpec
 
 if TYPE_CHECKING:
     from pretrain.objective import Objective
+    from shards.reading.batch import SampleTransform
 
 
 TaskSpec = Annotated[ClassificationSpec | CaptionSpec, Field(discriminator="kind")]
@@ -39,6 +42,8 @@ class FinetuneConfig(RunConfig):
     backbone: BackboneSpec | None  # type: ignore[assignment]  # null where a head only listens
     objective: TaskSpec  # type: ignore[assignment]
     pretrained: str | None = None  # what the first weights learnt from, for tables; known where they are a run's
+    # A folder for the tokens of frozen backbones: computed when a run begins, and read instead of the videos.
+    features: Path | None = None
 
     def build_objective(self) -> Objective:
         """Build backbones and head with fresh weights drawn from torch's generator."""
@@ -55,6 +60,30 @@ class FinetuneConfig(RunConfig):
         from finetune.beginning import begin
 
         begin(self, objective)
+
+    def stream(self) -> StreamConfig:
+        """Give what is read: the set, or what is kept of it."""
+        found = super().stream()
+        if self.features is None:
+            return found
+        kept = [
+            SourceConfig(root=str(self.features_of(number)), weight=source.weight)
+            for number, source in enumerate(found.sources)
+        ]
+        return found.model_copy(update={"sources": tuple(kept)})
+
+    def features_of(self, number: int) -> Path:
+        """Say where the features of one of the sets are kept."""
+        assert self.features is not None
+        return self.features / str(number)
+
+    def transform(self) -> SampleTransform:
+        """Make examples of videos, or take what is kept of them."""
+        if self.features is None:
+            return super().transform()
+        from finetune.features import read_features
+
+        return read_features
 
     def views_seen(self) -> tuple[ViewsSpec, ...]:
         """Give those of training and tests."""
@@ -79,11 +108,23 @@ class FinetuneConfig(RunConfig):
                 yield f"{name} is given, and objective.inputs do not name {sense}"
         if self.backbone is not None:
             yield from super()._view_complaints()
+        if self.features is not None:
+            yield from self._feature_complaints()
         if isinstance(spec, ClassificationSpec) and spec.mix is not None and self.data.batch_size < 2 * self.data.lanes:
             yield (
                 "objective.mix blends samples of one lane, and a lane gives one a step: set data.batch_size to at "
                 f"least {2 * self.data.lanes} or data.lanes to at most {self.data.batch_size // 2}"
             )
+
+    def _feature_complaints(self) -> Iterator[str]:
+        spec = self.objective
+        if not isinstance(spec, ClassificationSpec):
+            yield "features are kept for classes: leave features out"
+        elif not spec.frozen:
+            yield "features are of a backbone that stays as it is: set objective.frozen=true, or leave features out"
+        elif spec.left_to_chance:
+            drawn = ", ".join(f"objective.{name}" for name in spec.left_to_chance)
+            yield f"features are computed once, and {drawn} would draw anew at every step: set what draws nothing"
 
 
 def check_classes(spec: ClassificationSpec, found: tuple[str, ...], where: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -12,10 +11,10 @@ from typing import Any
 import torch
 
 from finetune.classify import Classification
-from finetune.config import TASKS, FinetuneConfig
-from finetune.evaluation_report import FOLDER, write_report
+from finetune.config import FinetuneConfig
+from finetune.evaluation_report import FOLDER, label_of, write_report
 from finetune.measuring import measure
-from finetune.recipe import CONFIG, load_finetune_recipe, read_run
+from finetune.recipe import load_tested
 from finetune.scoring import score
 from pretrain.engine import checkpoint
 from pretrain.engine.allocator import thread_plan
@@ -23,7 +22,6 @@ from pretrain.engine.distributed import World, join_world
 from pretrain.engine.training import build
 from pretrain.export import newest_checkpoint
 from pretrain.objective import Objective
-from shards.errors import UserError
 
 Draw = Callable[..., list[Path]]
 
@@ -43,8 +41,7 @@ def evaluate(
     checkpoint.load_weights(path, index, objective)
     objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
     objective = objective.eval().to(world.device)
-    label = name or "+".join(Path(source.root.rstrip("/")).name for source in config.data.sources)
-    stem = run / FOLDER / f"{label}_step_{index.step:08d}"
+    stem = run / FOLDER / f"{name or label_of(config.data.sources)}_step_{index.step:08d}"
     found = {
         "run": str(run),
         "step": index.step,
@@ -69,24 +66,6 @@ def _tested(config: FinetuneConfig, objective: Objective, world: World, draw: Dr
 
     assert isinstance(objective, Captioner)
     return caption_all(config, objective, world)
-
-
-def load_tested(run: Path, data: Sequence[str], overrides: Sequence[str]) -> FinetuneConfig:
-    """Give a run's settings with other shards in the place of its own."""
-    tree = read_run(run)
-    kind = (tree.get("objective") or {}).get("kind")
-    if kind not in TASKS:
-        by_texts = f", or ask it by texts: trichord zeroshot --data SHARDS --weights {run}"
-        raise UserError(
-            f"{run} is a run of {kind}, which gives no classes. Put a head on it: trichord finetune linear_probe "
-            f"init_from.path={run} data.sources=SHARDS{by_texts if kind == 'video_text' else ''}"
-        )
-    sources = [f"data.sources={list(data)}"] if data else []
-    config = load_finetune_recipe(run / CONFIG, [*sources, *overrides]).config
-    if not data:
-        print("note: these are the clips that it was trained on; --data SHARDS names others", file=sys.stderr)
-    config.check_classes()
-    return config
 
 
 def classify_all(

@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import UserError
+from shards.reading.stream_config import SourceConfig
 from shards.whole_file import write_whole
 
 FOLDER = "evaluations"
 _CLASSES = ("top1", "top5", "mAP", "mAP_charades", "localisation_mAP_charades")
 _COMPARED = (*_CLASSES, "BLEU-4", "ROUGE-L", "METEOR", "CIDEr-D", "right all three", "distinct captions")
+
+
+def label_of(sources: Sequence[SourceConfig]) -> str:
+    """Name a test by the folders of the sets that it is on."""
+    return "+".join(Path(source.root.rstrip("/")).name for source in sources)
 
 
 def write_report(

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.specs import HeadSpec
-from pretrain.audio_backbone import AudioTokens
-from pretrain.backbone import Tokens
 from shards.errors import UserError
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
@@ -65,24 +63,20 @@ class Pool(nn.Module):
 
     def __init__(self, spec: HeadSpec, dim: int, places: int = 0) -> None:
         super().__init__()
-        self.pool = spec.pool
+        self.takes_first = not spec.needs_grid
         self.attend = AttentionPool(dim, spec.pool_heads) if spec.pool == "attention" else None
         self.weigh = WeightedPool(places) if spec.pool == "weighted" else None
         self.norm = nn.LayerNorm(dim) if spec.layer_norm else None
 
-    @property
-    def needs_grid(self) -> bool:
-        """Say whether the backbone's own vector does not suffice."""
-        return self.pool != "pooled"
-
-    def forward(self, tokens: Tokens | AudioTokens) -> Tensor:
-        vector_BD, grid_BtnD = tokens
-        if self.weigh is not None:
-            vector_BD = self.weigh(torch.cat([vector_BD[:, None], grid_BtnD.flatten(1, 2)], dim=1))
-        elif self.attend is not None:
-            vector_BD = self.attend(grid_BtnD.flatten(1, 2))
-        elif self.needs_grid:
-            vector_BD = grid_BtnD.flatten(1, 2).mean(dim=1)
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
+        """Give it of the backbone's own vector and, behind it, its tokens where they are needed."""
+        own_BD, grid_BLD = tokens_BLD[:, 0], tokens_BLD[:, 1:]
+        if self.takes_first:
+            vector_BD = own_BD
+        elif self.weigh is not None:
+            vector_BD = self.weigh(tokens_BLD)
+        else:
+            vector_BD = grid_BLD.mean(dim=1) if self.attend is None else self.attend(grid_BLD)
         return vector_BD if self.norm is None else self.norm(vector_BD)
 
 

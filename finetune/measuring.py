@@ -16,7 +16,7 @@ from finetune.bootstrap import DRAWS, Figures, Weights, intervals, once
 from finetune.metrics import EACH_CLASS, Values, average_precisions, class_rows, figures_of, known, mean_of_classes
 from finetune.metrics import measure as measure_classes
 from finetune.reliability import reliability
-from finetune.scoring import Tested
+from finetune.scoring import Scored
 from finetune.specs import ClassificationSpec
 from shards.record import labels_within
 
@@ -33,7 +33,7 @@ class Measured:
     notes: tuple[str, ...]
 
 
-def measure(spec: ClassificationSpec, tested: Tested, seed: int) -> Measured:
+def measure(spec: ClassificationSpec, tested: Scored, seed: int) -> Measured:
     """Measure what was tested."""
     scores_NK, truths_NK = tested.scores_NK, tested.truths_NK
     metrics, per_class = measure_classes(scores_NK, truths_NK, spec.is_multi_label)
@@ -52,7 +52,7 @@ def measure(spec: ClassificationSpec, tested: Tested, seed: int) -> Measured:
     return Measured(metrics, rows, classes, _notes(spec, tested))
 
 
-def _in_time(spec: ClassificationSpec, tested: Tested) -> list[tuple[Figures, int]]:
+def _in_time(spec: ClassificationSpec, tested: Scored) -> list[tuple[Figures, int]]:
     """Give what tells the official figures, and those of moments where any video says when what happens."""
     found = [(charades.classification(tested.scores_NK, tested.truths_NK), DRAWS)]
     if not any(video.intervals for video in tested.videos):
@@ -69,7 +69,7 @@ def _in_time(spec: ClassificationSpec, tested: Tested) -> list[tuple[Figures, in
     ]
 
 
-def _of_windows(spec: ClassificationSpec, tested: Tested) -> Figures:
+def _of_windows(spec: ClassificationSpec, tested: Scored) -> Figures:
     """Give what tells how right each clip is of its own stretch of time."""
     scores_WK = torch.cat([video.clip_scores(spec) for video in tested.videos]).numpy()
     truths_WK = np.zeros(scores_WK.shape, dtype=np.bool_)
@@ -85,7 +85,7 @@ def _of_windows(spec: ClassificationSpec, tested: Tested) -> Figures:
     return of
 
 
-def _notes(spec: ClassificationSpec, tested: Tested) -> tuple[str, ...]:
+def _notes(spec: ClassificationSpec, tested: Scored) -> tuple[str, ...]:
     notes = [f"intervals: 95 % of {DRAWS} sets of clips drawn again ({_DRAWS_OF_INSTANTS} for figures of moments)"]
     if spec.is_multi_label:
         without = int((~tested.truths_NK.any(axis=1)).sum())

@@ -17,10 +17,10 @@ import numpy as np
 from finetune.bootstrap import once
 from finetune.metrics import Scores, Truths, Values
 from finetune.reliability import BINS, Reliability, reliability
-from finetune.scoring import Tested
+from finetune.scoring import Scored
 from finetune.specs import ClassificationSpec
 from finetune.windows import Video
-from pretrain.plot_picture import COLOURS, FAINT, INK, STYLE, save
+from pretrain.plot_picture import COLOURS, FAINT, INK, STYLE, save, short_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ def _sheet(path: Path, width: float, height: float, **layout: Any) -> Iterator[t
         save(figure, path)
 
 
-def draw_all(stem: Path, ending: str, spec: ClassificationSpec, tested: Tested, rows: Rows) -> list[Path]:
+def draw_all(stem: Path, ending: str, spec: ClassificationSpec, tested: Scored, rows: Rows) -> list[Path]:
     """Draw what there is to draw of a test, as files that begin with a stem; `rows` are those of the classes."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
@@ -133,12 +133,15 @@ def draw_reliability(path: Path, found: Reliability) -> None:
         has = counts_b > 0
         (error,) = found.figures(once(len(found.counts_Nb)))["calibration_error"]
         upper.plot((0, 1), (0, 1), color=FAINT, lw=1, ls=":")
-        upper.plot(told_b[has], true_b[has], color=_BLUE, lw=1.7, marker="o", ms=4)
+        upper.plot(told_b[has], true_b[has], color=_BLUE, lw=1.7, marker="o", ms=4, clip_on=False)
         upper.set_ylim(0, 1)
         upper.set_ylabel("share that is true")
         upper.set_title(f"calibration error {error:.3f}", loc="left", fontsize=10.5)
         lower.bar((np.arange(BINS) + 0.5) / BINS, counts_b, width=0.9 / BINS, color=_BLUE, alpha=0.85)
         lower.set_yscale("log")
+        lower.set_ylim(bottom=0.8)
+        lower.yaxis.set_major_formatter(short_number)
+        lower.yaxis.set_minor_formatter(lambda *_: "")
         lower.set_ylabel(found.what)
         lower.set_xlabel("probability told")
         lower.set_xlim(0, 1)

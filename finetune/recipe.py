@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,25 @@ def read_run(run: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no settings; expected those that a run writes at its start")
     return found
+
+
+def load_tested(run: Path, data: Sequence[str], overrides: Sequence[str]) -> FinetuneConfig:
+    """Give a run's settings with other shards in the place of its own."""
+    tree = read_run(run)
+    kind = (tree.get("objective") or {}).get("kind")
+    if kind not in TASKS:
+        by_texts = f", or ask it by texts: trichord zeroshot --data SHARDS --weights {run}"
+        raise UserError(
+            f"{run} is a run of {kind}, which gives no classes. Put a head on it: trichord finetune linear_probe "
+            f"init_from.path={run} data.sources=SHARDS{by_texts if kind == 'video_text' else ''}"
+        )
+    sources = [f"data.sources={list(data)}"] if data else []
+    # What is kept is of training clips.
+    config = load_finetune_recipe(run / CONFIG, [*sources, "features=null", *overrides]).config
+    if not data:
+        print("note: these are the clips that it was trained on; --data SHARDS names others", file=sys.stderr)
+    config.check_classes()
+    return config
 
 
 def _derive(layers: Layers) -> Layers:

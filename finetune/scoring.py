@@ -24,7 +24,7 @@ from shards.record import Interval
 
 
 @dataclass(frozen=True)
-class Tested:
+class Scored:
     """The scores of all usable videos in the order of the set, what they should be, and who could not be used."""
 
     scores_NK: Scores
@@ -74,19 +74,21 @@ class _Rows:
         clips = [len(story["clips_s"]) for story in stories]
         found = {}
         for story, given_CK in zip(stories, given_WK.split(clips), strict=True):
-            spans = tuple((start, end) for start, end in story.pop("clips_s"))
-            intervals = tuple(
-                Interval(label=label, start=start, end=end) for label, start, end in story.pop("intervals")
+            found[story["position"]] = Video(
+                key=story["key"],
+                duration_s=story["duration_s"],
+                intervals=tuple(Interval(label=each[0], start=each[1], end=each[2]) for each in story["intervals"]),
+                clips_s=tuple((start, end) for start, end in story["clips_s"]),
+                given_CK=given_CK,
             )
-            found[story.pop("position")] = Video(**story, intervals=intervals, clips_s=spans, given_CK=given_CK)
         return found
 
 
-def score(config: FinetuneConfig, objective: Classification, world: World) -> Tested:
+def score(config: FinetuneConfig, objective: Classification, world: World) -> Scored:
     """Score every video once; all ranks take part and get the same."""
     rows_of = _Rows(objective)
     found = gather_each_once(config.stream(), objective.spec.test_spec(), world, rows_of)
     by_place = rows_of.gather()
     videos = tuple(by_place[place] for place in found.rows["position"].tolist())
     scores_NK = torch.stack([video.scores(objective.spec) for video in videos]).numpy()
-    return Tested(scores_NK, found.rows["truths"] > 0, videos, int(found.rows["silent"].sum()), found.bad)
+    return Scored(scores_NK, found.rows["truths"] > 0, videos, int(found.rows["silent"].sum()), found.bad)

@@ -34,6 +34,11 @@ class HeadSpec(_Spec):
     dropout: float = Field(default=0.0, ge=0, lt=1)  # before the last layer; in an MLP after each hidden one
 
     @property
+    def needs_grid(self) -> bool:
+        """Say whether the backbone's own vector does not suffice."""
+        return self.pool != "pooled"
+
+    @property
     def words(self) -> str:
         """Say in short what it is."""
         layers = "-".join(map(str, self.hidden))
@@ -109,6 +114,22 @@ class ClassificationSpec(_Spec):
             return f"windows of {length:g} s every {stride or length:g} s{crops}, {mixed[self.average]}"
         views = (clip_count(self.test_clips) or 0) * self.test_crops
         return f"{views} views of a clip" + (f", {mixed[self.average]}" if views > 1 else "")
+
+    @property
+    def left_to_chance(self) -> tuple[str, ...]:
+        """Name the settings by which chance decides what a backbone is given of a training clip."""
+        view, sound = self.view, self.sound
+        draws = {
+            "clips.placement": getattr(self.clips, "placement", None) == "random" or self.clips.kind == "svt",
+            "view.crop": view.crop.kind not in ("centre", "squash") and "video" in self.inputs,
+            "view.flip_probability": view.flip_probability > 0,
+            "view.rand_augment": view.rand_augment is not None,
+            "view.jitter": view.jitter is not None,
+            "view.grey_probability": view.grey_probability > 0,
+            "sound.spec_augment": getattr(sound, "spec_augment", None) is not None,
+            "mix": self.mix is not None,
+        }
+        return tuple(name for name, is_drawn in draws.items() if is_drawn)
 
     def sample_spec(self) -> SampleSpec:
         """Say what a sample must bring to training."""

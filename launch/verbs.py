@@ -5,27 +5,27 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 
-from finetune.commands import FINETUNE
+from finetune.commands import EVALUATE, FINETUNE
 from finetune.retrieval.commands import EMBED
 from launch.parser import CommandParser, add_command, add_floor
 from pretrain.commands import PRETRAIN
 from shards import commands as shards_commands
 
+_ALONE = (PRETRAIN, FINETUNE, EVALUATE, EMBED)
 _OF_SHARDS = tuple(command for command in shards_commands.COMMANDS if command.job)
 
 
 def names() -> list[str]:
     """Name them as they are typed."""
-    return [PRETRAIN.name, FINETUNE.name, EMBED.name, *(f"shards {command.name}" for command in _OF_SHARDS)]
+    return [*(command.name for command in _ALONE), *(f"shards {command.name}" for command in _OF_SHARDS)]
 
 
 def read(words: Sequence[str]) -> Namespace:
     """Read what is to run; `command` is the Command that it is."""
     parser = CommandParser(prog="trichord")
     floors = parser.add_subparsers(metavar="VERB", parser_class=CommandParser, required=True)
-    add_command(floors, PRETRAIN)
-    add_command(floors, FINETUNE)
-    add_command(floors, EMBED)
+    for command in _ALONE:
+        add_command(floors, command)
     add_floor(floors, "shards", shards_commands.SUMMARY, _OF_SHARDS, required=True)
     return parser.read(words)
 

@@ -22,6 +22,7 @@ from shards.viewing.view_specs import ViewsSpec
 
 if TYPE_CHECKING:
     from pretrain.objective import Objective
+    from shards.reading.batch import SampleTransform
 
 
 class RunConfig(BaseModel):
@@ -52,6 +53,12 @@ class RunConfig(BaseModel):
     def stream(self) -> StreamConfig:
         """Give what is read, in the order that the run's seed makes."""
         return StreamConfig.model_validate({**dict(self.data), "seed": self.seed})
+
+    def transform(self) -> SampleTransform:
+        """Give what makes an example of a sample."""
+        from shards.sample import ClipTransform
+
+        return ClipTransform(self.objective.sample_spec())
 
     def backbone_of(self, part: str) -> BackboneSpec | AudioSpec:
         """Give the settings of the encoder in a part of a checkpoint."""

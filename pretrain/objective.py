@@ -58,6 +58,10 @@ class Objective(nn.Module, ABC):
         For a loss over all of them. `draw` seeds what the model draws for a part, as its training step will find it.
         """
 
+    def as_read(self, batch: Batch) -> Batch:
+        """Make of a batch of views what the stream of this run gives in their place."""
+        return batch
+
     def after_update(self, step: int) -> None:
         """Follow the optimiser's update of this step: an EMA teacher, a centre, prototypes."""
 

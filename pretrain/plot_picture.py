@@ -121,8 +121,8 @@ def _draw_panel(place: Axes, runs: Sequence[Run], panel: Panel, axis: AxisName, 
         found = limits(curves, raw, from_zero=bool(panel.unit))
         if found:
             place.set_ylim(*found)
-        place.yaxis.set_major_formatter(_short_number)
-    place.xaxis.set_major_formatter(_short_number)
+        place.yaxis.set_major_formatter(short_number)
+    place.xaxis.set_major_formatter(short_number)
     place.tick_params(length=0)
     place.margins(x=0.01)
 
@@ -155,7 +155,8 @@ def _look(index: int) -> dict[str, Any]:
     }
 
 
-def _short_number(value: float, _: object = None) -> str:
+def short_number(value: float, _: object = None) -> str:
+    """Write the number of an axis."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.4g}{letter}"

@@ -93,7 +93,8 @@ def rehearse(config: RunConfig, micro_batch: int, checkpoints_activations: bool 
         objective = config.build_objective()
         objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
         objective.keeps_casts = config.engine.zero_stage < 3
-        yield Rehearsal(objective, fake_batch(config.objective.sample_spec(), micro_batch), config.steps - 1)
+        batch = objective.as_read(fake_batch(config.objective.sample_spec(), micro_batch))
+        yield Rehearsal(objective, batch, config.steps - 1)
 
 
 def fake_batch(spec: SampleSpec, samples: int) -> Batch:

@@ -21,7 +21,6 @@ from pretrain.objective import Objective
 from shards.errors import UserError
 from shards.reading.batch import Batch
 from shards.reading.stream import batches
-from shards.sample import ClipTransform
 
 _LISTED = 20
 
@@ -84,7 +83,7 @@ def _choose_rank(told: dict[str, Any], rank: int | None) -> dict[str, Any]:
 
 
 def _draw(config: RunConfig, step: int, rank: int, world_size: int) -> tuple[Batch, torch.device]:
-    stream = batches(config.stream(), ClipTransform(config.objective.sample_spec()), rank, world_size, step)
+    stream = batches(config.stream(), config.transform(), rank, world_size, step)
     device = pick_device(0)
     feeder = Feeder(stream, device)
     try:

@@ -31,7 +31,6 @@ from pretrain.engine.watch import EMBEDDING_RULES, LoaderWatch, Watch
 from pretrain.recipe import to_yaml
 from shards.errors import UserError
 from shards.reading.stream import batches
-from shards.sample import ClipTransform
 from shards.whole_file import write_whole
 
 CONFIG = "config.yaml"
@@ -89,8 +88,7 @@ def _pretrain(
         data_digests=digests,
         config=about,
     )
-    transform = ClipTransform(config.objective.sample_spec())
-    stream = batches(config.stream(), transform, world.rank, world.size, training.start_step)
+    stream = batches(config.stream(), config.transform(), world.rank, world.size, training.start_step)
     feeder = Feeder(stream, world.device)
     recorder = None
     try:

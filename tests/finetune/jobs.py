@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from pytest import MonkeyPatch
 
 from tests.pretrain.processes import run_ranks
 
@@ -37,17 +40,25 @@ def run_jobs(jobs: list[Job], ranks: int) -> list[dict[str, Any]]:
     return found
 
 
+@contextmanager
+def without_counting() -> Iterator[None]:
+    """Let runs count no operations: seconds at every start, for figures that these tests do not look at."""
+    from pretrain.engine import run as engine_run
+    from pretrain.engine.device import Peak
+
+    with MonkeyPatch.context() as patch:
+        patch.setattr(engine_run, "training_flops", lambda *_: 0)
+        patch.setattr(engine_run, "peak_flops", lambda *_: Peak(1.0, "known", "none"))
+        yield
+
+
 def _main(jobs: list[Job]) -> None:
     from finetune.evaluate import evaluate
     from pretrain.engine import run as engine_run
-    from pretrain.engine.device import Peak
     from pretrain.engine.distributed import join_world, leave_world
     from tests.finetune import small_head
     from tests.finetune.captions import small_captions
 
-    # Seconds at every start, for figures that these tests do not look at.
-    engine_run.training_flops = lambda *_: 0  # type: ignore[attr-defined,assignment]
-    engine_run.peak_flops = lambda *_: Peak(1.0, "known", "none")  # type: ignore[attr-defined,assignment]
     rank, found = join_world().rank, []
     for job in jobs:
         if job.begin_with and rank == 0:
@@ -63,4 +74,5 @@ def _main(jobs: list[Job]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    _main([Job(**job) for job in json.loads(sys.argv[1])])
+    with without_counting():
+        _main([Job(**job) for job in json.loads(sys.argv[1])])

@@ -125,15 +125,16 @@ def test_a_head_that_only_listens_needs_no_pixels() -> None:
 def test_pools_take_what_they_are_named_after(pool: str) -> None:
     model = small(objective__head={"pool": pool, "pool_heads": 2, "hidden": [12, 8], "dropout": 0.5}).eval()
     assert model.video is not None
-    tokens = model.video.backbone(torch.randn(3, 3, 2, 16, 16, generator=torch.Generator().manual_seed(0)))
-    tokens_BLD = tokens.grid_BtnD.flatten(1, 2)
+    frames_BCTHW = torch.randn(3, 3, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    own_BD, grid_BtnD = model.video.backbone(frames_BCTHW)
+    tokens_BLD = grid_BtnD.flatten(1, 2)
     if pool == "attention":
         expected_BD = _attended(model.video.pool.attend, tokens_BLD)
     elif pool == "weighted":
-        expected_BD = _weighed(model.video.pool.weigh, [tokens.pooled_BD, *tokens_BLD.unbind(1)])
+        expected_BD = _weighed(model.video.pool.weigh, [own_BD, *tokens_BLD.unbind(1)])
     else:
-        expected_BD = tokens.pooled_BD if pool == "pooled" else sum(tokens_BLD.unbind(1)) / tokens_BLD.shape[1]
-    torch.testing.assert_close(model.video.pool(tokens), expected_BD, atol=1e-5, rtol=1e-4)
+        expected_BD = own_BD if pool == "pooled" else sum(tokens_BLD.unbind(1)) / tokens_BLD.shape[1]
+    torch.testing.assert_close(model.video.pool(model.video.tokens(frames_BCTHW)), expected_BD, atol=1e-5, rtol=1e-4)
     assert [tuple(layer.weight.shape) for layer in model.head if hasattr(layer, "weight")] == [
         (12, 16),
         (8, 12),

@@ -12,22 +12,19 @@ import pytest
 from finetune.recipe import FINETUNING, load_finetune_recipe
 from finetune.specs import ClassificationSpec
 from launch import cli, verbs
-from pretrain.engine import run as engine_run
 from pretrain.recipe import to_yaml
 from pretrain.recipe_file import list_recipes, write_yaml
+from shards.errors import UserError
 from tests.finetune.small_head import BOTH, CLASSES, settings, small_config, write_shards
-from tests.pretrain.engine import small_run
-
-SLIDING = '{"kind":"sliding","frames":2,"clip_seconds":1}'
 
 
 @pytest.fixture(scope="module")
-def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make shards, a pretraining run on others, and a recipe."""
+def top(tmp_path_factory: pytest.TempPathFactory, svt: Path, quick_starts: None) -> Path:
+    """Make shards, and a recipe; a run of pretraining and its shards lie there as well."""
     top = tmp_path_factory.mktemp("typed")
     write_shards(top / "train", 8)
-    pretrained = small_run.small_config(small_run.write_shards(top / "plain"), steps=3)
-    engine_run.pretrain(pretrained, top / "svt")
+    for name in ("svt", "plain"):
+        (top / name).symlink_to(svt.parent / name)
     (top / "small.yaml").write_text(write_yaml(settings(top / "train", steps=2)))
     (top / "nothing").mkdir()
     return top
@@ -72,7 +69,7 @@ def test_every_recipe_is_listed_and_shown(capsys: pytest.CaptureFixture[str]) ->
         ("finetune small.yaml objective.classes=[a,b,c,d]", "calls class 0 'red', and objective.classes 'a'"),
         ("finetune small.yaml objective.inputs=[audio]", "give sound.kind, such as kaldi_fbank"),
         ("finetune small.yaml backbone=null", "objective.inputs name video: give backbone.kind"),
-        (f"finetune small.yaml objective.test_clips={SLIDING}", "a batch needs as many views"),
+        ("finetune small.yaml features=kept", "features are of a backbone that stays as it is"),
         ("finetune small.yaml objective.clips.clips=2", "training takes one view of each video"),
         ("finetune small.yaml objective.mix={} data.batch_size=2", "set data.batch_size to at least 4"),
         ("finetune small.yaml init_from.path=nothing", "found no file nothing"),
@@ -99,16 +96,33 @@ def test_a_head_s_way_from_the_recipe_to_the_table(
     assert cli.main(["finetune", "small.yaml", "--run", "head"]) == 0
     assert cli.main(["finetune", "small.yaml", "--run", "head"]) == 0
     assert "all 2 steps are done" in capsys.readouterr().err
-    assert cli.main(["evaluate", "head", "--data", "train", "--json"]) == 0
+    assert cli.main(["evaluate", "head", "--data", "train", "--pictures", "none", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert (row["clips"], row["views"]) == (8, "2 views of a clip, softmax averaged")
-    assert cli.main(["evaluate", "head", "--data", "train", "--name", "more", "objective.test_clips.clips=3"]) == 0
+    more = ["--data", "train", "--name", "more", "objective.test_clips.clips=3"]
+    assert cli.main(["evaluate", "head", *more]) == 0
+    drawn = sorted(path.suffixes[-2] for path in (top / "head/evaluations").glob("*.png"))
+    assert drawn == [".classes", ".confusion", ".reliability"]
     capsys.readouterr()
+    _launches(["evaluate", "head", "data.workers=1", "--data", "train"])
     assert cli.main(["compare", "head", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [each["top1"] for each in rows][1] == row["top1"] and len(rows) == 2
     assert cli.main(["evaluate", "head", "--data", "plain"]) == 2  # its clips have no labels
     assert "wants one of each" in capsys.readouterr().err
+
+
+def _launches(typed: list[str]) -> None:
+    """Look at the job of a test before it runs: alone, in a sweep, and on too many ranks."""
+    arguments = verbs.read(typed)
+    job = arguments.command.job(arguments)
+    words = ("evaluate", "head", "data.workers=1", "--pictures", "png", "--data", "train")
+    assert job.words(Path("snapshot"), None) == words and verbs.read(words).data == ["train"]
+    assert "--name train-average=max" in " ".join(job.within("average=max").words(Path("snapshot"), None))
+    assert job.folder == Path("head/evaluations/jobs") and not job.files(ranks=2)
+    assert job.check(ranks=2) == ["shards: train holds 8 clips"] and "of step 2" in job.weigh(2, None)[0]
+    with pytest.raises(UserError, match=r"data.batch_size=8 cannot be shared by 3 ranks. Take .* behind the run"):
+        job.check(ranks=3)
 
 
 def test_it_launches_as_it_was_typed(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +15,58 @@ import torch
 from torch import Tensor
 
 from finetune import evaluate as evaluating
+from finetune.classify import Classification
 from finetune.metrics import average_precision
+from finetune.recipe import read_run
+from finetune.scoring import Scored
+from launch.history import read_history
+from launch.work import Work
 from pretrain.engine import checkpoint_files
 from pretrain.engine import run as engine_run
 from pretrain.engine.training import build
 from pretrain.export import read_part
+from pretrain.recipe_file import write_yaml
 from shards.errors import UserError
 from tests.finetune.jobs import Job, run_jobs
-from tests.finetune.small_head import BINARY, BOTH, CLASSES, labels_of, small_config, write_shards
-from tests.pretrain.engine import small_run
+from tests.finetune.small_head import (
+    BINARY,
+    BOTH,
+    CLASSES,
+    SLIDING,
+    intervals_of,
+    labels_of,
+    settings,
+    small_config,
+    write_shards,
+)
 
 CASES: dict[str, dict[str, Any]] = {
     "both": {**BOTH, "backbone__drop_path": 0.2, "objective__head": {"hidden": [8], "dropout": 0.3, "pool": "mean"}},
     "frozen": {"objective__frozen": True, "objective__head": {"pool": "attention", "pool_heads": 2}},
-    "binary": {**BINARY, "engine__zero_stage": 3},
+    "binary": {**BINARY, **SLIDING, "engine__zero_stage": 3, "objective__head": {"pool": "weighted"}},
 }
+ON_TWO = ("frozen", "binary")  # dropout draws by rank
 CLIPS = 14  # not a multiple of anything, so that the last batches are padded
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run each case whole, from its middle, and on two ranks."""
+def runs(tmp_path_factory: pytest.TempPathFactory, quick_starts: None) -> Path:
+    """Run each case whole and from its middle, and those without chance on two ranks, which also test them."""
     top = tmp_path_factory.mktemp("heads")
     for several in (False, True):
         write_shards(top / f"shards{several:d}", CLIPS, several)
-
-    def job(kind: str, name: str, begin_with: str = "") -> Job:
-        shards = str(top / f"shards{name == 'binary':d}")
-        return Job(str(top / f"{kind}_{name}"), shards, begin_with, CASES[name])
-
-    first = [job("whole", name) for name in CASES]
-    third = [job("halved", name, str(top / f"whole_{name}/checkpoints/step_00000003")) for name in CASES]
-    found = {"one": run_jobs([*first, *third], 1), "two": run_jobs([job("two", name) for name in CASES], 2)}
-    (top / "found.json").write_text(json.dumps(found))
+    shards = {name: top / f"shards{name == 'binary':d}" for name in CASES}
+    for name, changes in CASES.items():
+        engine_run.pretrain(small_config(shards[name], **changes), top / f"whole_{name}")
+        middle = f"checkpoints/{checkpoint_files.name_of(2)}"
+        shutil.copytree(top / f"whole_{name}" / middle, top / f"halved_{name}" / middle)
+        engine_run.pretrain(small_config(shards[name], **changes), top / f"halved_{name}")
+    jobs = [Job(str(top / f"two_{name}"), str(shards[name]), changes=CASES[name]) for name in ON_TWO]
+    (top / "found.json").write_text(json.dumps(dict(zip(ON_TWO, run_jobs(jobs, 2), strict=True))))
     return top
 
 
-def tensors(run: Path, step: int = 6) -> dict[str, Tensor]:
+def tensors(run: Path, step: int = 4) -> dict[str, Tensor]:
     path = run / "checkpoints" / checkpoint_files.name_of(step)
     return dict(checkpoint_files.read_tensors(path, sorted(checkpoint_files.read_index(path).files)))
 
@@ -58,24 +76,52 @@ def losses(run: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_three_and_three_steps_are_six(runs: Path, name: str) -> None:
+def test_two_and_two_steps_are_four(runs: Path, name: str) -> None:
     whole, halved = tensors(runs / f"whole_{name}"), tensors(runs / f"halved_{name}")
     assert whole.keys() == halved.keys()
     for tensor in whole:
         assert torch.equal(whole[tensor], halved[tensor]), tensor
 
 
-@pytest.mark.parametrize("name", ["frozen", "binary"])  # dropout draws by rank
+def test_a_job_whose_time_is_over_goes_back_into_the_queue_and_ends_as_if_it_had_not(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(write_yaml(settings(runs / "shards0", **CASES["frozen"], checkpoints__every_steps=10)))
+    work = Work(("finetune", str(recipe), "--run", str(tmp_path / "run")), tmp_path / "run", True, 3, 5.0)
+    (tmp_path / "run/logs").mkdir(parents=True)
+    monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "7")
+    for name in [name for name in os.environ if name.startswith("SLURM")]:
+        monkeypatch.delenv(name)
+
+    def warn(self: Classification, step: int) -> None:
+        if step == 0:
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classification, "after_update", warn)
+        with pytest.raises(SystemExit, match="144"):  # for submitit to start it anew
+            work()
+    assert read_history(tmp_path / "run")[-1].how == "requeued"  # type: ignore[union-attr]
+    (saved,) = (tmp_path / "run/checkpoints").glob("step_*")
+    assert checkpoint_files.read_index(saved).step < 4
+    work()
+    assert read_history(tmp_path / "run")[-1].how == "finished"  # type: ignore[union-attr]
+    expected, found = tensors(runs / "whole_frozen"), tensors(tmp_path / "run")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("name", ON_TWO)
 def test_two_ranks_are_one(runs: Path, name: str) -> None:
     assert losses(runs / f"two_{name}") == pytest.approx(losses(runs / f"whole_{name}"), abs=2e-5)
     one, two = tensors(runs / f"whole_{name}"), tensors(runs / f"two_{name}")
     for tensor in one:
         torch.testing.assert_close(two[tensor], one[tensor], atol=2e-5, rtol=1e-3, msg=tensor)
-    found = json.loads((runs / "found.json").read_text())
-    place = list(CASES).index(name)
-    for key in ("metrics", "classes", "clips", "bad"):
-        assert found["two"][place][key] == found["one"][place][key]
-    assert found["two"][place]["clips"] == CLIPS
+    found = json.loads((runs / "found.json").read_text())[name]
+    alone = evaluating.evaluate(runs / f"two_{name}", [], [], "alone")
+    for key in ("metrics", "figures", "classes", "clips", "bad", "views"):
+        assert found[key] == alone[key], key
+    assert found["clips"] == CLIPS
 
 
 def test_frozen_weights_end_as_they_began(runs: Path) -> None:
@@ -90,47 +136,81 @@ def test_frozen_weights_end_as_they_began(runs: Path) -> None:
                            moved["video.backbone.cls_token"])  # fmt: skip
 
 
-def test_every_clip_is_scored_once_and_figures_are_those_of_the_scores(
+def test_every_video_is_scored_once_window_by_window_and_figures_are_those_of_the_scores(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tested: list[evaluating.Tested] = []
+    kept: list[Scored] = []
     score = evaluating.score
 
-    def keep(*arguments: Any) -> evaluating.Tested:
-        tested.append(score(*arguments))
-        return tested[-1]
+    def keep(*arguments: Any) -> Scored:
+        kept.append(score(*arguments))
+        return kept[-1]
 
     monkeypatch.setattr(evaluating, "score", keep)
-    found = evaluating.evaluate(runs / "whole_binary", [str(runs / "shards1")], ["data.batch_size=4"], "again")
+    way = ["data.batch_size=4"]
+    found = evaluating.evaluate(runs / "whole_binary", [str(runs / "shards1")], way, "again", "svg")
+    (tested,) = kept
     truths = [[label in labels_of(number, True) for label in range(len(CLASSES))] for number in range(CLIPS)]
-    assert tested[0].truths_NK.tolist() == truths and tested[0].bad == 0
-    expected = [average_precision(tested[0].scores_NK[:, k], np.array(truths)[:, k]) for k in range(4)]
+    assert tested.truths_NK.tolist() == truths and tested.bad == 0
+    assert [video.key for video in tested.videos] == [f"clip{number:03d}" for number in range(CLIPS)]
+    for number, video in enumerate(tested.videos):
+        seconds = (8 + number // 2) / 25
+        assert video.duration_s == pytest.approx(seconds)
+        starts = [0.12 * window for window in range(6) if 0.12 * window < seconds - 1e-6]
+        assert [start for start, _ in video.clips_s] == pytest.approx(starts)
+        assert [each.model_dump() for each in video.intervals] == intervals_of(number)
+        assert tested.scores_NK[number] == pytest.approx(video.given_CK.amax(dim=0).numpy())
+    expected = [average_precision(tested.scores_NK[:, k], np.array(truths)[:, k]) for k in range(4)]
     assert [row["average_precision"] for row in found["classes"]] == expected and expected[3] is None
-    assert found["metrics"] == {"mAP": pytest.approx(np.mean(expected[:3])), "classes_with_clips": 3}  # type: ignore[arg-type]
-    report = runs / "whole_binary/evaluations/again_step_00000006"
-    assert json.loads(report.with_suffix(".json").read_text())["metrics"] == found["metrics"]
-    assert f"| mAP | {found['metrics']['mAP']:.4f} |" in report.with_suffix(".md").read_text()
-    assert "2 views of a clip, sigmoids averaged" in report.with_suffix(".md").read_text()
+    metrics = found["metrics"]
+    assert metrics["mAP"] == pytest.approx(np.mean(expected[:3])) and metrics["classes_with_clips"] == 3  # type: ignore[arg-type]
+    assert metrics["localisation_mAP_charades"] == pytest.approx(localised(tested))
+    assert {row["metric"] for row in found["figures"]} == metrics.keys()
+    for row in (*found["figures"], *({"value": r["average_precision"], **r} for r in found["classes"][:3])):
+        assert row["low"] is None or row["low"] <= row["value"] <= row["high"]
+    report = runs / "whole_binary/evaluations/again_step_00000004"
+    assert json.loads(report.with_suffix(".json").read_text())["metrics"] == metrics
+    table = report.with_suffix(".md").read_text()
+    assert f"| mAP | {metrics['mAP']:.4f} |" in table
+    assert "windows of 0.16 s every 0.12 s, the highest of sigmoids" in table
+    assert [Path(path).exists() for path in found["files"]] == [True] * 7
+    assert "![timeline clip001](again_step_00000004.timeline_clip001.svg)" in table
 
 
-def test_weights_come_from_a_pretraining_run_strictly(tmp_path: Path) -> None:
-    shards = write_shards(tmp_path / "shards", 8)
-    pretrained = small_run.small_config(small_run.write_shards(tmp_path / "plain"), steps=3)
-    engine_run.pretrain(pretrained, tmp_path / "svt")
-    backbone = pretrained.backbone.model_dump(mode="json")
-    config = small_config(shards, backbone=backbone, init_from={"path": str(tmp_path / "svt")})
+def localised(tested: Scored) -> float:
+    """Look at each video 25 times, and sort all looks of a class, as the official rules have it."""
+    looks: list[tuple[list[float], list[bool]]] = []
+    for video in tested.videos:
+        for j in range(25):
+            t = j / 25 * video.duration_s
+            holders = [row for (start, end), row in zip(video.clips_s, video.given_CK, strict=True) if start <= t < end]
+            scores = [max(float(row[k]) for row in holders) for k in range(3)]
+            looks.append(
+                (scores, [any(i.label == k and i.start <= t <= i.end for i in video.intervals) for k in range(3)])
+            )
+    precisions = []
+    for k in range(3):
+        ranked = [truths[k] for _, truths in sorted(looks, key=lambda look: -look[0][k])]
+        right = np.cumsum(ranked)
+        precisions.append(np.mean([right[place] / (place + 1) for place, is_right in enumerate(ranked) if is_right]))
+    return float(np.mean(precisions))
+
+
+def test_weights_come_from_a_pretraining_run_strictly(runs: Path, svt: Path) -> None:
+    shards, backbone = runs / "shards0", read_run(svt)["backbone"]
+    config = small_config(shards, backbone=backbone, init_from={"path": str(svt)})
     objective = build(config)
     config.begin(objective)
-    teacher, _, _ = read_part(tmp_path / "svt")
-    student, _, _ = read_part(tmp_path / "svt", "student")
+    teacher, _, _ = read_part(svt)
+    student, _, _ = read_part(svt, "student")
     own = objective.state_dict()
     for name, tensor in teacher.items():
         if name.startswith("backbone."):
             assert torch.equal(own[f"video.{name}"], tensor), name
-    named = small_config(shards, backbone=backbone, init_from={"path": str(tmp_path / "svt"), "part": "student"})
+    named = small_config(shards, backbone=backbone, init_from={"path": str(svt), "part": "student"})
     named.begin(objective)
     assert torch.equal(objective.state_dict()["video.backbone.cls_token"], student["backbone.cls_token"])
-    wider = small_config(shards, backbone={**backbone, "depth": 3}, init_from={"path": str(tmp_path / "svt")})
+    wider = small_config(shards, backbone={**backbone, "depth": 3}, init_from={"path": str(svt)})
     with pytest.raises(UserError, match=r"not in the file: backbone\.blocks\.2"):
         wider.begin(build(wider))
 

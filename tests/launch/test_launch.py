@@ -22,6 +22,8 @@ from tests.test_cli import cpu_s_of_children
 
 GOLDEN = Path(__file__).parent / "golden"
 
+VERBS = "What can be launched: pretrain, finetune, evaluate, embed, shards build"
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -121,10 +123,10 @@ def test_help_and_dry_run_are_quick_and_import_no_torch(place: Path) -> None:
         ("--array 0 shards build folder --root . --out x", ["--array 0: expected"]),
         ("--array 4 pretrain fast.yaml", ["no parts", "seed=1,2,3"]),
         ("--nodes 2 shards build folder --root . --out x", ["--array 2 instead of 2 ranks"]),
-        ("", ["required: VERB", "What can be launched: pretrain, finetune, shards build"]),
-        ("pretrian fast.yaml", ["Did you mean pretrain?", "What can be launched: pretrain, finetune, shards build"]),
-        ("doctor", ["invalid choice: 'doctor'", "What can be launched: pretrain, finetune, shards build"]),
-        ("shards verify x", ["invalid choice: 'verify'", "What can be launched: pretrain, finetune, shards build"]),
+        ("", ["required: VERB", VERBS]),
+        ("pretrian fast.yaml", ["Did you mean pretrain?", VERBS]),
+        ("doctor", ["invalid choice: 'doctor'", VERBS]),
+        ("shards verify x", ["invalid choice: 'verify'", VERBS]),
         (
             "pretrain fast.yaml --nodes 2",
             ["trichord pretrain has no option '--nodes'", "--nodes of launch stands before pretrain"],

@@ -1,0 +1,69 @@
+"""Testing a run's head as a cluster's job: all ranks score, the first one writes; a job that comes back begins anew."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.config import FinetuneConfig
+from finetune.evaluation_report import FOLDER, label_of
+from finetune.recipe import load_tested
+from shards.errors import UserError
+from shards.job import Job
+from shards.reading.order import nearest_divisors
+
+_JOBS = "jobs"  # in the folder of evaluations; those of a sweep have folders of their own below
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateJob(Job):
+    """One `evaluate` as it was typed."""
+
+    run: Path
+    config: FinetuneConfig
+    settings: Namespace
+
+    def words(self, snapshot: Path, part: tuple[int, int] | None) -> Sequence[str]:
+        given = self.settings
+        name = given.name
+        if self.folder.name != _JOBS:  # else each of a sweep would write over the one before
+            name = f"{name or label_of(self.config.data.sources)}-{self.folder.name}"
+        named = ("--name", name) if name else ()
+        data = ("--data", *given.data) if given.data else ()
+        return ("evaluate", str(self.run), *given.overrides, *named, "--pictures", given.pictures, *data)
+
+    def files(self, ranks: int) -> Mapping[str, str]:
+        return {}  # the run's own config stays as it is
+
+    def check(self, ranks: int) -> Sequence[str]:
+        data = self.config.data
+        if data.batch_size % ranks:
+            raise UserError(
+                f"data.batch_size={data.batch_size} cannot be shared by {ranks} ranks. Take "
+                f"{nearest_divisors(data.batch_size, ranks)} ranks, or type data.batch_size=N behind the run"
+            )
+        return [
+            f"shards: {source.root} holds {sum(opened.counts):,} clips"
+            for source, opened in zip(data.sources, data.open_sources(), strict=True)
+        ]
+
+    def weigh(self, ranks: int, device: str | None) -> Sequence[str]:
+        from pretrain.export import newest_checkpoint
+
+        path, index = newest_checkpoint(self.run)
+        return [f"checkpoint: {path}, of step {index.step}"]
+
+
+def evaluate_job(arguments: Namespace) -> EvaluateJob:
+    """Make the job of what was typed."""
+    run = arguments.run_folder
+    config = load_tested(run, arguments.data, arguments.overrides)
+    return EvaluateJob(
+        name=f"evaluate-{run.absolute().name}",
+        folder=run / FOLDER / _JOBS,
+        run=run,
+        config=config,
+        settings=arguments,
+    )

@@ -1,0 +1,201 @@
+"""Tokens of frozen backbones, computed once and kept in shards that are then read in the place of the videos.
+
+A set of features holds as many samples as the videos' set, shard by shard and in the same order, so that a run draws
+the same samples at every step. A sample has the video's own json, txt and cls members, and what the transform and the
+backbones made of it; one that could not be used has no features, and is counted as bad again. Shards are finished one
+by one: what was interrupted goes on. Legend: b samples computed together, L tokens, D features; the pooled vector is
+the first token, and the only one where a head needs no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+from webdataset import TarWriter
+
+from finetune.classify import Classification
+from finetune.config import FinetuneConfig
+from pretrain.engine.distributed import World
+from pretrain.engine.training import build
+from shards.console import track
+from shards.errors import Cause, SampleError, UserError
+from shards.randomness import generator
+from shards.reading.archive import Archive, open_archive
+from shards.reading.batch import Example
+from shards.reading.manifest import Manifest, ShardEntry
+from shards.reading.stream_config import ShardSource
+from shards.record import RawSample
+from shards.sample import ClipTransform
+from shards.whole_file import whole_file, write_whole
+
+_MEMBER, _ABOUT = "safetensors", "features.json"
+_KEPT = ("json", "txt", "cls")
+_AT_ONCE = 8  # samples that go through a backbone together
+
+
+def read_features(raw: RawSample, rng: np.random.Generator) -> Example:
+    """Take a sample's features as a transform does; chance has no say in them."""
+    if _MEMBER not in raw.members:
+        raise SampleError(Cause.NO_VIDEO, "no features were computed: the video could not be used")
+    tensors = load(raw.members[_MEMBER])
+    return Example(
+        video=[tensors["video"]] if "video" in tensors else [],
+        audio=[tensors["audio"]] if "audio" in tensors else [],
+        audio_present=bool(tensors["audio_present"]),
+        text="",
+        labels=tuple(tensors["labels"].tolist()),
+    )
+
+
+def fill(config: FinetuneConfig, world: World) -> None:
+    """Compute what is not there yet of a run's features; all ranks take part, and share the shards."""
+    assert config.features is not None
+    sources = config.data.open_sources()
+    if all((config.features_of(number) / "manifest.json").exists() for number in range(len(sources))):
+        _check(config, sources)
+        return
+    if world.rank == 0:
+        config.features.mkdir(parents=True, exist_ok=True)
+        if not (config.features / _ABOUT).exists():
+            write_whole(config.features / _ABOUT, json.dumps(about(config, sources), indent=1) + "\n")
+    world.say("", "begin the features")
+    _check(config, sources)
+    objective = build(config)
+    config.begin(objective)
+    assert isinstance(objective, Classification)
+    objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
+    writer = _Writer(config, objective.eval().to(world.device), world)
+    for number, source in enumerate(sources):
+        folder = config.features_of(number)
+        folder.mkdir(exist_ok=True)
+        entries = source.manifest.shards
+        own = [each for each in entries[world.rank :: world.size] if not (folder / each.name).exists()]
+        for entry in track(own, "shards of features"):
+            writer.write(source, entry, folder / entry.name)
+        world.say("", "finish the features")
+        if world.rank == 0:
+            shards = tuple(_entry(folder / each.name, each.samples) for each in entries)
+            Manifest(classes=source.manifest.classes, shards=shards).save(folder)
+    world.say("", "list the features")
+
+
+def about(config: FinetuneConfig, sources: tuple[ShardSource, ...]) -> dict[str, Any]:
+    """Say all that features depend on."""
+    tree = config.model_dump(mode="json")
+    names = ("backbone", "audio_backbone", "init_from", "audio_init_from")
+    fresh = config.init_from is None and config.audio_init_from is None
+    assert config.objective.kind == "classification"
+    return {
+        "samples": config.objective.sample_spec().model_dump(mode="json"),
+        "normalisation": tree["objective"]["normalisation"],
+        "tokens": "all" if config.objective.head.needs_grid else "pooled",
+        "precision": config.engine.precision,
+        "seed": config.seed if fresh else None,  # of the weights; others are read
+        "data": [source.manifest.digest() for source in sources],
+        **{name: tree[name] for name in names},
+    }
+
+
+def _check(config: FinetuneConfig, sources: tuple[ShardSource, ...]) -> None:
+    assert config.features is not None
+    path = config.features / _ABOUT
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} does not say what these features are of: {error}. Give another features=DIR"
+        ) from error
+    wanted = about(config, sources)
+    other = [name for name in wanted if found.get(name) != wanted[name]]
+    if other:
+        raise UserError(
+            f"{config.features} holds features of other {', '.join(other)}: {path} says which. Give another "
+            "features=DIR, and they are computed anew"
+        )
+
+
+class _Writer:
+    """Computes and writes one shard after the other."""
+
+    def __init__(self, config: FinetuneConfig, objective: Classification, world: World) -> None:
+        self.config, self.objective, self.world = config, objective, world
+        self.transform = ClipTransform(objective.spec.sample_spec())
+        self.limits = config.data.reading_limits()
+
+    def write(self, source: ShardSource, entry: ShardEntry, path: Path) -> None:
+        """Write the features of one shard, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        archive = open_archive(
+            source.root,
+            entry.name,
+            cache_dir=self.limits.cache_dir,
+            size=entry.bytes,
+            sha256=entry.sha256,
+            max_bytes=self.limits.max_bytes,
+            policy=self.limits.policy,
+        )
+        plain = {"user": "", "group": "", "mode": 0o644, "mtime": 0, "compress": False, "encoder": False}
+        with whole_file(path) as file, TarWriter(file, **plain) as writer:
+            for key, members in self._samples(archive, entry):
+                writer.write({"__key__": key, **members})
+        archive.close()
+
+    def _samples(self, archive: Archive, entry: ShardEntry) -> Iterator[tuple[str, dict[str, bytes]]]:
+        with ThreadPoolExecutor(max(self.config.data.workers, 1)) as threads:
+            for first in range(0, entry.samples, _AT_ONCE):
+                places = range(first, min(first + _AT_ONCE, entry.samples))
+                read = [_read(archive, place) for place in places]
+                examples = list(threads.map(self._decoded, read))
+                features = iter(self._computed([each for each in examples if each is not None]))
+                for raw, example in zip(read, examples, strict=True):
+                    kept = {name: raw.members[name] for name in _KEPT if name in raw.members}
+                    if example is not None:
+                        kept[_MEMBER] = save(next(features))
+                    yield raw.key, kept or {"txt": b""}  # a sample has to have a member
+
+    def _decoded(self, raw: RawSample) -> Example | None:
+        try:
+            return self.transform(raw, generator(self.config.seed, "features", raw.key))
+        except SampleError as error:
+            print(f"warning: no features of {raw.key} in {raw.shard}: {error}", file=sys.stderr)
+            return None
+
+    @torch.no_grad()
+    def _computed(self, examples: list[Example]) -> list[dict[str, Tensor]]:
+        rows: list[dict[str, Tensor]] = []
+        for each in examples:
+            labels = torch.tensor(each["labels"], dtype=torch.int64)
+            rows.append({"labels": labels, "audio_present": torch.tensor(each["audio_present"])})
+        device = self.world.device
+        for sense in self.objective.spec.inputs if examples else ():
+            inputs = torch.stack([each[sense][0] for each in examples]).to(device)
+            with self.objective.casting(device):
+                tokens_bLD = self.objective.tokens(sense, inputs)
+            for row, tokens_LD in zip(rows, tokens_bLD.cpu(), strict=True):
+                row[sense] = tokens_LD.contiguous()
+        return rows
+
+
+def _read(archive: Archive, place: int) -> RawSample:
+    """Read a sample; one that cannot be read keeps its place, with nothing in it."""
+    try:
+        return archive.read(place)
+    except SampleError:
+        key = archive.keys[place] if place < len(archive) else f"missing-{place:06d}"
+        return RawSample(key, archive.name, {})
+
+
+def _entry(path: Path, samples: int) -> ShardEntry:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return ShardEntry(name=path.name, samples=samples, bytes=path.stat().st_size, sha256=digest)

@@ -1,0 +1,101 @@
+"""Features that are kept: a head learns from them what it learns from the videos, bad ones and silent ones too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from finetune.config import FinetuneConfig
+from finetune.evaluate import evaluate
+from finetune.features import fill
+from pretrain.engine import run as engine_run
+from pretrain.engine.distributed import join_world
+from pretrain.engine.flops import training_flops
+from shards.errors import UserError
+from shards.reading.manifest import Manifest
+from tests.finetune.small_head import BOTH, small_config, write_shards
+
+STILL: dict[str, Any] = {
+    **BOTH,
+    "objective__clips": {"kind": "segments", "frames": 2, "placement": "centre"},
+    "objective__frozen": True,
+    "objective__head": {"pool": "weighted", "dropout": 0.3},
+    "data__max_bad_fraction": 0.5,
+    "steps": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write clips, of which one cannot be decoded."""
+    folder = write_shards(tmp_path_factory.mktemp("set") / "shards", 12)
+    tar = bytearray((folder / "00001.tar").read_bytes())
+    at = tar.index(b"ftyp")
+    tar[at - 4 : at + 400] = bytes(404)
+    (folder / "00001.tar").write_bytes(tar)
+    return folder
+
+
+def weights_after(config: FinetuneConfig, run: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
+    from pretrain.engine import checkpoint_files
+
+    engine_run.pretrain(config, run)
+    path = run / "checkpoints" / checkpoint_files.name_of(3)
+    losses = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return losses, dict(checkpoint_files.read_tensors(path, sorted(checkpoint_files.read_index(path).files)))
+
+
+def test_a_head_on_kept_features_is_the_head_on_videos(shards: Path, tmp_path: Path, quick_starts: None) -> None:
+    videos = small_config(shards, **STILL)
+    kept = small_config(shards, **STILL, features=str(tmp_path / "features"))
+    fill(kept, join_world())
+    written = Manifest.load(tmp_path / "features/0")
+    assert [each.samples for each in written.shards] == [4, 4, 4] and written.classes == videos.objective.classes  # type: ignore[union-attr]
+    stamps = [path.stat().st_mtime_ns for path in sorted((tmp_path / "features/0").iterdir())]
+    (tmp_path / "features/0/00002.tar").unlink()
+    (tmp_path / "features/0/manifest.json").unlink()
+    fill(kept, join_world())  # what is missing, and no more
+    again = [path.stat().st_mtime_ns for path in sorted((tmp_path / "features/0").iterdir())]
+    assert again[:2] == stamps[:2] and Manifest.load(tmp_path / "features/0") == written
+    expected, found = weights_after(videos, tmp_path / "videos"), weights_after(kept, tmp_path / "kept")
+    assert found[0] == pytest.approx(expected[0], abs=1e-6)
+    assert found[1].keys() == expected[1].keys()
+    for name, tensor in expected[1].items():
+        torch.testing.assert_close(found[1][name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+    told = [evaluate(tmp_path / name, [str(shards)], [], None) for name in ("videos", "kept")]
+    assert told[0]["metrics"] == pytest.approx(told[1]["metrics"]) and told[1]["bad"] == 1
+
+
+def test_only_the_head_s_own_operations_are_counted(shards: Path, tmp_path: Path) -> None:
+    videos, kept = (training_flops(small_config(shards, **STILL, features=each), 4) for each in (None, str(tmp_path)))
+    assert 0 < kept < videos / 10
+
+
+def test_features_of_something_else_are_refused(shards: Path, tmp_path: Path) -> None:
+    only_sight = {**STILL, "objective__inputs": ["video"], "audio_backbone": None, "objective__sound": None}
+    kept = small_config(shards, **only_sight, features=str(tmp_path / "features"))
+    fill(kept, join_world())
+    other = kept.model_copy(update={"seed": 6})
+    with pytest.raises(UserError, match=r"holds features of other seed: .*features.json says which"):
+        fill(other, join_world())
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"objective__frozen": False}, "set objective.frozen=true, or leave features out"),
+        ({"objective__clips": {"kind": "segments", "frames": 2}}, "objective.clips.placement would draw anew"),
+        (
+            {"objective__view": {"crop": {"kind": "random_resized", "size": 16}, "flip_probability": 0.5}},
+            "objective.view.crop, objective.view.flip_probability would draw anew",
+        ),
+    ],
+)
+def test_what_draws_cannot_be_kept(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        small_config(Path("nowhere"), **{**STILL, **changes}, features="features")
