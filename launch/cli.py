@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from finetune.commands import COMPARE, EVALUATE, FINETUNE, REPLAY, SHOW
+from finetune.retrieval import bench_command as search_bench
 from finetune.retrieval import index_commands
 from finetune.retrieval.commands import EMBED, RETRIEVAL, SEARCH
 from finetune.zeroshot.command import ZEROSHOT
@@ -88,7 +89,7 @@ def _parser() -> CommandParser:
         floors,
         "bench",
         "measure training beside other code, and what it learns",
-        (STEP, SCAN, CONTRAST, CLUSTERING, MODEL_STEPS, GROWTH, LEARNING),
+        (STEP, SCAN, CONTRAST, CLUSTERING, MODEL_STEPS, GROWTH, LEARNING, search_bench.SEARCH),
     )
     return parser
 

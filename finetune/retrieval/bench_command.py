@@ -1,0 +1,47 @@
+"""`trichord bench search`: the command."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from shards.command import Command, add_json, at_least
+from shards.console import pulse, show_figures
+from shards.errors import UserError
+
+
+def _declare(parser: ArgumentParser) -> None:
+    parser.add_argument("--rows", type=at_least(1000), default=1_000_000, metavar="N", help="vectors that are held")
+    parser.add_argument("--dim", type=at_least(8), default=512, metavar="N", help="features of each")
+    parser.add_argument(
+        "--queries", type=at_least(20), default=2000, metavar="N", help="of each kind; half are measured"
+    )
+    parser.add_argument("--rounds", type=at_least(1), default=3, metavar="N", help="how often each is asked")
+    parser.add_argument("--memory-gb", type=float, default=4.0, metavar="G", help="that the build may take")
+    parser.add_argument(
+        "--no-hnsw", action="store_true", help="leave HNSW32 out, which takes long to build from a million vectors"
+    )
+    add_json(parser)
+
+
+def _run(arguments: Namespace) -> int:
+    from finetune.retrieval.bench import run_search_bench
+    from finetune.retrieval.bench_world import SearchCase
+
+    if not arguments.memory_gb > 0:
+        raise UserError(f"--memory-gb {arguments.memory_gb}: expected a number above 0")
+    case = SearchCase(rows=arguments.rows, dim=arguments.dim)
+    with pulse("steps of the search bench") as beat:
+        rows = run_search_bench(
+            case, arguments.queries, arguments.rounds, arguments.memory_gb, not arguments.no_hnsw, beat
+        )
+    show_figures(f"search of {case.rows:,} x {case.dim}, one thread", rows, arguments.json)
+    return 0
+
+
+SEARCH = Command(
+    "search",
+    "measure search beside FAISS's flat index and HNSW",
+    _declare,
+    _run,
+    ("trichord bench search", "trichord bench search --rows 100000 --dim 256 --no-hnsw --json"),
+)

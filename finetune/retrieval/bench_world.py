@@ -1,0 +1,104 @@
+"""Embeddings to measure search on: as many as are asked for, in clusters, and captions that lie elsewhere.
+
+Vectors of one sense lie in a narrow cone, and those of another in another cone (Liang et al. 2022, "Mind the Gap"): a
+caption here is its video's vector moved along one direction, with noise. Within a cluster the spread falls off from
+direction to direction as it does in what networks give. Legend: N vectors, n those of a block, D features, K clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from finetune.retrieval.embed import FILE_NAME, part_path, plan_of
+from finetune.retrieval.spec import Embedding
+from finetune.retrieval.table import text_columns, whole, write_table
+from shards.console import track
+from shards.randomness import generator
+from shards.whole_file import write_whole
+
+Rows = NDArray[np.float32]
+_ROWS_OF_A_PART = 16_384
+
+
+class SearchCase(BaseModel):
+    """How many vectors, of what kind."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int = 1_000_000
+    dim: int = 512
+    rows_of_a_cluster: int = 250
+    spread: float = 0.7  # of a cluster, in lengths of its centre
+    gap: float = 0.6  # between the senses
+    noise: float = 0.5  # of captions around their videos
+    seed: int = 0
+
+
+class World:
+    """Draws vectors and captions of one case, block by block."""
+
+    def __init__(self, case: SearchCase) -> None:
+        self.case = case
+        rng = generator(case.seed, "search world")
+        clusters = max(1, case.rows // case.rows_of_a_cluster)
+        self._centres_KD = unit(rng.standard_normal((clusters, case.dim), dtype=np.float32))
+        rotation_DD, _ = np.linalg.qr(rng.standard_normal((case.dim, case.dim)))
+        falling_D = 1 / np.sqrt(np.arange(1, case.dim + 1))
+        self._spread_DD = (rotation_DD * (falling_D / np.linalg.norm(falling_D))[:, None]).astype(np.float32)
+        (self._gap_D,) = unit(rng.standard_normal((1, case.dim), dtype=np.float32))
+
+    def videos(self, count: int, name: str, number: int = 0) -> Rows:
+        """Draw some vectors, of the clusters' kind; the same for the same name and number."""
+        rng = generator(self.case.seed, "search videos", name, number)
+        centres_nD = self._centres_KD[rng.integers(len(self._centres_KD), size=count)]
+        moved_nD = rng.standard_normal((count, self.case.dim), dtype=np.float32) @ self._spread_DD
+        return unit(centres_nD + self.case.spread * moved_nD)
+
+    def captions(self, videos_nD: Rows, number: int = 0) -> Rows:
+        """Draw a caption of each video."""
+        rng = generator(self.case.seed, "search captions", number)
+        noise_nD = rng.standard_normal(videos_nD.shape, dtype=np.float32) @ self._spread_DD
+        return unit(videos_nD + self.case.gap * self._gap_D + self.case.noise * noise_nD)
+
+    def blocks(self) -> Iterator[tuple[int, Rows]]:
+        """Draw all vectors."""
+        for number, first in enumerate(range(0, self.case.rows, _ROWS_OF_A_PART)):
+            yield number, self.videos(min(_ROWS_OF_A_PART, self.case.rows - first), "held", number)
+
+
+def unit(rows_ND: NDArray[np.float32]) -> Rows:
+    """Give rows of length 1."""
+    unit_ND: Rows = (rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)).astype(np.float32)
+    return unit_ND
+
+
+def write_world(folder: Path, case: SearchCase) -> None:
+    """Write parts as `trichord embed` does."""
+    world = World(case)
+    parts = -(-case.rows // _ROWS_OF_A_PART)
+    shards = tuple(f"{number:05d}.tar" for number in range(parts))
+    about: dict[str, object] = {"model": "0" * 64, "run": "none", "step": None, "dim": case.dim, "dtype": "float16"}
+    about |= {"senses": ("video", "text"), "root": "none", "shards": shards, "digest": "", "look": "", "windows": None}
+    embedding = Embedding.model_validate(about)
+    folder.mkdir(parents=True)
+    write_whole(folder / FILE_NAME, embedding.model_dump_json())
+    for number, videos_nD in track(world.blocks(), "parts", parts):
+        count = len(videos_nD)
+        there, spans_n = whole(np.ones(count, np.uint8)), np.zeros(count)
+        columns = {"video": whole(videos_nD.astype(np.float16)), "has.video": there, "has.text": there}
+        columns["text"] = whole(world.captions(videos_nD, number).astype(np.float16))
+        columns |= {"start_s": whole(spans_n), "end_s": whole(spans_n + 10)}
+        keys = [f"{number:05d}{row:05d}" for row in range(count)]
+        columns |= text_columns("key", keys) | text_columns("caption", [f"what {key} shows" for key in keys])
+        columns |= text_columns("shard", [shards[number]] * count) | text_columns("root", ["none"] * count)
+        columns |= text_columns("label", [f"class {row % 100}" for row in range(count)])
+        write_table(
+            part_path(folder, number),
+            columns,
+            {"plan": plan_of(embedding), "shard": shards[number], "rows": count, "bad": []},
+        )
