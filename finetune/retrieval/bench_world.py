@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from finetune.retrieval.embed import FILE_NAME, part_path, plan_of
+from finetune.retrieval.parts import FILE_NAME, part_path, plan_of
 from finetune.retrieval.spec import Embedding
 from finetune.retrieval.table import text_columns, whole, write_table
 from shards.console import track

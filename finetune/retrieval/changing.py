@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.retrieval.building import MOST_QUERIES, Options, Queries, write_segment
-from finetune.retrieval.embed import finished, part_path, read_embedding
 from finetune.retrieval.index import CATALOGUE, Index, read_catalogue, refuse_other_model
+from finetune.retrieval.parts import finished, part_path, read_embedding
 from finetune.retrieval.rows import Source
 from finetune.retrieval.spec import Catalogue, Embedding, SegmentEntry, Sense
 from finetune.retrieval.table import Table, whole, write_table

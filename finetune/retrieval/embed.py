@@ -6,7 +6,6 @@ other share the shards. Legend: n rows of a part, E features, T frames, M mel fi
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -18,12 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from torch import Tensor
 
 from finetune.retrieval.embedder import Embedder
+from finetune.retrieval.parts import FILE_NAME, TEXT_COLUMNS, finished, part_path, plan_of, read_embedding
 from finetune.retrieval.spec import DType, Embedding, Windows
-from finetune.retrieval.table import Column, Table, TornTable, text_columns, whole, write_table
+from finetune.retrieval.table import Column, text_columns, whole, write_table
 from finetune.zeroshot.spec import ZeroShotSpec
 from shards.console import track
 from shards.errors import RunStopped, SampleError, UserError
@@ -37,8 +36,6 @@ from shards.sample import ClipTransform
 from shards.whole_file import write_whole
 from shards.workers import worker_pool
 
-FILE_NAME = "embedding.json"
-TEXT_COLUMNS = ("key", "shard", "root", "caption", "label")
 _ROWS_BEFORE_JUDGEMENT = 200
 
 
@@ -101,40 +98,6 @@ def embed(embedder: Embedder, run: Path, order: Order) -> Done:
             rows += len(gathering.spans)
             _write_part(part_path(order.out, place), embedding, entry, gathering)
     return Done(embedding, len(todo), len(own) - len(todo), rows, bad)
-
-
-def part_path(folder: Path, place: int) -> Path:
-    """Name the file of the shard with this number."""
-    return folder / f"{place:05d}.safetensors"
-
-
-def plan_of(embedding: Embedding) -> str:
-    """Digest what decides a part, but for where things lie."""
-    told = embedding.model_dump_json(exclude={"run", "root", "step"})
-    return hashlib.sha256(told.encode()).hexdigest()
-
-
-def finished(folder: Path, embedding: Embedding, place: int) -> Table | None:
-    """Open the part of a shard if it is there, whole and of this very embedding."""
-    try:
-        table = Table.open(part_path(folder, place))
-    except (FileNotFoundError, TornTable):
-        return None
-    is_ours = table.about.get("plan") == plan_of(embedding) and table.about.get("shard") == embedding.shards[place]
-    return table if is_ours else None
-
-
-def read_embedding(folder: Path) -> Embedding:
-    """Read what the parts of a folder have in common."""
-    path = folder / FILE_NAME
-    try:
-        return Embedding.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{folder} holds no embeddings: there is no {FILE_NAME}. Next: trichord embed RUN SHARDS --out {folder}"
-        ) from error
-    except (OSError, ValidationError) as error:
-        raise UserError(f"{path} cannot be read: {error}. Next: embed into another folder") from error
 
 
 def _describe(embedder: Embedder, run: Path, order: Order, manifest: Manifest) -> Embedding:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.retrieval.embed import TEXT_COLUMNS
+from finetune.retrieval.parts import TEXT_COLUMNS
 from finetune.retrieval.table import ENDS, Column, Table, Texts, whole, write_table
 from shards.command import unknown_name
 from shards.errors import UserError

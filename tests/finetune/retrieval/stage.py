@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.retrieval.embed import FILE_NAME, part_path, plan_of
+from finetune.retrieval.parts import FILE_NAME, part_path, plan_of
 from finetune.retrieval.spec import DType, Embedding
 from finetune.retrieval.table import Column, text_columns, whole, write_table
 from shards.whole_file import write_whole

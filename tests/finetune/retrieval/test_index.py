@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from finetune.retrieval import changing
 from finetune.retrieval.building import Options
 from finetune.retrieval.changing import add, build, check, merge, remove
-from finetune.retrieval.embed import part_path
 from finetune.retrieval.index import CATALOGUE, Hit, Index
+from finetune.retrieval.parts import part_path
 from finetune.retrieval.spec import KINDS, DType, Kind
 from finetune.retrieval.table import Table
 from shards.errors import UserError
