@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from finetune.retrieval.spec import Catalogue
 
 SUMMARY = "from vectors to an index that finds the nearest"
-_KINDS = ("flat", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq")
 
 
 def _declare_options(parser: ArgumentParser) -> None:
+    from finetune.retrieval.spec import KINDS
+
     parser.add_argument(
         "--memory-gb", type=float, default=4.0, metavar="G", help="for building, and for what is searched"
     )
@@ -30,7 +31,7 @@ def _declare_options(parser: ArgumentParser) -> None:
         metavar="SHARE",
         help="of the exact ten nearest that captions shall find",
     )
-    parser.add_argument("--kind", choices=_KINDS, help="of search (default: by the number of vectors and the memory)")
+    parser.add_argument("--kind", choices=KINDS, help="of search (default: by the number of vectors and the memory)")
 
 
 def _options(arguments: Namespace) -> Options:
@@ -61,14 +62,19 @@ def _show(title: str, catalogue: Catalogue, as_json: bool) -> int:
     for segment in catalogue.segments:
         found = segment.measured
         if found.recall is not None and found.recall < found.target and not as_json:
-            print(f"{segment.name} finds {found.recall:.3f} of the nearest ten, less than {found.target}: more queries")
+            print(
+                f"{segment.name} finds {found.recall:.3f} of the nearest ten, less than {found.target}. "
+                "Next: trichord index merge with --kind hnsw, or with more --memory-gb"
+            )
     return 0
 
 
 def _declare_build(parser: ArgumentParser) -> None:
+    from finetune.retrieval.spec import SENSES
+
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="of `trichord embed`")
     parser.add_argument("--out", type=Path, metavar="INDEX", help="a new folder (default: the first DIR's index/)")
-    parser.add_argument("--sense", choices=("video", "text", "audio"), default="video", help="what is to be found")
+    parser.add_argument("--sense", choices=SENSES, default="video", help="what is to be found")
     _declare_options(parser)
     add_json(parser)
 

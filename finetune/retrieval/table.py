@@ -55,17 +55,19 @@ class Table:
         try:
             with path.open("rb") as file:
                 header, start = _read_header(file)
-                columns = {name: _map(path, start, entry) for name, entry in header.items() if name != "__metadata__"}
                 size = file.seek(0, 2)
-            wanted = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"))
-            metadata = header["__metadata__"]
+            metadata = header.pop("__metadata__")
             about, digest = json.loads(metadata[_ABOUT]), str(metadata[_DIGEST])
+            wanted = max(int(entry["data_offsets"][1]) for entry in header.values())
         except FileNotFoundError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise TornTable(f"{path} is cut off, or no table of trichord's: {error}") from error
         if size != start + wanted:
             raise TornTable(f"{path} has {size:,} bytes, expected {start + wanted:,}: it is cut off, or was changed")
+        # One mapping for all columns: a process has some ten thousands of them, and a set may have as many parts.
+        data_X = np.memmap(path, np.uint8, "r", start) if wanted else np.empty(0, np.uint8)
+        columns = {name: _column(path, data_X, entry) for name, entry in header.items()}
         table = cls(path, columns, about, digest)
         table._check_texts()
         return table
@@ -196,14 +198,15 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     return header, 8 + size
 
 
-def _map(path: Path, start: int, entry: Mapping[str, Any]) -> NDArray[Any]:
-    dtype, shape = np.dtype(_NAMES[entry["dtype"]]), tuple(map(int, entry["shape"]))
-    begin, end = map(int, entry["data_offsets"])
-    if end - begin != math.prod(shape) * dtype.itemsize or min(shape, default=0) < 0 or begin < 0:
-        raise ValueError("a column's size and its place do not agree")
-    if begin == end:
-        return np.empty(shape, dtype)
-    return np.memmap(path, dtype, "r", start + begin, shape)
+def _column(path: Path, data_X: NDArray[Any], entry: Mapping[str, Any]) -> NDArray[Any]:
+    try:
+        dtype, shape = np.dtype(_NAMES[entry["dtype"]]), tuple(map(int, entry["shape"]))
+        begin, end = map(int, entry["data_offsets"])
+        if not 0 <= begin <= end:
+            raise ValueError(f"a column from {begin} to {end}")
+        return data_X[begin:end].view(dtype).reshape(shape)
+    except (ValueError, KeyError, TypeError) as error:
+        raise TornTable(f"{path} is no table of trichord's: {error}") from error
 
 
 def _digest_of(file: BinaryIO) -> str:

@@ -103,3 +103,9 @@ print("done")
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def test_an_index_is_opened_and_changed_without_torch() -> None:
+    script = "import sys; import finetune.retrieval.index, finetune.retrieval.changing; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "False\n"
