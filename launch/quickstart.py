@@ -20,6 +20,7 @@ from shards.errors import UserError
 Rows = list[dict[str, Any]]
 
 _PROTOTYPES = 512  # of the recipe svt_quickstart
+_FEW_SAMPLES = 60
 
 
 class Step(NamedTuple):
@@ -36,6 +37,7 @@ def steps(out: Path, samples: int) -> list[Step]:
     small = ("--samples-per-shard", "16")
     batch = ("--size", "112", "--steps", "12")
     run, source = str(out / "run"), (f"data.sources={sets}/train",)
+    length = ("steps=50",) if samples < _FEW_SAMPLES else ()  # what few clips can teach is learnt soon
     return [
         Step("world", "generate clips", ("shards", "world", "--out", world, "--samples", str(samples))),
         Step("build", "write them as shards", ("shards", "build", "csv", "--root", world, "--out", sets, *small)),
@@ -44,7 +46,11 @@ def steps(out: Path, samples: int) -> list[Step]:
         Step("read", "read batches in one process", ("shards", "read", f"{sets}/train", *batch)),
         Step("workers", "read them with two workers", ("shards", "read", f"{sets}/train", *batch, "--workers", "2")),
         Step("show", "draw a contact sheet", ("shards", "show", f"{sets}/train", "--out", str(out / "sheet.png"))),
-        Step("pretrain", "learn from the clips without labels", ("pretrain", "svt_quickstart", *source, "--run", run)),
+        Step(
+            "pretrain",
+            "learn from the clips without labels",
+            ("pretrain", "svt_quickstart", *source, *length, "--run", run),
+        ),
         Step("plot", "draw its curves", ("plot", run, "--out", str(out / "curves.html"))),
         Step("export", "write the network's weights for others", ("export", run)),
     ]
