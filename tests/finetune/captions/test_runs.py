@@ -49,7 +49,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(top / f"whole_{name}" / middle, top / f"halved_{name}" / middle)
             engine_run.pretrain(small_config(shards, **changes, **FOUR_STEPS), top / f"halved_{name}")
     found["one"] = evaluating.evaluate(top / "whole_frozen", [], [], None)
-    (found["two"],) = run_jobs([Job(str(top / "two"), str(shards), "", "captions", TWO_RANKS)], 2)
+    (found["two"],) = run_jobs([Job(str(top / "two"), str(shards), "captions", TWO_RANKS)], 2)
     (top / "found.json").write_text(json.dumps(found))
     return top
 
