@@ -31,10 +31,15 @@ def _keep_features(config: FinetuneConfig) -> None:
     from pretrain.engine.allocator import apply
 
     apply()
+    import torch
+
     from finetune.features import fill
+    from pretrain.engine.allocator import thread_plan
     from pretrain.engine.distributed import join_world
 
-    fill(config, join_world())
+    world = join_world()
+    torch.set_num_threads(thread_plan(world.place.local_size))
+    fill(config, world)
 
 
 def _finetune_job(arguments: Namespace) -> Job:

@@ -82,11 +82,12 @@ def figures_of(scores_NK: Scores, truths_NK: Truths, is_multi_label: bool) -> Fi
         return of_several
     labels_N, classes = truths_NK.argmax(axis=1), truths_NK.shape[1]
     ranks_N = ranks_of_truth(scores_NK, labels_N)
-    is_of_NK = np.arange(classes) == labels_N[:, None]
+    is_of_NK = (np.arange(classes) == labels_N[:, None]).astype(np.float64)  # whose products are quick
 
     def of_one(weights_RN: Weights) -> dict[str, Values]:
         clips_R = weights_RN.sum(axis=1)
-        recall_RK = divided(weights_RN * (ranks_N == 0) @ is_of_NK, weights_RN @ is_of_NK)
+        right_RN = (weights_RN * (ranks_N == 0)).astype(np.float64)
+        recall_RK = divided(right_RN @ is_of_NK, weights_RN.astype(np.float64) @ is_of_NK)
         found = {"top1": divided(weights_RN @ (ranks_N == 0), clips_R)}
         if classes > TOP:
             found[f"top{TOP}"] = divided(weights_RN @ (ranks_N < TOP), clips_R)

@@ -108,6 +108,9 @@ def test_a_head_s_way_from_the_recipe_to_the_table(
     assert cli.main(["compare", "head", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [each["top1"] for each in rows][1] == row["top1"] and len(rows) == 2
+    frozen = ["objective.frozen=true", "objective.clips.placement=centre", "features=kept"]
+    assert cli.main(["finetune", "small.yaml", *frozen, "--run", "on_kept"]) == 0
+    assert sorted(path.name for path in (top / "kept/0").iterdir()) == ["00000.tar", "00001.tar", "manifest.json"]
     assert cli.main(["evaluate", "head", "--data", "plain"]) == 2  # its clips have no labels
     assert "wants one of each" in capsys.readouterr().err
 
