@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
 from typing import Any
 
 import torch
@@ -81,7 +83,11 @@ class ClipText(TextBackbone):
 
 @cache
 def _tokenizer() -> Any:
-    """Give the byte pairs of CLIP, which come with open_clip."""
-    from open_clip.tokenizer import SimpleTokenizer  # its package imports all its models, in seconds
-
-    return SimpleTokenizer()
+    """Give the byte pairs of CLIP, by one module of open_clip: the package imports all its models, in seconds."""
+    package = find_spec("open_clip")
+    found = PathFinder.find_spec("open_clip.tokenizer", package.submodule_search_locations if package else ())
+    if found is None or found.loader is None:
+        raise UserError("open_clip is not installed, and CLIP's byte pairs come with it. Next: make setup")
+    module = module_from_spec(found)
+    found.loader.exec_module(module)
+    return module.SimpleTokenizer()
