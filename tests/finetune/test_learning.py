@@ -45,7 +45,7 @@ def write_world(top: Path, clips: int) -> Path:
 
 
 def test_it_learns_the_world_s_colours(tmp_path: Path) -> None:
-    shards = write_world(tmp_path, 56)
+    shards = write_world(tmp_path, 64)
     changes = {
         "data__batch_size": 16,
         "backbone__size": 32,
@@ -55,11 +55,11 @@ def test_it_learns_the_world_s_colours(tmp_path: Path) -> None:
         "objective__normalisation": {"mean": [0.25, 0.25, 0.25], "std": [0.06, 0.06, 0.06]},
         "objective__head": {"pool": "attention", "pool_heads": 1},
         "optimiser__learning_rate": 1e-2,
-        "log__every_steps": 10,
-        "checkpoints__every_steps": 40,
+        "log__every_steps": 15,
+        "checkpoints__every_steps": 60,
     }
     run = tmp_path / "run"
-    engine_run.pretrain(small_config(shards / "train", steps=40, **changes), run)
+    engine_run.pretrain(small_config(shards / "train", steps=60, **changes), run)
     found = evaluate(run, [str(shards / "test")], [], None)
     assert found["clips"] >= 15
     assert found["metrics"]["top1"] >= 0.4  # chance is 1/8
