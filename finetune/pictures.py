@@ -84,14 +84,15 @@ def draw_confusion(path: Path, names: Sequence[str], scores_NK: Scores, truths_N
     counts_KK = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(counts_KK, (truths_NK.argmax(axis=1), scores_NK.argmax(axis=1)), 1)
     shares_KK = counts_KK / np.maximum(counts_KK.sum(axis=1, keepdims=True), 1)
-    side = 2.2 + min(classes, 60) * 0.22
+    is_named = classes <= _NAMED_CLASSES
+    side = 1.2 + min(classes, 60) * 0.22 + (0.075 * max(map(len, names)) if is_named else 0)
     with _sheet(path, side + 1.4, side) as (figure, axes):
         place = axes[0, 0]
         drawn = place.imshow(shares_KK, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
         place.grid(visible=False)
         place.set_xlabel("told")
         place.set_ylabel("true")
-        if classes <= _NAMED_CLASSES:
+        if is_named:
             place.set_xticks(range(classes), names, rotation=90)
             place.set_yticks(range(classes), names)
         if classes <= _WRITTEN_CLASSES:
@@ -109,6 +110,7 @@ def draw_classes(path: Path, rows: Rows, measured: str) -> None:
     with _sheet(path, 5.2 * columns, 0.9 + 0.2 * min(max(len(kept), 1), _ROWS), ncols=columns) as (figure, axes):
         for place, first in zip(axes.flat, range(0, max(len(kept), 1), _ROWS), strict=True):
             _draw_bars(place, kept[first : first + _ROWS], measured)
+            place.set_ylim(min(len(kept), _ROWS) - 0.4, -0.6)  # bars of all columns are as thick
         figure.supxlabel(f"{measured.replace('_', ' ')}, and the middle 95 % of sets drawn again", fontsize=9)
 
 
@@ -120,7 +122,6 @@ def _draw_bars(place: Axes, rows: Rows, measured: str) -> None:
     place.hlines(places, ends[:, 0], ends[:, 1], color=INK, lw=1.0)
     place.set_yticks(places, [f"{row['class']}  ({row['clips']})" for row in rows])
     place.set_xlim(0, 1)
-    place.set_ylim(_ROWS - 0.4 if len(rows) == _ROWS else len(rows) - 0.4, -0.6)
     place.grid(visible=False, axis="y")
     place.tick_params(length=0)
 
