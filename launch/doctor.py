@@ -20,7 +20,7 @@ from shards.console import show_figures
 from shards.errors import UserError
 
 _GIB = 1 << 30
-_NEEDED = ("torch", "deepspeed", "webdataset", "av", "pydantic", "transformers", "safetensors")
+_NEEDED = ("torch", "deepspeed", "webdataset", "av", "pydantic", "transformers", "safetensors", "faiss-cpu")
 _OPTIONAL = ("torchcodec", "tensorboard", "wandb", "submitit", "mamba-ssm", "causal-conv1d")
 _LEAST_FREE_BYTES = 10 * _GIB  # a checkpoint of a base model with its optimiser weighs 2 GiB, and three are kept
 _LEAST_SHARED_BYTES = 1 * _GIB  # workers hand batches over in shared memory
