@@ -175,6 +175,7 @@ class Told(BaseException): pass
 def tell(*_): raise Told
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR2, tell)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell has put the tests aside
     build("folder", Path({str(tmp_path / "root")!r}), Path({str(tmp_path / "out")!r}), shuffle=False, {options})
 """
     made = tmp_path / "out" / "all"
