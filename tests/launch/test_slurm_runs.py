@@ -108,7 +108,7 @@ def test_two_nodes_train_as_two_processes_do(slurm: Cluster, data: Path, uninter
 
 
 def test_a_time_limit_costs_nothing_but_time(slurm: Cluster, data: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=1.0)
+    recipe = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=1.3)
     run = launch(slurm, tmp_path, "--nodes 2 --time 1 --signal-delay-s 20", recipe, "run")
     assert run.wait_for_end(600) == "COMPLETED", run.story()
     assert_same_as(uninterrupted, run)
