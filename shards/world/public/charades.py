@@ -13,7 +13,7 @@ from shards.world.layout import Clip
 from shards.world.plan import ClipPlan, Event
 from shards.world.rules import WorldRules
 from shards.world.table import write_table
-from shards.world.vocabulary import BACKGROUNDS, CLASSES
+from shards.world.vocabulary import BEHIND, CLASSES
 
 HEADER = (
     "id",
@@ -75,7 +75,7 @@ def _row(plan: ClipPlan, rules: WorldRules) -> list[object]:
     return [
         video_id(plan),
         plan.group.name,  # the subject: people, too, appear in one split only
-        BACKGROUNDS[plan.group.background],
+        BEHIND[plan.group.background],
         quality,
         relevance,
         "Yes" if rng.random() < 0.9 else "No",

@@ -41,6 +41,13 @@ def test_charades_files(tmp_path: Path) -> None:
     assert 0 < overlong < len(rows) / 2
 
 
+def test_a_plain_world_can_be_charades_too(tmp_path: Path) -> None:
+    out = tmp_path / "charades"
+    make_world(out, 2, 3, "charades", SMALL.model_copy(update={"is_plain": True}), processes=1)
+    rows = [row for split in ("train", "test") for row in rows_of(out / "Charades" / f"Charades_v1_{split}.csv")]
+    assert {row["scene"] for row in rows} == {"a plain grey wall"}
+
+
 def test_kinetics_files(tmp_path: Path) -> None:
     out = tmp_path / "kinetics"
     make_world(out, 12, 3, "kinetics", SMALL, processes=1)
