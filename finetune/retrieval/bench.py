@@ -3,20 +3,24 @@
 Everything is asked on one thread, in batches of all queries, and seconds are those of the CPU; contenders take turns,
 and ratios are medians over rounds. Two kinds of queries: such as are held, and captions, which lie elsewhere; each with
 settings that half of it chose, and measured on the other half. The build runs in a process of its own, whose own memory
-is looked at all the while, mapped files apart; opening and the first answer likewise.
+is looked at all the while, mapped files apart; opening and the first answer likewise. What autofaiss would take is a
+graph too, by its own rule (2.18.0).
 Legend: Q queries, N vectors, D features.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, NamedTuple
@@ -25,7 +29,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.retrieval.bench_world import SearchCase, World, write_world
+from finetune.retrieval.bench_world import SearchCase, World, prepare_world
 from finetune.retrieval.building import Options
 from finetune.retrieval.changing import build
 from finetune.retrieval.exact import exact_neighbours
@@ -34,10 +38,11 @@ from finetune.retrieval.kinds import LINKS, Searcher, bytes_per_vector
 from finetune.retrieval.spec import Settings
 from finetune.retrieval.tune import NEIGHBOURS, Asked, recall, tune
 from shards.errors import UserError
+from shards.whole_file import write_whole
 
 RECALL, GOAL = 0.97, 30.0  # times Flat's queries per second
 OPEN_GOAL_S = 1.0
-OURS, FLAT, HNSW = "ours", "FAISS Flat", f"FAISS HNSW{LINKS}"
+OURS, FLAT = "ours", "FAISS Flat"
 LIKE_HELD, CAPTIONS = "such as are held", "captions"
 _LOOK_EVERY_S = 0.02
 _SINGLE = 200  # queries one by one
@@ -51,27 +56,31 @@ class Contender(NamedTuple):
     about: Mapping[str, object]
 
 
-def run_search_bench(
-    case: SearchCase,
-    queries: int,
-    rounds: int,
-    memory_gb: float,
-    with_hnsw: bool,
-    beat: Callable[[], None] = lambda: None,
-) -> list[dict[str, Any]]:
+class Effort(NamedTuple):
+    """How much is asked, and what the build may take."""
+
+    queries: int
+    rounds: int
+    memory_gb: float
+    with_hnsw: bool
+    keep: Path | None = None
+
+
+def run_search_bench(case: SearchCase, effort: Effort, beat: Callable[[], None]) -> list[dict[str, Any]]:
     """Measure all; gives a row for each contender and kind of queries."""
-    with tempfile.TemporaryDirectory(prefix="trichord-search-") as name:
-        folder = Path(name)
-        write_world(folder / "vectors", case)
+    with ExitStack() as stack:
+        folder = effort.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trichord-search-")))
+        vectors = prepare_world(folder, case)
         beat()
-        built = _in_process("build", folder, str(memory_gb))
-        opened = _in_process("open", folder)
+        shutil.rmtree(vectors / "index", ignore_errors=True)
+        built = _in_process("build", vectors, str(effort.memory_gb))
+        opened = _in_process("open", vectors)
         beat()
-        index = Index.open(folder / "vectors/index")
+        index = Index.open(vectors / "index")
         (segment,) = index.segments
-        asked = _asked(case, segment.vectors_ND, queries)
+        asked = _asked(case, segment.vectors_ND, effort.queries)
         beat()
-        contenders = {FLAT: _flat(segment.vectors_ND, asked)}
+        contenders = _of_faiss(case, effort, folder, segment.vectors_ND, asked)
         ours = {kind: tune(segment.searcher, halves[0], RECALL).settings for kind, halves in asked.items()}
         about = {
             "kind": segment.entry.kind,
@@ -81,10 +90,8 @@ def run_search_bench(
             **opened,
         }
         contenders[OURS] = Contender(segment.searcher, ours, about)
-        if with_hnsw:
-            contenders[HNSW] = _hnsw(segment.vectors_ND, asked)
         beat()
-        return [row for kind in asked for row in _rows(contenders, kind, asked[kind][1], rounds, beat)]
+        return [row for kind in asked for row in _rows(contenders, kind, asked[kind][1], effort.rounds, beat)]
 
 
 def _asked(case: SearchCase, vectors_ND: NDArray[Any], queries: int) -> dict[str, tuple[Asked, Asked]]:
@@ -100,23 +107,53 @@ def _asked(case: SearchCase, vectors_ND: NDArray[Any], queries: int) -> dict[str
     return found
 
 
-def _flat(vectors_ND: NDArray[Any], asked: Mapping[str, object]) -> Contender:
+def _of_faiss(
+    case: SearchCase,
+    effort: Effort,
+    folder: Path,
+    vectors_ND: NDArray[Any],
+    asked: Mapping[str, tuple[Asked, Asked]],
+) -> dict[str, Contender]:
+    """Make FAISS's own indexes of the same vectors."""
     started = time.perf_counter()
-    index = faiss.IndexFlatIP(vectors_ND.shape[1])
-    _fill(index, vectors_ND)
-    about = {"kind": "Flat", "bytes_per_vector": 4 * vectors_ND.shape[1], "build_s": _since(started)}
-    return Contender(Searcher("flat", index), dict.fromkeys(asked, Settings()), about)
+    flat = faiss.IndexFlatIP(case.dim)
+    _fill(flat, vectors_ND)
+    about = {"kind": "Flat", "bytes_per_vector": 4 * case.dim, "build_s": _since(started)}
+    found = {FLAT: Contender(Searcher("flat", flat), dict.fromkeys(asked, Settings()), about)}
+    chosen = autofaiss_links(case.rows, case.dim, effort.memory_gb)
+    for links in sorted({LINKS, chosen or LINKS}) if effort.with_hnsw else ():
+        graph, build_s = _graph(folder / f"hnsw{links}", vectors_ND, links)
+        searcher = Searcher("hnsw", None, graph)
+        settings = {kind: tune(searcher, halves[0], RECALL).settings for kind, halves in asked.items()}
+        bytes_of_one = round(bytes_per_vector("hnsw", case.dim, "float32")) + 8 * (links - LINKS)
+        taken = {"kind": f"HNSW{links}", "bytes_per_vector": bytes_of_one, "build_s": build_s}
+        also = ", autofaiss's choice" if links == chosen else ""
+        found[f"FAISS HNSW{links}{also}"] = Contender(searcher, settings, taken)
+    return found
 
 
-def _hnsw(vectors_ND: NDArray[Any], asked: Mapping[str, tuple[Asked, Asked]]) -> Contender:
+def autofaiss_links(count: int, dim: int, memory_gb: float) -> int | None:
+    """Say how many links a vector has in the graph that autofaiss chooses; none where it chooses no graph."""
+    if count < 1000:
+        return None
+    if count < 10_000:
+        return 15
+    links = math.floor((memory_gb * 2**30 / (4 * count) - dim) / 2)
+    return min(links, 32) if links >= 8 else None
+
+
+def _graph(path: Path, vectors_ND: NDArray[Any], links: int) -> tuple[Any, float]:
+    """Build a graph on all threads, or read the one that was kept."""
+    noted = path.with_suffix(".json")
+    if noted.exists():
+        return faiss.read_index(str(path)), float(json.loads(noted.read_text())["build_s"])
     started = time.perf_counter()
-    index = faiss.IndexHNSWFlat(vectors_ND.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
-    _fill(index, vectors_ND)
-    taken = _since(started)
-    searcher = Searcher("hnsw", None, index)
-    settings = {kind: tune(searcher, halves[0], RECALL).settings for kind, halves in asked.items()}
-    bytes_of_one = round(bytes_per_vector("hnsw", vectors_ND.shape[1], "float32"))
-    return Contender(searcher, settings, {"kind": HNSW, "bytes_per_vector": bytes_of_one, "build_s": taken})
+    graph = faiss.IndexHNSWFlat(vectors_ND.shape[1], links, faiss.METRIC_INNER_PRODUCT)
+    _fill(graph, vectors_ND)
+    build_s = _since(started)
+    faiss.write_index(graph, str(path))
+    write_whole(noted, json.dumps({"build_s": build_s}))
+    return graph, build_s
 
 
 def _fill(index: Any, vectors_ND: NDArray[Any]) -> None:
@@ -144,7 +181,7 @@ def _rows(
     rows = []
     for name, each in contenders.items():
         ratio = statistics.median(own / flat for own, flat in zip(rates[name], rates[FLAT], strict=True))
-        has_goal = name == OURS and kind == LIKE_HELD
+        goal = (GOAL if kind == LIKE_HELD else 0.0) if name == OURS else None
         settings = {what: value for what, value in each.settings[kind].model_dump().items() if value}
         rows.append(
             {
@@ -153,8 +190,8 @@ def _rows(
                 "recall@10": round(recalls[name], 4),
                 "queries_per_s": round(statistics.median(rates[name]), 1),
                 "times_flat": round(ratio, 1),
-                "goal": GOAL if has_goal else None,
-                "met": (ratio >= GOAL and recalls[name] >= RECALL) if has_goal else None,
+                "goal": goal or None,
+                "met": None if goal is None else ratio >= goal and recalls[name] >= RECALL,
                 "settings": settings,
                 **each.about,
             }
@@ -175,36 +212,37 @@ def _in_process(what: str, folder: Path, *words: str) -> dict[str, Any]:
     return found
 
 
-def _own_memory_mib() -> float:
-    """Give this process's memory but for mapped files, which the system drops when it likes."""
+def _memory_mib(name: str = "RssAnon") -> float:
+    """Give this process's memory; by that name but for mapped files, which the system drops when it likes."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
 def _build(folder: Path, memory_gb: float) -> dict[str, Any]:
-    before_mib, peak_mib, is_over = _own_memory_mib(), [0.0], Event()
+    before_mib, peak_mib, is_over = _memory_mib(), [0.0], Event()
 
     def look() -> None:
         while not is_over.wait(_LOOK_EVERY_S):
-            peak_mib[0] = max(peak_mib[0], _own_memory_mib())
+            peak_mib[0] = max(peak_mib[0], _memory_mib())
 
     looking = Thread(target=look, daemon=True)
     looking.start()
     started = time.perf_counter()
-    build([folder / "vectors"], folder / "vectors/index", "video", Options(int(memory_gb * 10**9), RECALL))
+    build([folder], folder / "index", "video", Options(int(memory_gb * 10**9), RECALL))
     taken = _since(started)
     is_over.set()
     looking.join()
     return {
         "build_s": taken,
         "build_mib": round(peak_mib[0] - before_mib),
+        "build_mib_with_maps": round(_memory_mib("VmHWM")),
         "budget_mib": round(memory_gb * 10**9 / 2**20),
     }
 
 
 def _open(folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
-    index = Index.open(folder / "vectors/index")
+    index = Index.open(folder / "index")
     query_D = index.vector(index.places("0000000000")[0])
     index.nearest(query_D[None])
     first_s = time.perf_counter() - started

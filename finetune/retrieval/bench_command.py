@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from shards.command import Command, add_json, at_least
 from shards.console import pulse, show_figures
@@ -20,20 +21,23 @@ def _declare(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--no-hnsw", action="store_true", help="leave HNSW32 out, which takes long to build from a million vectors"
     )
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="leave vectors and graphs here, and use them the next time"
+    )
     add_json(parser)
 
 
 def _run(arguments: Namespace) -> int:
-    from finetune.retrieval.bench import run_search_bench
+    from finetune.retrieval.bench import Effort, run_search_bench
     from finetune.retrieval.bench_world import SearchCase
 
     if not arguments.memory_gb > 0:
         raise UserError(f"--memory-gb {arguments.memory_gb}: expected a number above 0")
     case = SearchCase(rows=arguments.rows, dim=arguments.dim)
+    names = ("queries", "rounds", "memory_gb", "keep")
+    effort = Effort(with_hnsw=not arguments.no_hnsw, **{name: getattr(arguments, name) for name in names})
     with pulse("steps of the search bench") as beat:
-        rows = run_search_bench(
-            case, arguments.queries, arguments.rounds, arguments.memory_gb, not arguments.no_hnsw, beat
-        )
+        rows = run_search_bench(case, effort, beat)
     show_figures(f"search of {case.rows:,} x {case.dim}, one thread", rows, arguments.json)
     return 0
 

@@ -18,6 +18,7 @@ from finetune.retrieval.parts import FILE_NAME, part_path, plan_of
 from finetune.retrieval.spec import Embedding
 from finetune.retrieval.table import text_columns, whole, write_table
 from shards.console import track
+from shards.errors import UserError
 from shards.randomness import generator
 from shards.whole_file import write_whole
 
@@ -75,6 +76,20 @@ def unit(rows_ND: NDArray[np.float32]) -> Rows:
     """Give rows of length 1."""
     unit_ND: Rows = (rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)).astype(np.float32)
     return unit_ND
+
+
+def prepare_world(folder: Path, case: SearchCase) -> Path:
+    """Write a case's vectors below a folder, or find that they were kept there; says where they are."""
+    vectors, noted = folder / "vectors", folder / "case.json"
+    if noted.exists():
+        if SearchCase.model_validate_json(noted.read_bytes()) != case:
+            raise UserError(f"{folder} was kept of another case: {noted.read_text()}. Next: another --keep")
+        return vectors
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} holds something else, or what a bench began. Next: another --keep, or empty it")
+    write_world(vectors, case)
+    write_whole(noted, case.model_dump_json())
+    return vectors
 
 
 def write_world(folder: Path, case: SearchCase) -> None:

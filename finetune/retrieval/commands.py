@@ -114,6 +114,7 @@ def _declare_search(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--weights", type=Path, metavar="RUN_OR_FILE", help="where the index's model is now")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw what was found")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="make a page in which what was found plays")
     add_json(parser)
 
 
@@ -135,6 +136,10 @@ def _run_search(arguments: Namespace) -> int:
         from finetune.retrieval.sheet import draw_hits
 
         draw_hits(f"nearest to {told}", hits, arguments.sheet)
+    if arguments.html:
+        from finetune.retrieval.playable import write_hits
+
+        write_hits(f"nearest to {told}", hits, arguments.html)
     return 0
 
 
@@ -211,7 +216,7 @@ SEARCH = Command(
     _declare_search,
     _run_search,
     (
-        'trichord search vectors/val/index --text "a person opens a box"',
+        'trichord search vectors/val/index --text "a person opens a box" --html found.html',
         "trichord search vectors/val/index --video clip.mp4 -k 20 --where label=jumping --sheet found.png",
         "trichord search vectors/val/index --like 000042 --json",
     ),

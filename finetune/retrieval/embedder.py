@@ -27,10 +27,9 @@ from shards.decoding.sound import decode_sound
 from shards.decoding.track import DecodeLimits
 from shards.errors import SampleError, UserError
 from shards.hearing.spectrogram import frame_count, spectrogram
-from shards.randomness import generator
-from shards.reading.batch import Example
+from shards.reading.batch import Batch
+from shards.reading.one_file import batch_of, read_video
 from shards.record import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS, RawSample
-from shards.sample import ClipTransform
 from shards.sample_spec import SampleSpec
 from shards.viewing.clip_specs import SlidingWindows
 from shards.viewing.view_specs import ViewsSpec
@@ -108,7 +107,11 @@ class Embedder:
 
     def video_file(self, path: Path) -> Rows:
         """Give the vector of a video file, as a row."""
-        return self.see(torch.stack(self._example(path)["video"]))
+        return self.see(self._batch(path)["video"][0])
+
+    def video(self, raw: RawSample) -> Rows:
+        """Give the vector of a sample's video, as a row."""
+        return self.see(batch_of(raw, self.sample_spec())["video"][0])
 
     def audio_file(self, path: Path) -> Rows:
         """Give the vector of a file's sound, of a video's or on its own, as a row."""
@@ -116,20 +119,16 @@ class Embedder:
         if hearing is None:
             raise UserError("this model has learnt no sound; ask with --text, --video or --like")
         if path.suffix.lower().removeprefix(".") in VIDEO_EXTENSIONS:
-            (audio_TM,) = self._example(path)["audio"]
+            audio_TM = self._batch(path)["audio"][0][0]
         else:
             audio_TM = _sound_of(path, hearing)
         if not audio_TM.any():
             raise UserError(f"{path} has no sound")
         return self.hear(audio_TM[None])
 
-    def _example(self, path: Path) -> Example:
-        extension = path.suffix.lower().removeprefix(".")
-        if not path.is_file() or extension not in VIDEO_EXTENSIONS:
-            raise UserError(f"{path}: expected a video file ({', '.join(VIDEO_EXTENSIONS)})")
-        raw = RawSample(path.stem, path.name, {extension: path.read_bytes()})
+    def _batch(self, path: Path) -> Batch:
         try:
-            return ClipTransform(self.sample_spec())(raw, generator(0, "embed"))  # nothing of it is left to chance
+            return batch_of(read_video(path), self.sample_spec())
         except SampleError as error:
             raise UserError(f"{path} cannot be used: {error}") from error
 

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from finetune.retrieval.found import read_sample
 from finetune.retrieval.index import Hit
 from shards.console import track
 from shards.decoding.video import open_video
 from shards.errors import SampleError, UserError
 from shards.inspecting.sheet import Row, Strip, draw_sheet
 from shards.inspecting.show import picture_of_sound, thumbnail
-from shards.reading.archive import open_archive
-from shards.reading.roots import parse_root
 
 _FRAMES = 8
 
@@ -35,14 +34,7 @@ def draw_hits(title: str, hits: Sequence[Hit], out: Path) -> None:
 
 
 def _row(hit: Hit) -> Row:
-    archive = open_archive(parse_root(hit.root), hit.shard)
-    try:
-        if hit.key not in archive.keys:
-            return Row(hit.key, (hit.shard,), error=f"{hit.shard} holds no {hit.key} any more")
-        raw = archive.read(archive.keys.index(hit.key))
-    finally:
-        archive.close()
-    video = open_video(raw.video())
+    video = open_video(read_sample(hit).video())
     middles_T = hit.start_s + (np.arange(_FRAMES) + 0.5) * (hit.end_s - hit.start_s) / _FRAMES
     places_T = np.searchsorted(video.times_s, middles_T + 1e-6, side="right") - 1
     frames_THWC = video.frames(np.clip(places_T, 0, len(video) - 1))

@@ -1,0 +1,20 @@
+"""The sample that a hit is of, as its shard holds it."""
+
+from __future__ import annotations
+
+from finetune.retrieval.index import Hit
+from shards.errors import Cause, SampleError
+from shards.reading.archive import open_archive
+from shards.reading.roots import parse_root
+from shards.record import RawSample
+
+
+def read_sample(hit: Hit) -> RawSample:
+    """Read it; raises SampleError where its shard is there no more, or holds it no more."""
+    archive = open_archive(parse_root(hit.root), hit.shard)
+    try:
+        if hit.key not in archive.keys:
+            raise SampleError(Cause.MISSING, f"{hit.shard} holds no {hit.key} any more")
+        return archive.read(archive.keys.index(hit.key))
+    finally:
+        archive.close()

@@ -1,0 +1,68 @@
+"""Writes what was found as a page for the browser: each hit's own seconds play, and no network is asked for any."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune.retrieval.found import read_sample
+from finetune.retrieval.index import Hit
+from shards.building.transcode import Mode, Part, Preset, make_medium
+from shards.console import track
+from shards.errors import Cause, SampleError, UserError
+from shards.record import VIDEO_EXTENSIONS
+from shards.whole_file import write_whole
+
+MOST_BYTES = 64 << 20  # of the videos in a page, all of which a browser holds at once
+_PLAYED = {"mp4": "video/mp4", "m4v": "video/mp4", "webm": "video/webm"}
+_ABOUT_A_FRAME_S = 0.05  # by which a hit may end before its video, and still be all of it
+
+
+def write_hits(title: str, hits: Sequence[Hit], out: Path, most_bytes: int = MOST_BYTES) -> None:
+    """Write the page; a hit whose video cannot be had, or would make the page too large, says so in its place."""
+    cards, room = [], most_bytes
+    for rank, hit in enumerate(track(hits, "cutting hits"), 1):
+        try:
+            kind, data = _clip(hit)
+            if len(data) > room:
+                told = f"{len(data) / 1e6:.1f} MB, and the page has room for {room / 1e6:.1f} more. Next: fewer, by -k"
+                raise SampleError(Cause.TOO_MANY_BYTES, told)
+            room -= len(data)
+            source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+            shown = f'<video controls loop muted playsinline preload="metadata" src="{source}"></video>'
+        except SampleError as error:
+            shown = f'<p class="missing">{html.escape(str(error))}</p>'
+        cards.append(_card(rank, hit, shown))
+    head, _, tail = Path(__file__).with_name("hits_page.html").read_text(encoding="utf-8").partition("{{cards}}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(out, head.replace("{{title}}", html.escape(title)) + "\n".join(cards) + tail)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error}. Next: another --html") from error
+
+
+def _clip(hit: Hit) -> tuple[str, bytes]:
+    """Give a hit's seconds of its video: the file as it is where they are all of it and browsers know its kind."""
+    raw = read_sample(hit)
+    extension = next((each for each in VIDEO_EXTENSIONS if each in raw.members), "")
+    medium = make_medium(raw.video(), extension, Mode.COPY, Preset())
+    is_all = hit.start_s <= 0 and hit.end_s > medium.duration_s - _ABOUT_A_FRAME_S
+    if is_all and extension in _PLAYED:
+        return _PLAYED[extension], medium.data
+    part = Part() if is_all else Part(hit.start_s, hit.end_s)
+    return _PLAYED["mp4"], make_medium(raw.video(), extension, Mode.ENCODE, Preset(), part).data
+
+
+def _card(rank: int, hit: Hit, shown: str) -> str:
+    caption, key, shard = map(html.escape, (hit.caption, hit.key, hit.shard))
+    labels = "".join(f"<li>{html.escape(label)}</li>" for label in hit.label.split("\n") if label)
+    seconds = f"{hit.start_s:.1f} to {hit.end_s:.1f} s"
+    return f"""<article>
+{shown}
+<h2>{caption or key}</h2>
+<p><b>{rank}</b> <data value="{hit.score}">{hit.score:.4f}</data> <span>{seconds}</span></p>
+<ul>{labels}</ul>
+<p class="of">{key} in {shard}</p>
+</article>"""

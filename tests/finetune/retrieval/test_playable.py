@@ -1,0 +1,88 @@
+"""What was found plays in a page: its own seconds, words that are never code, and no more bytes than a page bears."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from finetune.retrieval.index import Hit, Place
+from finetune.retrieval.playable import write_hits
+from shards.decoding.video import open_video
+from shards.errors import UserError
+from shards.reading.archive import open_archive
+from shards.reading.roots import parse_root
+from tests.pretrain.engine import small_run
+
+WHOLE_S = 12 / 25
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("playable") / "shards"
+    small_run.write_shards(folder, sound=True, text=True)
+    return folder
+
+
+def hit(shards: Path, number: int, start_s: float = 0.0, end_s: float = WHOLE_S, caption: str = "thing") -> Hit:
+    """Make a hit of a clip, or of a part of it."""
+    shard = f"{number // small_run.PER_SHARD:05d}.tar"
+    return Hit(0.5, f"clip{number:03d}", shard, str(shards), caption, "0\nred & blue", start_s, end_s, Place(0, number))
+
+
+def videos(page: Path) -> list[bytes]:
+    """Read the videos that a page holds, as a browser would find them."""
+    found = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            source = dict(attrs).get("src") or ""
+            if tag == "video":
+                kind, _, data = source.partition(";base64,")
+                assert kind == "data:video/mp4"
+                found.append(base64.b64decode(data, validate=True))
+
+    Reader().feed(page.read_text())
+    return found
+
+
+def test_a_hit_that_is_all_of_its_video_is_the_shards_own_bytes_and_a_window_is_cut_out(shards: Path) -> None:
+    page = shards.parent / "new/found.html"
+    write_hits("nearest to a box", [hit(shards, 5), hit(shards, 5, 0.2, 0.4)], page)
+    whole, window = videos(page)
+    archive = open_archive(parse_root(shards), "00001.tar")
+    assert whole == archive.read(5 - small_run.PER_SHARD).members["mp4"]
+    archive.close()
+    own, cut = open_video(whole), open_video(window)
+    assert (len(own), len(cut)) == (12, 5) and cut.has_sound == own.has_sound
+    wanted_THWC, found_THWC = own.frames(range(5, 10)).astype(float), cut.frames(range(5)).astype(float)
+    others_THWC = own.frames(range(5)).astype(float)
+    assert abs(found_THWC - wanted_THWC).mean() < 0.5 * abs(found_THWC - others_THWC).mean()
+    assert "0.2 to 0.4 s" in page.read_text() and "0.5000" in page.read_text()
+
+
+def test_words_of_captions_never_become_code(shards: Path) -> None:
+    page = shards.parent / "words.html"
+    evil = '</h2><script>alert(1)</script> "{{cards}}" {{title}}'
+    write_hits(f"nearest to text {evil}", [hit(shards, 0, caption=evil)], page)
+    text = page.read_text()
+    assert "<script" not in text and text.count("&lt;script&gt;") == 3  # in the tab's title, above and in the card
+    assert "<li>red &amp; blue</li>" in text and "default-src 'none'" in text
+    assert len(videos(page)) == 1 and not re.search(r"https?://", text)
+
+
+def test_what_cannot_play_says_why_and_the_rest_plays(shards: Path) -> None:
+    page = shards.parent / "some.html"
+    gone = hit(shards, 1)._replace(key="gone")
+    hits = [hit(shards, 0), gone, hit(shards, 2)._replace(shard="00099.tar"), hit(shards, 3)]
+    write_hits("nearest", hits, page)
+    first, last = videos(page)
+    assert "00000.tar holds no gone any more" in page.read_text() and page.read_text().count('class="missing"') == 2
+    write_hits("nearest", hits, page, most_bytes=len(first) + len(last) - 1)
+    assert videos(page) == [first] and "too_many_bytes" in page.read_text()
+    (shards.parent / "file").write_text("")
+    with pytest.raises(UserError, match=r"page.html cannot be written: .*Next: another --html"):
+        write_hits("nearest", [], shards.parent / "file/page.html")
