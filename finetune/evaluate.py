@@ -14,13 +14,11 @@ from finetune.classify import Classification
 from finetune.config import FinetuneConfig
 from finetune.evaluation_report import FOLDER, label_of, write_report
 from finetune.measuring import measure
+from finetune.opening import load_objective
 from finetune.recipe import load_tested
 from finetune.scoring import score
-from pretrain.engine import checkpoint
 from pretrain.engine.allocator import thread_plan
 from pretrain.engine.distributed import World, join_world
-from pretrain.engine.training import build
-from pretrain.export import newest_checkpoint
 from pretrain.objective import Objective
 
 Draw = Callable[..., list[Path]]
@@ -36,15 +34,11 @@ def evaluate(
     config = load_tested(run, data, overrides)
     world = join_world()
     torch.set_num_threads(thread_plan(world.place.local_size))
-    path, index = newest_checkpoint(run)
-    objective = build(config)
-    checkpoint.load_weights(path, index, objective)
-    objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
-    objective = objective.eval().to(world.device)
-    stem = run / FOLDER / f"{name or label_of(config.data.sources)}_step_{index.step:08d}"
+    objective, step = load_objective(config, run, world.device)
+    stem = run / FOLDER / f"{name or label_of(config.data.sources)}_step_{step:08d}"
     found = {
         "run": str(run),
-        "step": index.step,
+        "step": step,
         "data": [source.root for source in config.data.sources],
         "data_digests": [source.manifest.digest() for source in config.data.open_sources()],
         "model": describe_model(config),

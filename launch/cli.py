@@ -11,6 +11,7 @@ from finetune.commands import COMPARE, EVALUATE, FINETUNE, REPLAY, SHOW
 from finetune.retrieval import bench_command as search_bench
 from finetune.retrieval import index_commands
 from finetune.retrieval.commands import EMBED, RETRIEVAL, SEARCH
+from finetune.token_maps.command import VISUALISE
 from finetune.zeroshot.command import ZEROSHOT
 from launch import __version__, doctor, launch_command, quickstart
 from launch.parser import CommandParser, add_command, add_floor
@@ -37,6 +38,7 @@ type it again to go on, 130 interrupted."""
 _OF_RUNS = (
     *(pretrain_commands.PRETRAIN, FINETUNE, EVALUATE, ZEROSHOT, COMPARE),
     *(EMBED, SEARCH, RETRIEVAL),
+    *(VISUALISE,),
     *(SHOW, PLOT, REPLAY, pretrain_commands.EXPORT, MODELS),
 )
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h

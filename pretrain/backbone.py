@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from pretrain.layers.attention import Attention
+
 
 class Tokens(NamedTuple):
     """What a backbone makes of a batch of clips."""
@@ -49,6 +51,14 @@ class Backbone(Encoder):
     @abstractmethod
     def forward(self, frames_BCTHW: Tensor, pooled_only: bool = False) -> Tokens:
         """Encode normalised frames; who needs the pooled vector only may spare what only the grid needs."""
+
+    @property
+    def class_attention(self) -> Attention | None:
+        """Give the layer where class tokens look last: each at its own step's places, or one at all; None without any.
+
+        Class tokens stand first there, the grid's follow in order.
+        """
+        return None
 
     @property
     def place_dim(self) -> int:

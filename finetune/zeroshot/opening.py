@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from finetune.config import read_config
+from finetune.opening import load_objective
 from finetune.recipe import is_run, read_run
 from finetune.zeroshot.spec import Look
 from pretrain.backbones.clip_text import ClipText
@@ -24,10 +25,7 @@ from pretrain.backbones.clip_text_spec import ClipTextSpec
 from pretrain.backbones.video_text import VideoText
 from pretrain.backbones.xclip import XClip
 from pretrain.backbones.xclip_spec import XClipSpec
-from pretrain.engine import checkpoint
 from pretrain.engine.config import InitFrom
-from pretrain.engine.training import build
-from pretrain.export import newest_checkpoint
 from pretrain.objectives.video_text import AudioTower, VideoTextObjective
 from pretrain.published import load_tensors, recognised
 from pretrain.published_file import read_tensors
@@ -77,20 +75,18 @@ def open_video_text(source: Path, part: str | None = None, backbone: Mapping[str
 
 def _open_run(run: Path) -> Opened:
     config = read_config(read_run(run))
-    path, index = newest_checkpoint(run)
     spec = config.objective
     if spec.kind != "video_text":
         raise UserError(
             f"{run} is a run of {spec.kind}, which knows no texts. Zero-shot wants a run of video_text, or a file of "
             "X-CLIP or CLIP"
         )
-    objective = build(config)
+    objective, step = load_objective(config, run, torch.device("cpu"))
     assert isinstance(objective, VideoTextObjective)
-    checkpoint.load_weights(path, index, objective)
     size = spec.view.crop.size
     look = Look(spec.clips, size, round(size * 8 / 7), spec.view.crop.interpolation, spec.normalisation)
     precision = torch.bfloat16 if config.engine.precision == "bf16" else None
-    about = {"backbone": config.backbone.kind, "pretrained": run.name, "seed": config.seed, "step": index.step}
+    about = {"backbone": config.backbone.kind, "pretrained": run.name, "seed": config.seed, "step": step}
     hearing = None
     if objective.audio is not None and spec.sound is not None:
         hearing = Hearing(objective.audio.eval(), spec.sound, spec.sound_seconds)

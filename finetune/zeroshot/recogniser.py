@@ -15,9 +15,7 @@ from finetune.zeroshot.opening import Opened
 from finetune.zeroshot.spec import ZeroShotSpec
 from pretrain.backbones.video_text import VideoText
 from shards.errors import SampleError, UserError
-from shards.randomness import generator
-from shards.record import VIDEO_EXTENSIONS, RawSample
-from shards.sample import ClipTransform
+from shards.reading.one_file import batch_of, read_video
 
 
 class Recogniser:
@@ -55,17 +53,11 @@ class Recogniser:
 
     def look_at(self, video: Path, spec: ZeroShotSpec) -> list[Tensor]:
         """Decode the views of one file, as batches of one."""
-        extension = video.suffix.lower().removeprefix(".")
-        if not video.is_file() or extension not in VIDEO_EXTENSIONS:
-            found = "no file of this name" if not video.exists() else "a folder" if video.is_dir() else "another kind"
-            raise UserError(f"{video}: expected a video ({', '.join(VIDEO_EXTENSIONS)}), found {found}")
-        raw = RawSample(video.stem, video.name, {extension: video.read_bytes()})
-        transform = ClipTransform(self.opened.look.sample_spec(spec))
+        raw = read_video(video)
         try:
-            example = transform(raw, generator(0, "zero-shot", raw.key))  # nothing of it is left to chance
+            return batch_of(raw, self.opened.look.sample_spec(spec))["video"]
         except SampleError as error:
             raise UserError(f"{video} cannot be used: {error}") from error
-        return [frames_CTHW.unsqueeze(0) for frames_CTHW in example["video"]]
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pretrain.backbone import Backbone, Tokens
 from pretrain.backbones.specs import TimeSformerSpec
+from pretrain.layers.attention import Attention
 from pretrain.layers.block import NORM_EPS, Block
 from pretrain.layers.checkpointing import run
 from pretrain.layers.divided_block import DividedBlock
@@ -78,6 +79,12 @@ class TimeSformer(Backbone):
         if self.spec.attention == "divided":
             return self._attend_divided(class_11D, grid_BtnD, pooled_only)
         return self._attend_undivided(class_11D, grid_BtnD, pooled_only)
+
+    @property
+    def class_attention(self) -> Attention | None:
+        attention = self.blocks[-1].attn
+        assert isinstance(attention, Attention)
+        return attention
 
     def layer_of(self, name: str) -> int:
         first, _, rest = name.partition(".")

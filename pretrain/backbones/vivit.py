@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pretrain.backbone import Backbone, Tokens
 from pretrain.backbones.vivit_spec import ViViTSpec
-from pretrain.layers.attention import QueryKeyValue
+from pretrain.layers.attention import Attention, QueryKeyValue
 from pretrain.layers.block import NORM_EPS, Block
 from pretrain.layers.checkpointing import run
 from pretrain.layers.drop_path import growing_rates
@@ -93,6 +93,11 @@ class ViViT(Backbone):
         if self.is_encoder:
             pooled_ND = self._attend_in_time(pooled_ND.view(batch, steps, self.dim))
         return Tokens(pooled_ND, grid_NLD.reshape(batch, steps, 0 if pooled_only else places, self.dim))
+
+    @property
+    def class_attention(self) -> Attention | None:
+        attention = self.blocks[-1].attn
+        return attention if self.has_class and isinstance(attention, Attention) else None
 
     def layer_of(self, name: str) -> int:
         first, _, rest = name.partition(".")

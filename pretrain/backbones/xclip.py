@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pretrain.backbone import Backbone, Tokens
 from pretrain.backbones.xclip_spec import XClipSpec
+from pretrain.layers.attention import Attention
 from pretrain.layers.block import Block
 from pretrain.layers.checkpointing import run
 from pretrain.layers.drop_path import growing_rates
@@ -77,6 +78,12 @@ class XClip(Backbone):
     def forward(self, frames_BCTHW: Tensor, pooled_only: bool = False, raw_grid: bool = False) -> Tokens:
         class_BtE, grid_BtnD = self.see(frames_BCTHW, pooled_only)
         return Tokens(self.integrate(class_BtE), grid_BtnD if raw_grid else self.proj(self.norm(grid_BtnD)))
+
+    @property
+    def class_attention(self) -> Attention | None:
+        attention = self.blocks[-1].attn
+        assert isinstance(attention, Attention)
+        return attention
 
     @property
     def place_dim(self) -> int:

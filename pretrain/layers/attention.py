@@ -43,6 +43,15 @@ class Attention(nn.Module):
         queries, keys, values = (part.view(samples, -1, *shape_GK) for part in self.qkv(tokens_BLPD, asking))
         return attend(queries, keys, values, self.is_causal).reshape(samples, asking, places, dim)
 
+    def first_looks_at(self, tokens_BLPD: Tensor) -> Tensor:
+        """Say how much the first token looks at each, the mean over heads, BLP; for pictures."""
+        samples, _, places, dim = tokens_BLPD.shape
+        shape_PHK = (places, self.heads, dim // self.heads)
+        queries, keys, _ = (part.view(samples, -1, *shape_PHK) for part in self.qkv(tokens_BLPD, 1))
+        scores_BLPH = (queries * keys).sum(dim=-1) * shape_PHK[-1] ** -0.5
+        looks_BLP: Tensor = scores_BLPH.softmax(dim=1).mean(dim=3)
+        return looks_BLP
+
     def forward(self, tokens_BLPD: Tensor, asking: int) -> Tensor:
         """Attend among all L tokens, for the first `asking` of them."""
         mixed_BLPD: Tensor = self.proj(self.answers(tokens_BLPD, asking))

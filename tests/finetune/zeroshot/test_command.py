@@ -121,7 +121,7 @@ def test_lists_draws_and_alphas_are_tested(
         ("zeroshot clip.mp4", "--labels is missing"),
         ("zeroshot clip.mp4 --labels a,b --wise-from clip.safetensors", "--wise-from: for tests with --data"),
         ("zeroshot clip.mp4 --labels a,a", "expected different labels"),
-        ("zeroshot split1 --labels a,b", "expected a video (mp4, webm, mkv"),
+        ("zeroshot split1 --labels a,b", "expected a video file (mp4, webm, mkv"),
         ("zeroshot gone.mp4 --labels a,b", "found no file of this name"),
         ("zeroshot known.txt --labels a,b", "found another kind"),
         ("zeroshot --data split1 --labels a,b", "a set brings the names of its classes"),

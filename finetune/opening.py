@@ -1,0 +1,47 @@
+"""Opens runs of any task as they are used after training: their settings, and their objective in evaluation mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from finetune.config import FinetuneConfig, read_config
+from finetune.recipe import is_run, read_run
+from pretrain.config import RunConfig
+from pretrain.engine import checkpoint
+from pretrain.engine.training import build
+from pretrain.export import newest_checkpoint
+from pretrain.objective import Objective
+from shards.errors import UserError
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run with the weights of its newest whole checkpoint."""
+
+    run: Path
+    config: RunConfig
+    objective: Objective
+    step: int
+
+
+def open_run(run: Path, device: torch.device) -> OpenedRun:
+    """Open a run as it stands; its shards need not be there."""
+    if not is_run(run):
+        raise UserError(f"{run} is no folder of a run: it has no checkpoints/. Next: trichord status, which lists runs")
+    config = read_config(read_run(run))
+    if isinstance(config, FinetuneConfig):
+        config = config.model_copy(update={"features": None})  # it is asked about videos, whatever it learnt from
+    objective, step = load_objective(config, run, device)
+    return OpenedRun(run, config, objective, step)
+
+
+def load_objective(config: RunConfig, run: Path, device: torch.device) -> tuple[Objective, int]:
+    """Build what a config says with the weights of a run's newest whole checkpoint; give it and the step of these."""
+    path, index = newest_checkpoint(run)
+    objective = build(config)
+    checkpoint.load_weights(path, index, objective)
+    objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
+    return objective.eval().to(device), index.step

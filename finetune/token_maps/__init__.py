@@ -1,0 +1,1 @@
+"""Where in its frames a backbone looks, and what its tokens hold, as pictures."""

@@ -1,0 +1,64 @@
+"""`trichord visualise`: pictures of where a backbone looks, or of what its tokens hold."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from shards.command import Command, add_json, add_out, at_least
+from shards.console import show_figures
+
+
+def _declare(parser: ArgumentParser) -> None:
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="a run of pretraining, of a head or of captions")
+    parser.add_argument("source", metavar="VIDEO_OR_SHARDS", help="a video file, or a folder of shards")
+    add_out(parser, "gets the pictures, named by the clips' keys")
+    parser.add_argument(
+        "--kind",
+        choices=("attention", "pca"),
+        default="attention",
+        help="where the class token looks (without one: which tokens are like the pooled vector), or the first three "
+        "principal components of a clip's tokens as colours",
+    )
+    parser.add_argument("--count", type=at_least(1), default=4, metavar="N", help="clips of shards (default: 4)")
+    parser.add_argument("--gif", dest="endings", action="append_const", const="gif", help="write GIFs (default: both)")
+    parser.add_argument("--png", dest="endings", action="append_const", const="png", help="write PNGs")
+    add_json(parser)
+
+
+def _run(arguments: Namespace) -> int:
+    from pretrain.engine.allocator import apply
+
+    apply()
+    import torch
+
+    from finetune.token_maps.visualise import visualise
+    from pretrain.engine.allocator import thread_plan
+
+    torch.set_num_threads(thread_plan(1))
+    endings = tuple(arguments.endings or ("gif", "png"))
+    drawn = visualise(arguments.run_folder, arguments.source, arguments.out, arguments.kind, arguments.count, endings)
+    rows = [
+        {
+            "clip": each.key,
+            "shows": each.shows,
+            "frames": each.frames,
+            "seconds": round(each.seconds, 2),
+            "files": ", ".join(map(str, each.files)),
+        }
+        for each in drawn
+    ]
+    show_figures(f"{arguments.kind} of {arguments.run_folder}", rows, arguments.json)
+    return 0
+
+
+VISUALISE = Command(
+    "visualise",
+    "draw where a backbone looks, or what its tokens hold, over the frames of videos",
+    _declare,
+    _run,
+    (
+        "trichord visualise runs/first world/videos/000000.mp4 --out pictures",
+        "trichord visualise runs/probe shards/val --out pictures --kind pca --count 8 --gif",
+    ),
+)

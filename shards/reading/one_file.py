@@ -1,0 +1,29 @@
+"""A single video file, and what is made of a single sample: for whoever asks a model about one clip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shards.decoding.track import DecodeLimits
+from shards.errors import UserError
+from shards.randomness import generator
+from shards.reading.batch import Batch, Named, collate
+from shards.reading.ring import stack_anew
+from shards.record import VIDEO_EXTENSIONS, RawSample
+from shards.sample import ClipTransform
+from shards.sample_spec import SampleSpec
+
+
+def read_video(path: Path) -> RawSample:
+    """Read a video file as a sample of its own; raise UserError for what is none."""
+    extension = path.suffix.lower().removeprefix(".")
+    if not path.is_file() or extension not in VIDEO_EXTENSIONS:
+        found = "no file of this name" if not path.exists() else "a folder" if path.is_dir() else "another kind"
+        raise UserError(f"{path}: expected a video file ({', '.join(VIDEO_EXTENSIONS)}), found {found}")
+    return RawSample(path.stem, path.name, {extension: path.read_bytes()})
+
+
+def batch_of(raw: RawSample, spec: SampleSpec, limits: DecodeLimits | None = None) -> Batch:
+    """Make a batch of one sample; views that leave something to chance are the same each time."""
+    example = ClipTransform(spec, limits)(raw, generator(0, "one sample", raw.key))
+    return collate([Named(example, raw.key, raw.shard, 0)], 0, [], [], 0, stack_anew)
