@@ -110,6 +110,12 @@ def _run_replay(arguments: Namespace) -> int:
     return pretrain_commands.run_replay(arguments, read_config)
 
 
+def _run_export(arguments: Namespace) -> int:
+    from finetune.config import read_config
+
+    return pretrain_commands.run_export(arguments, read_config)
+
+
 FINETUNE = Command(
     "finetune",
     "train a head or captions, alone or with the backbone; a run folder that holds checkpoints is continued",
@@ -147,3 +153,4 @@ COMPARE = Command(
 )
 SHOW = replace(show_command.SHOW, run=_run_show)
 REPLAY = replace(pretrain_commands.REPLAY, run=_run_replay)
+EXPORT = replace(pretrain_commands.EXPORT, run=_run_export)

@@ -13,7 +13,9 @@ from shards.whole_file import write_whole
 
 FOLDER = "evaluations"
 _CLASSES = ("top1", "top5", "mAP", "mAP_charades", "localisation_mAP_charades")
-_COMPARED = (*_CLASSES, "BLEU-4", "ROUGE-L", "METEOR", "CIDEr-D", "right all three", "distinct captions")
+_LIKE = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR", "CIDEr-D")
+_RIGHT = ("right colour", "right shape", "right action", "right all three", "distinct captions")
+_COMPARED = (*_CLASSES, *_LIKE, *_RIGHT)
 
 
 def label_of(sources: Sequence[SourceConfig]) -> str:

@@ -5,7 +5,7 @@ Legend: N videos, W clips of all of them, T instants of all of them, K classes, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from finetune.scoring import Scored
 from finetune.specs import ClassificationSpec
 from shards.record import labels_within
 
+ALIKE = "scores alike"  # the column of the control
 _DRAWS_OF_INSTANTS = 200  # of which each video has many
 
 
@@ -45,11 +46,23 @@ def measure(spec: ClassificationSpec, tested: Scored, seed: int) -> Measured:
     for figures, draws in [(told, DRAWS), *(_in_time(spec, tested) if spec.is_multi_label else [])]:
         metrics |= {name: known(values)[0] for name, values in figures(once(len(scores_NK))).items()}
         ends |= intervals(figures, len(scores_NK), seed, draws)
+    alike = _scores_alike(spec, tested) if spec.is_multi_label else {}
     rows = []
     for name, value in metrics.items():
         low, high = known(ends[name]) if name in ends else (None, None)
-        rows.append({"metric": name, "value": value, "low": low, "high": high})
+        beside = {ALIKE: alike.get(name)} if alike else {}
+        rows.append({"metric": name, "value": value, "low": low, "high": high, **beside})
     return Measured(metrics, rows, classes, _notes(spec, tested))
+
+
+def _scores_alike(spec: ClassificationSpec, tested: Scored) -> dict[str, float | None]:
+    """Give the figures of a head that has the same to say of all videos: what is equal stands in the set's order."""
+    videos = tuple(replace(video, given_CK=torch.zeros_like(video.given_CK)) for video in tested.videos)
+    told = replace(tested, scores_NK=np.zeros_like(tested.scores_NK), videos=videos)
+    figures = [figures_of(told.scores_NK, told.truths_NK, spec.is_multi_label)]
+    figures += [each for each, _ in _in_time(spec, told)]
+    sets = once(len(told.scores_NK))
+    return {name: known(values)[0] for each in figures for name, values in each(sets).items() if name != EACH_CLASS}
 
 
 def _in_time(spec: ClassificationSpec, tested: Scored) -> list[tuple[Figures, int]]:
@@ -88,6 +101,7 @@ def _of_windows(spec: ClassificationSpec, tested: Scored) -> Figures:
 def _notes(spec: ClassificationSpec, tested: Scored) -> tuple[str, ...]:
     notes = [f"intervals: 95 % of {DRAWS} sets of clips drawn again ({_DRAWS_OF_INSTANTS} for figures of moments)"]
     if spec.is_multi_label:
+        notes.append(f"{ALIKE}: what a head would get that says the same of every video")
         without = int((~tested.truths_NK.any(axis=1)).sum())
         notes.append(
             f"mAP: scikit-learn's, all clips count; _charades: the official rules, by which the {without} without any "

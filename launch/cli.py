@@ -7,7 +7,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from finetune.commands import COMPARE, EVALUATE, FINETUNE, REPLAY, SHOW
+from finetune.bench.learning_command import LEARNING
+from finetune.commands import COMPARE, EVALUATE, EXPORT, FINETUNE, REPLAY, SHOW
+from finetune.page.command import SERVE
 from finetune.retrieval import bench_command as search_bench
 from finetune.retrieval import index_commands
 from finetune.retrieval.commands import EMBED, RETRIEVAL, SEARCH
@@ -20,7 +22,6 @@ from pretrain import commands as pretrain_commands
 from pretrain.bench.clustering_command import CLUSTERING
 from pretrain.bench.commands import SCAN, STEP
 from pretrain.bench.contrast_command import CONTRAST
-from pretrain.bench.learning_command import LEARNING
 from pretrain.bench.model_commands import GROWTH, MODEL_STEPS
 from pretrain.models_command import MODELS
 from pretrain.plot_command import PLOT
@@ -38,8 +39,8 @@ type it again to go on, 130 interrupted."""
 _OF_RUNS = (
     *(pretrain_commands.PRETRAIN, FINETUNE, EVALUATE, ZEROSHOT, COMPARE),
     *(EMBED, SEARCH, RETRIEVAL),
-    *(VISUALISE,),
-    *(SHOW, PLOT, REPLAY, pretrain_commands.EXPORT, MODELS),
+    *(SERVE, VISUALISE),
+    *(SHOW, PLOT, REPLAY, EXPORT, MODELS),
 )
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 

@@ -117,9 +117,16 @@ def _declare_export(parser: ArgumentParser) -> None:
 
 
 def _run_export(arguments: Namespace) -> int:
+    from pretrain.config import RunConfig
+
+    return run_export(arguments, RunConfig.model_validate)
+
+
+def run_export(arguments: Namespace, read: Callable[[Any], RunConfig]) -> int:
+    """Write a run's weights for others; `read` makes the config of what a checkpoint holds of it."""
     from pretrain.export import export
 
-    row = export(arguments.run_folder, arguments.format, arguments.part, arguments.out)
+    row = export(arguments.run_folder, arguments.format, arguments.part, arguments.out, read)
     show_figures("exported, loaded back and compared", [row], arguments.json)
     return 0
 

@@ -59,9 +59,15 @@ def read_part(
     return tensors, config, index.step
 
 
-def export(run: Path, layout: str, part: str | None, out: Path | None) -> dict[str, Any]:
+def export(
+    run: Path,
+    layout: str,
+    part: str | None,
+    out: Path | None,
+    read: Callable[[Any], RunConfig] = RunConfig.model_validate,
+) -> dict[str, Any]:
     """Write one network in a layout; give what was written."""
-    tensors, config, step = read_part(run, part)
+    tensors, config, step = read_part(run, part, read)
     part = part or config.objective.parts[0]
     spec = config.backbone_of(part)
     about = {"step": str(step), "backbone": json.dumps(spec.model_dump(mode="json"))}

@@ -1,0 +1,114 @@
+"""What tests of heads begin from: backbones pretrained on other clips, each once, and the same network untrained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from finetune.bench.worlds import Worlds
+from finetune.config import FinetuneConfig
+from finetune.recipe import load_finetune_recipe
+from pretrain.bench.learning_report import Rows
+from pretrain.bench.training import train
+from pretrain.bench.ways import UNTRAINED, Seed, WayResult, learn_way
+from pretrain.config import RunConfig
+from pretrain.objective import Objective
+from pretrain.recipe import load_recipe
+
+SVT, VIDEO_TEXT = "SVT", "video and text"
+# SVT has no labels; video and text has captions and the names of actions. Both have one backbone and the same clips.
+RECIPES: dict[str, tuple[str, ...]] = {SVT: ("svt_world", "steps=400"), VIDEO_TEXT: ("transfer_world",)}
+_BEFORE = "pretraining."  # stands before settings that are not the head's
+
+
+class Starts:
+    """The backbones of one seed, and the configs of what is put on them."""
+
+    def __init__(self, out: Path, worlds: Worlds, seed: int, overrides: Sequence[str]) -> None:
+        self.worlds, self.seed = worlds, seed
+        self._out, (self._before, self._after) = out / "pretraining", parted(overrides)
+
+    def pretrain(self, ways: Iterable[str]) -> None:
+        """Pretrain in these ways, or go on; what is done is kept."""
+        for way in ways:
+            train(self._configure(way), self.run(way))
+
+    def run(self, way: str) -> Path:
+        """Say in which folder a backbone is pretrained."""
+        return self._out / folder_of(way, self.seed)
+
+    def put_on(self, way: str, recipe: str, more: Sequence[str] = ()) -> FinetuneConfig:
+        """Give the config of a recipe on a pretrained backbone, or on the same network with fresh weights."""
+        begun = self._untrained() if way == UNTRAINED else [f"init_from.path={json.dumps(str(self.run(way)))}"]
+        own = (f"data.sources={json.dumps(self.worlds.train)}", f"seed={self.seed}", *begun, *more)
+        return load_finetune_recipe(recipe, (*own, *self._after)).config
+
+    def _untrained(self) -> list[str]:
+        config = self._configure(VIDEO_TEXT)
+        backbone = json.dumps(config.backbone.model_dump(mode="json"))
+        normalisation = json.dumps(config.objective.normalisation.model_dump(mode="json"))
+        return ["init_from=null", f"backbone={backbone}", f"objective.normalisation={normalisation}"]
+
+    def _configure(self, way: str) -> RunConfig:
+        recipe, *own = RECIPES[way]
+        given = (*own, f"data.sources={json.dumps(self.worlds.pretraining)}", f"seed={self.seed}")
+        return load_recipe(recipe, (*given, *self._before)).config
+
+
+class Task(NamedTuple):
+    """What is put on backbones, on which, and how a run of it is tested on a set of shards."""
+
+    recipe: str
+    folder: str
+    ways: tuple[str, ...]
+    test: Callable[[FinetuneConfig, Path, str], dict[str, float]]
+
+
+def learn(out: Path, task: Task, worlds: Worlds, seeds: Sequence[int], overrides: Sequence[str]) -> list[Seed]:
+    """Run all seeds all ways, or those that an earlier call with the same settings has not finished."""
+    results: list[Seed] = []
+    for seed in seeds:
+        starts = Starts(out, worlds, seed, overrides)
+        starts.pretrain(way for way in task.ways if way != UNTRAINED)
+        found: dict[str, WayResult] = {}
+        for way in task.ways:
+            config, run = starts.put_on(way, task.recipe), out / task.folder / folder_of(way, seed)
+
+            def measure(_: Objective, config: FinetuneConfig = config, run: Path = run) -> dict[str, float]:
+                return task.test(config, run, worlds.test)
+
+            found[way] = learn_way(config, run, config.model_dump(mode="json"), measure)
+        results.append(found)
+    return results
+
+
+def interval_rows(seeds: Sequence[int], results: Sequence[Seed], names: Iterable[str]) -> Rows:
+    """Give each seed's figures with what drawing the videos again leaves, in per cent."""
+    return [
+        {"seed": seed, "figure": name, **{way: _with_ends(each.figures, name) for way, each in found.items()}}
+        for seed, found in zip(seeds, results, strict=True)
+        for name in names
+    ]
+
+
+def ends(name: str) -> tuple[str, str]:
+    """Name the ends of a figure's interval among the figures."""
+    return f"{name}, low", f"{name}, high"
+
+
+def _with_ends(figures: dict[str, float], name: str) -> str:
+    value, low, high = (100 * figures[key] for key in (name, *ends(name)))
+    return f"{value:.1f} ({low:.1f} to {high:.1f})"
+
+
+def folder_of(name: str, seed: int) -> str:
+    """Name the folder of a run."""
+    return f"{name.replace(',', '').replace(' ', '_')}_seed_{seed}"
+
+
+def parted(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part what was typed into settings of pretraining, as in pretraining.steps=100, and those of what is put on it."""
+    before = [each.removeprefix(_BEFORE) for each in overrides if each.startswith(_BEFORE)]
+    return before, [each for each in overrides if not each.startswith(_BEFORE)]

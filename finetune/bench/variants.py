@@ -1,0 +1,64 @@
+"""The variants of captions that the seed of this project compared, as one sweep on the generated world.
+
+All look at one backbone, pretrained by video and text: as it is or learning along, at its own vector or at all of its
+tokens, as they are or mapped, of one clip or of several. `trichord compare OUT/variants` prints the runs again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune.bench.captions import CONSTANT, DISTINCT, FIGURES, RECIPE, figures_of_run
+from finetune.bench.starts import VIDEO_TEXT, Starts, folder_of
+from finetune.bench.worlds import make_worlds
+from pretrain.bench.learning_report import Rows
+from pretrain.bench.ways import Seed, WayResult, figure, learn_way, report
+
+FOLDER = "variants"
+_POOLED, _ALL = ("objective.memory={tokens: pooled, mapping: none}", "objective.memory={tokens: all, mapping: none}")
+_SEVERAL = "{kind: window, clip_seconds: 1.0, placement: uniform, clips: 3}"
+# What the backbone learnt is changed slowly.
+_TRAINED = ("objective.frozen=false", "optimiser.rules.lr_scales={'video.backbone.*': 0.1}")
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "frozen, pooled vector": (_POOLED,),
+    "frozen, all tokens": (_ALL,),
+    "frozen, all tokens, mapped": ("objective.memory={tokens: all, mapping: linear}",),
+    "frozen, pooled vectors of 3 clips": (_POOLED, f"objective.clips={_SEVERAL}", f"objective.test_clips={_SEVERAL}"),
+    "trained, pooled vector": (_POOLED, *_TRAINED),
+    "trained, all tokens": (_ALL, *_TRAINED),
+}
+
+
+def run_and_report(out: Path, seeds: Sequence[int], clips: int, overrides: Sequence[str]) -> dict[str, Rows]:
+    """Run all variants, keep everything in variants/results.json, and give the tables to show by their titles."""
+    worlds = make_worlds(out, clips)
+    results: list[Seed] = []
+    for seed in seeds:
+        starts = Starts(out, worlds, seed, overrides)
+        starts.pretrain([VIDEO_TEXT])
+        found: dict[str, WayResult] = {}
+        for name, settings in VARIANTS.items():
+            # Without a map the language model is as wide as the backbone; all are, to be compared.
+            width = starts.put_on(VIDEO_TEXT, RECIPE).backbone.dim
+            config = starts.put_on(VIDEO_TEXT, RECIPE, (f"objective.language.dim={width}", *settings))
+            run = out / FOLDER / folder_of(name, seed)
+            found[name] = learn_way(
+                config,
+                run,
+                config.model_dump(mode="json"),
+                lambda _, config=config, run=run: figures_of_run(config, run, worlds.test),
+            )
+        results.append(found)
+    title = "variants of captions of unseen videos, times 100: mean of the seeds ± half their range"
+    return report(out / FOLDER, seeds, results, {title: variant_rows(results)})
+
+
+def variant_rows(results: Sequence[Seed]) -> Rows:
+    """Give a line for each variant, a column for each figure, and the best single caption as a line of its own."""
+    names = (*FIGURES, DISTINCT)
+    rows: Rows = [
+        {"variant": variant, **{name: str(figure(results, variant, name)) for name in names}} for variant in VARIANTS
+    ]
+    constant = results[0][next(iter(VARIANTS))].figures
+    return [*rows, {"variant": CONSTANT, **{name: f"{100 * constant[f'{name}, {CONSTANT}']:.1f}" for name in names}}]
