@@ -72,11 +72,13 @@ def _along_components(tokens_MD: Tensor) -> Tensor:
     # A component may as well point the other way: its largest feature is to be above 0, so that colours stay.
     largest_c1 = components_cD.gather(1, components_cD.abs().argmax(dim=1, keepdim=True))
     along_Mc = (centred_MD.double() @ (components_cD * largest_c1.sign()).T).float()
-    return functional.pad(along_Mc, (0, DIRECTIONS - along_Mc.shape[1]))
+    padded_Mc: Tensor = functional.pad(along_Mc, (0, DIRECTIONS - along_Mc.shape[1]))
+    return padded_Mc
 
 
 def _as_picture(weight_Btn: Tensor, pixels_BCTHW: Tensor) -> Tensor:
-    return weight_Btn.unflatten(2, _rows_and_columns(weight_Btn.shape[2], pixels_BCTHW))
+    weight_Bthw: Tensor = weight_Btn.unflatten(2, _rows_and_columns(weight_Btn.shape[2], pixels_BCTHW))
+    return weight_Bthw
 
 
 def _rows_and_columns(places: int, pixels_BCTHW: Tensor) -> tuple[int, int]:

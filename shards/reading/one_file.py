@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from shards.decoding.track import DecodeLimits
 from shards.errors import UserError
 from shards.randomness import generator
@@ -23,7 +25,13 @@ def read_video(path: Path) -> RawSample:
     return RawSample(path.stem, path.name, {extension: path.read_bytes()})
 
 
-def batch_of(raw: RawSample, spec: SampleSpec, limits: DecodeLimits | None = None) -> Batch:
+def batch_of(
+    raw: RawSample, spec: SampleSpec, limits: DecodeLimits | None = None, device: torch.device | None = None
+) -> Batch:
     """Make a batch of one sample; views that leave something to chance are the same each time."""
     example = ClipTransform(spec, limits)(raw, generator(0, "one sample", raw.key))
-    return collate([Named(example, raw.key, raw.shard, 0)], 0, [], [], 0, stack_anew)
+    batch = collate([Named(example, raw.key, raw.shard, 0)], 0, [], [], 0, stack_anew)
+    if device is not None:
+        batch["video"], batch["audio"] = ([each.to(device) for each in batch[sense]] for sense in ("video", "audio"))
+        batch["audio_present"], batch["valid"] = batch["audio_present"].to(device), batch["valid"].to(device)
+    return batch

@@ -1,0 +1,101 @@
+"""What a head says of one video: its likeliest classes, and how likely these are from window to window.
+
+Legend: C clips of a video, K classes, k the likeliest of them, W windows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from finetune.classify import Classification
+from finetune.opening import OpenedRun
+from finetune.specs import ClassificationSpec
+from finetune.windows import Video
+from shards.decoding.track import DecodeLimits
+from shards.reading.batch import Batch
+from shards.reading.one_file import batch_of
+from shards.record import RawSample
+from shards.viewing.clip_specs import SlidingWindows
+
+TOP = 5
+_MOST_WINDOWS = 60
+_WINDOWS = 8  # of a video whose clips are as long as itself
+_SHORTEST_S = 0.5
+_FRAMES = 8
+
+
+class Facts(NamedTuple):
+    """What is known of a video before any model looks."""
+
+    seconds: float
+    frames: int
+    frames_per_second: float
+    width: int
+    height: int
+    has_sound: bool
+
+
+class Seen(NamedTuple):
+    """What a head says as the page's answer has it, and the clip that speaks most for the first class."""
+
+    told: dict[str, Any]
+    batch: Batch
+    view: int
+    clip_s: tuple[float, float]
+
+
+def look_for_actions(opened: OpenedRun, raw: RawSample, facts: Facts, limits: DecodeLimits) -> Seen:
+    """Say what happens in a video, as a test of the run would, and when."""
+    objective = opened.objective
+    assert isinstance(objective, Classification)
+    spec = objective.spec
+    batch = batch_of(raw, spec.test_spec(), limits, objective.pos_weight_K.device)
+    video = _scored(objective, batch)
+    scores_K = video.scores(spec)
+    likeliest_k = scores_K.argsort(descending=True, stable=True)[:TOP]
+    told = {
+        "run": opened.run.name,
+        "scale": "sigmoid" if spec.is_multi_label else "softmax",
+        "views": spec.views_words,
+        "top": [{"label": spec.names[place], "score": float(scores_K[place])} for place in likeliest_k.tolist()],
+        "timeline": _timeline(objective, raw, facts, limits, video, likeliest_k),
+    }
+    clip = int(video.clip_scores(spec)[:, likeliest_k[0]].argmax())
+    middle = spec.test_crops // 2
+    return Seen(told, batch, clip * spec.test_crops + middle, video.clips_s[clip])
+
+
+def _scored(objective: Classification, batch: Batch) -> Video:
+    given_CK = objective.clip_scores(batch)[0].float().cpu()
+    (timeline,) = batch["timeline"]
+    return Video(batch["key"][0], timeline.duration_s, (), timeline.clips_s, given_CK)
+
+
+def _timeline(
+    objective: Classification, raw: RawSample, facts: Facts, limits: DecodeLimits, video: Video, likeliest_k: Tensor
+) -> dict[str, Any]:
+    """Give scores of the likeliest classes in windows over the video: those of the test, where it has windows."""
+    spec = objective.spec
+    if spec.test_clips.kind != "sliding":
+        windows = spec.model_copy(update={"test_clips": windows_of(spec, facts)})
+        video = _scored(objective, batch_of(raw, windows.test_spec(), limits, objective.pos_weight_K.device))
+    scores_Wk = torch.as_tensor(video.clip_scores(spec)[:, likeliest_k])
+    return {"windows": [list(each) for each in video.clips_s], "scores": scores_Wk.T.tolist()}
+
+
+def windows_of(spec: ClassificationSpec, facts: Facts) -> SlidingWindows:
+    """Make windows as long as a recipe's clips are, each beginning in the middle of the one before.
+
+    Where a clip is the whole video, windows are an eighth of it. There are never too many to wait for.
+    """
+    clips = spec.test_clips
+    seconds = getattr(clips, "clip_seconds", None)
+    if seconds is None and getattr(clips, "stride_frames", None):
+        seconds = clips.frames * clips.stride_frames / facts.frames_per_second  # type: ignore[operator, union-attr]
+    if seconds is None:
+        seconds = max(_SHORTEST_S, facts.seconds / _WINDOWS)
+    stride = max(seconds / 2, facts.seconds / _MOST_WINDOWS)
+    return SlidingWindows(frames=getattr(clips, "frames", None) or _FRAMES, clip_seconds=seconds, stride_seconds=stride)

@@ -1,0 +1,218 @@
+"""The page's addresses: what each takes and gives, and what keeps it safe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from finetune.page.line import Line, LineIsFull
+from finetune.page.nearest import Nearest, Question
+from finetune.page.refusal import Refused, of_mistake, of_sample
+from finetune.page.upload import receive, sample_of
+from finetune.page.watcher import Watcher
+from shards.errors import SampleError, UserError
+from shards.record import VIDEO_EXTENSIONS, RawSample
+
+LONGEST_LINE = 16
+_QUESTION_BYTES = 1 << 20
+_TICKET = re.compile(r"[A-Za-z0-9-]{1,64}")
+_STATIC = {
+    "/": ("page.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
+_PLAYED = {"mp4": "video/mp4", "m4v": "video/mp4", "mov": "video/mp4", "webm": "video/webm"}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Permissions-Policy": "camera=(self), microphone=(self)",
+}
+
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+class Page:
+    """Answers; models work on one thread, searches on another, so that these never wait for a video."""
+
+    def __init__(self, watcher: Watcher, samples: list[RawSample]) -> None:
+        self.watcher, self.samples = watcher, samples
+        self.models = Line("models", LONGEST_LINE)
+        self.searches = Line("searches", 16 * LONGEST_LINE)
+
+    async def look(self, request: Request) -> Response:
+        """POST /api/look: a video's bytes, or ?sample=N; what the runs make of it."""
+        if "sample" in request.query_params:
+            raw = self._sample(request.query_params["sample"])
+            return JSONResponse(await self.models.do(lambda: self.watcher.look(raw), _ticket(request)))
+        if len(self.models) >= self.models.longest:  # before all of it is sent
+            raise LineIsFull
+        file = await receive(request, self.watcher.limits.max_bytes)
+        try:
+            found = await self.models.do(lambda: self.watcher.look(sample_of(file, "upload")), _ticket(request))
+        finally:
+            file.close()
+        return JSONResponse(found)
+
+    async def search(self, request: Request) -> Response:
+        """POST /api/search: a question as JSON; rows of the index."""
+        nearest = self._nearest()
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _QUESTION_BYTES:
+                raise Refused(413, "the question is too large", "Send one vector, or one text, at a time")
+        try:
+            question = Question.model_validate_json(bytes(body))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the question"
+            hint = 'Send such as {"text": "a person opens a box", "k": 10, "where": {"label": "jumping"}}'
+            raise Refused(400, f"{where}: {first['msg']}", hint) from error
+        vector = question.vector
+        if question.text is not None:
+            text = question.text
+            vector = await self.models.do(lambda: nearest.read(text))
+        return JSONResponse({"hits": await self.searches.do(lambda: nearest.answer(question, vector))})
+
+    async def about(self, request: Request) -> Response:
+        """GET /api/about: which models, classes, index, limits and samples."""
+        watcher = self.watcher
+        nearest = watcher.nearest
+        index = None
+        if nearest is not None:
+            catalogue = nearest.index.catalogue
+            index = {"rows": len(nearest.index), "features": catalogue.dim, "texts": nearest.embedder is not None}
+        samples = [
+            {"number": number, "key": raw.key, "caption": next(iter(raw.annotation().captions), "")}
+            for number, raw in enumerate(self.samples)
+        ]
+        limits = {"megabytes": watcher.limits.max_bytes / 1e6, "seconds": watcher.limits.max_seconds}
+        return JSONResponse({"runs": watcher.about(), "index": index, "limits": limits, "samples": samples})
+
+    async def place_in_line(self, request: Request) -> Response:
+        """GET /api/line?ticket=…: how many are looked at before the video that was sent with this ticket."""
+        return JSONResponse({"ahead": self.models.ahead_of(_ticket(request))})
+
+    async def sample(self, request: Request) -> Response:
+        """GET /api/samples/N: a sample clip."""
+        return _playable(self._sample(str(request.path_params["number"])))
+
+    async def hit(self, request: Request) -> Response:
+        """GET /api/hits/SEGMENT/ROW: the video of a row of the index."""
+        nearest, place = self._nearest(), (request.path_params["segment"], request.path_params["row"])
+        try:
+            raw = await self.searches.do(lambda: nearest.clip(*place))
+        except (LookupError, SampleError) as error:
+            raise Refused(
+                404, f"no such clip: {error}", "Search again: the index or its shards have changed"
+            ) from error
+        return _playable(raw)
+
+    def _nearest(self) -> Nearest:
+        if self.watcher.nearest is None:
+            raise Refused(404, "this page has no index", "Start it with --index DIR")
+        return self.watcher.nearest
+
+    def _sample(self, number: str) -> RawSample:
+        if not number.isdecimal() or int(number) >= len(self.samples):
+            raise Refused(404, f"there is no sample {number[:20]!r}", f"There are {len(self.samples)}, from 0 on")
+        return self.samples[int(number)]
+
+
+def make_app(watcher: Watcher, samples: list[RawSample], hosts: list[str]) -> Starlette:
+    """Put the addresses together; `hosts` are names by which browsers may know this page, or `*`."""
+    page = Page(watcher, samples)
+
+    @asynccontextmanager
+    async def running(app: Starlette) -> AsyncIterator[None]:
+        yield
+        page.models.close()
+        page.searches.close()
+
+    routes = [
+        *(Route(path, _static(*found)) for path, found in _STATIC.items()),
+        Route("/api/about", page.about),
+        Route("/api/line", page.place_in_line),
+        Route("/api/samples/{number:int}", page.sample),
+        Route("/api/hits/{segment:int}/{row:int}", page.hit),
+        Route("/api/look", page.look, methods=["POST"]),
+        Route("/api/search", page.search, methods=["POST"]),
+    ]
+    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(_Guard)]
+    handlers: dict[Any, Any] = {
+        Refused: lambda _, error: _refusal(error),
+        SampleError: lambda _, error: _refusal(of_sample(error)),
+        UserError: lambda _, error: _refusal(of_mistake(error)),
+        LineIsFull: lambda *_: _refusal(Refused(503, "too many people wait", "Try again in a minute")),
+        ClientDisconnect: lambda *_: _refusal(Refused(400, "the video did not come to its end", "Send it again")),
+        HTTPException: lambda _, error: _refusal(Refused(error.status_code, error.detail, "See GET /api/about")),
+    }
+    return Starlette(routes=routes, middleware=guards, exception_handlers=handlers, lifespan=running)
+
+
+class _Guard:
+    """Adds headers to every answer, and refuses what another site's page has a browser send."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                told = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+                message = {**message, "headers": [*message["headers"], *told]}
+            await send(message)
+
+        asked = Request(scope)
+        origin = asked.headers.get("origin")
+        if asked.method == "POST" and origin and urlsplit(origin).netloc != asked.headers.get("host"):
+            refused = _refusal(Refused(403, "another site's page asked for this", "Open the page itself"))
+            await refused(scope, receive, send_guarded)
+            return
+        await self.app(scope, receive, send_guarded)
+
+
+def _static(name: str, kind: str) -> Answer:
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+    async def answer(request: Request) -> Response:
+        return Response(text, media_type=kind)
+
+    return answer
+
+
+def _playable(raw: RawSample) -> Response:
+    extension = next(each for each in VIDEO_EXTENSIONS if each in raw.members)
+    return Response(raw.members[extension], media_type=_PLAYED.get(extension, "application/octet-stream"))
+
+
+def _refusal(refused: Refused) -> Response:
+    return JSONResponse({"error": refused.error, "hint": refused.hint}, status_code=refused.status)
+
+
+def _ticket(request: Request) -> str:
+    ticket = request.query_params.get("ticket", "")
+    if ticket and not _TICKET.fullmatch(ticket):
+        raise Refused(400, "the ticket is none", "Make up a name of letters, digits and -, at most 64")
+    return ticket

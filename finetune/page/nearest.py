@@ -1,0 +1,106 @@
+"""What is nearest in an index to a video, a text, a vector or one of its own rows, as the page's answers have it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from finetune.retrieval.embedder import Embedder
+from finetune.retrieval.found import read_sample
+from finetune.retrieval.index import Hit, Index, Place
+from shards.errors import UserError
+from shards.record import RawSample
+
+_NEAREST = 6
+_MOST = 1000
+
+
+class Question(BaseModel):
+    """What POST /api/search takes: one of text, vector and like, how many hits, and what rows must say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str | None = Field(default=None, min_length=1, max_length=10_000)
+    vector: list[float] | None = None
+    like: str | None = None
+    k: int = Field(default=10, ge=1, le=_MOST)
+    where: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _asks_one_thing(self) -> Question:
+        if sum(each is not None for each in (self.text, self.vector, self.like)) != 1:
+            raise ValueError("expected one of text, vector and like")
+        return self
+
+
+class Nearest:
+    """An index, and the model whose vectors it holds, if that is there."""
+
+    def __init__(self, index: Index, embedder: Embedder | None) -> None:
+        self.index, self.embedder = index, embedder
+        if embedder is not None:
+            index.use(embedder)
+
+    @classmethod
+    def open(cls, folder: Path, embedders: Sequence[Embedder], device: torch.device) -> Nearest:
+        """Open an index with that of the models which fits, or with its own where that is still where it was."""
+        print(f"opening {folder}", file=sys.stderr, flush=True)
+        index = Index.open(folder)
+        model, run = index.catalogue.model, Path(index.catalogue.run)
+        fitting = next((each for each in embedders if each.hash == model), None)
+        if fitting is None and run.exists():
+            fitting = Embedder.open(run, device)
+        if fitting is None:
+            print(
+                f"note: {folder} holds vectors of {run}, which is not there: only vectors and keys can be searched "
+                "for. Next: name its run among RUN",
+                file=sys.stderr,
+            )
+        return cls(index, fitting)
+
+    def to_video(self, raw: RawSample) -> list[dict[str, Any]] | None:
+        """Find what a video is like; None without the model."""
+        if self.embedder is None:
+            return None
+        return [self.told(hit) for hit in self.index.nearest(self.embedder.video(raw), _NEAREST)[0]]
+
+    def read(self, text: str) -> list[float]:
+        """Make the vector of a text; raises UserError without the model."""
+        if self.embedder is None:
+            raise UserError("the model of this index is not here to read texts. Next: ask by vector or like")
+        vector: list[float] = self.embedder.read([text])[0].tolist()
+        return vector
+
+    def answer(self, question: Question, vector: Sequence[float] | None) -> list[dict[str, Any]]:
+        """Find what is near to a vector, or like a row; no torch is needed."""
+        if vector is not None:
+            query_1D = np.asarray(vector, dtype=np.float32)[None]
+            hits = self.index.nearest(query_1D, question.k, question.where)[0]
+        else:
+            hits = self.index.search(like=question.like, k=question.k, where=question.where)
+        return [self.told(hit) for hit in hits]
+
+    def clip(self, segment: int, row: int) -> RawSample:
+        """Read a row's sample; raises LookupError where there is no such row, SampleError where its shard is gone."""
+        if not 0 <= segment < len(self.index.segments) or not 0 <= row < len(self.index.segments[segment].rows):
+            raise LookupError
+        return read_sample(self.index.hit(0.0, Place(segment, row)))
+
+    def told(self, hit: Hit) -> dict[str, Any]:
+        """Say what a hit is."""
+        return {
+            "score": round(hit.score, 6),
+            "key": hit.key,
+            "shard": hit.shard,
+            "caption": hit.caption,
+            "labels": hit.label.split("\n") if hit.label else [],
+            "start_s": hit.start_s,
+            "end_s": hit.end_s,
+            "clip": f"/api/hits/{hit.place.segment}/{hit.place.row}",
+        }

@@ -1,0 +1,135 @@
+"""Everything that was opened for the page: runs of heads and captions, an index with its model, and sample clips."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune.captions.captioner import Captioner
+from finetune.classify import Classification
+from finetune.opening import OpenedRun, open_run
+from finetune.page.actions import Facts, look_for_actions
+from finetune.page.map_pictures import draw_maps
+from finetune.page.nearest import Nearest
+from finetune.recipe import read_run
+from finetune.retrieval.embedder import Embedder
+from finetune.token_maps.eyes import Eyes, eyes_of
+from pretrain.backbone import Backbone
+from pretrain.objectives.video_text import VideoTextObjective
+from shards.decoding.track import DecodeLimits
+from shards.decoding.video import open_video
+from shards.errors import SampleError, UserError
+from shards.reading.one_file import batch_of
+from shards.reading.picking import pick_samples
+from shards.record import RawSample
+
+_SAMPLES = 6
+_LONGEST_SAMPLE_BYTES = 32 << 20
+
+
+class Watcher:
+    """Looks at one video after another; used by one thread."""
+
+    def __init__(self, runs: Sequence[Path], index: Path | None, limits: DecodeLimits, device: torch.device) -> None:
+        self.limits = limits
+        self.runs = [_opened(run, device) for run in runs]
+        self.actions = [each for each in self.runs if isinstance(each.objective, Classification)]
+        self.captions = [each for each in self.runs if isinstance(each.objective, Captioner)]
+        embedders = [Embedder.open(each.run, device) for each in self.runs if _makes_vectors(each)]
+        self.nearest = None if index is None else Nearest.open(index, embedders, device)
+
+    def look(self, raw: RawSample) -> dict[str, Any]:
+        """Say all there is to say of a video; raises SampleError for one that cannot be used."""
+        facts = self.facts(raw)
+        told: dict[str, Any] = {"video": facts._asdict()}
+        seen = [(each, look_for_actions(each, raw, facts, self.limits)) for each in self.actions]
+        told["actions"] = [each.told for _, each in seen]
+        told["captions"] = [self._caption(each, raw) for each in self.captions]
+        told["map"] = None
+        for opened, found in seen:
+            if "video" in opened.config.objective.parts:
+                told["map"] = draw_maps(eyes_of(opened), found.batch, found.view, found.clip_s, opened.run.name)
+                break
+        else:
+            told["map"] = self._map_of_whole(raw)
+        told["nearest"] = self.nearest.to_video(raw) if self.nearest else None
+        return told
+
+    def facts(self, raw: RawSample) -> Facts:
+        """Index a video; raises SampleError for one that is broken or beyond the limits."""
+        video = open_video(raw.video(), self.limits)
+        return Facts(
+            round(video.duration_s, 3),
+            len(video),
+            round(video.frames_per_second, 3),
+            video.width,
+            video.height,
+            video.has_sound,
+        )
+
+    def about(self) -> list[dict[str, Any]]:
+        """Say which runs these are and what each gives."""
+        return [_about(each) for each in self.runs]
+
+    def _caption(self, opened: OpenedRun, raw: RawSample) -> dict[str, Any]:
+        objective = opened.objective
+        assert isinstance(objective, Captioner)
+        device = next(objective.parameters()).device
+        said = objective.tell(batch_of(raw, objective.spec.test_spec(), self.limits, device), opened.config.seed)
+        return {"run": opened.run.name, "caption": said.captions[0], "log_prob": said.log_probs[0]}
+
+    def _map_of_whole(self, raw: RawSample) -> dict[str, Any] | None:
+        """Draw how the first run looks at the whole video, where no head says which clip counts."""
+        for opened in self.runs:
+            if opened.config.backbone is not None:
+                eyes: Eyes = eyes_of(opened)
+                batch = batch_of(raw, eyes.spec, self.limits)
+                return draw_maps(eyes, batch, 0, (0.0, batch["timeline"][0].duration_s), opened.run.name)
+        return None
+
+
+def samples_of(source: str | None, runs: Sequence[Path]) -> list[RawSample]:
+    """Read a few clips of a shard set; unnamed, of the first run whose own training set is still there."""
+    sources = [source] if source is not None else [each for run in runs for each in _trained_on(run)]
+    for each in sources:
+        try:
+            found = list(itertools.islice(pick_samples(each, _SAMPLES), _SAMPLES))
+        except (UserError, SampleError) as error:
+            if source is not None:
+                raise UserError(f"--samples {source}: {error}") from error
+            continue
+        return [raw for raw in found if len(raw.video()) <= _LONGEST_SAMPLE_BYTES]
+    return []
+
+
+def _trained_on(run: Path) -> list[str]:
+    """Name a run's training sets that lie in folders here."""
+    sources = (read_run(run).get("data") or {}).get("sources") or []
+    return [str(each["root"]) for each in sources if isinstance(each, dict) and Path(str(each.get("root"))).is_dir()]
+
+
+def _opened(run: Path, device: torch.device) -> OpenedRun:
+    print(f"opening {run}", file=sys.stderr, flush=True)
+    return open_run(run, device)
+
+
+def _makes_vectors(opened: OpenedRun) -> bool:
+    return isinstance(opened.objective, VideoTextObjective) and not opened.objective.video.has_prompts
+
+
+def _about(opened: OpenedRun) -> dict[str, Any]:
+    spec = opened.config.objective
+    backbones = [each for each in opened.objective.modules() if isinstance(each, Backbone)]
+    return {
+        "name": opened.run.name,
+        "kind": spec.kind,
+        "backbone": getattr(opened.config.backbone, "kind", None),
+        "parameters": sum(each.numel() for each in backbones[0].parameters()) if backbones else 0,
+        "step": opened.step,
+        "classes": list(opened.objective.spec.names) if isinstance(opened.objective, Classification) else None,
+    }
