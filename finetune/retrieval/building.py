@@ -30,7 +30,7 @@ from shards.whole_file import sync, temporary_path
 
 MOST_QUERIES = 1024
 _BLOCK_BYTES = 32 << 20
-_OF_A_LIST = 64  # vectors that each of IVF's lists is trained with
+_OF_A_LIST = 40  # vectors that each of IVF's lists is trained with: most of a build's time goes into it
 _TRAINING_SHARE = 4  # of the memory goes to training vectors; FAISS may copy them once
 
 

@@ -1,5 +1,7 @@
 """A model as search uses it: videos, texts and sounds become vectors of length 1 of one space.
 
+What decodes files is imported when a file is asked with: a search by words does without, and begins the sooner.
+
 Legend: B clips, T frames of a clip or of a sound's picture, M mel filters, C colours, H rows and W columns of pixels,
 E features.
 """
@@ -18,18 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.retrieval.spec import Windows
-from finetune.zeroshot.opening import Hearing, Opened, open_video_text
+from finetune.zeroshot.opening import Opened, open_video_text
 from finetune.zeroshot.spec import ZeroShotSpec
 from pretrain.backbones.video_text import to_unit
 from pretrain.engine.device import pick_device
-from shards.decoding.demux import index_media
-from shards.decoding.sound import decode_sound
-from shards.decoding.track import DecodeLimits
-from shards.errors import SampleError, UserError
-from shards.hearing.spectrogram import frame_count, spectrogram
-from shards.reading.batch import Batch
-from shards.reading.one_file import batch_of, read_video
-from shards.record import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS, RawSample
+from shards.errors import UserError
+from shards.record import VIDEO_EXTENSIONS, RawSample
 from shards.sample_spec import SampleSpec
 from shards.viewing.clip_specs import SlidingWindows
 from shards.viewing.view_specs import ViewsSpec
@@ -107,30 +103,30 @@ class Embedder:
 
     def video_file(self, path: Path) -> Rows:
         """Give the vector of a video file, as a row."""
-        return self.see(self._batch(path)["video"][0])
+        from finetune.retrieval.questions import look_at
+
+        return self.see(look_at(path, self.sample_spec())["video"][0])
 
     def video(self, raw: RawSample) -> Rows:
         """Give the vector of a sample's video, as a row."""
+        from shards.reading.one_file import batch_of
+
         return self.see(batch_of(raw, self.sample_spec())["video"][0])
 
     def audio_file(self, path: Path) -> Rows:
         """Give the vector of a file's sound, of a video's or on its own, as a row."""
+        from finetune.retrieval.questions import listen_to, look_at
+
         hearing = self.opened.hearing
         if hearing is None:
             raise UserError("this model has learnt no sound; ask with --text, --video or --like")
         if path.suffix.lower().removeprefix(".") in VIDEO_EXTENSIONS:
-            audio_TM = self._batch(path)["audio"][0][0]
+            audio_TM = look_at(path, self.sample_spec())["audio"][0][0]
         else:
-            audio_TM = _sound_of(path, hearing)
+            audio_TM = listen_to(path, hearing)
         if not audio_TM.any():
             raise UserError(f"{path} has no sound")
         return self.hear(audio_TM[None])
-
-    def _batch(self, path: Path) -> Batch:
-        try:
-            return batch_of(read_video(path), self.sample_spec())
-        except SampleError as error:
-            raise UserError(f"{path} cannot be used: {error}") from error
 
     @contextlib.contextmanager
     def _autocast(self) -> Iterator[None]:
@@ -153,28 +149,3 @@ def weights_hash(opened: Opened) -> str:
 def _rows(unit_BE: Tensor) -> Rows:
     rows_BE: Rows = unit_BE.float().cpu().numpy()
     return rows_BE
-
-
-def _sound_of(path: Path, hearing: Hearing) -> Tensor:
-    """Make the picture of a file that is nothing but sound: of its middle, or of all of it."""
-    extension = path.suffix.lower().removeprefix(".")
-    if not path.is_file() or extension not in AUDIO_EXTENSIONS:
-        raise UserError(f"{path}: expected a file of sound ({', '.join((*AUDIO_EXTENSIONS, *VIDEO_EXTENSIONS))})")
-    limits, data = DecodeLimits(), path.read_bytes()
-    deadline = limits.start()
-    try:
-        track = index_media(data, limits, deadline).audio
-        if track is None or not len(track):
-            raise UserError(f"{path} has no sound")
-        end_s = float(track.times_s[-1])
-        start_s = float(track.times_s[0])
-        if hearing.seconds is not None:
-            middle_s = (start_s + end_s) / 2
-            start_s, end_s = middle_s - hearing.seconds / 2, middle_s + hearing.seconds / 2
-        rate = hearing.sound.rate_hz
-        samples_N = decode_sound(memoryview(data), track, start_s, end_s, rate, deadline)
-    except SampleError as error:
-        raise UserError(f"{path} cannot be used: {error}") from error
-    if not samples_N.any():
-        return torch.zeros(hearing.sound.frames or frame_count(hearing.sound, len(samples_N)), hearing.sound.mels)
-    return spectrogram(hearing.sound, samples_N, None)

@@ -90,4 +90,4 @@ def _tokenizer() -> Any:
         raise UserError("open_clip is not installed, and CLIP's byte pairs come with it. Next: make setup")
     module = module_from_spec(found)
     found.loader.exec_module(module)
-    return module.SimpleTokenizer()
+    return module._tokenizer  # which the module makes when it is read: a second would take as long again

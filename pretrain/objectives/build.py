@@ -8,7 +8,6 @@ from pretrain.backbones.audio_build import build_audio_backbone
 from pretrain.backbones.build import build_backbone
 from pretrain.backbones.text_build import build_text_backbone
 from pretrain.objective import Objective
-from pretrain.objectives.av_prototypes import AvPrototypes
 from pretrain.objectives.av_spec import AvPrototypesSpec
 from pretrain.objectives.svt import Svt
 from pretrain.objectives.video_text import VideoTextObjective
@@ -24,6 +23,8 @@ def build_objective(config: RunConfig) -> Objective:
     video = build_backbone(config.backbone)
     audio = None if config.audio_backbone is None else build_audio_backbone(config.audio_backbone)
     if isinstance(config.objective, AvPrototypesSpec):
+        from pretrain.objectives.av_prototypes import AvPrototypes  # with a reader of shards, late, for searches
+
         assert audio is not None  # the config was checked
         return AvPrototypes(config.objective, video, audio, config.stream())
     if isinstance(config.objective, VideoTextSpec):
