@@ -17,14 +17,14 @@ from finetune.head import Pool, build_layers
 from finetune.loss_specs import BinarySpec
 from finetune.losses import classification_loss
 from finetune.specs import ClassificationSpec, Sense
-from finetune.trunk import Trunk
+from finetune.trunk import OnTokens, Trunk
 from pretrain.audio_backbone import AudioBackbone
 from pretrain.backbone import Backbone, Encoder
 from pretrain.backbones.audio_build import build_audio_backbone
 from pretrain.backbones.build import build_backbone
 from pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
 from pretrain.engine.rehearsal import fake_batch
-from pretrain.objective import HealthRule, Objective, StepOutput
+from pretrain.objective import HealthRule, StepOutput
 from shards.errors import UserError
 from shards.reading.batch import Batch
 from shards.viewing.mix import Mixing, blend_batch, draw_blend, soft_targets
@@ -59,11 +59,10 @@ class Branch(Trunk):
         return torch.where(present_B[:, None], vector_BD, self.absent_D) if self.can_be_absent else vector_BD
 
 
-class Classification(Objective):
-    """The branches of the senses that a head looks at, named as these are, and the head.
+class Classification(OnTokens):
+    """The branches of the senses that a head looks at, named as these are, and the head."""
 
-    With `reads_tokens` what backbones give stands in the batch, in the place of what they are given.
-    """
+    spec: ClassificationSpec
 
     def __init__(
         self,
@@ -92,17 +91,11 @@ class Classification(Objective):
         }
         return group_parameters(self, rules, encoders)
 
-    def tokens(self, sense: Sense, inputs: Tensor) -> Tensor:
-        """Give a frozen backbone's tokens, BLD, of uint8 frames or of sound, to be read instead of these."""
+    def tokens(self, sense: Sense, clips: Sequence[Tensor]) -> Tensor:
+        """Give them as BLD."""
         branch = self.video if sense == "video" else self.audio
         assert branch is not None
-        return branch.tokens(self.spec.normalisation(inputs) if sense == "video" else inputs)
-
-    def as_read(self, batch: Batch) -> Batch:
-        if not self.reads_tokens:
-            return batch
-        read = {sense: [self.tokens(sense, batch[sense][0])] for sense in self.spec.inputs}
-        return Batch(**{**batch, **read})  # type: ignore[typeddict-item]
+        return branch.tokens(self.spec.normalisation(clips[0]) if sense == "video" else clips[0])
 
     def logits(self, frames_BCTHW: Tensor | None, audio_BTM: Tensor | None, present_B: Tensor) -> Tensor:
         """Give what speaks for each class, of one view of each clip: uint8 frames, its sound, and who has any."""

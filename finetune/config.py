@@ -118,8 +118,8 @@ class FinetuneConfig(RunConfig):
 
     def _feature_complaints(self) -> Iterator[str]:
         spec = self.objective
-        if not isinstance(spec, ClassificationSpec):
-            yield "features are kept for classes: leave features out"
+        if isinstance(spec, CaptionSpec) and spec.trained:
+            yield "features are of a backbone that stays as it is: leave objective.trained out, or features"
         elif not spec.frozen:
             yield "features are of a backbone that stays as it is: set objective.frozen=true, or leave features out"
         elif spec.left_to_chance:

@@ -3,8 +3,8 @@
 A set of features holds as many samples as the videos' set, shard by shard and in the same order, so that a run draws
 the same samples at every step. A sample has the video's own json, txt and cls members, and what the transform and the
 backbones made of it; one that could not be used has no features, and is counted as bad again. Shards are finished one
-by one: what was interrupted goes on. Legend: b samples computed together, L tokens, D features; the pooled vector is
-the first token, and the only one where a head needs no other.
+by one: what was interrupted goes on. Legend: b samples computed together, X what is kept of one: LD, or nLD of n clips,
+L tokens, D features; the pooled vector is the first token, and the only one where no other is needed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 from webdataset import TarWriter
 
-from finetune.classify import Classification
 from finetune.config import FinetuneConfig
+from finetune.trunk import OnTokens
 from pretrain.engine.distributed import World
 from pretrain.engine.training import build
 from shards.console import track
@@ -44,15 +44,15 @@ _AT_ONCE = 8  # samples that go through a backbone together
 
 
 def read_features(raw: RawSample, rng: np.random.Generator) -> Example:
-    """Take a sample's features as a transform does; chance has no say in them."""
+    """Take a sample's features as a transform does; chance says only which of its captions is told."""
     if _MEMBER not in raw.members:
         raise SampleError(Cause.NO_VIDEO, "no features were computed: the video could not be used")
-    tensors = load(raw.members[_MEMBER])
+    tensors, captions = load(raw.members[_MEMBER]), raw.annotation().captions
     return Example(
         video=[tensors["video"]] if "video" in tensors else [],
         audio=[tensors["audio"]] if "audio" in tensors else [],
         audio_present=bool(tensors["audio_present"]),
-        text="",
+        text=captions[int(rng.integers(len(captions)))] if captions else "",
         labels=tuple(tensors["labels"].tolist()),
     )
 
@@ -72,7 +72,7 @@ def fill(config: FinetuneConfig, world: World) -> None:
     _check(config, sources)
     objective = build(config)
     config.begin(objective)
-    assert isinstance(objective, Classification)
+    assert isinstance(objective, OnTokens)
     objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
     writer = _Writer(config, objective.eval().to(world.device), world)
     for number, source in enumerate(sources):
@@ -94,11 +94,10 @@ def about(config: FinetuneConfig, sources: tuple[ShardSource, ...]) -> dict[str,
     tree = config.model_dump(mode="json")
     names = ("backbone", "audio_backbone", "init_from", "audio_init_from")
     fresh = config.init_from is None and config.audio_init_from is None
-    assert config.objective.kind == "classification"
     return {
         "samples": config.objective.sample_spec().model_dump(mode="json"),
         "normalisation": tree["objective"]["normalisation"],
-        "tokens": "all" if config.objective.head.needs_grid else "pooled",
+        "tokens": "all" if config.objective.needs_grid else "pooled",
         "precision": config.engine.precision,
         "seed": config.seed if fresh else None,  # of the weights; others are read
         "data": [source.manifest.digest() for source in sources],
@@ -127,7 +126,7 @@ def _check(config: FinetuneConfig, sources: tuple[ShardSource, ...]) -> None:
 class _Writer:
     """Computes and writes one shard after the other."""
 
-    def __init__(self, config: FinetuneConfig, objective: Classification, world: World) -> None:
+    def __init__(self, config: FinetuneConfig, objective: OnTokens, world: World) -> None:
         self.config, self.objective, self.world = config, objective, world
         self.transform = ClipTransform(objective.spec.sample_spec())
         self.limits = config.data.reading_limits()
@@ -178,11 +177,11 @@ class _Writer:
             rows.append({"labels": labels, "audio_present": torch.tensor(each["audio_present"])})
         device = self.world.device
         for sense in self.objective.spec.inputs if examples else ():
-            inputs = torch.stack([each[sense][0] for each in examples]).to(device)
+            clips = [torch.stack(given).to(device) for given in zip(*(each[sense] for each in examples), strict=True)]
             with self.objective.casting(device):
-                tokens_bLD = self.objective.tokens(sense, inputs)
-            for row, tokens_LD in zip(rows, tokens_bLD.cpu(), strict=True):
-                row[sense] = tokens_LD.contiguous()
+                tokens_bX = self.objective.tokens(sense, clips)
+            for row, tokens_X in zip(rows, tokens_bX.cpu(), strict=True):
+                row[sense] = tokens_X.contiguous()
         return rows
 
 

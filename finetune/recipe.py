@@ -81,7 +81,6 @@ def _derive(layers: Layers) -> Layers:
         path = given(layers, f"{init}.path")
         if sense in inputs and isinstance(path, str) and is_run(Path(path)):
             found.append((f"run {path}", _of_run(read_run(Path(path)), sense, backbone, kept, task)))
-    found += _views(found + layers, task)
     sources = given(layers, "data.sources")
     if task["kind"] == "classification" and sources is not None and given(layers, "objective.classes") is None:
         found += _classes(sources, task)
@@ -102,19 +101,36 @@ def _backbones(tree: dict[str, Any]) -> str:
     return " and ".join(name for name in ("backbone", "audio_backbone") if tree.get(name)) or "none"
 
 
-def _views(layers: Layers, task: Mapping[str, Any]) -> Layers:
-    """Let views have the frames and the size that the backbone is made for, where a recipe does not say others."""
+def _fit(layers: Layers) -> Layers:
+    """Let views have the frames and the size that the backbone is made for, where nothing says others."""
     frames, size = given(layers, "backbone.frames"), given(layers, "backbone.size")
-    objective: dict[str, Any] = {}
-    for name in ("clips", "test_clips"):
-        kind = given(layers, f"objective.{name}.kind")
-        if frames is not None and kind in ("segments", "window", "sliding"):
-            objective[name] = {"kind": kind, "frames": frames}
-    for name in ("view", "test_view"):
-        kind = given(layers, f"objective.{name}.crop.kind")
-        if size is not None and kind is not None:
-            objective[name] = {"crop": {"kind": kind, "size": size}}
-    return [("backbone", {"objective": {**task, **objective}})] if objective else []
+    places = {
+        **{("objective", clips): ("frames", frames) for clips in ("clips", "test_clips")},
+        **{("objective", view, "crop"): ("size", size) for view in ("view", "test_view")},
+    }
+    found: Layers = []
+    for place, (name, value) in places.items():
+        kind, is_said = _kind_at(layers, place, name)
+        if value is not None and kind not in (None, "full", "svt") and not is_said:
+            tree: dict[str, Any] = {"kind": kind, name: value}
+            for part in reversed(place):
+                tree = {part: tree}
+            found.append(("backbone", tree))
+    return found
+
+
+def _kind_at(layers: Layers, place: Sequence[str], name: str) -> tuple[str | None, bool]:
+    """Give the kind of what stands at a place in the end, and whether a name of that kind is given there."""
+    kind, is_said = None, False
+    for _, layer in layers:
+        tree: Any = layer
+        for part in place:
+            tree = tree.get(part) if isinstance(tree, dict) else None
+        if isinstance(tree, dict):
+            is_said = is_said and tree.get("kind", kind) == kind
+            kind = tree.get("kind", kind)
+            is_said = is_said or name in tree
+    return kind, is_said
 
 
 def _classes(sources: Any, task: Mapping[str, Any]) -> Layers:
@@ -126,6 +142,7 @@ FINETUNING = Floor(
     FinetuneConfig,
     Path(__file__).parent / "recipes",
     _derive,
+    _fit,
     {
         "data.sources": ["SHARDS"],
         "init_from.path": "RUN",

@@ -45,6 +45,19 @@ class HeadSpec(_Spec):
         return f"{f'MLP {layers}' if layers else 'linear'} on {self.pool}"
 
 
+def drawn_of_views(clips: ClipSpec, view: ViewSpec) -> tuple[str, ...]:
+    """Name the settings by which chance decides what is seen of a video."""
+    draws = {
+        "clips.placement": getattr(clips, "placement", None) == "random" or clips.kind == "svt",
+        "view.crop": view.crop.kind not in ("centre", "squash"),
+        "view.flip_probability": view.flip_probability > 0,
+        "view.rand_augment": view.rand_augment is not None,
+        "view.jitter": view.jitter is not None,
+        "view.grey_probability": view.grey_probability > 0,
+    }
+    return tuple(name for name, is_drawn in draws.items() if is_drawn)
+
+
 class ClassificationSpec(_Spec):
     """Classes from sight, sound or both: pooled vectors of the senses, one behind the other, and a head on them."""
 
@@ -118,18 +131,18 @@ class ClassificationSpec(_Spec):
     @property
     def left_to_chance(self) -> tuple[str, ...]:
         """Name the settings by which chance decides what a backbone is given of a training clip."""
-        view, sound = self.view, self.sound
         draws = {
-            "clips.placement": getattr(self.clips, "placement", None) == "random" or self.clips.kind == "svt",
-            "view.crop": view.crop.kind not in ("centre", "squash") and "video" in self.inputs,
-            "view.flip_probability": view.flip_probability > 0,
-            "view.rand_augment": view.rand_augment is not None,
-            "view.jitter": view.jitter is not None,
-            "view.grey_probability": view.grey_probability > 0,
-            "sound.spec_augment": getattr(sound, "spec_augment", None) is not None,
+            "sound.spec_augment": getattr(self.sound, "spec_augment", None) is not None,
             "mix": self.mix is not None,
         }
-        return tuple(name for name, is_drawn in draws.items() if is_drawn)
+        drawn = drawn_of_views(self.clips, self.view)
+        seen = tuple(name for name in drawn if "video" in self.inputs or name != "view.crop")
+        return (*seen, *(name for name, is_drawn in draws.items() if is_drawn))
+
+    @property
+    def needs_grid(self) -> bool:
+        """Say whether a head looks at more of a backbone than its own vector."""
+        return self.head.needs_grid
 
     def sample_spec(self) -> SampleSpec:
         """Say what a sample must bring to training."""

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pretrain.backbone import Encoder
+from pretrain.objective import Objective
 from shards.errors import UserError
+from shards.reading.batch import Batch
+
+if TYPE_CHECKING:
+    from finetune.captions.spec import CaptionSpec
+    from finetune.specs import ClassificationSpec, Sense
+
+
+class OnTokens(Objective):
+    """A task on backbones' tokens; with `reads_tokens` these stand in the batch, in the place of what is looked at."""
+
+    spec: ClassificationSpec | CaptionSpec
+    reads_tokens: bool
+
+    @abstractmethod
+    def tokens(self, sense: Sense, clips: Sequence[Tensor]) -> Tensor:
+        """Give a frozen backbone's tokens of a batch of clips, uint8 frames or sound, to be read instead of these."""
+
+    def as_read(self, batch: Batch) -> Batch:
+        if not self.reads_tokens:
+            return batch
+        read = {sense: [self.tokens(sense, batch[sense])] for sense in self.spec.inputs}  # type: ignore[literal-required]
+        return Batch(**{**batch, **read})  # type: ignore[typeddict-item]
 
 
 class Trunk(nn.Module):

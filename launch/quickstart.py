@@ -20,7 +20,9 @@ from shards.errors import UserError
 Rows = list[dict[str, Any]]
 
 _PROTOTYPES = 512  # of the recipe svt_quickstart
+_TOKENS = 512  # of the recipe captions
 _FEW_SAMPLES = 60
+_CONTROLS = {"mAP_charades": "scores alike", "BLEU-4": "one caption"}  # columns of what a test writes
 
 
 class Step(NamedTuple):
@@ -37,10 +39,16 @@ def steps(out: Path, samples: int) -> list[Step]:
     small = ("--samples-per-shard", "16")
     batch = ("--size", "112", "--steps", "12")
     run, source = str(out / "run"), (f"data.sources={sets}/train",)
-    length = ("steps=50",) if samples < _FEW_SAMPLES else ()  # what few clips can teach is learnt soon
+    is_short = samples < _FEW_SAMPLES  # what few clips can teach is learnt soon
+    length, told_length = (("steps=50",), ("steps=15",)) if is_short else ((), ("steps=60",))
+    layout = ("--layout", "charades")
     return [
-        Step("world", "generate clips", ("shards", "world", "--out", world, "--samples", str(samples))),
-        Step("build", "write them as shards", ("shards", "build", "csv", "--root", world, "--out", sets, *small)),
+        Step(
+            "world",
+            "generate clips, in the files of Charades",
+            ("shards", "world", "--out", world, "--samples", str(samples), *layout),
+        ),
+        Step("build", "write them as shards", ("shards", "build", "charades", "--root", world, "--out", sets, *small)),
         Step("index", "count the training set again", ("shards", "index", f"{sets}/train")),
         Step("verify", "decode every frame of it and all its sound", ("shards", "verify", f"{sets}/train")),
         Step("read", "read batches in one process", ("shards", "read", f"{sets}/train", *batch)),
@@ -53,6 +61,32 @@ def steps(out: Path, samples: int) -> list[Step]:
         ),
         Step("plot", "draw its curves", ("plot", run, "--out", str(out / "curves.html"))),
         Step("export", "write the network's weights for others", ("export", run)),
+        *_head_steps(out, f"{sets}/test", (f"init_from.path={run}", *source), told_length),
+    ]
+
+
+def _head_steps(out: Path, test: str, begun: tuple[str, ...], told_length: tuple[str, ...]) -> list[Step]:
+    """List what is put on the pretrained network, and how it is tested on clips that nothing has seen."""
+    actions, told = str(out / "actions"), str(out / "told")
+    once = ("objective.clips.placement=uniform", f"features={out / 'features'}")
+    few = ("data.batch_size=16", "optimiser.learning_rate.warmup_steps=5")
+    return [
+        Step(
+            "actions",
+            "learn what happens in a window of a clip, on features that are computed once",
+            ("finetune", "charades_world", *begun, *once, "steps=150", "--run", actions),
+        ),
+        Step("actions_test", "test that on other clips, window by window", ("evaluate", actions, "--data", test)),
+        Step(
+            "told",
+            "learn to write captions",
+            ("finetune", "captions", *begun, *few, *told_length, "--run", told),
+        ),
+        Step(
+            "told_test",
+            "write captions of other clips and compare them",
+            ("evaluate", told, "objective.factors=world", "--data", test),
+        ),
     ]
 
 
@@ -61,7 +95,9 @@ def next_commands(out: Path) -> list[str]:
     return [
         f"trichord shards show {out}/shards/train --out {out}/views.png --views svt --count 3",
         "trichord shards build folder --root YOUR_VIDEOS --out my-shards --mode encode",
+        f"trichord compare {out}/actions {out}/told",
         f"trichord pretrain svt_quickstart data.sources={out}/shards/train steps=400 --run {out}/longer",
+        "trichord bench learning --objective charades --out runs/heads",
         "trichord shards world --out harder --samples 500 --rules two_events_share=1 silent_share=0.3",
     ]
 
@@ -71,7 +107,7 @@ class Comparison(NamedTuple):
 
     figure: str
     value: Any
-    relation: str  # "is", "is about", "is below" or "is above"
+    relation: str  # "is", "is about", "is below" or "is above"; "beside" where so little training promises nothing
     control: Any
     control_is: str
 
@@ -94,7 +130,26 @@ def compare(found: dict[str, Rows]) -> list[Comparison]:
             "loss of SVT", trained["loss"], "is below", math.log(_PROTOTYPES), "ln K: no view told from another"
         ),
         Comparison("data wait, share of a step", trained["data_wait_share"], "is below", 0.05, "what is tolerable"),
+        *_compare_heads(found),
     ]
+
+
+def _compare_heads(found: dict[str, Rows]) -> list[Comparison]:
+    (actions,), (actions_tested,) = found["actions"], found["actions_test"]
+    (told,), (told_tested,) = found["told"], found["told_test"]
+    return [
+        Comparison("loss of the head", actions["loss"], "is below", math.log(2), "ln 2: it says nothing"),
+        _beside_control("actions of unseen clips, mAP", "mAP_charades", actions_tested, "scores alike for all clips"),
+        Comparison("loss of captions", told["loss"], "is below", math.log(_TOKENS), "ln: any token is as likely"),
+        _beside_control("captions of unseen clips, BLEU-4", "BLEU-4", told_tested, "the best caption said of all"),
+    ]
+
+
+def _beside_control(figure: str, metric: str, tested: dict[str, Any], control_is: str) -> Comparison:
+    """Take a figure and its control from what a test wrote."""
+    written = json.loads(Path(tested["written"]).read_text(encoding="utf-8"))
+    row = next(each for each in written["figures"] if each["metric"] == metric)
+    return Comparison(figure, row["value"], "beside", row[_CONTROLS[metric]], control_is)
 
 
 def _declare(parser: ArgumentParser) -> None:

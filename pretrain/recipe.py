@@ -31,6 +31,9 @@ class Floor(Generic[C]):
     recipes: Path
     # Gives what follows from what recipes and command line give, such as from another run; it lies below all of them.
     derive: Callable[[Layers], Layers] = lambda _: []
+    # Gives what has to fit all that was given, where that does not say it; it lies above, for a kind that one layer
+    # changes takes along what lies below.
+    fit: Callable[[Layers], Layers] = lambda _: []
     # What recipes leave to be given, with a word in its place for who only wants to see them.
     stand_ins: Mapping[str, Any] = field(default_factory=dict)
 
@@ -100,6 +103,9 @@ def resolve(
         tree = overlay(tree, layer)
     tree = with_defaults(floor.config, tree)
     for source, layer in typed:
+        tree = overlay(tree, layer)
+        layers.append((source, layer))
+    for source, layer in floor.fit(layers):
         tree = overlay(tree, layer)
         layers.append((source, layer))
     for name, value in (stand_ins or {}).items():

@@ -9,17 +9,18 @@ from typing import NamedTuple
 
 from finetune.bench.worlds import Worlds
 from finetune.config import FinetuneConfig
+from finetune.features import fill
 from finetune.recipe import load_finetune_recipe
 from pretrain.bench.learning_report import Rows
 from pretrain.bench.training import train
 from pretrain.bench.ways import UNTRAINED, Seed, WayResult, learn_way
 from pretrain.config import RunConfig
-from pretrain.objective import Objective
+from pretrain.engine.distributed import join_world
 from pretrain.recipe import load_recipe
 
 SVT, VIDEO_TEXT = "SVT", "video and text"
 # SVT has no labels; video and text has captions and the names of actions. Both have one backbone and the same clips.
-RECIPES: dict[str, tuple[str, ...]] = {SVT: ("svt_world", "steps=400"), VIDEO_TEXT: ("transfer_world",)}
+RECIPES: dict[str, tuple[str, ...]] = {SVT: ("svt_world", "steps=300"), VIDEO_TEXT: ("transfer_world",)}
 _BEFORE = "pretraining."  # stands before settings that are not the head's
 
 
@@ -39,10 +40,10 @@ class Starts:
         """Say in which folder a backbone is pretrained."""
         return self._out / folder_of(way, self.seed)
 
-    def put_on(self, way: str, recipe: str, more: Sequence[str] = ()) -> FinetuneConfig:
+    def put_on(self, way: str, recipe: str, settings: Sequence[str] = ()) -> FinetuneConfig:
         """Give the config of a recipe on a pretrained backbone, or on the same network with fresh weights."""
         begun = self._untrained() if way == UNTRAINED else [f"init_from.path={json.dumps(str(self.run(way)))}"]
-        own = (f"data.sources={json.dumps(self.worlds.train)}", f"seed={self.seed}", *begun, *more)
+        own = (f"data.sources={json.dumps(self.worlds.train)}", f"seed={self.seed}", *begun, *settings)
         return load_finetune_recipe(recipe, (*own, *self._after)).config
 
     def _untrained(self) -> list[str]:
@@ -61,6 +62,7 @@ class Task(NamedTuple):
     """What is put on backbones, on which, and how a run of it is tested on a set of shards."""
 
     recipe: str
+    settings: tuple[str, ...]  # that differ from the recipe
     folder: str
     ways: tuple[str, ...]
     test: Callable[[FinetuneConfig, Path, str], dict[str, float]]
@@ -74,14 +76,25 @@ def learn(out: Path, task: Task, worlds: Worlds, seeds: Sequence[int], overrides
         starts.pretrain(way for way in task.ways if way != UNTRAINED)
         found: dict[str, WayResult] = {}
         for way in task.ways:
-            config, run = starts.put_on(way, task.recipe), out / task.folder / folder_of(way, seed)
-
-            def measure(_: Objective, config: FinetuneConfig = config, run: Path = run) -> dict[str, float]:
-                return task.test(config, run, worlds.test)
-
-            found[way] = learn_way(config, run, config.model_dump(mode="json"), measure)
+            run = out / task.folder / folder_of(way, seed)
+            config = starts.put_on(way, task.recipe, (*task.settings, keep_features(run)))
+            found[way] = learn_head(config, run, worlds.test, task.test)
         results.append(found)
     return results
+
+
+def keep_features(run: Path) -> str:
+    """Give the setting by which a run keeps what its frozen backbone makes of each clip."""
+    return f"features={json.dumps(str(run / 'features'))}"
+
+
+def learn_head(
+    config: FinetuneConfig, run: Path, data: str, test: Callable[[FinetuneConfig, Path, str], dict[str, float]]
+) -> WayResult:
+    """Train and test a head, or take what an earlier call with the same settings found."""
+    if config.features is not None:
+        fill(config, join_world())
+    return learn_way(config, run, config.model_dump(mode="json"), lambda _: test(config, run, data))
 
 
 def interval_rows(seeds: Sequence[int], results: Sequence[Seed], names: Iterable[str]) -> Rows:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.bench.captions import CONSTANT, DISTINCT, FIGURES, RECIPE, figures_of_run
-from finetune.bench.starts import VIDEO_TEXT, Starts, folder_of
+from finetune.bench.captions import CONSTANT, DISTINCT, FIGURES, RECIPE, STILL, figures_of_run
+from finetune.bench.starts import VIDEO_TEXT, Starts, folder_of, keep_features, learn_head
 from finetune.bench.worlds import make_worlds
 from pretrain.bench.learning_report import Rows
-from pretrain.bench.ways import Seed, WayResult, figure, learn_way, report
+from pretrain.bench.ways import Seed, WayResult, figure, report
 
 FOLDER = "variants"
+_AS_WIDE = "objective.language.dim=64"  # as the backbone: without a map they have to be, and all are to be compared
 _POOLED, _ALL = ("objective.memory={tokens: pooled, mapping: none}", "objective.memory={tokens: all, mapping: none}")
 _SEVERAL = "{kind: window, clip_seconds: 1.0, placement: uniform, clips: 3}"
 # What the backbone learnt is changed slowly.
@@ -39,16 +40,10 @@ def run_and_report(out: Path, seeds: Sequence[int], clips: int, overrides: Seque
         starts.pretrain([VIDEO_TEXT])
         found: dict[str, WayResult] = {}
         for name, settings in VARIANTS.items():
-            # Without a map the language model is as wide as the backbone; all are, to be compared.
-            width = starts.put_on(VIDEO_TEXT, RECIPE).backbone.dim
-            config = starts.put_on(VIDEO_TEXT, RECIPE, (f"objective.language.dim={width}", *settings))
             run = out / FOLDER / folder_of(name, seed)
-            found[name] = learn_way(
-                config,
-                run,
-                config.model_dump(mode="json"),
-                lambda _, config=config, run=run: figures_of_run(config, run, worlds.test),
-            )
+            own = () if _TRAINED[0] in settings else (keep_features(run),)
+            config = starts.put_on(VIDEO_TEXT, RECIPE, (*STILL, _AS_WIDE, *settings, *own))
+            found[name] = learn_head(config, run, worlds.test, figures_of_run)
         results.append(found)
     title = "variants of captions of unseen videos, times 100: mean of the seeds ± half their range"
     return report(out / FOLDER, seeds, results, {title: variant_rows(results)})

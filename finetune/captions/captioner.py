@@ -20,11 +20,13 @@ from finetune.captions.memory import Memory
 from finetune.captions.speaking import Said, speak
 from finetune.captions.spec import CaptionSpec
 from finetune.captions.vocabulary import Vocabulary, Written
+from finetune.specs import Sense
+from finetune.trunk import OnTokens
 from pretrain.backbone import Backbone
 from pretrain.backbones.build import build_backbone
 from pretrain.collectives import mean_over_ranks
 from pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
-from pretrain.objective import HealthRule, Objective, StepOutput
+from pretrain.objective import HealthRule, StepOutput
 from shards.reading.batch import Batch
 
 if TYPE_CHECKING:
@@ -33,13 +35,15 @@ if TYPE_CHECKING:
 _TOKENIZER = "tokenizer"
 
 
-class Captioner(Objective):
+class Captioner(OnTokens):
     """The backbone with what is made of its tokens, the language model, and the vocabulary that it was begun with."""
 
-    def __init__(self, spec: CaptionSpec, video: Backbone) -> None:
+    spec: CaptionSpec
+
+    def __init__(self, spec: CaptionSpec, video: Backbone, reads_tokens: bool = False) -> None:
         super().__init__()
-        self.spec = spec
-        self.video = Memory(video, spec)
+        self.spec, self.reads_tokens = spec, reads_tokens
+        self.video = Memory(video, spec, reads_tokens)
         self.language = Language(spec.language)
         self.vocabulary: Vocabulary | None = None  # it comes with the first weights, or with the checkpoint
         self.train()
@@ -47,6 +51,10 @@ class Captioner(Objective):
     def parameter_groups(self, rules: GroupRules) -> list[ParameterGroup]:
         backbones = {"video.backbone.": self.video.backbone} if self.video.learns else {}
         return group_parameters(self, rules, backbones)
+
+    def tokens(self, sense: Sense, clips: Sequence[Tensor]) -> Tensor:
+        """Give them as BnLD, of n clips of each video."""
+        return self.video.tokens(clips)
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         written = self._written(batch["text"])
@@ -118,7 +126,7 @@ def told_apart(language: Language, written: Written, memory_BME: Tensor) -> Told
 def build_captioner(config: FinetuneConfig) -> Captioner:
     """Build the whole of it with fresh weights drawn from torch's generator."""
     assert config.backbone is not None and isinstance(config.objective, CaptionSpec)  # the config was checked
-    return Captioner(config.objective, build_backbone(config.backbone))
+    return Captioner(config.objective, build_backbone(config.backbone), reads_tokens=config.features is not None)
 
 
 _RULES = (

@@ -1,6 +1,6 @@
 """What the language model looks at: tokens of a video's clips, mapped to its width.
 
-Legend: B samples, n clips of each, C colours, T frames, H and W pixels, L tokens of a clip, M = n L tokens of a video,
+Legend: B samples, n clips of each, N = B n, C colours, T frames, H and W pixels, L tokens of a clip, M = n L of a video,
 D features of the backbone, E of the language model.
 """
 
@@ -20,10 +20,10 @@ from shards.errors import UserError
 class Memory(Trunk):
     """A backbone, and its tokens made ready to be looked at."""
 
-    def __init__(self, backbone: Backbone, spec: CaptionSpec) -> None:
+    def __init__(self, backbone: Backbone, spec: CaptionSpec, reads_tokens: bool = False) -> None:
         super().__init__(backbone, spec.frozen, spec.trained)
         width = spec.language.dim
-        self.spec = spec
+        self.spec, self.reads_tokens = spec, reads_tokens
         self.norm = nn.LayerNorm(backbone.dim) if spec.memory.layer_norm else None
         self.map = nn.Linear(backbone.dim, width) if spec.memory.mapping == "linear" else None
         if self.map is None and backbone.dim != width:
@@ -34,19 +34,23 @@ class Memory(Trunk):
         # Cross-attention does not know which clip comes first, and a clip's own tokens do not say.
         self.clip_embed = nn.Parameter(torch.zeros(spec.clip_count, width)) if spec.clip_count > 1 else None
 
-    def forward(self, clips: Sequence[Tensor]) -> Tensor:
-        """Give memory_BME of uint8 frames_BCTHW, one tensor for each clip of a video."""
+    def tokens(self, clips: Sequence[Tensor]) -> Tensor:
+        """Give tokens_BnLD of uint8 frames_BCTHW, one tensor for each clip of a video."""
         frames_NCTHW = self.spec.normalisation(torch.cat(list(clips)))
         with self.looking():
-            pooled_ND, grid_NtnD = self.backbone(frames_NCTHW, pooled_only=self.spec.memory.tokens == "pooled")
+            pooled_ND, grid_NtnD = self.backbone(frames_NCTHW, pooled_only=not self.spec.needs_grid)
         tokens_NLD = pooled_ND[:, None]
-        if self.spec.memory.tokens == "all":
+        if self.spec.needs_grid:
             tokens_NLD = torch.cat([tokens_NLD, grid_NtnD.flatten(1, 2)], dim=1)
+        return torch.stack(tokens_NLD.chunk(len(clips)), dim=1)
+
+    def forward(self, clips: Sequence[Tensor]) -> Tensor:
+        """Give memory_BME of a video's clips, or of their tokens where these are read."""
+        tokens_BnLD = clips[0] if self.reads_tokens else self.tokens(clips)
         if self.norm is not None:
-            tokens_NLD = self.norm(tokens_NLD)
-        if self.map is not None:
-            tokens_NLD = self.map(tokens_NLD)
-        of_clips = list(tokens_NLD.chunk(len(clips)))
+            tokens_BnLD = self.norm(tokens_BnLD)
+        seen_BnLE = tokens_BnLD if self.map is None else self.map(tokens_BnLD)
         if self.clip_embed is not None:
-            of_clips = [each + place for each, place in zip(of_clips, self.clip_embed, strict=True)]
-        return torch.cat(of_clips, dim=1)
+            seen_BnLE = seen_BnLE + self.clip_embed[:, None]
+        memory_BME: Tensor = seen_BnLE.flatten(1, 2)
+        return memory_BME

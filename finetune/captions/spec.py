@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from finetune.specs import drawn_of_views
 from shards.sample_spec import SampleSpec
 from shards.viewing.clip_specs import ClipSpec, clip_count
 from shards.viewing.flips import FlipRule
@@ -132,6 +133,16 @@ class CaptionSpec(_Spec):
     def parts(self) -> tuple[str, ...]:
         """Name the networks in a checkpoint."""
         return ("video",)
+
+    @property
+    def left_to_chance(self) -> tuple[str, ...]:
+        """Name the settings by which chance decides what a backbone is given of a training clip."""
+        return drawn_of_views(self.clips, self.view)
+
+    @property
+    def needs_grid(self) -> bool:
+        """Say whether the language model looks at more of a backbone than its own vector."""
+        return self.memory.tokens == "all"
 
     @property
     def clip_count(self) -> int:

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune.bootstrap import intervals
 from finetune.evaluation_report import write_report
 from finetune.gathering import gather_each_once
-from finetune.metrics import Scores, Truths, class_rows, measure
+from finetune.metrics import Scores, Truths, class_rows, figures_of, known, measure
 from finetune.zeroshot.candidates import Candidates, Draws, candidates_of, read_names
 from finetune.zeroshot.classifier import Classifier, probabilities
 from finetune.zeroshot.opening import Opened
@@ -162,9 +163,17 @@ def table(answers: Sequence[Answer]) -> list[dict[str, Any]]:
             metrics, _ = measure(each.scores_NK, each.truths_NK, each.is_multi_label)
             about = {"data": each.root, "classes": each.candidates.title, **with_alpha}
             counts = {"clips": len(each.scores_NK), "bad": each.bad}
-            rows.append({**about, **counts, **{name: metrics[name] for name in _MEASURED if name in metrics}})
+            figures = {name: metrics[name] for name in _MEASURED if name in metrics}
+            rows.append({**about, **counts, **figures, **_ends(each, next(iter(figures)))})
         found += [*rows, *_summaries(rows, with_alpha)]
     return found
+
+
+def _ends(answer: Answer, name: str) -> dict[str, float | None]:
+    """Give the interval of a figure: the middle 95 % of what sets of as many clips, drawn again, give."""
+    figures = figures_of(answer.scores_NK, answer.truths_NK, answer.is_multi_label)
+    low, high = known(intervals(figures, len(answer.scores_NK), seed=0)[name])
+    return {f"{name} low": low, f"{name} high": high}
 
 
 def _summaries(rows: Sequence[dict[str, Any]], with_alpha: dict[str, float]) -> list[dict[str, Any]]:

@@ -33,9 +33,10 @@ def top(tmp_path_factory: pytest.TempPathFactory, svt: Path, quick_starts: None)
 @pytest.mark.parametrize("name", list_recipes(FINETUNING.recipes))
 def test_a_recipe_takes_what_it_leaves_out_from_the_run_and_the_shards(name: str, top: Path) -> None:
     given = [f"init_from.path={top / 'svt'}", f"data.sources={top / 'train'}"]
-    if name in ("kinetics_fine_tuning", "charades_probe"):  # whose views have sizes of their own
-        given += ["objective.view.crop.size=16", "objective.test_view.crop.size=16"]
-        given += ["objective.test_view.crop.short_side=16"] if name == "kinetics_fine_tuning" else []
+    if name == "kinetics_fine_tuning":  # whose views have sizes of their own
+        given += [
+            f"objective.{each}=16" for each in ("view.crop.size", "test_view.crop.size", "test_view.crop.short_side")
+        ]
     resolved = load_finetune_recipe(name, given)
     config = resolved.config
     assert config.backbone is not None and (config.backbone.kind, config.backbone.size) == ("timesformer", 16)

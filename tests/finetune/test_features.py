@@ -18,7 +18,8 @@ from pretrain.engine.distributed import join_world
 from pretrain.engine.flops import training_flops
 from shards.errors import UserError
 from shards.reading.manifest import Manifest
-from tests.finetune.small_head import BOTH, small_config, write_shards
+from tests.finetune.captions import small_captions
+from tests.finetune.small_head import BOTH, CLASSES, small_config, write_shards
 
 STILL: dict[str, Any] = {
     **BOTH,
@@ -71,6 +72,23 @@ def test_a_head_on_kept_features_is_the_head_on_videos(shards: Path, tmp_path: P
     assert told[0]["metrics"] == pytest.approx(told[1]["metrics"]) and told[1]["bad"] == 1
 
 
+def test_captions_from_kept_features_are_those_from_videos(
+    tmp_path: Path, quick_starts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With one caption each; of several, other ones are drawn where pixels draw nothing before.
+    monkeypatch.setattr(small_captions, "captions_of", lambda number: [f"a {CLASSES[number % 4]} cloth"])
+    shards = small_captions.write_shards(tmp_path / "shards", 8)
+    clips = {"kind": "window", "frames": 2, "clip_seconds": 0.1, "placement": "uniform", "clips": 2}
+    still = {"objective__clips": clips, "objective__test_clips": clips, "objective__frozen": True, "steps": 3}
+    videos = small_captions.small_config(shards, **still)
+    kept = small_captions.small_config(shards, **still, features=str(tmp_path / "features"))
+    fill(kept, join_world())
+    expected, found = weights_after(videos, tmp_path / "videos"), weights_after(kept, tmp_path / "kept")
+    assert found[0] == pytest.approx(expected[0], abs=1e-5)
+    for name, tensor in expected[1].items():
+        torch.testing.assert_close(found[1][name], tensor, atol=1e-4, rtol=1e-3, msg=name)
+
+
 def test_only_the_head_s_own_operations_are_counted(shards: Path, tmp_path: Path) -> None:
     videos, kept = (training_flops(small_config(shards, **STILL, features=each), 4) for each in (None, str(tmp_path)))
     assert 0 < kept < videos / 10
@@ -83,6 +101,14 @@ def test_features_of_something_else_are_refused(shards: Path, tmp_path: Path) ->
     other = kept.model_copy(update={"seed": 6})
     with pytest.raises(UserError, match=r"holds features of other seed: .*features.json says which"):
         fill(other, join_world())
+
+
+def test_captions_that_change_their_backbone_keep_nothing_of_it() -> None:
+    clips = {"kind": "segments", "frames": 2, "placement": "centre"}
+    with pytest.raises(ValidationError, match=r"leave objective\.trained out, or features"):
+        small_captions.small_config(
+            Path("nowhere"), objective__clips=clips, objective__frozen=True, objective__trained=["*"], features="kept"
+        )
 
 
 @pytest.mark.parametrize(

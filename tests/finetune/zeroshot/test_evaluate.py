@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +82,7 @@ def test_every_clip_is_asked_once_with_each_of_the_weights(top: Path, world: Wor
 def test_two_ranks_find_what_one_does_among_drawn_classes(top: Path, world: World) -> None:
     files = (top / "shards", top / "tuned.safetensors", top / "first.safetensors")
     one = ask(*files, Draws(2, 3, seed=1), world)
-    for told in run_ranks([sys.executable, "-m", "tests.finetune.zeroshot.ranks", *map(str, files)], 2, timeout_s=300):
+    for told in run_ranks(["tests.finetune.zeroshot.ranks", *map(str, files)], 2, timeout_s=300):
         two: list[list[Any]] = json.loads(told.splitlines()[-1])
         assert len(two) == len(one) == 2 * len(ALPHAS)
         for (names, alpha, scores, truths, bad), each in zip(two, one, strict=True):
@@ -113,6 +112,8 @@ def test_the_table_says_mean_and_deviation_over_splits_for_each_alpha() -> None:
     assert {"top5", "top1_mean_of_classes"} <= rows[3].keys()
     alone = table([made("one", 3, 12)])
     assert len(alone) == 1 and "alpha" not in alone[0] and (alone[0]["clips"], alone[0]["bad"]) == (12, 1)
+    low, high = alone[0]["top1 low"], alone[0]["top1 high"]  # of a quarter right of twelve: 0.25 +- 1.96 * 0.125
+    assert low == pytest.approx(0.005, abs=0.09) and high == pytest.approx(0.495, abs=0.09)
 
 
 def test_one_split_with_clips_of_several_classes_has_all_measured_by_average_precision(
