@@ -37,6 +37,10 @@ class Facts(NamedTuple):
     height: int
     has_sound: bool
 
+    def told(self) -> dict[str, Any]:
+        """Give them as the page's answer has them."""
+        return {name: round(each, 3) if isinstance(each, float) else each for name, each in self._asdict().items()}
+
 
 class Seen(NamedTuple):
     """What a head says as the page's answer has it, and the clip that speaks most for the first class."""

@@ -59,6 +59,7 @@ async function look(address, body, source) {
     if (!isMine()) return;
     statusLine.textContent = "";
     clear();
+    hidePlayer();
     showTrouble(trouble.error ? trouble : { error: String(trouble), hint: "Load this page again" });
   } finally {
     clearInterval(asking);
@@ -75,6 +76,13 @@ function lookAtFile(file) {
     return;
   }
   look("/api/look", file, URL.createObjectURL(file));
+}
+
+function hidePlayer() {
+  player.removeAttribute("src");
+  player.load();
+  player.hidden = true;
+  find("#invitation").hidden = false;
 }
 
 function clear() {
@@ -95,7 +103,7 @@ function showCaptions(captions) {
   find("#captions").hidden = !captions.length;
   find("#captions div").replaceChildren(...captions.flatMap((each) => [
     make("p", { class: "said" }, each.caption || "(it finds no words)"),
-    make("p", { class: "note" }, `by ${each.run}`),
+    make("p", { class: "note" }, `by the run ${each.run}`),
   ]));
 }
 
@@ -174,9 +182,11 @@ function showHits(hits, words) {
   find("#nearest").hidden = false;
   find("#nearest .note").textContent = words;
   find("#nearest ul").replaceChildren(...hits.slice(0, EACH_HIT).map((hit) => {
-    const shown = make("video", { src: `${hit.clip}#t=${hit.start_s},${hit.end_s}`, controls: "", muted: "", playsinline: "", preload: "metadata" });
-    shown.muted = true;
     const said = hit.caption || hit.labels.join(", ") || hit.key;
+    const moving = make("video", { src: `${hit.clip}#t=${hit.start_s},${hit.end_s}`, playsinline: "", preload: "metadata", tabindex: "-1" });
+    moving.muted = true;
+    const shown = make("button", { type: "button", "aria-label": `play or stop: ${said}`, title: "play or stop" }, moving);
+    shown.addEventListener("click", () => { if (moving.paused) moving.play(); else moving.pause(); });
     return make("li", {}, shown, make("p", {}, said), make("p", { class: "note" }, `${hit.score.toFixed(3)} · ${hit.key} · ${clock(hit.start_s)} to ${clock(hit.end_s)}`));
   }));
 }

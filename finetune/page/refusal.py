@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from shards.errors import Cause, SampleError, UserError
 
+_OF_THE_LIBRARY = re.compile(r"\[Errno \d+\] |: '<none>'$")
 _TOO_MUCH = {Cause.TOO_LONG, Cause.TOO_MANY_BYTES, Cause.TOO_MANY_PIXELS, Cause.TOO_MANY_FRAMES}
 
 
@@ -23,9 +26,8 @@ def of_sample(error: SampleError) -> Refused:
         return Refused(413, f"the video is too large: {error.detail}", "Send a smaller one")
     if error.cause is Cause.TIMEOUT:
         return Refused(422, f"the video takes too long to decode: {error.detail}", "Send a shorter or smaller one")
-    return Refused(
-        422, f"this cannot be read as a video: {error.detail}", "Send an mp4 or webm file that plays elsewhere"
-    )
+    detail = _OF_THE_LIBRARY.sub("", error.detail)
+    return Refused(422, f"this cannot be read as a video: {detail}", "Send an mp4 or webm file that plays elsewhere")
 
 
 def of_mistake(error: UserError) -> Refused:

@@ -50,10 +50,11 @@ def serve(served: Served) -> None:
     )
     try:
         uvicorn.Server(settings).run(sockets=[listening])
-    except KeyboardInterrupt:  # which uvicorn raises again when all is closed
-        print("stopped", file=sys.stderr)
+    except KeyboardInterrupt:  # uvicorn raises it again when all is closed
+        pass
     finally:
         listening.close()
+    print("stopped", file=sys.stderr)
 
 
 def _listen(host: str, port: int) -> socket.socket:

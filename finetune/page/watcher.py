@@ -46,7 +46,7 @@ class Watcher:
     def look(self, raw: RawSample) -> dict[str, Any]:
         """Say all there is to say of a video; raises SampleError for one that cannot be used."""
         facts = self.facts(raw)
-        told: dict[str, Any] = {"video": facts._asdict()}
+        told: dict[str, Any] = {"video": facts.told()}
         seen = [(each, look_for_actions(each, raw, facts, self.limits)) for each in self.actions]
         told["actions"] = [each.told for _, each in seen]
         told["captions"] = [self._caption(each, raw) for each in self.captions]
@@ -64,9 +64,9 @@ class Watcher:
         """Index a video; raises SampleError for one that is broken or beyond the limits."""
         video = open_video(raw.video(), self.limits)
         return Facts(
-            round(video.duration_s, 3),
+            video.duration_s,
             len(video),
-            round(video.frames_per_second, 3),
+            video.frames_per_second,
             video.width,
             video.height,
             video.has_sound,

@@ -28,9 +28,9 @@ _LARGEST_SIDE = 192  # that small pictures are enlarged to
 
 
 def heat_over(frames_THWC: Pixels, weight_thw: Tensor) -> Pixels:
-    """Lay weights over frames, the largest of the clip brightest, smooth between places."""
-    largest = weight_thw.max().clamp_min(1e-12)
-    heat_THW = _fitted(weight_thw.cpu()[..., None] / largest, frames_THWC.shape, "bilinear")[..., 0]
+    """Lay weights over frames, the clip's largest bright and its smallest dark, smooth between places."""
+    lowest, spread = weight_thw.min(), (weight_thw.max() - weight_thw.min()).clamp_min(1e-12)
+    heat_THW = _fitted(((weight_thw - lowest) / spread).cpu()[..., None], frames_THWC.shape, "bilinear")[..., 0]
     stops = np.linspace(0, 1, len(_SCALE))
     colours_THWC = np.stack([np.interp(heat_THW, stops, _SCALE[:, colour]) for colour in range(3)], axis=-1)
     return _blended(frames_THWC, colours_THWC)

@@ -1,0 +1,25 @@
+"""The page that all tests of this room ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.finetune.page.stage import make_runs, served
+
+
+@pytest.fixture(scope="session")
+def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of the runs, their shards and an index."""
+    top = tmp_path_factory.mktemp("page")
+    make_runs(top)
+    return top
+
+
+@pytest.fixture(scope="session")
+def page(top: Path) -> Iterator[str]:
+    """Give the address of a page of all of it."""
+    with served(top) as address:
+        yield address

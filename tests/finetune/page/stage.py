@@ -1,0 +1,95 @@
+"""A page for tests: small runs and an index, served on loopback from a thread, and how to ask it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import uvicorn
+
+from finetune.page.app import make_app
+from finetune.page.serving import _listen
+from finetune.page.watcher import Watcher, samples_of
+from launch import cli
+from pretrain.engine import run as engine_run
+from shards.decoding.track import DecodeLimits
+from shards.reading.picking import pick_samples
+from tests.finetune import small_head
+from tests.finetune.captions import small_captions
+from tests.finetune.jobs import without_counting
+from tests.pretrain.engine import small_run
+
+CPU = torch.device("cpu")
+MOST_BYTES, MOST_SECONDS = 400_000, 5.0
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy there is, it is not asked
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def told(self) -> Any:
+        return json.loads(self.body)
+
+
+def make_runs(top: Path) -> None:
+    """Train a head, captions, and video with text for a step or two each; make an index by the last."""
+    quick: dict[str, Any] = {"steps": 2, "checkpoints__every_steps": 2}
+    several = {**small_head.BINARY, **small_head.SLIDING}
+    actions = small_head.small_config(small_head.write_shards(top / "clips", 8, several=True), **several, **quick)
+    told = small_captions.small_config(small_captions.write_shards(top / "captioned", 8), **quick)
+    small_run.write_shards(top / "texts", sound=False, text=True)
+    changes = small_run.video_text_changes(classes=None, prompts=False)
+    changes |= {"steps": 1, "checkpoints__every_steps": 1, "optimiser": {"learning_rate": 1e-3}}
+    found = small_run.small_config(top / "texts", **changes)
+    with without_counting():
+        for name, config in (("actions", actions), ("told", told), ("found", found)):
+            engine_run.pretrain(config, top / name)
+    for words in (f"embed {top}/found {top}/texts --out {top}/vectors", f"index build {top}/vectors"):
+        assert cli.main(words.split()) == 0
+
+
+def clips_of(shards: Path, count: int) -> dict[str, bytes]:
+    """Give videos of a set by their keys."""
+    return {raw.key: raw.video() for raw in pick_samples(str(shards), count)}
+
+
+@contextmanager
+def served(top: Path) -> Iterator[str]:
+    """Serve all of it; give the address."""
+    limits = DecodeLimits(max_bytes=MOST_BYTES, max_seconds=MOST_SECONDS)
+    runs = [top / "actions", top / "told", top / "found"]
+    watcher = Watcher(runs, top / "vectors/index", limits, CPU)
+    listening = _listen("127.0.0.1", 0)
+    app = make_app(watcher, samples_of(str(top / "clips"), runs), ["127.0.0.1"])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+def ask(address: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+    """Get an address, or post bytes, an iterable of bytes, or what becomes JSON."""
+    data = json.dumps(body).encode() if isinstance(body, dict) else body
+    request = urllib.request.Request(address, data=data, headers=dict(headers or {}))
+    try:
+        with _DIRECT.open(request, timeout=60) as answer:
+            return Answer(answer.status, answer.headers, answer.read())
+    except urllib.error.HTTPError as error:
+        return Answer(error.code, error.headers, error.read())

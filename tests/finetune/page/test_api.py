@@ -1,0 +1,255 @@
+"""The page's interface for programs: answers are those of the runs' own tests and of the index, mistakes are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune.evaluate import evaluate
+from finetune.opening import load_objective
+from finetune.page import command
+from finetune.page.actions import Facts, windows_of
+from finetune.page.line import Line, LineIsFull
+from finetune.recipe import load_tested
+from finetune.retrieval.embedder import Embedder
+from finetune.retrieval.index import Index
+from finetune.scoring import score
+from launch import cli
+from pretrain.engine.distributed import join_world
+from tests.finetune import small_head
+from tests.finetune.page.stage import CPU, MOST_BYTES, ask, clips_of
+from tests.shards import media
+
+
+@pytest.fixture(scope="module")
+def index(top: Path) -> Index:
+    return Index.open(top / "vectors/index", Embedder.open(top / "found", CPU))
+
+
+def test_actions_are_those_of_a_test_of_the_run_and_so_are_windows(top: Path, page: str) -> None:
+    config = load_tested(top / "actions", [str(top / "clips")], [])
+    objective, _ = load_objective(config, top / "actions", CPU)
+    tested = {video.key: video for video in score(config, objective, join_world()).videos}  # type: ignore[arg-type]
+    for key, data in clips_of(top / "clips", 3).items():
+        (told,) = ask(f"{page}/api/look", data).told["actions"]
+        scores_K = tested[key].scores(config.objective)  # type: ignore[arg-type]
+        assert told["scale"] == "sigmoid"
+        assert [each["label"] for each in told["top"]] == [
+            small_head.CLASSES[place] for place in scores_K.argsort(descending=True, stable=True)
+        ]
+        assert [each["score"] for each in told["top"]] == pytest.approx(sorted(scores_K.tolist(), reverse=True))
+        assert told["timeline"]["windows"] == [list(each) for each in tested[key].clips_s]
+        scores_WK = tested[key].clip_scores(config.objective)  # type: ignore[arg-type]
+        for one, in_time in zip(told["top"], told["timeline"]["scores"], strict=True):
+            assert in_time == pytest.approx(scores_WK[:, small_head.CLASSES.index(one["label"])].tolist())
+
+
+def test_the_caption_is_that_of_a_test_of_the_run(top: Path, page: str) -> None:
+    evaluate(top / "told", [str(top / "captioned")], [], "all")
+    (path,) = (top / "told/evaluations").glob("all*.captions.jsonl")
+    said = {row["key"]: row["caption"] for row in map(json.loads, path.read_text().splitlines())}
+    for key, data in clips_of(top / "captioned", 2).items():
+        (told,) = ask(f"{page}/api/look", data).told["captions"]
+        assert told["run"] == "told"
+        assert told["caption"] == said[key]
+
+
+def test_a_look_finds_what_the_index_finds_and_shows_what_was_looked_at(top: Path, page: str, index: Index) -> None:
+    clips = clips_of(top / "texts", 16)
+    (top / "asked.mp4").write_bytes(clips["clip003"])
+    found = ask(f"{page}/api/look", clips["clip003"]).told
+    assert [hit["key"] for hit in found["nearest"]] == [hit.key for hit in index.search(video=top / "asked.mp4", k=6)]
+    for hit in found["nearest"]:
+        assert ask(page + hit["clip"]).body == clips[hit["key"]]
+    assert found["map"]["kind"] == "attention"
+    assert len(found["map"]["frames"]) == small_head.BACKBONE["frames"]
+    assert all(each["places"].startswith("data:image/jpeg;base64,") for each in found["map"]["frames"])
+
+
+@pytest.mark.parametrize(
+    "question",
+    [{"text": "a red star spins"}, {"like": "clip002", "k": 3}, {"text": "blue", "where": {"shard": "00000.tar"}}],
+)
+def test_a_search_is_that_of_the_index(page: str, index: Index, question: dict[str, Any]) -> None:
+    hits = ask(f"{page}/api/search", question).told["hits"]
+    expected = index.search(**question)
+    assert [(hit["key"], hit["caption"]) for hit in hits] == [(hit.key, hit.caption) for hit in expected]
+    assert [hit["score"] for hit in hits] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+
+
+def test_a_vector_is_searched_for(top: Path, page: str, index: Index) -> None:
+    vector_1D = Embedder.open(top / "found", CPU).read(["a red star"])
+    hits = ask(f"{page}/api/search", {"vector": vector_1D[0].tolist(), "k": 3}).told["hits"]
+    assert [(hit["key"], hit["start_s"]) for hit in hits] == [
+        (hit.key, hit.start_s) for hit in index.nearest(vector_1D, 3)[0]
+    ]
+
+
+def test_two_at_once_get_their_own_answers(top: Path, page: str) -> None:
+    clips = list(clips_of(top / "clips", 4).values())
+    alone = [ask(f"{page}/api/look", data).told for data in clips]
+    assert len({json.dumps(each) for each in alone}) == len(clips)
+    with ThreadPoolExecutor(4) as people:
+        assert list(people.map(lambda data: ask(f"{page}/api/look", data).told, clips)) == alone
+
+
+def test_it_tells_what_it_is(top: Path, page: str) -> None:
+    about = ask(f"{page}/api/about").told
+    assert [run["name"] for run in about["runs"]] == ["actions", "told", "found"]
+    assert about["runs"][0]["classes"] == list(small_head.CLASSES)
+    catalogue = Index.open(top / "vectors/index").catalogue
+    assert about["index"] == {"rows": catalogue.count, "features": catalogue.dim, "texts": True}
+    assert about["limits"] == {"megabytes": MOST_BYTES / 1e6, "seconds": 5.0}
+    sample = ask(f"{page}/api/samples/1")
+    assert sample.headers["Content-Type"] == "video/mp4"
+    assert ask(f"{page}/api/look?sample=1", b"").told == ask(f"{page}/api/look", sample.body).told
+
+
+def long_video() -> bytes:
+    return media.encode(media.moving_picture(60, 32, 32), None, fps=10)
+
+
+MISTAKES: dict[str, tuple[int, str, str]] = {
+    "broken": (422, "cannot be read as a video", "mp4 or webm"),
+    "playlist": (422, "cannot be read as a video", "mp4 or webm"),
+    "long": (413, "too long", "--max-seconds"),
+    "large": (413, "larger than 0.4 MB", "--max-megabytes"),
+    "large, unannounced": (413, "larger than 0.4 MB", "--max-megabytes"),
+    "empty": (400, "no video", "sample"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_what_is_no_video_or_too_much_is_told(
+    page: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    body: Any = {
+        "broken": b"\x00\x01\x02" * 5000,
+        "playlist": b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n",
+        "long": long_video(),
+        "large": bytes(MOST_BYTES + 1),
+        "large, unannounced": iter([bytes(100_000)] * 5),
+        "empty": b"",
+    }[name]
+    found = ask(f"{page}/api/look", body)
+    status, error, hint = MISTAKES[name]
+    assert found.status == status
+    assert error in found.told["error"]
+    assert hint in found.told["hint"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/api/look?sample=99", b"", 404),
+        ("/api/look?ticket=../x", b"abc", 400),
+        ("/api/samples/99", None, 404),
+        ("/api/samples/..%2f..%2fconfig.yaml", None, 404),
+        ("/..%2fapp.py", None, 404),
+        ("/app.py", None, 404),
+        ("/api/hits/0/999999", None, 404),
+        ("/api/hits/7/0", None, 404),
+        ("/api/search", {"text": "a", "like": "b"}, 400),
+        ("/api/search", {"vector": [1.0, 2.0]}, 400),
+        ("/api/search", {"like": "nobody"}, 400),
+        ("/api/search", {"words": "a"}, 400),
+        ("/api/search", b"[" * 100, 400),
+        ("/api/search", b" " * 2_000_000, 413),
+        ("/api/look", None, 405),
+    ],
+)
+def test_mistakes_get_an_error_and_a_hint(page: str, path: str, body: Any, status: int) -> None:
+    found = ask(page + path, body)
+    assert found.status == status
+    assert found.told["error"]
+    assert found.told["hint"]
+
+
+def test_other_sites_get_nothing(page: str) -> None:
+    assert ask(f"{page}/api/about", headers={"Host": "evil.example"}).status == 400
+    assert ask(f"{page}/api/look?sample=0", b"", {"Origin": "http://evil.example"}).status == 403
+    assert ask(f"{page}/api/look?sample=0", b"", {"Origin": page}).status == 200
+    for path in ("/", "/page.js", "/page.css", "/api/about", "/nothing"):
+        headers = ask(page + path).headers
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_line_has_places_and_an_end() -> None:
+    async def wait_in_line() -> tuple[list[int | None], list[str]]:
+        line, go_on = Line("test", longest=2), threading.Event()
+        first = asyncio.create_task(line.do(lambda: go_on.wait(10) and "one", "a"))
+        second = asyncio.create_task(line.do(lambda: "two", "b"))
+        await asyncio.sleep(0)
+        places = [line.ahead_of(ticket) for ticket in ("a", "b", "c", "")]
+        with pytest.raises(LineIsFull):
+            await line.do(lambda: "three", "c")
+        go_on.set()
+        answers = [str(await first), await second]
+        line.close()
+        return [*places, line.ahead_of("b")], answers
+
+    assert asyncio.run(wait_in_line()) == ([0, 1, None, None, None], ["one", "two"])
+
+
+def test_windows_are_as_long_as_the_clips_of_a_recipe_and_never_too_many() -> None:
+    spec = small_head.small_config(Path("none")).objective
+    facts = Facts(16.0, 400, 25.0, 64, 64, False)
+    assert windows_of(spec, facts).clip_seconds == 2.0  # type: ignore[arg-type]  # an eighth of a clip of all of it
+    dense = {"kind": "window", "frames": 2, "stride_frames": 25, "placement": "uniform"}
+    spec = small_head.small_config(Path("none"), objective__test_clips=dense).objective
+    found = windows_of(spec, facts)  # type: ignore[arg-type]
+    assert (found.clip_seconds, found.stride_seconds) == (2.0, 1.0)
+    found = windows_of(spec, facts._replace(seconds=1200.0))  # type: ignore[arg-type]
+    assert (found.clip_seconds, found.stride_seconds) == (2.0, 20.0)
+
+
+def test_the_command_serves_until_ctrl_c(top: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+        assert cli.main(["serve", str(top / "actions"), "--port", str(port)]) == 2
+        assert "Next: another --port" in capsys.readouterr().err
+
+    def stop_when_it_answers() -> None:
+        for _ in range(600):
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        asked.append(ask(f"http://localhost:{port}/api/about").status)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    asked: list[int] = []
+    person = threading.Thread(target=stop_when_it_answers)
+    person.start()
+    assert cli.main(["serve", str(top / "actions"), "--port", str(port)]) == 0
+    person.join()
+    assert asked == [200]
+    said = capsys.readouterr().err
+    assert f"ready: http://127.0.0.1:{port}" in said
+    assert said.endswith("stopped\n")
+
+
+def test_without_the_extra_or_a_run_it_says_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["serve"]) == 2
+    assert "name a RUN" in capsys.readouterr().err
+    assert cli.main(["serve", "nowhere", "--port", "0"]) == 2
+    assert "no folder of a run" in capsys.readouterr().err
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    assert cli.main(["serve", "runs/any"]) == 2
+    assert "pip install 'trichord[page]'" in capsys.readouterr().err
