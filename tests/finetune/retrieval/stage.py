@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import resource
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +42,12 @@ def write_embedding(
     dtype: DType = "float16",
     model: str = MODEL,
     windows: int = 1,
+    known: Mapping[tuple[str, float], NDArray[np.float32]] | None = None,
 ) -> dict[tuple[str, float], NDArray[np.float32]]:
-    """Write keys as parts, one for each list, with windows of a second; give the vectors as they are held."""
+    """Write keys as parts, one for each list, with windows of a second; give the vectors as they are held.
+
+    Vectors are drawn, or known already, together with which windows there are.
+    """
     names = tuple(f"{number:05d}.tar" for number in range(len(shards)))
     about = {"version": 1, "model": model, "run": "runs/none", "step": 1, "dim": dim, "dtype": dtype}
     about |= {
@@ -56,8 +63,12 @@ def write_embedding(
     write_whole(folder / FILE_NAME, embedding.model_dump_json())
     held = {}
     for place, keys in enumerate(shards):
-        rows = [(key, float(window)) for key in keys for window in range(windows)]
-        video_ND = clustered(len(rows), dim, 1000 * seed + place).astype(dtype)
+        if known is None:
+            rows = [(key, float(window)) for key in keys for window in range(windows)]
+            video_ND = clustered(len(rows), dim, 1000 * seed + place).astype(dtype)
+        else:
+            rows = [row for key in keys for row in known if row[0] == key]
+            video_ND = np.array([known[row] for row in rows], dtype).reshape(-1, dim)
         held |= {row: vector.astype(np.float32) for row, vector in zip(rows, video_ND, strict=True)}
         noise_ND = np.random.default_rng(place).standard_normal(video_ND.shape)
         write_table(
@@ -66,6 +77,19 @@ def write_embedding(
             {"plan": plan_of(embedding), "shard": names[place], "rows": len(rows), "bad": []},
         )
     return held
+
+
+@contextmanager
+def small_disk(bytes_of_a_file: int) -> Iterator[None]:
+    """Let no file grow beyond so much, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_of_a_file, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
 def told(key: str) -> Mapping[str, str]:

@@ -23,6 +23,7 @@ from pretrain.published_file import read_tensors
 from shards.errors import UserError
 from shards.reading.archive import open_archive
 from shards.reading.roots import parse_root
+from tests.finetune.retrieval.stage import small_disk
 from tests.finetune.zeroshot.stage import write_clip, write_xclip
 from tests.pretrain.engine import small_run
 
@@ -118,8 +119,11 @@ def test_a_file_of_nothing_but_sound_can_ask(top: Path, typed: Typed) -> None:
     assert len(typed("search", "vectors/index", "--audio", "tone.wav", "-k", "4")) == 4
 
 
-def test_hits_are_drawn(top: Path, typed: Typed) -> None:
-    typed("search", "vectors/index", "--like", "clip003", "-k", "2", "--sheet", "found/sheet.png")
+def test_hits_are_drawn_and_play(top: Path, typed: Typed) -> None:
+    shown = ("--sheet", "found/sheet.png", "--html", "found/page.html")
+    first, second = typed("search", "vectors/index", "--like", "clip003", "-k", "2", *shown)
+    page = (top / "found/page.html").read_text()
+    assert page.count("<video") == 2 and page.index(first["key"]) < page.index(second["key"])
     with Image.open(top / "found/sheet.png") as sheet:
         assert sheet.size[0] == 1440 and sheet.size[1] > 200
 
@@ -137,6 +141,18 @@ def test_parts_are_made_once_and_shared_by_jobs(top: Path, typed: Typed) -> None
     half = Table.open(torn).columns["video"]
     assert half.dtype == np.float16
     assert half == pytest.approx(Table.open(top / "vectors/00002.safetensors").columns["video"], abs=1e-3)
+
+
+def test_a_full_disk_leaves_no_part_that_could_pass_for_one(
+    top: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("embed", "runs/3", "shards", "--out", "full")
+    with small_disk(1200):
+        assert cli.main(words) == 2
+    assert "00000.safetensors cannot be written" in capsys.readouterr().err
+    assert [path.name for path in (top / "full").iterdir()] == ["embedding.json"]
+    (row,) = typed(*words)
+    assert (row["parts"], row["there before"]) == (4, 0)
 
 
 def test_windows_are_rows_with_their_seconds(top: Path, typed: Typed) -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import random
-import resource
 import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +18,7 @@ from finetune.retrieval.parts import part_path
 from finetune.retrieval.spec import KINDS, DType, Kind
 from finetune.retrieval.table import Table
 from shards.errors import UserError
-from tests.finetune.retrieval.stage import MODEL, clustered, told, write_embedding
+from tests.finetune.retrieval.stage import MODEL, clustered, small_disk, told, write_embedding
 
 SMALL = Options(memory_bytes=1 << 28, recall=0.9)
 Held = dict[tuple[str, float], NDArray[np.float32]]
@@ -95,6 +91,11 @@ def test_after_any_sequence_of_changes_each_hit_is_the_row_that_it_says(seed: in
         *(entry.name for entry in index.catalogue.segments),
         *(entry.removed for entry in index.catalogue.segments if entry.removed),
     }
+    keys = rng.sample(sorted({key for key, _ in held}), k=len({key for key, _ in held}))  # the same in other shards
+    write_embedding(tmp_path / "resharded", [keys[::3], keys[1::3], [], keys[2::3]], dtype=dtype, known=held)
+    build([tmp_path / "resharded"], tmp_path / "other", "video", SMALL)
+    look_through(Index.open(tmp_path / "other"), held, 99)
+    look_through(Index.open(tmp_path / "other"), held, 100, {"label": "red"})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -230,19 +231,6 @@ def test_a_key_has_one_place(whole: Path) -> None:
         remove(whole / "index", "abcde", {"key": "new"})
     with pytest.raises(UserError, match="is an index already"):
         build([whole / "vectors"], whole / "index", "video", SMALL)
-
-
-@contextmanager
-def small_disk(bytes_of_a_file: int) -> Iterator[None]:
-    """Let no file grow beyond so much, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_of_a_file, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf_flat", "hnsw"])
