@@ -5,13 +5,30 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from launch import cli, quickstart
+from tests import warm
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _steps_are_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each step's process have imported before what takes it seconds."""
+
+    def run(command: Sequence[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert list(command[:3]) == [sys.executable, "-m", "launch.cli"]
+        done = warm.run(command[2:], Path.cwd(), timeout=300)
+        sys.stderr.write(done.stderr)
+        return done
+
+    monkeypatch.setattr(quickstart.subprocess, "run", run)
 
 
 def test_every_figure_meets_its_control_and_a_second_run_makes_nothing_anew(

@@ -13,6 +13,7 @@ import pytest
 from shards.command import Command
 from shards.commands import COMMANDS
 from shards.layouts import LAYOUTS
+from tests import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -25,7 +26,7 @@ def test_its_commands_run_one_after_the_other(tmp_path: Path) -> None:
     assert len(blocks) == README.count(MARK) > 0
     binaries = tmp_path / "bin"
     binaries.mkdir()
-    (binaries / "trichord").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m launch.cli "$@"\n')
+    (binaries / "trichord").write_text(warm.command_of("launch.cli"))
     (binaries / "trichord").chmod(0o755)
     path = f"{binaries}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}

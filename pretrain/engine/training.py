@@ -6,10 +6,11 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import torch
@@ -71,6 +72,7 @@ def build(config: RunConfig) -> Objective:
 
 def _initialise_deepspeed(config: RunConfig, world: World, objective: Objective, groups: list[ParameterGroup]) -> Any:
     deepspeed = import_deepspeed(world.device.type)
+    deepspeed.init_distributed(dist_init_required=False)
     adam = torch.optim.AdamW(
         [{"params": list(group.parameters.values()), "name": group.name} for group in groups],
         lr=0.0,  # set before each update
@@ -95,15 +97,39 @@ def import_deepspeed(device_type: str) -> Any:
     os.environ.setdefault("DS_ACCELERATOR", device_type)
     # Thousands of notes on collectives that torch renamed, all inside DeepSpeed.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed|deepspeed")
-    with redirect_stdout(sys.stderr):  # where its logger stays: stdout is for figures, of `--json` for one
+    # Its logger stays on stderr: stdout is for figures, of `--json` for one.
+    with redirect_stdout(sys.stderr), _without_what_is_not_used():
         import deepspeed
         from deepspeed import ops
 
     # It would be compiled at the first start, for a minute, to speed up what gloo does well enough.
     ops.__compatible_ops__["deepspeed_shm_comm"] = False
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    deepspeed.init_distributed(dist_init_required=False)
     return deepspeed
+
+
+@contextmanager
+def _without_what_is_not_used() -> Iterator[None]:
+    """Hide from DeepSpeed's import what costs each rank a third of it: transformers, and a compiler for its experts.
+
+    It asks for the first to patch it where a model is asked for, and compiles functions for mixtures of experts, which
+    brings torch's whole compiler along. Neither is met in what is used of DeepSpeed here.
+    """
+    compiler = torch.compile
+    is_hidden = "transformers" not in sys.modules
+    if is_hidden:
+        sys.modules["transformers"] = cast(ModuleType, None)  # which makes `import transformers` an ImportError
+    torch.compile = cast(Any, _as_it_is)
+    try:
+        yield
+    finally:
+        torch.compile = compiler
+        if is_hidden:
+            del sys.modules["transformers"]
+
+
+def _as_it_is(function: Any = None, **_: object) -> Any:
+    return _as_it_is if function is None else function
 
 
 def set_rates(training: Training, config: RunConfig, step: int) -> dict[str, float]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import webdataset
@@ -15,6 +13,7 @@ from safetensors.numpy import load_file
 
 from pretrain.recipe_file import write_yaml
 from shards.reading.manifest import index_shards
+from tests import warm
 from tests.launch.slurm_cluster import ROOT
 from tests.pretrain.engine.small_run import settings
 from tests.shards import media
@@ -54,14 +53,7 @@ def write_recipe(data: Path, path: Path, steps: int, shard_s: float = 0.0, **cha
 
 def trichord(*words: str, cwd: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
     """Type a command."""
-    return subprocess.run(
-        [sys.executable, "-m", "launch.cli", *words],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-    )
+    return warm.run(["launch.cli", *words], cwd, timeout_s, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", COLUMNS="200")
 
 
 def weights_of(run: Path, step: int) -> dict[str, bytes]:

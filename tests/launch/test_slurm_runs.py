@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,7 @@ def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run on two ranks that nobody disturbs, without SLURM and without a slow disk."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     recipe = write_recipe(data, folder / "fast.yaml", STEPS)
-    run_ranks([sys.executable, "-m", "launch.cli", "pretrain", str(recipe), "--run", str(folder / "run")], 2, 240)
+    run_ranks(["launch.cli", "pretrain", str(recipe), "--run", str(folder / "run")], 2, 240)
     return folder / "run"
 
 

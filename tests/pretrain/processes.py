@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.warm import ROOT, Program
 
 
-def run_ranks(command: Sequence[str], ranks: int, timeout_s: float = 120.0) -> list[str]:
-    """Run the command once for each rank and give what each printed; if one fails, all end and its words are raised."""
+def start_ranks(words: Sequence[str], ranks: int) -> list[Program]:
+    """Begin `python -m` and these words, or `python` and a `-c`, once for each rank."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1"}
-    processes = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **shared, "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
-            cwd=ROOT,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(ranks)
-    ]
+    shared = {**os.environ, "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [Program(words, ROOT, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)]
+
+
+def run_ranks(words: Sequence[str], ranks: int, timeout_s: float = 120.0) -> list[str]:
+    """Run all ranks to their ends and give what each printed; if one fails, all end and its words are raised."""
+    programs = start_ranks(words, ranks)
     try:
-        told = [process.communicate(timeout=timeout_s) for process in processes]
+        told = [program.communicate(timeout_s) for program in programs]
     finally:
-        for process in processes:
-            process.kill()
-    for process, (_, errors) in zip(processes, told, strict=True):
-        assert process.returncode == 0, errors
+        for program in programs:
+            program.kill()
+    for program, (_, errors) in zip(programs, told, strict=True):
+        assert program.returncode == 0, errors
     return [out for out, _ in told]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,7 @@ def test_figures_are_those_of_a_loop(top: Path, world: World) -> None:
 def test_two_ranks_find_what_one_finds(top: Path, world: World) -> None:
     alone = ask(top / "several", top / "clip.safetensors", world)
     files = (str(top / "several"), str(top / "clip.safetensors"))
-    command = [sys.executable, "-m", "tests.finetune.retrieval.ranks", *files]
+    command = ["tests.finetune.retrieval.ranks", *files]
     for printed in run_ranks(command, 2, timeout_s=300):
         figures, clips, bad = json.loads(printed.splitlines()[-1])
         assert (clips, bad) == (alone.clips, alone.bad) and figures.keys() == alone.figures.keys()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Found]:
 def together(request: pytest.FixtureRequest, alone: tuple[Path, Found]) -> list[Found]:
     """Give what each of several ranks found."""
     folder, _ = alone
-    run_ranks([sys.executable, "-m", "tests.pretrain.clustering.rank_stage", str(folder)], ranks=request.param)
+    run_ranks(["tests.pretrain.clustering.rank_stage", str(folder)], ranks=request.param)
     saved = [folder / f"world{request.param}_rank{rank}.pt" for rank in range(request.param)]
     return [torch.load(path, weights_only=True) for path in saved]
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests import warm
 from tests.pretrain.contrast.naive import LOSSES, draw, loss_and_gradients
 from tests.pretrain.contrast.rank_part import CASES, SAMPLES, WORLDS, presence
-from tests.pretrain.processes import ROOT
 
 Found = dict[int, list[dict[str, Any]]]
 EVERY_WORLD = pytest.mark.parametrize("ranks", WORLDS)
@@ -24,8 +21,8 @@ ALL = pytest.mark.parametrize("name", LOSSES)
 def told(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What each rank found, by how many there were."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "tests.pretrain.contrast.rank_part", str(folder)]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=120)
+    done = warm.run(["tests.pretrain.contrast.rank_part", str(folder)])
+    assert done.returncode == 0, done.stderr
     return {
         ranks: [torch.load(folder / f"{ranks}-{rank}", weights_only=True) for rank in range(ranks)] for ranks in WORLDS
     }

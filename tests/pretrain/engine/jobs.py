@@ -36,7 +36,7 @@ class Job:
 def run_jobs(shards: Path, jobs: Sequence[Job], ranks: int) -> list[Drawn]:
     """Run jobs on real ranks; give for each job what each rank drew."""
     text = json.dumps([job.encoded() for job in jobs])
-    told = run_ranks([sys.executable, "-m", "tests.pretrain.engine.jobs", str(shards), text], ranks, timeout_s=300)
+    told = run_ranks(["tests.pretrain.engine.jobs", str(shards), text], ranks, timeout_s=300)
     of_rank = [json.loads(lines.splitlines()[-1]) for lines in told]
     return [list(of_job) for of_job in zip(*of_rank, strict=True)]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +127,7 @@ def test_between_steps_a_rank_holds_what_was_derived(stage: int) -> None:
     bucket = {"zero_optimization": {"reduce_bucket_size": 1000}}
     wide: dict[str, Any] = {"backbone__dim": 64, "objective__hidden_dim": 128, "engine__deepspeed": bucket}
     config = settings(NOWHERE, engine__zero_stage=stage, **wide)
-    told = run_ranks([sys.executable, "-c", PROGRAM, json.dumps(config)], ranks=2)
+    told = run_ranks(["-c", PROGRAM, json.dumps(config)], ranks=2)
     checked = small_config(NOWHERE, engine__zero_stage=stage, **wide)
     memory = rank_memory(checked, measure(checked, 1, checkpoints_activations=False), stage, ranks=2)
     copy = memory.adam // 2

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +27,7 @@ from shards.errors import Interrupted, RunStopped, UserError
 from shards.reading.batch import Batch
 from shards.reading.stream import WorkerDied
 from tests.pretrain.engine.small_run import settings, small_config, write_shards
-from tests.pretrain.processes import ROOT
+from tests.pretrain.processes import start_ranks
 
 
 @pytest.fixture(scope="module")
@@ -217,9 +214,9 @@ def test_a_rank_that_cannot_read_stops_the_others_at_the_same_step_and_all_is_sa
     at = data.index(b"ftyp")
     data[at : at + 600] = bytes(600)
     (broken / "00002.tar").write_bytes(data)
-    command = [sys.executable, "-m", "launch.cli", "pretrain", str(recipe), f"data.sources={broken}"]
+    command = ["launch.cli", "pretrain", str(recipe), f"data.sources={broken}"]
     run = tmp_path / "run"
-    ranks = _start_ranks([*command, "--run", str(run)], 2)
+    ranks = start_ranks([*command, "--run", str(run)], 2)
     printed, told = zip(*(process.communicate(timeout=120) for process in ranks), strict=True)
     assert sorted(process.returncode for process in ranks) == [1, 2], told
     reader = next(number for number, process in enumerate(ranks) if process.returncode == 2)
@@ -228,24 +225,6 @@ def test_a_rank_that_cannot_read_stops_the_others_at_the_same_step_and_all_is_sa
     assert printed == ("", "")  # it is for figures, and DeepSpeed would greet there
     newest = checkpoint_files.checkpoints_in(run / "checkpoints")[0]
     assert f"at step {checkpoint_files.step_of(newest)}" in told[1 - reader]
-
-
-def _start_ranks(command: list[str], ranks: int) -> list[subprocess.Popen[str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1"}
-    return [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **shared, "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=ROOT,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(ranks)
-    ]
 
 
 def test_another_runs_checkpoint_is_refused_with_what_differs_and_harmless_changes_are_told(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -220,7 +219,7 @@ def test_two_ranks_are_one_rank_with_the_same_batch(tmp_path: Path) -> None:
             found = {"losses": losses, "state": objective.state(), "weights": list(objective.parameters())}
             torch.save(found, f"{sys.argv[1]}/{name}{dist.get_rank()}.pt")
     """
-    run_ranks([sys.executable, "-c", textwrap.dedent(program), str(tmp_path)], ranks=2)
+    run_ranks(["-c", textwrap.dedent(program), str(tmp_path)], ranks=2)
     for name, target in TARGETS.items():
         objective = build(**target)
         losses = run_steps(objective, range(6))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import textwrap
 from pathlib import Path
 
@@ -110,7 +109,7 @@ def test_two_ranks_are_one_rank_with_the_same_batch(tmp_path: Path) -> None:
         found = {"losses": losses, "centre": svt.centre_K, "weights": list(svt.parameters())}
         torch.save(found, f"{sys.argv[1]}/rank{dist.get_rank()}.pt")
     """
-    run_ranks([sys.executable, "-c", textwrap.dedent(program), str(tmp_path)], ranks=2)
+    run_ranks(["-c", textwrap.dedent(program), str(tmp_path)], ranks=2)
     svt = build()
     losses = svt_stage.run_steps(svt, samples=4, steps=3)
     for rank in range(2):

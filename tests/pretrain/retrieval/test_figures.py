@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from pretrain.retrieval.figures import measure, rank_figures
 from pretrain.retrieval.ranks import own_ranks
 from pretrain.retrieval.side import Side
 from shards.errors import UserError
-from tests.pretrain.processes import ROOT
+from tests import warm
 from tests.pretrain.retrieval.naive import draw
 from tests.pretrain.retrieval.rank_part import SHARES, find
 
@@ -103,8 +100,8 @@ def test_a_clip_that_comes_twice_is_refused() -> None:
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     """What each rank found, by how many there were."""
     folder: Path = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "tests.pretrain.retrieval.rank_part", str(folder)]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=120)
+    done = warm.run(["tests.pretrain.retrieval.rank_part", str(folder)])
+    assert done.returncode == 0, done.stderr
     return {
         ranks: [torch.load(folder / f"{ranks}-{rank}", weights_only=True) for rank in range(ranks)] for ranks in WORLDS
     }

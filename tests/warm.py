@@ -1,0 +1,218 @@
+"""Programs for tests, begun by forking a process that has imported once what each would take seconds to import.
+
+A pytest process that asks for one has such a server of its own, which ends when that process does. A program gets its
+arguments, environment, folder and streams as if `python -m MODULE …` or `python -c …` were typed; imports are warm.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).resolve().parents[1]
+# Says where a server listens to the command that the README's test calls `trichord`.
+SOCKET = "TRICHORD_TESTS_WARM"
+LONGEST = 1 << 20
+
+
+class Program:
+    """A program that runs, or has run; its words are kept in files, so that nobody need read them while it runs."""
+
+    def __init__(self, words: Sequence[str], cwd: Path = ROOT, environment: Mapping[str, str] = os.environ) -> None:
+        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+        self.returncode: int | None = None
+        self._connection = _connect(str(_server()))
+        with open(os.devnull, "rb") as nothing:
+            streams = [nothing.fileno(), self._out.fileno(), self._err.fileno()]
+            self.pid = _ask(self._connection, words, cwd, environment, streams)
+
+    def communicate(self, timeout: float = 120) -> tuple[str, str]:
+        """Wait for its end and give what it wrote; one that takes longer is killed."""
+        self.wait(timeout)
+        return _read(self._out), _read(self._err)
+
+    def wait(self, timeout: float = 120) -> int:
+        if self.returncode is None:
+            self._connection.settimeout(timeout)
+            try:
+                self.returncode = _end_of(self._connection)
+            except TimeoutError:
+                self.kill()
+                self._connection.settimeout(None)
+                self.returncode = _end_of(self._connection)
+                raise AssertionError(f"still running after {timeout} s: {_read(self._err)}") from None
+            finally:
+                self._connection.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def run(words: Sequence[str], cwd: Path = ROOT, timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a program, `more` being put into its environment, and wait for its end."""
+    program = Program(words, cwd, {**os.environ, **more})
+    out, err = program.communicate(timeout)
+    return subprocess.CompletedProcess(list(words), program.wait(), out, err)
+
+
+def command_of(words: str) -> str:
+    """Give a shell's script that does what `python -m WORDS` followed by its own arguments would."""
+    return f'#!/bin/sh\nexec env {SOCKET}="{_server()}" "{sys.executable}" -I -S "{Path(__file__)}" {words} "$@"\n'
+
+
+@functools.cache
+def _server() -> Path:
+    """Start this process's server."""
+    path = Path(tempfile.mkdtemp(prefix="warm-", dir="/tmp")) / "socket"
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.warm", "--serve", str(path)]
+    # It ends when its standard input does, which is when this process ends, however that ends.
+    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+    return path
+
+
+def _connect(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(path)
+    return connection
+
+
+def _ask(
+    connection: socket.socket, words: Sequence[str], cwd: Path, environment: Mapping[str, str], streams: list[int]
+) -> int:
+    """Have a program begun; give the number of its process."""
+    request = json.dumps({"words": list(words), "cwd": str(cwd), "environment": dict(environment)}).encode()
+    socket.send_fds(connection, [len(request).to_bytes(4, "big")], streams)
+    connection.sendall(request)
+    return int(connection.recv(16))
+
+
+def _end_of(connection: socket.socket) -> int:
+    return int(connection.recv(16))
+
+
+def _read(file: Any) -> str:
+    file.seek(0)
+    text: str = file.read().decode()
+    return text
+
+
+def _serve(path: str) -> None:
+    """Fork for whoever asks, until the standard input ends."""
+    import torch
+
+    from pretrain.engine import run, training  # noqa: F401
+
+    if torch.version.cuda is None:  # a build for GPUs must not be asked for any before a fork
+        training.import_deepspeed("cpu")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(64)
+    print("ready", flush=True)
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(0, selectors.EVENT_READ)
+        waiting.register(listener, selectors.EVENT_READ)
+        while True:
+            for key, _ in waiting.select():
+                if key.fd == 0:
+                    return
+                if key.fileobj is listener:
+                    connection, _ = listener.accept()
+                    process = _begin(connection, listener)
+                    waiting.register(os.pidfd_open(process), selectors.EVENT_READ, (process, connection))
+                else:
+                    process, connection = key.data
+                    waiting.unregister(key.fd)
+                    os.close(key.fd)
+                    status = os.waitpid(process, 0)[1]
+                    with suppress(OSError):  # whoever asked may be gone
+                        connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+                    connection.close()
+
+
+def _begin(connection: socket.socket, listener: socket.socket) -> int:
+    head, streams, _, _ = socket.recv_fds(connection, 4, 3)
+    request = b""
+    while len(request) < int.from_bytes(head, "big"):
+        request += connection.recv(LONGEST)
+    process = os.fork()
+    if not process:
+        listener.close()
+        connection.close()
+        _become(json.loads(request), streams)
+    for stream in streams:
+        os.close(stream)
+    connection.sendall(str(process).encode())
+    return process
+
+
+def _become(request: dict[str, Any], streams: list[int]) -> NoReturn:
+    """Be the program in this forked process, to the end."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["cwd"])
+    sys.path[:0] = filter(None, request["environment"].get("PYTHONPATH", "").split(os.pathsep))
+    warnings.simplefilter("ignore")
+    module, *arguments = request["words"]
+    sys.argv = [module, *arguments]
+    code: object = 0
+    try:
+        if module == "-c":
+            sys.argv.pop(1)
+            exec(arguments[0], vars(sys.modules["__main__"]))
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
+
+
+def _pass_on(words: Sequence[str]) -> int:
+    """Have a program begun with this process's streams, and end as it does."""
+    connection = _connect(os.environ.pop(SOCKET))
+    process = _ask(connection, words, Path.cwd(), os.environ, [0, 1, 2])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: os.kill(process, number))
+    return _end_of(connection)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--serve":
+        _serve(sys.argv[2])
+    else:
+        sys.exit(_pass_on(sys.argv[1:]))
