@@ -1,0 +1,64 @@
+"""`trichord visualise` as typed: files by clips' keys, maps of the frames that are shown, mistakes with a message."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from finetune.opening import open_run
+from finetune.token_maps.drawing import heat_over
+from finetune.token_maps.eyes import eyes_of
+from finetune.token_maps.maps import attended_places
+from finetune.token_maps.visualise import frames_of
+from launch import cli
+from shards.reading.one_file import batch_of, read_video
+from tests.finetune import small_head
+from tests.shards import media
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_head.write_shards(tmp_path_factory.mktemp("seen") / "clips", 8)
+
+
+def test_a_few_clips_of_shards_are_drawn(
+    svt: Path, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"visualise {svt} {shards} --out {tmp_path} --kind pca --count 2 --png --json"
+    assert cli.main(words.split()) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["clip"] for row in rows] == ["clip000", "clip004"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip000.pca.png", "clip004.pca.png"]
+
+
+def test_a_video_is_drawn_with_the_map_of_its_own_frames(svt: Path, tmp_path: Path) -> None:
+    video = tmp_path / "mine.mp4"
+    video.write_bytes(media.encode(media.moving_picture(8, 32, 32)))
+    assert cli.main(f"visualise {svt} {video} --out {tmp_path / 'drawn'}".split()) == 0
+    assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"mine.attention.gif", "mine.attention.png"}
+    eyes = eyes_of(open_run(svt, torch.device("cpu")))
+    batch = batch_of(read_video(video), eyes.spec)
+    places = attended_places(eyes.backbone, eyes.pixels(batch))
+    expected_THWC = heat_over(frames_of(batch), places.weight_Bthw[0])
+    sheet = np.asarray(Image.open(tmp_path / "drawn/mine.attention.png"))
+    times = 192 // expected_THWC.shape[1]
+    top, side = 4 + 4 + times * expected_THWC.shape[1], times * expected_THWC.shape[1]
+    drawn = sheet[top : top + side : times, 4 : 4 + side : times]
+    assert np.array_equal(drawn, expected_THWC[0])
+
+
+def test_mistakes_say_what_to_type(svt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"\x00\x01\x02" * 500)
+    for words, told in (
+        (f"{tmp_path} {tmp_path}/broken.mp4", "no folder of a run"),
+        (f"{svt} {tmp_path}/broken.mp4", "cannot be used"),
+        (f"{svt} {tmp_path}/gone.mp4", "expected a video file"),
+        (f"{svt} {tmp_path}", "manifest"),
+    ):
+        assert cli.main(f"visualise {words} --out {tmp_path}/drawn".split()) == 2
+        assert told in capsys.readouterr().err
