@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = ("shards", "pretrain", "finetune", "launch")  # from the ground up
 LONGEST_FILE = 320
 LONGEST_FUNCTION = 80
+OF_THE_PAGE = {f"finetune/page/{name}.py" for name in ("app", "serving", "upload")}  # which the extra `page` is for
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROVIDERS = packages_distributions()
 HEAVY = {"torch", "torchaudio", "torchvision", "numpy", "av", "transformers", "deepspeed", "open_clip", "webdataset"}
@@ -92,9 +93,19 @@ def test_what_is_imported_is_declared() -> None:
 
 def test_what_only_some_have_is_never_imported_with_a_module() -> None:
     for path in sources(*FLOORS):
+        if name_of(path) in OF_THE_PAGE:
+            continue
         for name in imported(at_import(ast.parse(path.read_text()))):
             missing = owners(name) & (optional() - required())
             assert not missing, f"{name_of(path)} needs the extra that brings {name} just to be imported"
+
+
+def test_the_page_is_imported_by_itself_alone_and_by_a_function_of_its_command() -> None:
+    of_the_page = {name.removesuffix(".py").replace("/", ".") for name in OF_THE_PAGE}
+    for path in sources(*FLOORS):
+        for node in at_import(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module in of_the_page:
+                assert name_of(path) in OF_THE_PAGE, f"{name_of(path)} needs the extra page just to be imported"
 
 
 def test_the_script_is_the_command_line() -> None:
