@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from finetune.retrieval.segment import QUERIES, ROWS, SEARCH, VECTORS
 from finetune.retrieval.spec import Catalogue, FileEntry, Kind, Measured, SegmentEntry, Settings
 from finetune.retrieval.table import whole, write_table
 from finetune.retrieval.tune import NEIGHBOURS, Asked, recall, tune
-from finetune.retrieval.vectors import open_vectors, write_vectors
+from finetune.retrieval.vectors import let_go, open_vectors, write_vectors
 from shards.console import track
 from shards.errors import UserError
 from shards.randomness import generator
@@ -66,8 +66,7 @@ def write_segment(
         write_rows(own / ROWS, sources)
         write_table(own / QUERIES, {"query": whole(queries.vectors_QD)}, {"of": queries.of})
         at_once = max(1, _BLOCK_BYTES // (4 * catalogue.dim))
-        blocks = (block for source in sources for block in source.blocks(at_once))
-        write_vectors(own / VECTORS, catalogue.dim, catalogue.dtype, count, blocks)
+        write_vectors(own / VECTORS, catalogue.dim, catalogue.dtype, count, _blocks(sources, at_once))
         kind = options.kind or kinds.choose(count, catalogue.dim, catalogue.dtype, options.memory_bytes)
         vectors, vectors_ND = open_vectors(own / VECTORS, catalogue.dim, catalogue.dtype, count)
         if kind != "flat":
@@ -84,6 +83,12 @@ def write_segment(
     return SegmentEntry(name=name, count=count, kind=kind, settings=settings, measured=measured, files=files)
 
 
+def _blocks(sources: Sequence[Source], at_once: int) -> Iterator[NDArray[Any]]:
+    for source in sources:
+        yield from source.blocks(at_once)
+        let_go(source.vectors_ND)
+
+
 def _write_search(path: Path, kind: Kind, catalogue: Catalogue, vectors_ND: NDArray[Any], options: Options) -> None:
     """Train on vectors drawn from all, for those of one shard are alike, and add all."""
     count, dim = vectors_ND.shape
@@ -97,6 +102,7 @@ def _write_search(path: Path, kind: Kind, catalogue: Catalogue, vectors_ND: NDAr
     at_once = max(1, _BLOCK_BYTES // (4 * dim))
     for first in track(range(0, count, at_once), "blocks of vectors"):
         index.add(np.ascontiguousarray(vectors_ND[first : first + at_once], dtype=np.float32))
+        let_go(vectors_ND)
     temporary = temporary_path(path)
     try:
         kinds.write(kind, index, temporary)
@@ -116,6 +122,7 @@ def _measure(
         return Settings(), Measured(queries=0, of=queries.of, recall=1.0, target=target)
     k = min(NEIGHBOURS, len(vectors_ND))
     scores_Qk, _ = exact_neighbours(vectors_ND, asked_QD, k)
+    let_go(vectors_ND)
     asked = Asked(asked_QD, scores_Qk[:, -1])
     tuned = tune(searcher, Asked(*(each[::2] for each in asked)), target, k)
     others = Asked(*(each[1::2] for each in asked))

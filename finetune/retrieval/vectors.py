@@ -7,6 +7,7 @@ Legend: N vectors, D features.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -51,6 +52,12 @@ def open_vectors(path: Path, dim: int, dtype: str, count: int) -> tuple[Any, Mat
     index = faiss.read_index(str(path), _MAPPED)
     vectors_ND = np.memmap(path, np.dtype(dtype), "r", len(wanted), (count, dim))
     return index, vectors_ND
+
+
+def let_go(mapped: Matrix) -> None:
+    """Take a mapped file's pages from this process, for its memory is counted with them; the system may keep them."""
+    if isinstance(mapped, np.memmap):
+        mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def _check(path: Path, file: BinaryIO, wanted: bytes, rows_bytes: int) -> None:
