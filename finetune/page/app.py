@@ -30,6 +30,7 @@ from shards.record import VIDEO_EXTENSIONS, RawSample
 LONGEST_LINE = 16
 _QUESTION_BYTES = 1 << 20
 _TICKET = re.compile(r"[A-Za-z0-9-]{1,64}")
+_RANGE = re.compile(r"bytes=(?P<first>\d{1,15})-(?P<last>\d{0,15})")
 _STATIC = {
     "/": ("page.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
@@ -112,7 +113,7 @@ class Page:
 
     async def sample(self, request: Request) -> Response:
         """GET /api/samples/N: a sample clip."""
-        return _playable(self._sample(str(request.path_params["number"])))
+        return _playable(request, self._sample(str(request.path_params["number"])))
 
     async def hit(self, request: Request) -> Response:
         """GET /api/hits/SEGMENT/ROW: the video of a row of the index."""
@@ -123,7 +124,7 @@ class Page:
             raise Refused(
                 404, f"no such clip: {error}", "Search again: the index or its shards have changed"
             ) from error
-        return _playable(raw)
+        return _playable(request, raw)
 
     def _nearest(self) -> Nearest:
         if self.watcher.nearest is None:
@@ -202,9 +203,18 @@ def _static(name: str, kind: str) -> Answer:
     return answer
 
 
-def _playable(raw: RawSample) -> Response:
+def _playable(request: Request, raw: RawSample) -> Response:
+    """Give a video, or the part of it that is asked for: without parts a browser cannot jump to a moment."""
     extension = next(each for each in VIDEO_EXTENSIONS if each in raw.members)
-    return Response(raw.members[extension], media_type=_PLAYED.get(extension, "application/octet-stream"))
+    data, kind = raw.members[extension], _PLAYED.get(extension, "application/octet-stream")
+    asked = _RANGE.fullmatch(request.headers.get("range", ""))
+    if asked is None:
+        return Response(data, media_type=kind, headers={"Accept-Ranges": "bytes"})
+    first, last = int(asked["first"]), min(int(asked["last"] or len(data)), len(data) - 1)
+    if first > last:
+        return Response(status_code=416, headers={"Content-Range": f"bytes */{len(data)}"})
+    where = {"Accept-Ranges": "bytes", "Content-Range": f"bytes {first}-{last}/{len(data)}"}
+    return Response(data[first : last + 1], 206, where, kind)
 
 
 def _refusal(refused: Refused) -> Response:

@@ -35,11 +35,11 @@ def _declare(parser: ArgumentParser) -> None:
         "--samples", metavar="SHARDS", help="offer some clips of this set (default: of the first run's own, if there)"
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", metavar="NAME", help="address to listen at (default: 127.0.0.1, this machine's)"
+        "--host", default="127.0.0.1", metavar="NAME", help="address to listen at, by itself only this machine's"
     )
-    parser.add_argument("--port", type=_port, default=8000, metavar="N", help="default: 8000; 0 takes any free one")
-    parser.add_argument("--max-megabytes", type=at_least(1), default=100, metavar="N", help="of a video (default: 100)")
-    parser.add_argument("--max-seconds", type=at_least(1), default=300, metavar="N", help="of a video (default: 300)")
+    parser.add_argument("--port", type=_port, default=8000, metavar="N", help="to listen at; 0 takes any free one")
+    parser.add_argument("--max-megabytes", type=at_least(1), default=100, metavar="N", help="of a video")
+    parser.add_argument("--max-seconds", type=at_least(1), default=300, metavar="N", help="of a video")
 
 
 def _run(arguments: Namespace) -> int:

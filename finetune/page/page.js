@@ -237,6 +237,7 @@ async function startOrStopRecording() {
   });
   const end = setTimeout(() => own.stop(), 1000 * Math.min(LONGEST_RECORDING_S, about ? about.limits.seconds : LONGEST_RECORDING_S));
   own.start(500);
+  clear();
   player.removeAttribute("src");
   player.srcObject = camera;
   player.hidden = false;

@@ -20,6 +20,7 @@ from shards.decoding.track import DecodeLimits
 from shards.errors import UserError
 
 _LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
+_MOST_CONNECTIONS = 100  # each may bring a file as large as the limit
 _PATIENCE_S = 10  # for answers that are under way when it is told to stop
 
 
@@ -46,7 +47,12 @@ def serve(served: Served) -> None:
     for line in _welcome(watcher, len(samples), listening, is_private):
         print(line, file=sys.stderr, flush=True)
     settings = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=_PATIENCE_S
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_PATIENCE_S,
     )
     try:
         uvicorn.Server(settings).run(sockets=[listening])
@@ -60,9 +66,12 @@ def serve(served: Served) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise UserError(f"{host}:{port} cannot be listened at: {error}. Next: another --port") from error
+    # asyncio does this for sockets whose protocol is told; otherwise a short answer waits 40 ms for the one before.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _is_loopback(host: str) -> bool:

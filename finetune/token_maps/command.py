@@ -20,7 +20,9 @@ def _declare(parser: ArgumentParser) -> None:
         help="where the class token looks (without one: which tokens are like the pooled vector), or the first three "
         "principal components of a clip's tokens as colours",
     )
-    parser.add_argument("--count", type=at_least(1), default=4, metavar="N", help="clips of shards (default: 4)")
+    parser.add_argument(
+        "--count", type=at_least(1), default=4, metavar="N", help="clips of shards, spread over the set"
+    )
     parser.add_argument("--gif", dest="endings", action="append_const", const="gif", help="write GIFs (default: both)")
     parser.add_argument("--png", dest="endings", action="append_const", const="png", help="write PNGs")
     add_json(parser)

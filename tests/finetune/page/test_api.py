@@ -112,6 +112,13 @@ def test_it_tells_what_it_is(top: Path, page: str) -> None:
     assert about["limits"] == {"megabytes": MOST_BYTES / 1e6, "seconds": 5.0}
     sample = ask(f"{page}/api/samples/1")
     assert sample.headers["Content-Type"] == "video/mp4"
+    for asked, status, part in (
+        ("bytes=5-9", 206, slice(5, 10)),
+        ("bytes=7-", 206, slice(7, None)),
+        ("bytes=9-5", 416, None),
+    ):
+        found = ask(f"{page}/api/samples/1", headers={"Range": asked})
+        assert (found.status, found.body) == (status, b"" if part is None else sample.body[part])
     assert ask(f"{page}/api/look?sample=1", b"").told == ask(f"{page}/api/look", sample.body).told
 
 
