@@ -62,11 +62,12 @@ def figures_of_run(config: FinetuneConfig, run: Path, data: str) -> dict[str, fl
 
 
 def overlap_rows(results: Sequence[Seed]) -> Rows:
-    """Say whether overlapping windows lose anything; here what is no lower meets the goal."""
+    """Say whether overlapping windows lose anything: they do where they are behind by more than the spread of seeds."""
     rows: Rows = []
     for way in RECIPES:
         plain, overlapping = (figure(results, way, f"mAP_charades{how}") for how in STRIDES)
         assert plain is not None and overlapping is not None
-        verdict = Verdict(f"{way}: overlap loses nothing", "mAP_charades", overlapping.mean, plain.mean, 0.0)
-        rows.append({**verdict.row(), "met": overlapping.mean >= plain.mean})
+        spread = max(plain.spread, overlapping.spread)
+        verdict = Verdict(f"{way}: overlap loses nothing", "mAP_charades", overlapping.mean, plain.mean, spread)
+        rows.append({**verdict.row(), "met": plain.mean - overlapping.mean <= spread})
     return rows

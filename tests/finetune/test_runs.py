@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from finetune import evaluate as evaluating
@@ -19,6 +20,7 @@ from finetune.classify import Classification
 from finetune.metrics import average_precision
 from finetune.recipe import read_run
 from finetune.scoring import Scored
+from launch import cli
 from launch.history import read_history
 from launch.work import Work
 from pretrain.engine import checkpoint_files
@@ -213,6 +215,18 @@ def test_weights_come_from_a_pretraining_run_strictly(runs: Path, svt: Path) -> 
     wider = small_config(shards, backbone={**backbone, "depth": 3}, init_from={"path": str(svt)})
     with pytest.raises(UserError, match=r"not in the file: backbone\.blocks\.2"):
         wider.begin(build(wider))
+
+
+def test_the_backbone_under_a_head_is_exported_and_starts_another(runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "video.safetensors"
+    assert cli.main(["export", str(runs / "whole_both"), "--out", str(out)]) == 0
+    exported, own = load_file(out), tensors(runs / "whole_both")
+    assert exported and all(torch.equal(own[f"video.{name}"], tensor) for name, tensor in exported.items())
+    config = small_config(runs / "shards0", init_from={"path": str(out), "allow_unused": ["pool.*"]})
+    config.begin(objective := build(config))
+    begun = objective.state_dict()
+    names = [name for name in exported if name.startswith("backbone.")]
+    assert names and all(torch.equal(begun[f"video.{name}"], exported[name]) for name in names)
 
 
 def test_bad_clips_are_counted_and_left_out(tmp_path: Path, runs: Path) -> None:

@@ -13,12 +13,15 @@ from torch import Tensor
 
 from finetune import evaluate as evaluating
 from finetune.captions.vocabulary import Vocabulary
+from finetune.config import read_config
+from launch import cli
 from pretrain.engine import checkpoint_files
 from pretrain.engine import run as engine_run
 from pretrain.engine.device import Peak
 from pretrain.engine.training import build
+from pretrain.recipe_file import read_yaml, write_yaml
 from shards.errors import UserError
-from tests.finetune.captions.small_captions import captions_of, small_config, write_shards
+from tests.finetune.captions.small_captions import captions_of, settings, small_config, write_shards
 from tests.finetune.jobs import Job, run_jobs
 
 CASES: dict[str, dict[str, Any]] = {
@@ -132,6 +135,25 @@ def test_more_frames_begin_with_the_run_s_backbone_and_an_interpolated_table_of_
     assert (len(before), len(after)) == (2, 4)
     low, high = before.amin(dim=0) - 1e-6, before.amax(dim=0) + 1e-6
     assert bool(((after >= low) & (after <= high)).all())  # each is one of theirs, or between two
+
+
+def test_variants_are_launched_as_one_array(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    recipe = tmp_path / "told.yaml"
+    recipe.write_text(write_yaml(settings(runs / "shards", steps=2)))
+    sweep = ["objective.memory={tokens: pooled},{tokens: all}", "objective.frozen=true,false"]
+    typed = ["finetune", str(recipe), *sweep, "--run", str(tmp_path / "variants")]
+    assert cli.main(["launch", "--cluster", "slurm", "--dry-run", "--json", *typed]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert "--array=0-3" in row["sbatch"] and len(row["commands"]) == 4
+    configs = [
+        read_config(read_yaml(text, name)) for name, text in row["files"].items() if name.endswith("config.yaml")
+    ]
+    found = {(config.objective.memory.tokens, config.objective.frozen) for config in configs}  # type: ignore[union-attr]
+    assert found == {(tokens, frozen) for tokens in ("pooled", "all") for frozen in (True, False)}
+    assert not (tmp_path / "variants").exists()
 
 
 def test_shards_without_captions_are_told_so(runs: Path, tmp_path: Path) -> None:
