@@ -163,6 +163,7 @@ def make_app(watcher: Watcher, samples: list[RawSample], hosts: list[str]) -> St
         UserError: lambda _, error: _refusal(of_mistake(error)),
         LineIsFull: lambda *_: _refusal(Refused(503, "too many people wait", "Try again in a minute")),
         ClientDisconnect: lambda *_: _refusal(Refused(400, "the video did not come to its end", "Send it again")),
+        Exception: lambda *_: _refusal(Refused(500, "the page failed at this", "What it failed at stands in its log")),
         HTTPException: lambda _, error: _refusal(Refused(error.status_code, error.detail, "See GET /api/about")),
     }
     return Starlette(routes=routes, middleware=guards, exception_handlers=handlers, lifespan=running)
