@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,8 +16,6 @@ _NEEDED = ("starlette", "uvicorn")
 def _port(text: str) -> int:
     number = at_least(0)(text)
     if number > 65535:
-        from argparse import ArgumentTypeError
-
         raise ArgumentTypeError(f"found {text!r}, expected a port, 0 to 65535")
     return number
 
@@ -48,6 +47,7 @@ def _run(arguments: Namespace) -> int:
         raise UserError(f"the page needs {' and '.join(missing)}, not installed. Next: pip install 'trichord[page]'")
     if not arguments.runs and arguments.index is None:
         raise UserError("nothing to serve: name a RUN, or --index DIR. Next: trichord status, which lists runs")
+    print("starting: libraries first, then runs", file=sys.stderr, flush=True)
     from pretrain.engine.allocator import apply
 
     apply()
