@@ -14,6 +14,13 @@ def _declare(parser: ArgumentParser) -> None:
     parser.add_argument("--rows", type=at_least(1000), default=1_000_000, metavar="N", help="vectors that are held")
     parser.add_argument("--dim", type=at_least(8), default=512, metavar="N", help="features of each")
     parser.add_argument(
+        "--spread",
+        type=float,
+        default=0.7,
+        metavar="S",
+        help="of clusters, in lengths of centres: more is harder",
+    )
+    parser.add_argument(
         "--queries", type=at_least(20), default=2000, metavar="N", help="of each kind; half are measured"
     )
     parser.add_argument("--rounds", type=at_least(1), default=3, metavar="N", help="how often each is asked")
@@ -33,7 +40,9 @@ def _run(arguments: Namespace) -> int:
 
     if not arguments.memory_gb > 0:
         raise UserError(f"--memory-gb {arguments.memory_gb}: expected a number above 0")
-    case = SearchCase(rows=arguments.rows, dim=arguments.dim)
+    if not arguments.spread >= 0:
+        raise UserError(f"--spread {arguments.spread}: expected a number from 0 on")
+    case = SearchCase(rows=arguments.rows, dim=arguments.dim, spread=arguments.spread)
     names = ("queries", "rounds", "memory_gb", "keep")
     effort = Effort(with_hnsw=not arguments.no_hnsw, **{name: getattr(arguments, name) for name in names})
     with pulse("steps of the search bench") as beat:
