@@ -79,7 +79,11 @@ def test_captions_are_tested_beside_an_untrained_backbone_and_one_caption_for_al
 
 def test_the_six_variants_are_one_sweep_that_can_be_compared(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ((title, rows), _) = variants.run_and_report(out, [0], CLIPS, (*TINY, *TINY_WORDS)).items()
-    assert "variants" in title and column(rows, "variant") == [*variants.VARIANTS, "one caption"]
+    assert "variants" in title and column(rows, "variant") == [
+        *variants.VARIANTS,
+        "one caption",
+        *variants.THEIRS,
+    ]
     assert len({json.dumps(variants.VARIANTS[name]) for name in variants.VARIANTS}) == 6
     assert main(["compare", str(out / "variants"), "--json"]) == 0
     compared = json.loads(capsys.readouterr().out)["rows"]
