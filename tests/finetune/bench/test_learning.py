@@ -21,7 +21,7 @@ from pretrain.export import read_part
 from shards.reading.manifest import Manifest
 from tests.finetune.jobs import without_counting
 
-CLIPS = 24
+CLIPS = 20
 TINY = (
     *("pretraining.steps=2", "pretraining.data.batch_size=8", "pretraining.backbone.depth=1"),
     *("pretraining.optimiser.learning_rate=1e-3", "pretraining.data.workers=0"),
