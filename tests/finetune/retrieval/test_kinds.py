@@ -79,12 +79,15 @@ def test_exact_neighbours_are_those_of_a_full_product(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("first", ["torch", "faiss"])
 def test_torch_and_faiss_live_in_one_process_whichever_comes_first(first: str) -> None:
-    """Each brings OpenMP of its own: both compute in turn, on threads as many as they were told, and agree."""
+    """Each brings OpenMP of its own: both compute in turn, on threads as many as they were told, and agree.
+
+    And neither spins while the other works: a search after torch's work takes about as much of the processor as alone.
+    """
     second = {"torch": "faiss", "faiss": "torch"}[first]
     script = f"""
 import {first}
 import {second}
-import numpy as np, torch, faiss
+import time, numpy as np, torch, faiss
 torch.set_num_threads(2); faiss.omp_set_num_threads(2)
 rows = np.random.default_rng(0).standard_normal((4000, 64)).astype(np.float32)
 index = faiss.IndexFlatIP(64); index.add(rows)
@@ -94,6 +97,17 @@ for turn in range(3):
     by_torch = (torch.from_numpy(asked) @ torch.from_numpy(rows).T).topk(5).values.numpy()
     assert np.abs(scores - by_torch).max() < 1e-3
     index.add(rows[:10] * 0)
+def seconds(before):
+    taken = 0.0
+    for _ in range(12):
+        before()
+        started = time.process_time()
+        index.search(rows[:200], 5)
+        taken += time.process_time() - started
+    return taken
+by_torch = torch.from_numpy(rows)
+alone, beside = (min(seconds(before) for _ in range(3)) for before in (lambda: None, lambda: by_torch @ by_torch.T))
+assert beside < 2.5 * alone, (alone, beside)
 assert (torch.get_num_threads(), faiss.omp_get_max_threads()) == (2, 2)
 print("done")
 """
