@@ -23,6 +23,7 @@ _SAME_SCORE = 1e-5
 _FACTORS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 _LEAST_GAIN = 1e-3  # of recall by half as many lists again, below which it is the codes that fall short
 _MOST_CANDIDATES = 4096
+_SURE = 2.0  # standard errors above the target: with one, other queries would miss it one time in four
 
 
 class Asked(NamedTuple):
@@ -92,7 +93,7 @@ def _climb(searcher: Searcher, asked: Asked, target: float, k: int, ladder: Iter
     for settings in ladder:
         shares_Q = _shares(searcher, asked, settings, k)
         found = float(shares_Q.mean())
-        if found - float(shares_Q.std()) / math.sqrt(len(shares_Q)) >= target:  # or other queries would find less
+        if found - _SURE * float(shares_Q.std()) / math.sqrt(len(shares_Q)) >= target:
             return Tuned(settings, found, _seconds(searcher, asked, settings, k))
         best = max(best, Tuned(settings, found, np.inf), key=lambda each: each.recall)
         if found - before[0] < _LEAST_GAIN and settings.factor < _FACTORS[-1] and settings.probes > 8:
