@@ -38,17 +38,26 @@ def write_data(folder: Path) -> Path:
 def write_recipe(data: Path, path: Path, steps: int, shard_s: float = 0.0, **changes: object) -> Path:
     """Write a recipe of a small run with drop path, so that chance must be resumed as well.
 
-    A shard takes `shard_s` seconds to come; as two come at once, a step takes a little less.
+    A shard takes `shard_s` seconds to come, or what `pace` says later; as two come at once, a step takes a little less.
     """
     found = settings(data / "shards", steps=steps, backbone__drop_path=0.2, **changes)
     found["data"] |= {"batch_size": 4, "lanes": 2, "block_shards": 2}
     found["checkpoints"] = {"every_steps": 5, "every_s": None, "keep_last": 50}
     if shard_s:
-        command = f"sleep {shard_s}; cat {shlex.quote(str(data / 'shards'))}/{{name}}"
+        pace(path, shard_s)
+        seconds, shards = shlex.quote(str(path.with_suffix(".pace"))), shlex.quote(str(data / "shards"))
+        command = f"sleep $(cat {seconds}); cat {shards}/{{name}}"
         source = {"root": f"pipe:{command}", "manifest": str(data / "manifest" / "manifest.json")}
         found["data"]["sources"] = [source]
     path.write_text(write_yaml(json.loads(json.dumps(found))))
     return path
+
+
+def pace(recipe: Path, shard_s: float) -> None:
+    """Let a slow run's shards take another time from now on."""
+    temporary = recipe.with_suffix(".new")
+    temporary.write_text(str(shard_s))
+    temporary.replace(recipe.with_suffix(".pace"))
 
 
 def trichord(*words: str, cwd: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:

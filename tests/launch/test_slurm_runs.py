@@ -11,7 +11,8 @@ import pytest
 
 from launch.history import Ended, Started, Submitted, read_history
 from pretrain.engine.metrics_file import FILE_NAME, read_rows
-from tests.launch.slow_run import trichord, weights_of, write_data, write_recipe
+from pretrain.engine.run_lock import read_holder
+from tests.launch.slow_run import pace, trichord, weights_of, write_data, write_recipe
 from tests.launch.slurm_cluster import Cluster
 from tests.pretrain.processes import run_ranks
 
@@ -44,6 +45,11 @@ class Launched:
 
     def ends(self) -> list[Ended]:
         return [each for each in read_history(self.folder) if isinstance(each, Ended) and each.job_id == self.job]
+
+    def writer(self) -> int | None:
+        """Say which start holds the run's folder."""
+        holder = read_holder(self.folder)
+        return holder.restarts if holder else None
 
     def steps(self) -> int:
         path = self.folder / FILE_NAME
@@ -107,12 +113,15 @@ def test_two_nodes_train_as_two_processes_do(slurm: Cluster, data: Path, uninter
 
 
 def test_a_time_limit_costs_nothing_but_time(slurm: Cluster, data: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=1.3)
+    recipe = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=4.0)  # of 45 steps some 20 in a job's time
     run = launch(slurm, tmp_path, "--nodes 2 --time 1 --signal-delay-s 20", recipe, "run")
-    assert run.wait_for_end(600) == "COMPLETED", run.story()
+    run.wait_for("a second start", lambda: len(run.starts()) == 2)
+    pace(recipe, 0.0)
+    # A job that is requeued in the very second of its limit may be seen as ended.
+    run.wait_for("the last of its ends", lambda: run.ends()[-1].how == "finished", 400)
+    assert run.wait_for_end() == "COMPLETED", run.story()
     assert_same_as(uninterrupted, run)
     starts, ends = run.starts(), run.ends()
-    assert len(starts) > 1, "it was to be longer than one job's time"
     assert [each.restarts for each in starts] == list(range(len(starts)))
     assert {each.why for each in starts[1:]} == {"the time limit was near"}
     assert [each.how for each in ends] == ["requeued"] * (len(starts) - 1) + ["finished"]
@@ -124,7 +133,7 @@ def test_a_time_limit_costs_nothing_but_time(slurm: Cluster, data: Path, uninter
 def test_a_requeue_and_a_cancellation_in_the_middle_of_a_step_leave_a_run_that_goes_on(
     slurm: Cluster, data: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    slow = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=0.6)
+    slow = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=4.0)
     run = launch(slurm, tmp_path, "--nodes 2 --time 30", slow, "run")
     run.wait_for("six steps", lambda: run.steps() >= 6)
     slurm.run("scontrol", "requeue", run.job)
@@ -156,6 +165,9 @@ def test_a_node_that_loses_touch_is_left_and_its_ranks_write_no_more(
     run.wait_for("three steps", lambda: run.steps() >= 3)
     node = run.starts()[0].nodes
     slurm.kill_slurmd(node)
+    pace(recipe, 8.0)  # so that it is not done before the cluster has noticed
+    run.wait_for("a second start that writes", lambda: run.writer() == 1, 300)
+    pace(recipe, 0.0)
     assert run.wait_for_end(240) == "COMPLETED", run.story()
     _, second = run.starts()
     assert second.nodes != node
