@@ -47,7 +47,7 @@ def test_it_names_every_layout() -> None:
     assert set(re.findall(r"`(\w+)`", table)) >= set(LAYOUTS)
 
 
-@pytest.mark.parametrize("floor", ["shards", "pretrain", "launch"])
+@pytest.mark.parametrize("floor", ["shards", "pretrain", "finetune", "launch"])
 def test_the_rooms_that_it_names_exist(floor: str) -> None:
     table = README.partition(f"The rooms of `{floor}/`")[2].partition("| rooms |")[2].partition("\n\n")[0]
     rooms = [room for line in table.splitlines()[2:] for room in re.findall(r"`([\w./]+)`", line.split("|")[1])]
