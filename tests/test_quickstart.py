@@ -45,6 +45,12 @@ def test_every_figure_meets_its_control_and_a_second_run_makes_nothing_anew(
             assert row["value"] == row["control"], row
         if row["figure"].startswith("loss"):
             assert row["value"] < row["control"], row
+        if row["relation"] == "beside":
+            assert 0 <= row["value"] <= 1 and 0 <= row["control"] <= 1, row
+    assert [row["figure"] for row in rows if row["relation"] == "beside"] == [
+        "actions of unseen clips, mAP",
+        "captions of unseen clips, BLEU-4",
+    ]
     for step in quickstart.steps(out, 20):
         assert f"$ trichord {shlex.join(step.words)}" in shown.err
     assert (out / "run/teacher.safetensors").is_file() and (out / "curves.html").is_file()
