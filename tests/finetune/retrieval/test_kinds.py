@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from finetune.retrieval.exact import exact_neighbours
-from finetune.retrieval.kinds import bytes_per_vector, choose, list_count
+from finetune.retrieval.kinds import choose, list_count
 from finetune.retrieval.spec import DType, Kind
 from finetune.retrieval.vectors import empty_flat, open_vectors, write_vectors
 from shards.errors import UserError
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[3]
     [
         (1000, GB, "flat"),
         (50_000, GB, "flat"),
-        (100_000, GB, "hnsw"),
+        (100_000, GB, "ivf_pq"),  # with vectors in memory
         (100_000, GB // 10, "ivf_sq8"),
         (100_000, GB // 100, "ivf_pq"),
         (1_000_000, 4 * GB, "ivf_pq"),  # with vectors in memory
@@ -37,11 +37,6 @@ ROOT = Path(__file__).resolve().parents[3]
 )
 def test_the_kind_follows_from_count_and_memory(count: int, memory: int, expected: Kind) -> None:
     assert choose(count, 512, "float16", memory) == expected
-
-
-def test_float32_makes_lists_of_whole_vectors_the_smaller_choice() -> None:
-    between = round(150_000 * (bytes_per_vector("ivf_flat", 512, "float32") + 100))
-    assert choose(150_000, 512, "float32", between) == "ivf_flat"
 
 
 def test_lists_are_no_more_than_can_be_trained() -> None:
