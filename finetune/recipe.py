@@ -104,12 +104,12 @@ def _backbones(tree: dict[str, Any]) -> str:
 def _fit(layers: Layers) -> Layers:
     """Let views have the frames and the size that the backbone is made for, where nothing says others."""
     frames, size = given(layers, "backbone.frames"), given(layers, "backbone.size")
-    places = {
-        **{("objective", clips): ("frames", frames) for clips in ("clips", "test_clips")},
-        **{("objective", view, "crop"): ("size", size) for view in ("view", "test_view")},
-    }
+    places: list[tuple[tuple[str, ...], str, Any]] = [
+        *((("objective", clips), "frames", frames) for clips in ("clips", "test_clips")),
+        *((("objective", view, "crop"), "size", size) for view in ("view", "test_view")),
+    ]
     found: Layers = []
-    for place, (name, value) in places.items():
+    for place, name, value in places:
         kind, is_said = _kind_at(layers, place, name)
         if value is not None and kind not in (None, "full", "svt") and not is_said:
             tree: dict[str, Any] = {"kind": kind, name: value}

@@ -34,7 +34,7 @@ class OnTokens(Objective):
     def as_read(self, batch: Batch) -> Batch:
         if not self.reads_tokens:
             return batch
-        read = {sense: [self.tokens(sense, batch[sense])] for sense in self.spec.inputs}  # type: ignore[literal-required]
+        read = {sense: [self.tokens(sense, batch[sense])] for sense in self.spec.inputs}
         return Batch(**{**batch, **read})  # type: ignore[typeddict-item]
 
 

@@ -40,7 +40,7 @@ def steps(out: Path, samples: int) -> list[Step]:
     batch = ("--size", "112", "--steps", "12")
     run, source = str(out / "run"), (f"data.sources={sets}/train",)
     is_short = samples < _FEW_SAMPLES  # what few clips can teach is learnt soon
-    length, told_length = (("steps=50",), ("steps=15",)) if is_short else ((), ("steps=60",))
+    length, told_length = (("steps=50",), ("steps=15",)) if is_short else (("steps=80",), ("steps=40",))
     layout = ("--layout", "charades")
     return [
         Step(

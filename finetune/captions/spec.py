@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from finetune.specs import drawn_of_views
+from finetune.specs import Sense, drawn_of_views
 from shards.sample_spec import SampleSpec
 from shards.viewing.clip_specs import ClipSpec, clip_count
 from shards.viewing.flips import FlipRule
@@ -114,7 +114,7 @@ class CaptionSpec(_Spec):
     meteor: bool = False  # measured in a test as well, which takes Java, the extra `meteor` and 2 GB of memory
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def inputs(self) -> tuple[Sense, ...]:
         """Name the senses that are needed."""
         return ("video",)
 
