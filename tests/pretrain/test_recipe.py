@@ -179,7 +179,8 @@ def test_overlaying_changes_nothing_that_it_was_given() -> None:
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_recipes_that_come_along_are_sound_and_say_what_they_are(name: str) -> None:
-    named = ["objective.classes.names=[one, other]"] if name.startswith("xclip_") else []  # else the shards name them
+    learns_classes = name.startswith(("xclip_", "transfer_"))  # which the shards name else
+    named = ["objective.classes.names=[one, other]"] if learns_classes else []
     config = load_recipe(name, ["data.sources=shards", "init_from=null", *named]).config
     assert config.steps > 1
     assert list_recipes()[name].read_text().startswith("# ")
