@@ -1,6 +1,6 @@
 """What the language model looks at: tokens of a video's clips, mapped to its width.
 
-Legend: B samples, n clips of each, N = B n, C colours, T frames, H and W pixels, L tokens of a clip, M = n L of a video,
+Legend: B samples, n clips of each, N = Bn, C colours, T frames, H and W pixels, L tokens of a clip, M = nL of a video,
 D features of the backbone, E of the language model.
 """
 
