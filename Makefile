@@ -25,7 +25,7 @@ quickstart: setup  ## Run the whole way in small on generated data, on the CPU
 	@$(BIN)/trichord quickstart
 
 test: setup  ## Run the whole test suite
-	@$(BIN)/python -m pytest -n $$(($$(nproc) + 1)) --dist worksteal $(ARGS)  # one more: tests of jobs mostly wait
+	@$(BIN)/python -m pytest -n $$(($$(nproc) + 2)) --dist loadfile --no-loadscope-reorder $(ARGS)  # two more: tests of jobs mostly wait
 
 check: setup  ## Lint, formatting, strict types
 	@$(BIN)/ruff check .

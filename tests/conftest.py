@@ -5,3 +5,21 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+# Files that take longest, mostly waiting: they begin first, for files are dealt whole to the processes of a test run.
+LONGEST = (
+    "test_slurm_runs.py",
+    "test_slurm_interruptions.py",
+    "test_readme.py",
+    "test_resume.py",
+    "test_slurm_cluster.py",
+    "test_quickstart.py",
+    "test_launch.py",
+    "test_stream.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))

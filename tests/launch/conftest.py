@@ -1,13 +1,17 @@
-"""What the tests of launching share: a SLURM cluster."""
+"""What the tests of launching share: a SLURM cluster, and a run that nothing interrupted."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.launch.slurm_cluster import Cluster, shared_cluster, turn, what_is_missing
+from tests.launch.slow_run import write_data, write_recipe
+from tests.launch.slurm_cluster import Cluster, start_cluster, what_is_missing
+from tests.launch.slurm_launched import STEPS
+from tests.pretrain.processes import run_ranks
 
 
 @pytest.fixture
@@ -16,16 +20,31 @@ def needs_slurm() -> None:
         pytest.skip(missing)
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    if missing := what_is_missing():
+        pytest.skip(missing)
+    return start_cluster(os.getpid())
+
+
 @pytest.fixture
-def slurm(
-    needs_slurm: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Cluster]:
+def slurm(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A real cluster of three nodes, all up and without jobs, for this test alone; SLURM_CONF points to it."""
-    is_worker = "PYTEST_XDIST_WORKER" in os.environ
-    session = tmp_path_factory.getbasetemp()
-    shared = session.parent if is_worker else session  # a worker's folder lies in that of the whole session
-    with turn(shared / "slurm.lock"):
-        cluster = shared_cluster(shared, watched=os.getppid() if is_worker else os.getpid())
-        monkeypatch.setenv("SLURM_CONF", cluster.environment()["SLURM_CONF"])
-        yield cluster
-        cluster.cancel_all()
+    cluster.bring_back()
+    monkeypatch.setenv("SLURM_CONF", cluster.environment()["SLURM_CONF"])
+    yield cluster
+    cluster.cancel_all()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("slow") / "data")
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of the tests on SLURM on two ranks that nobody disturbs, without SLURM and without a slow disk."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    recipe = write_recipe(data, folder / "fast.yaml", STEPS)
+    run_ranks(["launch.cli", "pretrain", str(recipe), "--run", str(folder / "run")], 2, 240)
+    return folder / "run"

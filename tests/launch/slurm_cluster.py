@@ -1,8 +1,7 @@
-"""A real SLURM cluster for tests: one per test session, on loopback, gone when the session is, however that ends."""
+"""A real SLURM cluster for tests: one for each pytest process, on loopback, gone when that is, however it ends."""
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import os
 import shutil
@@ -11,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 from tests.launch.slurm_settings import NODES, claim_ports, write_settings
@@ -193,36 +192,3 @@ def what_is_missing() -> str | None:
     if refused.returncode:
         return f"a SLURM cluster of the tests' own needs namespaces of its own: {refused.stderr.strip()}"
     return None
-
-
-def shared_cluster(shared: Path, watched: int) -> Cluster:
-    """Give the test session's cluster in good order; the first that asks starts it. Only for who holds the lock."""
-    pointer, failure = shared / "cluster", shared / "failure"
-    if failure.exists():
-        raise ClusterError(failure.read_text())
-    if pointer.exists():
-        cluster = Cluster(Path(pointer.read_text()))
-        cluster.bring_back()
-        return cluster
-    try:
-        cluster = start_cluster(watched)
-    except ClusterError as error:
-        failure.write_text(str(error))  # other tests need not wait for the same
-        raise
-    pointer.write_text(str(cluster.folder))
-    return cluster
-
-
-@contextmanager
-def turn(lock: Path, timeout_s: float = 1800) -> Iterator[None]:
-    """Wait until no other test of the session holds the cluster, and hold it meanwhile."""
-    end = time.monotonic() + timeout_s
-    with lock.open("w") as handle:
-        while True:
-            with suppress(BlockingIOError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            if time.monotonic() > end:
-                raise ClusterError(f"another test has held the SLURM cluster for {timeout_s:.0f} s")
-            time.sleep(0.1)
-        yield

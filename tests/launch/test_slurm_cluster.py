@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.launch import slurm_cluster, slurm_settings
-from tests.launch.slurm_cluster import Cluster, ClusterError, shared_cluster, start_cluster, turn
+from tests.launch.slurm_cluster import Cluster, ClusterError, start_cluster
 from tests.launch.slurm_settings import NODES
 
 UNTIL_STOP = "until [ -e stop ]; do sleep 0.1; done"
@@ -147,7 +147,7 @@ def test_a_cluster_ends_with_the_process_that_it_watches(needs_slurm: None, tmp_
 
 
 def test_a_cluster_that_does_not_start_says_why_and_leaves_nothing(
-    needs_slurm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    needs_slurm: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders: list[Path] = []
 
@@ -157,9 +157,8 @@ def test_a_cluster_that_does_not_start_says_why_and_leaves_nothing(
         folders.append(folder)
 
     monkeypatch.setattr(slurm_cluster, "write_settings", write_nonsense)
-    for _ in range(2):  # the second that asks is told the same at once
-        with pytest.raises(ClusterError, match=r"(?s)slurmctld exited 1 while it started.*Nonsense"):
-            shared_cluster(tmp_path, os.getpid())
+    with pytest.raises(ClusterError, match=r"(?s)slurmctld exited 1 while it started.*Nonsense"):
+        start_cluster(os.getpid())
     assert [folder.exists() for folder in folders] == [False]
 
 
@@ -170,14 +169,6 @@ def test_two_clusters_have_ports_of_their_own() -> None:
         other_claim.close()
     assert abs(first.first - second.first) >= slurm_settings.BLOCK
     assert first.first >= 10_000 and first.last_srun < 20_000
-
-
-def test_a_test_waits_for_its_turn(tmp_path: Path) -> None:
-    held = pytest.raises(ClusterError, match="another test has held the SLURM cluster")
-    with turn(tmp_path / "lock"), held, turn(tmp_path / "lock", 0.2):
-        pass
-    with turn(tmp_path / "lock", 0):
-        pass
 
 
 def test_where_it_cannot_run_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

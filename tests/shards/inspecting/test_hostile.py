@@ -35,7 +35,7 @@ from shards.viewing.views import view_from
 from tests.shards import media
 from tests.shards.inspecting import hostile
 
-LIMITS = DecodeLimits(max_packets=20_000, timeout_s=1.0)
+LIMITS = DecodeLimits(max_packets=20_000, timeout_s=2.0)
 FRAMES, SIZE, RATE = 4, 32, 8000
 LONGEST_S = 90.0  # generous: all of it takes a few seconds, a hang never ends
 

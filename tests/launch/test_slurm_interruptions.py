@@ -1,0 +1,56 @@
+"""Runs on a real SLURM that are requeued, cancelled, or left alone by a node; the weights never differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.launch.slow_run import pace, trichord, write_recipe
+from tests.launch.slurm_cluster import Cluster
+from tests.launch.slurm_launched import STEPS, assert_same_as, launch
+
+
+def test_a_requeue_and_a_cancellation_in_the_middle_of_a_step_leave_a_run_that_goes_on(
+    slurm: Cluster, data: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    slow = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=4.0)
+    run = launch(slurm, tmp_path, "--nodes 2 --time 30", slow, "run")
+    run.wait_for("six steps", lambda: run.steps() >= 6)
+    slurm.run("scontrol", "requeue", run.job)
+    run.wait_for("a second start", lambda: len(run.starts()) == 2)
+    assert "SIGTERM" in run.starts()[1].why
+    before = run.steps()
+    run.wait_for("six more steps", lambda: run.steps() >= before + 6)
+    again = trichord("launch", "pretrain", str(slow), "--run", "run", cwd=tmp_path)
+    assert again.returncode == 2
+    assert f"job {run.job} (running) works in run already" in again.stderr
+    slurm.run("scancel", run.job)
+    assert run.wait_for_end() == "CANCELLED"
+    run.wait_for("the end of its ranks", lambda: not (run.folder / "lock").exists())
+    assert run.steps() < STEPS
+    fast = write_recipe(data, tmp_path / "fast.yaml", STEPS)
+    later = launch(slurm, tmp_path, "--nodes 2 --time 30", fast, "run")
+    assert later.job != run.job
+    assert later.wait_for_end() == "COMPLETED", later.story()
+    assert_same_as(uninterrupted, later)
+    assert sorted(path.name for path in (run.folder / "snapshots").iterdir()) == ["001", "002"]
+
+
+def test_a_node_that_loses_touch_is_left_and_its_ranks_write_no_more(
+    slurm: Cluster, data: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    """slurmd dies and the ranks live on: SLURM starts the job on another node while the first start still trains."""
+    recipe = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=2.0)
+    run = launch(slurm, tmp_path, "--tasks-per-node 2 --time 30", recipe, "run")
+    run.wait_for("three steps", lambda: run.steps() >= 3)
+    node = run.starts()[0].nodes
+    slurm.kill_slurmd(node)
+    pace(recipe, 8.0)  # so that it is not done before the cluster has noticed
+    run.wait_for("a second start that writes", lambda: run.writer() == 1, 300)
+    pace(recipe, 0.0)
+    assert run.wait_for_end(240) == "COMPLETED", run.story()
+    _, second = run.starts()
+    assert second.nodes != node
+    assert_same_as(uninterrupted, run)
+    log = (run.folder / "logs" / f"{run.job}_0_log.out").read_text()
+    assert "taking" in log and "over from an earlier start of this job" in log
+    assert "NODE_FAIL" in second.why or "left no word" in second.why, second.why
