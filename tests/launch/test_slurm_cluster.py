@@ -49,6 +49,7 @@ def test_jobs_share_the_gpus_of_a_node(slurm: Cluster, tmp_path: Path) -> None:
     jobs = [submit(slurm, script, tmp_path / "log", *options) for _ in range(3)]
     for job in jobs[:2]:
         slurm.wait_for_state(job, "RUNNING")
+    slurm.wait("log", lambda: str(len((tmp_path / "log").read_text().split())), {"2"}, 60)
     assert slurm.state_of(jobs[2]) == "PENDING"
     (tmp_path / "stop").touch()
     slurm.wait_for_state(jobs[2], "COMPLETED")

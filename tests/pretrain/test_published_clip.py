@@ -27,6 +27,7 @@ from pretrain.published import load_tensors
 from pretrain.published_file import read_tensors
 from pretrain.published_names import FAMILIES
 from shards.errors import UserError
+from tests import warm
 from tests.pretrain.clip_manifests import Shapes, hugging_face_xclip, released_clip, released_vtn, released_xclip
 
 INIT = InitFrom(path=Path("weights.pth"))
@@ -95,7 +96,8 @@ def test_numbers_that_openai_keeps_beside_weights_and_the_other_place_of_texts_a
 
 def test_a_torchscript_program_is_refused_with_a_way_out_that_works(tmp_path: Path) -> None:
     program, kept = tmp_path / "clip.pt", tmp_path / "clip.safetensors"
-    torch.jit.script(torch.nn.Linear(2, 3)).save(str(program))
+    script = f"import torch; torch.jit.script(torch.nn.Linear(2, 3)).save({str(program)!r})"
+    assert warm.run(["-c", script]).returncode == 0
     with pytest.raises(UserError, match="is a TorchScript program") as refusal:
         read_tensors(program)
     command = next(line for line in str(refusal.value).splitlines() if line.startswith("  python"))

@@ -74,7 +74,7 @@ def test_captions_are_tested_beside_an_untrained_backbone_and_one_caption_for_al
     assert column(goals, "goal") == [f"{VIDEO_TEXT} beats {UNTRAINED}"] * 6
     assert {row["figure"] for row in intervals} == {"BLEU-4", "CIDEr-D", *captions.RIGHT}
     constant = {row["figure"]: row["chance"] for row in figures}
-    assert float(str(constant["BLEU-4"])) > 5 and constant["distinct captions"] == f"{100 / tested(out):.1f}"
+    assert float(str(constant["BLEU-4"])) > 5 and constant["distinct captions"] == f"{100 / clips_of_the_test(out):.1f}"
 
 
 def test_the_six_variants_are_one_sweep_that_can_be_compared(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +123,7 @@ def test_settings_of_pretraining_are_typed_with_its_name_before_them() -> None:
     assert parted(["steps=3", "pretraining.steps=9"]) == (["steps=9"], ["steps=3"])
 
 
-def tested(out: Path) -> int:
+def clips_of_the_test(out: Path) -> int:
     """Count the clips of the test."""
     manifest = Manifest.load(str(out / "charades/shards/test"))
     return sum(entry.samples for entry in manifest.shards)
