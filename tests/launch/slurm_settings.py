@@ -172,9 +172,9 @@ def write_settings(folder: Path, ports: Ports) -> None:
     write_private(folder / "key" / "munge.key", os.urandom(1024))
     (folder / "hosts").write_text("".join(f"127.0.0.1 {name}\n" for name in ("localhost", HEAD, *NODES)))
     nodes = "\n".join(NODE.format(name=name, port=ports.node(name), gpus=GPUS_PER_NODE) for name in NODES)
-    # Ten new numbers a second; a million for each block of ports, for ranks meet at a port that follows from the number
-    # of their job, whichever cluster's it is. SLURM's numbers end at 67 million.
-    first_job = 1 + ports.first // BLOCK % 60 * 1_000_000 + int(time.time() * 10) % 1_000_000
+    # Ranks meet at a port that follows from what 12,000 leaves of their job's number: 240 of these are a cluster's own,
+    # for others may run beside it. SLURM's numbers end at 67 million.
+    first_job = 1 + ports.first // BLOCK % 60 * (83 * 12_000 + 240) + int(time.time()) % 80 * 12_000
     values = {"folder": folder, "ports": ports, "head": HEAD, "nodes": nodes, "first_job": first_job}
     (folder / "slurm.conf").write_text(SLURM.format(**values))
     write_private(folder / "slurmdbd.conf", ACCOUNTING.format(**values).encode())
