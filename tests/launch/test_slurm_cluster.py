@@ -53,7 +53,7 @@ def test_jobs_share_the_gpus_of_a_node(slurm: Cluster, tmp_path: Path) -> None:
     jobs = [submit(slurm, script, tmp_path / "log", *options) for _ in range(3)]
     for job in jobs[:2]:
         slurm.wait_for_state(job, "RUNNING")
-    slurm.wait("what two jobs wrote", lambda: "".join(sorted(words_in(tmp_path / "log"))), {"01"})
+    slurm.wait("what two jobs wrote", lambda: "".join(sorted(words_in(tmp_path / "log"))), {"01"}, 60)
     assert slurm.state_of(jobs[2]) == "PENDING"
     (tmp_path / "stop").touch()
     slurm.wait_for_state(jobs[2], "COMPLETED")
