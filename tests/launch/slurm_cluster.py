@@ -64,11 +64,11 @@ class Cluster:
         """Give a node's state, e.g. idle; one that does not answer has a star behind it, e.g. down*."""
         return self.run("sinfo", "-h", "-p", "main", "-n", node, "-o", "%T").strip()
 
-    def wait_for_state(self, job: str, states: str | Collection[str], timeout_s: float = 60) -> str:
+    def wait_for_state(self, job: str, states: str | Collection[str], timeout_s: float = 120) -> str:
         wanted = {states} if isinstance(states, str) else set(states)
         return self.wait(f"job {job}", lambda: self.state_of(job), wanted, timeout_s)
 
-    def wait_for_node(self, node: str, states: str | Collection[str], timeout_s: float = 60) -> str:
+    def wait_for_node(self, node: str, states: str | Collection[str], timeout_s: float = 120) -> str:
         wanted = {states} if isinstance(states, str) else set(states)
         return self.wait(f"node {node}", lambda: self.node_state(node), wanted, timeout_s, f"slurmd-{node}.log")
 
@@ -128,7 +128,7 @@ class Cluster:
                 with suppress(ClusterError):  # one of them may have ended by now
                     self.run("scancel", *how, *jobs)
 
-    def bring_back(self, timeout_s: float = 60) -> None:
+    def bring_back(self, timeout_s: float = 120) -> None:
         """See to it that every node is up and no job is left."""
         self.cancel_all()
         for node in NODES:
@@ -144,7 +144,7 @@ class Cluster:
             self.wait_for_node(node, "idle", timeout_s)
 
 
-def start_cluster(watched: int, timeout_s: float = 60) -> Cluster:
+def start_cluster(watched: int, timeout_s: float = 120) -> Cluster:
     """Start a cluster that ends when the process of that number does."""
     process = os.pidfd_open(watched)
     ports, claim = claim_ports()
