@@ -40,7 +40,7 @@ def steps(out: Path, samples: int) -> list[Step]:
     batch = ("--size", "112", "--steps", "12")
     run, source = str(out / "run"), (f"data.sources={sets}/train",)
     is_short = samples < _FEW_SAMPLES  # what few clips can teach is learnt soon
-    length, told_length = (("steps=50",), ("steps=15",)) if is_short else (("steps=80",), ("steps=40",))
+    length, told_length = (("steps=50",), ("steps=15",)) if is_short else (("steps=80",), ("steps=200",))
     layout = ("--layout", "charades")
     return [
         Step(
@@ -70,6 +70,8 @@ def _head_steps(out: Path, test: str, begun: tuple[str, ...], told_length: tuple
     actions, told = str(out / "actions"), str(out / "told")
     once = ("objective.clips.placement=uniform", f"features={out / 'features'}")
     few = ("data.batch_size=16", "optimiser.learning_rate.warmup_steps=5")
+    still = ("objective.clips.placement=centre", "objective.view.crop={kind: squash}")  # alike at every step
+    kept = f"features={out / 'told_features'}"
     return [
         Step(
             "actions",
@@ -79,8 +81,8 @@ def _head_steps(out: Path, test: str, begun: tuple[str, ...], told_length: tuple
         Step("actions_test", "test that on other clips, window by window", ("evaluate", actions, "--data", test)),
         Step(
             "told",
-            "learn to write captions",
-            ("finetune", "captions", *begun, *few, *told_length, "--run", told),
+            "learn to write captions, on features that are computed once",
+            ("finetune", "captions", *begun, *few, *still, kept, *told_length, "--run", told),
         ),
         Step(
             "told_test",
