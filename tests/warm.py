@@ -12,6 +12,7 @@ import json
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -213,6 +214,9 @@ def _pass_on(words: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--serve":
-        _serve(sys.argv[2])
+        try:
+            _serve(sys.argv[2])
+        finally:
+            shutil.rmtree(Path(sys.argv[2]).parent)
     else:
         sys.exit(_pass_on(sys.argv[1:]))

@@ -14,16 +14,14 @@ from tests.launch.slurm_launched import STEPS
 from tests.pretrain.processes import run_ranks
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def needs_slurm() -> None:
     if missing := what_is_missing():
         pytest.skip(missing)
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Cluster:
-    if missing := what_is_missing():
-        pytest.skip(missing)
+def cluster(needs_slurm: None) -> Cluster:
     return start_cluster(os.getpid())
 
 
