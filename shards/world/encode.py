@@ -10,13 +10,16 @@ from typing import cast
 import av
 import numpy as np
 import numpy.typing as npt
+from av.video.reformatter import VideoReformatter
+
+from shards.building.encode import SCALING_REPRODUCIBLE, X264_REPRODUCIBLE
 
 # Shapes: T frames, H x W pixels, C = 3 colours; N samples of sound.
 
 
 @dataclass(frozen=True)
 class Codecs:
-    """Which codecs a container gets, and their options. One thread: the same frames give the same file anywhere."""
+    """Which codecs a container gets, and their options."""
 
     container: str
     video: str
@@ -26,7 +29,7 @@ class Codecs:
 
 
 CODECS = {
-    ".mp4": Codecs("mp4", "libx264", (("preset", "veryfast"), ("crf", "21"), ("threads", "1")), "aac"),
+    ".mp4": Codecs("mp4", "libx264", (*X264_REPRODUCIBLE.items(), ("preset", "veryfast"), ("crf", "21")), "aac"),
     ".avi": Codecs("avi", "mpeg4", (("flags", "+qscale"), ("global_quality", "354"), ("threads", "1")), "libmp3lame"),
 }
 
@@ -38,9 +41,14 @@ def encode(
     sample_rate: int,
     suffix: str = ".mp4",
 ) -> bytes:
-    """Give the bytes of a video file of this kind; no samples, no sound track."""
+    """Return the bytes of a video file of this kind; no samples, no sound track.
+
+    The same frames give the same packets of H.264 on every processor; MPEG-4 and sound are encoded with floating-point
+    or processor-specific arithmetic, so they are the same on one kind of processor.
+    """
     codecs = CODECS[suffix]
     buffer = io.BytesIO()
+    reformatter = VideoReformatter()
     with av.open(buffer, "w", format=codecs.container) as container:
         video = cast(av.VideoStream, container.add_stream(codecs.video, rate=fps, options=dict(codecs.video_options)))
         video.height, video.width = frames_THWC.shape[1:3]
@@ -50,7 +58,12 @@ def encode(
         if samples_N is not None:
             audio = cast(av.AudioStream, container.add_stream(codecs.audio, rate=sample_rate, layout="mono"))
         for index, frame_HWC in enumerate(frames_THWC):
-            frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
+            frame = reformatter.reformat(
+                av.VideoFrame.from_ndarray(frame_HWC, format="rgb24"),
+                format=codecs.pixel_format,
+                interpolation=SCALING_REPRODUCIBLE,
+                threads=1,
+            )
             frame.pts = index
             container.mux(video.encode(frame))
         container.mux(video.encode(None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -31,7 +32,8 @@ from shards.world import (
     say,
 )
 from shards.world import make as make_module
-from shards.world.encode import encode
+from shards.world.encode import CODECS, encode
+from tests.shards import media
 from tests.shards.world.world_stage import SMALL, digest, rows_of, stage
 
 
@@ -49,6 +51,22 @@ def test_the_same_seed_gives_the_same_pixels_samples_and_bytes() -> None:
         files += list(pair)
     assert len(set(files)) == 3
     assert not np.array_equal(render(describe_clip(12, 0)).frames_THWC, render(describe_clip(11, 0)).frames_THWC)
+
+
+@pytest.mark.parametrize("instructions", ["0", "sse2"])
+def test_another_processor_encodes_the_same_frames_to_the_same_bytes(
+    instructions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as pictures go: sound is encoded in floating point."""
+    frames_THWC = render(describe_clip(11, 0)).frames_THWC
+    expected = {encode(frames_THWC, None, 24, 16000) for _ in range(4)}
+    assert len(expected) == 1
+    codecs = CODECS[".mp4"]
+    options = dict(codecs.video_options)
+    options["x264-params"] += f":asm={instructions}"
+    monkeypatch.setitem(CODECS, ".mp4", dataclasses.replace(codecs, video_options=tuple(options.items())))
+    with media.plain_ffmpeg():
+        assert {encode(frames_THWC, None, 24, 16000)} == expected
 
 
 def test_a_longer_world_begins_with_the_shorter_one_whoever_makes_it(
