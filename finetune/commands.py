@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pretrain import commands as pretrain_commands
 from pretrain import show_command
-from shards.command import Command, add_json
+from shards.command import Command, add_json, at_least
 from shards.console import show_figures
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def _declare_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a run; its newest whole checkpoint")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ, such as of test views")
     parser.add_argument("--data", nargs="+", default=[], metavar="SHARDS", help="sets to test on (default: the run's)")
+    parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips at once on each rank")
     parser.add_argument("--name", metavar="NAME", help="of the files, before the step (default: the sets' folders)")
     parser.add_argument(
         "--pictures", choices=("png", "svg", "none"), default="png", help="what figures are drawn as (default: png)"
@@ -68,7 +69,9 @@ def _run_evaluate(arguments: Namespace) -> int:
     from pretrain.engine.distributed import leave_world
 
     pictures = None if arguments.pictures == "none" else arguments.pictures
-    found = evaluate(arguments.run_folder, arguments.data, arguments.overrides, arguments.name, pictures)
+    found = evaluate(
+        arguments.run_folder, arguments.data, arguments.overrides, arguments.name, pictures, arguments.batch_size
+    )
     if rank() == 0:
         counts = {name: found[name] for name in ("run", "step", "clips", "bad", "silent", "views") if name in found}
         row = {**counts, **found["model"], **found["metrics"], "written": found["files"][0]}

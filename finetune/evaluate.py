@@ -25,13 +25,18 @@ Draw = Callable[..., list[Path]]
 
 
 def evaluate(
-    run: Path, data: Sequence[str], overrides: Sequence[str], name: str | None, pictures: str | None = None
+    run: Path,
+    data: Sequence[str],
+    overrides: Sequence[str],
+    name: str | None,
+    pictures: str | None = None,
+    batch_size: int = 8,
 ) -> dict[str, Any]:
     """Test a run's newest whole checkpoint and write what was found into its folder; give it, the figures on rank 0.
 
-    Figures are drawn as files that end in `pictures`, such as png.
+    Figures are drawn as files that end in `pictures`, such as png. Batches are the same on any number of ranks.
     """
-    config = load_tested(run, data, overrides)
+    config = load_tested(run, data, overrides, batch_size)
     world = join_world()
     torch.set_num_threads(thread_plan(world.place.local_size))
     objective, step = load_objective(config, run, world.device)

@@ -10,9 +10,7 @@ from pathlib import Path
 from finetune.config import FinetuneConfig
 from finetune.evaluation_report import FOLDER, label_of
 from finetune.recipe import load_tested
-from shards.errors import UserError
 from shards.job import Job
-from shards.reading.order import nearest_divisors
 
 _JOBS = "jobs"  # in the folder of evaluations; those of a sweep have folders of their own below
 
@@ -32,18 +30,14 @@ class EvaluateJob(Job):
             name = f"{name or label_of(self.config.data.sources)}-{self.folder.name}"
         named = ("--name", name) if name else ()
         data = ("--data", *given.data) if given.data else ()
-        return ("evaluate", str(self.run), *given.overrides, *named, "--pictures", given.pictures, *data)
+        settings = ("--pictures", given.pictures, "--batch-size", str(given.batch_size))
+        return ("evaluate", str(self.run), *given.overrides, *named, *settings, *data)
 
     def files(self, ranks: int) -> Mapping[str, str]:
         return {}  # the run's own config stays as it is
 
     def check(self, ranks: int) -> Sequence[str]:
         data = self.config.data
-        if data.batch_size % ranks:
-            raise UserError(
-                f"data.batch_size={data.batch_size} cannot be shared by {ranks} ranks. Take "
-                f"{nearest_divisors(data.batch_size, ranks)} ranks, or type data.batch_size=N behind the run"
-            )
         return [
             f"shards: {source.root} holds {sum(opened.counts):,} clips"
             for source, opened in zip(data.sources, data.open_sources(), strict=True)
@@ -59,7 +53,7 @@ class EvaluateJob(Job):
 def evaluate_job(arguments: Namespace) -> EvaluateJob:
     """Make the job of what was typed."""
     run = arguments.run_folder
-    config = load_tested(run, arguments.data, arguments.overrides)
+    config = load_tested(run, arguments.data, arguments.overrides, arguments.batch_size)
     return EvaluateJob(
         name=f"evaluate-{run.absolute().name}",
         folder=run / FOLDER / _JOBS,

@@ -49,8 +49,10 @@ def read_run(run: Path) -> dict[str, Any]:
     return found
 
 
-def load_tested(run: Path, data: Sequence[str], overrides: Sequence[str]) -> FinetuneConfig:
-    """Give a run's settings with other shards in the place of its own."""
+def load_tested(run: Path, data: Sequence[str], overrides: Sequence[str], batch_size: int = 8) -> FinetuneConfig:
+    """Return a run's settings with other shards in the place of its own, and the batches of its test."""
+    if any(override.partition("=")[0] == "data.batch_size" for override in overrides):
+        raise UserError("data.batch_size is that of training; a test has batches of its own: --batch-size N")
     tree = read_run(run)
     kind = (tree.get("objective") or {}).get("kind")
     if kind not in TASKS:
@@ -65,7 +67,8 @@ def load_tested(run: Path, data: Sequence[str], overrides: Sequence[str]) -> Fin
     if not data:
         print("note: these are the clips that it was trained on; --data SHARDS names others", file=sys.stderr)
     config.check_classes()
-    return config
+    # What training asks of its batches, such as to be shared by lanes, is not asked of a test's.
+    return config.model_copy(update={"data": config.data.model_copy(update={"batch_size": batch_size})})
 
 
 def _derive(layers: Layers) -> Layers:

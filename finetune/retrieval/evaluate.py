@@ -44,11 +44,11 @@ class Question:
     workers: int = 0
     cache: Path | None = None
 
-    def stream(self, roots: Sequence[str], world: World) -> StreamConfig:
+    def stream(self, roots: Sequence[str]) -> StreamConfig:
         """Say how sets are read."""
         return StreamConfig(
             sources=tuple(SourceConfig(root=root) for root in roots),
-            batch_size=self.batch_size * world.size,
+            batch_size=self.batch_size,
             workers=self.workers,
             cache_dir=self.cache,
         )
@@ -70,11 +70,11 @@ class Answer:
 
 def evaluate(embedder: Embedder, question: Question, world: World) -> Answer:
     """Embed all clips, each rank its share, and rank them among all; all ranks take part and get the same."""
-    config = question.stream(question.data, world)
+    config = question.stream(question.data)
     sides, clips, bad = _sides(embedder, config, question, world)
     banks: dict[str, Tensor] = {}
     if question.bank:
-        held, _, _ = _sides(embedder, question.stream(question.bank, world), question, world)
+        held, _, _ = _sides(embedder, question.stream(question.bank), question, world)
         banks = {sense: side.rows_nD[side.clips_n >= 0] for sense, side in held.items()}
     figures: dict[str, dict[str, float]] = {}
     for one, other in _PAIRS:

@@ -45,11 +45,11 @@ class Question:
     workers: int = 0
     cache: Path | None = None
 
-    def stream(self, root: str, world: World) -> StreamConfig:
+    def stream(self, root: str) -> StreamConfig:
         """Say how one set is read."""
         return StreamConfig(
             sources=(SourceConfig(root=root),),
-            batch_size=self.batch_size * world.size,
+            batch_size=self.batch_size,
             workers=self.workers,
             cache_dir=self.cache,
         )
@@ -100,7 +100,7 @@ def answer(line: Line, spec: ZeroShotSpec, question: Question, world: World) -> 
 
 
 def _answer_one(line: Line, spec: ZeroShotSpec, question: Question, root: str, world: World) -> list[Answer]:
-    config = question.stream(root, world)
+    config = question.stream(root)
     (source,) = config.open_sources()
     names = source.manifest.classes
     if not names:

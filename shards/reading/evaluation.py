@@ -1,4 +1,9 @@
-"""The finite stream for evaluation: every sample exactly once, as many steps on every rank, padding marked."""
+"""The finite stream for evaluation: every sample exactly once, as many steps on every rank, padding marked.
+
+Consecutive samples make up a batch, the last one filled up with padding, and each batch is read whole by one rank. So a
+model sees the same samples together, in tensors of the same shape, whatever the number of ranks and workers: kernels
+may round a sample differently in another batch.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,7 @@ from shards.reading.batch import (
     collate,
     with_as_many_views,
 )
-from shards.reading.order import SampleAddress, nearest_divisors
+from shards.reading.order import SampleAddress
 from shards.reading.pool import ArchivePool, ShardId
 from shards.reading.reader import transform_or_name
 from shards.reading.ring import Stacker
@@ -53,7 +58,7 @@ class Roll:
 
 
 class RollDataset(IterableDataset[Batch | Failure]):
-    """What a worker runs: one stretch of the roll, so that each shard is opened by as few workers as can be."""
+    """What a worker runs: one stretch of the batches, so that each shard is opened by as few workers as can be."""
 
     def __init__(
         self,
@@ -65,7 +70,6 @@ class RollDataset(IterableDataset[Batch | Failure]):
     ) -> None:
         self._config, self._sources, self._transform = config, sources, transform
         self._rank, self._readers = rank, world_size * max(config.workers, 1)
-        self._size = config.batch_size // world_size
 
     def __iter__(self) -> Iterator[Batch | Failure]:
         worker: Any = get_worker_info()
@@ -74,15 +78,16 @@ class RollDataset(IterableDataset[Batch | Failure]):
         stack = stacker_of(worker, self._config)
         place, workers = (worker.id if worker else 0), max(self._config.workers, 1)
         reader = self._rank * workers + place
-        roll = Roll(self._sources)
-        stretch = -(-roll.total // self._readers)
+        roll, size = Roll(self._sources), self._config.batch_size
+        turns = -(-roll.total // (size * self._readers))
         pool = ArchivePool(self._sources, self._config.reading_limits())
-        end = min((reader + 1) * stretch, roll.total)
+        end = min((reader + 1) * turns * size, roll.total)
         part_reader = _PartReader(roll, pool, self._transform, self._config.seed, end)
         try:
-            for turn, start in enumerate(range(reader * stretch, (reader + 1) * stretch, self._size)):
+            for turn in range(turns):
+                start = (reader * turns + turn) * size
                 step = turn * workers + place  # batches are taken from the workers in turn
-                yield part_reader.part(step, range(start, min(start + self._size, end)), self._size, stack)
+                yield part_reader.part(step, range(start, min(start + size, end)), size, stack)
         except UserError as error:
             yield Failure(str(error))
         finally:
@@ -155,14 +160,8 @@ def evaluation_batches(
 ) -> BatchStream:
     """Read every sample of the sources once, in equally many batches on every rank; weights and lanes have no say here.
 
-    `valid` is False for padding and for bad samples.
+    `batch_size` is that of one rank. `valid` is False for padding and for bad samples.
     """
-    if config.batch_size % world_size:
-        raise UserError(
-            f"batch_size={config.batch_size} cannot be shared by {world_size} ranks. Nearest: "
-            f"{config.batch_size // world_size * world_size or world_size}, "
-            f"or ranks {nearest_divisors(config.batch_size, world_size)}"
-        )
     sources = config.open_sources()
     if not any(source.manifest.samples for source in sources):
         raise UserError(f"there is nothing to evaluate: {[each.root for each in config.sources]} hold no samples")

@@ -149,8 +149,7 @@ def test_every_video_is_scored_once_window_by_window_and_figures_are_those_of_th
         return kept[-1]
 
     monkeypatch.setattr(evaluating, "score", keep)
-    way = ["data.batch_size=4"]
-    found = evaluating.evaluate(runs / "whole_binary", [str(runs / "shards1")], way, "again", "svg")
+    found = evaluating.evaluate(runs / "whole_binary", [str(runs / "shards1")], [], "again", "svg", batch_size=4)
     (tested,) = kept
     truths = [[label in labels_of(number, True) for label in range(len(CLASSES))] for number in range(CLIPS)]
     assert tested.truths_NK.tolist() == truths and tested.bad == 0
