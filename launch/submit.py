@@ -28,6 +28,9 @@ _NOT_INHERITED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTE
 _OF_A_JOB = ("SLURM_", "SLURMD_", "SUBMITIT_")
 _OF_THE_SITE = ("SLURM_CONF", "SLURM_CLUSTERS")
 _TEST_S = 60.0
+# A warning that comes while Python starts would end the rank. It is ignored until there is somebody to hear it; what is
+# missed so, the job's clock and the controller tell again.
+PYTHON = f"""sh -c 'trap "" USR2; exec "$@"' sh {shlex.quote(sys.executable)}"""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def _slurm_executor(order: Order) -> _Slurm:
     srun = ["--kill-on-bad-exit=1"]
     if settings.cpus_per_task:
         srun.append(f"--cpus-per-task={settings.cpus_per_task}")  # which srun no longer takes from sbatch
-    executor = _Slurm(order.logs)
+    executor = _Slurm(order.logs, python=PYTHON)
     executor.update_parameters(
         job_name=order.name,
         nodes=settings.nodes,
@@ -142,7 +145,7 @@ def _exports(order: Order) -> list[str]:
 
 def _local_executor(order: Order) -> submitit.LocalExecutor:
     settings = order.settings
-    executor = submitit.LocalExecutor(order.logs)
+    executor = submitit.LocalExecutor(order.logs, python=PYTHON)
     executor.update_parameters(
         tasks_per_node=settings.tasks,
         gpus_per_node=settings.gpus_per_node,

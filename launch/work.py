@@ -49,9 +49,12 @@ class Work:
         with listening(interrupts=not self.saves_when_told) as stop:
             stop.hears_warnings = rank == 0  # all ranks are warned, one decides
             try:
-                if rank == 0:
-                    self._begin(job_id, restarts, stop)
-                self._run()
+                try:
+                    if rank == 0:
+                        self._begin(job_id, restarts, stop)
+                    self._run()
+                finally:
+                    _ignore_warnings()
             except Interrupted as interruption:
                 # A cancellation that comes while all save for a warning stands: nobody types it a second time.
                 number = signal.SIGUSR1 if stop.received == signal.SIGUSR1 else interruption.signal_number
@@ -106,6 +109,8 @@ class Work:
                 left_s - self.warning_s, left_s / 2
             )  # a partition's default may be short
             stop.is_preempted = lambda: _is_preempted(number)
+        if _is_preempted(number):
+            os.kill(os.getpid(), signal.SIGUSR2)  # the warning came before anything could listen
 
     def _restarts(self, job_id: str) -> int:
         if "SLURM_JOB_ID" in os.environ:
@@ -172,12 +177,25 @@ class Work:
             self._end(job_id, restarts, "failed", message.partition("\n")[0])
 
 
+def _ignore_warnings() -> None:
+    """Ignore from here on what asks to save and end: the process ends anyway, and is not to fail on its last steps.
+
+    Python's own handlers are gone before the process is, which the signal would then kill.
+    """
+    if this_job()[0] is not None:  # else this is the process in which somebody typed the command
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+
+
 def _rank() -> int:
     return int(os.environ.get("SLURM_PROCID") or os.environ.get("SUBMITIT_LOCAL_GLOBALID") or 0)
 
 
 def _is_preempted(number: str) -> bool:
+    """Ask whether the nodes are wanted from this start of the job: SLURM may remember an earlier preemption."""
     try:
-        return slurm.show(number).get("PreemptTime", "None") != "None"
+        job = slurm.show(number)
     except slurm.NoAnswer:
         return False
+    preempted = job.get("PreemptTime", "None")
+    return preempted != "None" and preempted >= job.get("StartTime", "")

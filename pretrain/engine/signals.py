@@ -45,7 +45,8 @@ class StopFlag:
             yield self
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # a job that ends ignores its warnings to the last
+                    signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         found = signal.Signals(number)

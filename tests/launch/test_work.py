@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from launch import submit
 from launch.history import Ended, RankError, Started, read_history
 from tests.launch.slow_run import ROOT
 
@@ -53,6 +55,22 @@ def run(words):
 verbs.run = run
 Work((sys.argv[1],), Path("run"), sys.argv[1] != "build", int(sys.argv[2]), 5.0)()
 """
+# Plays submitit, which has handlers of its own before the work begins and after it has ended.
+SUBMITIT = f"""
+import signal, time
+from pathlib import Path
+
+def give_up(*_):
+    raise RuntimeError("timed out and not checkpointable")
+
+Path("python").touch()
+while not Path("go").exists():
+    time.sleep(0.01)
+signal.signal(signal.SIGUSR2, give_up)
+{COMMAND}
+Path("over").touch()
+time.sleep(0.2)
+"""
 
 
 @pytest.fixture
@@ -61,7 +79,11 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "run" / "logs").mkdir(parents=True)
     (tmp_path / "bin").mkdir()
     for name, script in {
-        "scontrol": 'echo "$@" >> asked\n[ "$1" = show ] && echo "PreemptTime=${PREEMPTED:-None}"\nexit ${BROKEN:-0}',
+        "scontrol": (
+            'echo "$@" >> asked\n'
+            '[ "$1" = show ] && echo "StartTime=2026-01-01T00:00:00 PreemptTime=${PREEMPTED:-None}"\n'
+            "exit ${BROKEN:-0}"
+        ),
         "squeue": 'echo "${LEFT:-10:00}"',
         "sacct": 'printf "%s\\n" "${FORMER:-NODE_FAIL}" RUNNING',
     }.items():
@@ -70,11 +92,18 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(place: Path, kind: str, environment: Mapping[str, str], max_restarts: int = 3) -> subprocess.Popen[str]:
+def start(
+    place: Path,
+    kind: str,
+    environment: Mapping[str, str],
+    max_restarts: int = 3,
+    python: Sequence[str] = (sys.executable,),
+    program: str = COMMAND,
+) -> subprocess.Popen[str]:
     path = f"{place / 'bin'}:{os.environ['PATH']}"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SUBMITIT"))}
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, kind, str(max_restarts)],
+        [*python, "-c", program, kind, str(max_restarts)],
         cwd=place,
         env={**kept, "PATH": path, "PYTHONPATH": str(ROOT), **environment},
         stderr=subprocess.PIPE,
@@ -156,6 +185,39 @@ def test_a_cancellation_while_it_saves_for_a_warning_stands(place: Path) -> None
     assert last_end(place).how == "stopped" and "trichord cancel" in last_end(place).why
 
 
+def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
+    while not file.exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_warning_before_the_work_begins_or_after_its_end_changes_nothing(place: Path, rank: str) -> None:
+    python = shlex.split(submit.PYTHON)
+    process = start(place, "done", {**JOB, "SLURM_PROCID": rank}, python=python, program=SUBMITIT)
+    wait_for(place / "python", process)
+    process.send_signal(signal.SIGUSR2)
+    (place / "go").touch()
+    wait_for(place / "over", process)
+    while process.poll() is None:  # to the very last: Python's handlers are gone before the process is
+        process.send_signal(signal.SIGUSR2)
+        process.send_signal(signal.SIGUSR1)
+    assert process.returncode == 0, process.communicate()[1]
+    assert asked(place).count("requeue") == 0
+    assert rank == "1" or last_end(place).how == "finished"
+
+
+def test_a_rank_that_leaves_for_a_warning_is_not_killed_by_the_next(place: Path) -> None:
+    process = start(place, "loop", {**JOB, "SLURM_PROCID": "1"}, program=SUBMITIT)
+    (place / "go").touch()
+    wait_for(place / "began", process)
+    process.send_signal(signal.SIGTERM)
+    wait_for(place / "over", process)
+    while process.poll() is None:
+        process.send_signal(signal.SIGUSR2)
+    assert process.returncode == 0, process.communicate()[1]
+
+
 def test_of_all_ranks_only_the_first_requeues(place: Path) -> None:
     status, _ = finish(place, "loop", {**JOB, "SLURM_PROCID": "1"}, signal.SIGUSR2, signal.SIGTERM)
     assert status == 0, "a rank that failed would take the first down with it"
@@ -165,6 +227,16 @@ def test_of_all_ranks_only_the_first_requeues(place: Path) -> None:
 def test_a_preemption_is_told_as_one(place: Path) -> None:
     finish(place, "loop", {**JOB, "PREEMPTED": "2026-01-01T00:00:00"}, signal.SIGUSR2)
     assert last_end(place).why == "another job preempted it"
+
+
+def test_a_preemption_that_nothing_heard_is_asked_for(place: Path) -> None:
+    assert finish(place, "loop", {**JOB, "PREEMPTED": "2026-01-01T00:00:01"})[0] == 0
+    assert (last_end(place).how, last_end(place).why) == ("requeued", "another job preempted it")
+
+
+def test_an_earlier_start_s_preemption_does_not_count(place: Path) -> None:
+    finish(place, "done", {**JOB, "PREEMPTED": "2025-12-31T23:59:59"})
+    assert last_end(place).how == "finished"
 
 
 def test_the_job_s_own_clock_stops_it_without_any_signal(place: Path) -> None:
@@ -219,7 +291,7 @@ def test_other_signals_save_and_end_and_requeue_nothing(
     place: Path, number: signal.Signals, status: int, how: str, why: str
 ) -> None:
     assert finish(place, "loop", JOB, number)[0] == status
-    assert asked(place) == ""
+    assert "requeue" not in asked(place)
     ends = [event for event in read_history(place / "run") if isinstance(event, Ended)]
     assert len(ends) == 1 and ends[0].how == how and why in ends[0].why
 

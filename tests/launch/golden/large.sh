@@ -29,4 +29,4 @@ export SLURM_EXPORT_ENV=ALL
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /somewhere/runs/large/logs/%j_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=12 --mpi=pmix /python -u -m submitit.core._submit /somewhere/runs/large/logs
+srun --unbuffered --output /somewhere/runs/large/logs/%j_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=12 --mpi=pmix sh -c 'trap "" USR2; exec "$@"' sh /python -u -m submitit.core._submit /somewhere/runs/large/logs

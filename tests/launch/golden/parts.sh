@@ -18,4 +18,4 @@ export SLURM_EXPORT_ENV=ALL
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /somewhere/shards/jobs/logs/%A_%a_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=8 /python -u -m submitit.core._submit /somewhere/shards/jobs/logs
+srun --unbuffered --output /somewhere/shards/jobs/logs/%A_%a_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=8 sh -c 'trap "" USR2; exec "$@"' sh /python -u -m submitit.core._submit /somewhere/shards/jobs/logs

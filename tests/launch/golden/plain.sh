@@ -16,4 +16,4 @@ export SLURM_EXPORT_ENV=ALL
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /somewhere/runs/fast/logs/%j_%t_log.out --kill-on-bad-exit=1 /python -u -m submitit.core._submit /somewhere/runs/fast/logs
+srun --unbuffered --output /somewhere/runs/fast/logs/%j_%t_log.out --kill-on-bad-exit=1 sh -c 'trap "" USR2; exec "$@"' sh /python -u -m submitit.core._submit /somewhere/runs/fast/logs
