@@ -2,6 +2,8 @@
 
 Rajbhandari et al. 2020, "ZeRO", section 3, for AdamW over float32 weights, with what DeepSpeed keeps beside. What the
 steps themselves hold (activations and work space at their worst moment) is watched on a rehearsal of one micro-batch.
+Tensors are counted, to the byte; what kernels use within themselves, such as oneDNN's copies in bf16, depends on the
+processor and comes on top.
 """
 
 from __future__ import annotations
