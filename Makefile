@@ -8,15 +8,18 @@ TORCH_INDEX ?=
 # Handed on to pytest, e.g. make test ARGS="-k decode -x"
 ARGS ?=
 
+# Of the test matrix; all without.
+VARIANTS ?=
+
 BIN := .venv/bin
 INSTALL := $(PYTHON) .ci/install.py --torch "$(TORCH)" --torch-index "$(TORCH_INDEX)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check format bench clean
+.PHONY: help setup quickstart test test-matrix check format bench clean
 
 help:  ## Show this list
 	@echo "make TARGET [TORCH=auto|cpu|cuda|\"torch==… torchvision==… torchaudio==…\"] [TORCH_INDEX=URL] [PYTHON=python3]"
-	@sed -n 's/^\([a-z]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup:  ## Make .venv and install what the tests ran with (quick when nothing changed)
 	@$(INSTALL)
@@ -26,6 +29,10 @@ quickstart: setup  ## Run the whole way in small on generated data, on the CPU
 
 test: setup  ## Run the whole test suite
 	@$(BIN)/python -m pytest -n $$(($$(nproc) + 2)) --dist loadfile --no-loadscope-reorder $(ARGS)  # two more: tests of jobs mostly wait
+
+test-matrix:  ## Run the suite as other processors, Pythons, users and loads would (hours); VARIANTS="avx2 user"
+	@$(INSTALL) --extras dev,bench
+	@$(PYTHON) .ci/matrix.py --torch "$(TORCH)" --variants "$(VARIANTS)" $(ARGS)
 
 check: setup  ## Lint, formatting, strict types
 	@$(BIN)/ruff check .
