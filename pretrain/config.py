@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class RunConfig(BaseModel):
-    """A run: with the data it names, the same config gives the same weights.
+    """A run: on one kind of CPU, with the same ranks and threads, the same config and data give the same weights.
 
     The engine knows of a run what stands here; a floor above has other objectives in a subclass.
     """

@@ -38,9 +38,7 @@ def _declare_world(parser: ArgumentParser) -> None:
 
     add_out(parser, "a new folder, or one that the same command left unfinished")
     parser.add_argument("--samples", type=at_least(1), default=200, metavar="N", help="how many clips")
-    parser.add_argument(
-        "--seed", type=at_least(0), default=0, metavar="N", help="the same seed gives the same pixels and samples"
-    )
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="the same seed gives the same clips")
     parser.add_argument("--layout", choices=tuple(LAYOUTS), default="csv", help="whose files to write it out as")
     parser.add_argument(
         "--holdout",

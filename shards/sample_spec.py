@@ -22,7 +22,7 @@ class SampleSpec(BaseModel):
     caption: Literal["first", "random", "all"] = "random"  # all: each on a line of its own
     labels: Literal["video", "clips"] = "video"  # clips: those of the intervals that overlap one of the clips
     timeline: bool = False  # whether an example says where its clips lie, and what is said of the video when
-    decoder: Literal["planned", "torchcodec"] = "planned"  # of the pixels; both give the same
+    decoder: Literal["planned", "torchcodec"] = "planned"  # of pixels: the same ones if both FFmpegs convert alike
     is_training: bool = True  # SpecAugment is for training only
 
     @model_validator(mode="after")

@@ -47,7 +47,11 @@ class OptimiserConfig(_Config):
 
 
 class EngineConfig(_Config):
-    """How a step is computed; the same numbers come out for every zero_stage and accumulation, up to rounding."""
+    """How a step is computed.
+
+    `zero_stage` changes results by rounding alone. So does `accumulation`, unless something is drawn (drop path,
+    dropout), a norm looks at the whole batch, or the contrast of video and sound takes a part for the batch.
+    """
 
     zero_stage: Literal[0, 1, 2, 3] = 0  # shared out over ranks: 1 optimiser state, 2 also gradients, 3 also weights
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast over fp32 weights

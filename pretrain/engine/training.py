@@ -65,7 +65,7 @@ def prepare(config: RunConfig, world: World, resumed: tuple[Path, CheckpointInde
 
 
 def build(config: RunConfig) -> Objective:
-    """Make the objective with the first weights that the seed gives, the same on every rank."""
+    """Make the objective with the first weights that the seed gives; DeepSpeed sends the first rank's to all."""
     torch.manual_seed(derive_seed(config.seed, "first weights"))
     return config.build_objective()
 

@@ -1,4 +1,7 @@
-"""Encode a clip's sound to AAC on the clip's own clock: what is late is preceded by silence, what is early is cut."""
+"""Encode a clip's sound to AAC on the clip's own clock: what is late is preceded by silence, what is early is cut.
+
+The encoder computes in floating point: the same sound gives the same bytes on one kind of processor.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from shards.errors import Cause, SampleError
 # Shapes: samples_CN (channels, samples), float32 in [-1, 1].
 
 _RATES = (16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-_BIT_RATE_PER_CHANNEL = 64_000
+BIT_RATE_PER_CHANNEL = 64_000
+# Without noise substitution: a decoder draws that noise anew, so that a window would not sound as in a full decode.
+_OPTIONS = {"threads": "1", "aac_pns": "0"}
 _JITTER_S = Fraction(5, 1000)  # containers that tell time in milliseconds are off by less; more is a gap
 _FAULTS_BORNE = 0.05
 
@@ -32,9 +37,9 @@ def encode_sound(data: bytes, target: Any, origin: Fraction, end: Fraction | Non
         context = source.streams.audio[0].codec_context
         rate = min(_RATES, key=lambda known: (abs(known - context.sample_rate), known))
         layout = "mono" if context.channels == 1 else "stereo"
-        stream: Any = target.add_stream("aac", rate=rate, options={"threads": "1"}, layout=layout)
+        stream: Any = target.add_stream("aac", rate=rate, options=_OPTIONS, layout=layout)
         stream.codec_context.format = "fltp"
-        stream.bit_rate = _BIT_RATE_PER_CHANNEL * len(stream.codec_context.layout.channels)
+        stream.bit_rate = BIT_RATE_PER_CHANNEL * len(stream.codec_context.layout.channels)
         packets: list[Any] = []
         position = 0
         for samples_CN in _continuous(_resampled(source, layout, rate), origin, end, rate):

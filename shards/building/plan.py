@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 
+from shards.building.encode_sound import BIT_RATE_PER_CHANNEL
 from shards.building.shard_file import sample_members
 from shards.building.transcode import Mode, Preset
 from shards.errors import SampleError, UserError
@@ -18,7 +21,7 @@ from shards.layouts.listing import Item, Layout, relative_name
 from shards.randomness import generator
 
 _PILOT = 8  # clips that are encoded beforehand to learn what a byte of the source becomes
-_FORMAT = 1  # raise it when what is written changes for the same options: older shards are then built anew
+_FORMAT = 2  # raise it when what is written changes for the same options: older shards are then built anew
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def cut(
 
 
 def plan_digest(items: Sequence[Item], root: Path, layout: Layout, mode: Mode, preset: Preset) -> str:
-    """Digest everything that decides the bytes of a shard; a changed source file or option changes it."""
+    """Digest the options and the source files that decide a shard; versions of FFmpeg and x264 are not among them."""
     plan = {
         "format": _FORMAT,
         "layout": [layout.name, layout.model_dump()],
@@ -94,8 +97,28 @@ def _estimated_bytes(items: Sequence[Item], mode: Mode, preset: Preset) -> np.nd
     before = after = 0.0
     for item, size in zip(items[:_PILOT], sizes[:_PILOT].tolist(), strict=True):
         try:
-            after += sum(map(len, sample_members(item, mode, preset).values()))
+            after += _size_anywhere(sample_members(item, mode, preset))
         except SampleError:  # it will be skipped and named when its shard is written
             continue
         before += size
     return sizes * (after / before if before else 1.0)
+
+
+def _size_anywhere(members: Mapping[str, bytes]) -> float:
+    """Return the size of members with sound counted by its length.
+
+    AAC takes other bytes on another processor, and parts of a build on different nodes must plan alike.
+    """
+    size = 0.0
+    for extension, data in members.items():
+        if extension != "mp4":
+            size += len(data)
+            continue
+        with av.open(io.BytesIO(data)) as file:
+            for packet in file.demux():
+                context = packet.stream.codec_context
+                if packet.stream.type == "video":
+                    size += packet.size
+                elif packet.size and context is not None:
+                    size += BIT_RATE_PER_CHANNEL / 8 * context.channels * 1024 / context.sample_rate
+    return size

@@ -81,9 +81,10 @@ def build(
 ) -> BuildSummary:
     """Write OUT/SPLIT/00000.tar … and OUT/SPLIT/manifest.json for each split; run again, it continues.
 
-    The same input and options give the same bytes, whatever the number of workers and of parts. `limit` takes that many
-    clips of each split, after the shuffle. Without a target a shard has 512 clips. `part` is a number from 1 on, and of
-    how many: of all shards only every so many-th is written then, and the manifest comes with the last of all parts.
+    The same input and options give the same bytes, whatever the number of workers and of parts (re-encoded sound on one
+    kind of processor, the rest on any, with one version of PyAV). `limit` takes that many clips of each split, after
+    the shuffle. Without a target a shard has 512 clips. `part` is a number from 1 on, and of how many: of all shards
+    only every so many-th is written then, and the manifest comes with the last of all parts.
     """
     found = survey(layout, root, options, splits, max_missing_fraction)
     size = ShardSize.of(samples_per_shard, bytes_per_shard)

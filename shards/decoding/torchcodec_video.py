@@ -1,7 +1,8 @@
 """The same clip with torchcodec decoding its pixels, where torchcodec and FFmpeg's libraries are installed.
 
-Index, times, limits and sound stay this floor's own, so that a recipe gives the same clips with either decoder. What
-torchcodec is not asked for: clips that are to be turned, and those whose container tells no presentation times.
+Index, times, limits and sound stay this floor's own, so that a recipe gives the same clips with either decoder; pixels
+are the same where both FFmpegs convert colours alike. Not asked of torchcodec: clips that are to be turned, and those
+whose container tells no presentation times.
 Legend: T frames, H height, W width, C colour.
 """
 

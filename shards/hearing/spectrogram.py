@@ -37,7 +37,9 @@ def spectrogram(spec: SoundSpec, samples_N: NDArray[np.floating], rng: np.random
 def log_mel(spec: SoundSpec, samples_BN: Tensor) -> Tensor:
     """Give audio_BTF, not yet padded nor normalised."""
     if isinstance(spec, KaldiFbank):
-        centred_BN = samples_BN - samples_BN.mean(dim=-1, keepdim=True)
+        # In float64 and by numpy: torch splits a long sum among threads, of which a loader's workers have one.
+        mean_B1 = samples_BN.numpy().mean(axis=-1, keepdims=True, dtype=np.float64).astype(np.float32)
+        centred_BN = samples_BN - torch.from_numpy(mean_B1)
         return log_fbank(centred_BN, spec.rate_hz, spec.mels, spec.frame_ms, spec.shift_ms)
     missing = spec.fft_size - samples_BN.shape[-1]
     power_BFT: Tensor = _mel_spectrogram(spec)(functional.pad(samples_BN, (0, max(missing, 0))))

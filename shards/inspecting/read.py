@@ -1,7 +1,8 @@
 """Read batches as training would and say how fast they come, what was bad or silent, and whether they are the same.
 
 Answers two questions before a cluster is asked for: whether this many workers feed the device, and whether batches are
-what they were. The digest is over names, words, pixels and sound of all steps: it must not change with the workers.
+what they were. The digest is over names, words, pixels and sound of all steps: on one machine it must not change with
+the workers.
 """
 
 from __future__ import annotations
