@@ -2,7 +2,8 @@
 
 Each token of a caption is told from those before it and from the video; the loss is the mean over a batch's samples of
 the mean surprise of a caption's tokens, the mark behind the last one among them. So a sample weighs the same whatever
-its length, whoever computes it: ranks and parts of a batch add up to the same, but for rounding. A sample without a caption weighs nothing.
+its length, whoever computes it: ranks and parts of a batch add up to the same, but for rounding. A sample without a
+caption weighs nothing.
 Legend: B samples, L tokens, M tokens of what is seen, E features, V tokens of the vocabulary.
 """
 
