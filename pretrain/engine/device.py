@@ -62,11 +62,11 @@ def peak_flops(device: torch.device, precision: Precision) -> Peak:
 
 def _measure(device: torch.device, dtype: torch.dtype) -> float:
     """Give the best FLOP/s that any product of square matrices reached."""
-    began_s = time.perf_counter()
     best, size = 0.0, 256
     left = right = torch.ones(size, size, dtype=dtype, device=device)
     _time_product(left, right)  # starts threads, loads kernels
-    while time.perf_counter() - began_s < _PATIENCE_S:
+    began_s = time.perf_counter()
+    while best == 0.0 or time.perf_counter() - began_s < _PATIENCE_S:
         seconds = _time_product(left, right)
         best = max(best, 2 * size**3 / seconds)
         if seconds < _LONG_ENOUGH_S:

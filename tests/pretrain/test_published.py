@@ -325,7 +325,9 @@ def test_a_file_that_would_run_something_is_refused_with_the_way_out(tmp_path: P
     with pytest.raises(UserError) as caught:
         load_published(init(path), small_network())
     message = str(caught.value)
-    assert f"{path} wants to run builtins.getattr, pathlib.Path, pathlib.PosixPath, and nothing" in message
+    of_pathlib = r"pathlib(\._local)?"  # since Python 3.13
+    expected = rf"wants to run builtins\.getattr, {of_pathlib}\.Path, {of_pathlib}\.PosixPath, and nothing"
+    assert message.startswith(f"{path} ") and re.search(expected, message)
     assert not (tmp_path / "was_run").exists()
     way_out = re.search(r"python -c '(.*)'\n", message)
     assert way_out
