@@ -86,6 +86,12 @@ def test_localisation_is_the_official_one() -> None:
     assert found["localisation_mAP_charades"][0] == pytest.approx(np.mean(expected))
 
 
+def test_instants_are_the_official_ones_to_the_last_bit() -> None:
+    for hundredths in range(1, 4000):  # lengths have two decimals, and so have the ends of actions
+        length = hundredths / 100
+        assert charades.instants(length).tolist() == [(j - 1) / 25 * length for j in range(1, 26)]
+
+
 def test_sets_drawn_again_are_sets_of_copies_in_the_file_s_order() -> None:
     scores_NK, truths_NK = drawn(9, levels=4)
     weights_RN = np.random.default_rng(0).multinomial(24, np.full(24, 1 / 24), size=4)
