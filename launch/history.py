@@ -81,13 +81,27 @@ def write_event(run: Path, event: Event) -> None:
 def read_history(run: Path) -> list[Event]:
     """Give all events in order; a line that a kill tore is passed over.
 
-    A job can be quicker to start than its submission is to be written down: that goes before what the job told. Times
-    do not order them, for the clocks of nodes differ.
+    A job can be quicker to start than its submission is to be written down: that goes before what the job told. A start
+    whose node lost touch may end after the job began anew elsewhere: what it tells goes before that. Times do not order
+    them, for the clocks of nodes differ.
     """
     path, found = run / HISTORY, list[Event]()
     for event in _events(path) if path.exists() else ():
-        found.insert(_place(event, found) if isinstance(event, Submitted) else len(found), event)
+        place = _place(event, found) if isinstance(event, Submitted) else _place_of_start(event, found)
+        found.insert(place, event)
     return found
+
+
+def _place_of_start(event: Started | Ended, found: list[Event]) -> int:
+    """Say before which event goes what a start told: before those of the job's later starts since its submission."""
+    place = len(found)
+    for at in reversed(range(len(found))):
+        each = found[at]
+        if each.job_id == event.job_id:
+            if isinstance(each, Submitted) or each.restarts <= event.restarts:
+                break
+            place = at
+    return place
 
 
 def _place(submitted: Submitted, found: list[Event]) -> int:

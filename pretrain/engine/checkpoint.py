@@ -31,14 +31,24 @@ class SaveFailed(Exception):
 
 
 def save(
-    folder: Path, world: World, objective: Objective, adam: AdamState, facts: Callable[..., CheckpointIndex]
+    folder: Path,
+    world: World,
+    objective: Objective,
+    adam: AdamState,
+    facts: Callable[..., CheckpointIndex],
+    check: Callable[[], None],
 ) -> Path:
-    """Write a checkpoint; all ranks take part. `facts(adam_updates=…, files=…)` completes the index."""
+    """Write a checkpoint; all ranks take part. `facts(adam_updates=…, files=…)` completes the index.
+
+    `check` raises OSError on rank 0 where nothing may be written: it is asked before the checkpoint is begun, and again
+    before it gets its name.
+    """
     index = facts(adam_updates=adam.updates, files={})
     temporary = folder / "nowhere"
     complaint = ""
     if world.rank == 0:
         try:
+            check()
             temporary = files.begin(folder, index.step)
         except OSError as error:
             complaint = str(error)
@@ -58,6 +68,7 @@ def save(
     merged = {name: FileEntry(**entry) for text in lists for name, entry in json.loads(text).items()}
     if world.rank == 0:
         try:
+            check()
             files.finish(temporary, index.model_copy(update={"files": merged}))
         except OSError as error:
             complaint = str(error)

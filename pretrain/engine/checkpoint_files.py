@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -70,11 +71,14 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def begin(folder: Path, step: int) -> Path:
-    """Make the temporary folder that becomes the checkpoint of a step; leftovers of killed runs go first."""
+    """Make the temporary folder that becomes the checkpoint of a step; leftovers of killed runs go first.
+
+    Its name is its own: a start that lost the run to a later one, and still writes, must not write into that one's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in (*folder.glob(_UNFINISHED + "*"), *folder.glob(_DOOMED + "*")):
         shutil.rmtree(leftover, ignore_errors=True)  # over NFS what someone reads stays a while, and is in nobody's way
-    temporary = folder / (_UNFINISHED + name_of(step))
+    temporary = folder / f"{_UNFINISHED}{name_of(step)}-{secrets.token_hex(4)}"
     temporary.mkdir()
     return temporary
 

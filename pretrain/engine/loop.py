@@ -42,7 +42,6 @@ class Agreed(NamedTuple):
     cannot_read: bool
     signal: Signals | None
     is_save_due: bool
-    is_lock_lost: bool
 
 
 @dataclass
@@ -101,17 +100,20 @@ class Loop:
                 return Drawn(problem=error)
 
     def _agree(self, found: list[str], drawn: Drawn, stop: StopFlag, waiting_in: str) -> Agreed:
-        """Let all ranks do the same next: stop, save or go on. The one message of a step that the host waits for."""
+        """Let all ranks do the same next: stop, save or go on. The one message of a step that the host waits for.
+
+        Raise RunStopped on all of them where a later start of this job holds the run's folder.
+        """
         save_due = self.world.rank == 0 and self.saver.is_due_by_clock()
         lost = self.lock is not None and self.lock.is_lost
         told: list[float] = [bool(found), drawn.problem is not None, rank_of(stop.received), save_due, lost]
         is_not_finite, cannot_read, signal, is_save_due, is_lost = self.world.agree(told, waiting_in)
-        return Agreed(bool(is_not_finite), bool(cannot_read), of_rank(int(signal)), bool(is_save_due), bool(is_lost))
+        if is_lost:  # before anything of this step is written
+            raise RunStopped(f"{self.run} belongs to a later start of this job; this one stops and writes nothing more")
+        return Agreed(bool(is_not_finite), bool(cannot_read), of_rank(int(signal)), bool(is_save_due))
 
     def _go_on(self, step: int, drawn: Drawn, agreed: Agreed) -> Batch:
         """Save if that is agreed, and give the batch of this step unless the run is to end here."""
-        if agreed.is_lock_lost:
-            raise RunStopped(f"{self.run} belongs to a later start of this job; this one stops and writes nothing more")
         ends = agreed.cannot_read or agreed.signal is not None
         if ends or agreed.is_save_due:
             with self.meter.aside():

@@ -26,7 +26,7 @@ from pretrain.engine.parameter_groups import describe
 from pretrain.engine.resuming import CHECKPOINTS, changes, data_digests, refuse_other_run
 from pretrain.engine.run_lock import RunLock, take_lock
 from pretrain.engine.saving import Saver
-from pretrain.engine.training import Training, prepare
+from pretrain.engine.training import Training, own_linear, prepare
 from pretrain.engine.watch import EMBEDDING_RULES, LoaderWatch, Watch
 from pretrain.recipe import to_yaml
 from shards.errors import UserError
@@ -45,7 +45,7 @@ def pretrain(config: RunConfig, run: Path) -> dict[str, object]:
     torch.set_num_threads(thread_plan(world.place.local_size))
     say = partial(_say, world)
     lock = _lock_together(run, world, say)
-    with lock or nullcontext():
+    with lock or nullcontext(), own_linear():
         return _pretrain(config, run, world, lock, say)
 
 
@@ -88,6 +88,7 @@ def _pretrain(
         data_digests=digests,
         config=about,
     )
+    check = lock.check if lock else _nothing
     stream = batches(config.stream(), config.transform(), world.rank, world.size, training.start_step)
     feeder = Feeder(stream, world.device)
     recorder = None
@@ -100,12 +101,12 @@ def _pretrain(
             lock=lock,
             training=training,
             feeder=feeder,
-            saver=Saver(run / CHECKPOINTS, config.checkpoints, world, training, facts, say),
+            saver=Saver(run / CHECKPOINTS, config.checkpoints, world, training, facts, check, say),
             meter=Meter(_work(config, world), world.device),
             recorder=recorder,
             watch=Watch((*EMBEDDING_RULES, *training.objective.health_rules())),
             loader_watch=LoaderWatch(config.data.workers, own_cores(world.place.local_size)),
-            keep_failed=partial(_keep_failed, run, world, training, facts),
+            keep_failed=partial(_keep_failed, run, world, training, facts, check),
             say=say,
         )
         return {"run": str(run), **loop.go()}
@@ -115,7 +116,18 @@ def _pretrain(
             recorder.close()
 
 
-def _keep_failed(run: Path, world: World, training: Training, facts: Callable[..., CheckpointIndex], step: int) -> str:
+def _nothing() -> None:
+    """Do nothing: only rank 0 holds the run's folder."""
+
+
+def _keep_failed(
+    run: Path,
+    world: World,
+    training: Training,
+    facts: Callable[..., CheckpointIndex],
+    check: Callable[[], None],
+    step: int,
+) -> str:
     try:
         path = checkpoint.save(
             run / FAILURES / f"step_{step:08d}",
@@ -123,6 +135,7 @@ def _keep_failed(run: Path, world: World, training: Training, facts: Callable[..
             training.objective,
             training.adam,
             lambda **rest: facts(step=step, **rest),
+            check,
         )
     except checkpoint.SaveFailed as error:
         return f"The weights before it could not be kept: {error}."

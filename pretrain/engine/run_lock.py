@@ -3,7 +3,8 @@
 The holder touches the file every few seconds. It is dead when its process is gone from this machine, or when it has
 been silent for long by the disk's own clock, which needs no agreement between the clocks of nodes. A job that the
 cluster starts again takes over from its former start, which a node that lost touch may still be running: that one finds
-out at its next beat, and stops. No locks of the file system are used: over NFS they hold when it pleases.
+out at its next beat or save, and writes nothing more. No locks of the file system are used: over NFS they hold when it
+pleases.
 """
 
 from __future__ import annotations
@@ -74,6 +75,15 @@ class RunLock:
         self._thread.join()
         if not self.is_lost and _is_of(self._path, self._mine):
             self._path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raise OSError where the disk says now that the folder is another's: for what may not be written then.
+
+        What is written right after is in time: a later start waits for two beats before it goes on.
+        """
+        self.is_lost = self.is_lost or not _is_of(self._path, self._mine)
+        if self.is_lost:
+            raise OSError(f"{self._path.parent} belongs to a later start of this job")
 
     def _beat(self) -> None:
         while not self._left.wait(BEAT_S):

@@ -26,10 +26,11 @@ class Saver:
         world: World,
         training: Training,
         facts: Callable[..., CheckpointIndex],
+        check: Callable[[], None],  # raises OSError on rank 0 where nothing may be written
         say: Callable[[str], None],
     ) -> None:
         self._folder, self._config, self._world, self._training = folder, config, world, training
-        self._facts, self._say = facts, say
+        self._facts, self._check, self._say = facts, check, say
         self._saved_at_s = time.monotonic()
         self._failures = 0
         self.saved_step = training.start_step
@@ -55,6 +56,7 @@ class Saver:
                 self._training.objective,
                 self._training.adam,
                 lambda **rest: self._facts(step=done, **rest),
+                self._check,
             )
         except checkpoint.SaveFailed as error:
             self._count_failure(error, is_last)

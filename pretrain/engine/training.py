@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+from torch.nn import functional
 
 from pretrain.backbone import Encoder
 from pretrain.config import RunConfig
@@ -62,6 +63,19 @@ def prepare(config: RunConfig, world: World, resumed: tuple[Path, CheckpointInde
     if resumed:
         checkpoint.load_moments(*resumed, adam)
     return Training(objective, groups, engine, adam, resumed[1].step if resumed else 0)
+
+
+@contextmanager
+def own_linear() -> Iterator[None]:
+    """Give torch its linear layer back at the end: DeepSpeed's stage 3 puts another in its place for good.
+
+    What this process computed afterwards, such as a test of the run, would be rounded otherwise than in any other.
+    """
+    linear = functional.linear
+    try:
+        yield
+    finally:
+        functional.linear = linear
 
 
 def build(config: RunConfig) -> Objective:

@@ -19,6 +19,7 @@ from tests.pretrain.engine.small_run import settings
 from tests.shards import media
 
 CLIPS = 12
+_LOOK_S = 0.2
 
 
 def write_data(folder: Path) -> Path:
@@ -45,8 +46,9 @@ def write_recipe(data: Path, path: Path, steps: int, shard_s: float = 0.0, **cha
     found["checkpoints"] = {"every_steps": 5, "every_s": None, "keep_last": 50}
     if shard_s:
         pace(path, shard_s)
-        seconds, shards = shlex.quote(str(path.with_suffix(".pace"))), shlex.quote(str(data / "shards"))
-        command = f"sleep $(cat {seconds}); cat {shards}/{{name}}"
+        looks, shards = shlex.quote(str(path.with_suffix(".pace"))), shlex.quote(str(data / "shards"))
+        wait = f"n=0; while [ $n -lt $(cat {looks}) ]; do sleep {_LOOK_S}; n=$((n + 1)); done"
+        command = f"{wait}; cat {shards}/{{name}}"
         source = {"root": f"pipe:{command}", "manifest": str(data / "manifest" / "manifest.json")}
         found["data"]["sources"] = [source]
     path.write_text(write_yaml(json.loads(json.dumps(found))))
@@ -54,9 +56,9 @@ def write_recipe(data: Path, path: Path, steps: int, shard_s: float = 0.0, **cha
 
 
 def pace(recipe: Path, shard_s: float) -> None:
-    """Let a slow run's shards take another time from now on."""
+    """Let a slow run's shards take another time from now on, those that are on their way too."""
     temporary = recipe.with_suffix(".new")
-    temporary.write_text(str(shard_s))
+    temporary.write_text(str(round(shard_s / _LOOK_S)))
     temporary.replace(recipe.with_suffix(".pace"))
 
 

@@ -25,7 +25,9 @@ CredType=cred/munge
 AuthInfo=socket={folder}/munge/socket,cred_expire=8
 # All listen only where their own host name points to: to loopback, by the hosts file below.
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
-SrunPortRange={ports.first_srun}-{ports.last_srun}
+# A host's own, see Ports.srun; so the files of hosts differ, which is no mistake.
+SrunPortRange={first_srun}-{last_srun}
+DebugFlags=NO_CONF_HASH
 StateSaveLocation={folder}/controller
 SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -128,13 +130,16 @@ class Ports(NamedTuple):
     def node(self, name: str) -> int:
         return self.first + 3 + NODES.index(name)
 
-    @property
-    def first_srun(self) -> int:
-        return self.first + 3 + len(NODES)
+    def srun(self, host: str) -> range:
+        """Give the ports at which srun on a host hears from the tasks of a job, which no srun elsewhere may have.
 
-    @property
-    def last_srun(self) -> int:
-        return self.first + BLOCK - 1
+        All hosts have one address here. A job that starts again on another node has the numbers that it had before, so
+        its srun would take the exit of a task of the start before, on a node that lost touch, for that of its own.
+        """
+        hosts, taken = (HEAD, *NODES), 3 + len(NODES)
+        each = (BLOCK - taken) // len(hosts)
+        first = self.first + taken + hosts.index(host) * each
+        return range(first, first + each)
 
 
 def claim_ports() -> tuple[Ports, socket.socket]:
@@ -163,6 +168,11 @@ def is_free(port: int) -> bool:
     return True
 
 
+def settings_of(host: str) -> str:
+    """Name the file that a host reads as slurm.conf."""
+    return "slurm.conf" if host == HEAD else f"slurm-{host}.conf"
+
+
 def write_settings(folder: Path, ports: Ports) -> None:
     """Fill a new folder with all that the daemons read, and with the folders that they write to."""
     for name in ("log", "munge", "controller", "spool", "temporary", "key", "database", "database/mysql"):
@@ -176,7 +186,9 @@ def write_settings(folder: Path, ports: Ports) -> None:
     # for others may run beside it. SLURM's numbers end at 67 million.
     first_job = 1 + ports.first // BLOCK % 60 * (83 * 12_000 + 240) + int(time.time()) % 80 * 12_000
     values = {"folder": folder, "ports": ports, "head": HEAD, "nodes": nodes, "first_job": first_job}
-    (folder / "slurm.conf").write_text(SLURM.format(**values))
+    for host in (HEAD, *NODES):
+        srun = ports.srun(host)
+        (folder / settings_of(host)).write_text(SLURM.format(**values, first_srun=srun[0], last_srun=srun[-1]))
     write_private(folder / "slurmdbd.conf", ACCOUNTING.format(**values).encode())
     (folder / "database.conf").write_text(DATABASE.format(**values))
     # SLURM asks for device files, and opens none of them

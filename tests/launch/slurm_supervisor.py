@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from tests.launch.slurm_settings import HEAD, NODES, Ports
+from tests.launch.slurm_settings import HEAD, NODES, Ports, settings_of
 
 READY_WITHIN_S = 60.0
 SYSTEM_TABLES = [
@@ -97,8 +97,10 @@ class Supervisor:
         """Give a node its name and its processes; who ends `sleep`, its first process, ends them all."""
         if not self.is_running(node):
             namespaces = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
+            settings = f"mount --bind {self.folder}/{settings_of(node)} {self.folder}/slurm.conf"
             # orphans come to the first process, which need not collect them: it ignores the signal of their end
-            self.run(*namespaces, "sh", "-c", f"hostname {node} && trap '' CHLD && exec sleep infinity", name=node)
+            command = f"hostname {node} && {settings} && trap '' CHLD && exec sleep infinity"
+            self.run(*namespaces, "sh", "-c", command, name=node)
             self.wait(node, lambda: self.first_process(node) is not None)
         self.start_slurmd(node)
 

@@ -17,8 +17,8 @@ def started(job_id: str, time_s: float, restarts: int = 0) -> Started:
     return Started(time_s=time_s, job_id=job_id, restarts=restarts, why="submitted", nodes="n1", pid=9)
 
 
-def ended(job_id: str, time_s: float) -> Ended:
-    return Ended(time_s=time_s, job_id=job_id, restarts=0, how="finished")
+def ended(job_id: str, time_s: float, restarts: int = 0) -> Ended:
+    return Ended(time_s=time_s, job_id=job_id, restarts=restarts, how="finished")
 
 
 def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
@@ -43,3 +43,16 @@ def test_a_submission_goes_before_what_its_job_told(tmp_path: Path) -> None:
         write_event(tmp_path, event)
     assert [event.job_id for event in read_history(tmp_path)] == ["7", "7", "8", "8", "8"]
     assert isinstance(read_history(tmp_path)[2], Submitted)
+
+
+def test_what_an_earlier_start_tells_late_goes_before_the_later_one(tmp_path: Path) -> None:
+    """Its node lost touch, and it found out that the job runs elsewhere after that start had begun, or had ended."""
+    events = [submitted("7", 1), started("7", 2), ended("7", 3), started("7", 4, 1), ended("7", 5, 1)]
+    again = [submitted("7", 6), started("7", 7), ended("7", 8)]  # numbers of jobs come round again
+    for number in (0, 1, 3, 2, 4, 5, 6, 7):
+        write_event(tmp_path, [*events, *again][number])
+    assert read_history(tmp_path) == [*events, *again]
+    (tmp_path / HISTORY).unlink()
+    for number in (0, 3, 4, 1, 2, 5, 6, 7):
+        write_event(tmp_path, [*events, *again][number])
+    assert read_history(tmp_path) == [*events, *again]

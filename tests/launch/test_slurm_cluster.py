@@ -173,7 +173,10 @@ def test_two_clusters_have_ports_of_their_own() -> None:
         second, other_claim = slurm_settings.claim_ports()
         other_claim.close()
     assert abs(first.first - second.first) >= slurm_settings.BLOCK
-    assert first.first >= 10_000 and first.last_srun < 20_000
+    own = [first.controller, first.accounting, *map(first.node, NODES)]
+    own += [port for host in (slurm_settings.HEAD, *NODES) for port in first.srun(host)]
+    assert len(own) == len(set(own)) and first.first >= 10_000
+    assert first.first < min(own) and max(own) < first.first + slurm_settings.BLOCK <= 20_000
 
 
 def test_where_it_cannot_run_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

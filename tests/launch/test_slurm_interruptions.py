@@ -41,16 +41,21 @@ def test_a_node_that_loses_touch_is_left_and_its_ranks_write_no_more(
     """slurmd dies and the ranks live on: SLURM starts the job on another node while the first start still trains."""
     recipe = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=2.0)
     run = launch(slurm, tmp_path, "--tasks-per-node 2 --time 30", recipe, "run")
-    run.wait_for("three steps", lambda: run.steps() >= 3)
+    log = run.folder / "logs" / f"{run.job}_0_log.out"
+    run.wait_for("a first checkpoint", lambda: run.steps() >= 6)
     node = run.starts()[0].nodes
     slurm.kill_slurmd(node)
-    pace(recipe, 8.0)  # so that it is not done before the cluster has noticed
-    run.wait_for("a second start that writes", lambda: run.writer() == 1, 300)
+    pace(recipe, 60.0)  # in the middle of a step it waits for its data, until the job goes on elsewhere
+    run.wait_for("a second start that goes on", lambda: "resuming run/checkpoints/" in log.read_text())
+    assert run.writer() == 1
     pace(recipe, 0.0)
+    run.wait_for("the first start's end", lambda: any(end.restarts == 0 for end in run.ends()))
     assert run.wait_for_end(240) == "COMPLETED", run.story()
     _, second = run.starts()
     assert second.nodes != node
     assert_same_as(uninterrupted, run)
-    log = (run.folder / "logs" / f"{run.job}_0_log.out").read_text()
-    assert "taking" in log and "over from an earlier start of this job" in log
+    first, last = run.ends()
+    assert (first.restarts, first.how) == (0, "failed") and "belongs to a later start of this job" in first.why
+    assert (last.restarts, last.how) == (1, "finished")
+    assert "over from an earlier start of this job" in log.read_text()
     assert "NODE_FAIL" in second.why or "left no word" in second.why, second.why

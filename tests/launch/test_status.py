@@ -115,6 +115,16 @@ def test_an_error_of_an_earlier_start_is_not_the_present_one_s(capsys: pytest.Ca
     assert rows(capsys)["runs/one"]["last_error"] is None
 
 
+def test_an_earlier_start_that_ends_late_says_nothing_of_the_present_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its node lost touch: it noticed that the job runs elsewhere only after that start had begun."""
+    run = MadeRun(RUNS / "r").submitted().started().started(restarts=1, why="NODE_FAIL")
+    run.error(0, "r belongs to a later start of this job").ended("failed", "r belongs to a later start of this job")
+    run.figures(25)
+    row = rows(capsys)["runs/r"]
+    assert (row["state"], row["step"], row["job"], row["restarts"]) == ("running", 25, "62", 1)
+    assert "later start" not in shown(capsys, str(RUNS / "r")).splitlines()[0]
+
+
 def test_the_story_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     run = MadeRun(RUNS / "one").submitted("62", words=("pretrain", "svt", "a.b=it's")).started("62").checkpoint(40)
     run.ended("requeued", "the time limit was near").started("62", restarts=1, why="the time limit was near")

@@ -105,6 +105,16 @@ def test_what_a_killed_save_left_is_removed_by_the_next_and_never_taken_for_a_ch
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000008"]
 
 
+def test_two_that_save_the_same_step_do_not_write_into_each_other_s_folder(tmp_path: Path) -> None:
+    """A start that lost the run to a later one may be in the middle of a save."""
+    earlier = checkpoint_files.begin(tmp_path, 7)
+    later = checkpoint_files.begin(tmp_path, 7)
+    with pytest.raises(OSError, match="No such file"):
+        checkpoint_files.write_tensors(earlier / "weights-00000.safetensors", {"w": torch.ones(3)})
+    checkpoint_files.discard(earlier)
+    assert later.is_dir()
+
+
 def test_a_name_that_is_no_checkpoints_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "step_mine").mkdir(parents=True)
     _write(tmp_path, 1)

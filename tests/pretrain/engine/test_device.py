@@ -65,7 +65,9 @@ def test_an_unknown_device_gets_the_nearest_name() -> None:
     assert "mi250x" in str(error.value)
 
 
-def test_a_cpu_is_measured_in_about_half_a_second() -> None:
+def test_a_cpu_is_measured_in_about_half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the clock of this thread's own work, of which others on the machine take nothing."""
+    monkeypatch.setattr(time, "perf_counter", time.thread_time)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -79,7 +81,7 @@ def test_a_cpu_is_measured_in_about_half_a_second() -> None:
         reached = 2 * 512**3 / seconds
     finally:
         torch.set_num_threads(before)
-    assert 0.25 * reached < peak.flops < 4 * reached  # of a machine that others use as well
+    assert 0.25 * reached < peak.flops < 4 * reached  # whose caches and clock rate others use as well
 
 
 def _seconds_of_product(left: torch.Tensor) -> float:

@@ -28,6 +28,7 @@ WIDE = {"backbone__dim": 32, "backbone__depth": 3, "objective__prototypes": 300}
 
 def allocator_peak(work: Callable[[], object]) -> int:
     """Return the most bytes that torch's own allocator had handed out at once, by its own count."""
+    gc.collect()  # so that nothing of before is freed meanwhile
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         work()
     waiting, found = list(seen.profiler.kineto_results.experimental_event_tree()), []

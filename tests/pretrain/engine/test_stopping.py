@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ import torch
 import yaml
 
 from launch import cli
-from pretrain.engine import checkpoint_files, training
+from pretrain.engine import checkpoint_files, run_lock, training
 from pretrain.engine import run as engine_run
-from pretrain.engine.checkpoint_files import CheckpointIndex
+from pretrain.engine.checkpoint_files import CheckpointIndex, FileEntry
 from pretrain.engine.feeding import Feeder
 from pretrain.engine.metrics import Recorder
+from pretrain.engine.metrics_file import FILE_NAME, read_rows
 from pretrain.engine.replay import replay
+from pretrain.engine.run_lock import RunLock
 from pretrain.export import read_part
 from pretrain.objective import StepOutput
 from pretrain.objectives.svt import Svt
@@ -100,6 +103,51 @@ def test_a_signal_during_the_last_save_does_not_spoil_it(
     monkeypatch.setattr(checkpoint_files, "finish", finish_signalled)
     engine_run.pretrain(small_config(shards, steps=3), tmp_path)
     assert (tmp_path / "checkpoints/latest").read_text() == "step_00000003\n"
+
+
+@pytest.mark.parametrize("moment", ["a step", "a save"])
+def test_a_start_that_loses_the_folder_writes_nothing_more(
+    moment: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A later start of the job takes the lock over: a step is not told any more, and a save gets no name."""
+    locks: list[RunLock] = []
+
+    def take(*arguments: Any) -> RunLock:
+        locks.append(run_lock.take_lock(*arguments))
+        return locks[-1]
+
+    def lose() -> None:
+        holder = json.loads((tmp_path / run_lock.LOCK).read_text())
+        (tmp_path / run_lock.LOCK).write_text(json.dumps(holder | {"token": "of the later start"}))
+
+    def lose_in_step(_: Svt, output: StepOutput) -> StepOutput:
+        lose()
+        while not locks[0].is_lost:  # a beat
+            time.sleep(0.01)
+        return output
+
+    def lose_in_save(temporary: Path, tensors: dict[str, torch.Tensor]) -> FileEntry:
+        if "step_00000003" in temporary.parent.name:
+            lose()
+        return write(temporary, tensors)
+
+    write = checkpoint_files.write_tensors
+    monkeypatch.setattr(run_lock, "BEAT_S", 0.05 if moment == "a step" else 1000.0)
+    monkeypatch.setattr(engine_run, "take_lock", take)
+    if moment == "a step":
+        _during_step(monkeypatch, 2, lose_in_step)
+    else:
+        monkeypatch.setattr(checkpoint_files, "write_tensors", lose_in_save)
+    with pytest.raises(RunStopped, match="belongs to a later start of this job; this one stops and writes nothing"):
+        engine_run.pretrain(small_config(shards, checkpoints__every_steps=1), tmp_path)
+    assert checkpoint_files.checkpoints_in(tmp_path / "checkpoints")[0].name == "step_00000002"
+    assert not list((tmp_path / "checkpoints").glob(".unfinished*"))
+    told = capsys.readouterr().err
+    assert ("step  3/10" in told) == (moment == "a save") and "step  4/10" not in told
+    rows = [row["step"] for row in read_rows(tmp_path / FILE_NAME)]
+    assert rows == ([0, 1, 2] if moment == "a save" else [0, 1])
+    holder = run_lock.read_holder(tmp_path)
+    assert holder is not None and holder.token == "of the later start"
 
 
 def test_what_is_not_finite_stops_before_the_update_and_replays(
