@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -114,9 +115,9 @@ def _size_anywhere(members: Mapping[str, bytes]) -> float:
         if extension != "mp4":
             size += len(data)
             continue
-        with av.open(io.BytesIO(data)) as file:
+        with av.open(io.BytesIO(data), "r") as file:
             for packet in file.demux():
-                context = packet.stream.codec_context
+                context: Any = packet.stream.codec_context
                 if packet.stream.type == "video":
                     size += packet.size
                 elif packet.size and context is not None:
