@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import sysconfig
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 
 from finetune.captions.scores import words
 from shards.errors import UserError
 
 LIBRARY = "pycocoevalcap, METEOR 1.5"
+FOLDER = sysconfig.get_path("purelib")
 
 
 def check() -> None:
@@ -26,11 +29,33 @@ def check() -> None:
         )
 
 
+def path_suits() -> bool:
+    """Say whether METEOR's own loader can read its data where it is installed."""
+    return FOLDER.isascii() and " " not in FOLDER
+
+
 def meteor(sets: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> list[float]:
-    """Give METEOR of each set of captions, on the words that the other figures compare."""
+    """Return METEOR of each set of captions, on the words that the other figures compare.
+
+    Raise UserError where the program ends before it has answered.
+    """
     from pycocoevalcap.meteor.meteor import Meteor
 
     program = Meteor()
     wanted = {row: [" ".join(words(each)) for each in clip] for row, clip in enumerate(references)}
     said = [{row: [" ".join(words(caption))] for row, caption in enumerate(captions)} for captions in sets]
-    return [float(program.compute_score(wanted, each)[0]) for each in said]
+    try:
+        return [float(program.compute_score(wanted, each)[0]) for each in said]
+    except (OSError, ValueError) as error:  # its pipe is closed, or what it answered is no number
+        program.meteor_p.kill()
+        with suppress(OSError):  # what it never read
+            program.meteor_p.stdin.close()
+        lines = program.meteor_p.stderr.read().decode(errors="replace").strip().splitlines()
+        path = "" if path_suits() else f" It cannot read its data in a path like {FOLDER}."
+        raise UserError(
+            f"METEOR's Java program failed: {lines[0] if lines else 'it said nothing'}.{path} Every other figure does "
+            "without: objective.meteor=false"
+        ) from error
+    finally:
+        if program.lock.locked():  # else its end would wait for the lock for ever
+            program.lock.release()
