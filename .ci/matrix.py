@@ -145,7 +145,8 @@ def run(variant: Variant, name: str, choices: argparse.Namespace, pytest_argumen
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     words = [str(checkout / ".venv/bin/python"), "-m", "pytest", "-n", str((os.cpu_count() or 1) + 2)]
-    words += ["--dist", "loadfile", "--no-loadscope-reorder", "-q", "-p", "no:cacheprovider"]
+    words += ["--dist", "loadfile", "--no-loadscope-reorder", "-v", "-p", "no:cacheprovider"]
+    words += ["-o", "faulthandler_timeout=900"]  # a test that hangs shows where
     words += ["--random-order", str(choices.seed)] if variant.shuffled else []
     words += ["--junitxml", str(temporary / "report.xml"), *pytest_arguments]
     if variant.user:
