@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -133,7 +134,7 @@ def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 
 def test_a_reader_who_leaves_early_is_no_error() -> None:
-    command = f"{sys.executable} -m launch.cli shards build --help | true; echo ${{PIPESTATUS[0]}}"
+    command = f"{shlex.quote(sys.executable)} -m launch.cli shards build --help | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "0"
     assert "Traceback" not in done.stderr

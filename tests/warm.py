@@ -86,7 +86,9 @@ def command_of(words: str) -> str:
 def _server() -> Path:
     """Start this process's server."""
     path = Path(tempfile.mkdtemp(prefix="warm-", dir="/tmp")) / "socket"
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    # OpenMP reads its variables once: whoever asks for more threads has them sleep while they wait, as a run's do.
+    openmp = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", **openmp}
     command = [sys.executable, "-m", "tests.warm", "--serve", str(path)]
     # It ends when its standard input does, which is when this process ends, however that ends.
     server = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

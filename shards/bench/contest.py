@@ -32,7 +32,9 @@ class Duel:
     theirs_ms: float
     ratio: float  # median of theirs / ours, question by question
     spread: tuple[float, float]  # quartiles of that ratio
-    differs: tuple[float, ...]  # mean absolute difference of each part of the answer, the largest of all questions
+    # Of each part of the answers: the largest mean absolute difference over the last two axes, such as a picture's rows
+    # and columns.
+    differs: tuple[float, ...]
 
 
 class Contender:
@@ -102,12 +104,13 @@ def compare(
 
 
 def _differences(mine: Iterable[Any], other: Iterable[Any]) -> list[float]:
-    means = []
+    largest = []
     for one, two in zip(mine, other, strict=True):
         if one.shape != two.shape:
             raise UserError(f"the answers have shapes {one.shape} and {two.shape}, so they are not the same work")
-        means.append(float(np.abs(one.astype(np.float64) - two.astype(np.float64)).mean()))
-    return means
+        apart = np.abs(one.astype(np.float64) - two.astype(np.float64))
+        largest.append(float(apart.mean(axis=tuple(range(apart.ndim))[-2:]).max()))
+    return largest
 
 
 def _answer_questions(connection: Connection, make: type[Any]) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional
 
 from finetune import evaluate as evaluating
 from finetune.classify import Classification
@@ -115,16 +116,21 @@ def test_a_job_whose_time_is_over_goes_back_into_the_queue_and_ends_as_if_it_had
 
 
 @pytest.mark.parametrize("name", ON_TWO)
-def test_two_ranks_are_one(runs: Path, name: str) -> None:
+def test_two_ranks_are_one(runs: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert losses(runs / f"two_{name}") == pytest.approx(losses(runs / f"whole_{name}"), abs=2e-5)
     one, two = tensors(runs / f"whole_{name}"), tensors(runs / f"two_{name}")
     for tensor in one:
         torch.testing.assert_close(two[tensor], one[tensor], atol=2e-5, rtol=1e-3, msg=tensor)
     found = json.loads((runs / "found.json").read_text())[name]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as the ranks had
     alone = evaluating.evaluate(runs / f"two_{name}", [], [], "alone")
     for key in ("metrics", "figures", "classes", "clips", "bad", "views"):
         assert found[key] == alone[key], key
     assert found["clips"] == CLIPS
+
+
+def test_a_run_under_stage_3_leaves_torch_as_it_was(runs: Path) -> None:
+    assert CASES["binary"]["engine__zero_stage"] == 3 and functional.linear is torch._C._nn.linear
 
 
 def test_frozen_weights_end_as_they_began(runs: Path) -> None:

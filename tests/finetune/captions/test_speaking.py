@@ -39,7 +39,10 @@ class Retold:
 
 @pytest.fixture(scope="module")
 def model() -> Captioner:
-    """Give a captioner whose texts vary and end: of two layers, with weights far from small."""
+    """Give a captioner whose texts vary and end: of two layers, with weights far from small.
+
+    In float64, so that scores in float32 are the same bits however many texts are written at a time.
+    """
     found = small_captioner(objective__language__depth=2)
     torch.manual_seed(3)
     for name, parameter in found.language.named_parameters():
@@ -48,7 +51,7 @@ def model() -> Captioner:
     assert found.vocabulary is not None
     with torch.no_grad():  # so that the mark is likely enough
         found.language.gpt2.wte.weight[found.vocabulary.mark] *= 2.5
-    return found
+    return found.double()
 
 
 def told(model: Captioner, way: DecodingSpec, memory_BME: Tensor, keys: list[str], kind: Any = Telling) -> Said:
@@ -56,7 +59,7 @@ def told(model: Captioner, way: DecodingSpec, memory_BME: Tensor, keys: list[str
     with torch.no_grad():
         return speak(
             lambda memory_RME: kind(model.language, memory_RME),
-            memory_BME,
+            memory_BME.double(),
             model.vocabulary,
             way,
             12,

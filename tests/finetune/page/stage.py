@@ -57,8 +57,9 @@ def make_runs(top: Path) -> None:
     with without_counting():
         for name, config in (("actions", actions), ("told", told), ("found", found)):
             engine_run.pretrain(config, top / name)
-    for words in (f"embed {top}/found {top}/texts --out {top}/vectors", f"index build {top}/vectors"):
-        assert cli.main(words.split()) == 0
+    vectors = str(top / "vectors")
+    for words in (["embed", str(top / "found"), str(top / "texts"), "--out", vectors], ["index", "build", vectors]):
+        assert cli.main(words) == 0
 
 
 def clips_of(shards: Path, count: int) -> dict[str, bytes]:

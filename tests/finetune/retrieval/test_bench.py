@@ -14,8 +14,9 @@ from launch import cli
 
 
 def test_search_is_measured_beside_faiss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    typed = f"bench search --rows 1500 --dim 16 --queries 40 --rounds 1 --memory-gb 0.5 --json --keep {tmp_path}"
-    assert cli.main(typed.split()) == 0
+    sizes = ("--rows", "1500", "--dim", "16", "--queries", "40", "--rounds", "1", "--memory-gb", "0.5")
+    typed = ["bench", "search", *sizes, "--keep"]
+    assert cli.main([*typed, str(tmp_path), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     contenders = ("FAISS Flat", "FAISS HNSW15, autofaiss's choice", "FAISS HNSW32", "ours")
     assert [(row["queries"], row["whose"]) for row in rows] == [
@@ -31,7 +32,7 @@ def test_search_is_measured_beside_faiss(tmp_path: Path, capsys: pytest.CaptureF
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert cli.main(["bench", "search", "--rows", "1600", "--dim", "16", "--keep", str(tmp_path)]) == 2
     assert "was kept of another case" in capsys.readouterr().err
-    assert cli.main(typed.replace("--json", "").split()) == 0  # by what was kept, for people
+    assert cli.main([*typed, str(tmp_path)]) == 0  # by what was kept, for people
     shown = capsys.readouterr().out
     assert "ours, built and opened" in shown and f"{ours['build_mib']:,}" in shown
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}

@@ -29,8 +29,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_few_clips_of_shards_are_drawn(
     svt: Path, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = f"visualise {svt} {shards} --out {tmp_path} --kind pca --count 2 --png --json"
-    assert cli.main(words.split()) == 0
+    options = ["--out", str(tmp_path), *["--kind", "pca", "--count", "2", "--png", "--json"]]
+    assert cli.main(["visualise", str(svt), str(shards), *options]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["clip"] for row in rows] == ["clip000", "clip004"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip000.pca.png", "clip004.pca.png"]
@@ -39,7 +39,7 @@ def test_a_few_clips_of_shards_are_drawn(
 def test_a_video_is_drawn_with_the_map_of_its_own_frames(svt: Path, tmp_path: Path) -> None:
     video = tmp_path / "mine.mp4"
     video.write_bytes(media.encode(media.moving_picture(8, 32, 32)))
-    assert cli.main(f"visualise {svt} {video} --out {tmp_path / 'drawn'}".split()) == 0
+    assert cli.main(["visualise", str(svt), str(video), "--out", str(tmp_path / "drawn")]) == 0
     assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"mine.attention.gif", "mine.attention.png"}
     eyes = eyes_of(open_run(svt, torch.device("cpu")))
     batch = batch_of(read_video(video), eyes.spec)
@@ -54,11 +54,11 @@ def test_a_video_is_drawn_with_the_map_of_its_own_frames(svt: Path, tmp_path: Pa
 
 def test_mistakes_say_what_to_type(svt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"\x00\x01\x02" * 500)
-    for words, told in (
-        (f"{tmp_path} {tmp_path}/broken.mp4", "no folder of a run"),
-        (f"{svt} {tmp_path}/broken.mp4", "cannot be used"),
-        (f"{svt} {tmp_path}/gone.mp4", "expected a video file"),
-        (f"{svt} {tmp_path}", "manifest"),
+    for run, seen, told in (
+        (tmp_path, tmp_path / "broken.mp4", "no folder of a run"),
+        (svt, tmp_path / "broken.mp4", "cannot be used"),
+        (svt, tmp_path / "gone.mp4", "expected a video file"),
+        (svt, tmp_path, "manifest"),
     ):
-        assert cli.main(f"visualise {words} --out {tmp_path}/drawn".split()) == 2
+        assert cli.main(["visualise", str(run), str(seen), "--out", str(tmp_path / "drawn")]) == 2
         assert told in capsys.readouterr().err

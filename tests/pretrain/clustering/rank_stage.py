@@ -1,6 +1,6 @@
 """What one rank among several does with its share of rows; run as a program, once for each rank.
 
-Usage: rank_stage.py FOLDER, where saved states of other world sizes may lie to be taken up.
+Usage: rank_stage.py FOLDER SEED, where saved states of other world sizes may lie to be taken up.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ CLUSTERS, BATCH, BANK_STEPS, STEPS = 7, 12, 3, 5
 COUNTS = {1: (1600,), 2: (1100, 500), 3: (1100, 0, 500)}  # rows of each rank
 
 
-def work(folder: Path) -> dict[str, Any]:
-    """Do everything once and give what came of it."""
-    rows_ND, truths_N = blobs(1600, 16, 12, noise=0.7)
+def work(folder: Path, seed: int) -> dict[str, Any]:
+    """Do everything once, with the rows that a seed gives, and give what came of it."""
+    rows_ND, truths_N = blobs(1600, 16, 12, noise=0.7, seed=seed)
     share = COUNTS[world_size()]
     part = slice(sum(share[: rank()]), sum(share[: rank() + 1]))
     mine, truths = rows_ND.half()[part], truths_N[part]
@@ -108,5 +108,6 @@ def tabled(bank: MemoryBank) -> dict[str, torch.Tensor]:
 
 if __name__ == "__main__":
     dist.init_process_group("gloo")
-    torch.save(work(Path(sys.argv[1])), Path(sys.argv[1]) / f"world{world_size()}_rank{rank()}.pt")
+    found = work(Path(sys.argv[1]), int(sys.argv[2]))
+    torch.save(found, Path(sys.argv[1]) / f"world{world_size()}_rank{rank()}.pt")
     dist.destroy_process_group()

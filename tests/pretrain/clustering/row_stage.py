@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from pretrain.clustering import lloyd
+from pretrain.clustering.rows import Rows
+from pretrain.clustering.sweep import Sweep, sweep
+
+ROUNDING = 1e-6  # more than a score in float32 changes from one processor, or number of rows in a product, to another
+Found = TypeVar("Found")
 
 
 def blobs(count: int, dim: int, centres: int, noise: float, skew: float = 0.0, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -26,3 +37,28 @@ def naive_kmeans(rows_ND: Tensor, start_KD: Tensor, iterations: int, spherical: 
         centroids = torch.stack([rows[labels == number].mean(dim=0) for number in range(len(centroids))])
         centroids = functional.normalize(centroids) if spherical else centroids
     return centroids, torch.stack([((row - centroids) ** 2).sum(dim=1).argmin() for row in rows])
+
+
+def where_rounding_decides_nothing(work: Callable[[int], Found]) -> tuple[int, Found]:
+    """Give the first seed with which no row is ever nearly as near to another centroid, and what came of the work."""
+    for seed in range(40):
+        gaps: list[float] = []
+
+        def watched(rows: Rows, centroids_KD: Tensor, gaps: list[float] = gaps) -> Sweep:
+            gaps.extend(_gap(rows_nD, centroids_KD) for rows_nD in rows.chunks())
+            return sweep(rows, centroids_KD)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lloyd, "sweep", watched)
+            found = work(seed)
+        if min(gaps, default=1.0) > ROUNDING:
+            return seed, found
+    raise AssertionError(f"with every seed some row's two best scores are less than {ROUNDING} apart")
+
+
+def _gap(rows_nD: Tensor, centroids_KD: Tensor) -> float:
+    """Give by how much the best score of a row is ahead of the next one, at least; equal centroids count as one."""
+    wide_KD = centroids_KD.double().unique(dim=0)
+    scores_nK = rows_nD.double() @ wide_KD.T - wide_KD.square().sum(dim=1) / 2
+    best_n, next_n = scores_nK.topk(2, dim=1).values.unbind(1)
+    return float((best_n - next_n).min())

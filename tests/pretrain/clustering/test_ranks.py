@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +11,33 @@ import torch
 
 from tests.pretrain.clustering import rank_stage
 from tests.pretrain.clustering.rank_stage import BATCH, COUNTS, STEPS, filled_bank
+from tests.pretrain.clustering.row_stage import where_rounding_decides_nothing
 from tests.pretrain.processes import run_ranks
 
 Found = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Found]:
-    """Give a folder with the state that one rank saved, and what one rank found."""
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Found, int]:
+    """Give a folder with the state that one rank saved, what one rank found, and the seed of its rows."""
     folder = tmp_path_factory.mktemp("ranks")
     torch.save(filled_bank().state(), folder / "state1.pt")
     torch.save(filled_bank(steps=2).state(), folder / "state_young.pt")
-    return folder, rank_stage.work(folder)
+    seed, found = where_rounding_decides_nothing(partial(rank_stage.work, folder))
+    return folder, found, seed
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def together(request: pytest.FixtureRequest, alone: tuple[Path, Found]) -> list[Found]:
+def together(request: pytest.FixtureRequest, alone: tuple[Path, Found, int]) -> list[Found]:
     """Give what each of several ranks found."""
-    folder, _ = alone
-    run_ranks(["tests.pretrain.clustering.rank_stage", str(folder)], ranks=request.param)
+    folder, _, seed = alone
+    run_ranks(["tests.pretrain.clustering.rank_stage", str(folder), str(seed)], ranks=request.param)
     saved = [folder / f"world{request.param}_rank{rank}.pt" for rank in range(request.param)]
     return [torch.load(path, weights_only=True) for path in saved]
 
 
 @pytest.mark.parametrize("start", ["cold", "warm"])
-def test_they_cluster_as_one(start: str, alone: tuple[Path, Found], together: list[Found]) -> None:
+def test_they_cluster_as_one(start: str, alone: tuple[Path, Found, int], together: list[Found]) -> None:
     expected = alone[1][start]
     found = [each[start] for each in together]
     assert torch.equal(torch.cat([each["labels_N"] for each in found]), expected["labels_N"])
@@ -49,13 +52,13 @@ def test_they_cluster_as_one(start: str, alone: tuple[Path, Found], together: li
         assert expected["repaired_empty"] >= 2
 
 
-def test_they_tell_the_same_health(alone: tuple[Path, Found], together: list[Found]) -> None:
+def test_they_tell_the_same_health(alone: tuple[Path, Found, int], together: list[Found]) -> None:
     for each in together:
         assert each["health"] == pytest.approx(alone[1]["health"], rel=1e-9)
 
 
 def test_they_decide_by_the_same_figures_where_processors_round_otherwise(
-    alone: tuple[Path, Found], together: list[Found]
+    alone: tuple[Path, Found, int], together: list[Found]
 ) -> None:
     for each in together:
         assert torch.equal(each["drifted"], together[0]["drifted"])
@@ -73,7 +76,7 @@ def test_unequal_rows_are_gathered_in_the_order_of_ranks(together: list[Found]) 
     assert all(each["gathered"][:, 0].tolist() == expected for each in together)
 
 
-def test_they_save_what_one_saves(alone: tuple[Path, Found], together: list[Found]) -> None:
+def test_they_save_what_one_saves(alone: tuple[Path, Found, int], together: list[Found]) -> None:
     expected = alone[1]["bank"]["state"]
     assert len(expected["keys"]) == rank_stage.BANK_STEPS * BATCH
     for each in together:
@@ -81,7 +84,7 @@ def test_they_save_what_one_saves(alone: tuple[Path, Found], together: list[Foun
         assert all(torch.equal(tensor, expected[name]) for name, tensor in each["bank"]["state"].items())
 
 
-def test_they_take_up_what_one_saved(alone: tuple[Path, Found], together: list[Found]) -> None:
+def test_they_take_up_what_one_saved(alone: tuple[Path, Found, int], together: list[Found]) -> None:
     for each in together:
         assert_same(each["state1"]["held"], each["bank"]["held"])
         assert each["state_young"]["state"]["keys"].tolist() == alone[1]["state_young"]["state"]["keys"].tolist()
@@ -89,7 +92,7 @@ def test_they_take_up_what_one_saved(alone: tuple[Path, Found], together: list[F
     assert sorted(ages.tolist()) == list(range(rank_stage.BANK_STEPS * BATCH))
 
 
-def test_of_a_samples_rows_the_newest_counts(alone: tuple[Path, Found], together: list[Found]) -> None:
+def test_of_a_samples_rows_the_newest_counts(alone: tuple[Path, Found, int], together: list[Found]) -> None:
     ages = alone[1]["bank"]["held"]
     for name in ("video", "audio"):
         expected = torch.full((100 * STEPS,), -1)

@@ -33,10 +33,10 @@ class Job:
         return {"run": str(self.run), "from": str(self.begin_with or ""), "changes": self.changes}
 
 
-def run_jobs(shards: Path, jobs: Sequence[Job], ranks: int) -> list[Drawn]:
+def run_jobs(shards: Path, jobs: Sequence[Job], ranks: int, threads: int = 1) -> list[Drawn]:
     """Run jobs on real ranks; give for each job what each rank drew."""
     text = json.dumps([job.encoded() for job in jobs])
-    told = run_ranks(["tests.pretrain.engine.jobs", str(shards), text], ranks, timeout_s=300)
+    told = run_ranks(["tests.pretrain.engine.jobs", str(shards), text], ranks, 300, threads)
     of_rank = [json.loads(lines.splitlines()[-1]) for lines in told]
     return [list(of_job) for of_job in zip(*of_rank, strict=True)]
 
@@ -69,8 +69,9 @@ def _main(shards: Path, jobs: list[dict[str, Any]]) -> None:
         dist.barrier()
         keys.clear()
         engine_run.pretrain(small_config(shards, **job["changes"]), run)
+        rng = int(torch.get_rng_state().long().sum())
         drawn.append(
-            {"keys": list(keys), "rng": int(torch.get_rng_state().long().sum()), "next": torch.rand(()).item()}
+            {"keys": list(keys), "rng": rng, "next": torch.rand(()).item(), "threads": torch.get_num_threads()}
         )
     print("\n" + json.dumps(drawn))
     leave_world()

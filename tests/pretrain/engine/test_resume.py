@@ -37,13 +37,16 @@ def _losses(run: Path) -> dict[int, float]:
     return _figures(run, "loss")
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_five_and_five_steps_are_ten_under_every_zero_stage(ranks: int, shards: Path, tmp_path: Path) -> None:
-    jobs, stages = [], STAGES if ranks > 1 else (0, 3)
+@pytest.mark.parametrize(("ranks", "threads", "stages"), [(1, 1, (0, 3)), (2, 1, STAGES), (1, 2, (0,))])
+def test_five_and_five_steps_are_ten_under_every_zero_stage(
+    ranks: int, threads: int, stages: tuple[int, ...], shards: Path, tmp_path: Path
+) -> None:
+    jobs = []
     for stage in stages:
         whole, changes = tmp_path / f"whole{stage}", {"engine__zero_stage": stage, "backbone__drop_path": 0.2}
         jobs += [Job(whole, None, changes), Job(tmp_path / f"halved{stage}", whole / FIFTH, changes)]
-    drawn = run_jobs(shards, jobs, ranks)
+    drawn = run_jobs(shards, jobs, ranks, threads)
+    assert {of_rank["threads"] for of_job in drawn for of_rank in of_job} == {threads}
     for number, stage in enumerate(stages):
         whole, halved = _tensors(tmp_path / f"whole{stage}"), _tensors(tmp_path / f"halved{stage}")
         assert "centre_K" in whole and "exp_avg_sq:student.head.last_layer.weight_v" in whole

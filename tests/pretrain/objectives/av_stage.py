@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pretrain.audio_backbone import AudioBackbone, AudioTokens
 from pretrain.collectives import sum_over_ranks
+from pretrain.objectives.av_clusters import Clustered
 from pretrain.objectives.av_prototypes import AvPrototypes
 from pretrain.objectives.av_spec import AvPrototypesSpec
 from shards.reading.batch import Batch
@@ -29,7 +30,7 @@ class SmallAudio(AudioBackbone):
         self.mix = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, self.dim))
 
     def forward(self, audio_BTM: Tensor, pooled_only: bool = False) -> AudioTokens:
-        cells = nn.functional.adaptive_avg_pool2d(audio_BTM[:, None], (4, 4)).flatten(1)
+        cells = nn.functional.adaptive_avg_pool2d(audio_BTM.to(self.mix[0].weight.dtype)[:, None], (4, 4)).flatten(1)
         pooled_BD = self.mix(cells)
         return AudioTokens(pooled_BD, pooled_BD[:, None, None])
 
@@ -50,8 +51,9 @@ def spec(**changes: Any) -> AvPrototypesSpec:
     return AvPrototypesSpec.model_validate(settings)
 
 
-def build(batch_size: int = BATCH, **changes: Any) -> AvPrototypes:
-    torch.manual_seed(3)
+def build(batch_size: int = BATCH, weights: int = 3, **changes: Any) -> AvPrototypes:
+    """Build one with weights that this seed gives."""
+    torch.manual_seed(weights)
     stream = StreamConfig(sources=(SourceConfig(root="nowhere"),), batch_size=batch_size, seed=7)
     objective = AvPrototypes(spec(**changes), SmallBackbone(), SmallAudio(), stream)
     with torch.no_grad():
@@ -107,6 +109,18 @@ def run_steps(
         optimiser.step()
         optimiser.zero_grad()
         objective.after_update(step)
+        _widen(objective)
         losses = {"loss": output.loss.detach(), **output.losses}
         told.append({name: float(sum_over_ranks(loss.clone())) / ranks for name, loss in losses.items()})
     return told
+
+
+def _widen(objective: AvPrototypes) -> None:
+    """Give centroids, which clustering leaves in float32, the precision of weights that a test made float64."""
+    if isinstance(objective.target, Clustered):
+        dtype = next(objective.parameters()).dtype
+        for column, found in objective.target.rounds.prototypes.items():
+            widened = found._replace(
+                centroids_KD=found.centroids_KD.to(dtype), temperatures_K=found.temperatures_K.to(dtype)
+            )
+            objective.target.rounds.prototypes[column] = widened

@@ -98,7 +98,7 @@ def run_steps(svt: Svt, samples: int, steps: int, parts: int = 1, rank: int = 0,
     losses = []
     size = samples // (parts * ranks)
     for step in range(steps):
-        total = torch.zeros(())
+        total = torch.zeros((), dtype=torch.float64)
         for part in range(parts):
             first = (rank * parts + part) * size
             output = svt(batch(samples, slice(first, first + size), step), step)

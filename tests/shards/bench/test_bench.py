@@ -70,6 +70,29 @@ def test_time_and_difference_are_the_contenders_own() -> None:
     assert duel.differs == (1.0,)
 
 
+class Pictures:
+    """Gives as many pictures as are asked for."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def frames(self, data: bytes, indices: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        return np.zeros((3, len(indices), 4, 5), np.uint8)
+
+
+class OneWrong(Pictures):
+    """Has a plane of one picture wrong."""
+
+    def frames(self, data: bytes, indices: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        pictures = super().frames(data, indices)
+        pictures[1, 2] = 4
+        return pictures
+
+
+def test_one_wrong_picture_among_many_is_no_rounding() -> None:
+    duel = compare("frames", Pictures, OneWrong, [(b"", tuple(range(8)))], 1, _nothing)
+    assert duel.differs == (4.0,) and duel.differs > run.FRAMES_APART
+
+
 def test_other_work_and_failing_work_are_no_comparison() -> None:
     with pytest.raises(UserError, match="not the same work"):
         compare("frames", Quick, Broken, [(b"", (1, 2))], 1, _nothing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -101,4 +102,4 @@ def test_what_is_amiss_is_said(whole: Path, tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(UserError, match="key 'a' names several samples"):
         draw(str(write_set(tmp_path / "twice", [("a", [0]), ("a", [1])], per_shard=1)), tmp_path / "none", 1)
     with pytest.raises(UserError, match="add --cache DIR"):
-        draw(f"pipe:cat {whole}/{{name}}", tmp_path / "none", 1)
+        draw(f"pipe:cat {shlex.quote(str(whole))}/{{name}}", tmp_path / "none", 1)

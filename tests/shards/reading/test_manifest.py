@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import shlex
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -221,7 +222,7 @@ def test_shards_over_http_are_indexed_with_checksums(shard_set: Path, server: Se
 
 def test_a_pipe_reads_as_the_file_does(shard_set: Path, tmp_path: Path) -> None:
     index_shards(shard_set).save(shard_set)
-    root = parse_root(f"pipe:cat {shard_set}/{{name}}")
+    root = parse_root(f"pipe:cat {shlex.quote(str(shard_set))}/{{name}}")
     assert Manifest.load(root.text) == Manifest.load(shard_set)
     direct = open_archive(parse_root(shard_set), "00002.tar")
     for cache_dir in (None, tmp_path / "cache"):

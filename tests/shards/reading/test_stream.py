@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import pickle
+import shlex
 import signal
 import subprocess
 import sys
@@ -362,7 +363,7 @@ def test_evaluation_mistakes(tmp_path: Path) -> None:
 def test_shards_from_elsewhere_give_the_same_batches_with_and_without_cache(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", [6] * 8)
     expected = take(batches(config_of(root), cheap), 8)
-    piped = config_of(f"pipe:cat {root}/{{name}}", transfer=TransferPolicy(attempts=1))
+    piped = config_of(f"pipe:cat {shlex.quote(str(root))}/{{name}}", transfer=TransferPolicy(attempts=1))
     for config in (piped, piped.model_copy(update={"cache_dir": tmp_path / "cache", "workers": 2})):
         for found, wanted in zip(take(batches(config, cheap), 8), expected, strict=True):
             assert_same(found, wanted)
@@ -372,7 +373,7 @@ def test_shards_from_elsewhere_give_the_same_batches_with_and_without_cache(tmp_
 def test_a_remote_manifest_may_lie_here(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", [6] * 4)
     (root / "manifest.json").rename(tmp_path / "manifest.json")
-    source = SourceConfig(root=f"pipe:cat {root}/{{name}}", manifest=tmp_path)
+    source = SourceConfig(root=f"pipe:cat {shlex.quote(str(root))}/{{name}}", manifest=tmp_path)
     config = StreamConfig(sources=(source,), batch_size=4, lanes=4)
     assert len(take(batches(config, cheap), 1)[0]["key"]) == 4
 

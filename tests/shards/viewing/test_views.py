@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from shards.errors import Cause, SampleError
 from shards.randomness import generator
@@ -22,6 +23,7 @@ from shards.viewing.view_specs import (
     CentreCrop,
     ColourJitter,
     CropSpec,
+    Interpolation,
     MultiScaleCrop,
     RandomResizedCrop,
     RandomShortSideCrop,
@@ -170,23 +172,33 @@ def test_random_short_side_stays_in_range() -> None:
         assert 0 <= top <= geometry.resized[0] - 32 and 0 <= left <= geometry.resized[1] - 32
 
 
-def test_the_resize_takes_the_fast_path() -> None:
-    """Channels-last uint8 is at least twice as cheap as float; measured interleaved, the least of many."""
+class Resizes(TorchDispatchMode):
+    """Notes which operators resize with antialias, and what they are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[tuple[str, Tensor]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "_aa" in func.name():
+            self.given.append((func.name(), args[0]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [0, 2, 2, 5]], ids=["frames in a row", "chosen frames"])
+@pytest.mark.parametrize("box", [(0, 0, 160, 200), (20, 30, 90, 120)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_the_resize_may_take_the_fast_path(
+    interpolation: Interpolation, box: tuple[int, int, int, int], rows: list[int]
+) -> None:
+    """It is there for uint8 in channels-last memory; whether it is quicker is for the processor to say."""
     frames_THWC = np.random.default_rng(0).integers(0, 256, (8, 160, 200, 3), dtype=np.uint8)
-    rows, geometry = np.arange(8), Geometry((0, 0, 160, 200), (112, 112), (0, 0, 112, 112), "bilinear")
-    as_float = as_TCHW(frames_THWC).float().contiguous()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    ours, in_float = [], []
-    for _ in range(12):
-        began = time.process_time()
-        resize_box(frames_THWC, rows, geometry)
-        middle = time.process_time()
-        functional.interpolate(as_float, (112, 112), mode="bilinear", antialias=True)
-        ours.append(middle - began)
-        in_float.append(time.process_time() - middle)
-    torch.set_num_threads(threads)
-    assert min(ours) * 2 < min(in_float)
+    with Resizes() as resizes:
+        resize_box(frames_THWC, np.array(rows), Geometry(box, (112, 112), (0, 0, 112, 112), interpolation))
+    ((name, given_TCHW),) = resizes.given
+    assert name == f"aten::_upsample_{interpolation}2d_aa"
+    assert given_TCHW.dtype == torch.uint8 and given_TCHW.shape == (4, 3, *box[2:])
+    assert given_TCHW.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("crop", CROPS, ids=lambda crop: crop.kind)

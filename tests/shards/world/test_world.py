@@ -53,7 +53,7 @@ def test_the_same_seed_gives_the_same_pixels_samples_and_bytes() -> None:
     assert not np.array_equal(render(describe_clip(12, 0)).frames_THWC, render(describe_clip(11, 0)).frames_THWC)
 
 
-@pytest.mark.parametrize("instructions", ["0", "sse2"])
+@pytest.mark.parametrize("instructions", media.X264_INSTRUCTIONS)
 def test_another_processor_encodes_the_same_frames_to_the_same_bytes(
     instructions: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
