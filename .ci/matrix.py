@@ -66,7 +66,7 @@ class Variant:
 
 
 def kernels(level: str, openblas: str, mkl: str) -> dict[str, str]:
-    """Return what holds ATen, oneDNN, faiss, MKL and OpenBLAS to a set of instructions."""
+    """Return what holds ATen, oneDNN, faiss, OpenBLAS and, on Intel's processors, MKL to a set of instructions."""
     onednn = {"default": "SSE41", "avx2": "AVX2", "avx512": "AVX512_CORE_BF16"}[level]
     faiss = {"default": "generic", "avx2": "avx2", "avx512": "avx512"}[level]
     own = {"ATEN_CPU_CAPABILITY": level, "ONEDNN_MAX_CPU_ISA": onednn, "FAISS_OPT_LEVEL": faiss}
@@ -77,7 +77,7 @@ VARIANTS = (
     Variant(
         "x86-64",
         "no AVX, 1 thread",
-        kernels("default", "Nehalem", "SSE4_2") | {"OMP_NUM_THREADS": "1"},
+        kernels("default", "Nehalem", "SSE4_2") | {"OMP_NUM_THREADS": "1", "MKL_CBWR": "COMPATIBLE"},
         V3 + V4,
         "sse4_2",
     ),
