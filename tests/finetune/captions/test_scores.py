@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import submitit  # noqa: F401  (first imported in a test, it closes what absl of rouge_score logs to: pytest's own)
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
