@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -139,7 +140,7 @@ def processes_of(cluster: Cluster) -> list[Path]:
 def test_a_cluster_ends_with_the_process_that_it_watches(needs_slurm: None, tmp_path: Path) -> None:
     watched = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     cluster = start_cluster(watched.pid)
-    script = f"trap '' TERM; touch {tmp_path}/alive; sleep 600"
+    script = f"trap '' TERM; touch {shlex.quote(str(tmp_path / 'alive'))}; sleep 600"
     submit(cluster, script, tmp_path / "log")
     wait_for_text(tmp_path / "alive", "")
     assert len(processes_of(cluster)) > len(cluster.running())
