@@ -141,7 +141,7 @@ def run(variant: Variant, name: str, choices: argparse.Namespace, pytest_argumen
     checkout = own_checkout(variant, place, choices.torch) if variant.python or variant.user else ROOT
     report, log = choices.work / f"{name}.xml".replace(" ", "-"), choices.work / f"{name}.log".replace(" ", "-")
     report.unlink(missing_ok=True)
-    temporary = Path(variant.tmp or choices.work, f"trichord-tmp-{variant.name}")
+    temporary = Path(variant.tmp or choices.work, "tmp föld er" if variant.user else f"trichord-tmp-{variant.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     words = [str(checkout / ".venv/bin/python"), "-m", "pytest", "-n", str((os.cpu_count() or 1) + 2)]
