@@ -25,20 +25,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 USER = "nobody"
 TOOLS = ("ffmpeg", "ffprobe", "chromium", "chromedriver", "google-chrome", "java", "node")
-SLURM = (
-    "sbatch",
-    "srun",
-    "squeue",
-    "sacct",
-    "scancel",
-    "scontrol",
-    "sinfo",
-    "slurmctld",
-    "slurmd",
-    "slurmdbd",
-    "munged",
-)
-LIBRARIES = "/usr/lib/*/libav*.so.*"  # which torchcodec loads
+SLURM = ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol", "sinfo")
+DAEMONS = ("slurmctld", "slurmd", "slurmdbd", "munged")
+LIBRARIES = "*/libav*.so.*"  # below /usr/lib, which torchcodec loads
 # Names of numpy's groups of instructions beyond x86-64-v2 and -v3.
 V3, V4 = ("X86_V3",), ("X86_V4", "AVX512_ICL", "AVX512_SPR")
 
@@ -201,8 +190,8 @@ def own_checkout(variant: Variant, place: Path, torch: str) -> Path:
 def find_python(variant: Variant) -> str:
     """Return an interpreter that the variant's user can run."""
     if variant.user:
-        # What lies in root's home is not for others.
-        return next((path for path in ("/usr/bin/python3", sys.executable) if Path(path).exists()), sys.executable)
+        system = Path("/usr/bin/python3")  # what lies in root's home is not for others
+        return str(system) if system.exists() else sys.executable
     name = f"python{variant.python}"
     pyenv = sorted(Path.home().glob(f".pyenv/versions/{variant.python}.*/bin/{name}"))
     found = next((path for path in (*map(str, pyenv), shutil.which(name)) if path), None)
@@ -220,8 +209,8 @@ def give_away(folder: Path) -> None:
 
 def without_tools_and_network(words: Sequence[str]) -> list[str]:
     """Run a command where these programs and libraries are no files that work, and only loopback answers."""
-    paths = [path for name in (*TOOLS, *SLURM) if (path := shutil.which(name))]
-    paths += [str(path) for path in Path("/usr/lib").glob(LIBRARIES.removeprefix("/usr/lib/"))]
+    paths = [path for name in (*TOOLS, *SLURM, *DAEMONS) if (path := shutil.which(name))]
+    paths += [str(path) for path in Path("/usr/lib").glob(LIBRARIES)]
     real = sorted({os.path.realpath(path) for path in paths})
     script = (
         'ip link set lo up; n=$1; shift; while [ "$n" -gt 0 ]; do mount --bind /dev/null "$1"; shift; n=$((n-1)); done'
