@@ -93,7 +93,7 @@ def read_history(run: Path) -> list[Event]:
 
 
 def _place_of_start(event: Started | Ended, found: list[Event]) -> int:
-    """Say before which event goes what a start told: before those of the job's later starts since its submission."""
+    """Return where an event of a start belongs: before the events of the job's later starts since its submission."""
     place = len(found)
     for at in reversed(range(len(found))):
         each = found[at]

@@ -30,7 +30,7 @@ def check() -> None:
 
 
 def path_suits() -> bool:
-    """Say whether METEOR's own loader can read its data where it is installed."""
+    """Return whether METEOR's loader can read its data in the folder it is installed in."""
     return FOLDER.isascii() and " " not in FOLDER
 
 

@@ -67,9 +67,9 @@ def prepare(config: RunConfig, world: World, resumed: tuple[Path, CheckpointInde
 
 @contextmanager
 def own_linear() -> Iterator[None]:
-    """Give torch its linear layer back at the end: DeepSpeed's stage 3 puts another in its place for good.
+    """Restore `functional.linear` at the end: DeepSpeed's stage 3 replaces it for the rest of the process.
 
-    What this process computed afterwards, such as a test of the run, would be rounded otherwise than in any other.
+    Whatever the process computed afterwards, such as an evaluation of the run, would round differently.
     """
     linear = functional.linear
     try:

@@ -131,7 +131,7 @@ class Ports(NamedTuple):
         return self.first + 3 + NODES.index(name)
 
     def srun(self, host: str) -> range:
-        """Give the ports at which srun on a host hears from the tasks of a job, which no srun elsewhere may have.
+        """Return the ports on which a host's srun listens to its tasks; no two hosts share one.
 
         All hosts have one address here. A job that starts again on another node has the numbers that it had before, so
         its srun would take the exit of a task of the start before, on a node that lost touch, for that of its own.

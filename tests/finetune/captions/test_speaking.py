@@ -39,7 +39,7 @@ class Retold:
 
 @pytest.fixture(scope="module")
 def model() -> Captioner:
-    """Give a captioner whose texts vary and end: of two layers, with weights far from small.
+    """Return a captioner of two layers whose weights are large enough for its texts to vary and end.
 
     In float64, so that scores in float32 are the same bits however many texts are written at a time.
     """

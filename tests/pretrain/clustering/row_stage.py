@@ -40,7 +40,7 @@ def naive_kmeans(rows_ND: Tensor, start_KD: Tensor, iterations: int, spherical: 
 
 
 def where_rounding_decides_nothing(work: Callable[[int], Found]) -> tuple[int, Found]:
-    """Give the first seed with which no row is ever nearly as near to another centroid, and what came of the work."""
+    """Return the first seed for which no row is nearly equidistant to two centroids, and the result for it."""
     for seed in range(40):
         gaps: list[float] = []
 
@@ -57,7 +57,7 @@ def where_rounding_decides_nothing(work: Callable[[int], Found]) -> tuple[int, F
 
 
 def _gap(rows_nD: Tensor, centroids_KD: Tensor) -> float:
-    """Give by how much the best score of a row is ahead of the next one, at least; equal centroids count as one."""
+    """Return the smallest margin of any row's best score over its second best; equal centroids count as one."""
     wide_KD = centroids_KD.double().unique(dim=0)
     scores_nK = rows_nD.double() @ wide_KD.T - wide_KD.square().sum(dim=1) / 2
     best_n, next_n = scores_nK.topk(2, dim=1).values.unbind(1)
