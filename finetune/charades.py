@@ -66,7 +66,7 @@ def precisions_in_order(scores_NK: Scores, truths_NK: Truths) -> Callable[[Weigh
 
 
 def instants(duration_s: float) -> Values:
-    """Return the times at which a video is scored, bit for bit those of the official script: windows start there too."""
+    """Return the times at which a video is scored, bit for bit as the official script does: windows start there too."""
     return np.arange(INSTANTS, dtype=np.float64) / INSTANTS * duration_s
 
 
