@@ -30,7 +30,7 @@ quickstart: setup  ## Run the whole way in small on generated data, on the CPU
 test: setup  ## Run the whole test suite
 	@$(BIN)/python -m pytest -n $$(($$(nproc) + 2)) --dist loadfile --no-loadscope-reorder $(ARGS)  # two more: tests of jobs mostly wait
 
-test-matrix:  ## Run the suite as other processors, Pythons, users and loads would (hours); VARIANTS="avx2 user"
+test-matrix:  ## Run the suite as on other machines (hours); VARIANTS="avx2 user"
 	@$(INSTALL) --extras dev,bench
 	@$(PYTHON) .ci/matrix.py --torch "$(TORCH)" --variants "$(VARIANTS)" $(ARGS)
 

@@ -54,9 +54,7 @@ def _declare_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument("--data", nargs="+", default=[], metavar="SHARDS", help="sets to test on (default: the run's)")
     parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips at once on each rank")
     parser.add_argument("--name", metavar="NAME", help="of the files, before the step (default: the sets' folders)")
-    parser.add_argument(
-        "--pictures", choices=("png", "svg", "none"), default="png", help="what figures are drawn as (default: png)"
-    )
+    parser.add_argument("--pictures", choices=("png", "svg", "none"), default="png", help="what figures are drawn as")
     add_json(parser)
 
 
