@@ -14,6 +14,7 @@ import pytest
 
 from launch import cli, quickstart
 from tests import warm
+from tests.warm import HANGS_AFTER_S
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,7 +25,7 @@ def _steps_are_warm(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run(command: Sequence[str], **_: object) -> subprocess.CompletedProcess[str]:
         assert list(command[:3]) == [sys.executable, "-m", "launch.cli"]
-        done = warm.run(command[2:], Path.cwd(), timeout=300)
+        done = warm.run(command[2:], Path.cwd(), timeout=HANGS_AFTER_S)
         sys.stderr.write(done.stderr)
         return done
 

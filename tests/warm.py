@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
+HANGS_AFTER_S = 600.0  # so long that only what hangs takes longer, however busy a machine is
 # Says where a server listens to the command that the README's test calls `trichord`.
 SOCKET = "TRICHORD_TESTS_WARM"
 LONGEST = 1 << 20
@@ -43,12 +44,12 @@ class Program:
             streams = [nothing.fileno(), self._out.fileno(), self._err.fileno()]
             self.pid = _ask(self._connection, words, cwd, environment, streams)
 
-    def communicate(self, timeout: float = 120) -> tuple[str, str]:
+    def communicate(self, timeout: float = HANGS_AFTER_S) -> tuple[str, str]:
         """Wait for its end and give what it wrote; one that takes longer is killed."""
         self.wait(timeout)
         return _read(self._out), _read(self._err)
 
-    def wait(self, timeout: float = 120) -> int:
+    def wait(self, timeout: float = HANGS_AFTER_S) -> int:
         if self.returncode is None:
             self._connection.settimeout(timeout)
             try:
@@ -70,7 +71,9 @@ class Program:
         self.send_signal(signal.SIGKILL)
 
 
-def run(words: Sequence[str], cwd: Path = ROOT, timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:
+def run(
+    words: Sequence[str], cwd: Path = ROOT, timeout: float = HANGS_AFTER_S, **more: str
+) -> subprocess.CompletedProcess[str]:
     """Run a program, `more` being put into its environment, and wait for its end."""
     program = Program(words, cwd, {**os.environ, **more})
     out, err = program.communicate(timeout)

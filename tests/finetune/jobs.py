@@ -38,7 +38,7 @@ class Job:
 def run_jobs(jobs: list[Job], ranks: int) -> list[dict[str, Any]]:
     """Run jobs on real ranks; give what the first of them found when it tested each run."""
     text = json.dumps([asdict(job) for job in jobs])
-    printed, *_ = run_ranks(["tests.finetune.jobs", text], ranks, timeout_s=300)
+    printed, *_ = run_ranks(["tests.finetune.jobs", text], ranks)
     found: list[dict[str, Any]] = json.loads(printed.splitlines()[-1])
     return found
 

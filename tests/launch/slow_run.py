@@ -17,6 +17,7 @@ from tests import warm
 from tests.launch.slurm_cluster import ROOT
 from tests.pretrain.engine.small_run import settings
 from tests.shards import media
+from tests.warm import HANGS_AFTER_S
 
 CLIPS = 12
 _LOOK_S = 0.2
@@ -62,7 +63,7 @@ def pace(recipe: Path, shard_s: float) -> None:
     temporary.replace(recipe.with_suffix(".pace"))
 
 
-def trichord(*words: str, cwd: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+def trichord(*words: str, cwd: Path, timeout_s: float = HANGS_AFTER_S) -> subprocess.CompletedProcess[str]:
     """Type a command."""
     return warm.run(["launch.cli", *words], cwd, timeout_s, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", COLUMNS="200")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.launch.slurm_settings import NODES, claim_ports, write_settings
 from tests.launch.slurm_supervisor import tail_of
+from tests.warm import HANGS_AFTER_S
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # where Debian keeps daemons
@@ -64,11 +65,11 @@ class Cluster:
         """Give a node's state, e.g. idle; one that does not answer has a star behind it, e.g. down*."""
         return self.run("sinfo", "-h", "-p", "main", "-n", node, "-o", "%T").strip()
 
-    def wait_for_state(self, job: str, states: str | Collection[str], timeout_s: float = 120) -> str:
+    def wait_for_state(self, job: str, states: str | Collection[str], timeout_s: float = HANGS_AFTER_S) -> str:
         wanted = {states} if isinstance(states, str) else set(states)
         return self.wait(f"job {job}", lambda: self.state_of(job), wanted, timeout_s)
 
-    def wait_for_node(self, node: str, states: str | Collection[str], timeout_s: float = 120) -> str:
+    def wait_for_node(self, node: str, states: str | Collection[str], timeout_s: float = HANGS_AFTER_S) -> str:
         wanted = {states} if isinstance(states, str) else set(states)
         return self.wait(f"node {node}", lambda: self.node_state(node), wanted, timeout_s, f"slurmd-{node}.log")
 
@@ -128,7 +129,7 @@ class Cluster:
                 with suppress(ClusterError):  # one of them may have ended by now
                     self.run("scancel", *how, *jobs)
 
-    def bring_back(self, timeout_s: float = 120) -> None:
+    def bring_back(self, timeout_s: float = HANGS_AFTER_S) -> None:
         """See to it that every node is up and no job is left."""
         self.cancel_all()
         for node in NODES:
@@ -144,7 +145,7 @@ class Cluster:
             self.wait_for_node(node, "idle", timeout_s)
 
 
-def start_cluster(watched: int, timeout_s: float = 120) -> Cluster:
+def start_cluster(watched: int, timeout_s: float = HANGS_AFTER_S) -> Cluster:
     """Start a cluster that ends when the process of that number does."""
     process = os.pidfd_open(watched)
     ports, claim = claim_ports()

@@ -11,6 +11,7 @@ from pretrain.engine.metrics_file import FILE_NAME, read_rows
 from pretrain.engine.run_lock import read_holder
 from tests.launch.slow_run import trichord, weights_of
 from tests.launch.slurm_cluster import Cluster
+from tests.warm import HANGS_AFTER_S
 
 STEPS = 45
 
@@ -37,13 +38,13 @@ class Launched:
         path = self.folder / FILE_NAME
         return max((int(row["step"]) + 1 for row in read_rows(path)), default=0) if path.exists() else 0
 
-    def wait_for(self, what: str, holds: Callable[[], bool], timeout_s: float = 300) -> None:
+    def wait_for(self, what: str, holds: Callable[[], bool], timeout_s: float = HANGS_AFTER_S) -> None:
         end = time.monotonic() + timeout_s
         while not holds():
             assert time.monotonic() < end, f"waited {timeout_s} s in vain for: {what}\n{self.story()}"
             time.sleep(0.2)
 
-    def wait_for_end(self, timeout_s: float = 300) -> str:
+    def wait_for_end(self, timeout_s: float = HANGS_AFTER_S) -> str:
         ends = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
         try:
             return self.cluster.wait_for_state(self.job, ends, timeout_s)

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from tests.launch.slurm_settings import HEAD, NODES, Ports, settings_of
 
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 300.0
 SYSTEM_TABLES = [
     Path("/usr/share/mysql") / name for name in ("mysql_system_tables.sql", "mysql_system_tables_data.sql")
 ]

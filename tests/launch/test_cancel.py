@@ -18,6 +18,7 @@ from launch import cli, local_job
 from launch.history import Submitted, write_event
 from tests.launch.fake_slurm import SACCT, SQUEUE, FakeSlurm
 from tests.launch.made_runs import MadeRun, here
+from tests.warm import HANGS_AFTER_S
 
 RUNS, RUN = Path("runs"), Path("runs/one")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes cannot be looked at here")
@@ -134,7 +135,7 @@ def test_a_local_job_is_asked_and_then_ended(
     assert process.poll() is None
     monkeypatch.setattr(local_job.end, "__defaults__", (0.2,))
     assert cli.main(["cancel", "runs/one", "--now"]) == 0
-    process.wait(timeout=10)
+    process.wait(timeout=HANGS_AFTER_S)
     rank = int((folder / "rank").read_text())
     wait_for(lambda: local_job._began_s(rank) is None)
     assert cli.main(["cancel", "runs/one"]) == 2
@@ -171,7 +172,7 @@ def submit(run: Path, pid: int, time_s: float) -> None:
     )
 
 
-def wait_for(is_so: object, seconds: float = 10.0) -> None:
+def wait_for(is_so: object, seconds: float = HANGS_AFTER_S) -> None:
     assert callable(is_so)
     until_s = time.monotonic() + seconds
     while not is_so():

@@ -20,6 +20,7 @@ from pretrain.engine.run_lock import LOCK, take_lock
 from shards.errors import UserError
 from tests.launch.slow_run import ROOT, trichord, write_data, write_recipe
 from tests.test_cli import cpu_s_of_children
+from tests.warm import HANGS_AFTER_S
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -264,7 +265,7 @@ def test_debug_runs_here_and_the_folder_tells_all(place: Path, monkeypatch: pyte
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS_AFTER_S,
     )
     assert done.returncode == 0, done.stderr
     run = place / "run"
@@ -306,7 +307,7 @@ def test_processes_on_one_machine_run_what_was_there_when_they_were_launched(pla
     again = trichord("launch", "--cluster", "local", "pretrain", "fast.yaml", cwd=place)
     assert again.returncode == 2 and "works in runs/fast already" in again.stderr
     (place / "fast.yaml").write_text("this: is no recipe any more\n")
-    end = time.monotonic() + 120
+    end = time.monotonic() + HANGS_AFTER_S
     while '"ended"' not in (run / "history.jsonl").read_text():
         assert time.monotonic() < end, "\n".join(path.read_text() for path in (run / "logs").glob("*_log.out"))
         time.sleep(0.2)

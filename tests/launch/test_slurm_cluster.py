@@ -15,6 +15,7 @@ import pytest
 from tests.launch import slurm_cluster, slurm_settings
 from tests.launch.slurm_cluster import Cluster, ClusterError, start_cluster
 from tests.launch.slurm_settings import NODES
+from tests.warm import HANGS_AFTER_S
 
 UNTIL_STOP = "until [ -e stop ]; do sleep 0.1; done"
 
@@ -25,7 +26,7 @@ def submit(cluster: Cluster, script: str, output: Path, *options: str) -> str:
     ).strip()
 
 
-def wait_for_text(path: Path, text: str, timeout_s: float = 60) -> None:
+def wait_for_text(path: Path, text: str, timeout_s: float = HANGS_AFTER_S) -> None:
     end = time.monotonic() + timeout_s
     while not path.exists() or not path.read_text().startswith(text):
         assert time.monotonic() < end, path.read_text() if path.exists() else f"there is no {path}"
@@ -111,7 +112,7 @@ def test_what_a_test_leaves_behind_is_gone_before_the_next(slurm: Cluster, tmp_p
     slurm.kill_slurmd("n1")
     slurm.kill_node("n2")
     slurm.run("scontrol", "update", "nodename=n3", "state=drain", "reason=test")
-    slurm.bring_back(timeout_s=20)
+    slurm.bring_back()
     (tmp_path / "alive").unlink()
     assert [slurm.node_state(node) for node in NODES] == ["idle"] * 3
     assert slurm.run("squeue", "-h") == ""
@@ -145,7 +146,7 @@ def test_a_cluster_ends_with_the_process_that_it_watches(needs_slurm: None, tmp_
     wait_for_text(tmp_path / "alive", "")
     assert len(processes_of(cluster)) > len(cluster.running())
     watched.kill()
-    end = time.monotonic() + 10
+    end = time.monotonic() + HANGS_AFTER_S
     while processes_of(cluster) or cluster.folder.exists():
         assert time.monotonic() < end, processes_of(cluster)
         time.sleep(0.05)

@@ -16,6 +16,7 @@ from shards.errors import UserError
 from shards.whole_file import write_whole
 from tests.launch.fake_slurm import FakeSlurm
 from tests.launch.slurm_cluster import ROOT
+from tests.warm import HANGS_AFTER_S
 
 OUTER = {
     "SLURM_JOB_ID": "7",
@@ -96,7 +97,7 @@ def test_on_one_machine_ranks_get_the_gpus_that_the_shell_has(
     if told is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
     submit(order(tmp_path, "local", gpus_per_node=count, tasks_per_node=1), [Tell(tmp_path / "told")])
-    end = time.monotonic() + 60
+    end = time.monotonic() + HANGS_AFTER_S
     while not (tmp_path / "told").exists():
         assert time.monotonic() < end
         time.sleep(0.05)

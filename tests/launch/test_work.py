@@ -16,6 +16,7 @@ import pytest
 from launch import submit
 from launch.history import Ended, RankError, Started, read_history
 from tests.launch.slow_run import ROOT
+from tests.warm import HANGS_AFTER_S
 
 # Plays the command that a job runs: says that it began, and obeys the flag at the end of a "step".
 COMMAND = """
@@ -116,13 +117,13 @@ def finish(
 ) -> tuple[int, str]:
     """Run it, send signals once it has begun, and give its exit status and what it said."""
     process = start(place, kind, environment, max_restarts)
-    end = time.monotonic() + 30
+    end = time.monotonic() + HANGS_AFTER_S
     while numbers and not (place / "began").exists():
         assert time.monotonic() < end and process.poll() is None
         time.sleep(0.01)
     for number in numbers:
         process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=HANGS_AFTER_S)
     return process.returncode, said
 
 
@@ -180,7 +181,7 @@ def test_a_cancellation_while_it_saves_for_a_warning_stands(place: Path) -> None
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(number)
-    process.communicate(timeout=30)
+    process.communicate(timeout=HANGS_AFTER_S)
     assert process.returncode == 0 and "requeue" not in asked(place)
     assert last_end(place).how == "stopped" and "trichord cancel" in last_end(place).why
 

@@ -19,11 +19,11 @@ def start_ranks(words: Sequence[str], ranks: int, threads: int = 1) -> list[Prog
     return [Program(words, ROOT, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)]
 
 
-def run_ranks(words: Sequence[str], ranks: int, timeout_s: float = 120.0, threads: int = 1) -> list[str]:
+def run_ranks(words: Sequence[str], ranks: int, threads: int = 1) -> list[str]:
     """Run all ranks to their ends and give what each printed; if one fails, all end and its words are raised."""
     programs = start_ranks(words, ranks, threads)
     try:
-        told = [program.communicate(timeout_s) for program in programs]
+        told = [program.communicate() for program in programs]
     finally:
         for program in programs:
             program.kill()

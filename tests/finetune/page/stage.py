@@ -26,6 +26,7 @@ from tests.finetune import small_head
 from tests.finetune.captions import small_captions
 from tests.finetune.jobs import without_counting
 from tests.pretrain.engine import small_run
+from tests.warm import HANGS_AFTER_S
 
 CPU = torch.device("cpu")
 MOST_BYTES, MOST_SECONDS = 400_000, 5.0
@@ -90,7 +91,7 @@ def ask(address: str, body: Any = None, headers: Mapping[str, str] | None = None
     data = json.dumps(body).encode() if isinstance(body, dict) else body
     request = urllib.request.Request(address, data=data, headers=dict(headers or {}))
     try:
-        with _DIRECT.open(request, timeout=60) as answer:
+        with _DIRECT.open(request, timeout=HANGS_AFTER_S) as answer:
             return Answer(answer.status, answer.headers, answer.read())
     except urllib.error.HTTPError as error:
         return Answer(error.code, error.headers, error.read())

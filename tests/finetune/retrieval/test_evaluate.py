@@ -97,7 +97,7 @@ def test_two_ranks_find_what_one_finds(top: Path, world: World) -> None:
     alone = ask(top / "several", top / "clip.safetensors", world)
     files = (str(top / "several"), str(top / "clip.safetensors"))
     command = ["tests.finetune.retrieval.ranks", *files]
-    for printed in run_ranks(command, 2, timeout_s=300):
+    for printed in run_ranks(command, 2):
         figures, clips, bad = json.loads(printed.splitlines()[-1])
         assert (clips, bad) == (alone.clips, alone.bad) and figures.keys() == alone.figures.keys()
         for name, found in figures.items():

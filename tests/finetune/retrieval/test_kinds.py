@@ -18,6 +18,7 @@ from finetune.retrieval.spec import DType, Kind
 from finetune.retrieval.vectors import empty_flat, open_vectors, write_vectors
 from shards.errors import UserError
 from tests.finetune.retrieval.stage import clustered
+from tests.warm import HANGS_AFTER_S
 
 GB = 10**9
 ROOT = Path(__file__).resolve().parents[3]
@@ -116,7 +117,7 @@ print("done")
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     environment["OMP_WAIT_POLICY"] = "PASSIVE"  # as every command of trichord that trains has it
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=HANGS_AFTER_S
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 

@@ -82,7 +82,7 @@ def test_every_clip_is_asked_once_with_each_of_the_weights(top: Path, world: Wor
 def test_two_ranks_find_what_one_does_among_drawn_classes(top: Path, world: World) -> None:
     files = (top / "shards", top / "tuned.safetensors", top / "first.safetensors")
     one = ask(*files, Draws(2, 3, seed=1), world)
-    for told in run_ranks(["tests.finetune.zeroshot.ranks", *map(str, files)], 2, timeout_s=300):
+    for told in run_ranks(["tests.finetune.zeroshot.ranks", *map(str, files)], 2):
         two: list[list[Any]] = json.loads(told.splitlines()[-1])
         assert len(two) == len(one) == 2 * len(ALPHAS)
         for (names, alpha, scores, truths, bad), each in zip(two, one, strict=True):

@@ -36,7 +36,7 @@ class Job:
 def run_jobs(shards: Path, jobs: Sequence[Job], ranks: int, threads: int = 1) -> list[Drawn]:
     """Run jobs on real ranks; give for each job what each rank drew."""
     text = json.dumps([job.encoded() for job in jobs])
-    told = run_ranks(["tests.pretrain.engine.jobs", str(shards), text], ranks, 300, threads)
+    told = run_ranks(["tests.pretrain.engine.jobs", str(shards), text], ranks, threads)
     of_rank = [json.loads(lines.splitlines()[-1]) for lines in told]
     return [list(of_job) for of_job in zip(*of_rank, strict=True)]
 

@@ -16,7 +16,7 @@ from tests.pretrain.processes import run_ranks
 def test_a_run_that_is_killed_again_and_again_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
     shards = write_shards(tmp_path / "shards")
     command = ["tests.pretrain.engine.killed", str(shards), str(tmp_path / "killed"), "1"]
-    ends = json.loads(run_ranks(command, 1, timeout_s=300)[0].splitlines()[-1])
+    ends = json.loads(run_ranks(command, 1)[0].splitlines()[-1])
     assert ends[-1] == "0" and set(ends[:-1]) == {"-9"} and len(ends) > 4
     run_jobs(shards, [Job(tmp_path / "whole")], 1)
 

@@ -16,6 +16,7 @@ import pytest
 from pretrain.engine import run_lock
 from pretrain.engine.run_lock import LOCK, Holder, read_holder, take_lock, this_job
 from shards.errors import UserError
+from tests.warm import HANGS_AFTER_S
 
 HOLD = """
 import sys, time
@@ -139,7 +140,7 @@ def test_a_later_start_of_the_same_job_takes_over_and_the_earlier_finds_out(
         take_lock(tmp_path)  # the same start: two steps of one job
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with take_lock(tmp_path):
-        told, _ = first.communicate(timeout=10)
+        told, _ = first.communicate(timeout=HANGS_AFTER_S)
         assert told == "lost\n"
         holder = read_holder(tmp_path)
         assert holder is not None and holder.pid == os.getpid(), "the one that lost it left it alone"
@@ -157,14 +158,14 @@ def test_of_many_that_find_a_dead_one_at_once_one_holds(tmp_path: Path, monkeypa
         try:
             with take_lock(tmp_path):
                 results.put("held")
-                over.wait(30)
+                over.wait(HANGS_AFTER_S)
         except UserError:
             results.put("refused")
 
     processes = [context.Process(target=contend) for _ in range(6)]
     for process in processes:
         process.start()
-    found = sorted(results.get(timeout=30) for _ in processes)
+    found = sorted(results.get(timeout=HANGS_AFTER_S) for _ in processes)
     over.set()
     for process in processes:
         process.join()
