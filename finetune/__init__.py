@@ -1,3 +1,1 @@
 """Floor 2: heads, evaluation, captions and retrieval."""
-
-import shards as shards  # first of all, so that torchvision can be imported beside a CPU build of torch

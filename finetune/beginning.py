@@ -12,21 +12,21 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from finetune.classify import Classification, check_labels
-from finetune.config import FinetuneConfig, read_config
-from finetune.loss_specs import BinarySpec
-from finetune.recipe import is_run, read_run
-from finetune.specs import ClassificationSpec, Sense
-from finetune.trunk import Trunk
-from pretrain.collectives import rank, sum_over_ranks, world_size
-from pretrain.engine.config import InitFrom
-from pretrain.export import read_part
-from pretrain.objective import Objective
-from pretrain.published import Fit, load_published, load_tensors
-from pretrain.published_tables.family import Family
-from shards.errors import SampleError
-from shards.reading.archive import open_archive
-from shards.record import Annotation
+from trichord.core.errors import SampleError
+from trichord.finetune.classify import Classification, check_labels
+from trichord.finetune.config import FinetuneConfig, read_config
+from trichord.finetune.loss_specs import BinarySpec
+from trichord.finetune.recipe import is_run, read_run
+from trichord.finetune.specs import ClassificationSpec, Sense
+from trichord.finetune.trunk import Trunk
+from trichord.pretrain.collectives import rank, sum_over_ranks, world_size
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.export import read_part
+from trichord.pretrain.objective import Objective
+from trichord.pretrain.published import Fit, load_published, load_tensors
+from trichord.pretrain.published_tables.family import Family
+from trichord.shards.reading.archive import open_archive
+from trichord.shards.record import Annotation
 
 _OWN = Family("a run's own", "backbone.*", ())  # its names are ours
 
@@ -48,7 +48,7 @@ def begin(config: FinetuneConfig, objective: Objective) -> None:
         if isinstance(loss, BinarySpec) and loss.pos_weight == "inverse_frequency":
             objective.pos_weight_K.copy_(inverse_frequency(*count_labels(config, objective.spec)))
     else:
-        from finetune.captions.beginning import begin_language
+        from trichord.finetune.captions.beginning import begin_language
 
         begin_language(config, objective)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.randomness import generator
+from trichord.core.seeds import generator
 
 Weights = NDArray[np.int64]  # R sets, N clips: how often
 Figures = Callable[[Weights], Mapping[str, NDArray[np.float64]]]  # by name, R values or rows of them

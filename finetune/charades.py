@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from finetune.bootstrap import Figures, Weights
-from finetune.metrics import Scores, Truths, Values, divided, mean_of_classes
-from shards.record import Annotation, Interval
+from trichord.finetune.bootstrap import Figures, Weights
+from trichord.finetune.metrics import Scores, Truths, Values, divided, mean_of_classes
+from trichord.shards.record import Annotation, Interval
 
 INSTANTS = 25
 _ACTION = re.compile(r"c(?P<label>\d{3}) (?P<start>\d+(\.\d+)?) (?P<end>\d+(\.\d+)?)")

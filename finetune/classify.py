@@ -12,22 +12,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from finetune.config import FinetuneConfig
-from finetune.head import Pool, build_layers
-from finetune.loss_specs import BinarySpec
-from finetune.losses import classification_loss
-from finetune.specs import ClassificationSpec, Sense
-from finetune.trunk import OnTokens, Trunk
-from pretrain.audio_backbone import AudioBackbone
-from pretrain.backbone import Backbone, Encoder
-from pretrain.backbones.audio_build import build_audio_backbone
-from pretrain.backbones.build import build_backbone
-from pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
-from pretrain.engine.rehearsal import fake_batch
-from pretrain.objective import HealthRule, StepOutput
-from shards.errors import UserError
-from shards.reading.batch import Batch
-from shards.viewing.mix import Mixing, blend_batch, draw_blend, soft_targets
+from trichord.core.errors import UserError
+from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.head import Pool, build_layers
+from trichord.finetune.loss_specs import BinarySpec
+from trichord.finetune.losses import classification_loss
+from trichord.finetune.specs import ClassificationSpec, Sense
+from trichord.finetune.trunk import OnTokens, Trunk
+from trichord.pretrain.audio_backbone import AudioBackbone
+from trichord.pretrain.backbone import Backbone, Encoder
+from trichord.pretrain.backbones.audio_build import build_audio_backbone
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
+from trichord.pretrain.engine.rehearsal import fake_batch
+from trichord.pretrain.objective import HealthRule, StepOutput
+from trichord.shards.reading.batch import Batch
+from trichord.shards.viewing.mix import Mixing, blend_batch, draw_blend, soft_targets
 
 
 class Branch(Trunk):

@@ -7,18 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pretrain import commands as pretrain_commands
-from pretrain import show_command
-from shards.command import Command, add_json, at_least
-from shards.console import show_figures
+from trichord.core.command import Command, add_json, at_least
+from trichord.core.console import show_figures
+from trichord.pretrain import commands as pretrain_commands
+from trichord.pretrain import show_command
 
 if TYPE_CHECKING:
-    from finetune.config import FinetuneConfig
-    from shards.job import Job
+    from trichord.core.job import Job
+    from trichord.finetune.config import FinetuneConfig
 
 
 def _run_finetune(arguments: Namespace) -> int:
-    from finetune.recipe import load_finetune_recipe
+    from trichord.finetune.recipe import load_finetune_recipe
 
     config = load_finetune_recipe(arguments.recipe, arguments.overrides).config
     config.check_classes()
@@ -28,14 +28,14 @@ def _run_finetune(arguments: Namespace) -> int:
 
 
 def _keep_features(config: FinetuneConfig) -> None:
-    from pretrain.engine.allocator import apply
+    from trichord.pretrain.engine.allocator import apply
 
     apply()
     import torch
 
-    from finetune.features import fill
-    from pretrain.engine.allocator import thread_plan
-    from pretrain.engine.distributed import join_world
+    from trichord.finetune.features import fill
+    from trichord.pretrain.engine.allocator import thread_plan
+    from trichord.pretrain.engine.distributed import join_world
 
     world = join_world()
     torch.set_num_threads(thread_plan(world.place.local_size))
@@ -43,7 +43,7 @@ def _keep_features(config: FinetuneConfig) -> None:
 
 
 def _finetune_job(arguments: Namespace) -> Job:
-    from finetune.job import finetune_job
+    from trichord.finetune.job import finetune_job
 
     return finetune_job(arguments)
 
@@ -59,12 +59,12 @@ def _declare_evaluate(parser: ArgumentParser) -> None:
 
 
 def _run_evaluate(arguments: Namespace) -> int:
-    from pretrain.engine.allocator import apply
+    from trichord.pretrain.engine.allocator import apply
 
     apply()
-    from finetune.evaluate import evaluate
-    from pretrain.collectives import rank
-    from pretrain.engine.distributed import leave_world
+    from trichord.finetune.evaluate import evaluate
+    from trichord.pretrain.collectives import rank
+    from trichord.pretrain.engine.distributed import leave_world
 
     pictures = None if arguments.pictures == "none" else arguments.pictures
     found = evaluate(
@@ -79,7 +79,7 @@ def _run_evaluate(arguments: Namespace) -> int:
 
 
 def _evaluate_job(arguments: Namespace) -> Job:
-    from finetune.evaluate_job import evaluate_job
+    from trichord.finetune.evaluate_job import evaluate_job
 
     return evaluate_job(arguments)
 
@@ -90,7 +90,7 @@ def _declare_compare(parser: ArgumentParser) -> None:
 
 
 def _run_compare(arguments: Namespace) -> int:
-    from finetune.evaluation_report import comparison, read_reports
+    from trichord.finetune.evaluation_report import comparison, read_reports
 
     rows = comparison([report for run in arguments.runs for report in read_reports(run)])
     show_figures("evaluations", rows, arguments.json)
@@ -98,21 +98,21 @@ def _run_compare(arguments: Namespace) -> int:
 
 
 def _run_show(arguments: Namespace) -> int:
-    from finetune.recipe import FINETUNING, is_for_heads
-    from pretrain.recipe import PRETRAINING
+    from trichord.finetune.recipe import FINETUNING, is_for_heads
+    from trichord.pretrain.recipe import PRETRAINING
 
     is_ours = arguments.recipe is not None and is_for_heads(arguments.recipe)
     return show_command.show(arguments, (FINETUNING, PRETRAINING) if is_ours else (PRETRAINING, FINETUNING))
 
 
 def _run_replay(arguments: Namespace) -> int:
-    from finetune.config import read_config
+    from trichord.finetune.config import read_config
 
     return pretrain_commands.run_replay(arguments, read_config)
 
 
 def _run_export(arguments: Namespace) -> int:
-    from finetune.config import read_config
+    from trichord.finetune.config import read_config
 
     return pretrain_commands.run_export(arguments, read_config)
 
@@ -126,7 +126,7 @@ FINETUNE = Command(
         "trichord finetune linear_probe init_from.path=runs/first data.sources=shards/train --run runs/probe",
         "trichord finetune fine_tuning init_from.path=runs/first data.sources=shards/train --run runs/tuned",
         "trichord finetune captions init_from.path=runs/first data.sources=shards/train --run runs/told_in_words",
-        "torchrun --nproc-per-node 8 -m launch.cli finetune kinetics_fine_tuning init_from.path=runs/svt "
+        "torchrun --nproc-per-node 8 -m trichord -- finetune kinetics_fine_tuning init_from.path=runs/svt "
         "data.sources=k400/train",
     ),
     _finetune_job,
@@ -140,7 +140,7 @@ EVALUATE = Command(
         "trichord evaluate runs/probe --data shards/val",
         "trichord evaluate runs/probe --data shards/val objective.test_clips.clips=10 --name ten_clips",
         "trichord evaluate runs/told_in_words --data shards/val objective.decoding.kind=nucleus --name drawn",
-        "torchrun --nproc-per-node 8 -m launch.cli evaluate runs/tuned --data k400/val",
+        "torchrun --nproc-per-node 8 -m trichord -- evaluate runs/tuned --data k400/val",
         "trichord launch --gpus-per-node 8 evaluate runs/tuned --data k400/val",
     ),
     _evaluate_job,

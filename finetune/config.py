@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from finetune.captions.spec import CaptionSpec
-from finetune.specs import ClassificationSpec
-from pretrain.backbones.specs import BackboneSpec
-from pretrain.config import RunConfig
-from shards.errors import UserError
-from shards.reading.stream_config import SourceConfig, StreamConfig
-from shards.viewing.view_specs import ViewsSpec
+from trichord.core.errors import UserError
+from trichord.finetune.captions.spec import CaptionSpec
+from trichord.finetune.specs import ClassificationSpec
+from trichord.pretrain.backbones.specs import BackboneSpec
+from trichord.pretrain.config import RunConfig
+from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
+from trichord.shards.viewing.view_specs import ViewsSpec
 
 if TYPE_CHECKING:
-    from pretrain.objective import Objective
-    from shards.reading.batch import SampleTransform
+    from trichord.pretrain.objective import Objective
+    from trichord.shards.reading.batch import SampleTransform
 
 
 TaskSpec = Annotated[ClassificationSpec | CaptionSpec, Field(discriminator="kind")]
@@ -48,16 +48,16 @@ class FinetuneConfig(RunConfig):
     def build_objective(self) -> Objective:
         """Build backbones and head with fresh weights drawn from torch's generator."""
         if isinstance(self.objective, CaptionSpec):
-            from finetune.captions.captioner import build_captioner
+            from trichord.finetune.captions.captioner import build_captioner
 
             return build_captioner(self)
-        from finetune.classify import build_classification
+        from trichord.finetune.classify import build_classification
 
         return build_classification(self)
 
     def begin(self, objective: Objective) -> None:
         """Give fresh backbones the weights of a run or a file, and a task what it has to know of the data."""
-        from finetune.beginning import begin
+        from trichord.finetune.beginning import begin
 
         begin(self, objective)
 
@@ -81,7 +81,7 @@ class FinetuneConfig(RunConfig):
         """Make examples of videos, or take what is kept of them."""
         if self.features is None:
             return super().transform()
-        from finetune.features import read_features
+        from trichord.finetune.features import read_features
 
         return read_features
 

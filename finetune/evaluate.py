@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from finetune.classify import Classification
-from finetune.config import FinetuneConfig
-from finetune.evaluation_report import FOLDER, label_of, write_report
-from finetune.measuring import measure
-from finetune.opening import load_objective
-from finetune.recipe import load_tested
-from finetune.scoring import score
-from pretrain.engine.allocator import thread_plan
-from pretrain.engine.distributed import World, join_world
-from pretrain.objective import Objective
+from trichord.finetune.classify import Classification
+from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.evaluation_report import FOLDER, label_of, write_report
+from trichord.finetune.measuring import measure
+from trichord.finetune.opening import load_objective
+from trichord.finetune.recipe import load_tested
+from trichord.finetune.scoring import score
+from trichord.pretrain.engine.allocator import thread_plan
+from trichord.pretrain.engine.distributed import World, join_world
+from trichord.pretrain.objective import Objective
 
 Draw = Callable[..., list[Path]]
 
@@ -60,8 +60,8 @@ def _tested(config: FinetuneConfig, objective: Objective, world: World, draw: Dr
     """Give what the test of a task finds."""
     if isinstance(objective, Classification):
         return classify_all(config, objective, world, draw)
-    from finetune.captions.captioner import Captioner
-    from finetune.captions.evaluation import caption_all
+    from trichord.finetune.captions.captioner import Captioner
+    from trichord.finetune.captions.evaluation import caption_all
 
     assert isinstance(objective, Captioner)
     return caption_all(config, objective, world)
@@ -88,7 +88,7 @@ def classify_all(
 
 def _draw(stem: Path, ending: str, *of: Any) -> list[Path]:
     """Draw a test; matplotlib is imported only where this is wanted."""
-    from finetune.pictures import draw_all
+    from trichord.finetune.pictures import draw_all
 
     return draw_all(stem, ending, *of)
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.config import FinetuneConfig
-from finetune.evaluation_report import FOLDER, label_of
-from finetune.recipe import load_tested
-from shards.job import Job
+from trichord.core.job import Job
+from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.evaluation_report import FOLDER, label_of
+from trichord.finetune.recipe import load_tested
 
 _JOBS = "jobs"  # in the folder of evaluations; those of a sweep have folders of their own below
 
@@ -44,7 +44,7 @@ class EvaluateJob(Job):
         ]
 
     def weigh(self, ranks: int, device: str | None) -> Sequence[str]:
-        from pretrain.export import newest_checkpoint
+        from trichord.pretrain.export import newest_checkpoint
 
         path, index = newest_checkpoint(self.run)
         return [f"checkpoint: {path}, of step {index.step}"]

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shards.errors import UserError
-from shards.reading.stream_config import SourceConfig
-from shards.whole_file import write_whole
+from trichord.core.errors import UserError
+from trichord.core.files import write_whole
+from trichord.shards.reading.stream_config import SourceConfig
 
 FOLDER = "evaluations"
 _CLASSES = ("top1", "top5", "mAP", "mAP_charades", "localisation_mAP_charades")

@@ -23,20 +23,20 @@ from safetensors.torch import load, save
 from torch import Tensor
 from webdataset import TarWriter
 
-from finetune.config import FinetuneConfig
-from finetune.trunk import OnTokens
-from pretrain.engine.distributed import World
-from pretrain.engine.training import build
-from shards.console import track
-from shards.errors import Cause, SampleError, UserError
-from shards.randomness import generator
-from shards.reading.archive import Archive, open_archive
-from shards.reading.batch import Example
-from shards.reading.manifest import Manifest, ShardEntry
-from shards.reading.stream_config import ShardSource
-from shards.record import RawSample
-from shards.sample import ClipTransform
-from shards.whole_file import whole_file, write_whole
+from trichord.core.console import track
+from trichord.core.errors import Cause, SampleError, UserError
+from trichord.core.files import whole_file, write_whole
+from trichord.core.seeds import generator
+from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.trunk import OnTokens
+from trichord.pretrain.engine.distributed import World
+from trichord.pretrain.engine.training import build
+from trichord.shards.reading.archive import Archive, open_archive
+from trichord.shards.reading.batch import Example
+from trichord.shards.reading.manifest import Manifest, ShardEntry
+from trichord.shards.reading.stream_config import ShardSource
+from trichord.shards.record import RawSample
+from trichord.shards.sample import ClipTransform
 
 _MEMBER, _ABOUT = "safetensors", "features.json"
 _KEPT = ("json", "txt", "cls")

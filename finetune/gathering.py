@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretrain.collectives import gather_rows
-from pretrain.engine.distributed import World
-from pretrain.engine.feeding import Feeder
-from shards.console import track
-from shards.reading.batch import Batch
-from shards.reading.evaluation import evaluation_batches
-from shards.reading.stream_config import StreamConfig
-from shards.sample import ClipTransform
-from shards.sample_spec import SampleSpec
+from trichord.core.console import track
+from trichord.pretrain.collectives import gather_rows
+from trichord.pretrain.engine.distributed import World
+from trichord.pretrain.engine.feeding import Feeder
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.evaluation import evaluation_batches
+from trichord.shards.reading.stream_config import StreamConfig
+from trichord.shards.sample import ClipTransform
+from trichord.shards.sample_spec import SampleSpec
 
 _PLACE, _VALID = "place in the sets", "can be used"
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from finetune.specs import HeadSpec
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.finetune.specs import HeadSpec
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from finetune.captions.spec import CaptionSpec
-from finetune.config import FinetuneConfig
-from finetune.recipe import load_finetune_recipe
-from finetune.specs import ClassificationSpec
-from pretrain.job import PretrainJob, refuse_dry_run, run_folder
+from trichord.finetune.captions.spec import CaptionSpec
+from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.recipe import load_finetune_recipe
+from trichord.finetune.specs import ClassificationSpec
+from trichord.pretrain.job import PretrainJob, refuse_dry_run, run_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class FinetuneJob(PretrainJob):
         spec = self.config.objective
         told = f"classes: {spec.count}" if isinstance(spec, ClassificationSpec) else f"captions: {spec.head_words}"
         if isinstance(spec, CaptionSpec) and spec.language.weights is not None:
-            from finetune.captions.language import tokenizer_file
+            from trichord.finetune.captions.language import tokenizer_file
 
             tokenizer_file(spec.language.weights)  # it is there, or can be fetched
         return [*lines, told]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.loss_specs import AsymmetricSpec, BinarySpec, CrossEntropySpec, FocalSpec, LossSpec
+from trichord.finetune.loss_specs import AsymmetricSpec, BinarySpec, CrossEntropySpec, FocalSpec, LossSpec
 
 
 def classification_loss(spec: LossSpec, logits_BK: Tensor, targets_BK: Tensor, pos_weight_K: Tensor) -> Tensor:

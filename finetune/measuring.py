@@ -11,14 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune import charades
-from finetune.bootstrap import DRAWS, Figures, Weights, intervals, once
-from finetune.metrics import EACH_CLASS, Values, average_precisions, class_rows, figures_of, known, mean_of_classes
-from finetune.metrics import measure as measure_classes
-from finetune.reliability import reliability
-from finetune.scoring import Scored
-from finetune.specs import ClassificationSpec
-from shards.record import labels_within
+from trichord.finetune import charades
+from trichord.finetune.bootstrap import DRAWS, Figures, Weights, intervals, once
+from trichord.finetune.metrics import (
+    EACH_CLASS,
+    Values,
+    average_precisions,
+    class_rows,
+    figures_of,
+    known,
+    mean_of_classes,
+)
+from trichord.finetune.metrics import measure as measure_classes
+from trichord.finetune.reliability import reliability
+from trichord.finetune.scoring import Scored
+from trichord.finetune.specs import ClassificationSpec
+from trichord.shards.record import labels_within
 
 ALIKE = "scores alike"  # the column of the control
 _DRAWS_OF_INSTANTS = 200  # of which each video has many

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.bootstrap import Figures, Weights, once
+from trichord.finetune.bootstrap import Figures, Weights, once
 
 Scores = NDArray[np.floating]
 Truths = NDArray[np.bool_]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from finetune.config import FinetuneConfig, read_config
-from finetune.recipe import is_run, read_run
-from pretrain.config import RunConfig
-from pretrain.engine import checkpoint
-from pretrain.engine.training import build
-from pretrain.export import newest_checkpoint
-from pretrain.objective import Objective
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.finetune.config import FinetuneConfig, read_config
+from trichord.finetune.recipe import is_run, read_run
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine import checkpoint
+from trichord.pretrain.engine.training import build
+from trichord.pretrain.export import newest_checkpoint
+from trichord.pretrain.objective import Objective
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.bootstrap import once
-from finetune.metrics import Scores, Truths, Values
-from finetune.reliability import BINS, Reliability, reliability
-from finetune.scoring import Scored
-from finetune.specs import ClassificationSpec
-from finetune.windows import Video
-from pretrain.plot_picture import COLOURS, FAINT, INK, STYLE, save, short_number
+from trichord.finetune.bootstrap import once
+from trichord.finetune.metrics import Scores, Truths, Values
+from trichord.finetune.reliability import BINS, Reliability, reliability
+from trichord.finetune.scoring import Scored
+from trichord.finetune.specs import ClassificationSpec
+from trichord.finetune.windows import Video
+from trichord.pretrain.plot_picture import COLOURS, FAINT, INK, STYLE, save, short_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.config import TASKS, FinetuneConfig
-from pretrain.engine.resuming import CHECKPOINTS
-from pretrain.recipe import Floor, Layers, Resolved, class_names, given, resolve
-from pretrain.recipe_file import list_recipes, read_recipe, read_yaml
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.finetune.config import TASKS, FinetuneConfig
+from trichord.pretrain.engine.resuming import CHECKPOINTS
+from trichord.pretrain.recipe import Floor, Layers, Resolved, class_names, given, resolve
+from trichord.pretrain.recipe_file import list_recipes, read_recipe, read_yaml
 
 CONFIG = "config.yaml"
 # What must be as it was in pretraining, for the backbone learnt with it.

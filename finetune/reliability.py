@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.bootstrap import Weights, once
-from finetune.metrics import Scores, Truths, Values, divided
+from trichord.finetune.bootstrap import Weights, once
+from trichord.finetune.metrics import Scores, Truths, Values, divided
 
 BINS = 15
 

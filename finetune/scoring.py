@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from finetune.charades import official_times
-from finetune.classify import Classification, check_labels
-from finetune.config import FinetuneConfig
-from finetune.gathering import gather_each_once
-from finetune.metrics import Scores, Truths
-from finetune.windows import Video
-from pretrain.collectives import gather_texts, gather_unequal_rows
-from pretrain.engine.distributed import World
-from shards.reading.batch import Batch
-from shards.record import Interval
+from trichord.finetune.charades import official_times
+from trichord.finetune.classify import Classification, check_labels
+from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.gathering import gather_each_once
+from trichord.finetune.metrics import Scores, Truths
+from trichord.finetune.windows import Video
+from trichord.pretrain.collectives import gather_texts, gather_unequal_rows
+from trichord.pretrain.engine.distributed import World
+from trichord.shards.reading.batch import Batch
+from trichord.shards.record import Interval
 
 
 @dataclass(frozen=True)

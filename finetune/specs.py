@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from finetune.loss_specs import BinarySpec, CrossEntropySpec, LossSpec
-from shards.hearing.sound_specs import SoundSpec
-from shards.sample_spec import SampleSpec
-from shards.viewing.clip_specs import ClipSpec, DenseWindow, Segments, SlidingWindows, clip_count
-from shards.viewing.flips import FlipRule
-from shards.viewing.normalise import Normalisation
-from shards.viewing.view_specs import MixSpec, Squash, ViewSpec, ViewsSpec
+from trichord.finetune.loss_specs import BinarySpec, CrossEntropySpec, LossSpec
+from trichord.shards.hearing.sound_specs import SoundSpec
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import ClipSpec, DenseWindow, Segments, SlidingWindows, clip_count
+from trichord.shards.viewing.flips import FlipRule
+from trichord.shards.viewing.normalise import Normalisation
+from trichord.shards.viewing.view_specs import MixSpec, Squash, ViewSpec, ViewsSpec
 
 Sense = Literal["video", "audio"]
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone import Encoder
-from pretrain.objective import Objective
-from shards.errors import UserError
-from shards.reading.batch import Batch
+from trichord.core.errors import UserError
+from trichord.pretrain.backbone import Encoder
+from trichord.pretrain.objective import Objective
+from trichord.shards.reading.batch import Batch
 
 if TYPE_CHECKING:
-    from finetune.captions.spec import CaptionSpec
-    from finetune.specs import ClassificationSpec, Sense
+    from trichord.finetune.captions.spec import CaptionSpec
+    from trichord.finetune.specs import ClassificationSpec, Sense
 
 
 class OnTokens(Objective):

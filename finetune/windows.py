@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from finetune.classify import pooled, probabilities
-from finetune.metrics import Values
-from finetune.specs import ClassificationSpec
-from shards.record import Interval
+from trichord.finetune.classify import pooled, probabilities
+from trichord.finetune.metrics import Values
+from trichord.finetune.specs import ClassificationSpec
+from trichord.shards.record import Interval
 
 
 @dataclass(frozen=True, eq=False)

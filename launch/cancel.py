@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch import local_job, slurm
-from launch.history import Ended, Submitted
-from launch.run_folder import named_runs
-from launch.run_state import LIVE, State
-from launch.survey import Report, survey
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.launch import local_job, slurm
+from trichord.launch.history import Ended, Submitted
+from trichord.launch.run_folder import named_runs
+from trichord.launch.run_state import LIVE, State
+from trichord.launch.survey import Report, survey
 
 
 def cancel_runs(named: Sequence[Path], now: bool) -> None:

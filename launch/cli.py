@@ -7,28 +7,29 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from finetune.bench.learning_command import LEARNING
-from finetune.commands import COMPARE, EVALUATE, EXPORT, FINETUNE, REPLAY, SHOW
-from finetune.page.command import SERVE
-from finetune.retrieval import bench_command as search_bench
-from finetune.retrieval import index_commands
-from finetune.retrieval.commands import EMBED, RETRIEVAL, SEARCH
-from finetune.token_maps.command import VISUALISE
-from finetune.zeroshot.command import ZEROSHOT
-from launch import __version__, doctor, launch_command, quickstart
-from launch.parser import CommandParser, add_command, add_floor
-from launch.run_commands import CANCEL, LOGS, STATUS
-from pretrain import commands as pretrain_commands
-from pretrain.bench.clustering_command import CLUSTERING
-from pretrain.bench.commands import SCAN, STEP
-from pretrain.bench.contrast_command import CONTRAST
-from pretrain.bench.model_commands import GROWTH, MODEL_STEPS
-from pretrain.models_command import MODELS
-from pretrain.plot_command import PLOT
-from pretrain.weights_command import INSPECT
-from pretrain.weights_command import SUMMARY as OF_WEIGHTS
-from shards import commands as shards_commands
-from shards.errors import Interrupted, RunStopped, UserError
+from trichord import __version__
+from trichord.core.errors import Interrupted, RunStopped, UserError
+from trichord.core.parser import CommandParser, add_command, add_floor
+from trichord.finetune.bench.learning_command import LEARNING
+from trichord.finetune.commands import COMPARE, EVALUATE, EXPORT, FINETUNE, REPLAY, SHOW
+from trichord.finetune.page.command import SERVE
+from trichord.finetune.retrieval import bench_command as search_bench
+from trichord.finetune.retrieval import index_commands
+from trichord.finetune.retrieval.commands import EMBED, RETRIEVAL, SEARCH
+from trichord.finetune.token_maps.command import VISUALISE
+from trichord.finetune.zeroshot.command import ZEROSHOT
+from trichord.launch import doctor, launch_command, quickstart
+from trichord.launch.run_commands import CANCEL, LOGS, STATUS
+from trichord.pretrain import commands as pretrain_commands
+from trichord.pretrain.bench.clustering_command import CLUSTERING
+from trichord.pretrain.bench.commands import SCAN, STEP
+from trichord.pretrain.bench.contrast_command import CONTRAST
+from trichord.pretrain.bench.model_commands import GROWTH, MODEL_STEPS
+from trichord.pretrain.models_command import MODELS
+from trichord.pretrain.plot_command import PLOT
+from trichord.pretrain.weights_command import INSPECT
+from trichord.pretrain.weights_command import SUMMARY as OF_WEIGHTS
+from trichord.shards import commands as shards_commands
 
 _DESCRIPTION = """\
 Pretrains video transformers together with sound and text, and puts what they learn to work."""

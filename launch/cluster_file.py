@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from shards.errors import UserError
+from trichord.core.errors import UserError
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<rest>\d+(?::\d+){0,2})")
 _EXPECTED_TIME = "minutes such as 90, or HH:MM:SS, or D-HH:MM:SS"
@@ -140,7 +140,7 @@ def default_path() -> Path:
 
 def load_cluster_file(path: Path | None) -> dict[str, Any]:
     """Read a site's settings: the file named, or the one in its place, or none; checked, but still to be completed."""
-    from pretrain.recipe_file import read_recipe
+    from trichord.pretrain.recipe_file import read_recipe
 
     if path is None:
         path = default_path()

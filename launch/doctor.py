@@ -14,10 +14,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from launch.finding import Finding
-from shards.command import Command, add_json
-from shards.console import show_figures
-from shards.errors import UserError
+from trichord.core.command import Command, add_json
+from trichord.core.console import show_figures
+from trichord.core.errors import UserError
+from trichord.launch.finding import Finding
 
 _GIB = 1 << 30
 _NEEDED = ("torch", "deepspeed", "webdataset", "av", "pydantic", "transformers", "safetensors", "faiss-cpu")
@@ -29,7 +29,7 @@ _TRIAL_BYTES = 64 << 20
 
 def examine(folder: Path) -> Iterator[Finding]:
     """Look at everything, part by part."""
-    from launch.doctor_cluster import examine_cluster
+    from trichord.launch.doctor_cluster import examine_cluster
 
     yield from _versions()
     yield from _devices()
@@ -48,6 +48,23 @@ def _versions() -> Iterator[Finding]:
         yield Finding("versions", name, version or "missing", mend)
     for name in _OPTIONAL:
         yield Finding("versions", name, _version(name) or "not installed; not needed")
+    yield from _native_wheels()
+
+
+def _native_wheels() -> Iterator[Finding]:
+    """Look at the two libraries whose native code must be built for the same device as torch."""
+    import torch
+
+    from trichord.core.wheels import native_code_loads
+
+    for name in ("torchvision", "torchaudio"):
+        found = _version(name) or "missing"
+        if not native_code_loads(name):
+            found += (
+                f", whose native code does not load beside torch {torch.__version__}: trichord does without it, but "
+                f"plain `import {name}` fails; make setup TORCH_INDEX=<index of CPU wheels> brings one that fits"
+            )
+        yield Finding("versions", name, found)
 
 
 def _version(distribution: str) -> str | None:
@@ -60,8 +77,8 @@ def _version(distribution: str) -> str | None:
 def _devices() -> Iterator[Finding]:
     import torch
 
-    from pretrain.engine.allocator import thread_plan
-    from pretrain.engine.device import Precision, device_name, peak_flops
+    from trichord.pretrain.engine.allocator import thread_plan
+    from trichord.pretrain.engine.device import Precision, device_name, peak_flops
 
     devices = [torch.device("cuda", number) for number in range(torch.cuda.device_count())] or [torch.device("cpu")]
     torch.set_num_threads(thread_plan(1))
@@ -84,11 +101,11 @@ def _devices() -> Iterator[Finding]:
 def _decoders() -> Iterator[Finding]:
     import numpy as np
 
-    from shards.decoding.torchcodec_video import open_with_torchcodec
-    from shards.decoding.track import DecodeLimits
-    from shards.decoding.video import Video, open_video
-    from shards.errors import SampleError
-    from shards.world.encode import encode
+    from trichord.core.errors import SampleError
+    from trichord.shards.decoding.torchcodec_video import open_with_torchcodec
+    from trichord.shards.decoding.track import DecodeLimits
+    from trichord.shards.decoding.video import Video, open_video
+    from trichord.shards.world.encode import encode
 
     frames_THWC = np.zeros((8, 32, 32, 3), dtype=np.uint8)
     film = encode(frames_THWC, np.zeros(8000, dtype=np.float32), fps=8, sample_rate=8000)
@@ -130,7 +147,7 @@ def _communication() -> Iterator[Finding]:
 
 
 def _allocator_and_threads() -> Iterator[Finding]:
-    from pretrain.engine.allocator import apply, own_cores, thread_plan
+    from trichord.pretrain.engine.allocator import apply, own_cores, thread_plan
 
     before = _copy_bytes_per_s()
     if apply():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
-from launch import slurm
-from launch.cluster_file import default_path, load_cluster_file
-from launch.finding import Finding
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.launch import slurm
+from trichord.launch.cluster_file import default_path, load_cluster_file
+from trichord.launch.finding import Finding
 
 _COMMANDS = ("sbatch", "srun", "squeue", "sacct", "scontrol", "scancel", "sinfo")
 _UP = ("idle", "mixed", "allocated", "completing")  # in which a node takes jobs, now or when there is room

@@ -11,20 +11,20 @@ from argparse import REMAINDER, ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shards.command import Command, add_json, read_pairs
-from shards.console import show_figures, track
-from shards.errors import UserError
+from trichord.core.command import Command, add_json, read_pairs
+from trichord.core.console import show_figures, track
+from trichord.core.errors import UserError
 
 if TYPE_CHECKING:
-    from launch.history import Cluster
-    from launch.plan import Plan
+    from trichord.launch.history import Cluster
+    from trichord.launch.plan import Plan
 
 _CLUSTERS = ("slurm", "local", "debug")
 
 
 def _declare(parser: ArgumentParser) -> None:
-    from launch import verbs
-    from launch.cluster_file import Settings, default_path
+    from trichord.launch import verbs
+    from trichord.launch.cluster_file import Settings, default_path
 
     listed = ", ".join(verbs.names())
     parser.description = (
@@ -70,8 +70,8 @@ def _told(path: Path) -> str:
 
 
 def _run(arguments: Namespace) -> int:
-    from launch.cluster_file import Settings, load_cluster_file, make_settings
-    from launch.plan import make_plan
+    from trichord.launch.cluster_file import Settings, load_cluster_file, make_settings
+    from trichord.launch.plan import make_plan
 
     given = {name: getattr(arguments, name) for name in Settings.model_fields if getattr(arguments, name) is not None}
     if "sbatch" in given:
@@ -82,7 +82,7 @@ def _run(arguments: Namespace) -> int:
     plan = make_plan(cluster, settings, given, arguments.array, arguments.words)
     if arguments.dry_run:
         return _show(plan, arguments.json)
-    from launch.preflight import preflight
+    from trichord.launch.preflight import preflight
 
     for line in preflight(plan):
         print(line, file=sys.stderr)
@@ -95,8 +95,8 @@ def _run(arguments: Namespace) -> int:
 
 
 def _show(plan: Plan, as_json: bool) -> int:
-    from launch.preflight import looks
-    from launch.submit import sbatch_text
+    from trichord.launch.preflight import looks
+    from trichord.launch.submit import sbatch_text
 
     ranks = plan.settings.ranks
     text = sbatch_text(plan.order) if plan.cluster == "slurm" else ""
@@ -122,8 +122,8 @@ def _show(plan: Plan, as_json: bool) -> int:
 
 
 def _submit(plan: Plan) -> list[dict[str, object]]:
-    from launch.history import Submitted, now_s, write_event
-    from launch.submit import submit
+    from trichord.launch.history import Submitted, now_s, write_event
+    from trichord.launch.submit import submit
 
     about = {
         "words": plan.elements[0].words,
@@ -157,8 +157,8 @@ def _submit(plan: Plan) -> list[dict[str, object]]:
 
 
 def _prepare(plan: Plan, about: str) -> None:
-    from launch.history import LOGS
-    from launch.snapshot import take_snapshot
+    from trichord.launch.history import LOGS
+    from trichord.launch.snapshot import take_snapshot
 
     take_snapshot(plan.snapshot, {"launch.json": about})
     for element in track(plan.elements, "preparing runs"):

@@ -8,8 +8,8 @@ import socket
 import time
 from pathlib import Path
 
-from launch.history import LOGS, Submitted
-from launch.slurm import JobState
+from trichord.launch.history import LOGS, Submitted
+from trichord.launch.slurm import JobState
 
 _CONTROLLER = b"submitit.local._local"  # the module that it was started as
 _SLACK_S = 2.0  # of the kernel's count of seconds

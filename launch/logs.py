@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from launch.history import LOGS, log_path
-from launch.run_folder import RunFolder, is_run, named_runs
-from launch.run_state import LIVE
-from launch.survey import Report, survey
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.launch.history import LOGS, log_path
+from trichord.launch.run_folder import RunFolder, is_run, named_runs
+from trichord.launch.run_state import LIVE
+from trichord.launch.survey import Report, survey
 
 _LOOK_EVERY_S = 0.2
 _ASK_EVERY_S = 5.0  # whether it still runs: SLURM has others to answer too

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from launch.cluster_file import Settings
-from launch.history import SNAPSHOTS, Submitted
-from launch.run_folder import RunFolder
-from launch.run_state import LIVE, State
-from launch.survey import Report
+from trichord.launch.cluster_file import Settings
+from trichord.launch.history import SNAPSHOTS, Submitted
+from trichord.launch.run_folder import RunFolder
+from trichord.launch.run_state import LIVE, State
+from trichord.launch.survey import Report
 
 _ORDER = "launch.json"  # in a snapshot: what the jobs asked for
 
@@ -48,7 +48,9 @@ def _again(run: RunFolder) -> str:
 
 def _verb(config: Path) -> str:
     """Say which command goes on with a run of these settings."""
-    from finetune.recipe import is_for_heads  # brings all settings there are, which only a run that stopped needs
+    from trichord.finetune.recipe import (
+        is_for_heads,  # brings all settings there are, which only a run that stopped needs
+    )
 
     return "finetune" if config.exists() and is_for_heads(str(config)) else "pretrain"
 

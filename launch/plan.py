@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch import verbs
-from launch.cluster_file import Settings
-from launch.history import LOGS, Cluster
-from launch.snapshot import CODE, next_snapshot
-from launch.submit import Order
-from launch.sweep import expand
-from launch.work import Work
-from shards.errors import UserError
-from shards.job import Job
+from trichord.core.errors import UserError
+from trichord.core.job import Job
+from trichord.launch import verbs
+from trichord.launch.cluster_file import Settings
+from trichord.launch.history import LOGS, Cluster
+from trichord.launch.snapshot import CODE, next_snapshot
+from trichord.launch.submit import Order
+from trichord.launch.sweep import expand
+from trichord.launch.work import Work
 
 _ARRAY = re.compile(r"(?P<parts>\d+)?(?:%(?P<at_once>\d+))?")
 

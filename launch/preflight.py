@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from launch.plan import Plan
-from launch.run_state import LIVE
-from launch.submit import test_only
-from launch.survey import Report, survey
-from pretrain.engine.run_lock import LOCK, SILENT_S, read_holder
-from shards.console import track
-from shards.errors import UserError
+from trichord.core.console import track
+from trichord.core.errors import UserError
+from trichord.launch.plan import Plan
+from trichord.launch.run_state import LIVE
+from trichord.launch.submit import test_only
+from trichord.launch.survey import Report, survey
+from trichord.pretrain.engine.run_lock import LOCK, SILENT_S, read_holder
 
 
 def looks(plan: Plan) -> Iterator[str]:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shards.command import Command, add_json, at_least
-from shards.console import show_figures
-from shards.errors import UserError
+from trichord.core.command import Command, add_json, at_least
+from trichord.core.console import show_figures
+from trichord.core.errors import UserError
 
 Rows = list[dict[str, Any]]
 
@@ -178,7 +178,7 @@ def _run(arguments: Namespace) -> int:
 
 def _figures_of(step: Step) -> Rows:
     """Run a command as a person would, in a process of its own, and give the rows that it prints."""
-    command: Sequence[str] = [sys.executable, "-m", "launch.cli", *step.words, "--json"]
+    command: Sequence[str] = [sys.executable, "-m", "trichord", *step.words, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise UserError(f"the step {step.name} ended with status {done.returncode}; its reason stands above")

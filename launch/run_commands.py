@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from shards.command import Command, add_json, at_least
+from trichord.core.command import Command, add_json, at_least
 
 _LINES = 100
 
@@ -17,7 +17,7 @@ def _declare_status(parser: ArgumentParser) -> None:
 
 
 def _run_status(arguments: Namespace) -> int:
-    from launch.status import show_status
+    from trichord.launch.status import show_status
 
     show_status(arguments.runs, arguments.json)
     return 0
@@ -32,7 +32,7 @@ def _declare_logs(parser: ArgumentParser) -> None:
 
 
 def _run_logs(arguments: Namespace) -> int:
-    from launch.logs import show_log
+    from trichord.launch.logs import show_log
 
     show_log(arguments.run_folder, arguments.rank, arguments.job, arguments.lines, arguments.follow)
     return 0
@@ -44,7 +44,7 @@ def _declare_cancel(parser: ArgumentParser) -> None:
 
 
 def _run_cancel(arguments: Namespace) -> int:
-    from launch.cancel import cancel_runs
+    from trichord.launch.cancel import cancel_runs
 
     cancel_runs(arguments.runs, arguments.now)
     return 0

@@ -17,11 +17,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from launch.history import HISTORY, LOGS, SNAPSHOTS, Ended, Event, RankError, Started, Submitted, read_history
-from launch.run_state import SILENT_S
-from pretrain.engine.metrics_file import FILE_NAME as METRICS
-from pretrain.engine.run_lock import LOCK, Holder, read_holder
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.launch.history import HISTORY, LOGS, SNAPSHOTS, Ended, Event, RankError, Started, Submitted, read_history
+from trichord.launch.run_state import SILENT_S
+from trichord.pretrain.engine.metrics_file import FILE_NAME as METRICS
+from trichord.pretrain.engine.run_lock import LOCK, Holder, read_holder
 
 _DEPTH = 4
 _MOST_ENTRIES = 20_000  # of folders looked through; a folder of a million clips must not keep anyone waiting

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from launch.history import Ended, Event, Started, Submitted
-from launch.slurm import JobState
+from trichord.launch.history import Ended, Event, Started, Submitted
+from trichord.launch.slurm import JobState
 
 SILENT_S = 60.0  # a heartbeat comes every five seconds
 

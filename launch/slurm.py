@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from shards.errors import UserError
+from trichord.core.errors import UserError
 
 PATIENCE_S = 10.0
 _ARRAY = re.compile(r"(?P<array>\d+)_\[(?P<elements>[\d,:-]+)(%\d+)?\]")

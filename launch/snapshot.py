@@ -15,12 +15,11 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from launch import __version__
-from launch.history import SNAPSHOTS
+import trichord
+from trichord.launch.history import SNAPSHOTS
 
 CODE = "code"
-_ROOT = Path(__file__).resolve().parent.parent
-_FLOORS = ("shards", "pretrain", "finetune", "launch")
+_PACKAGE = Path(trichord.__file__).resolve().parent
 _GIT_S = 20.0
 
 
@@ -38,17 +37,15 @@ def take_snapshot(folder: Path, files: Mapping[str, str]) -> None:
     (folder / "packages.txt").write_text(_packages())
     commit, diff = _commit()
     (folder / "code.json").write_text(
-        json.dumps({"version": __version__, "commit": commit, "is_changed": bool(diff)}, indent=1) + "\n"
+        json.dumps({"version": trichord.__version__, "commit": commit, "is_changed": bool(diff)}, indent=1) + "\n"
     )
     if diff:
         (folder / "changes.diff").write_text(diff, encoding="utf-8")
-    for floor in _FLOORS:
-        if (_ROOT / floor).is_dir():
-            _copy(_ROOT / floor, folder / CODE / floor)
+    _copy(_PACKAGE, folder / CODE / _PACKAGE.name)
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a package with modes as the umask has them; what Python compiled is left."""
+    """Copy a package, links as what they lead to, with modes as the umask has them; leave what Python compiled."""
     target.mkdir(parents=True)
     for entry in os.scandir(source):
         if entry.is_dir():
@@ -66,17 +63,21 @@ def _packages() -> str:
 def _commit() -> tuple[str | None, str]:
     """Give commit and changes of the code that runs; an installed copy has none, even inside another's repository."""
     top = _git("rev-parse", "--show-toplevel")
-    if not top or Path(top.strip()).resolve() != _ROOT:
+    if not top or Path(top.strip()).resolve() != _PACKAGE.parent:
         return None, ""
-    floors = [floor for floor in _FLOORS if (_ROOT / floor).is_dir()]
+    folders = sorted({str(_PACKAGE), *(str(each.resolve()) for each in _PACKAGE.iterdir() if each.is_dir())})
     commit = _git("rev-parse", "HEAD").strip() or None
-    return commit, _git("diff", "--no-ext-diff", "--no-textconv", "HEAD", "--", *floors)
+    return commit, _git("diff", "--no-ext-diff", "--no-textconv", "HEAD", "--", *folders)
 
 
 def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["git", "-C", str(_ROOT), *arguments], capture_output=True, timeout=_GIT_S, text=True, errors="replace"
+            ["git", "-C", str(_PACKAGE.parent), *arguments],
+            capture_output=True,
+            timeout=_GIT_S,
+            text=True,
+            errors="replace",
         )
     except (OSError, subprocess.TimeoutExpired):  # no git here, or a disk that does not answer
         return ""

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from launch.history import Ended, RankError, Started, Submitted
-from launch.next_command import next_command
-from launch.run_folder import RunFolder, find_runs, named_runs
-from launch.run_state import State
-from launch.survey import Report, survey
-from pretrain.engine.step_line import duration
-from shards.console import show_figures
-from shards.errors import UserError
+from trichord.core.console import show_figures
+from trichord.core.errors import UserError
+from trichord.launch.history import Ended, RankError, Started, Submitted
+from trichord.launch.next_command import next_command
+from trichord.launch.run_folder import RunFolder, find_runs, named_runs
+from trichord.launch.run_state import State
+from trichord.launch.survey import Report, survey
+from trichord.pretrain.engine.step_line import duration
 
 _IN_WORDS = {State.REQUEUED: "requeued (waiting to go on)", State.STOPPED: "stopped (resumable)"}
 _LONGEST_ERROR = 160

@@ -18,9 +18,9 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
-from launch.cluster_file import Settings
-from launch.history import Cluster
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.launch.cluster_file import Settings
+from trichord.launch.history import Cluster
 
 _YEAR_MINUTES = 365 * 24 * 60  # submitit knows no job without a limit on one machine
 # Left behind by the shell that submits, they would make every rank believe it is another's.

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from launch import local_job, slurm
-from launch.history import Cluster, Ended, Event, RankError, Started
-from launch.run_folder import RunFolder
-from launch.run_state import Evidence, State, Verdict, decide, has_ended, must_ask
-from launch.slurm import JobState
+from trichord.launch import local_job, slurm
+from trichord.launch.history import Cluster, Ended, Event, RankError, Started
+from trichord.launch.run_folder import RunFolder
+from trichord.launch.run_state import Evidence, State, Verdict, decide, has_ended, must_ask
+from trichord.launch.slurm import JobState
 
 Said = JobState | Literal["not known", "no answer"]
 _SUFFERING = (State.RUNNING, State.FAILED, State.LOST)  # in the others an error is of a start before

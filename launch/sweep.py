@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from shards.errors import UserError
+from trichord.core.errors import UserError
 
 _SETTING = re.compile(r"(?P<name>[A-Za-z_][\w]*(?:\.\w+)*)=(?P<value>.*)", re.DOTALL)
 _OPENING, _CLOSING, _QUOTES = "[{(", "]})", "'\""

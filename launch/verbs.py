@@ -5,11 +5,11 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 
-from finetune.commands import EVALUATE, FINETUNE
-from finetune.retrieval.commands import EMBED
-from launch.parser import CommandParser, add_command, add_floor
-from pretrain.commands import PRETRAIN
-from shards import commands as shards_commands
+from trichord.core.parser import CommandParser, add_command, add_floor
+from trichord.finetune.commands import EVALUATE, FINETUNE
+from trichord.finetune.retrieval.commands import EMBED
+from trichord.pretrain.commands import PRETRAIN
+from trichord.shards import commands as shards_commands
 
 _ALONE = (PRETRAIN, FINETUNE, EVALUATE, EMBED)
 _OF_SHARDS = tuple(command for command in shards_commands.COMMANDS if command.job)

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from launch import slurm, verbs
-from launch.history import Ended, How, RankError, Started, error_path, now_s, read_history, write_event
-from pretrain.engine.run_lock import this_job
-from pretrain.engine.signals import StopFlag, listening
-from shards.errors import Interrupted, RunStopped, UserError
+from trichord.core.errors import Interrupted, RunStopped, UserError
+from trichord.launch import slurm, verbs
+from trichord.launch.history import Ended, How, RankError, Started, error_path, now_s, read_history, write_event
+from trichord.pretrain.engine.run_lock import this_job
+from trichord.pretrain.engine.signals import StopFlag, listening
 
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 _LOCAL_AGAIN = 144  # at which submitit's controller on one machine starts its processes anew

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pretrain.backbone import Encoder
+from trichord.pretrain.backbone import Encoder
 
 
 class AudioTokens(NamedTuple):

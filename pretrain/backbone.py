@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from pretrain.layers.attention import Attention
+from trichord.pretrain.layers.attention import Attention
 
 
 class Tokens(NamedTuple):

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shards.command import Command, add_json, at_least
-from shards.console import show_figures
+from trichord.core.command import Command, add_json, at_least
+from trichord.core.console import show_figures
 
 if TYPE_CHECKING:
-    from pretrain.config import RunConfig
-    from shards.job import Job
+    from trichord.core.job import Job
+    from trichord.pretrain.config import RunConfig
 
 
 def declare_training(parser: ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def declare_training(parser: ArgumentParser) -> None:
 
 
 def _run_pretrain(arguments: Namespace) -> int:
-    from pretrain.recipe import load_recipe
+    from trichord.pretrain.recipe import load_recipe
 
     return run_training(load_recipe(arguments.recipe, arguments.overrides).config, arguments)
 
@@ -46,24 +46,24 @@ def _run_pretrain(arguments: Namespace) -> int:
 def run_training(config: RunConfig, arguments: Namespace) -> int:
     """Train, or say what it would take."""
     if arguments.dry_run:
-        from pretrain.engine.estimate import show_estimate
+        from trichord.pretrain.engine.estimate import show_estimate
 
         return show_estimate(config, arguments)
-    from pretrain.engine.signals import listening
-    from pretrain.job import run_folder
+    from trichord.pretrain.engine.signals import listening
+    from trichord.pretrain.job import run_folder
 
     with listening():  # while torch loads and ranks meet, too
         return _train(config, run_folder(arguments), arguments.json)
 
 
 def _train(config: RunConfig, run: Path, as_json: bool) -> int:
-    from pretrain.engine.allocator import apply
+    from trichord.pretrain.engine.allocator import apply
 
     apply()
-    from pretrain.collectives import rank
-    from pretrain.engine.distributed import leave_world
-    from pretrain.engine.run import pretrain
-    from shards.errors import Interrupted
+    from trichord.core.errors import Interrupted
+    from trichord.pretrain.collectives import rank
+    from trichord.pretrain.engine.distributed import leave_world
+    from trichord.pretrain.engine.run import pretrain
 
     # Only where all ranks part alike: parting waits for the others, and a rank that failed must say why at once.
     try:
@@ -78,7 +78,7 @@ def _train(config: RunConfig, run: Path, as_json: bool) -> int:
 
 
 def _pretrain_job(arguments: Namespace) -> Job:
-    from pretrain.job import pretrain_job
+    from trichord.pretrain.job import pretrain_job
 
     return pretrain_job(arguments)
 
@@ -91,14 +91,14 @@ def _declare_replay(parser: ArgumentParser) -> None:
 
 
 def _run_replay(arguments: Namespace) -> int:
-    from pretrain.config import RunConfig
+    from trichord.pretrain.config import RunConfig
 
     return run_replay(arguments, RunConfig.model_validate)
 
 
 def run_replay(arguments: Namespace, read: Callable[[Any], RunConfig]) -> int:
     """Take a failed step again; `read` makes the config of what a checkpoint holds of it."""
-    from pretrain.engine.replay import replay
+    from trichord.pretrain.engine.replay import replay
 
     rows = replay(arguments.run_folder, arguments.step, arguments.rank, read)
     if not rows:
@@ -117,14 +117,14 @@ def _declare_export(parser: ArgumentParser) -> None:
 
 
 def _run_export(arguments: Namespace) -> int:
-    from pretrain.config import RunConfig
+    from trichord.pretrain.config import RunConfig
 
     return run_export(arguments, RunConfig.model_validate)
 
 
 def run_export(arguments: Namespace, read: Callable[[Any], RunConfig]) -> int:
     """Write a run's weights for others; `read` makes the config of what a checkpoint holds of it."""
-    from pretrain.export import export
+    from trichord.pretrain.export import export
 
     row = export(arguments.run_folder, arguments.format, arguments.part, arguments.out, read)
     show_figures("exported, loaded back and compared", [row], arguments.json)
@@ -138,7 +138,7 @@ PRETRAIN = Command(
     _run_pretrain,
     (
         "trichord pretrain svt_quickstart data.sources=shards/train --run runs/first",
-        "torchrun --nproc-per-node 8 -m launch.cli pretrain svt_paper data.sources=k400/train init_from=null",
+        "torchrun --nproc-per-node 8 -m trichord -- pretrain svt_paper data.sources=k400/train init_from=null",
         "trichord pretrain svt_paper data.sources=k400/train init_from=null --dry-run --as-ranks 32 --device h200",
     ),
     _pretrain_job,

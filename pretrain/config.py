@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_validator
 
-from pretrain.backbones.audio_specs import AudioSpec
-from pretrain.backbones.specs import BackboneSpec
-from pretrain.backbones.text_specs import TextSpec
-from pretrain.engine.config import CheckpointConfig, EngineConfig, InitFrom, LogConfig, OptimiserConfig
-from pretrain.engine.deepspeed_config import deepspeed_config
-from pretrain.engine.schedules import Constant, Cosine, Linear, Schedule, Steps
-from pretrain.objectives.specs import ObjectiveSpec
-from shards.errors import UserError
-from shards.reading.order import nearest_divisors
-from shards.reading.stream_config import DataConfig, StreamConfig
-from shards.viewing.clip_specs import frame_counts
-from shards.viewing.view_specs import ViewsSpec
+from trichord.core.errors import UserError
+from trichord.pretrain.backbones.audio_specs import AudioSpec
+from trichord.pretrain.backbones.specs import BackboneSpec
+from trichord.pretrain.backbones.text_specs import TextSpec
+from trichord.pretrain.engine.config import CheckpointConfig, EngineConfig, InitFrom, LogConfig, OptimiserConfig
+from trichord.pretrain.engine.deepspeed_config import deepspeed_config
+from trichord.pretrain.engine.schedules import Constant, Cosine, Linear, Schedule, Steps
+from trichord.pretrain.objectives.specs import ObjectiveSpec
+from trichord.shards.reading.order import nearest_divisors
+from trichord.shards.reading.stream_config import DataConfig, StreamConfig
+from trichord.shards.viewing.clip_specs import frame_counts
+from trichord.shards.viewing.view_specs import ViewsSpec
 
 if TYPE_CHECKING:
-    from pretrain.objective import Objective
-    from shards.reading.batch import SampleTransform
+    from trichord.pretrain.objective import Objective
+    from trichord.shards.reading.batch import SampleTransform
 
 
 class RunConfig(BaseModel):
@@ -56,7 +56,7 @@ class RunConfig(BaseModel):
 
     def transform(self) -> SampleTransform:
         """Give what makes an example of a sample."""
-        from shards.sample import ClipTransform
+        from trichord.shards.sample import ClipTransform
 
         return ClipTransform(self.objective.sample_spec())
 
@@ -66,16 +66,16 @@ class RunConfig(BaseModel):
 
     def build_objective(self) -> Objective:
         """Build the objective with fresh weights drawn from torch's generator."""
-        from pretrain.objectives.build import build_objective
+        from trichord.pretrain.objectives.build import build_objective
 
         return build_objective(self)
 
     def begin(self, objective: Objective) -> None:
         """Give a fresh objective what it starts from; a resumed one finds that in its checkpoint."""
-        from pretrain.audio_backbone import AudioBackbone
-        from pretrain.backbone import Backbone
-        from pretrain.published import load_published, load_text
-        from pretrain.text_backbone import TextBackbone
+        from trichord.pretrain.audio_backbone import AudioBackbone
+        from trichord.pretrain.backbone import Backbone
+        from trichord.pretrain.published import load_published, load_text
+        from trichord.pretrain.text_backbone import TextBackbone
 
         if self.init_from:
             load_published(self.init_from, objective, Backbone)  # type: ignore[type-abstract]

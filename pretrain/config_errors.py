@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pretrain.config_tree import TELLING, Tree, class_for, classes_in
+from trichord.pretrain.config_tree import TELLING, Tree, class_for, classes_in
 
 _ALIKE = 0.6  # of 1; a name less like the one found is no help
 _LONGEST_VALUE = 60

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter
 
-from shards.errors import UserError
+from trichord.core.errors import UserError
 
 Tree = dict[str, Any]
 TELLING = ("kind", "convention")  # fields that say which class is meant

@@ -12,13 +12,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from pretrain.config import RunConfig
-from pretrain.engine import checkpoint_files
-from pretrain.engine.checkpoint_files import CheckpointIndex, TornCheckpoint
-from pretrain.engine.resuming import CHECKPOINTS
-from pretrain.export_hf import as_hugging_face, write_config
-from shards.command import unknown_name
-from shards.errors import UserError
+from trichord.core.command import unknown_name
+from trichord.core.errors import UserError
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine import checkpoint_files
+from trichord.pretrain.engine.checkpoint_files import CheckpointIndex, TornCheckpoint
+from trichord.pretrain.engine.resuming import CHECKPOINTS
+from trichord.pretrain.export_hf import as_hugging_face, write_config
 
 
 def newest_checkpoint(run: Path) -> tuple[Path, CheckpointIndex]:

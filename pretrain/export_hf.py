@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from pretrain.backbones.audio_specs import AudioSpec
-from pretrain.backbones.specs import BackboneSpec, TimeSformerSpec
-from pretrain.published_tables.naming import renamed, reversed_table
-from pretrain.published_tables.timesformer import HUGGING_FACE_TIMESFORMER
-from shards.errors import UserError
-from shards.whole_file import write_whole
+from trichord.core.errors import UserError
+from trichord.core.files import write_whole
+from trichord.pretrain.backbones.audio_specs import AudioSpec
+from trichord.pretrain.backbones.specs import BackboneSpec, TimeSformerSpec
+from trichord.pretrain.published_tables.naming import renamed, reversed_table
+from trichord.pretrain.published_tables.timesformer import HUGGING_FACE_TIMESFORMER
 
 _ATTENTION = {"divided": "divided_space_time", "joint": "joint_space_time", "space": "space_only"}
 _POSITIONS = {"divided": "space-time", "joint": "space-time", "space": "space"}  # all that the class there has

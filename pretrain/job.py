@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from pretrain.config import RunConfig
-from pretrain.engine.deepspeed_config import deepspeed_config, micro_batch_size
-from pretrain.recipe import load_recipe, to_yaml
-from shards.errors import UserError
-from shards.job import Job
-from shards.reading.order import share_lanes
+from trichord.core.errors import UserError
+from trichord.core.job import Job
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine.deepspeed_config import deepspeed_config, micro_batch_size
+from trichord.pretrain.recipe import load_recipe, to_yaml
+from trichord.shards.reading.order import share_lanes
 
 CONFIG, DEEPSPEED = "config.yaml", "deepspeed.json"
 
@@ -60,8 +60,8 @@ class PretrainJob(Job):
 
     def weigh(self, ranks: int, device: str | None) -> Sequence[str]:
         self._refuse_other_run()
-        from pretrain.engine.memory import measure, rank_memory
-        from pretrain.engine.supposed import suppose
+        from trichord.pretrain.engine.memory import measure, rank_memory
+        from trichord.pretrain.engine.supposed import suppose
 
         config, found = self.config, suppose(device) if device else None
         micro = micro_batch_size(config.engine, config.data.batch_size, ranks)
@@ -79,8 +79,8 @@ class PretrainJob(Job):
 
     def _refuse_other_run(self) -> None:
         """Raise UserError where the folder holds checkpoints of another run: hours in a queue would be for nothing."""
-        from pretrain.engine import checkpoint_files
-        from pretrain.engine.resuming import CHECKPOINTS, data_digests, refuse_other_run
+        from trichord.pretrain.engine import checkpoint_files
+        from trichord.pretrain.engine.resuming import CHECKPOINTS, data_digests, refuse_other_run
 
         for path in checkpoint_files.checkpoints_in(self.folder / CHECKPOINTS):
             try:

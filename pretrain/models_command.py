@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from shards.command import Command, add_json, unknown_name
-from shards.console import show_figures
-from shards.errors import UserError
+from trichord.core.command import Command, add_json, unknown_name
+from trichord.core.console import show_figures
+from trichord.core.errors import UserError
 
 _TITLE = "published sizes, without their classifiers; a MAC is a multiplication with an addition: 2 FLOPs"
 
@@ -21,7 +21,7 @@ def _declare(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    from pretrain.backbones.presets import PRESETS
+    from trichord.pretrain.backbones.presets import PRESETS
 
     rows = list_models(arguments.name)
     if arguments.markdown:
@@ -35,8 +35,8 @@ def _run(arguments: Namespace) -> int:
 
 def list_models(wanted: str | None = None) -> list[dict[str, object]]:
     """Give a row of figures for each size, or for those of a family, or for one by its name, counted now."""
-    from pretrain.backbones.counting import count
-    from pretrain.backbones.presets import PRESETS
+    from trichord.pretrain.backbones.counting import count
+    from trichord.pretrain.backbones.presets import PRESETS
 
     families = list(dict.fromkeys(preset.spec.kind for preset in PRESETS.values()))
     if wanted is not None and wanted not in (*families, *PRESETS):

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pretrain.engine.parameter_groups import GroupRules, ParameterGroup
-from shards.reading.batch import Batch
+from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup
+from trichord.shards.reading.batch import Batch
 
 
 class StepOutput(NamedTuple):

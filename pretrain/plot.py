@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain.engine.metrics_file import FILE_NAME, read_rows
-from shards.command import unknown_name
-from shards.errors import UserError
+from trichord.core.command import unknown_name
+from trichord.core.errors import UserError
+from trichord.pretrain.engine.metrics_file import FILE_NAME, read_rows
 
 Values = NDArray[np.float64]
 AxisName = Literal["step", "samples", "hours"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
-from shards.command import Command, add_json, at_least
-from shards.console import show_figures
+from trichord.core.command import Command, add_json, at_least
+from trichord.core.console import show_figures
 
 _PICTURES, _PAGES = (".png", ".svg"), (".html",)
 
@@ -36,7 +36,7 @@ def _declare(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    from pretrain.plot import choose_panels, load_runs
+    from trichord.pretrain.plot import choose_panels, load_runs
 
     runs = load_runs(arguments.runs)
     wanted = [name.strip() for name in arguments.figures.split(",") if name.strip()] if arguments.figures else None
@@ -47,11 +47,11 @@ def _run(arguments: Namespace) -> int:
         out = (first if first.is_dir() else first.parent) / "curves.html"
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix.lower() in _PAGES:
-        from pretrain.plot_page import draw_page
+        from trichord.pretrain.plot_page import draw_page
 
         draw_page(out, runs, panels, arguments.x, arguments.smooth)
     else:
-        from pretrain.plot_picture import draw_picture
+        from trichord.pretrain.plot_picture import draw_picture
 
         draw_picture(out, runs, panels, arguments.x, arguments.smooth)
     rows = [

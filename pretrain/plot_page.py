@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from pretrain.plot import AXES, AxisName, Panel, Run, Values, thin, window_of
-from pretrain.plot_picture import COLOURS
-from shards.whole_file import write_whole
+from trichord.core.files import write_whole
+from trichord.pretrain.plot import AXES, AxisName, Panel, Run, Values, thin, window_of
+from trichord.pretrain.plot_picture import COLOURS
 
 MOST_POINTS = 2000  # of a curve: more than a screen has columns
 _AXIS_DIGITS = 9  # steps and samples of long runs stay exact

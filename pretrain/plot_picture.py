@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pretrain.plot import AxisName, Panel, Run, Values, smooth, window_of
+from trichord.pretrain.plot import AxisName, Panel, Run, Values, smooth, window_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone import Encoder
-from pretrain.engine.config import InitFrom
-from pretrain.published_file import read_tensors
-from pretrain.published_names import FAMILIES, Family, recognise
-from pretrain.published_tables.naming import renamed
-from pretrain.text_backbone import TextBackbone
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.backbone import Encoder
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.published_file import read_tensors
+from trichord.pretrain.published_names import FAMILIES, Family, recognise
+from trichord.pretrain.published_tables.naming import renamed
+from trichord.pretrain.text_backbone import TextBackbone
 
 _NAMES_SHOWN = 12
 _OF_BACKBONE, _OF_TEXT = "backbone.", "text."

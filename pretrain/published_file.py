@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from shards.errors import UserError
+from trichord.core.errors import UserError
 
 # Where files keep their weights, and in this order where there are several: the teacher is the better network.
 PARTS = ("teacher", "student", "model_state", "state_dict", "model")

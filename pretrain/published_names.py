@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pretrain.published_tables import ast, clip, cnn, svt, timesformer, videomamba, vit, vivit, vtn
-from pretrain.published_tables.family import Family as Family
+from trichord.pretrain.published_tables import ast, clip, cnn, svt, timesformer, videomamba, vit, vivit, vtn
+from trichord.pretrain.published_tables.family import Family as Family
 
 FAMILIES: tuple[Family, ...] = (
     *ast.FAMILIES,

@@ -9,12 +9,12 @@ from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
-from pretrain.config import RunConfig
-from pretrain.config_errors import find_mistakes
-from pretrain.config_tree import TELLING, Tree, class_for, leaves, overlay, with_defaults
-from pretrain.recipe_file import FOLDER, find_recipe, list_recipes, read_recipe, read_yaml, write_yaml
-from shards.errors import UserError
-from shards.reading.manifest import Manifest
+from trichord.core.errors import UserError
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.config_errors import find_mistakes
+from trichord.pretrain.config_tree import TELLING, Tree, class_for, leaves, overlay, with_defaults
+from trichord.pretrain.recipe_file import FOLDER, find_recipe, list_recipes, read_recipe, read_yaml, write_yaml
+from trichord.shards.reading.manifest import Manifest
 
 DEFAULT, COMMAND_LINE, TO_BE_GIVEN = "default", "command line", "to be given"
 

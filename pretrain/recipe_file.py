@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from shards.errors import UserError
+from trichord.core.errors import UserError
 
 FOLDER = Path(__file__).parent / "recipes"
 SUFFIX = ".yaml"

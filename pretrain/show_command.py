@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from shards.command import Command, add_json
-from shards.console import show_figures
+from trichord.core.command import Command, add_json
+from trichord.core.console import show_figures
 
 if TYPE_CHECKING:
-    from pretrain.recipe import Floor
+    from trichord.pretrain.recipe import Floor
 
 
 def _declare(parser: ArgumentParser) -> None:
@@ -22,16 +22,16 @@ def _declare(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    from pretrain.recipe import PRETRAINING
+    from trichord.pretrain.recipe import PRETRAINING
 
     return show(arguments, (PRETRAINING,))
 
 
 def show(arguments: Namespace, floors: Sequence[Floor[Any]]) -> int:
     """Show a recipe of one of these floors, or list all that they have; a file is read as one of the first floor's."""
-    from pretrain.config_tree import leaves
-    from pretrain.recipe import resolve
-    from pretrain.recipe_file import first_comment, list_recipes
+    from trichord.pretrain.config_tree import leaves
+    from trichord.pretrain.recipe import resolve
+    from trichord.pretrain.recipe_file import first_comment, list_recipes
 
     shipped = {name: (floor, path) for floor in floors for name, path in list_recipes(floor.recipes).items()}
     if arguments.recipe is None:

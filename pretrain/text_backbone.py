@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pretrain.backbone import Encoder
+from trichord.pretrain.backbone import Encoder
 
 
 class TextBackbone(Encoder):

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shards.command import Command, add_json
-from shards.console import show_figures
+from trichord.core.command import Command, add_json
+from trichord.core.console import show_figures
 
 if TYPE_CHECKING:
-    from pretrain.backbones.presets import Preset
-    from pretrain.weights_report import Report, SizeFit
+    from trichord.pretrain.backbones.presets import Preset
+    from trichord.pretrain.weights_report import Report, SizeFit
 
 SUMMARY = "look into files of weights"
 
@@ -25,8 +25,8 @@ def _declare(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    from pretrain.published_file import read_tensors
-    from pretrain.weights_report import report
+    from trichord.pretrain.published_file import read_tensors
+    from trichord.pretrain.weights_report import report
 
     found = report(read_tensors(arguments.file, arguments.part), arguments.file)
     nearest = found.fits[0]
@@ -51,8 +51,8 @@ def _row(fit: SizeFit, whole: bool) -> dict[str, object]:
 
 
 def _tell(found: Report, nearest: SizeFit, arguments: Namespace) -> None:
-    from pretrain.backbones.presets import PRESETS
-    from pretrain.published import shortened
+    from trichord.pretrain.backbones.presets import PRESETS
+    from trichord.pretrain.published import shortened
 
     for what, names in (
         (f"{nearest.preset}, resized", nearest.resized),

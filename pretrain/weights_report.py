@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from pretrain.backbones.counting import on_meta
-from pretrain.backbones.presets import PRESETS
-from pretrain.engine.config import InitFrom
-from pretrain.published import Fit, compared, recognised
+from trichord.pretrain.backbones.counting import on_meta
+from trichord.pretrain.backbones.presets import PRESETS
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.published import Fit, compared, recognised
 
 _OF_BACKBONE = "backbone."
 

@@ -1,5 +1,1 @@
 """Ground floor: from video files to batches. Knows no model and imports nothing of the floors above."""
-
-from shards import cpu_wheels
-
-cpu_wheels.install()

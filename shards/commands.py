@@ -8,8 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shards import inspection_commands
-from shards.command import (
+from trichord.core.command import (
     Command,
     add_json,
     add_out,
@@ -22,19 +21,20 @@ from shards.command import (
     read_settings,
     share,
 )
-from shards.console import pulse, show_figures
-from shards.draw_command import DRAW
-from shards.errors import UserError
+from trichord.core.console import pulse, show_figures
+from trichord.core.errors import UserError
+from trichord.shards import inspection_commands
+from trichord.shards.draw_command import DRAW
 
 if TYPE_CHECKING:
-    from shards.job import Job
-    from shards.reading.manifest import Manifest
+    from trichord.core.job import Job
+    from trichord.shards.reading.manifest import Manifest
 
 SUMMARY = "from video files to batches"
 
 
 def _declare_world(parser: ArgumentParser) -> None:
-    from shards.world import LAYOUTS, WorldRules
+    from trichord.shards.world import LAYOUTS, WorldRules
 
     add_out(parser, "a new folder, or one that the same command left unfinished")
     parser.add_argument("--samples", type=at_least(1), default=200, metavar="N", help="how many clips")
@@ -54,7 +54,7 @@ def _declare_world(parser: ArgumentParser) -> None:
 
 
 def _run_world(arguments: Namespace) -> int:
-    from shards.world import WorldRules, make_world
+    from trichord.shards.world import WorldRules, make_world
 
     rules = read_settings("--rules", arguments.rules, WorldRules)
     if arguments.holdout:
@@ -77,8 +77,8 @@ def _run_world(arguments: Namespace) -> int:
 
 
 def _declare_build(parser: ArgumentParser) -> None:
-    from shards.building.transcode import Mode, Preset
-    from shards.layouts import LAYOUTS
+    from trichord.shards.building.transcode import Mode, Preset
+    from trichord.shards.layouts import LAYOUTS
 
     width = max(map(len, LAYOUTS))
     listed = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in LAYOUTS.items())
@@ -117,8 +117,8 @@ def _declare_build(parser: ArgumentParser) -> None:
 
 
 def _run_build(arguments: Namespace) -> int:
-    from shards.building.transcode import Preset
-    from shards.building.write import build
+    from trichord.shards.building.transcode import Preset
+    from trichord.shards.building.write import build
 
     summary = build(
         arguments.layout,
@@ -147,7 +147,7 @@ def _run_build(arguments: Namespace) -> int:
 
 
 def _job_of_build(arguments: Namespace) -> Job:
-    from shards.building.job import build_job
+    from trichord.shards.building.job import build_job
 
     return build_job(arguments)
 
@@ -169,9 +169,9 @@ def _declare_index(parser: ArgumentParser) -> None:
 
 
 def _run_index(arguments: Namespace) -> int:
-    from shards.console import track
-    from shards.reading.manifest import Manifest, expand_names, find_shards, scan_shards
-    from shards.reading.roots import parse_root
+    from trichord.core.console import track
+    from trichord.shards.reading.manifest import Manifest, expand_names, find_shards, scan_shards
+    from trichord.shards.reading.roots import parse_root
 
     where = parse_root(arguments.root)
     folder = arguments.out or where.folder
@@ -209,8 +209,8 @@ def _declare_bench(parser: ArgumentParser) -> None:
 
 
 def _run_bench(arguments: Namespace) -> int:
-    from shards.bench import bench
-    from shards.bench.run import as_records
+    from trichord.shards.bench import bench
+    from trichord.shards.bench.run import as_records
 
     against = [name for name in arguments.against.split(",") if name]
     with pulse("measuring") as beat:
@@ -221,7 +221,7 @@ def _run_bench(arguments: Namespace) -> int:
 
 def _manifest_before(folder: Path) -> Manifest | None:
     """Give the manifest that is about to be replaced: what its maker said of name, split and classes stays."""
-    from shards.reading.manifest import FILE_NAME, Manifest
+    from trichord.shards.reading.manifest import FILE_NAME, Manifest
 
     if not (folder / FILE_NAME).exists():
         return None

@@ -6,8 +6,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from shards.command import Command, add_json, add_out, at_least
-from shards.console import show_figures
+from trichord.core.command import Command, add_json, add_out, at_least
+from trichord.core.console import show_figures
 
 
 def _declare(parser: ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def _declare(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    from shards.building.draw import draw
+    from trichord.shards.building.draw import draw
 
     drawn = draw(arguments.root, arguments.out, arguments.per_class, arguments.seed, arguments.cache)
     names = drawn.manifest.classes

@@ -7,8 +7,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from shards.command import Command, add_json, add_workers, at_least, share
-from shards.console import pulse, show_figures
+from trichord.core.command import Command, add_json, add_workers, at_least, share
+from trichord.core.console import pulse, show_figures
 
 
 def _declare_verify(parser: ArgumentParser) -> None:
@@ -24,8 +24,8 @@ def _declare_verify(parser: ArgumentParser) -> None:
 
 
 def _run_verify(arguments: Namespace) -> int:
-    from shards.decoding.track import DecodeLimits
-    from shards.inspecting.verify import verify
+    from trichord.shards.decoding.track import DecodeLimits
+    from trichord.shards.inspecting.verify import verify
 
     report = verify(
         arguments.root,
@@ -52,7 +52,7 @@ def _run_verify(arguments: Namespace) -> int:
 
 
 def _declare_show(parser: ArgumentParser) -> None:
-    from shards.inspecting.show import VIEWS
+    from trichord.shards.inspecting.show import VIEWS
 
     _declare_shard_set(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the picture, a PNG")
@@ -65,7 +65,7 @@ def _declare_show(parser: ArgumentParser) -> None:
 
 
 def _run_show(arguments: Namespace) -> int:
-    from shards.inspecting.show import VIEWS, show
+    from trichord.shards.inspecting.show import VIEWS, show
 
     shown = show(
         arguments.root,
@@ -103,8 +103,8 @@ def _declare_read(parser: ArgumentParser) -> None:
 
 
 def _run_read(arguments: Namespace) -> int:
-    from shards.inspecting.read import read, usual_recipe
-    from shards.reading.stream_config import SourceConfig, StreamConfig
+    from trichord.shards.inspecting.read import read, usual_recipe
+    from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
 
     config = StreamConfig(
         sources=(SourceConfig(root=arguments.root, manifest=arguments.manifest),),

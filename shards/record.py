@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from shards.errors import Cause, SampleError
+from trichord.core.errors import Cause, SampleError
 
 # What video2dataset, ShardWriter users and we call the media member, in the order of preference.
 VIDEO_EXTENSIONS = ("mp4", "webm", "mkv", "avi", "mov", "m4v", "mpg", "mpeg")

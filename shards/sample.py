@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shards.decoding.torchcodec_video import open_with_torchcodec
-from shards.decoding.track import DecodeLimits
-from shards.decoding.video import Video, open_video
-from shards.hearing.sound_specs import SoundSpec
-from shards.hearing.spectrogram import frame_count, spectrogram
-from shards.reading.batch import Example, Timeline
-from shards.record import Annotation, RawSample, labels_within
-from shards.sample_spec import SampleSpec
-from shards.viewing.clips import Clip
-from shards.viewing.views import make_views, plan_views
+from trichord.shards.decoding.torchcodec_video import open_with_torchcodec
+from trichord.shards.decoding.track import DecodeLimits
+from trichord.shards.decoding.video import Video, open_video
+from trichord.shards.hearing.sound_specs import SoundSpec
+from trichord.shards.hearing.spectrogram import frame_count, spectrogram
+from trichord.shards.reading.batch import Example, Timeline
+from trichord.shards.record import Annotation, RawSample, labels_within
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clips import Clip
+from trichord.shards.viewing.views import make_views, plan_views
 
 
 class ClipTransform:

@@ -9,6 +9,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+from trichord.core.wheels import make_importable
+
+make_importable()  # tests compare with torchvision, torchaudio and what imports them
+
 # Files that take longest, mostly waiting: they begin first, for files are dealt whole to the processes of a test run.
 LONGEST = (
     "test_slurm_runs.py",

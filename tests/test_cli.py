@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from launch import cli
-from launch.parser import CommandParser, add_command
-from shards.command import Command, read_pairs
-from shards.commands import COMMANDS
-from shards.errors import UserError
+from trichord.core.command import Command, read_pairs
+from trichord.core.errors import UserError
+from trichord.core.parser import CommandParser, add_command
+from trichord.launch import cli
+from trichord.shards.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
     return subprocess.run(
-        [sys.executable, "-m", "launch.cli", *arguments], capture_output=True, text=True, env=environment
+        [sys.executable, "-m", "trichord", *arguments], capture_output=True, text=True, env=environment
     )
 
 
@@ -44,7 +44,7 @@ def test_help_answers_in_half_a_second_and_imports_nothing_heavy() -> None:
     assert min(seconds) < 0.5, f"trichord --help took {min(seconds):.2f} s"
     script = """
 import sys
-from launch.cli import main
+from trichord.launch.cli import main
 try:
     main(["--help"])
 except SystemExit as stop:
@@ -134,7 +134,7 @@ def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 
 def test_a_reader_who_leaves_early_is_no_error() -> None:
-    command = f"{shlex.quote(sys.executable)} -m launch.cli shards build --help | true; echo ${{PIPESTATUS[0]}}"
+    command = f"{shlex.quote(sys.executable)} -m trichord shards build --help | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "0"
     assert "Traceback" not in done.stderr

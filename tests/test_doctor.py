@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from launch import cli, doctor
-from launch.finding import Finding
+from trichord.core import wheels
+from trichord.launch import cli, doctor
+from trichord.launch.finding import Finding
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -54,6 +55,15 @@ def test_it_looks_at_everything(
 def test_a_missing_package_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_NEEDED", ("torch", "no-such-distribution"))
     assert list(wrong(doctor._versions())) == ["no-such-distribution"]
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_native_code_that_does_not_fit_torch_is_reported(monkeypatch: pytest.MonkeyPatch, loads: bool) -> None:
+    monkeypatch.setattr(wheels, "native_code_loads", lambda name: loads)
+    found = {each.what: each.found for each in doctor._native_wheels()}
+    assert ["plain `import torchaudio` fails" in found["torchaudio"], "TORCH_INDEX" in found["torchvision"]] == [
+        not loads
+    ] * 2
 
 
 def test_a_host_without_an_address_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:

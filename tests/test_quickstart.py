@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from launch import cli, quickstart
 from tests import warm
+from tests.folders import names_of_ones_own
 from tests.warm import HANGS_AFTER_S
+from trichord.launch import cli, quickstart
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,7 +25,7 @@ def _steps_are_warm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each step's process have imported before what takes it seconds."""
 
     def run(command: Sequence[str], **_: object) -> subprocess.CompletedProcess[str]:
-        assert list(command[:3]) == [sys.executable, "-m", "launch.cli"]
+        assert list(command[:3]) == [sys.executable, "-m", "trichord"]
         done = warm.run(command[2:], Path.cwd(), timeout=HANGS_AFTER_S)
         sys.stderr.write(done.stderr)
         return done
@@ -36,6 +37,8 @@ def test_every_figure_meets_its_control_and_a_second_run_makes_nothing_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    names_of_ones_own(tmp_path)
+    monkeypatch.chdir(tmp_path)
     out = tmp_path / "quick"
     command = ["quickstart", "--out", str(out), "--samples", "20", "--json"]
     assert cli.main(command) == 0

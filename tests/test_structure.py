@@ -1,4 +1,4 @@
-"""The house keeps its plan: imports point down, files stay short, and what is imported is declared."""
+"""The code keeps its structure: imports point down, files stay short, and what is imported is declared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = ("shards", "pretrain", "finetune", "launch")  # from the ground up
+PACKAGE = ROOT / "trichord"
+LAYERS = ("core", "shards", "pretrain", "finetune", "launch")  # each imports only what stands before it
 LONGEST_FILE = 320
 LONGEST_FUNCTION = 80
 OF_THE_PAGE = {f"finetune/page/{name}.py" for name in ("app", "serving", "upload")}  # which the extra `page` is for
@@ -23,23 +24,32 @@ HEAVY = {"torch", "torchaudio", "torchvision", "numpy", "av", "transformers", "d
 
 
 def sources(*folders: str) -> list[Path]:
-    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [path for folder in folders for path in sorted(folder_of(folder).rglob("*.py"))]
+
+
+def folder_of(layer: str) -> Path:
+    return PACKAGE / "core" if layer == "core" else ROOT / layer
 
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def imported(nodes: Iterator[ast.AST]) -> set[str]:
-    """Give the top-level packages that these nodes import."""
+def imported_modules(nodes: Iterator[ast.AST]) -> set[str]:
+    """Return the modules that these nodes import, or the names that they import from one."""
     found = set()
     for node in nodes:
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute, so that what they reach can be seen"
-            found.add((node.module or "").partition(".")[0])
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
+
+
+def imported(nodes: Iterator[ast.AST]) -> set[str]:
+    """Return the top-level packages that these nodes import."""
+    return {name.partition(".")[0] for name in imported_modules(nodes)}
 
 
 def at_import(node: ast.AST) -> Iterator[ast.AST]:
@@ -53,21 +63,35 @@ def at_import(node: ast.AST) -> Iterator[ast.AST]:
         yield from at_import(child)
 
 
-@pytest.mark.parametrize("path", sources(*FLOORS), ids=name_of)
-def test_an_import_only_points_down(path: Path) -> None:
-    floor = path.relative_to(ROOT).parts[0]
-    above = set(FLOORS[FLOORS.index(floor) + 1 :]) | {"tests"}
-    assert not imported(ast.walk(ast.parse(path.read_text()))) & above
+@pytest.mark.parametrize("layer", LAYERS)
+def test_an_import_only_points_down(layer: str) -> None:
+    allowed = {*LAYERS[: LAYERS.index(layer) + 1], "", "__version__"}
+    for path in sources(layer):
+        for name in imported_modules(ast.walk(ast.parse(path.read_text()))):
+            first, _, rest = name.partition(".")
+            assert first not in {*LAYERS, "tests", "benchmarks"}, f"{name_of(path)} imports {name}"
+            if first == "trichord":
+                assert rest.partition(".")[0] in allowed, f"{name_of(path)} imports {name}"
+
+
+def test_one_name_is_imported_and_links_lead_from_it_to_the_four_folders() -> None:
+    links = {path.name: path.readlink() for path in PACKAGE.iterdir() if path.is_symlink()}
+    assert links == {layer: Path("..", layer) for layer in LAYERS if layer != "core"}
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert tools["setuptools"]["packages"]["find"]["include"] == ["trichord", "trichord.*"]
+    assert PROJECT["scripts"] == {"trichord": "trichord.launch.cli:main"}
+    folders = {path.parent for path in sources(*LAYERS)}
+    assert all((folder / "__init__.py").exists() for folder in folders)
 
 
 @pytest.mark.parametrize(
-    "path", [*sources("launch"), ROOT / "shards/commands.py", ROOT / "shards/command.py"], ids=name_of
+    "path", [*sources("launch"), ROOT / "shards/commands.py", folder_of("core") / "command.py"], ids=name_of
 )
 def test_the_command_line_imports_nothing_heavy(path: Path) -> None:
     assert not imported(at_import(ast.parse(path.read_text()))) & HEAVY
 
 
-@pytest.mark.parametrize("path", sources(*FLOORS), ids=name_of)
+@pytest.mark.parametrize("path", sources(*LAYERS), ids=name_of)
 def test_files_and_functions_stay_short_and_say_what_they_are_for(path: Path) -> None:
     text = path.read_text()
     tree = ast.parse(text)
@@ -79,20 +103,20 @@ def test_files_and_functions_stay_short_and_say_what_they_are_for(path: Path) ->
             assert length <= LONGEST_FUNCTION, f"{node.name} has {length} lines"
 
 
-def test_no_room_is_a_lumber_room() -> None:
-    lumber = {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"}
-    assert not [name_of(path) for path in sources(*FLOORS, "tests") if path.name in lumber]
+def test_no_module_is_for_whatever_fits_nowhere() -> None:
+    names = {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"}
+    assert not [name_of(path) for path in sources(*LAYERS, "tests") if path.name in names]
 
 
 def test_what_is_imported_is_declared() -> None:
     declared = required() | optional()
-    for path in sources(*FLOORS, "tests"):
-        for name in imported(ast.walk(ast.parse(path.read_text()))) - set(FLOORS) - {"tests"} - sys.stdlib_module_names:
+    for path in sources(*LAYERS, "tests"):
+        for name in imported(ast.walk(ast.parse(path.read_text()))) - {"trichord", "tests"} - sys.stdlib_module_names:
             assert owners(name) & declared, f"{name_of(path)} imports {name}, which pyproject.toml does not declare"
 
 
 def test_what_only_some_have_is_never_imported_with_a_module() -> None:
-    for path in sources(*FLOORS):
+    for path in sources(*LAYERS):
         if name_of(path) in OF_THE_PAGE:
             continue
         for name in imported(at_import(ast.parse(path.read_text()))):
@@ -102,19 +126,10 @@ def test_what_only_some_have_is_never_imported_with_a_module() -> None:
 
 def test_the_page_is_imported_by_itself_alone_and_by_a_function_of_its_command() -> None:
     of_the_page = {name.removesuffix(".py").replace("/", ".") for name in OF_THE_PAGE}
-    for path in sources(*FLOORS):
+    for path in sources(*LAYERS):
         for node in at_import(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module in of_the_page:
                 assert name_of(path) in OF_THE_PAGE, f"{name_of(path)} needs the extra page just to be imported"
-
-
-def test_the_script_is_the_command_line() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert project["project"]["scripts"] == {"trichord": "launch.cli:main"}
-    found = project["tool"]["setuptools"]["packages"]["find"]["include"]
-    assert {name for name in found if "." not in name} == set(FLOORS)
-    packages = {path.parent.relative_to(ROOT) for path in sources(*FLOORS)}
-    assert all((ROOT / package / "__init__.py").exists() for package in packages)
 
 
 def required() -> set[str]:

@@ -129,7 +129,7 @@ def _serve(path: str) -> None:
     """Fork for whoever asks, until the standard input ends."""
     import torch
 
-    from pretrain.engine import run, training  # noqa: F401
+    from trichord.pretrain.engine import run, training  # noqa: F401
 
     if torch.version.cuda is None:  # a build for GPUs must not be asked for any before a fork
         training.import_deepspeed("cpu")

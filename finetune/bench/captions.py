@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.bench.starts import VIDEO_TEXT, Task, ends, interval_rows, learn
-from finetune.bench.worlds import make_worlds
-from finetune.captions.factors import ALL, FACTORS
-from finetune.config import FinetuneConfig
-from finetune.evaluate import evaluate
-from pretrain.bench.learning_report import Rows
-from pretrain.bench.ways import UNTRAINED, Goal, judge, report, row
+from trichord.finetune.bench.starts import VIDEO_TEXT, Task, ends, interval_rows, learn
+from trichord.finetune.bench.worlds import make_worlds
+from trichord.finetune.captions.factors import ALL, FACTORS
+from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.evaluate import evaluate
+from trichord.pretrain.bench.learning_report import Rows
+from trichord.pretrain.bench.ways import UNTRAINED, Goal, judge, report, row
 
 RECIPE, FOLDER = "captions", "captions"
 STILL = ("objective.clips.placement=centre", "objective.view.crop.kind=squash")  # so that features can be kept

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.bench.starts import RECIPES, Task, ends, interval_rows, learn
-from finetune.bench.worlds import make_worlds
-from finetune.config import FinetuneConfig
-from finetune.evaluate import evaluate
-from finetune.measuring import ALIKE
-from finetune.specs import ClassificationSpec
-from pretrain.bench.learning_report import Rows, Verdict
-from pretrain.bench.ways import UNTRAINED, Goal, Seed, figure, judge, report, row
-from shards.viewing.clip_specs import SlidingWindows
+from trichord.finetune.bench.starts import RECIPES, Task, ends, interval_rows, learn
+from trichord.finetune.bench.worlds import make_worlds
+from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.evaluate import evaluate
+from trichord.finetune.measuring import ALIKE
+from trichord.finetune.specs import ClassificationSpec
+from trichord.pretrain.bench.learning_report import Rows, Verdict
+from trichord.pretrain.bench.ways import UNTRAINED, Goal, Seed, figure, judge, report, row
+from trichord.shards.viewing.clip_specs import SlidingWindows
 
 RECIPE, FOLDER = "charades_world", "heads"
 STILL = ("objective.clips.placement=uniform",)  # so that features can be kept: the window in a video's middle

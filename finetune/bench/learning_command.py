@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.bench.learning_command import STUDIES, Study, Tables, learning_command
+from trichord.pretrain.bench.learning_command import STUDIES, Study, Tables, learning_command
 
 
 def _charades(out: Path, seeds: Sequence[int], clips: int, overrides: Sequence[str]) -> Tables:
-    from finetune.bench.charades import run_and_report
+    from trichord.finetune.bench.charades import run_and_report
 
     return run_and_report(out, seeds, clips, overrides)
 
 
 def _captions(out: Path, seeds: Sequence[int], clips: int, overrides: Sequence[str]) -> Tables:
-    from finetune.bench.captions import run_and_report
+    from trichord.finetune.bench.captions import run_and_report
 
     return run_and_report(out, seeds, clips, overrides)
 
 
 def _variants(out: Path, seeds: Sequence[int], clips: int, overrides: Sequence[str]) -> Tables:
-    from finetune.bench.variants import run_and_report
+    from trichord.finetune.bench.variants import run_and_report
 
     return run_and_report(out, seeds, clips, overrides)
 

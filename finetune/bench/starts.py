@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from finetune.bench.worlds import Worlds
-from finetune.config import FinetuneConfig
-from finetune.features import fill
-from finetune.recipe import load_finetune_recipe
-from pretrain.bench.learning_report import Rows
-from pretrain.bench.training import train
-from pretrain.bench.ways import UNTRAINED, Seed, WayResult, learn_way
-from pretrain.config import RunConfig
-from pretrain.engine.distributed import join_world
-from pretrain.recipe import load_recipe
+from trichord.finetune.bench.worlds import Worlds
+from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.features import fill
+from trichord.finetune.recipe import load_finetune_recipe
+from trichord.pretrain.bench.learning_report import Rows
+from trichord.pretrain.bench.training import train
+from trichord.pretrain.bench.ways import UNTRAINED, Seed, WayResult, learn_way
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine.distributed import join_world
+from trichord.pretrain.recipe import load_recipe
 
 SVT, VIDEO_TEXT = "SVT", "video and text"
 # SVT has no labels; video and text has captions and the names of actions. Both have one backbone and the same clips.

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.bench.captions import CONSTANT, DISTINCT, FIGURES, RECIPE, STILL, figures_of_run
-from finetune.bench.starts import VIDEO_TEXT, Starts, folder_of, keep_features, learn_head
-from finetune.bench.worlds import make_worlds
-from pretrain.bench.learning_report import Rows
-from pretrain.bench.ways import Seed, WayResult, figure, report
+from trichord.finetune.bench.captions import CONSTANT, DISTINCT, FIGURES, RECIPE, STILL, figures_of_run
+from trichord.finetune.bench.starts import VIDEO_TEXT, Starts, folder_of, keep_features, learn_head
+from trichord.finetune.bench.worlds import make_worlds
+from trichord.pretrain.bench.learning_report import Rows
+from trichord.pretrain.bench.ways import Seed, WayResult, figure, report
 
 FOLDER = "variants"
 _AS_WIDE = "objective.language.dim=64"  # as the backbone: without a map they have to be, and all are to be compared

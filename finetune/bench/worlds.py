@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from pretrain.bench.world_clips import RULES, make_shards
-from shards.building.write import build
-from shards.world import make_world
+from trichord.pretrain.bench.world_clips import RULES, make_shards
+from trichord.shards.building.write import build
+from trichord.shards.world import make_world
 
 PRETRAINING_RULES = RULES.model_copy(update={"captions": 5, "train_share": 1.0})
 CHARADES_RULES = RULES.model_copy(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from finetune.captions.spec import BeamSpec
+from trichord.finetune.captions.spec import BeamSpec
 
 
 def search(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from finetune.beginning import read_annotations
-from finetune.captions.captioner import Captioner
-from finetune.captions.language import load_language, tokenizer_file
-from finetune.captions.vocabulary import Vocabulary, plain
-from finetune.config import FinetuneConfig
-from pretrain.collectives import gather_texts, rank
-from pretrain.objective import Objective
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.finetune.beginning import read_annotations
+from trichord.finetune.captions.captioner import Captioner
+from trichord.finetune.captions.language import load_language, tokenizer_file
+from trichord.finetune.captions.vocabulary import Vocabulary, plain
+from trichord.finetune.config import FinetuneConfig
+from trichord.pretrain.collectives import gather_texts, rank
+from trichord.pretrain.objective import Objective
 
 
 def begin_language(config: FinetuneConfig, objective: Objective) -> None:

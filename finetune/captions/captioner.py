@@ -16,22 +16,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.captions.language import Language, Telling
-from finetune.captions.memory import Memory
-from finetune.captions.speaking import Said, speak
-from finetune.captions.spec import CaptionSpec
-from finetune.captions.vocabulary import Vocabulary, Written
-from finetune.specs import Sense
-from finetune.trunk import OnTokens
-from pretrain.backbone import Backbone
-from pretrain.backbones.build import build_backbone
-from pretrain.collectives import mean_over_ranks
-from pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
-from pretrain.objective import HealthRule, StepOutput
-from shards.reading.batch import Batch
+from trichord.finetune.captions.language import Language, Telling
+from trichord.finetune.captions.memory import Memory
+from trichord.finetune.captions.speaking import Said, speak
+from trichord.finetune.captions.spec import CaptionSpec
+from trichord.finetune.captions.vocabulary import Vocabulary, Written
+from trichord.finetune.specs import Sense
+from trichord.finetune.trunk import OnTokens
+from trichord.pretrain.backbone import Backbone
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.collectives import mean_over_ranks
+from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
+from trichord.pretrain.objective import HealthRule, StepOutput
+from trichord.shards.reading.batch import Batch
 
 if TYPE_CHECKING:
-    from finetune.config import FinetuneConfig
+    from trichord.finetune.config import FinetuneConfig
 
 _TOKENIZER = "tokenizer"
 

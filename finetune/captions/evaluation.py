@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.captions import meteor
-from finetune.captions.captioner import Captioner
-from finetune.captions.measuring import measure
-from finetune.config import FinetuneConfig
-from finetune.gathering import gather_each_once
-from pretrain.collectives import gather_texts
-from pretrain.engine.distributed import World
-from shards.errors import UserError
-from shards.reading.batch import Batch
+from trichord.core.errors import UserError
+from trichord.finetune.captions import meteor
+from trichord.finetune.captions.captioner import Captioner
+from trichord.finetune.captions.measuring import measure
+from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.gathering import gather_each_once
+from trichord.pretrain.collectives import gather_texts
+from trichord.pretrain.engine.distributed import World
+from trichord.shards.reading.batch import Batch
 
 
 def caption_all(config: FinetuneConfig, objective: Captioner, world: World) -> dict[str, Any]:

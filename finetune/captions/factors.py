@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.captions.scores import words
-from shards.world.vocabulary import ACTIONS, COLOURS, SHAPES
+from trichord.finetune.captions.scores import words
+from trichord.shards.world.vocabulary import ACTIONS, COLOURS, SHAPES
 
 FACTORS = ("colour", "shape", "action")
 ALL = "all three"

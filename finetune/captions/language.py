@@ -13,13 +13,16 @@ from typing import Any, cast
 import torch
 from torch import LongTensor, Tensor, nn
 from torch.nn import functional
-from transformers import DynamicCache, EncoderDecoderCache, GPT2Config, GPT2Model
-from transformers.utils.hub import cached_file
 
-from finetune.captions.spec import LanguageSpec
-from pretrain.published import shortened
-from pretrain.published_file import read_tensors
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.core.wheels import make_importable
+from trichord.finetune.captions.spec import LanguageSpec
+from trichord.pretrain.published import shortened
+from trichord.pretrain.published_file import read_tensors
+
+make_importable()
+from transformers import DynamicCache, EncoderDecoderCache, GPT2Config, GPT2Model  # noqa: E402
+from transformers.utils.hub import cached_file  # noqa: E402
 
 _LOOKS = (".crossattention.", ".ln_cross_attn.")  # in names of what a GPT-2 that only reads text has not
 # In files of transformers' past: tables of the causal mask; and what is the table of tokens once more.

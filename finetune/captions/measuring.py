@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from finetune.bootstrap import DRAWS, intervals, once
-from finetune.captions import factors, meteor
-from finetune.captions.scores import TOKENS, Judged, References, words
+from trichord.finetune.bootstrap import DRAWS, intervals, once
+from trichord.finetune.captions import factors, meteor
+from trichord.finetune.captions.scores import TOKENS, Judged, References, words
 
 _CANDIDATES = 100  # references that most clips share, of which the best constant caption is taken
 _COCO, _ROUGE = "ours, equal to pycocoevalcap 1.2", "ours, equal to rouge-score 0.1.2"

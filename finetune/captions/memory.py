@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from finetune.captions.spec import CaptionSpec
-from finetune.trunk import Trunk
-from pretrain.backbone import Backbone
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.finetune.captions.spec import CaptionSpec
+from trichord.finetune.trunk import Trunk
+from trichord.pretrain.backbone import Backbone
 
 
 class Memory(Trunk):

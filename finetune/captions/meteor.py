@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 
-from finetune.captions.scores import words
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.finetune.captions.scores import words
 
 LIBRARY = "pycocoevalcap, METEOR 1.5"
 FOLDER = sysconfig.get_path("purelib")

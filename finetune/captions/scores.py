@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.bootstrap import Weights
+from trichord.finetune.bootstrap import Weights
 
 Words = tuple[str, ...]
 Counts = Mapping[Words, int]

@@ -14,10 +14,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from finetune.captions.beams import search
-from finetune.captions.spec import BeamSpec, DecodingSpec, GreedySpec, NucleusSpec
-from finetune.captions.vocabulary import Vocabulary
-from shards.randomness import generator
+from trichord.core.seeds import generator
+from trichord.finetune.captions.beams import search
+from trichord.finetune.captions.spec import BeamSpec, DecodingSpec, GreedySpec, NucleusSpec
+from trichord.finetune.captions.vocabulary import Vocabulary
 
 
 class Growing(Protocol):

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from finetune.specs import Sense, drawn_of_views
-from shards.sample_spec import SampleSpec
-from shards.viewing.clip_specs import ClipSpec, clip_count
-from shards.viewing.flips import FlipRule
-from shards.viewing.normalise import Normalisation
-from shards.viewing.view_specs import ViewSpec, ViewsSpec
+from trichord.finetune.specs import Sense, drawn_of_views
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import ClipSpec, clip_count
+from trichord.shards.viewing.flips import FlipRule
+from trichord.shards.viewing.normalise import Normalisation
+from trichord.shards.viewing.view_specs import ViewSpec, ViewsSpec
 
 
 class _Spec(BaseModel):

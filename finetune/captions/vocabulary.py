@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from shards.errors import UserError
+from trichord.core.errors import UserError
 
 MARK = "<|endoftext|>"
 

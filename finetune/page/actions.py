@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from finetune.classify import Classification
-from finetune.opening import OpenedRun
-from finetune.specs import ClassificationSpec
-from finetune.windows import Video
-from shards.decoding.track import DecodeLimits
-from shards.reading.batch import Batch
-from shards.reading.one_file import batch_of
-from shards.record import RawSample
-from shards.viewing.clip_specs import SlidingWindows
+from trichord.finetune.classify import Classification
+from trichord.finetune.opening import OpenedRun
+from trichord.finetune.specs import ClassificationSpec
+from trichord.finetune.windows import Video
+from trichord.shards.decoding.track import DecodeLimits
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.one_file import batch_of
+from trichord.shards.record import RawSample
+from trichord.shards.viewing.clip_specs import SlidingWindows
 
 TOP = 5
 _MOST_WINDOWS = 60

@@ -19,13 +19,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from finetune.page.line import Line, LineIsFull
-from finetune.page.nearest import Nearest, Question
-from finetune.page.refusal import Refused, of_mistake, of_sample
-from finetune.page.upload import receive, sample_of
-from finetune.page.watcher import Watcher
-from shards.errors import SampleError, UserError
-from shards.record import VIDEO_EXTENSIONS, RawSample
+from trichord.core.errors import SampleError, UserError
+from trichord.finetune.page.line import Line, LineIsFull
+from trichord.finetune.page.nearest import Nearest, Question
+from trichord.finetune.page.refusal import Refused, of_mistake, of_sample
+from trichord.finetune.page.upload import receive, sample_of
+from trichord.finetune.page.watcher import Watcher
+from trichord.shards.record import VIDEO_EXTENSIONS, RawSample
 
 LONGEST_LINE = 16
 _QUESTION_BYTES = 1 << 20

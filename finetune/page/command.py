@@ -7,8 +7,8 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from importlib.util import find_spec
 from pathlib import Path
 
-from shards.command import Command, at_least
-from shards.errors import UserError
+from trichord.core.command import Command, at_least
+from trichord.core.errors import UserError
 
 _NEEDED = ("starlette", "uvicorn")
 
@@ -48,11 +48,11 @@ def _run(arguments: Namespace) -> int:
     if not arguments.runs and arguments.index is None:
         raise UserError("nothing to serve: name a RUN, or --index DIR. Next: trichord status, which lists runs")
     print("starting: libraries first, then runs", file=sys.stderr, flush=True)
-    from pretrain.engine.allocator import apply
+    from trichord.pretrain.engine.allocator import apply
 
     apply()
-    from finetune.page.serving import Served, serve
-    from shards.decoding.track import DecodeLimits
+    from trichord.finetune.page.serving import Served, serve
+    from trichord.shards.decoding.track import DecodeLimits
 
     limits = DecodeLimits(max_bytes=arguments.max_megabytes * 10**6, max_seconds=float(arguments.max_seconds))
     names = ("runs", "index", "samples", "host", "port")

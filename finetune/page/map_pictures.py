@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from finetune.token_maps.drawing import Pixels, colours_over, heat_over
-from finetune.token_maps.eyes import Eyes
-from finetune.token_maps.maps import attended_places, main_directions
-from finetune.token_maps.visualise import frames_of
-from shards.reading.batch import Batch
+from trichord.finetune.token_maps.drawing import Pixels, colours_over, heat_over
+from trichord.finetune.token_maps.eyes import Eyes
+from trichord.finetune.token_maps.maps import attended_places, main_directions
+from trichord.finetune.token_maps.visualise import frames_of
+from trichord.shards.reading.batch import Batch
 
 _MOST_FRAMES = 8
 _QUALITY = 85

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from finetune.retrieval.embedder import Embedder
-from finetune.retrieval.found import read_sample
-from finetune.retrieval.index import Hit, Index, Place
-from shards.errors import UserError
-from shards.record import RawSample
+from trichord.core.errors import UserError
+from trichord.finetune.retrieval.embedder import Embedder
+from trichord.finetune.retrieval.found import read_sample
+from trichord.finetune.retrieval.index import Hit, Index, Place
+from trichord.shards.record import RawSample
 
 _NEAREST = 6
 _MOST = 1000

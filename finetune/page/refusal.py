@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from shards.errors import Cause, SampleError, UserError
+from trichord.core.errors import Cause, SampleError, UserError
 
 _OF_THE_LIBRARY = re.compile(r"\[Errno \d+\] |: '<none>'$")
 _TOO_MUCH = {Cause.TOO_LONG, Cause.TOO_MANY_BYTES, Cause.TOO_MANY_PIXELS, Cause.TOO_MANY_FRAMES}

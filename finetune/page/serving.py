@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 import uvicorn
 
-from finetune.page.app import make_app
-from finetune.page.watcher import Watcher, samples_of
-from pretrain.engine.allocator import thread_plan
-from pretrain.engine.device import pick_device
-from shards.decoding.track import DecodeLimits
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.finetune.page.app import make_app
+from trichord.finetune.page.watcher import Watcher, samples_of
+from trichord.pretrain.engine.allocator import thread_plan
+from trichord.pretrain.engine.device import pick_device
+from trichord.shards.decoding.track import DecodeLimits
 
 _LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 _MOST_CONNECTIONS = 100  # each may bring a file as large as the limit

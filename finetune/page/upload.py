@@ -7,8 +7,8 @@ from typing import IO
 
 from starlette.requests import Request
 
-from finetune.page.refusal import Refused
-from shards.record import RawSample
+from trichord.finetune.page.refusal import Refused
+from trichord.shards.record import RawSample
 
 
 async def receive(request: Request, most_bytes: int) -> IO[bytes]:

@@ -10,23 +10,23 @@ from typing import Any
 
 import torch
 
-from finetune.captions.captioner import Captioner
-from finetune.classify import Classification
-from finetune.opening import OpenedRun, open_run
-from finetune.page.actions import Facts, look_for_actions
-from finetune.page.map_pictures import draw_maps
-from finetune.page.nearest import Nearest
-from finetune.recipe import read_run
-from finetune.retrieval.embedder import Embedder
-from finetune.token_maps.eyes import Eyes, eyes_of
-from pretrain.backbone import Backbone
-from pretrain.objectives.video_text import VideoTextObjective
-from shards.decoding.track import DecodeLimits
-from shards.decoding.video import open_video
-from shards.errors import SampleError, UserError
-from shards.reading.one_file import batch_of
-from shards.reading.picking import pick_samples
-from shards.record import RawSample
+from trichord.core.errors import SampleError, UserError
+from trichord.finetune.captions.captioner import Captioner
+from trichord.finetune.classify import Classification
+from trichord.finetune.opening import OpenedRun, open_run
+from trichord.finetune.page.actions import Facts, look_for_actions
+from trichord.finetune.page.map_pictures import draw_maps
+from trichord.finetune.page.nearest import Nearest
+from trichord.finetune.recipe import read_run
+from trichord.finetune.retrieval.embedder import Embedder
+from trichord.finetune.token_maps.eyes import Eyes, eyes_of
+from trichord.pretrain.backbone import Backbone
+from trichord.pretrain.objectives.video_text import VideoTextObjective
+from trichord.shards.decoding.track import DecodeLimits
+from trichord.shards.decoding.video import open_video
+from trichord.shards.reading.one_file import batch_of
+from trichord.shards.reading.picking import pick_samples
+from trichord.shards.record import RawSample
 
 _SAMPLES = 6
 _LONGEST_SAMPLE_BYTES = 32 << 20

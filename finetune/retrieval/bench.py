@@ -29,16 +29,16 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.retrieval.bench_world import SearchCase, World, prepare_world
-from finetune.retrieval.building import Options
-from finetune.retrieval.changing import build
-from finetune.retrieval.exact import exact_neighbours
-from finetune.retrieval.index import Index
-from finetune.retrieval.kinds import LINKS, Searcher, bytes_per_vector
-from finetune.retrieval.spec import Settings
-from finetune.retrieval.tune import NEIGHBOURS, Asked, recall, tune
-from shards.errors import UserError
-from shards.whole_file import write_whole
+from trichord.core.errors import UserError
+from trichord.core.files import write_whole
+from trichord.finetune.retrieval.bench_world import SearchCase, World, prepare_world
+from trichord.finetune.retrieval.building import Options
+from trichord.finetune.retrieval.changing import build
+from trichord.finetune.retrieval.exact import exact_neighbours
+from trichord.finetune.retrieval.index import Index
+from trichord.finetune.retrieval.kinds import LINKS, Searcher, bytes_per_vector
+from trichord.finetune.retrieval.spec import Settings
+from trichord.finetune.retrieval.tune import NEIGHBOURS, Asked, recall, tune
 
 RECALL, GOAL = 0.97, 30.0  # times Flat's queries per second
 OPEN_GOAL_S = 1.0
@@ -216,7 +216,7 @@ def _since(started: float) -> float:
 
 
 def _in_process(what: str, folder: Path, *words: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "finetune.retrieval.bench", what, str(folder), *words]
+    command = [sys.executable, "-m", "trichord.finetune.retrieval.bench", what, str(folder), *words]
     done = subprocess.run(command, env=dict(os.environ), stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise UserError(f"bench search: the process that was to {what} ended with exit status {done.returncode}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from shards.command import Command, add_json, at_least
-from shards.console import pulse, show_figures
-from shards.errors import UserError
+from trichord.core.command import Command, add_json, at_least
+from trichord.core.console import pulse, show_figures
+from trichord.core.errors import UserError
 
 _OF_OURS = (
     *("budget_mib", "build_mib", "build_mib_with_maps", "build_threads", "disk_bytes_per_vector"),
@@ -40,8 +40,8 @@ def _declare(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    from finetune.retrieval.bench import Effort, run_search_bench
-    from finetune.retrieval.bench_world import SearchCase
+    from trichord.finetune.retrieval.bench import Effort, run_search_bench
+    from trichord.finetune.retrieval.bench_world import SearchCase
 
     if not arguments.memory_gb > 0:
         raise UserError(f"--memory-gb {arguments.memory_gb}: expected a number above 0")

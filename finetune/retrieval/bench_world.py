@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from finetune.retrieval.parts import FILE_NAME, part_path, plan_of
-from finetune.retrieval.spec import Embedding
-from finetune.retrieval.table import text_columns, whole, write_table
-from shards.console import track
-from shards.errors import UserError
-from shards.randomness import generator
-from shards.whole_file import write_whole
+from trichord.core.console import track
+from trichord.core.errors import UserError
+from trichord.core.files import write_whole
+from trichord.core.seeds import generator
+from trichord.finetune.retrieval.parts import FILE_NAME, part_path, plan_of
+from trichord.finetune.retrieval.spec import Embedding
+from trichord.finetune.retrieval.table import text_columns, whole, write_table
 
 Rows = NDArray[np.float32]
 _ROWS_OF_A_PART = 16_384

@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.retrieval import kinds
-from finetune.retrieval.exact import exact_neighbours
-from finetune.retrieval.rows import Source, write_rows
-from finetune.retrieval.segment import QUERIES, ROWS, SEARCH, VECTORS
-from finetune.retrieval.spec import Catalogue, FileEntry, Kind, Measured, SegmentEntry, Settings
-from finetune.retrieval.table import whole, write_table
-from finetune.retrieval.tune import NEIGHBOURS, Asked, recall, tune
-from finetune.retrieval.vectors import let_go, open_vectors, write_vectors
-from shards.console import track
-from shards.errors import UserError
-from shards.randomness import generator
-from shards.whole_file import sync, temporary_path
+from trichord.core.console import track
+from trichord.core.errors import UserError
+from trichord.core.files import sync, temporary_path
+from trichord.core.seeds import generator
+from trichord.finetune.retrieval import kinds
+from trichord.finetune.retrieval.exact import exact_neighbours
+from trichord.finetune.retrieval.rows import Source, write_rows
+from trichord.finetune.retrieval.segment import QUERIES, ROWS, SEARCH, VECTORS
+from trichord.finetune.retrieval.spec import Catalogue, FileEntry, Kind, Measured, SegmentEntry, Settings
+from trichord.finetune.retrieval.table import whole, write_table
+from trichord.finetune.retrieval.tune import NEIGHBOURS, Asked, recall, tune
+from trichord.finetune.retrieval.vectors import let_go, open_vectors, write_vectors
 
 MOST_QUERIES = 1024
 _BLOCK_BYTES = 32 << 20

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.retrieval.building import MOST_QUERIES, Options, Queries, write_segment
-from finetune.retrieval.index import CATALOGUE, Index, read_catalogue, refuse_other_model
-from finetune.retrieval.parts import finished, part_path, read_embedding
-from finetune.retrieval.rows import Source
-from finetune.retrieval.spec import Catalogue, Embedding, SegmentEntry, Sense
-from finetune.retrieval.table import Table, whole, write_table
-from pretrain.engine.run_lock import LOCK, take_lock
-from shards.errors import UserError
-from shards.randomness import generator
-from shards.whole_file import write_whole
+from trichord.core.errors import UserError
+from trichord.core.files import write_whole
+from trichord.core.seeds import generator
+from trichord.finetune.retrieval.building import MOST_QUERIES, Options, Queries, write_segment
+from trichord.finetune.retrieval.index import CATALOGUE, Index, read_catalogue, refuse_other_model
+from trichord.finetune.retrieval.parts import finished, part_path, read_embedding
+from trichord.finetune.retrieval.rows import Source
+from trichord.finetune.retrieval.spec import Catalogue, Embedding, SegmentEntry, Sense
+from trichord.finetune.retrieval.table import Table, whole, write_table
+from trichord.pretrain.engine.run_lock import LOCK, take_lock
 
 _OF_CAPTIONS, _OF_VIDEOS, _OF_ROWS = "captions", "videos", "the rows themselves"
 

@@ -6,13 +6,13 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shards.command import Command, add_json, add_out, add_part, at_least, share
-from shards.console import show_figures
-from shards.errors import UserError
+from trichord.core.command import Command, add_json, add_out, add_part, at_least, share
+from trichord.core.console import show_figures
+from trichord.core.errors import UserError
 
 if TYPE_CHECKING:
-    from finetune.retrieval.index import Hit
-    from shards.job import Job
+    from trichord.core.job import Job
+    from trichord.finetune.retrieval.index import Hit
 
 
 def seconds(text: str) -> float:
@@ -55,12 +55,12 @@ def _declare_embed(parser: ArgumentParser) -> None:
 
 
 def _run_embed(arguments: Namespace) -> int:
-    from pretrain.engine.allocator import apply
+    from trichord.pretrain.engine.allocator import apply
 
     apply()
-    from finetune.retrieval.embed import Order, embed
-    from finetune.retrieval.embedder import Embedder
-    from finetune.retrieval.spec import Windows
+    from trichord.finetune.retrieval.embed import Order, embed
+    from trichord.finetune.retrieval.embedder import Embedder
+    from trichord.finetune.retrieval.spec import Windows
 
     if arguments.stride and not arguments.windows:
         raise UserError("--stride is from window to window, and --windows is missing: say how long they are")
@@ -91,7 +91,7 @@ def _run_embed(arguments: Namespace) -> int:
 
 
 def _embed_job(arguments: Namespace) -> Job:
-    from finetune.retrieval.job import embed_job
+    from trichord.finetune.retrieval.job import embed_job
 
     return embed_job(arguments)
 
@@ -119,12 +119,12 @@ def _declare_search(parser: ArgumentParser) -> None:
 
 
 def _run_search(arguments: Namespace) -> int:
-    from finetune.retrieval.index import Index
+    from trichord.finetune.retrieval.index import Index
 
     where = pairs(arguments.where)
     index = Index.open(arguments.index)
     if arguments.weights:
-        from finetune.retrieval.embedder import Embedder
+        from trichord.finetune.retrieval.embedder import Embedder
 
         index.use(Embedder.open(arguments.weights))
     asked = {name: getattr(arguments, name) for name in ("text", "video", "audio", "like")}
@@ -133,11 +133,11 @@ def _run_search(arguments: Namespace) -> int:
     told = next(f"{name} {value}" for name, value in asked.items() if value is not None)
     show_figures(f"nearest to {told} of {len(index):,}", rows, arguments.json)
     if arguments.sheet:
-        from finetune.retrieval.sheet import draw_hits
+        from trichord.finetune.retrieval.sheet import draw_hits
 
         draw_hits(f"nearest to {told}", hits, arguments.sheet)
     if arguments.html:
-        from finetune.retrieval.playable import write_hits
+        from trichord.finetune.retrieval.playable import write_hits
 
         write_hits(f"nearest to {told}", hits, arguments.html)
     return 0
@@ -167,15 +167,15 @@ def _declare_retrieval(parser: ArgumentParser) -> None:
 
 
 def _run_retrieval(arguments: Namespace) -> int:
-    from pretrain.engine.allocator import apply
+    from trichord.pretrain.engine.allocator import apply
 
     apply()
     import torch
 
-    from finetune.retrieval.embedder import Embedder
-    from finetune.retrieval.evaluate import Question, evaluate, report
-    from pretrain.engine.allocator import thread_plan
-    from pretrain.engine.distributed import join_world, leave_world
+    from trichord.finetune.retrieval.embedder import Embedder
+    from trichord.finetune.retrieval.evaluate import Question, evaluate, report
+    from trichord.pretrain.engine.allocator import thread_plan
+    from trichord.pretrain.engine.distributed import join_world, leave_world
 
     world = join_world()
     torch.set_num_threads(thread_plan(world.place.local_size))
@@ -229,6 +229,6 @@ RETRIEVAL = Command(
     (
         "trichord retrieval runs/told --data msrvtt/test",
         "trichord retrieval runs/told --data msvd/test --captions all --bank msvd/train",
-        "torchrun --nproc-per-node 8 -m launch.cli retrieval runs/told --data msrvtt/test",
+        "torchrun --nproc-per-node 8 -m trichord -- retrieval runs/told --data msrvtt/test",
     ),
 )

@@ -19,22 +19,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.retrieval.embedder import Embedder
-from finetune.retrieval.parts import FILE_NAME, TEXT_COLUMNS, finished, part_path, plan_of, read_embedding
-from finetune.retrieval.spec import DType, Embedding, Windows
-from finetune.retrieval.table import Column, text_columns, whole, write_table
-from finetune.zeroshot.spec import ZeroShotSpec
-from shards.console import track
-from shards.errors import RunStopped, SampleError, UserError
-from shards.randomness import generator
-from shards.reading.archive import open_archive
-from shards.reading.batch import Example
-from shards.reading.manifest import Manifest, ShardEntry
-from shards.reading.roots import Root, parse_root
-from shards.record import RawSample
-from shards.sample import ClipTransform
-from shards.whole_file import write_whole
-from shards.workers import worker_pool
+from trichord.core.console import track
+from trichord.core.errors import RunStopped, SampleError, UserError
+from trichord.core.files import write_whole
+from trichord.core.processes import worker_pool
+from trichord.core.seeds import generator
+from trichord.finetune.retrieval.embedder import Embedder
+from trichord.finetune.retrieval.parts import FILE_NAME, TEXT_COLUMNS, finished, part_path, plan_of, read_embedding
+from trichord.finetune.retrieval.spec import DType, Embedding, Windows
+from trichord.finetune.retrieval.table import Column, text_columns, whole, write_table
+from trichord.finetune.zeroshot.spec import ZeroShotSpec
+from trichord.shards.reading.archive import open_archive
+from trichord.shards.reading.batch import Example
+from trichord.shards.reading.manifest import Manifest, ShardEntry
+from trichord.shards.reading.roots import Root, parse_root
+from trichord.shards.record import RawSample
+from trichord.shards.sample import ClipTransform
 
 _ROWS_BEFORE_JUDGEMENT = 200
 
@@ -89,7 +89,7 @@ def embed(embedder: Embedder, run: Path, order: Order) -> Done:
     with ExitStack() as stack:
         pool = None
         if order.workers and todo:
-            pool = stack.enter_context(worker_pool(order.workers, "shards.sample"))
+            pool = stack.enter_context(worker_pool(order.workers, "trichord.shards.sample"))
         for place in track(todo, "shards"):
             entry = manifest.shards[place]
             gathering = _read_shard(embedder, order, manifest, entry, pool)

@@ -19,16 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.retrieval.spec import Windows
-from finetune.zeroshot.opening import Opened, open_video_text
-from finetune.zeroshot.spec import ZeroShotSpec
-from pretrain.backbones.video_text import to_unit
-from pretrain.engine.device import pick_device
-from shards.errors import UserError
-from shards.record import VIDEO_EXTENSIONS, RawSample
-from shards.sample_spec import SampleSpec
-from shards.viewing.clip_specs import SlidingWindows
-from shards.viewing.view_specs import ViewsSpec
+from trichord.core.errors import UserError
+from trichord.finetune.retrieval.spec import Windows
+from trichord.finetune.zeroshot.opening import Opened, open_video_text
+from trichord.finetune.zeroshot.spec import ZeroShotSpec
+from trichord.pretrain.backbones.video_text import to_unit
+from trichord.pretrain.engine.device import pick_device
+from trichord.shards.record import VIDEO_EXTENSIONS, RawSample
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import SlidingWindows
+from trichord.shards.viewing.view_specs import ViewsSpec
 
 Rows = NDArray[np.float32]
 _TEXTS_AT_ONCE = 256
@@ -103,19 +103,19 @@ class Embedder:
 
     def video_file(self, path: Path) -> Rows:
         """Give the vector of a video file, as a row."""
-        from finetune.retrieval.questions import look_at
+        from trichord.finetune.retrieval.questions import look_at
 
         return self.see(look_at(path, self.sample_spec())["video"][0])
 
     def video(self, raw: RawSample) -> Rows:
         """Give the vector of a sample's video, as a row."""
-        from shards.reading.one_file import batch_of
+        from trichord.shards.reading.one_file import batch_of
 
         return self.see(batch_of(raw, self.sample_spec())["video"][0])
 
     def audio_file(self, path: Path) -> Rows:
         """Give the vector of a file's sound, of a video's or on its own, as a row."""
-        from finetune.retrieval.questions import listen_to, look_at
+        from trichord.finetune.retrieval.questions import listen_to, look_at
 
         hearing = self.opened.hearing
         if hearing is None:

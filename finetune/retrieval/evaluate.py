@@ -15,20 +15,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from finetune.evaluation_report import write_report
-from finetune.retrieval.embedder import Embedder
-from finetune.zeroshot.spec import ZeroShotSpec
-from pretrain.collectives import sum_over_ranks
-from pretrain.engine.distributed import World
-from pretrain.engine.feeding import Feeder
-from pretrain.retrieval.figures import measure
-from pretrain.retrieval.side import MISSING, Side
-from shards.console import track
-from shards.errors import UserError
-from shards.reading.batch import Batch
-from shards.reading.evaluation import evaluation_batches
-from shards.reading.stream_config import SourceConfig, StreamConfig
-from shards.sample import ClipTransform
+from trichord.core.console import track
+from trichord.core.errors import UserError
+from trichord.finetune.evaluation_report import write_report
+from trichord.finetune.retrieval.embedder import Embedder
+from trichord.finetune.zeroshot.spec import ZeroShotSpec
+from trichord.pretrain.collectives import sum_over_ranks
+from trichord.pretrain.engine.distributed import World
+from trichord.pretrain.engine.feeding import Feeder
+from trichord.pretrain.retrieval.figures import measure
+from trichord.pretrain.retrieval.side import MISSING, Side
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.evaluation import evaluation_batches
+from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
+from trichord.shards.sample import ClipTransform
 
 _PAIRS = (("text", "video"), ("text", "audio"), ("audio", "video"))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from finetune.retrieval.index import Hit
-from shards.errors import Cause, SampleError
-from shards.reading.archive import open_archive
-from shards.reading.roots import parse_root
-from shards.record import RawSample
+from trichord.core.errors import Cause, SampleError
+from trichord.finetune.retrieval.index import Hit
+from trichord.shards.reading.archive import open_archive
+from trichord.shards.reading.roots import parse_root
+from trichord.shards.record import RawSample
 
 
 def read_sample(hit: Hit) -> RawSample:

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from finetune.retrieval.segment import Segment
-from finetune.retrieval.spec import Catalogue
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.finetune.retrieval.segment import Segment
+from trichord.finetune.retrieval.spec import Catalogue
 
 if TYPE_CHECKING:
-    from finetune.retrieval.embedder import Embedder
+    from trichord.finetune.retrieval.embedder import Embedder
 
 CATALOGUE = "index.json"
 _LONGEST_ERROR = 0.01  # of a vector's length
@@ -144,7 +144,7 @@ class Index:
 
     def _opened(self) -> Embedder:
         if self._embedder is None:
-            from finetune.retrieval.embedder import Embedder
+            from trichord.finetune.retrieval.embedder import Embedder
 
             run = Path(self.catalogue.run)
             if not run.exists():

@@ -6,20 +6,20 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.retrieval.commands import pairs
-from shards.command import Command, add_json, share
-from shards.console import show_figures
-from shards.errors import UserError
+from trichord.core.command import Command, add_json, share
+from trichord.core.console import show_figures
+from trichord.core.errors import UserError
+from trichord.finetune.retrieval.commands import pairs
 
 if TYPE_CHECKING:
-    from finetune.retrieval.building import Options
-    from finetune.retrieval.spec import Catalogue
+    from trichord.finetune.retrieval.building import Options
+    from trichord.finetune.retrieval.spec import Catalogue
 
 SUMMARY = "from vectors to an index that finds the nearest"
 
 
 def _declare_options(parser: ArgumentParser) -> None:
-    from finetune.retrieval.spec import KINDS
+    from trichord.finetune.retrieval.spec import KINDS
 
     parser.add_argument(
         "--memory-gb", type=float, default=4.0, metavar="G", help="for building, and for what is searched"
@@ -35,7 +35,7 @@ def _declare_options(parser: ArgumentParser) -> None:
 
 
 def _options(arguments: Namespace) -> Options:
-    from finetune.retrieval.building import Options
+    from trichord.finetune.retrieval.building import Options
 
     if not arguments.memory_gb > 0:
         raise UserError(f"--memory-gb {arguments.memory_gb}: expected a number above 0")
@@ -70,7 +70,7 @@ def _show(title: str, catalogue: Catalogue, as_json: bool) -> int:
 
 
 def _declare_build(parser: ArgumentParser) -> None:
-    from finetune.retrieval.spec import SENSES
+    from trichord.finetune.retrieval.spec import SENSES
 
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="of `trichord embed`")
     parser.add_argument("--out", type=Path, metavar="INDEX", help="a new folder (default: the first DIR's index/)")
@@ -80,7 +80,7 @@ def _declare_build(parser: ArgumentParser) -> None:
 
 
 def _run_build(arguments: Namespace) -> int:
-    from finetune.retrieval.changing import build
+    from trichord.finetune.retrieval.changing import build
 
     out = arguments.out or arguments.folders[0] / "index"
     catalogue = build(arguments.folders, out, arguments.sense, _options(arguments))
@@ -95,7 +95,7 @@ def _declare_add(parser: ArgumentParser) -> None:
 
 
 def _run_add(arguments: Namespace) -> int:
-    from finetune.retrieval.changing import add
+    from trichord.finetune.retrieval.changing import add
 
     return _show(str(arguments.index), add(arguments.index, arguments.folders, _options(arguments)), arguments.json)
 
@@ -110,7 +110,7 @@ def _declare_remove(parser: ArgumentParser) -> None:
 
 
 def _run_remove(arguments: Namespace) -> int:
-    from finetune.retrieval.changing import remove
+    from trichord.finetune.retrieval.changing import remove
 
     where = pairs(arguments.where)
     if not arguments.keys and not where:
@@ -126,7 +126,7 @@ def _declare_merge(parser: ArgumentParser) -> None:
 
 
 def _run_merge(arguments: Namespace) -> int:
-    from finetune.retrieval.changing import merge
+    from trichord.finetune.retrieval.changing import merge
 
     return _show(str(arguments.index), merge(arguments.index, _options(arguments)), arguments.json)
 
@@ -137,7 +137,7 @@ def _declare_check(parser: ArgumentParser) -> None:
 
 
 def _run_check(arguments: Namespace) -> int:
-    from finetune.retrieval.changing import check
+    from trichord.finetune.retrieval.changing import check
 
     return _show(f"{arguments.index} is whole", check(arguments.index), arguments.json)
 

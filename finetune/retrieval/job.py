@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.recipe import is_run
-from shards.errors import UserError
-from shards.job import Job
-from shards.reading.manifest import Manifest
+from trichord.core.errors import UserError
+from trichord.core.job import Job
+from trichord.finetune.recipe import is_run
+from trichord.shards.reading.manifest import Manifest
 
 _FOLDER = "jobs"  # beside the parts
 

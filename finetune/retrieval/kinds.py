@@ -15,8 +15,8 @@ import faiss as typed_faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.retrieval.spec import DType, Kind, Settings
-from finetune.retrieval.vectors import empty_flat
+from trichord.finetune.retrieval.spec import DType, Kind, Settings
+from trichord.finetune.retrieval.vectors import empty_flat
 
 faiss: Any = typed_faiss  # whose stubs lack half of it
 LINKS = 32  # of HNSW

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from finetune.retrieval.spec import Embedding
-from finetune.retrieval.table import Table, TornTable
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.finetune.retrieval.spec import Embedding
+from trichord.finetune.retrieval.table import Table, TornTable
 
 FILE_NAME = "embedding.json"
 TEXT_COLUMNS = ("key", "shard", "root", "caption", "label")

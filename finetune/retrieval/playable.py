@@ -7,13 +7,13 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.retrieval.found import read_sample
-from finetune.retrieval.index import Hit
-from shards.building.transcode import Mode, Part, Preset, make_medium
-from shards.console import track
-from shards.errors import Cause, SampleError, UserError
-from shards.record import VIDEO_EXTENSIONS
-from shards.whole_file import write_whole
+from trichord.core.console import track
+from trichord.core.errors import Cause, SampleError, UserError
+from trichord.core.files import write_whole
+from trichord.finetune.retrieval.found import read_sample
+from trichord.finetune.retrieval.index import Hit
+from trichord.shards.building.transcode import Mode, Part, Preset, make_medium
+from trichord.shards.record import VIDEO_EXTENSIONS
 
 MOST_BYTES = 64 << 20  # of the videos in a page, all of which a browser holds at once
 _PLAYED = {"mp4": "video/mp4", "m4v": "video/mp4", "webm": "video/webm"}

@@ -10,16 +10,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from finetune.zeroshot.opening import Hearing
-from shards.decoding.demux import index_media
-from shards.decoding.sound import decode_sound
-from shards.decoding.track import DecodeLimits
-from shards.errors import SampleError, UserError
-from shards.hearing.spectrogram import frame_count, spectrogram
-from shards.reading.batch import Batch
-from shards.reading.one_file import batch_of, read_video
-from shards.record import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
-from shards.sample_spec import SampleSpec
+from trichord.core.errors import SampleError, UserError
+from trichord.finetune.zeroshot.opening import Hearing
+from trichord.shards.decoding.demux import index_media
+from trichord.shards.decoding.sound import decode_sound
+from trichord.shards.decoding.track import DecodeLimits
+from trichord.shards.hearing.spectrogram import frame_count, spectrogram
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.one_file import batch_of, read_video
+from trichord.shards.record import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
+from trichord.shards.sample_spec import SampleSpec
 
 
 def look_at(path: Path, spec: SampleSpec) -> Batch:

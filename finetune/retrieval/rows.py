@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.retrieval.parts import TEXT_COLUMNS
-from finetune.retrieval.table import ENDS, Column, Table, Texts, whole, write_table
-from shards.command import unknown_name
-from shards.errors import UserError
+from trichord.core.command import unknown_name
+from trichord.core.errors import UserError
+from trichord.finetune.retrieval.parts import TEXT_COLUMNS
+from trichord.finetune.retrieval.table import ENDS, Column, Table, Texts, whole, write_table
 
 Ints = NDArray[np.int64]
 _SPANS, _HASHES, _HASHED = ("start_s", "end_s"), "hash", "hash.row"

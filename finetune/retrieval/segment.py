@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.retrieval.exact import exact_neighbours
-from finetune.retrieval.kinds import Searcher
-from finetune.retrieval.rows import Rows, Source
-from finetune.retrieval.spec import Catalogue, SegmentEntry
-from finetune.retrieval.table import Table, TornTable
-from finetune.retrieval.vectors import open_vectors
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.finetune.retrieval.exact import exact_neighbours
+from trichord.finetune.retrieval.kinds import Searcher
+from trichord.finetune.retrieval.rows import Rows, Source
+from trichord.finetune.retrieval.spec import Catalogue, SegmentEntry
+from trichord.finetune.retrieval.table import Table, TornTable
+from trichord.finetune.retrieval.vectors import open_vectors
 
 VECTORS, ROWS, SEARCH, QUERIES = "vectors.faiss", "rows.safetensors", "search.faiss", "queries.safetensors"
 _REMOVED = "row"

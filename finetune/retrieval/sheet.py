@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.retrieval.found import read_sample
-from finetune.retrieval.index import Hit
-from shards.console import track
-from shards.decoding.video import open_video
-from shards.errors import SampleError, UserError
-from shards.inspecting.sheet import Row, Strip, draw_sheet
-from shards.inspecting.show import picture_of_sound, thumbnail
+from trichord.core.console import track
+from trichord.core.errors import SampleError, UserError
+from trichord.finetune.retrieval.found import read_sample
+from trichord.finetune.retrieval.index import Hit
+from trichord.shards.decoding.video import open_video
+from trichord.shards.inspecting.sheet import Row, Strip, draw_sheet
+from trichord.shards.inspecting.show import picture_of_sound, thumbnail
 
 _FRAMES = 8
 

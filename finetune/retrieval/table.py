@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.errors import UserError
-from shards.whole_file import whole_file
+from trichord.core.errors import UserError
+from trichord.core.files import whole_file
 
 ENDS = ".ends"
 _NAMES = {"F64": "f8", "F32": "f4", "F16": "f2", "I64": "i8", "U64": "u8", "U8": "u1"}

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.retrieval.kinds import Searcher
-from finetune.retrieval.spec import Settings
+from trichord.finetune.retrieval.kinds import Searcher
+from trichord.finetune.retrieval.spec import Settings
 
 NEIGHBOURS = 10
 _SAME_SCORE = 1e-5

@@ -17,8 +17,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.errors import UserError
-from shards.whole_file import whole_file
+from trichord.core.errors import UserError
+from trichord.core.files import whole_file
 
 Matrix = NDArray[Any]
 _COUNT_AT = 8  # in the header: behind four letters and the width

@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from shards.command import Command, add_json, add_out, at_least
-from shards.console import show_figures
+from trichord.core.command import Command, add_json, add_out, at_least
+from trichord.core.console import show_figures
 
 
 def _declare(parser: ArgumentParser) -> None:
@@ -29,13 +29,13 @@ def _declare(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    from pretrain.engine.allocator import apply
+    from trichord.pretrain.engine.allocator import apply
 
     apply()
     import torch
 
-    from finetune.token_maps.visualise import visualise
-    from pretrain.engine.allocator import thread_plan
+    from trichord.finetune.token_maps.visualise import visualise
+    from trichord.pretrain.engine.allocator import thread_plan
 
     torch.set_num_threads(thread_plan(1))
     endings = tuple(arguments.endings or ("gif", "png"))

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from shards.errors import UserError
+from trichord.core.errors import UserError
 
 Pixels = NDArray[np.uint8]
 # Dark to bright, and different from one another in grey, too.

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from finetune.opening import OpenedRun
-from pretrain.backbone import Backbone
-from shards.errors import UserError
-from shards.reading.batch import Batch
-from shards.sample_spec import SampleSpec
-from shards.viewing.clip_specs import Segments, frame_counts
-from shards.viewing.normalise import Normalisation
-from shards.viewing.view_specs import CentreCrop, ViewSpec, ViewsSpec
+from trichord.core.errors import UserError
+from trichord.finetune.opening import OpenedRun
+from trichord.pretrain.backbone import Backbone
+from trichord.shards.reading.batch import Batch
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import Segments, frame_counts
+from trichord.shards.viewing.normalise import Normalisation
+from trichord.shards.viewing.view_specs import CentreCrop, ViewSpec, ViewsSpec
 
 _FRAMES = 8  # where neither the backbone nor the views say how many
 

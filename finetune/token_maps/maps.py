@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.backbone import Backbone
-from pretrain.layers.attention import Attention
+from trichord.pretrain.backbone import Backbone
+from trichord.pretrain.layers.attention import Attention
 
 DIRECTIONS = 3  # as many as a picture has colours
 

@@ -12,17 +12,17 @@ from typing import Literal
 
 import numpy as np
 
-from finetune.opening import open_run
-from finetune.token_maps.drawing import Pixels, colours_over, heat_over, write_gif, write_png
-from finetune.token_maps.eyes import Eyes, eyes_of
-from finetune.token_maps.maps import attended_places, main_directions
-from pretrain.engine.device import pick_device
-from shards.console import track
-from shards.errors import SampleError, UserError
-from shards.reading.batch import Batch
-from shards.reading.one_file import batch_of, read_video
-from shards.reading.picking import pick_samples
-from shards.record import VIDEO_EXTENSIONS, RawSample
+from trichord.core.console import track
+from trichord.core.errors import SampleError, UserError
+from trichord.finetune.opening import open_run
+from trichord.finetune.token_maps.drawing import Pixels, colours_over, heat_over, write_gif, write_png
+from trichord.finetune.token_maps.eyes import Eyes, eyes_of
+from trichord.finetune.token_maps.maps import attended_places, main_directions
+from trichord.pretrain.engine.device import pick_device
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.one_file import batch_of, read_video
+from trichord.shards.reading.picking import pick_samples
+from trichord.shards.record import VIDEO_EXTENSIONS, RawSample
 
 Kind = Literal["attention", "pca"]
 _FRAMES_OF_A_PNG = 8

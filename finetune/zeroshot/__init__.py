@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from finetune.zeroshot.recogniser import Recogniser
+    from trichord.finetune.zeroshot.recogniser import Recogniser
 
 
 def open_model(
@@ -16,9 +16,9 @@ def open_model(
     """Open a run of video and text, or a file of X-CLIP or CLIP; `backbone` says what a file's shapes cannot tell."""
     import torch
 
-    from finetune.zeroshot.opening import open_video_text
-    from finetune.zeroshot.recogniser import Recogniser
-    from pretrain.engine.device import pick_device
+    from trichord.finetune.zeroshot.opening import open_video_text
+    from trichord.finetune.zeroshot.recogniser import Recogniser
+    from trichord.pretrain.engine.device import pick_device
 
     opened = open_video_text(Path(source), part, backbone)
     return Recogniser(opened, pick_device(0) if device is None else torch.device(device))

@@ -10,11 +10,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.zeroshot.prompts import in_words
-from shards.command import unknown_name
-from shards.errors import UserError
-from shards.randomness import generator
-from shards.reading.manifest import Manifest
+from trichord.core.command import unknown_name
+from trichord.core.errors import UserError
+from trichord.core.seeds import generator
+from trichord.finetune.zeroshot.prompts import in_words
+from trichord.shards.reading.manifest import Manifest
 
 
 @dataclass(frozen=True)

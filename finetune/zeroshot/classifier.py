@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from finetune.zeroshot.prompts import texts_of
-from finetune.zeroshot.spec import ZeroShotSpec
-from pretrain.backbones.video_text import VideoText, to_unit
+from trichord.finetune.zeroshot.prompts import texts_of
+from trichord.finetune.zeroshot.spec import ZeroShotSpec
+from trichord.pretrain.backbones.video_text import VideoText, to_unit
 
 _TEXTS_AT_ONCE = 256
 

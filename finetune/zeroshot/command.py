@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.zeroshot.prompts import PROMPTS, templates_of
-from shards.command import Command, add_json, at_least, read_pairs, share
-from shards.console import show_figures
-from shards.errors import UserError
+from trichord.core.command import Command, add_json, at_least, read_pairs, share
+from trichord.core.console import show_figures
+from trichord.core.errors import UserError
+from trichord.finetune.zeroshot.prompts import PROMPTS, templates_of
 
 if TYPE_CHECKING:
-    from finetune.zeroshot.evaluate import Question
-    from finetune.zeroshot.opening import Opened
-    from finetune.zeroshot.spec import ZeroShotSpec
+    from trichord.finetune.zeroshot.evaluate import Question
+    from trichord.finetune.zeroshot.opening import Opened
+    from trichord.finetune.zeroshot.spec import ZeroShotSpec
 
 _RUNS = Path("runs")
 _ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -107,7 +107,7 @@ def _run(arguments: Namespace) -> int:
 
 
 def _tell(arguments: Namespace) -> int:
-    from finetune.zeroshot import open_model
+    from trichord.finetune.zeroshot import open_model
 
     if ignored := [f"--{name.replace('_', '-')}" for name in _OF_TESTS if getattr(arguments, name)]:
         raise UserError(f"{', '.join(ignored)}: for tests with --data, not for video files")
@@ -123,7 +123,7 @@ def _tell(arguments: Namespace) -> int:
 
 
 def _labels(text: str | None) -> list[str]:
-    from finetune.zeroshot.candidates import read_names
+    from trichord.finetune.zeroshot.candidates import read_names
 
     if text and Path(text).exists():
         return read_names(Path(text))
@@ -134,16 +134,16 @@ def _labels(text: str | None) -> list[str]:
 
 
 def _test(arguments: Namespace) -> int:
-    from pretrain.engine.allocator import apply
+    from trichord.pretrain.engine.allocator import apply
 
     apply()
     import torch
 
-    from finetune.zeroshot.evaluate import Line, answer, table, write_reports
-    from finetune.zeroshot.opening import open_video_text
-    from finetune.zeroshot.recogniser import Recogniser
-    from pretrain.engine.allocator import thread_plan
-    from pretrain.engine.distributed import join_world, leave_world
+    from trichord.finetune.zeroshot.evaluate import Line, answer, table, write_reports
+    from trichord.finetune.zeroshot.opening import open_video_text
+    from trichord.finetune.zeroshot.recogniser import Recogniser
+    from trichord.pretrain.engine.allocator import thread_plan
+    from trichord.pretrain.engine.distributed import join_world, leave_world
 
     if arguments.labels:
         raise UserError("--labels is for video files; a set brings the names of its classes, and --classes chooses")
@@ -201,7 +201,7 @@ def _name(arguments: Namespace, spec: ZeroShotSpec, opened: Opened) -> str:
 
 
 def _weights(arguments: Namespace) -> Path:
-    from finetune.recipe import is_run, read_run
+    from trichord.finetune.recipe import is_run, read_run
 
     if arguments.weights:
         return Path(arguments.weights)
@@ -212,7 +212,7 @@ def _weights(arguments: Namespace) -> Path:
 
 
 def _spec(arguments: Namespace) -> ZeroShotSpec:
-    from finetune.zeroshot.spec import ZeroShotSpec
+    from trichord.finetune.zeroshot.spec import ZeroShotSpec
 
     clips, crops = arguments.views
     names = ("prompts", "ensemble", "names_as", "average", "frames")
@@ -220,8 +220,8 @@ def _spec(arguments: Namespace) -> ZeroShotSpec:
 
 
 def _question(arguments: Namespace) -> Question:
-    from finetune.zeroshot.candidates import Draws
-    from finetune.zeroshot.evaluate import Question
+    from trichord.finetune.zeroshot.candidates import Draws
+    from trichord.finetune.zeroshot.evaluate import Question
 
     if arguments.draws and arguments.classes:
         raise UserError("--draws and --classes both say among which classes is tested; give one of them")

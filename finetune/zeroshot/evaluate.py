@@ -15,20 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.bootstrap import intervals
-from finetune.evaluation_report import write_report
-from finetune.gathering import gather_each_once
-from finetune.metrics import Scores, Truths, class_rows, figures_of, known, measure
-from finetune.zeroshot.candidates import Candidates, Draws, candidates_of, read_names
-from finetune.zeroshot.classifier import Classifier, probabilities
-from finetune.zeroshot.opening import Opened
-from finetune.zeroshot.recogniser import Recogniser
-from finetune.zeroshot.spec import ZeroShotSpec
-from finetune.zeroshot.wise import Between
-from pretrain.engine.distributed import World
-from shards.errors import UserError
-from shards.reading.batch import Batch
-from shards.reading.stream_config import SourceConfig, StreamConfig
+from trichord.core.errors import UserError
+from trichord.finetune.bootstrap import intervals
+from trichord.finetune.evaluation_report import write_report
+from trichord.finetune.gathering import gather_each_once
+from trichord.finetune.metrics import Scores, Truths, class_rows, figures_of, known, measure
+from trichord.finetune.zeroshot.candidates import Candidates, Draws, candidates_of, read_names
+from trichord.finetune.zeroshot.classifier import Classifier, probabilities
+from trichord.finetune.zeroshot.opening import Opened
+from trichord.finetune.zeroshot.recogniser import Recogniser
+from trichord.finetune.zeroshot.spec import ZeroShotSpec
+from trichord.finetune.zeroshot.wise import Between
+from trichord.pretrain.engine.distributed import World
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
 
 _MEASURED = ("top1", "top5", "mAP", "top1_mean_of_classes")
 

@@ -16,24 +16,24 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from finetune.config import read_config
-from finetune.opening import load_objective
-from finetune.recipe import is_run, read_run
-from finetune.zeroshot.spec import Look
-from pretrain.backbones.clip_text import ClipText
-from pretrain.backbones.clip_text_spec import ClipTextSpec
-from pretrain.backbones.video_text import VideoText
-from pretrain.backbones.xclip import XClip
-from pretrain.backbones.xclip_spec import XClipSpec
-from pretrain.engine.config import InitFrom
-from pretrain.objectives.video_text import AudioTower, VideoTextObjective
-from pretrain.published import load_tensors, recognised
-from pretrain.published_file import read_tensors
-from pretrain.published_tables.naming import renamed
-from shards.errors import UserError
-from shards.hearing.sound_specs import SoundSpec
-from shards.viewing.clip_specs import Segments
-from shards.viewing.normalise import Normalisation
+from trichord.core.errors import UserError
+from trichord.finetune.config import read_config
+from trichord.finetune.opening import load_objective
+from trichord.finetune.recipe import is_run, read_run
+from trichord.finetune.zeroshot.spec import Look
+from trichord.pretrain.backbones.clip_text import ClipText
+from trichord.pretrain.backbones.clip_text_spec import ClipTextSpec
+from trichord.pretrain.backbones.video_text import VideoText
+from trichord.pretrain.backbones.xclip import XClip
+from trichord.pretrain.backbones.xclip_spec import XClipSpec
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.objectives.video_text import AudioTower, VideoTextObjective
+from trichord.pretrain.published import load_tensors, recognised
+from trichord.pretrain.published_file import read_tensors
+from trichord.pretrain.published_tables.naming import renamed
+from trichord.shards.hearing.sound_specs import SoundSpec
+from trichord.shards.viewing.clip_specs import Segments
+from trichord.shards.viewing.normalise import Normalisation
 
 _HEAD_DIM = 64
 _OF_A_CLIP = ("backbone.patch_embed.proj.weight", "backbone.pos_embed", "backbone.proj.weight", "text.pos_embed")

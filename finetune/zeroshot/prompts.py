@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Literal
 
-from shards.command import unknown_name
+from trichord.core.command import unknown_name
 
 NamesAs = Literal["words", "given"]
 PLACE = "{}"  # where a class's name goes

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.zeroshot.classifier import Classifier, probabilities
-from finetune.zeroshot.opening import Opened
-from finetune.zeroshot.spec import ZeroShotSpec
-from pretrain.backbones.video_text import VideoText
-from shards.errors import SampleError, UserError
-from shards.reading.one_file import batch_of, read_video
+from trichord.core.errors import SampleError, UserError
+from trichord.finetune.zeroshot.classifier import Classifier, probabilities
+from trichord.finetune.zeroshot.opening import Opened
+from trichord.finetune.zeroshot.spec import ZeroShotSpec
+from trichord.pretrain.backbones.video_text import VideoText
+from trichord.shards.reading.one_file import batch_of, read_video
 
 
 class Recogniser:

@@ -7,12 +7,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator
 
-from finetune.zeroshot.prompts import NamesAs, templates_of
-from shards.errors import UserError
-from shards.sample_spec import SampleSpec
-from shards.viewing.clip_specs import ClipSpec, DenseWindow, FullVideo, Segments
-from shards.viewing.normalise import Normalisation
-from shards.viewing.view_specs import CentreCrop, Interpolation, ThreeCrops, ViewSpec, ViewsSpec
+from trichord.core.errors import UserError
+from trichord.finetune.zeroshot.prompts import NamesAs, templates_of
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import ClipSpec, DenseWindow, FullVideo, Segments
+from trichord.shards.viewing.normalise import Normalisation
+from trichord.shards.viewing.view_specs import CentreCrop, Interpolation, ThreeCrops, ViewSpec, ViewsSpec
 
 
 class ZeroShotSpec(BaseModel):

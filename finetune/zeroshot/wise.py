@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pretrain.published import shortened
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.published import shortened
 
 
 class Between:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.audio_backbone import AudioBackbone, AudioTokens
-from pretrain.backbones.audio_specs import AstSpec
-from pretrain.layers.block import NORM_EPS, Block
-from pretrain.layers.checkpointing import run
-from pretrain.layers.drop_path import growing_rates
-from pretrain.layers.first_weights import draw_by_width
+from trichord.pretrain.audio_backbone import AudioBackbone, AudioTokens
+from trichord.pretrain.backbones.audio_specs import AstSpec
+from trichord.pretrain.layers.block import NORM_EPS, Block
+from trichord.pretrain.layers.checkpointing import run
+from trichord.pretrain.layers.drop_path import growing_rates
+from trichord.pretrain.layers.first_weights import draw_by_width
 
 _POSITION_STD = 0.02
 

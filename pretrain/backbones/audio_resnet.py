@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pretrain.audio_backbone import AudioBackbone, AudioTokens
-from pretrain.backbones.audio_specs import AudioResnetSpec
-from pretrain.layers.image_network import image_network, layers_of, of_network
+from trichord.pretrain.audio_backbone import AudioBackbone, AudioTokens
+from trichord.pretrain.backbones.audio_specs import AudioResnetSpec
+from trichord.pretrain.layers.image_network import image_network, layers_of, of_network
 
 _FIRST_KERNEL = "network.conv1.weight"
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from pretrain.backbones.vtn_spec import VtnSpec
+from trichord.pretrain.backbones.vtn_spec import VtnSpec
 
 
 class _AudioSpec(BaseModel):

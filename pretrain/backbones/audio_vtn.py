@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pretrain.audio_backbone import AudioBackbone, AudioTokens
-from pretrain.backbones.audio_specs import AudioVtnSpec
-from pretrain.backbones.vtn import Vtn
+from trichord.pretrain.audio_backbone import AudioBackbone, AudioTokens
+from trichord.pretrain.backbones.audio_specs import AudioVtnSpec
+from trichord.pretrain.backbones.vtn import Vtn
 
 
 class AudioVtn(AudioBackbone):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pretrain.backbone import Backbone
-from pretrain.backbones.spec import Spec
-from pretrain.backbones.specs import (
+from trichord.pretrain.backbone import Backbone
+from trichord.pretrain.backbones.spec import Spec
+from trichord.pretrain.backbones.specs import (
     BackboneSpec,
     CnnRnnSpec,
     FrameFusionSpec,
@@ -26,49 +26,49 @@ def build_backbone(spec: BackboneSpec) -> Backbone:
 
 
 def _timesformer(spec: TimeSformerSpec) -> Backbone:
-    from pretrain.backbones.timesformer import TimeSformer
+    from trichord.pretrain.backbones.timesformer import TimeSformer
 
     return TimeSformer(spec)
 
 
 def _videomamba(spec: VideoMambaSpec) -> Backbone:
-    from pretrain.backbones.videomamba import VideoMamba
+    from trichord.pretrain.backbones.videomamba import VideoMamba
 
     return VideoMamba(spec)
 
 
 def _xclip(spec: XClipSpec) -> Backbone:
-    from pretrain.backbones.xclip import XClip
+    from trichord.pretrain.backbones.xclip import XClip
 
     return XClip(spec)
 
 
 def _vtn(spec: VtnSpec) -> Backbone:
-    from pretrain.backbones.vtn import Vtn
+    from trichord.pretrain.backbones.vtn import Vtn
 
     return Vtn(spec)
 
 
 def _vivit(spec: ViViTSpec) -> Backbone:
-    from pretrain.backbones.vivit import ViViT
+    from trichord.pretrain.backbones.vivit import ViViT
 
     return ViViT(spec)
 
 
 def _resnet_3d(spec: Resnet3dSpec) -> Backbone:
-    from pretrain.backbones.resnet_3d import Resnet3d
+    from trichord.pretrain.backbones.resnet_3d import Resnet3d
 
     return Resnet3d(spec)
 
 
 def _frame_fusion(spec: FrameFusionSpec) -> Backbone:
-    from pretrain.backbones.frame_fusion import FrameFusion
+    from trichord.pretrain.backbones.frame_fusion import FrameFusion
 
     return FrameFusion(spec)
 
 
 def _cnn_rnn(spec: CnnRnnSpec) -> Backbone:
-    from pretrain.backbones.cnn_rnn import CnnRnn
+    from trichord.pretrain.backbones.cnn_rnn import CnnRnn
 
     return CnnRnn(spec)
 

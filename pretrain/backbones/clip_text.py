@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbones.clip_text_spec import ClipTextSpec
-from pretrain.layers.block import Block
-from pretrain.layers.checkpointing import run
-from pretrain.layers.first_weights import draw_by_width
-from pretrain.text_backbone import TextBackbone
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.backbones.clip_text_spec import ClipTextSpec
+from trichord.pretrain.layers.block import Block
+from trichord.pretrain.layers.checkpointing import run
+from trichord.pretrain.layers.first_weights import draw_by_width
+from trichord.pretrain.text_backbone import TextBackbone
 
 _NORM_EPS = 1e-5
 _TOKEN_STD, _POSITION_STD = 0.02, 0.01

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone import Backbone, Tokens
-from pretrain.backbones.cnn_rnn_spec import CnnRnnSpec
-from pretrain.layers.image_network import features_of, image_network, layers_of, of_network
+from trichord.pretrain.backbone import Backbone, Tokens
+from trichord.pretrain.backbones.cnn_rnn_spec import CnnRnnSpec
+from trichord.pretrain.layers.image_network import features_of, image_network, layers_of, of_network
 
 
 class CnnRnn(Backbone):

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pretrain.backbone import Encoder
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.presets import Preset
-from pretrain.backbones.spec import Spec
-from pretrain.engine.flops import count_flops
-from pretrain.layers.divided_block import DividedBlock
+from trichord.pretrain.backbone import Encoder
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.presets import Preset
+from trichord.pretrain.backbones.spec import Spec
+from trichord.pretrain.engine.flops import count_flops
+from trichord.pretrain.layers.divided_block import DividedBlock
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def on_meta(preset: Preset) -> Encoder:
 def _build(preset: Preset) -> Encoder:
     if isinstance(preset.spec, Spec):
         return build_backbone(preset.spec)
-    from pretrain.backbones.audio_build import build_audio_backbone
+    from trichord.pretrain.backbones.audio_build import build_audio_backbone
 
     return build_audio_backbone(preset.spec)
 

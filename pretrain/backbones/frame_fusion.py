@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone import Backbone, Tokens
-from pretrain.backbones.frame_fusion_spec import FEWEST_OF_SLOW, FrameFusionSpec
-from pretrain.layers.checkpointing import run
+from trichord.pretrain.backbone import Backbone, Tokens
+from trichord.pretrain.backbones.frame_fusion_spec import FEWEST_OF_SLOW, FrameFusionSpec
+from trichord.pretrain.layers.checkpointing import run
 
 _KERNELS, _STRIDES = (11, 5, 3, 3, 3), (3, 1, 1, 1, 1)
 _NORMALISED, _POOLED = (0, 1), (0, 1, 4)  # convolutions after which responses are normalised, and the map is halved

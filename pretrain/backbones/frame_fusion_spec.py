@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from pretrain.backbones.spec import Spec
+from trichord.pretrain.backbones.spec import Spec
 
 FEWEST_OF_SLOW = 10  # frames that slow fusion's three convolutions in time need
 

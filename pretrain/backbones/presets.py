@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pretrain.backbones.audio_specs import AstSpec, AudioResnetSpec, AudioSpec, AudioVtnSpec
-from pretrain.backbones.spec import Spec
-from pretrain.backbones.specs import (
+from trichord.pretrain.backbones.audio_specs import AstSpec, AudioResnetSpec, AudioSpec, AudioVtnSpec
+from trichord.pretrain.backbones.spec import Spec
+from trichord.pretrain.backbones.specs import (
     BackboneSpec,
     CnnRnnSpec,
     FrameFusionSpec,

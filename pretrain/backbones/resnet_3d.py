@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone import Backbone, Tokens
-from pretrain.backbones.resnet_3d_spec import Resnet3dSpec
-from pretrain.layers.checkpointing import count_batches_once, run
-from pretrain.layers.drop_path import DropPath, growing_rates
+from trichord.pretrain.backbone import Backbone, Tokens
+from trichord.pretrain.backbones.resnet_3d_spec import Resnet3dSpec
+from trichord.pretrain.layers.checkpointing import count_batches_once, run
+from trichord.pretrain.layers.drop_path import DropPath, growing_rates
 
 
 class Resnet3d(Backbone):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from pretrain.backbones.spec import Spec
+from trichord.pretrain.backbones.spec import Spec
 
 
 class Resnet3dSpec(Spec):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from pretrain.backbones.clip_text_spec import ClipTextSpec
+from trichord.pretrain.backbones.clip_text_spec import ClipTextSpec
 
 
 class TransformersTextSpec(BaseModel):

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone import Backbone, Tokens
-from pretrain.backbones.specs import TimeSformerSpec
-from pretrain.layers.attention import Attention
-from pretrain.layers.block import NORM_EPS, Block
-from pretrain.layers.checkpointing import run
-from pretrain.layers.divided_block import DividedBlock
-from pretrain.layers.drop_path import growing_rates
-from pretrain.layers.patches import PatchEmbedding
-from pretrain.layers.positions import positions_in_space, positions_in_time, table_of_square
+from trichord.pretrain.backbone import Backbone, Tokens
+from trichord.pretrain.backbones.specs import TimeSformerSpec
+from trichord.pretrain.layers.attention import Attention
+from trichord.pretrain.layers.block import NORM_EPS, Block
+from trichord.pretrain.layers.checkpointing import run
+from trichord.pretrain.layers.divided_block import DividedBlock
+from trichord.pretrain.layers.drop_path import growing_rates
+from trichord.pretrain.layers.patches import PatchEmbedding
+from trichord.pretrain.layers.positions import positions_in_space, positions_in_time, table_of_square
 
 INITIAL_STD = 0.02
 POSITION_STD_BY_WIDTH = 0.1

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain.backbones.text_specs import TransformersTextSpec
-from pretrain.text_backbone import TextBackbone
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.core.wheels import make_importable
+from trichord.pretrain.backbones.text_specs import TransformersTextSpec
+from trichord.pretrain.text_backbone import TextBackbone
 
 _NO_TOKEN = -1
 _EMBEDDINGS = re.compile(r"\b(?:embeddings?|wte|wpe)\b")
@@ -25,8 +26,6 @@ class TransformersText(TextBackbone):
 
     def __init__(self, spec: TransformersTextSpec) -> None:
         super().__init__()
-        from transformers import AutoModel
-
         self.spec = spec
         config = _read("AutoConfig", spec.path)
         if config.is_encoder_decoder:
@@ -34,7 +33,7 @@ class TransformersText(TextBackbone):
                 f"text_backbone.path={spec.path} is a {config.model_type}, which has an encoder and a decoder; "
                 "expected an encoder of text such as BERT, MPNet or CLIP's"
             )
-        self.model = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+        self.model = _transformers().AutoModel.from_config(config)
         for name, parameter in self.model.named_parameters():
             if name.startswith("pooler."):  # no gradient would ever reach it
                 parameter.requires_grad_(False)
@@ -77,13 +76,18 @@ class TransformersText(TextBackbone):
 
 def _read(kind: str, path: str, **options: Any) -> Any:
     """Read what a folder or the Hub has; no code of it is run."""
-    import transformers
-
     try:
-        return getattr(transformers, kind).from_pretrained(path, trust_remote_code=False, **options)
+        return getattr(_transformers(), kind).from_pretrained(path, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         raise UserError(
             f"text_backbone.path={path}: {str(error).splitlines()[0]}. Expected a folder with config.json, "
             "model.safetensors and a tokenizer, as save_pretrained writes it, or a name on the Hugging Face Hub "
             "where that can be reached"
         ) from error
+
+
+def _transformers() -> Any:
+    make_importable()  # many of its models import torchvision
+    import transformers
+
+    return transformers

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pretrain.layers.attention import attend
-from pretrain.layers.first_weights import draw_by_width
-from pretrain.layers.mlp import Mlp
+from trichord.pretrain.layers.attention import attend
+from trichord.pretrain.layers.first_weights import draw_by_width
+from trichord.pretrain.layers.mlp import Mlp
 
 _NORM_EPS = 1e-5
 _FIRST_SHARE = 0.1

@@ -13,13 +13,13 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone import Backbone, Tokens
-from pretrain.backbones.videomamba_spec import VideoMambaSpec
-from pretrain.layers.bimamba import NORM_EPS, BidirectionalBlock, Direction
-from pretrain.layers.checkpointing import run
-from pretrain.layers.drop_path import growing_rates
-from pretrain.layers.patches import PatchEmbedding
-from pretrain.layers.positions import positions_in_space, positions_in_time, table_of_square
+from trichord.pretrain.backbone import Backbone, Tokens
+from trichord.pretrain.backbones.videomamba_spec import VideoMambaSpec
+from trichord.pretrain.layers.bimamba import NORM_EPS, BidirectionalBlock, Direction
+from trichord.pretrain.layers.checkpointing import run
+from trichord.pretrain.layers.drop_path import growing_rates
+from trichord.pretrain.layers.patches import PatchEmbedding
+from trichord.pretrain.layers.positions import positions_in_space, positions_in_time, table_of_square
 
 INITIAL_STD = 0.02
 

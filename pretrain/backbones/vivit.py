@@ -12,15 +12,15 @@ from math import isqrt
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone import Backbone, Tokens
-from pretrain.backbones.vivit_spec import ViViTSpec
-from pretrain.layers.attention import Attention, QueryKeyValue
-from pretrain.layers.block import NORM_EPS, Block
-from pretrain.layers.checkpointing import run
-from pretrain.layers.drop_path import growing_rates
-from pretrain.layers.factorised_block import FactorisedDotProductBlock, FactorisedSelfAttentionBlock
-from pretrain.layers.positions import positions_between
-from pretrain.layers.tubelets import TubeletEmbedding, tubelets_of_images
+from trichord.pretrain.backbone import Backbone, Tokens
+from trichord.pretrain.backbones.vivit_spec import ViViTSpec
+from trichord.pretrain.layers.attention import Attention, QueryKeyValue
+from trichord.pretrain.layers.block import NORM_EPS, Block
+from trichord.pretrain.layers.checkpointing import run
+from trichord.pretrain.layers.drop_path import growing_rates
+from trichord.pretrain.layers.factorised_block import FactorisedDotProductBlock, FactorisedSelfAttentionBlock
+from trichord.pretrain.layers.positions import positions_between
+from trichord.pretrain.layers.tubelets import TubeletEmbedding, tubelets_of_images
 
 POSITION_STD = 0.02
 _RELEASED_PLACES = 14 * 14  # of 224 pixels in patches of 16

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from pretrain.backbones.spec import Spec
+from trichord.pretrain.backbones.spec import Spec
 
 
 class ViViTSpec(Spec):

@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone import Backbone, Tokens
-from pretrain.backbones.vtn_spec import VtnSpec
-from pretrain.layers.checkpointing import run
-from pretrain.layers.image_network import features_of, fitted_positions, image_network, layers_of, of_network
-from pretrain.layers.longformer import LongformerLayer, TokenSum
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.backbone import Backbone, Tokens
+from trichord.pretrain.backbones.vtn_spec import VtnSpec
+from trichord.pretrain.layers.checkpointing import run
+from trichord.pretrain.layers.image_network import features_of, fitted_positions, image_network, layers_of, of_network
+from trichord.pretrain.layers.longformer import LongformerLayer, TokenSum
 
 INITIAL_STD = 0.02
 

@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone import Backbone, Tokens
-from pretrain.backbones.xclip_spec import XClipSpec
-from pretrain.layers.attention import Attention
-from pretrain.layers.block import Block
-from pretrain.layers.checkpointing import run
-from pretrain.layers.drop_path import growing_rates
-from pretrain.layers.first_weights import draw_by_width
-from pretrain.layers.message_block import MessageBlock
-from pretrain.layers.patches import PatchEmbedding
-from pretrain.layers.positions import positions_in_space, positions_in_time, table_of_square
+from trichord.pretrain.backbone import Backbone, Tokens
+from trichord.pretrain.backbones.xclip_spec import XClipSpec
+from trichord.pretrain.layers.attention import Attention
+from trichord.pretrain.layers.block import Block
+from trichord.pretrain.layers.checkpointing import run
+from trichord.pretrain.layers.drop_path import growing_rates
+from trichord.pretrain.layers.first_weights import draw_by_width
+from trichord.pretrain.layers.message_block import MessageBlock
+from trichord.pretrain.layers.patches import PatchEmbedding
+from trichord.pretrain.layers.positions import positions_in_space, positions_in_time, table_of_square
 
 NORM_EPS = 1e-5
 _TIME_STD = 0.02

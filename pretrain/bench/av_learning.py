@@ -18,28 +18,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pretrain.backbones.audio_build import build_audio_backbone
-from pretrain.backbones.build import build_backbone
-from pretrain.bench.probes import Known, probe
-from pretrain.bench.ways import UNTRAINED, WayResult, learn_way
-from pretrain.bench.world_clips import FACTORS, RULES, FactorTransform, make_shards
-from pretrain.clustering.health import health
-from pretrain.clustering.lloyd import cluster
-from pretrain.clustering.rows import TensorRows
-from pretrain.config import RunConfig
-from pretrain.engine.training import build
-from pretrain.objective import Objective, StepOutput
-from pretrain.objectives.av_pass import unaltered
-from pretrain.objectives.av_prototypes import AvPrototypes
-from pretrain.objectives.av_spec import AvPrototypesSpec
-from pretrain.recipe import load_recipe
-from pretrain.retrieval.figures import MEDIAN, RECALLS, rank_figures
-from pretrain.retrieval.ranks import own_ranks
-from pretrain.retrieval.side import Side
-from shards.reading.batch import Batch
-from shards.reading.evaluation import evaluation_batches
-from shards.reading.stream_config import SourceConfig, StreamConfig
-from shards.world import SIZES
+from trichord.pretrain.backbones.audio_build import build_audio_backbone
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.bench.probes import Known, probe
+from trichord.pretrain.bench.ways import UNTRAINED, WayResult, learn_way
+from trichord.pretrain.bench.world_clips import FACTORS, RULES, FactorTransform, make_shards
+from trichord.pretrain.clustering.health import health
+from trichord.pretrain.clustering.lloyd import cluster
+from trichord.pretrain.clustering.rows import TensorRows
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine.training import build
+from trichord.pretrain.objective import Objective, StepOutput
+from trichord.pretrain.objectives.av_pass import unaltered
+from trichord.pretrain.objectives.av_prototypes import AvPrototypes
+from trichord.pretrain.objectives.av_spec import AvPrototypesSpec
+from trichord.pretrain.recipe import load_recipe
+from trichord.pretrain.retrieval.figures import MEDIAN, RECALLS, rank_figures
+from trichord.pretrain.retrieval.ranks import own_ranks
+from trichord.pretrain.retrieval.side import Side
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.evaluation import evaluation_batches
+from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
+from trichord.shards.world import SIZES
 
 RECIPE = "av_world"
 AUDIBLE_RULES = RULES.model_copy(update={"silent_share": 0.1})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pretrain.bench.av_learning import (
+from trichord.pretrain.bench.av_learning import (
     AUDIBLE,
     INSTANCES,
     PROTOTYPES,
@@ -16,8 +16,8 @@ from pretrain.bench.av_learning import (
     AvClips,
     learn,
 )
-from pretrain.bench.learning_report import Rows, most_common_share
-from pretrain.bench.ways import UNTRAINED, Seed, judge, rank_row, report, row
+from trichord.pretrain.bench.learning_report import Rows, most_common_share
+from trichord.pretrain.bench.ways import UNTRAINED, Seed, judge, rank_row, report, row
 
 ALL_WAYS = (UNTRAINED, *WAYS)
 DIRECTIONS = ("audio to video", "video to audio")

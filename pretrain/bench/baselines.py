@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.backbone import Backbone
-from pretrain.backbones.build import build_backbone
-from pretrain.bench.world_clips import FACTORS, FactorTransform
-from pretrain.config import RunConfig
-from pretrain.engine.parameter_groups import group_parameters
-from shards.randomness import derive_seed
-from shards.reading.batch import Batch
-from shards.reading.stream import batches
-from shards.sample_spec import SampleSpec
-from shards.viewing.clip_specs import FullVideo
-from shards.viewing.view_specs import CropSpec, ViewSpec, ViewsSpec
+from trichord.core.seeds import derive_seed
+from trichord.pretrain.backbone import Backbone
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.bench.world_clips import FACTORS, FactorTransform
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine.parameter_groups import group_parameters
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.stream import batches
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import FullVideo
+from trichord.shards.viewing.view_specs import CropSpec, ViewSpec, ViewsSpec
 
 _BINS = 16
 _THUMBNAIL = 8

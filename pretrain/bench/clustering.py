@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.bench.clustering_contenders import CONTENDERS, FAISS, OURS, ClusteringCase, Taken
-from pretrain.clustering.rows import TensorRows
-from pretrain.clustering.sweep import sweep
-from shards.console import track
-from shards.errors import UserError
+from trichord.core.console import track
+from trichord.core.errors import UserError
+from trichord.pretrain.bench.clustering_contenders import CONTENDERS, FAISS, OURS, ClusteringCase, Taken
+from trichord.pretrain.clustering.rows import TensorRows
+from trichord.pretrain.clustering.sweep import sweep
 
 MEMORY_GOAL_MIB, OBJECTIVE_GOAL = 2048, 1.01  # of our process; at most so many times FAISS's objective on all rows
 _PART, _JUDGED = 20_000, 200_000  # rows
@@ -78,7 +78,14 @@ def _answer(file: Path, name: str) -> Path:
 
 def _run(name: str, case: ClusteringCase, file: Path, beat: Callable[[], None]) -> Taken:
     """Wait for a contender's process, with a beat each second."""
-    words = [sys.executable, "-m", "pretrain.bench.clustering_contenders", name, case.model_dump_json(), str(file)]
+    words = [
+        sys.executable,
+        "-m",
+        "trichord.pretrain.bench.clustering_contenders",
+        name,
+        case.model_dump_json(),
+        str(file),
+    ]
     # Threads that wait for others sleep: on a machine that does other work as well, spinning takes the others' time.
     environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count()), "OMP_WAIT_POLICY": "passive"}
     with subprocess.Popen(

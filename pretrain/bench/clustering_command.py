@@ -6,8 +6,8 @@ import tempfile
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from shards.command import Command, add_json, at_least
-from shards.console import pulse, show_figures
+from trichord.core.command import Command, add_json, at_least
+from trichord.core.console import pulse, show_figures
 
 
 def _declare(parser: ArgumentParser) -> None:
@@ -29,8 +29,8 @@ def _declare(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    from pretrain.bench.clustering import run_clustering_bench
-    from pretrain.bench.clustering_contenders import ClusteringCase
+    from trichord.pretrain.bench.clustering import run_clustering_bench
+    from trichord.pretrain.bench.clustering_contenders import ClusteringCase
 
     case = ClusteringCase(rows=arguments.rows, clusters=arguments.clusters, iterations=arguments.iterations)
     with pulse("seconds of clustering") as beat:

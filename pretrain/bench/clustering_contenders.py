@@ -42,8 +42,8 @@ def cluster_streaming(case: ClusteringCase, file: Path) -> tuple[np.ndarray, int
     """Read the file again in every pass."""
     import torch
 
-    from pretrain.clustering.lloyd import cluster
-    from pretrain.clustering.rows import FileRows
+    from trichord.pretrain.clustering.lloyd import cluster
+    from trichord.pretrain.clustering.rows import FileRows
 
     found = cluster(FileRows(file, case.dim, torch.float16), case.clusters, iterations=case.iterations)
     return found.centroids_KD.numpy(), found.iterations

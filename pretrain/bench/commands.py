@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from shards.command import Command, add_json, at_least
-from shards.console import pulse, show_figures
+from trichord.core.command import Command, add_json, at_least
+from trichord.core.console import pulse, show_figures
 
 
 def _declare_step(parser: ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def _declare_step(parser: ArgumentParser) -> None:
 
 
 def _run_step(arguments: Namespace) -> int:
-    from pretrain.bench.step import ALIKE, CASES, run_step_bench
+    from trichord.pretrain.bench.step import ALIKE, CASES, run_step_bench
 
     chosen = {
         (size, views): case
@@ -56,8 +56,8 @@ def _declare_scan(parser: ArgumentParser) -> None:
 
 
 def _run_scan(arguments: Namespace) -> int:
-    from pretrain.bench.scan import CASES, run_scan_bench
-    from pretrain.bench.scan_contenders import MAMBAPY, contenders
+    from trichord.pretrain.bench.scan import CASES, run_scan_bench
+    from trichord.pretrain.bench.scan_contenders import MAMBAPY, contenders
 
     with pulse("scans") as beat:
         rows = run_scan_bench(CASES, arguments.rounds, beat)

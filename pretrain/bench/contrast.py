@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pretrain.bench.contrast_contenders import CONTENDERS, OPEN_CLIP, OURS, ContrastCase, forward_and_backward
-from pretrain.bench.growth import LARGEST_EXPONENT, exponent
-from pretrain.bench.models import largest_difference
-from pretrain.engine.allocator import apply
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.bench.contrast_contenders import CONTENDERS, OPEN_CLIP, OURS, ContrastCase, forward_and_backward
+from trichord.pretrain.bench.growth import LARGEST_EXPONENT, exponent
+from trichord.pretrain.bench.models import largest_difference
+from trichord.pretrain.engine.allocator import apply
 
 LARGEST_DIFFERENCE = 1e-5  # of losses and gradients, relative to the largest value of each
 AS_IT_IS = "as it is"
@@ -134,7 +134,7 @@ def _row(case: ContrastCase, settings: str, laps: Laps, mib: Mapping[str, float]
 
 def peak_mib(name: str, case: ContrastCase, beat: Callable[[], None] = lambda: None) -> float:
     """Say how much memory one pass of a contender takes in a process of its own."""
-    words = [sys.executable, "-m", "pretrain.bench.contrast_contenders", name, case.model_dump_json()]
+    words = [sys.executable, "-m", "trichord.pretrain.bench.contrast_contenders", name, case.model_dump_json()]
     done = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise UserError(

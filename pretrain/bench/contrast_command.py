@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from shards.command import Command, add_json, at_least
-from shards.console import pulse, show_figures
+from trichord.core.command import Command, add_json, at_least
+from trichord.core.console import pulse, show_figures
 
 
 def _declare(parser: ArgumentParser) -> None:
@@ -26,8 +26,8 @@ def _declare(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    from pretrain.bench.contrast import BATCHES, GROWING_BATCHES, run_contrast_bench, run_memory_bench
-    from pretrain.bench.contrast_contenders import ContrastCase
+    from trichord.pretrain.bench.contrast import BATCHES, GROWING_BATCHES, run_contrast_bench, run_memory_bench
+    from trichord.pretrain.bench.contrast_contenders import ContrastCase
 
     with pulse("losses") as beat:
         if arguments.memory:

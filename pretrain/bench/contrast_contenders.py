@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional
 
-import shards  # noqa: F401  (lets open_clip import torchvision, see cpu_wheels.py)
-from pretrain.bench.scan_contenders import memory_mib
-from pretrain.contrast.info_nce import info_nce
-from pretrain.contrast.sigmoid import sigmoid_loss
+from trichord.core.wheels import make_importable
+from trichord.pretrain.bench.scan_contenders import memory_mib
+from trichord.pretrain.contrast.info_nce import info_nce
+from trichord.pretrain.contrast.sigmoid import sigmoid_loss
 
 OURS, OPEN_CLIP = "ours", "open_clip"
 Loss = Callable[..., Tensor]
@@ -52,6 +52,7 @@ def _our_loss(case: ContrastCase) -> Loss:
 
 
 def _loss_of_open_clip(case: ContrastCase) -> Loss:
+    make_importable()
     from open_clip.loss import ClipLoss, SigLipLoss  # takes seconds
 
     loss: Loss = ClipLoss() if case.loss == "info_nce" else SigLipLoss()

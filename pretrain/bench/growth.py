@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.specs import BackboneSpec, TimeSformerSpec, VideoMambaSpec, VtnSpec
-from pretrain.engine.allocator import apply
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.specs import BackboneSpec, TimeSformerSpec, VideoMambaSpec, VtnSpec
+from trichord.pretrain.engine.allocator import apply
 
 FRAMES = (8, 16, 32, 64)
 LARGEST_EXPONENT = 1.1  # that counts as linear

@@ -17,19 +17,19 @@ from typing import Any
 
 from torch import Tensor
 
-from pretrain.backbone import Backbone
-from pretrain.backbones.build import build_backbone
-from pretrain.bench.baselines import first_backbone, pixel_statistics, pooled, train_with_labels
-from pretrain.bench.probes import Known, probe
-from pretrain.bench.training import train
-from pretrain.bench.world_clips import FACTORS, Clips, make_shards, read_clips
-from pretrain.config import RunConfig
-from pretrain.engine import checkpoint_files
-from pretrain.engine.resuming import CHECKPOINTS
-from pretrain.objectives.svt_spec import SvtSpec
-from pretrain.recipe import load_recipe
-from shards.console import pulse
-from shards.whole_file import write_whole
+from trichord.core.console import pulse
+from trichord.core.files import write_whole
+from trichord.pretrain.backbone import Backbone
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.bench.baselines import first_backbone, pixel_statistics, pooled, train_with_labels
+from trichord.pretrain.bench.probes import Known, probe
+from trichord.pretrain.bench.training import train
+from trichord.pretrain.bench.world_clips import FACTORS, Clips, make_shards, read_clips
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine import checkpoint_files
+from trichord.pretrain.engine.resuming import CHECKPOINTS
+from trichord.pretrain.objectives.svt_spec import SvtSpec
+from trichord.pretrain.recipe import load_recipe
 
 RECIPES = {"svt": "svt_world"}
 PIXELS, UNTRAINED, LABELLED = "pixel statistics", "untrained", "trained with labels"

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from shards.command import Command, add_json, at_least
-from shards.console import show_figures
+from trichord.core.command import Command, add_json, at_least
+from trichord.core.console import show_figures
 
 Tables = Mapping[str, list[dict[str, object]]]  # by their titles
 Report = Callable[[Path, Sequence[int], int, Sequence[str]], Tables]  # of a folder, seeds, clips and overrides
@@ -24,19 +24,19 @@ class Study(NamedTuple):
 
 
 def _svt(out: Path, seeds: Sequence[int], clips: int, overrides: Sequence[str]) -> Tables:
-    from pretrain.bench.learning_report import run_and_report
+    from trichord.pretrain.bench.learning_report import run_and_report
 
     return run_and_report(out, "svt", seeds, clips, overrides)
 
 
 def _av_prototypes(out: Path, seeds: Sequence[int], clips: int, overrides: Sequence[str]) -> Tables:
-    from pretrain.bench.av_learning_report import run_and_report
+    from trichord.pretrain.bench.av_learning_report import run_and_report
 
     return run_and_report(out, seeds, clips, overrides)
 
 
 def _video_text(out: Path, seeds: Sequence[int], clips: int, overrides: Sequence[str]) -> Tables:
-    from pretrain.bench.video_text_learning_report import run_and_report
+    from trichord.pretrain.bench.video_text_learning_report import run_and_report
 
     return run_and_report(out, seeds, clips, overrides)
 

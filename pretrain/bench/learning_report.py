@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pretrain.bench.learning import LABELLED, PIXELS, SEEN, UNTRAINED, SeedResult, World, learn
-from shards.whole_file import write_whole
+from trichord.core.files import write_whole
+from trichord.pretrain.bench.learning import LABELLED, PIXELS, SEEN, UNTRAINED, SeedResult, World, learn
 
 Rows = list[dict[str, object]]
 

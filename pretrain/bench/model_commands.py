@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from shards.command import Command, add_json, at_least
-from shards.console import pulse, show_figures
+from trichord.core.command import Command, add_json, at_least
+from trichord.core.console import pulse, show_figures
 
 
 def _declare_models(parser: ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def _declare_models(parser: ArgumentParser) -> None:
 
 
 def _run_models(arguments: Namespace) -> int:
-    from pretrain.bench.models import CONTESTS, measurable, run_model_bench
+    from trichord.pretrain.bench.models import CONTESTS, measurable, run_model_bench
 
     chosen = {
         name: contest for name, contest in CONTESTS.items() if any(f", {size}" in name for size in arguments.sizes)
@@ -44,7 +44,7 @@ def _declare_growth(parser: ArgumentParser) -> None:
 
 
 def _run_growth(arguments: Namespace) -> int:
-    from pretrain.bench.growth import GROWTHS, run_growth_bench
+    from trichord.pretrain.bench.growth import GROWTHS, run_growth_bench
 
     with pulse("networks") as beat:
         rows = run_growth_bench(GROWTHS, arguments.rounds, beat=beat)

@@ -16,13 +16,14 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from pretrain.backbone import Tokens
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.specs import BackboneSpec, TimeSformerSpec, ViViTSpec, XClipSpec
-from pretrain.backbones.xclip import XClip
-from pretrain.bench.scan_contenders import memory_mib
-from pretrain.engine.config import InitFrom
-from pretrain.published import load_tensors
+from trichord.core.wheels import make_importable
+from trichord.pretrain.backbone import Tokens
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.specs import BackboneSpec, TimeSformerSpec, ViViTSpec, XClipSpec
+from trichord.pretrain.backbones.xclip import XClip
+from trichord.pretrain.bench.scan_contenders import memory_mib
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.published import load_tensors
 
 OURS, OURS_BF16 = "ours", "ours in bf16"
 EAGER, SDPA = "Hugging Face eager", "Hugging Face sdpa"
@@ -59,7 +60,8 @@ class ModelCase(BaseModel):
 
     def hugging_face(self) -> nn.Module:
         """Build Hugging Face's, with weights of its own drawing."""
-        import transformers  # not before our own: its models import torchvision, see shards/cpu_wheels.py
+        make_importable()
+        import transformers
 
         torch.manual_seed(0)
         sizes: dict[str, Any] = {

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain.bench.model_contenders import EAGER, OURS, OURS_BF16, SDPA, ModelCase, contenders
-from pretrain.engine.allocator import apply
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.bench.model_contenders import EAGER, OURS, OURS_BF16, SDPA, ModelCase, contenders
+from trichord.pretrain.engine.allocator import apply
 
 LARGEST_DIFFERENCE = 1e-4  # of tokens and of a gradient, relative to the largest value of each
 LARGEST_DIFFERENCE_BF16 = 0.1
@@ -136,7 +136,7 @@ def largest_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> f
 
 
 def _peak_mib(name: str, case: ModelCase) -> float:
-    words = [sys.executable, "-m", "pretrain.bench.model_contenders", name, case.model_dump_json()]
+    words = [sys.executable, "-m", "trichord.pretrain.bench.model_contenders", name, case.model_dump_json()]
     done = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise UserError(

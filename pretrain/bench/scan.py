@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pretrain.bench.scan_contenders import MAMBAPY, OURS, ScanCase, contenders, forward_and_backward
-from pretrain.engine.allocator import apply
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.bench.scan_contenders import MAMBAPY, OURS, ScanCase, contenders, forward_and_backward
+from trichord.pretrain.engine.allocator import apply
 
 GOAL, MEMORY_GOAL = 5.0, 5.0  # times as fast as mambapy as it is, times as little memory
 AS_IT_IS = "as it is"
@@ -107,7 +107,7 @@ def _largest_difference(found: list[Tensor], expected: list[Tensor]) -> float:
 
 
 def _peak_mib(name: str, case: ScanCase) -> float:
-    words = [sys.executable, "-m", "pretrain.bench.scan_contenders", name, case.model_dump_json()]
+    words = [sys.executable, "-m", "trichord.pretrain.bench.scan_contenders", name, case.model_dump_json()]
     done = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise UserError(

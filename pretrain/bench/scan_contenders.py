@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.layers.selective_scan import ScanInputs, selective_scan
+from trichord.pretrain.layers.selective_scan import ScanInputs, selective_scan
 
 OURS, MAMBAPY, LOOP = "ours", "mambapy's parallel scan", "loop over time"
 Scan = Callable[[ScanInputs], Tensor]

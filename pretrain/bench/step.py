@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from pretrain.bench.step_contenders import StepCase
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.bench.step_contenders import StepCase
 
 AS_IT_IS = "released code"
 GOAL = 1.2  # times as fast as the released code as it is
@@ -56,7 +56,7 @@ class Contender:
             [
                 sys.executable,
                 "-m",
-                "pretrain.bench.step_contenders",
+                "trichord.pretrain.bench.step_contenders",
                 name,
                 case.model_dump_json(),
                 "tuned" if is_tuned else "",

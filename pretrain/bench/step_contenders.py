@@ -19,17 +19,17 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from pretrain.backbones.specs import TimeSformerSpec
-from pretrain.backbones.timesformer import TimeSformer
-from pretrain.bench.released_svt import Loss, MultiCrop, move_teacher
-from pretrain.engine.allocator import apply
-from pretrain.engine.config import GroupRules
-from pretrain.engine.schedules import Constant
-from pretrain.objectives.svt import Svt
-from pretrain.objectives.svt_spec import SvtSpec
-from shards.reading.batch import Batch
-from shards.viewing.clip_specs import SvtWindow
-from shards.viewing.normalise import Normalisation
+from trichord.pretrain.backbones.specs import TimeSformerSpec
+from trichord.pretrain.backbones.timesformer import TimeSformer
+from trichord.pretrain.bench.released_svt import Loss, MultiCrop, move_teacher
+from trichord.pretrain.engine.allocator import apply
+from trichord.pretrain.engine.config import GroupRules
+from trichord.pretrain.engine.schedules import Constant
+from trichord.pretrain.objectives.svt import Svt
+from trichord.pretrain.objectives.svt_spec import SvtSpec
+from trichord.shards.reading.batch import Batch
+from trichord.shards.viewing.clip_specs import SvtWindow
+from trichord.shards.viewing.normalise import Normalisation
 
 STEPS, LEARNING_RATE, WEIGHT_DECAY, MOMENTUM = 1000, 1e-4, 0.04, 0.996
 

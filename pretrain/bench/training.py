@@ -7,16 +7,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pretrain.config import RunConfig
-from pretrain.engine import checkpoint_files
-from pretrain.engine.resuming import CHECKPOINTS, changes
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine import checkpoint_files
+from trichord.pretrain.engine.resuming import CHECKPOINTS, changes
 
 
 def train(config: RunConfig, run: Path) -> float:
     """Pretrain and give the seconds that took; a run that was broken off goes on if nothing was set otherwise since."""
     _refuse_other_settings(config, run)
-    from pretrain.engine.run import pretrain  # DeepSpeed takes seconds to import
+    from trichord.pretrain.engine.run import pretrain  # DeepSpeed takes seconds to import
 
     start_s = time.monotonic()
     pretrain(config, run)

@@ -19,26 +19,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.text_build import build_text_backbone
-from pretrain.bench.ways import UNTRAINED, WayResult, learn_way
-from pretrain.bench.world_clips import FACTORS, RULES, FactorTransform, make_shards
-from pretrain.config import RunConfig
-from pretrain.engine.training import build
-from pretrain.objective import Objective, StepOutput
-from pretrain.objectives.video_text import VideoTextObjective
-from pretrain.objectives.video_text_spec import VideoTextSpec
-from pretrain.recipe import load_recipe
-from pretrain.retrieval.figures import MEDIAN, RECALLS, measure
-from pretrain.retrieval.side import Side
-from shards.reading.batch import Batch
-from shards.reading.evaluation import evaluation_batches
-from shards.reading.stream_config import SourceConfig, StreamConfig
-from shards.sample_spec import SampleSpec
-from shards.viewing.clip_specs import FullVideo
-from shards.viewing.mix import Mixing
-from shards.viewing.view_specs import Squash, ViewSpec, ViewsSpec
-from shards.world import CLASSES, COMBINATIONS, say
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.text_build import build_text_backbone
+from trichord.pretrain.bench.ways import UNTRAINED, WayResult, learn_way
+from trichord.pretrain.bench.world_clips import FACTORS, RULES, FactorTransform, make_shards
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine.training import build
+from trichord.pretrain.objective import Objective, StepOutput
+from trichord.pretrain.objectives.video_text import VideoTextObjective
+from trichord.pretrain.objectives.video_text_spec import VideoTextSpec
+from trichord.pretrain.recipe import load_recipe
+from trichord.pretrain.retrieval.figures import MEDIAN, RECALLS, measure
+from trichord.pretrain.retrieval.side import Side
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.evaluation import evaluation_batches
+from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import FullVideo
+from trichord.shards.viewing.mix import Mixing
+from trichord.shards.viewing.view_specs import Squash, ViewSpec, ViewsSpec
+from trichord.shards.world import CLASSES, COMBINATIONS, say
 
 RECIPE = "video_text_world"
 UNSAID = 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.bench.learning_report import Rows
-from pretrain.bench.video_text_learning import (
+from trichord.pretrain.bench.learning_report import Rows
+from trichord.pretrain.bench.video_text_learning import (
     CHANCES,
     CLIPS,
     CONTRAST,
@@ -17,7 +17,7 @@ from pretrain.bench.video_text_learning import (
     WHOLE,
     learn,
 )
-from pretrain.bench.ways import UNTRAINED, Goal, Seed, judge, rank_row, report, row
+from trichord.pretrain.bench.ways import UNTRAINED, Goal, Seed, judge, rank_row, report, row
 
 ALL_WAYS = (UNTRAINED, *WAYS)
 DIRECTIONS = ("text to video", "video to text")

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pretrain.bench.learning_report import Figure, Verdict
-from pretrain.bench.training import train
-from pretrain.config import RunConfig
-from pretrain.engine import checkpoint_files
-from pretrain.engine.resuming import CHECKPOINTS
-from pretrain.engine.training import build
-from pretrain.objective import Objective
-from shards.whole_file import write_whole
+from trichord.core.files import write_whole
+from trichord.pretrain.bench.learning_report import Figure, Verdict
+from trichord.pretrain.bench.training import train
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine import checkpoint_files
+from trichord.pretrain.engine.resuming import CHECKPOINTS
+from trichord.pretrain.engine.training import build
+from trichord.pretrain.objective import Objective
 
 UNTRAINED = "untrained"
 _RESULT = "learning.json"

@@ -18,16 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shards.building.write import build
-from shards.reading.batch import Example
-from shards.reading.evaluation import evaluation_batches
-from shards.reading.stream_config import SourceConfig, StreamConfig
-from shards.record import RawSample
-from shards.sample import ClipTransform
-from shards.sample_spec import SampleSpec
-from shards.viewing.clip_specs import FullVideo
-from shards.viewing.view_specs import Squash, ViewSpec, ViewsSpec
-from shards.world import CLASSES, COLOURS, SHAPES, WorldRules, make_world
+from trichord.shards.building.write import build
+from trichord.shards.reading.batch import Example
+from trichord.shards.reading.evaluation import evaluation_batches
+from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
+from trichord.shards.record import RawSample
+from trichord.shards.sample import ClipTransform
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import FullVideo
+from trichord.shards.viewing.view_specs import Squash, ViewSpec, ViewsSpec
+from trichord.shards.world import CLASSES, COLOURS, SHAPES, WorldRules, make_world
 
 FACTORS: dict[str, tuple[str, ...]] = {"shape": SHAPES, "colour": tuple(COLOURS), "action": CLASSES}
 WORLD_SEED = 0

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pretrain.clustering.rows import TensorRows
-from pretrain.collectives import gather_rows, rank, world_size
+from trichord.pretrain.clustering.rows import TensorRows
+from trichord.pretrain.collectives import gather_rows, rank, world_size
 
 
 class MemoryBank:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pretrain.collectives import gather_unequal_rows, sum_over_ranks
+from trichord.pretrain.collectives import gather_unequal_rows, sum_over_ranks
 
 
 @torch.no_grad()

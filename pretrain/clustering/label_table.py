@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pretrain.collectives import gather_unequal_rows
-from shards.randomness import derive_seed
+from trichord.core.seeds import derive_seed
+from trichord.pretrain.collectives import gather_unequal_rows
 
 UNKNOWN = -1
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.clustering.repair import repair
-from pretrain.clustering.rows import Rows
-from pretrain.clustering.start import choose_start, draw_sample
-from pretrain.clustering.sweep import Sweep, sweep
-from pretrain.collectives import sum_over_ranks
-from shards.errors import RunStopped
+from trichord.core.errors import RunStopped
+from trichord.pretrain.clustering.repair import repair
+from trichord.pretrain.clustering.rows import Rows
+from trichord.pretrain.clustering.start import choose_start, draw_sample
+from trichord.pretrain.clustering.sweep import Sweep, sweep
+from trichord.pretrain.collectives import sum_over_ranks
 
 SAMPLE_PER_CLUSTER = 64  # rows of the sample that a first start is made on
 SAMPLE_ITERATIONS = 10

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pretrain.clustering.sweep import Sweep
+from trichord.pretrain.clustering.sweep import Sweep
 
 # How far the halves of a cluster are put from where it was, in its radii: enough for every row to be nearer to one of
 # them, too little to come between the neighbours.

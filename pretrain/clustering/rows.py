@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from shards.errors import UserError
+from trichord.core.errors import UserError
 
 CHUNK_VALUES = 2**23  # of a chunk: 32 MiB of float32
 

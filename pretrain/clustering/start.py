@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.clustering.rows import Rows, TensorRows
-from pretrain.collectives import gather_unequal_rows, of_first_rank, rank
+from trichord.pretrain.clustering.rows import Rows, TensorRows
+from trichord.pretrain.collectives import gather_unequal_rows, of_first_rank, rank
 
 # It takes a time that grows with the square of the clusters: for more of them random rows have to do.
 MOST_SPREAD = 4096

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pretrain.clustering.rows import Rows
-from pretrain.collectives import of_first_rank, sum_over_ranks
+from trichord.pretrain.clustering.rows import Rows
+from trichord.pretrain.collectives import of_first_rank, sum_over_ranks
 
 TILE_VALUES = 2**22  # scores held at a time
 _FIGURES = 4  # beside the sums: rows, squared lengths, distances, rows that are not finite

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pretrain.collectives import gather_rows, rank, world_size
+from trichord.pretrain.collectives import gather_rows, rank, world_size
 
 Form = Literal["gathered", "ring"]
 

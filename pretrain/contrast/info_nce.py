@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain.collectives import world_size
-from pretrain.contrast.exchange import FORMS, Block, Exchange, Form
-from pretrain.contrast.meeting import Meeting, meet
-from pretrain.contrast.tiles import Segment, Tile, Tiles, dot_rows, refuse_second_order
-from pretrain.precision import compute_dtype
+from trichord.pretrain.collectives import world_size
+from trichord.pretrain.contrast.exchange import FORMS, Block, Exchange, Form
+from trichord.pretrain.contrast.meeting import Meeting, meet
+from trichord.pretrain.contrast.tiles import Segment, Tile, Tiles, dot_rows, refuse_second_order
+from trichord.pretrain.precision import compute_dtype
 
 # Unit vectors bound z by the scale, so no maxima are looked for: exp(z - shift) is at most exp of this, and sums of
 # it over any batch are finite. The largest numbers are exp(88) in float32 and exp(709) in float64.

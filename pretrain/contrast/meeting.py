@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pretrain.collectives import gather_rows, world_size
-from pretrain.contrast.tiles import dot_rows
+from trichord.pretrain.collectives import gather_rows, world_size
+from trichord.pretrain.contrast.tiles import dot_rows
 
 
 class Meeting(NamedTuple):

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.collectives import world_size
-from pretrain.contrast.exchange import FORMS, Block, Exchange, Form
-from pretrain.contrast.meeting import meet
-from pretrain.contrast.tiles import Segment, Tiles, dot_rows, refuse_second_order
-from pretrain.precision import compute_dtype
+from trichord.pretrain.collectives import world_size
+from trichord.pretrain.contrast.exchange import FORMS, Block, Exchange, Form
+from trichord.pretrain.contrast.meeting import meet
+from trichord.pretrain.contrast.tiles import Segment, Tiles, dot_rows, refuse_second_order
+from trichord.pretrain.precision import compute_dtype
 
 
 def sigmoid_loss(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pretrain.contrast.exchange import Block
+from trichord.pretrain.contrast.exchange import Block
 
 # Of a tile, of which two are held. On the CPU it should stay in the cache, on a GPU it should fill the device.
 CPU_TILE_BYTES, GPU_TILE_BYTES = 4 << 20, 64 << 20

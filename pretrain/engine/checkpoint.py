@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain.engine import checkpoint_files as files
-from pretrain.engine.adam_state import MOMENTS, AdamState, shape_of
-from pretrain.engine.checkpoint_files import CheckpointIndex, FileEntry, TornCheckpoint
-from pretrain.engine.distributed import World
-from pretrain.objective import Objective
-from shards.errors import RunStopped, UserError
+from trichord.core.errors import RunStopped, UserError
+from trichord.pretrain.engine import checkpoint_files as files
+from trichord.pretrain.engine.adam_state import MOMENTS, AdamState, shape_of
+from trichord.pretrain.engine.checkpoint_files import CheckpointIndex, FileEntry, TornCheckpoint
+from trichord.pretrain.engine.distributed import World
+from trichord.pretrain.objective import Objective
 
 _BYTES_PER_WRITER = 1 << 29
 _STATE = "state"

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from shards.whole_file import sync, write_whole
+from trichord.core.files import sync, write_whole
 
 FORMAT = 1
 INDEX = "checkpoint.json"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from pretrain.engine.schedules import Constant, Schedule
+from trichord.pretrain.engine.schedules import Constant, Schedule
 
 
 class _Config(BaseModel):

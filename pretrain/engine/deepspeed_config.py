@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pretrain.engine.config import EngineConfig
-from shards.errors import UserError
-from shards.reading.order import nearest_divisors
+from trichord.core.errors import UserError
+from trichord.pretrain.engine.config import EngineConfig
+from trichord.shards.reading.order import nearest_divisors
 
 _BATCH = "it follows from data.batch_size, engine.accumulation and the number of ranks"
 _PRECISION = "set engine.precision; bf16 is autocast over fp32 weights and DeepSpeed has no part in it"

@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from pretrain.engine.gpus import find_gpu
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.engine.gpus import find_gpu
 
 Precision = Literal["fp32", "bf16"]
 

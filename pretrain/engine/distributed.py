@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pretrain.engine.device import pick_device
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.engine.device import pick_device
 
 # Training collectives wait for the slowest rank of a step, of which the first may compile; control messages wait while
 # others write checkpoints to a slow disk.

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pretrain.config import RunConfig
-from pretrain.engine.deepspeed_config import deepspeed_config, micro_batch_size
-from pretrain.engine.memory import ModelSize, RankMemory, measure, measure_with_flops, rank_memory
-from pretrain.engine.metrics_file import FILE_NAME, read_rows
-from pretrain.engine.supposed import SupposedDevice, suppose
-from shards.console import show_figures
-from shards.errors import UserError
-from shards.reading.order import share_lanes
+from trichord.core.console import show_figures
+from trichord.core.errors import UserError
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine.deepspeed_config import deepspeed_config, micro_batch_size
+from trichord.pretrain.engine.memory import ModelSize, RankMemory, measure, measure_with_flops, rank_memory
+from trichord.pretrain.engine.metrics_file import FILE_NAME, read_rows
+from trichord.pretrain.engine.supposed import SupposedDevice, suppose
+from trichord.shards.reading.order import share_lanes
 
 _GIB = 1 << 30
 Row = dict[str, Any]

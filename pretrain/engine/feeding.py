@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shards.reading.batch import Batch
-from shards.reading.stream import BatchStream
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.stream import BatchStream
 
 _LOOK_EVERY_S = 0.2
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pretrain.engine.distributed import World
-from shards.reading.batch import Batch
-from shards.whole_file import write_whole
+from trichord.core.files import write_whole
+from trichord.pretrain.engine.distributed import World
+from trichord.shards.reading.batch import Batch
 
 FAILURES = "failures"  # the folder of a run in which steps that were not finite are kept
 

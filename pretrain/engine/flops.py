@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from pretrain.config import RunConfig
-from pretrain.engine.rehearsal import rehearse
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine.rehearsal import rehearse
 
 Shape = Sequence[int]
 

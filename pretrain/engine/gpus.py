@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from shards.command import unknown_name
-from shards.errors import UserError
+from trichord.core.command import unknown_name
+from trichord.core.errors import UserError
 
 _TERA = 1e12
 

@@ -10,21 +10,21 @@ from typing import NamedTuple, NoReturn
 
 import torch
 
-from pretrain.config import RunConfig
-from pretrain.engine import training as steps
-from pretrain.engine.distributed import World
-from pretrain.engine.feeding import Feeder
-from pretrain.engine.finite import FAILURES, FiniteGuard, write_failure
-from pretrain.engine.metrics import Meter, Recorder, WindowMeans
-from pretrain.engine.run_lock import RunLock
-from pretrain.engine.saving import Saver
-from pretrain.engine.signals import StopFlag, listening, of_rank, rank_of
-from pretrain.engine.step_line import step_line
-from pretrain.engine.training import Training
-from pretrain.engine.watch import LoaderWatch, Watch, embedding_figures
-from pretrain.objective import StepOutput
-from shards.errors import Interrupted, RunStopped
-from shards.reading.batch import Batch
+from trichord.core.errors import Interrupted, RunStopped
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine import training as steps
+from trichord.pretrain.engine.distributed import World
+from trichord.pretrain.engine.feeding import Feeder
+from trichord.pretrain.engine.finite import FAILURES, FiniteGuard, write_failure
+from trichord.pretrain.engine.metrics import Meter, Recorder, WindowMeans
+from trichord.pretrain.engine.run_lock import RunLock
+from trichord.pretrain.engine.saving import Saver
+from trichord.pretrain.engine.signals import StopFlag, listening, of_rank, rank_of
+from trichord.pretrain.engine.step_line import step_line
+from trichord.pretrain.engine.training import Training
+from trichord.pretrain.engine.watch import LoaderWatch, Watch, embedding_figures
+from trichord.pretrain.objective import StepOutput
+from trichord.shards.reading.batch import Batch
 
 
 @dataclass(frozen=True)

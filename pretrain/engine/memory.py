@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import Tensor
 
-from pretrain.config import RunConfig
-from pretrain.engine.deepspeed_config import deepspeed_config
-from pretrain.engine.flops import count_flops
-from pretrain.engine.live_memory import LiveMemory
-from pretrain.engine.rehearsal import Rehearsal, rehearse
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine.deepspeed_config import deepspeed_config
+from trichord.pretrain.engine.flops import count_flops
+from trichord.pretrain.engine.live_memory import LiveMemory
+from trichord.pretrain.engine.rehearsal import Rehearsal, rehearse
 
 _FLOAT32 = 4
 _DEEPSPEED_BUCKET = 500_000_000  # elements; its default, and what it sums at a time without ZeRO

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pretrain.collectives import gather_rows, sum_over_ranks, world_size
-from pretrain.engine.config import LogConfig
-from pretrain.engine.metrics_file import FILE_NAME, encode, keep_before
-from pretrain.engine.trackers import TensorBoard, Tracker, Wandb
-from shards.reading.batch import Batch
+from trichord.pretrain.collectives import gather_rows, sum_over_ranks, world_size
+from trichord.pretrain.engine.config import LogConfig
+from trichord.pretrain.engine.metrics_file import FILE_NAME, encode, keep_before
+from trichord.pretrain.engine.trackers import TensorBoard, Tracker, Wandb
+from trichord.shards.reading.batch import Batch
 
 Figures = dict[str, float | int | None]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from shards.whole_file import whole_file
+from trichord.core.files import whole_file
 
 FILE_NAME = "metrics.jsonl"
 

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from pretrain.backbone import Encoder
-from pretrain.engine.config import GroupRules
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.backbone import Encoder
+from trichord.pretrain.engine.config import GroupRules
 
 __all__ = ["GroupRules", "ParameterGroup", "describe", "group_parameters"]
 

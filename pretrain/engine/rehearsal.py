@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pretrain.config import RunConfig
-from pretrain.objective import Objective, StepOutput
-from shards.hearing.spectrogram import frame_count
-from shards.reading.batch import Batch
-from shards.sample_spec import SampleSpec
-from shards.viewing.clips import Clip
-from shards.viewing.views import plan_views
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.objective import Objective, StepOutput
+from trichord.shards.hearing.spectrogram import frame_count
+from trichord.shards.reading.batch import Batch
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clips import Clip
+from trichord.shards.viewing.views import plan_views
 
 _VIDEO_SECONDS, _VIDEO_FPS = 10, 30  # of the video that is supposed, where the length of a clip depends on it
 

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pretrain.config import RunConfig
-from pretrain.engine import checkpoint, checkpoint_files
-from pretrain.engine.device import pick_device
-from pretrain.engine.feeding import Feeder
-from pretrain.engine.finite import FAILURES
-from pretrain.engine.training import build, draw_as, split
-from pretrain.objective import Objective
-from shards.errors import UserError
-from shards.reading.batch import Batch
-from shards.reading.stream import batches
+from trichord.core.errors import UserError
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine import checkpoint, checkpoint_files
+from trichord.pretrain.engine.device import pick_device
+from trichord.pretrain.engine.feeding import Feeder
+from trichord.pretrain.engine.finite import FAILURES
+from trichord.pretrain.engine.training import build, draw_as, split
+from trichord.pretrain.objective import Objective
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.stream import batches
 
 _LISTED = 20
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pretrain.config import RunConfig
-from pretrain.engine.checkpoint_files import CheckpointIndex
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine.checkpoint_files import CheckpointIndex
 
 CHECKPOINTS = "checkpoints"
 

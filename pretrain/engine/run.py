@@ -11,27 +11,27 @@ from pathlib import Path
 
 import torch
 
-from pretrain.config import RunConfig
-from pretrain.engine import checkpoint
-from pretrain.engine.allocator import own_cores, thread_plan
-from pretrain.engine.checkpoint_files import CheckpointIndex
-from pretrain.engine.device import peak_flops
-from pretrain.engine.distributed import World, join_world
-from pretrain.engine.feeding import Feeder
-from pretrain.engine.finite import FAILURES
-from pretrain.engine.flops import training_flops
-from pretrain.engine.loop import Loop
-from pretrain.engine.metrics import Meter, Recorder, Work
-from pretrain.engine.parameter_groups import describe
-from pretrain.engine.resuming import CHECKPOINTS, changes, data_digests, refuse_other_run
-from pretrain.engine.run_lock import RunLock, take_lock
-from pretrain.engine.saving import Saver
-from pretrain.engine.training import Training, own_linear, prepare
-from pretrain.engine.watch import EMBEDDING_RULES, LoaderWatch, Watch
-from pretrain.recipe import to_yaml
-from shards.errors import UserError
-from shards.reading.stream import batches
-from shards.whole_file import write_whole
+from trichord.core.errors import UserError
+from trichord.core.files import write_whole
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine import checkpoint
+from trichord.pretrain.engine.allocator import own_cores, thread_plan
+from trichord.pretrain.engine.checkpoint_files import CheckpointIndex
+from trichord.pretrain.engine.device import peak_flops
+from trichord.pretrain.engine.distributed import World, join_world
+from trichord.pretrain.engine.feeding import Feeder
+from trichord.pretrain.engine.finite import FAILURES
+from trichord.pretrain.engine.flops import training_flops
+from trichord.pretrain.engine.loop import Loop
+from trichord.pretrain.engine.metrics import Meter, Recorder, Work
+from trichord.pretrain.engine.parameter_groups import describe
+from trichord.pretrain.engine.resuming import CHECKPOINTS, changes, data_digests, refuse_other_run
+from trichord.pretrain.engine.run_lock import RunLock, take_lock
+from trichord.pretrain.engine.saving import Saver
+from trichord.pretrain.engine.training import Training, own_linear, prepare
+from trichord.pretrain.engine.watch import EMBEDDING_RULES, LoaderWatch, Watch
+from trichord.pretrain.recipe import to_yaml
+from trichord.shards.reading.stream import batches
 
 CONFIG = "config.yaml"
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from shards.errors import UserError
+from trichord.core.errors import UserError
 
 LOCK = "lock"
 BEAT_S = 5.0

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pretrain.engine import checkpoint, checkpoint_files
-from pretrain.engine.checkpoint_files import CheckpointIndex
-from pretrain.engine.config import CheckpointConfig
-from pretrain.engine.distributed import World
-from pretrain.engine.training import Training
-from shards.errors import RunStopped
+from trichord.core.errors import RunStopped
+from trichord.pretrain.engine import checkpoint, checkpoint_files
+from trichord.pretrain.engine.checkpoint_files import CheckpointIndex
+from trichord.pretrain.engine.config import CheckpointConfig
+from trichord.pretrain.engine.distributed import World
+from trichord.pretrain.engine.training import Training
 
 _MOST_FAILURES = 3  # saves in a row that may fail before the run stops: after that it would work for nothing
 

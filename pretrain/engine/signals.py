@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from shards.errors import Interrupted
+from trichord.core.errors import Interrupted
 
 _BY_RANK = (signal.SIGUSR2, signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)  # of several, the later one counts
 # SLURM looks at its limits every half minute and may warn another minute early.

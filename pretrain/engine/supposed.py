@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from pretrain.engine.device import Peak, Precision, device_name, peak_flops, pick_device
-from pretrain.engine.gpus import Gpu, find_gpu, gpu_named
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.engine.device import Peak, Precision, device_name, peak_flops, pick_device
+from trichord.pretrain.engine.gpus import Gpu, find_gpu, gpu_named
 
 _GIB = 1 << 30
 _GPU_RESERVE_GIB = 1.5  # supposed: CUDA's context, the work space of cuBLAS and NCCL

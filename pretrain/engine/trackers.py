@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from shards.errors import UserError
+from trichord.core.errors import UserError
 
 _WANDB_ID = "wandb_run_id.txt"
 

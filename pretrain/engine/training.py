@@ -18,18 +18,18 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.backbone import Encoder
-from pretrain.config import RunConfig
-from pretrain.engine import checkpoint
-from pretrain.engine.adam_state import AdamState
-from pretrain.engine.checkpoint_files import CheckpointIndex
-from pretrain.engine.deepspeed_config import deepspeed_config
-from pretrain.engine.distributed import World
-from pretrain.engine.parameter_groups import ParameterGroup
-from pretrain.objective import Objective, StepOutput
-from shards.errors import UserError
-from shards.randomness import derive_seed
-from shards.reading.batch import Batch
+from trichord.core.errors import UserError
+from trichord.core.seeds import derive_seed
+from trichord.pretrain.backbone import Encoder
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine import checkpoint
+from trichord.pretrain.engine.adam_state import AdamState
+from trichord.pretrain.engine.checkpoint_files import CheckpointIndex
+from trichord.pretrain.engine.deepspeed_config import deepspeed_config
+from trichord.pretrain.engine.distributed import World
+from trichord.pretrain.engine.parameter_groups import ParameterGroup
+from trichord.pretrain.objective import Objective, StepOutput
+from trichord.shards.reading.batch import Batch
 
 
 @dataclass(frozen=True)

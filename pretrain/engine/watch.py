@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pretrain.collectives import gather_rows, world_size
-from pretrain.objective import HealthRule
+from trichord.pretrain.collectives import gather_rows, world_size
+from trichord.pretrain.objective import HealthRule
 
 _HEALTH = "health/"
 _MOST_ROWS = 1024  # of all ranks; more change neither figure much

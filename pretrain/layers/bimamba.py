@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.layers.causal_convolution import CausalConvolution
-from pretrain.layers.drop_path import DropPath
-from pretrain.layers.selective_scan import ScanInputs, selective_scan
+from trichord.pretrain.layers.causal_convolution import CausalConvolution
+from trichord.pretrain.layers.drop_path import DropPath
+from trichord.pretrain.layers.selective_scan import ScanInputs, selective_scan
 
 NORM_EPS = 1e-5
 _WIDENING, _STATES, _WIDTH = 2, 16, 4  # E / D, N, and how many tokens the convolution sees: the same in all sizes

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pretrain.layers.attention import Attention
-from pretrain.layers.drop_path import DropPath
-from pretrain.layers.mlp import Activation, Mlp
+from trichord.pretrain.layers.attention import Attention
+from trichord.pretrain.layers.drop_path import DropPath
+from trichord.pretrain.layers.mlp import Activation, Mlp
 
 NORM_EPS = 1e-6
 

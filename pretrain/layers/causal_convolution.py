@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, addcmul, nn
 from torch.nn import functional
 
-from pretrain.layers.mamba_kernels import convolution_kernel
+from trichord.pretrain.layers.mamba_kernels import convolution_kernel
 
 
 class CausalConvolution(nn.Conv1d):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.layers.attention import Attention
-from pretrain.layers.block import NORM_EPS
-from pretrain.layers.drop_path import DropPath
-from pretrain.layers.mlp import Mlp
+from trichord.pretrain.layers.attention import Attention
+from trichord.pretrain.layers.block import NORM_EPS
+from trichord.pretrain.layers.drop_path import DropPath
+from trichord.pretrain.layers.mlp import Mlp
 
 
 class DividedBlock(nn.Module):

@@ -9,15 +9,11 @@ from difflib import get_close_matches
 from math import isqrt
 from typing import Any
 
-import timm
-from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.models import model_entrypoint
-from timm.models._manipulate import group_with_matcher
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from pretrain.layers.checkpointing import count_batches_once
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.core.wheels import make_importable
+from trichord.pretrain.layers.checkpointing import count_batches_once
 
 # These take any size at run time, if told so; their tables of positions are made for one.
 _OF_ANY_SIZE = ("timm.models.vision_transformer", "timm.models.deit")
@@ -27,12 +23,13 @@ def image_network(
     setting: str, name: str, size: int, drop_path: float, forgets: bool = False, colours: int = 3
 ) -> nn.Module:
     """Build one with fresh weights; `setting` is what a recipe calls its name, for who has misspelt it."""
+    timm = _timm()
     if not timm.is_model(name):
         near = ", ".join(get_close_matches(name, timm.list_models(), n=5)) or "none"
         way = "python -c 'import timm; print(*timm.list_models())'"
         raise UserError(f"timm has no {setting} '{name}'. Near it: {near}. All: {way}")
     sizes: dict[str, Any] = {"img_size": size, "dynamic_img_size": True}
-    options = sizes if model_entrypoint(name).__module__ in _OF_ANY_SIZE else {}
+    options = sizes if timm.models.model_entrypoint(name).__module__ in _OF_ANY_SIZE else {}
     network: Any = timm.create_model(name, num_classes=0, in_chans=colours, drop_path_rate=drop_path or None, **options)
     if forgets:
         network.set_grad_checkpointing(True)
@@ -50,12 +47,16 @@ def of_network(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def fitted_positions(network: nn.Module, table_1ND: Tensor) -> Tensor | None:
     """Fit the table of another size to a ViT as timm does at run time; None for other networks and other tables."""
-    if not isinstance(network, VisionTransformer):
+    timm = _timm()
+    if not isinstance(network, timm.models.VisionTransformer):
         return None
-    before = 0 if network.no_embed_class else network.num_prefix_tokens
+    vit: Any = network
+    before = 0 if vit.no_embed_class else vit.num_prefix_tokens
     if isqrt(table_1ND.shape[1] - before) ** 2 != table_1ND.shape[1] - before:
         return None
-    fitted_1nD: Tensor = resample_abs_pos_embed(table_1ND, network.patch_embed.grid_size, num_prefix_tokens=before)
+    fitted_1nD: Tensor = timm.layers.resample_abs_pos_embed(
+        table_1ND, vit.patch_embed.grid_size, num_prefix_tokens=before
+    )
     return fitted_1nD
 
 
@@ -68,4 +69,11 @@ def features_of(network: nn.Module) -> int:
 def layers_of(network: nn.Module) -> dict[str, int]:
     """Number the layers of parameters as timm does for layer-wise learning rates."""
     said: Any = network
-    return dict(group_with_matcher(said.named_parameters(), said.group_matcher(), reverse=True))
+    return dict(_timm().models.group_with_matcher(said.named_parameters(), said.group_matcher(), reverse=True))
+
+
+def _timm() -> Any:
+    make_importable()  # timm imports torchvision
+    import timm
+
+    return timm

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.layers.mlp import Mlp
+from trichord.pretrain.layers.mlp import Mlp
 
 _NORM_EPS = 1e-12
 

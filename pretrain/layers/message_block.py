@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pretrain.layers.attention import Attention
-from pretrain.layers.block import Block
-from pretrain.layers.mlp import Activation
+from trichord.pretrain.layers.attention import Attention
+from trichord.pretrain.layers.block import Block
+from trichord.pretrain.layers.mlp import Activation
 
 
 class MessageBlock(Block):

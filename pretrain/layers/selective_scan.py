@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from pretrain.layers.mamba_kernels import scan_kernel
-from pretrain.layers.scan_spans import ScanInputs, SpanScan, empty_gradients, empty_results
+from trichord.pretrain.layers.mamba_kernels import scan_kernel
+from trichord.pretrain.layers.scan_spans import ScanInputs, SpanScan, empty_gradients, empty_results
 
 __all__ = ["ScanInputs", "selective_scan"]
 

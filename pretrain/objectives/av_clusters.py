@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.clustering.bank import MemoryBank
-from pretrain.clustering.label_table import hash_keys
-from pretrain.collectives import mean_over_ranks, world_size
-from pretrain.objectives.av_rounds import Column, Rounds, Store, first_labels, within
-from pretrain.objectives.av_spec import LabelTarget, PrototypeTarget
-from pretrain.objectives.av_target import Judged, Pair, Samples, Target
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.clustering.bank import MemoryBank
+from trichord.pretrain.clustering.label_table import hash_keys
+from trichord.pretrain.collectives import mean_over_ranks, world_size
+from trichord.pretrain.objectives.av_rounds import Column, Rounds, Store, first_labels, within
+from trichord.pretrain.objectives.av_spec import LabelTarget, PrototypeTarget
+from trichord.pretrain.objectives.av_target import Judged, Pair, Samples, Target
 
 OTHER = {"video": "audio", "audio": "video"}
 

@@ -16,17 +16,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pretrain.clustering.label_table import hash_keys
-from pretrain.clustering.rows import FileRows
-from pretrain.collectives import rank, world_size
-from pretrain.objectives.av_rounds import first_labels
-from pretrain.objectives.av_spec import AvPrototypesSpec
-from shards.console import pulse
-from shards.errors import RunStopped
-from shards.reading.batch import Batch
-from shards.sample_spec import SampleSpec
-from shards.viewing.clip_specs import DenseWindow, Segments
-from shards.viewing.view_specs import Squash, ViewSpec, ViewsSpec
+from trichord.core.console import pulse
+from trichord.core.errors import RunStopped
+from trichord.pretrain.clustering.label_table import hash_keys
+from trichord.pretrain.clustering.rows import FileRows
+from trichord.pretrain.collectives import rank, world_size
+from trichord.pretrain.objectives.av_rounds import first_labels
+from trichord.pretrain.objectives.av_spec import AvPrototypesSpec
+from trichord.shards.reading.batch import Batch
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import DenseWindow, Segments
+from trichord.shards.viewing.view_specs import Squash, ViewSpec, ViewsSpec
 
 Embed = Callable[[Batch], tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]  # embeddings_bD and presence_b by subject
 

@@ -14,23 +14,23 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from pretrain.audio_backbone import AudioBackbone
-from pretrain.backbone import Backbone
-from pretrain.collectives import mean_over_ranks, rank, world_size
-from pretrain.contrast.info_nce import info_nce, nt_xent
-from pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
-from pretrain.objective import HealthRule, Objective, StepOutput
-from pretrain.objectives.av_clusters import Clustered, ClusterLabels, PrototypeContrast, classes_learnt
-from pretrain.objectives.av_pass import PassStore, feature_pass, unaltered
-from pretrain.objectives.av_rounds import within
-from pretrain.objectives.av_sinkhorn import SinkhornSwap
-from pretrain.objectives.av_spec import AvPrototypesSpec, LabelTarget, PrototypeTarget, SinkhornTarget
-from pretrain.objectives.av_target import Pair, Samples, Target
-from pretrain.objectives.av_tower import Seen, Temperature, Tower
-from shards.reading.batch import Batch
-from shards.reading.stream import batches
-from shards.reading.stream_config import StreamConfig
-from shards.sample import ClipTransform
+from trichord.pretrain.audio_backbone import AudioBackbone
+from trichord.pretrain.backbone import Backbone
+from trichord.pretrain.collectives import mean_over_ranks, rank, world_size
+from trichord.pretrain.contrast.info_nce import info_nce, nt_xent
+from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
+from trichord.pretrain.objective import HealthRule, Objective, StepOutput
+from trichord.pretrain.objectives.av_clusters import Clustered, ClusterLabels, PrototypeContrast, classes_learnt
+from trichord.pretrain.objectives.av_pass import PassStore, feature_pass, unaltered
+from trichord.pretrain.objectives.av_rounds import within
+from trichord.pretrain.objectives.av_sinkhorn import SinkhornSwap
+from trichord.pretrain.objectives.av_spec import AvPrototypesSpec, LabelTarget, PrototypeTarget, SinkhornTarget
+from trichord.pretrain.objectives.av_target import Pair, Samples, Target
+from trichord.pretrain.objectives.av_tower import Seen, Temperature, Tower
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.stream import batches
+from trichord.shards.reading.stream_config import StreamConfig
+from trichord.shards.sample import ClipTransform
 
 
 class AvPrototypes(Objective):

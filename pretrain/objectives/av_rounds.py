@@ -13,13 +13,13 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from pretrain.clustering.concentration import concentration
-from pretrain.clustering.health import health
-from pretrain.clustering.label_table import Labelled, LabelTable
-from pretrain.clustering.lloyd import Clustering, cluster
-from pretrain.clustering.rows import Rows
-from pretrain.objectives.av_spec import RoundsSpec
-from shards.randomness import derive_seed
+from trichord.core.seeds import derive_seed
+from trichord.pretrain.clustering.concentration import concentration
+from trichord.pretrain.clustering.health import health
+from trichord.pretrain.clustering.label_table import Labelled, LabelTable
+from trichord.pretrain.clustering.lloyd import Clustering, cluster
+from trichord.pretrain.clustering.rows import Rows
+from trichord.pretrain.objectives.av_spec import RoundsSpec
 
 
 class Prototypes(NamedTuple):

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.collectives import mean_over_ranks, sum_over_ranks
-from pretrain.objectives.av_spec import SinkhornTarget
-from pretrain.objectives.av_target import Judged, Pair, Samples, Target
+from trichord.pretrain.collectives import mean_over_ranks, sum_over_ranks
+from trichord.pretrain.objectives.av_spec import SinkhornTarget
+from trichord.pretrain.objectives.av_target import Judged, Pair, Samples, Target
 
 
 @torch.no_grad()

@@ -15,12 +15,12 @@ from pydantic import (
     model_validator,
 )
 
-from shards.hearing.sound_specs import KaldiFbank, SoundSpec
-from shards.sample_spec import SampleSpec
-from shards.viewing.clip_specs import DenseWindow, FullVideo, Segments, clip_count
-from shards.viewing.flips import FlipRule
-from shards.viewing.normalise import Normalisation
-from shards.viewing.view_specs import RandomResizedCrop, ViewSpec, ViewsSpec
+from trichord.shards.hearing.sound_specs import KaldiFbank, SoundSpec
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import DenseWindow, FullVideo, Segments, clip_count
+from trichord.shards.viewing.flips import FlipRule
+from trichord.shards.viewing.normalise import Normalisation
+from trichord.shards.viewing.view_specs import RandomResizedCrop, ViewSpec, ViewsSpec
 
 
 class _Spec(BaseModel):

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pretrain.objectives.av_rounds import Store
-from pretrain.objectives.av_tower import Seen
+from trichord.pretrain.objectives.av_rounds import Store
+from trichord.pretrain.objectives.av_tower import Seen
 
 
 class Pair(NamedTuple):

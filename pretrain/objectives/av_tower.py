@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.backbone import Encoder
+from trichord.pretrain.backbone import Encoder
 
 HIGHEST = 100.0
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pretrain.backbones.audio_build import build_audio_backbone
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.text_build import build_text_backbone
-from pretrain.objective import Objective
-from pretrain.objectives.av_spec import AvPrototypesSpec
-from pretrain.objectives.svt import Svt
-from pretrain.objectives.video_text import VideoTextObjective
-from pretrain.objectives.video_text_spec import VideoTextSpec
-from shards.viewing.mix import Mixing
+from trichord.pretrain.backbones.audio_build import build_audio_backbone
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.text_build import build_text_backbone
+from trichord.pretrain.objective import Objective
+from trichord.pretrain.objectives.av_spec import AvPrototypesSpec
+from trichord.pretrain.objectives.svt import Svt
+from trichord.pretrain.objectives.video_text import VideoTextObjective
+from trichord.pretrain.objectives.video_text_spec import VideoTextSpec
+from trichord.shards.viewing.mix import Mixing
 
 if TYPE_CHECKING:
-    from pretrain.config import RunConfig
+    from trichord.pretrain.config import RunConfig
 
 
 def build_objective(config: RunConfig) -> Objective:
@@ -23,7 +23,9 @@ def build_objective(config: RunConfig) -> Objective:
     video = build_backbone(config.backbone)
     audio = None if config.audio_backbone is None else build_audio_backbone(config.audio_backbone)
     if isinstance(config.objective, AvPrototypesSpec):
-        from pretrain.objectives.av_prototypes import AvPrototypes  # with a reader of shards, late, for searches
+        from trichord.pretrain.objectives.av_prototypes import (
+            AvPrototypes,  # with a reader of shards, late, for searches
+        )
 
         assert audio is not None  # the config was checked
         return AvPrototypes(config.objective, video, audio, config.stream())

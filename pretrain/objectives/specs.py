@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pretrain.objectives.av_spec import AvPrototypesSpec
-from pretrain.objectives.svt_spec import SvtSpec
-from pretrain.objectives.video_text_spec import VideoTextSpec
+from trichord.pretrain.objectives.av_spec import AvPrototypesSpec
+from trichord.pretrain.objectives.svt_spec import SvtSpec
+from trichord.pretrain.objectives.video_text_spec import VideoTextSpec
 
 ObjectiveSpec = Annotated[SvtSpec | AvPrototypesSpec | VideoTextSpec, Field(discriminator="kind")]

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone import Backbone, Tokens
-from pretrain.collectives import sum_over_ranks
-from pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
-from pretrain.objective import HealthRule, Objective, StepOutput
-from pretrain.objectives.moving_average import follow
-from pretrain.objectives.svt_head import ProjectionHead, Terms
-from pretrain.objectives.svt_health import svt_health, svt_health_rules
-from pretrain.objectives.svt_loss import teacher_targets
-from pretrain.objectives.svt_spec import SvtSpec
-from shards.reading.batch import Batch
+from trichord.pretrain.backbone import Backbone, Tokens
+from trichord.pretrain.collectives import sum_over_ranks
+from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
+from trichord.pretrain.objective import HealthRule, Objective, StepOutput
+from trichord.pretrain.objectives.moving_average import follow
+from trichord.pretrain.objectives.svt_head import ProjectionHead, Terms
+from trichord.pretrain.objectives.svt_health import svt_health, svt_health_rules
+from trichord.pretrain.objectives.svt_loss import teacher_targets
+from trichord.pretrain.objectives.svt_spec import SvtSpec
+from trichord.shards.reading.batch import Batch
 
 
 class Network(nn.Module):

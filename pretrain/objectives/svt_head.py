@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.objectives.svt_loss import PrototypeCrossEntropy
+from trichord.pretrain.objectives.svt_loss import PrototypeCrossEntropy
 
 
 class Terms(NamedTuple):

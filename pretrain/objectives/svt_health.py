@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from pretrain.objective import HealthRule
+from trichord.pretrain.objective import HealthRule
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain.precision import compute_dtype
+from trichord.pretrain.precision import compute_dtype
 
 # Logits that are held at a time; a chunk has two such tensors of float32. Bounds memory, and is still a large product.
 CHUNK_LOGITS = 2**25

@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from pretrain.engine.schedules import Constant, Cosine, Schedule
-from shards.sample_spec import SampleSpec
-from shards.viewing.clip_specs import SvtWindow
-from shards.viewing.flips import FlipRule
-from shards.viewing.normalise import Normalisation
-from shards.viewing.view_specs import ViewSpec, ViewsSpec, svt_views
+from trichord.pretrain.engine.schedules import Constant, Cosine, Schedule
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import SvtWindow
+from trichord.shards.viewing.flips import FlipRule
+from trichord.shards.viewing.normalise import Normalisation
+from trichord.shards.viewing.view_specs import ViewSpec, ViewsSpec, svt_views
 
 _GLOBAL, _LOCAL = svt_views().views[0], svt_views().views[-1]
 

@@ -14,20 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.audio_backbone import AudioBackbone
-from pretrain.backbone import Backbone, Encoder
-from pretrain.backbones.video_text import Seen, VideoText, projection, to_unit
-from pretrain.collectives import mean_over_ranks, sum_over_ranks, world_size
-from pretrain.contrast.info_nce import info_nce
-from pretrain.contrast.parts import Pulls, look_ahead
-from pretrain.contrast.sigmoid import sigmoid_loss
-from pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
-from pretrain.objective import Objective, StepOutput
-from pretrain.objectives.video_text_spec import VideoTextSpec
-from pretrain.text_backbone import TextBackbone
-from shards.errors import UserError
-from shards.reading.batch import Batch
-from shards.viewing.mix import Mixing, blend_batch, draw_blend, soft_targets
+from trichord.core.errors import UserError
+from trichord.pretrain.audio_backbone import AudioBackbone
+from trichord.pretrain.backbone import Backbone, Encoder
+from trichord.pretrain.backbones.video_text import Seen, VideoText, projection, to_unit
+from trichord.pretrain.collectives import mean_over_ranks, sum_over_ranks, world_size
+from trichord.pretrain.contrast.info_nce import info_nce
+from trichord.pretrain.contrast.parts import Pulls, look_ahead
+from trichord.pretrain.contrast.sigmoid import sigmoid_loss
+from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
+from trichord.pretrain.objective import Objective, StepOutput
+from trichord.pretrain.objectives.video_text_spec import VideoTextSpec
+from trichord.pretrain.text_backbone import TextBackbone
+from trichord.shards.reading.batch import Batch
+from trichord.shards.viewing.mix import Mixing, blend_batch, draw_blend, soft_targets
 
 PAIRS = (("video", "text"), ("audio", "text"), ("audio", "video"))
 

@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from shards.hearing.sound_specs import SoundSpec
-from shards.sample_spec import SampleSpec
-from shards.viewing.clip_specs import ClipSpec, Segments, clip_count
-from shards.viewing.flips import FlipRule
-from shards.viewing.normalise import Normalisation
-from shards.viewing.view_specs import MixSpec, RandomResizedCrop, ViewSpec, ViewsSpec
+from trichord.shards.hearing.sound_specs import SoundSpec
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import ClipSpec, Segments, clip_count
+from trichord.shards.viewing.flips import FlipRule
+from trichord.shards.viewing.normalise import Normalisation
+from trichord.shards.viewing.view_specs import MixSpec, RandomResizedCrop, ViewSpec, ViewsSpec
 
 
 class _Spec(BaseModel):

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pretrain.published_tables.family import Family
-from pretrain.published_tables.hugging_face_vit import model_table, with_prefix_and_joined
-from pretrain.published_tables.naming import Table
+from trichord.pretrain.published_tables.family import Family
+from trichord.pretrain.published_tables.hugging_face_vit import model_table, with_prefix_and_joined
+from trichord.pretrain.published_tables.naming import Table
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pretrain.published_tables.family import Family
+from trichord.pretrain.published_tables.family import Family
 
 _TABLE = (("fc.{rest}", "classifier.{rest}"), ("{rest}", "backbone.{rest}"))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import filter as matching
 from typing import TYPE_CHECKING
 
-from pretrain.published_tables.naming import Table
+from trichord.pretrain.published_tables.naming import Table
 
 if TYPE_CHECKING:
     from torch import Tensor

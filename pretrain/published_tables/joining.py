@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from pretrain.published_tables.naming import pattern
+from trichord.pretrain.published_tables.naming import pattern
 
 
 def joined(tensors: Mapping[str, Tensor], parts: Sequence[str], whole: str) -> dict[str, Tensor]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pretrain.published_tables import vtn
-from pretrain.published_tables.family import Family
+from trichord.pretrain.published_tables import vtn
+from trichord.pretrain.published_tables.family import Family
 
 _SIGN = "backbone.blocks.0.attn.qkv.weight"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pretrain.published_tables.family import Family
-from pretrain.published_tables.naming import Table
+from trichord.pretrain.published_tables.family import Family
+from trichord.pretrain.published_tables.naming import Table
 
 
 def _hugging_face(prefix: str) -> Table:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pretrain.published_tables.family import Family
-from pretrain.published_tables.naming import Table
+from trichord.pretrain.published_tables.family import Family
+from trichord.pretrain.published_tables.naming import Table
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pretrain.published_tables.family import Family
+from trichord.pretrain.published_tables.family import Family
 
 FAMILIES = (
     Family("ViT", "blocks.0.attn.qkv.weight", (("head.{rest}", "classifier.{rest}"), ("{rest}", "backbone.{rest}"))),

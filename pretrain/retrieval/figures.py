@@ -10,12 +10,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pretrain.collectives import gather_unequal_rows
-from pretrain.retrieval.ranks import COSINE, Among, ranks_among
-from pretrain.retrieval.scores import SCALE, DualSoftmax, QueryBank, Scoring
-from pretrain.retrieval.side import MISSING, Side
-from pretrain.retrieval.tiles import MEMORY_BYTES
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.collectives import gather_unequal_rows
+from trichord.pretrain.retrieval.ranks import COSINE, Among, ranks_among
+from trichord.pretrain.retrieval.scores import SCALE, DualSoftmax, QueryBank, Scoring
+from trichord.pretrain.retrieval.side import MISSING, Side
+from trichord.pretrain.retrieval.tiles import MEMORY_BYTES
 
 RECALLS = (1, 5, 10)
 MEDIAN, MEAN, QUERIES = "median rank", "mean rank", "queries"

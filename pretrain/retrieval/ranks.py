@@ -15,9 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pretrain.retrieval.scores import Cosine, Scoring, Way
-from pretrain.retrieval.side import Side
-from pretrain.retrieval.tiles import MEMORY_BYTES, Tile, Tiles
+from trichord.pretrain.retrieval.scores import Cosine, Scoring, Way
+from trichord.pretrain.retrieval.side import Side
+from trichord.pretrain.retrieval.tiles import MEMORY_BYTES, Tile, Tiles
 
 Among = Literal["rows", "clips"]
 COSINE = Cosine()

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pretrain.collectives import gather_unequal_rows, sum_over_ranks
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.collectives import gather_unequal_rows, sum_over_ranks
 
 MISSING = -1
 LONGEST_ERROR = 0.01  # of a length; rows in bfloat16 are off by less

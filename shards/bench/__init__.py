@@ -1,5 +1,5 @@
 """Measure reading side by side with the tools people use today: same clips, same answers, CPU seconds, one run."""
 
-from shards.bench.run import CONTENDERS, Row, bench
+from trichord.shards.bench.run import CONTENDERS, Row, bench
 
 __all__ = ["CONTENDERS", "Row", "bench"]

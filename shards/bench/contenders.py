@@ -17,6 +17,8 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from trichord.core.wheels import make_importable
+
 Array = npt.NDArray[Any]
 SIDE, RATE, MELS = 224, 16000, 128
 
@@ -27,29 +29,29 @@ class Ours:
     needs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
-        from shards.decoding.decoders import keep_freed_memory
-        from shards.viewing.view_specs import CentreCrop, ViewSpec
+        from trichord.shards.decoding.decoders import keep_freed_memory
+        from trichord.shards.viewing.view_specs import CentreCrop, ViewSpec
 
         keep_freed_memory()  # as the stream's workers do
         self._view = ViewSpec(crop=CentreCrop(size=SIDE, short_side=SIDE))
 
     def frames(self, data: bytes, indices: Sequence[int]) -> Array:
         """Give frames_CTHW of these frames, short side resized to 224, centre square."""
-        from shards.decoding.video import open_video
-        from shards.viewing.views import view_from
+        from trichord.shards.decoding.video import open_video
+        from trichord.shards.viewing.views import view_from
 
         return view_from(self._view, open_video(data).frames(indices), np.random.default_rng(0)).numpy()
 
     def fbank(self, samples_N: Array) -> Array:
         """Give the log-mel filterbank audio_TM."""
-        from shards.hearing.fbank import log_fbank
+        from trichord.shards.hearing.fbank import log_fbank
 
         return log_fbank(torch.from_numpy(samples_N)[None], RATE, MELS)[0].numpy()
 
     def clip(self, data: bytes, start_s: float, end_s: float, indices: Sequence[int]) -> tuple[Array, Array]:
         """Give frames and filterbank of one window."""
-        from shards.decoding.video import open_video
-        from shards.viewing.views import view_from
+        from trichord.shards.decoding.video import open_video
+        from trichord.shards.viewing.views import view_from
 
         video = open_video(data)
         frames_CTHW = view_from(self._view, video.frames(indices), np.random.default_rng(0)).numpy()
@@ -59,8 +61,8 @@ class Ours:
 
     def members(self, shard: Path) -> Iterator[Mapping[str, bytes]]:
         """Walk a shard's samples."""
-        from shards.reading.archive import open_archive
-        from shards.reading.roots import parse_root
+        from trichord.shards.reading.archive import open_archive
+        from trichord.shards.reading.roots import parse_root
 
         archive = open_archive(parse_root(shard.parent), shard.name)
         try:
@@ -81,6 +83,7 @@ class _Webdataset:
 
     def fbank(self, samples_N: Array) -> Array:
         """Give torchaudio's filterbank."""
+        make_importable()
         import torchaudio
 
         audio_TM: torch.Tensor = torchaudio.compliance.kaldi.fbank(

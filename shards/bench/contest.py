@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from shards.bench.tasks import TASKS
-from shards.errors import UserError
-from shards.workers import heed_parent_alone, worker_context
+from trichord.core.errors import UserError
+from trichord.core.processes import heed_parent_alone, worker_context
+from trichord.shards.bench.tasks import TASKS
 
 Question = tuple[Any, ...]
 

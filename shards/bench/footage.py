@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import webdataset
 
-from shards.console import track
-from shards.randomness import generator
-from shards.reading.manifest import index_shards
+from trichord.core.console import track
+from trichord.core.seeds import generator
+from trichord.shards.reading.manifest import index_shards
 
 WIDTH, HEIGHT, FRAMES_PER_SECOND, SECONDS = 340, 256, 30, 10
 SOUND_RATE = 44100

@@ -12,14 +12,21 @@ from typing import Any
 import numpy as np
 import webdataset
 
-from shards.bench import contenders
-from shards.bench.contest import Duel, Question, compare, is_installed
-from shards.bench.footage import FRAMES_PER_SECOND, GRAIN, GROUPS_OF_PICTURES, SECONDS, footage_folder, make_footage
-from shards.bench.steady import memory_growth, stream_cost
-from shards.building.encode import Preset
-from shards.building.transcode import Mode, make_medium
-from shards.errors import UserError
-from shards.reading.manifest import index_shards
+from trichord.core.errors import UserError
+from trichord.shards.bench import contenders
+from trichord.shards.bench.contest import Duel, Question, compare, is_installed
+from trichord.shards.bench.footage import (
+    FRAMES_PER_SECOND,
+    GRAIN,
+    GROUPS_OF_PICTURES,
+    SECONDS,
+    footage_folder,
+    make_footage,
+)
+from trichord.shards.bench.steady import memory_growth, stream_cost
+from trichord.shards.building.encode import Preset
+from trichord.shards.building.transcode import Mode, make_medium
+from trichord.shards.reading.manifest import index_shards
 
 CONTENDERS: dict[str, type[Any]] = {
     "torchcodec": contenders.Torchcodec,

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.decoding.decoders import keep_freed_memory
-from shards.decoding.video import open_video
-from shards.errors import UserError
-from shards.hearing.sound_specs import KaldiFbank
-from shards.reading.archive import open_archive
-from shards.reading.roots import parse_root
-from shards.reading.stream import batches
-from shards.reading.stream_config import SourceConfig, StreamConfig
-from shards.record import RawSample
-from shards.sample import ClipTransform
-from shards.sample_spec import SampleSpec
-from shards.viewing.clip_specs import DenseWindow
-from shards.viewing.view_specs import CentreCrop, ViewSpec, ViewsSpec
+from trichord.core.errors import UserError
+from trichord.shards.decoding.decoders import keep_freed_memory
+from trichord.shards.decoding.video import open_video
+from trichord.shards.hearing.sound_specs import KaldiFbank
+from trichord.shards.reading.archive import open_archive
+from trichord.shards.reading.roots import parse_root
+from trichord.shards.reading.stream import batches
+from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
+from trichord.shards.record import RawSample
+from trichord.shards.sample import ClipTransform
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import DenseWindow
+from trichord.shards.viewing.view_specs import CentreCrop, ViewSpec, ViewsSpec
 
 BATCH = 4
 LOOKS = 50  # at the size of a process while it decodes
@@ -89,7 +89,7 @@ def _stream_lap(folder: Path, workers: int, make: ClipTransform, clock: Callable
 
 def memory_growth(folder: Path, decodes: int, beat: Callable[[], None]) -> tuple[float, float]:
     """Give the megabytes of a fresh process after a tenth of so many decodes, and after all of them."""
-    program = "import shards.bench.steady as room, sys; room.print_sizes(sys.argv[1], int(sys.argv[2]))"
+    program = "import trichord.shards.bench.steady as room, sys; room.print_sizes(sys.argv[1], int(sys.argv[2]))"
     command = [sys.executable, "-c", program, str(folder), str(decodes)]
     sizes: list[float] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from shards.building.build_summary import count_causes
-from shards.building.shard_file import Skipped
-from shards.errors import UserError
-from shards.layouts import Listing
+from trichord.core.errors import UserError
+from trichord.shards.building.build_summary import count_causes
+from trichord.shards.building.shard_file import Skipped
+from trichord.shards.layouts import Listing
 
 _NAMED = 12  # how many offenders an error message names; the rest stands in build.json
 

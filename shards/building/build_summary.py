@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from shards.building.shard_file import Skipped
-from shards.building.transcode import Mode, Preset
-from shards.whole_file import write_whole
+from trichord.core.files import write_whole
+from trichord.shards.building.shard_file import Skipped
+from trichord.shards.building.transcode import Mode, Preset
 
 REPORT = "build.json"
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 from webdataset import TarWriter
 
-from shards.console import track
-from shards.errors import SampleError, UserError
-from shards.randomness import derive_seed
-from shards.reading.manifest import FILE_NAME, Manifest, ShardEntry
-from shards.reading.order import SampleAddress
-from shards.reading.pool import ArchivePool
-from shards.reading.stream_config import DataConfig, ReadingLimits, SourceConfig
-from shards.record import RawSample
-from shards.whole_file import whole_file
+from trichord.core.console import track
+from trichord.core.errors import SampleError, UserError
+from trichord.core.files import whole_file
+from trichord.core.seeds import derive_seed
+from trichord.shards.reading.manifest import FILE_NAME, Manifest, ShardEntry
+from trichord.shards.reading.order import SampleAddress
+from trichord.shards.reading.pool import ArchivePool
+from trichord.shards.reading.stream_config import DataConfig, ReadingLimits, SourceConfig
+from trichord.shards.record import RawSample
 
 _SAMPLES_PER_SHARD = 64  # few, for a draw is small and lanes want several shards
 

@@ -37,9 +37,9 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from shards.building.encode_sound import encode_sound
-from shards.building.source_frames import Clock, Part, part_frames, read_clock, thinned
-from shards.errors import Cause, SampleError
+from trichord.core.errors import Cause, SampleError
+from trichord.shards.building.encode_sound import encode_sound
+from trichord.shards.building.source_frames import Clock, Part, part_frames, read_clock, thinned
 
 # Shapes: volume_DHW (slices, height, width), frame_HWC.
 

@@ -14,7 +14,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.errors import Cause, SampleError
+from trichord.core.errors import Cause, SampleError
 
 # Shapes: samples_CN (channels, samples), float32 in [-1, 1].
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.command import read_pairs
-from shards.errors import UserError
-from shards.job import Job
+from trichord.core.command import read_pairs
+from trichord.core.errors import UserError
+from trichord.core.job import Job
 
 _FOLDER = "jobs"  # beside those of the splits
 
@@ -33,10 +33,10 @@ class BuildJob(Job):
         return {}  # the words say all
 
     def check(self, ranks: int) -> Sequence[str]:
-        from shards.building.plan import ShardSize, cut
-        from shards.building.survey import survey
-        from shards.building.transcode import Mode, Preset
-        from shards.command import read_settings
+        from trichord.core.command import read_settings
+        from trichord.shards.building.plan import ShardSize, cut
+        from trichord.shards.building.survey import survey
+        from trichord.shards.building.transcode import Mode, Preset
 
         given = self.settings
         preset = read_settings("--preset", given.preset, Preset)

@@ -14,12 +14,12 @@ from typing import Any
 import av
 import numpy as np
 
-from shards.building.encode_sound import BIT_RATE_PER_CHANNEL
-from shards.building.shard_file import sample_members
-from shards.building.transcode import Mode, Preset
-from shards.errors import SampleError, UserError
-from shards.layouts.listing import Item, Layout, relative_name
-from shards.randomness import generator
+from trichord.core.errors import SampleError, UserError
+from trichord.core.seeds import generator
+from trichord.shards.building.encode_sound import BIT_RATE_PER_CHANNEL
+from trichord.shards.building.shard_file import sample_members
+from trichord.shards.building.transcode import Mode, Preset
+from trichord.shards.layouts.listing import Item, Layout, relative_name
 
 _PILOT = 8  # clips that are encoded beforehand to learn what a byte of the source becomes
 _FORMAT = 2  # raise it when what is written changes for the same options: older shards are then built anew

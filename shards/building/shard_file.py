@@ -10,11 +10,11 @@ from typing import IO, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from shards.building.transcode import Medium, Mode, Part, Preset, make_medium
-from shards.errors import Cause, SampleError
-from shards.layouts.listing import Item
-from shards.record import Annotation, Interval
-from shards.whole_file import PARTIAL, temporary_path, write_whole
+from trichord.core.errors import Cause, SampleError
+from trichord.core.files import PARTIAL, temporary_path, write_whole
+from trichord.shards.building.transcode import Medium, Mode, Part, Preset, make_medium
+from trichord.shards.layouts.listing import Item
+from trichord.shards.record import Annotation, Interval
 
 
 class Skipped(BaseModel):

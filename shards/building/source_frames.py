@@ -10,7 +10,7 @@ from typing import Any
 
 import av
 
-from shards.errors import Cause, SampleError
+from trichord.core.errors import Cause, SampleError
 
 _FAULTS_BORNE = 0.05  # share of packets that may fail to decode, as players bear it; more and the clip is refused
 _SEEK_FROM_S = 5.0  # a part that begins earlier is reached by decoding from the front

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from shards.building.build_limits import check_groups, check_missing
-from shards.errors import UserError
-from shards.layouts import Layout, Listing, open_layout
+from trichord.core.errors import UserError
+from trichord.shards.building.build_limits import check_groups, check_missing
+from trichord.shards.layouts import Layout, Listing, open_layout
 
 
 class Survey(NamedTuple):

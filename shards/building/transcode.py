@@ -11,13 +11,13 @@ from typing import Any
 
 import av
 
-from shards.building.encode import Preset, encode, lossless_gray
-from shards.building.source_frames import Part
-from shards.decoding.demux import index_media
-from shards.decoding.track import DecodeLimits
-from shards.decoding.video import Video
-from shards.errors import Cause, SampleError
-from shards.record import VIDEO_EXTENSIONS
+from trichord.core.errors import Cause, SampleError
+from trichord.shards.building.encode import Preset, encode, lossless_gray
+from trichord.shards.building.source_frames import Part
+from trichord.shards.decoding.demux import index_media
+from trichord.shards.decoding.track import DecodeLimits
+from trichord.shards.decoding.video import Video
+from trichord.shards.record import VIDEO_EXTENSIONS
 
 __all__ = ["Medium", "Mode", "Part", "Preset", "lossless_gray", "make_medium"]
 

@@ -15,18 +15,18 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.building.build_limits import check_bad
-from shards.building.build_summary import REPORT, BuildSummary, SplitSummary
-from shards.building.plan import ShardSize, cut, plan_digest
-from shards.building.shard_file import ShardRecord, ShardTask, Skipped, finished, write_shard
-from shards.building.survey import survey
-from shards.building.transcode import Mode, Preset
-from shards.console import track
-from shards.errors import UserError
-from shards.layouts import Layout, Listing
-from shards.reading.manifest import FILE_NAME, Manifest, ShardEntry
-from shards.whole_file import clear_after_workers
-from shards.workers import worker_pool
+from trichord.core.console import track
+from trichord.core.errors import UserError
+from trichord.core.files import clear_after_workers
+from trichord.core.processes import worker_pool
+from trichord.shards.building.build_limits import check_bad
+from trichord.shards.building.build_summary import REPORT, BuildSummary, SplitSummary
+from trichord.shards.building.plan import ShardSize, cut, plan_digest
+from trichord.shards.building.shard_file import ShardRecord, ShardTask, Skipped, finished, write_shard
+from trichord.shards.building.survey import survey
+from trichord.shards.building.transcode import Mode, Preset
+from trichord.shards.layouts import Layout, Listing
+from trichord.shards.reading.manifest import FILE_NAME, Manifest, ShardEntry
 
 _OWN_FILE = re.compile(r"\.?(?P<shard>\d{5})\.(tar|done\.json)(\..*\.partial)?")
 
@@ -229,7 +229,7 @@ def _written(tasks: Sequence[ShardTask], workers: int, folder: Path) -> Generato
         if workers <= 1 or len(tasks) <= 1:
             yield from map(write_shard, tasks)
         else:
-            with worker_pool(min(workers, len(tasks)), "shards.building.shard_file", "webdataset") as pool:
+            with worker_pool(min(workers, len(tasks)), "trichord.shards.building.shard_file", "webdataset") as pool:
                 for future in as_completed([pool.submit(write_shard, task) for task in tasks]):
                     yield future.result()
     except BrokenProcessPool as error:

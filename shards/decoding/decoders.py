@@ -18,7 +18,7 @@ from typing import Any
 
 import av
 
-from shards.decoding.track import DecodeLimits, Track
+from trichord.shards.decoding.track import DecodeLimits, Track
 
 KEPT = 4  # decoders a thread keeps
 # FFmpeg: leave samples that a container marks as padding to us, so that each frame keeps its packet's number.

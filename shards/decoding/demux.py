@@ -8,9 +8,9 @@ from typing import Any
 import av
 import numpy as np
 
-from shards.decoding.mp4 import NotPlainMp4, index_mp4
-from shards.decoding.track import Deadline, DecodeLimits, MediaIndex, Track
-from shards.errors import Cause, SampleError
+from trichord.core.errors import Cause, SampleError
+from trichord.shards.decoding.mp4 import NotPlainMp4, index_mp4
+from trichord.shards.decoding.track import Deadline, DecodeLimits, MediaIndex, Track
 
 # Only containers that hold their own media. Playlists (HLS, DASH, concat, SDP) name other files or addresses, and
 # libavformat would open those for whoever wrote the sample.

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from shards.decoding.track import DecodeLimits, Ints, MediaIndex, Track
-from shards.errors import Cause, SampleError
+from trichord.core.errors import Cause, SampleError
+from trichord.shards.decoding.track import DecodeLimits, Ints, MediaIndex, Track
 
 CONTAINERS = (b"mdia", b"minf", b"stbl", b"edts")
 NEEDED = (b"hdlr", b"mdhd", b"stsd", b"stts", b"stsc", b"stsz", b"tkhd")

@@ -12,9 +12,9 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from shards.decoding.decoders import audio_decoder
-from shards.decoding.track import Deadline, Ints, Track, make_packet
-from shards.errors import Cause, SampleError
+from trichord.core.errors import Cause, SampleError
+from trichord.shards.decoding.decoders import audio_decoder
+from trichord.shards.decoding.track import Deadline, Ints, Track, make_packet
 
 Samples = npt.NDArray[np.float32]
 

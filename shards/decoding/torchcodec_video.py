@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from shards.decoding.demux import index_media
-from shards.decoding.track import Deadline, DecodeLimits, Ints, MediaIndex
-from shards.decoding.video import Pixels, Video
-from shards.errors import Cause, SampleError, UserError
+from trichord.core.errors import Cause, SampleError, UserError
+from trichord.shards.decoding.demux import index_media
+from trichord.shards.decoding.track import Deadline, DecodeLimits, Ints, MediaIndex
+from trichord.shards.decoding.video import Pixels, Video
 
 
 @cache

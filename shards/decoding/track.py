@@ -10,7 +10,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from shards.errors import Cause, SampleError
+from trichord.core.errors import Cause, SampleError
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
-from shards.decoding.decoders import video_decoder
-from shards.decoding.demux import index_media
-from shards.decoding.sound import decode_sound
-from shards.decoding.track import Bools, Deadline, DecodeLimits, Ints, MediaIndex, Seconds, Track, make_packet
-from shards.errors import Cause, SampleError
+from trichord.core.errors import Cause, SampleError
+from trichord.shards.decoding.decoders import video_decoder
+from trichord.shards.decoding.demux import index_media
+from trichord.shards.decoding.sound import decode_sound
+from trichord.shards.decoding.track import Bools, Deadline, DecodeLimits, Ints, MediaIndex, Seconds, Track, make_packet
 
 Pixels = npt.NDArray[np.uint8]
 _MOST_UNITS = 40_000  # of a packet: the largest picture has 36,864 macroblocks, and a slice at least one of them

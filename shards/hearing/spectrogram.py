@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shards.hearing.fbank import frame_length, log_fbank
-from shards.hearing.sound_specs import KaldiFbank, LogMel, SoundSpec, SpecAugment, XdcMel
+from trichord.core.wheels import make_importable
+from trichord.shards.hearing.fbank import frame_length, log_fbank
+from trichord.shards.hearing.sound_specs import KaldiFbank, LogMel, SoundSpec, SpecAugment, XdcMel
 
 
 def spectrogram(spec: SoundSpec, samples_N: NDArray[np.floating], rng: np.random.Generator | None = None) -> Tensor:
@@ -89,6 +90,7 @@ def _stretch(width: int, length: int, rng: np.random.Generator) -> tuple[int, in
 
 @functools.lru_cache(maxsize=8)
 def _mel_spectrogram(spec: LogMel | XdcMel) -> nn.Module:
+    make_importable()
     from torchaudio.transforms import MelSpectrogram  # here, for most workers never need it
 
     module: nn.Module = MelSpectrogram(

@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from shards.decoding.track import DecodeLimits
-from shards.decoding.video import Video, open_video
-from shards.record import RawSample
+from trichord.shards.decoding.track import DecodeLimits
+from trichord.shards.decoding.video import Video, open_video
+from trichord.shards.record import RawSample
 
 _SOUND_WINDOW_S = 30.0  # decoded at once, so that a long track takes no more memory than a short one
 _SOUND_RATE = 16000

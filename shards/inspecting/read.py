@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from shards.hearing.sound_specs import KaldiFbank
-from shards.reading.batch import Batch
-from shards.reading.stream import batches
-from shards.reading.stream_config import StreamConfig
-from shards.sample import ClipTransform
-from shards.sample_spec import SampleSpec
-from shards.viewing.clip_specs import DenseWindow
-from shards.viewing.view_specs import RandomResizedCrop, ViewSpec, ViewsSpec
+from trichord.shards.hearing.sound_specs import KaldiFbank
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.stream import batches
+from trichord.shards.reading.stream_config import StreamConfig
+from trichord.shards.sample import ClipTransform
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import DenseWindow
+from trichord.shards.viewing.view_specs import RandomResizedCrop, ViewSpec, ViewsSpec
 
 CLIP_SECONDS = 2.0
 SOUND_FRAMES = 198  # of 10 ms in 2 s

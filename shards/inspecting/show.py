@@ -12,21 +12,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from shards.console import track
-from shards.decoding.track import DecodeLimits
-from shards.decoding.video import Video, open_video
-from shards.errors import SampleError, UserError
-from shards.hearing.sound_specs import KaldiFbank
-from shards.hearing.spectrogram import log_mel
-from shards.inspecting.sheet import Row, Span, Strip, draw_sheet
-from shards.randomness import generator
-from shards.reading.archive import open_archive
-from shards.reading.manifest import Manifest
-from shards.reading.roots import parse_root
-from shards.record import Annotation, RawSample
-from shards.viewing.clip_specs import DenseWindow, Segments, SlidingWindows
-from shards.viewing.view_specs import RandomResizedCrop, ThreeCrops, ViewSpec, ViewsSpec, svt_views
-from shards.viewing.views import make_views, plan_views
+from trichord.core.console import track
+from trichord.core.errors import SampleError, UserError
+from trichord.core.seeds import generator
+from trichord.shards.decoding.track import DecodeLimits
+from trichord.shards.decoding.video import Video, open_video
+from trichord.shards.hearing.sound_specs import KaldiFbank
+from trichord.shards.hearing.spectrogram import log_mel
+from trichord.shards.inspecting.sheet import Row, Span, Strip, draw_sheet
+from trichord.shards.reading.archive import open_archive
+from trichord.shards.reading.manifest import Manifest
+from trichord.shards.reading.roots import parse_root
+from trichord.shards.record import Annotation, RawSample
+from trichord.shards.viewing.clip_specs import DenseWindow, Segments, SlidingWindows
+from trichord.shards.viewing.view_specs import RandomResizedCrop, ThreeCrops, ViewSpec, ViewsSpec, svt_views
+from trichord.shards.viewing.views import make_views, plan_views
 
 Pixels = npt.NDArray[np.uint8]
 

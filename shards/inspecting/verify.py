@@ -16,17 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.console import track
-from shards.decoding.track import DecodeLimits
-from shards.errors import Cause, SampleError, UserError
-from shards.inspecting.clip_check import ClipFacts, Sound, check_clip
-from shards.inspecting.verify_report import QUANTITIES, Finding, VerifyReport
-from shards.randomness import generator
-from shards.reading.archive import Archive, open_archive
-from shards.reading.manifest import Manifest, ShardEntry
-from shards.reading.roots import Root, parse_root
-from shards.reading.transfer import TransferPolicy
-from shards.workers import worker_pool
+from trichord.core.console import track
+from trichord.core.errors import Cause, SampleError, UserError
+from trichord.core.processes import worker_pool
+from trichord.core.seeds import generator
+from trichord.shards.decoding.track import DecodeLimits
+from trichord.shards.inspecting.clip_check import ClipFacts, Sound, check_clip
+from trichord.shards.inspecting.verify_report import QUANTITIES, Finding, VerifyReport
+from trichord.shards.reading.archive import Archive, open_archive
+from trichord.shards.reading.manifest import Manifest, ShardEntry
+from trichord.shards.reading.roots import Root, parse_root
+from trichord.shards.reading.transfer import TransferPolicy
 
 _NAMED_PER_SHARD = 100  # counts are exact; this many are named
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from shards.errors import Cause
+from trichord.core.errors import Cause
 
 # The numbers of a clip whose spread is reported; names of ClipFacts.
 QUANTITIES = ("seconds", "frames", "frames_per_second", "width", "height", "bytes")

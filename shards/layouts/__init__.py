@@ -8,8 +8,8 @@ from importlib import import_module
 
 from pydantic import ValidationError
 
-from shards.errors import UserError
-from shards.layouts.listing import Item, Layout, Listing
+from trichord.core.errors import UserError
+from trichord.shards.layouts.listing import Item, Layout, Listing
 
 __all__ = ["LAYOUTS", "Item", "Layout", "Listing", "open_layout"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from shards.errors import UserError
-from shards.layouts.listing import (
+from trichord.core.errors import UserError
+from trichord.shards.layouts.listing import (
     Item,
     Layout,
     Listing,
@@ -17,7 +17,7 @@ from shards.layouts.listing import (
     read_rows,
     relative_name,
 )
-from shards.record import Annotation, Interval
+from trichord.shards.record import Annotation, Interval
 
 _FOLDERS = ("", "Charades/", "annotations/")
 _COLUMNS = ("id", "script", "descriptions", "actions")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from shards.errors import UserError
-from shards.layouts.listing import Item, Layout, Listing, key_from, read_lines, read_rows, relative_name
-from shards.record import Annotation, Interval
+from trichord.core.errors import UserError
+from trichord.shards.layouts.listing import Item, Layout, Listing, key_from, read_lines, read_rows, relative_name
+from trichord.shards.record import Annotation, Interval
 
 _KNOWN = frozenset({"path", "caption", "captions", "labels", "intervals", "group", "split", "start", "end"})
 

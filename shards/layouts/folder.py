@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from shards.layouts.listing import Item, Layout, Listing, key_from, relative_name, walk_videos
-from shards.record import Annotation
+from trichord.shards.layouts.listing import Item, Layout, Listing, key_from, relative_name, walk_videos
+from trichord.shards.record import Annotation
 
 _SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
 

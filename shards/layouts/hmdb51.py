@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from shards.errors import UserError
-from shards.layouts.listing import Item, Layout, Listing, VideoIndex, key_from, read_lines, relative_name
-from shards.record import Annotation
+from trichord.core.errors import UserError
+from trichord.shards.layouts.listing import Item, Layout, Listing, VideoIndex, key_from, read_lines, relative_name
+from trichord.shards.record import Annotation
 
 _FOLDERS = ("testTrainMulti_7030_splits", "test_train_splits/testTrainMulti_7030_splits", "test_train_splits", ".")
 _MARKS = {"0": "unused", "1": "train", "2": "test"}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from shards.errors import UserError
-from shards.layouts.listing import (
+from trichord.core.errors import UserError
+from trichord.shards.layouts.listing import (
     Item,
     Layout,
     Listing,
@@ -18,7 +18,7 @@ from shards.layouts.listing import (
     read_lines,
     relative_name,
 )
-from shards.record import Annotation
+from trichord.shards.record import Annotation
 
 _SPELLINGS = {
     "train": ("train",),

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from shards.errors import UserError
-from shards.record import VIDEO_EXTENSIONS, Annotation
+from trichord.core.errors import UserError
+from trichord.shards.record import VIDEO_EXTENSIONS, Annotation
 
 _READABLE_EXTENSIONS = frozenset({*VIDEO_EXTENSIONS, "flv", "wmv", "3gp", "ts", "mts", "ogv"})
 _KEY_LENGTH = 80  # a tar header of the ustar format has room for 100 bytes, extension included

@@ -10,9 +10,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.errors import UserError
-from shards.layouts.listing import Item, Layout, Listing, key_from
-from shards.record import Annotation
+from trichord.core.errors import UserError
+from trichord.shards.layouts.listing import Item, Layout, Listing, key_from
+from trichord.shards.record import Annotation
 
 # Shapes: volumes_NDHW, volume_DHW (slices first), labels_N.
 
@@ -86,7 +86,7 @@ class Medmnist3dLayout(Layout):
 
 def lossless_volume(path: Path, name: str, number: int, slices_per_second: int) -> bytes:
     """Give volume `number` of an array as an mp4 that decodes to the very same grey values."""
-    from shards.building.transcode import lossless_gray  # the codec library is not needed to list
+    from trichord.shards.building.transcode import lossless_gray  # the codec library is not needed to list
 
     return lossless_gray(_array(path, name)[number], slices_per_second)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from shards.errors import UserError
-from shards.layouts.listing import (
+from trichord.core.errors import UserError
+from trichord.shards.layouts.listing import (
     Item,
     Layout,
     Listing,
@@ -18,7 +18,7 @@ from shards.layouts.listing import (
     read_rows,
     relative_name,
 )
-from shards.record import Annotation
+from trichord.shards.record import Annotation
 
 _FOLDERS = ("", "annotation/", "annotations/", "msrvtt_data/")
 _INFO = ("train_val_videodatainfo.json", "train_val_annotation/train_val_videodatainfo.json")

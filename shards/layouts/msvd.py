@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from shards.errors import UserError
-from shards.layouts.listing import (
+from trichord.core.errors import UserError
+from trichord.shards.layouts.listing import (
     Item,
     Layout,
     Listing,
@@ -16,7 +16,7 @@ from shards.layouts.listing import (
     read_lines,
     relative_name,
 )
-from shards.record import Annotation
+from trichord.shards.record import Annotation
 
 _FOLDERS = ("", "msvd_data/", "annotations/")
 # vid1-1200, vid1201-1300 and vid1301-1970 of youtube_mapping.txt, the split of the captioning literature.

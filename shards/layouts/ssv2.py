@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from shards.errors import UserError
-from shards.layouts.listing import (
+from trichord.core.errors import UserError
+from trichord.shards.layouts.listing import (
     Item,
     Layout,
     Listing,
@@ -17,7 +17,7 @@ from shards.layouts.listing import (
     read_lines,
     relative_name,
 )
-from shards.record import Annotation
+from trichord.shards.record import Annotation
 
 _SPELLINGS = {"train": "train", "val": "validation", "test": "test", "labels": "labels"}
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from shards.errors import UserError
-from shards.layouts.listing import Item, Layout, Listing, VideoIndex, key_from, read_lines, relative_name
-from shards.record import Annotation
+from trichord.core.errors import UserError
+from trichord.shards.layouts.listing import Item, Layout, Listing, VideoIndex, key_from, read_lines, relative_name
+from trichord.shards.record import Annotation
 
 _FOLDERS = ("ucfTrainTestlist/", "", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist/")
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from shards.errors import UserError
-from shards.layouts.listing import Item, Layout, Listing, first_existing, key_from, relative_name, walk_videos
-from shards.record import Annotation
+from trichord.core.errors import UserError
+from trichord.shards.layouts.listing import Item, Layout, Listing, first_existing, key_from, relative_name, walk_videos
+from trichord.shards.record import Annotation
 
 # The stem is not the class: basketball/v_shooting_24/v_shooting_24_01.mpg.
 _NAME = re.compile(r"(v_.+_(\d+))_\d+")

@@ -17,11 +17,11 @@ from typing import NamedTuple
 from webdataset.handlers import ignore_and_continue
 from webdataset.tariterators import base_plus_ext
 
-from shards.errors import Cause, SampleError
-from shards.reading.roots import Root
-from shards.reading.tar_headers import walk_headers
-from shards.reading.transfer import OpenShard, TransferPolicy, open_shard
-from shards.record import AUDIO_EXTENSIONS, PICKLE_EXTENSIONS, VIDEO_EXTENSIONS, RawSample
+from trichord.core.errors import Cause, SampleError
+from trichord.shards.reading.roots import Root
+from trichord.shards.reading.tar_headers import walk_headers
+from trichord.shards.reading.transfer import OpenShard, TransferPolicy, open_shard
+from trichord.shards.record import AUDIO_EXTENSIONS, PICKLE_EXTENSIONS, VIDEO_EXTENSIONS, RawSample
 
 Handler = Callable[[Exception], bool]  # webdataset's kind: re-raise, or say whether to go on
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shards.errors import Cause
-from shards.reading.ring import Stacker
-from shards.record import Annotation, RawSample
+from trichord.core.errors import Cause
+from trichord.shards.reading.ring import Stacker
+from trichord.shards.record import Annotation, RawSample
 
 
 class Timeline(NamedTuple):

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from shards.decoding.decoders import keep_freed_memory
-from shards.errors import SampleError, UserError
-from shards.reading.batch import (
+from trichord.core.errors import SampleError, UserError
+from trichord.shards.decoding.decoders import keep_freed_memory
+from trichord.shards.reading.batch import (
     BadSample,
     Batch,
     Example,
@@ -25,12 +25,12 @@ from shards.reading.batch import (
     collate,
     with_as_many_views,
 )
-from shards.reading.order import SampleAddress
-from shards.reading.pool import ArchivePool, ShardId
-from shards.reading.reader import transform_or_name
-from shards.reading.ring import Stacker
-from shards.reading.stream import BatchStream, Failure, PartReceiver, stacker_of, tally_of
-from shards.reading.stream_config import ShardSource, StreamConfig
+from trichord.shards.reading.order import SampleAddress
+from trichord.shards.reading.pool import ArchivePool, ShardId
+from trichord.shards.reading.reader import transform_or_name
+from trichord.shards.reading.ring import Stacker
+from trichord.shards.reading.stream import BatchStream, Failure, PartReceiver, stacker_of, tally_of
+from trichord.shards.reading.stream_config import ShardSource, StreamConfig
 
 _TRIES_FOR_A_SHAPE = 64
 

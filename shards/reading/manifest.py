@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
-from shards.errors import Cause, SampleError, UserError
-from shards.reading.roots import Root, check_shard_name, parse_root
-from shards.reading.transfer import TransferPolicy, read_small
-from shards.whole_file import write_whole
-from shards.workers import worker_pool
+from trichord.core.errors import Cause, SampleError, UserError
+from trichord.core.files import write_whole
+from trichord.core.processes import worker_pool
+from trichord.shards.reading.roots import Root, check_shard_name, parse_root
+from trichord.shards.reading.transfer import TransferPolicy, read_small
 
 FILE_NAME = "manifest.json"
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -126,7 +126,7 @@ def scan_shards(
         for name in listed:
             yield _look_into(where, policy, name)
         return
-    with worker_pool(min(workers, len(listed)), "shards.reading.archive") as pool:
+    with worker_pool(min(workers, len(listed)), "trichord.shards.reading.archive") as pool:
         yield from pool.map(partial(_look_into, where, policy), listed)
 
 
@@ -162,7 +162,7 @@ def find_shards(where: Root) -> list[str]:
 
 
 def _look_into(where: Root, policy: TransferPolicy | None, name: str) -> ShardReport:
-    from shards.reading.archive import (
+    from trichord.shards.reading.archive import (
         open_archive,  # brings webdataset and with it torch: a second that loading can do without
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shards.errors import UserError
+from trichord.core.errors import UserError
 
 PERIOD = 75025  # neighbouring Fibonacci numbers: multiples of the one, modulo the other, fill the period evenly
 _STEP = 46368

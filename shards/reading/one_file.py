@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from shards.decoding.track import DecodeLimits
-from shards.errors import UserError
-from shards.randomness import generator
-from shards.reading.batch import Batch, Named, collate
-from shards.reading.ring import stack_anew
-from shards.record import VIDEO_EXTENSIONS, RawSample
-from shards.sample import ClipTransform
-from shards.sample_spec import SampleSpec
+from trichord.core.errors import UserError
+from trichord.core.seeds import generator
+from trichord.shards.decoding.track import DecodeLimits
+from trichord.shards.reading.batch import Batch, Named, collate
+from trichord.shards.reading.ring import stack_anew
+from trichord.shards.record import VIDEO_EXTENSIONS, RawSample
+from trichord.shards.sample import ClipTransform
+from trichord.shards.sample_spec import SampleSpec
 
 
 def read_video(path: Path) -> RawSample:

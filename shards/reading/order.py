@@ -17,9 +17,9 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from shards.errors import UserError
-from shards.randomness import generator
-from shards.reading.mixture import Mixture
+from trichord.core.errors import UserError
+from trichord.core.seeds import generator
+from trichord.shards.reading.mixture import Mixture
 
 IntArray = npt.NDArray[np.int64]
 T = TypeVar("T")

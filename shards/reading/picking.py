@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from shards.errors import UserError
-from shards.reading.archive import open_archive
-from shards.reading.manifest import Manifest
-from shards.reading.roots import parse_root
-from shards.record import RawSample
+from trichord.core.errors import UserError
+from trichord.shards.reading.archive import open_archive
+from trichord.shards.reading.manifest import Manifest
+from trichord.shards.reading.roots import parse_root
+from trichord.shards.record import RawSample
 
 
 def pick_samples(root: str, count: int) -> Iterator[RawSample]:

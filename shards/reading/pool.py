@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from shards.errors import SampleError
-from shards.reading.archive import Archive, open_archive
-from shards.reading.batch import BadSample
-from shards.reading.order import SampleAddress
-from shards.reading.stream_config import ReadingLimits, ShardSource
-from shards.record import RawSample
+from trichord.core.errors import SampleError
+from trichord.shards.reading.archive import Archive, open_archive
+from trichord.shards.reading.batch import BadSample
+from trichord.shards.reading.order import SampleAddress
+from trichord.shards.reading.stream_config import ReadingLimits, ShardSource
+from trichord.shards.record import RawSample
 
 _OPEN_FILES = 256  # of a limit that is often 1024 for the process
 _FETCHING_THREADS = 4

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from shards.errors import SampleError, UserError
-from shards.randomness import generator
-from shards.reading.batch import BadSample, Batch, Example, Named, SampleTransform, collate
-from shards.reading.order import Block, Order, SampleAddress, Slot
-from shards.reading.pool import ArchivePool, ShardId
-from shards.reading.ring import Stacker
-from shards.record import RawSample
+from trichord.core.errors import SampleError, UserError
+from trichord.core.seeds import generator
+from trichord.shards.reading.batch import BadSample, Batch, Example, Named, SampleTransform, collate
+from trichord.shards.reading.order import Block, Order, SampleAddress, Slot
+from trichord.shards.reading.pool import ArchivePool, ShardId
+from trichord.shards.reading.ring import Stacker
+from trichord.shards.record import RawSample
 
 _TRIES_IN_A_BLOCK = 16
 _BLOCKS_TRIED = 4  # a block may be one shard, and that shard lost

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from shards.errors import UserError
+from trichord.core.errors import UserError
 
 PLACEHOLDER = "{name}"
 # A leading dash would be an option of the command in a pipe, a colon could begin a scheme.

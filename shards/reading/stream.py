@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from shards.decoding.decoders import keep_freed_memory
-from shards.errors import UserError
-from shards.reading.batch import Batch, SampleTransform, join
-from shards.reading.order import Order, share_lanes
-from shards.reading.pool import ArchivePool
-from shards.reading.reader import LaneReader
-from shards.reading.ring import SharedRing, Stacker, stack_anew
-from shards.reading.stream_config import ShardSource, StreamConfig
-from shards.reading.tally import Tally
-from shards.workers import heed_parent_alone, worker_context
+from trichord.core.errors import UserError
+from trichord.core.processes import heed_parent_alone, worker_context
+from trichord.shards.decoding.decoders import keep_freed_memory
+from trichord.shards.reading.batch import Batch, SampleTransform, join
+from trichord.shards.reading.order import Order, share_lanes
+from trichord.shards.reading.pool import ArchivePool
+from trichord.shards.reading.reader import LaneReader
+from trichord.shards.reading.ring import SharedRing, Stacker, stack_anew
+from trichord.shards.reading.stream_config import ShardSource, StreamConfig
+from trichord.shards.reading.tally import Tally
 
 _LOOK_EVERY_S = 5.0
 

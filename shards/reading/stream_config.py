@@ -21,9 +21,9 @@ from pydantic import (
     model_validator,
 )
 
-from shards.reading.manifest import Manifest
-from shards.reading.roots import Root, parse_root
-from shards.reading.transfer import TransferPolicy
+from trichord.shards.reading.manifest import Manifest
+from trichord.shards.reading.roots import Root, parse_root
+from trichord.shards.reading.transfer import TransferPolicy
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 
-from shards.errors import UserError
-from shards.reading.batch import BadSample, Batch
+from trichord.core.errors import UserError
+from trichord.shards.reading.batch import BadSample, Batch
 
 _LISTED = 20
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from shards.errors import Cause, SampleError
+from trichord.core.errors import Cause, SampleError
 
 BLOCK = 512
 _WINDOW = 16 * BLOCK  # bytes read at once: several headers when members are small, little waste when they are large

@@ -22,9 +22,9 @@ from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from shards.errors import Cause, SampleError
-from shards.reading.roots import Root
-from shards.whole_file import whole_file
+from trichord.core.errors import Cause, SampleError
+from trichord.core.files import whole_file
+from trichord.shards.reading.roots import Root
 
 _CHUNK = 1 << 20
 # Media hardly shrink; captions do by ten. Beyond a hundred it is a bomb.

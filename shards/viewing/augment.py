@@ -13,9 +13,9 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from shards.viewing import colour
-from shards.viewing.view_specs import RandAugment, Sampling, TorchvisionRandAugment
-from shards.viewing.warp import WARPS, warp
+from trichord.shards.viewing import colour
+from trichord.shards.viewing.view_specs import RandAugment, Sampling, TorchvisionRandAugment
+from trichord.shards.viewing.warp import WARPS, warp
 
 Operation = tuple[str, float]  # what is done, and by how much in the operation's own unit
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.errors import Cause, SampleError
-from shards.viewing.clip_specs import ClipSpec, DenseWindow, FullVideo, Segments, SlidingWindows, SvtWindow
+from trichord.core.errors import Cause, SampleError
+from trichord.shards.viewing.clip_specs import ClipSpec, DenseWindow, FullVideo, Segments, SlidingWindows, SvtWindow
 
 Seconds = NDArray[np.float64]
 Indices = NDArray[np.int64]

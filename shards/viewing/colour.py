@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shards.viewing.view_specs import ColourJitter
+from trichord.shards.viewing.view_specs import ColourJitter
 
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R 601 as torchvision and DINO round it
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from shards.errors import Cause, SampleError
-from shards.viewing.view_specs import (
+from trichord.core.errors import Cause, SampleError
+from trichord.shards.viewing.view_specs import (
     CentreCrop,
     CropSpec,
     Interpolation,

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shards.errors import UserError
-from shards.randomness import generator
-from shards.viewing.view_specs import MixSpec
+from trichord.core.errors import UserError
+from trichord.core.seeds import generator
+from trichord.shards.viewing.view_specs import MixSpec
 
 
 class Mixing(NamedTuple):

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from shards.viewing.clip_specs import ClipSpec, SvtWindow, clip_count
-from shards.viewing.flips import FlipRule
+from trichord.shards.viewing.clip_specs import ClipSpec, SvtWindow, clip_count
+from trichord.shards.viewing.flips import FlipRule
 
 Interpolation = Literal["bilinear", "bicubic"]
 Sampling = Literal["nearest", "bilinear"]

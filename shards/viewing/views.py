@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shards.viewing.augment import Operation, apply_operation, draw_operations
-from shards.viewing.clips import Clip, Indices, Seconds, plan_clips
-from shards.viewing.colour import draw_jitter
-from shards.viewing.crops import Frames, Geometry, cut_window, draw_geometries, resize_box
-from shards.viewing.flips import Mirroring, judge
-from shards.viewing.view_specs import RandAugment, ViewSpec, ViewsSpec
+from trichord.shards.viewing.augment import Operation, apply_operation, draw_operations
+from trichord.shards.viewing.clips import Clip, Indices, Seconds, plan_clips
+from trichord.shards.viewing.colour import draw_jitter
+from trichord.shards.viewing.crops import Frames, Geometry, cut_window, draw_geometries, resize_box
+from trichord.shards.viewing.flips import Mirroring, judge
+from trichord.shards.viewing.view_specs import RandAugment, ViewSpec, ViewsSpec
 
 
 @dataclass(frozen=True)

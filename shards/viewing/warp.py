@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from shards.viewing.view_specs import Sampling
+from trichord.shards.viewing.view_specs import Sampling
 
 WARPS = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 

@@ -9,9 +9,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from shards.randomness import generator
-from shards.world.plan import ClipPlan
-from shards.world.vocabulary import PLAIN, TONES
+from trichord.core.seeds import generator
+from trichord.shards.world.plan import ClipPlan
+from trichord.shards.world.vocabulary import PLAIN, TONES
 
 # Shapes: T frames, H x W pixels, C = 3 colours.
 Array: TypeAlias = npt.NDArray[np.float32]

@@ -7,11 +7,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from shards.randomness import generator
-from shards.world.motion import Course, reach, repeats_in
-from shards.world.plan import ClipPlan, Event, Group, Thing
-from shards.world.rules import Combination, WorldRules, held_out
-from shards.world.vocabulary import (
+from trichord.core.seeds import generator
+from trichord.shards.world.motion import Course, reach, repeats_in
+from trichord.shards.world.plan import ClipPlan, Event, Group, Thing
+from trichord.shards.world.rules import Combination, WorldRules, held_out
+from trichord.shards.world.vocabulary import (
     ACTIONS,
     BACKGROUNDS,
     CLASSES,

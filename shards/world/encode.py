@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
-from shards.building.encode import SCALING_REPRODUCIBLE, X264_REPRODUCIBLE
+from trichord.shards.building.encode import SCALING_REPRODUCIBLE, X264_REPRODUCIBLE
 
 # Shapes: T frames, H x W pixels, C = 3 colours; N samples of sound.
 

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from shards.randomness import generator
-from shards.world.plan import ClipPlan, Event
-from shards.world.vocabulary import ACTIONS, BEHIND, PLAIN, SIZES
+from trichord.core.seeds import generator
+from trichord.shards.world.plan import ClipPlan, Event
+from trichord.shards.world.vocabulary import ACTIONS, BEHIND, PLAIN, SIZES
 
 _ONE = (
     "{a} {does_a}",

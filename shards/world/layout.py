@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from shards.world.plan import ClipPlan
-from shards.world.rules import WorldRules
+from trichord.shards.world.plan import ClipPlan
+from trichord.shards.world.rules import WorldRules
 
 
 @dataclass(frozen=True)

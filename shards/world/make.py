@@ -16,18 +16,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from shards.console import track
-from shards.errors import UserError
-from shards.whole_file import write_whole
-from shards.world import table
-from shards.world.casting import describe_clip
-from shards.world.encode import encode
-from shards.world.layout import Clip, WorldLayout
-from shards.world.plan import ClipPlan
-from shards.world.public import charades, kinetics, msrvtt, ucf
-from shards.world.rules import WorldRules
-from shards.world.scene import draw
-from shards.world.sound import play
+from trichord.core.console import track
+from trichord.core.errors import UserError
+from trichord.core.files import write_whole
+from trichord.shards.world import table
+from trichord.shards.world.casting import describe_clip
+from trichord.shards.world.encode import encode
+from trichord.shards.world.layout import Clip, WorldLayout
+from trichord.shards.world.plan import ClipPlan
+from trichord.shards.world.public import charades, kinetics, msrvtt, ucf
+from trichord.shards.world.rules import WorldRules
+from trichord.shards.world.scene import draw
+from trichord.shards.world.sound import play
 
 LAYOUTS: dict[str, WorldLayout] = {
     "csv": table,

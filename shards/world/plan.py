@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from shards.world.motion import Course
-from shards.world.rules import Combination
-from shards.world.vocabulary import ACTIONS
+from trichord.shards.world.motion import Course
+from trichord.shards.world.rules import Combination
+from trichord.shards.world.vocabulary import ACTIONS
 
 
 @dataclass(frozen=True)

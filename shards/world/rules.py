@@ -9,9 +9,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from shards.errors import UserError
-from shards.randomness import generator
-from shards.world.vocabulary import CLASSES, COLOURS, SHAPES
+from trichord.core.errors import UserError
+from trichord.core.seeds import generator
+from trichord.shards.world.vocabulary import CLASSES, COLOURS, SHAPES
 
 Combination = tuple[str, str, str]  # colour, shape, action
 Share = Annotated[float, Field(ge=0, le=1)]

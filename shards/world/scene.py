@@ -7,11 +7,11 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from shards.world.background import Backdrop
-from shards.world.motion import poses
-from shards.world.plan import ClipPlan, Event, Thing
-from shards.world.shapes import SPOTS, distance
-from shards.world.vocabulary import COLOURS, SIZES
+from trichord.shards.world.background import Backdrop
+from trichord.shards.world.motion import poses
+from trichord.shards.world.plan import ClipPlan, Event, Thing
+from trichord.shards.world.shapes import SPOTS, distance
+from trichord.shards.world.vocabulary import COLOURS, SIZES
 
 # Shapes: T frames, H x W pixels, C = 3 colours; K different states of a thing, P x P pixels around it.
 # A state is five numbers: x, y, radius (in frame heights), angle, opacity.

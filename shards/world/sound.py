@@ -13,10 +13,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from shards.randomness import generator
-from shards.world.motion import poses
-from shards.world.plan import ClipPlan, Event
-from shards.world.vocabulary import SIZES
+from trichord.core.seeds import generator
+from trichord.shards.world.motion import poses
+from trichord.shards.world.plan import ClipPlan, Event
+from trichord.shards.world.vocabulary import SIZES
 
 # Shapes: N samples of sound, M points at which the contour is computed.
 Samples: TypeAlias = npt.NDArray[np.float32]

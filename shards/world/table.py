@@ -8,12 +8,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from shards.whole_file import write_whole
-from shards.world.language import captions
-from shards.world.layout import Clip
-from shards.world.plan import ClipPlan, Event
-from shards.world.rules import WorldRules
-from shards.world.vocabulary import CLASSES
+from trichord.core.files import write_whole
+from trichord.shards.world.language import captions
+from trichord.shards.world.layout import Clip
+from trichord.shards.world.plan import ClipPlan, Event
+from trichord.shards.world.rules import WorldRules
+from trichord.shards.world.vocabulary import CLASSES
 
 HEADER = (
     "path",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.engine import run as engine_run
 from tests.finetune.jobs import without_counting
 from tests.pretrain.engine import small_run
+from trichord.pretrain.engine import run as engine_run
 
 
 @pytest.fixture(scope="session")

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from pytest import MonkeyPatch
 
-from finetune.evaluate import evaluate
-from pretrain.engine import run as engine_run
-from pretrain.engine.device import Peak
-from pretrain.engine.distributed import join_world, leave_world
 from tests.finetune import small_head
 from tests.finetune.captions import small_captions
 from tests.pretrain.processes import run_ranks
+from trichord.finetune.evaluate import evaluate
+from trichord.pretrain.engine import run as engine_run
+from trichord.pretrain.engine.device import Peak
+from trichord.pretrain.engine.distributed import join_world, leave_world
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import webdataset
 
-from finetune.config import FinetuneConfig
-from shards.reading.manifest import index_shards
 from tests.shards import media
+from trichord.finetune.config import FinetuneConfig
+from trichord.shards.reading.manifest import index_shards
 
 CLASSES = ("red", "green", "blue", "grey")
 _COLOURS = ((220, 40, 40), (40, 200, 60), (40, 60, 220), (120, 120, 120))

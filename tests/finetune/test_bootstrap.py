@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from finetune.bootstrap import Weights, intervals
-from finetune.metrics import Values
-from shards.randomness import generator
+from trichord.core.seeds import generator
+from trichord.finetune.bootstrap import Weights, intervals
+from trichord.finetune.metrics import Values
 
 
 def test_intervals_are_percentiles_of_sets_drawn_one_after_the_other() -> None:

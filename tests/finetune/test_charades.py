@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from finetune import charades
-from shards.record import Interval, RawSample
+from trichord.finetune import charades
+from trichord.shards.record import Interval, RawSample
 
 Rows = dict[str, list[float]]
 

@@ -11,18 +11,18 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from finetune.beginning import count_labels, inverse_frequency
-from finetune.classify import Classification, build_classification, probabilities
-from finetune.head import AttentionPool, WeightedPool
-from finetune.losses import classification_loss
-from finetune.specs import ClassificationSpec
-from pretrain.engine.parameter_groups import GroupRules
-from pretrain.engine.rehearsal import fake_batch
-from pretrain.engine.training import build
-from shards.errors import UserError
-from shards.reading.batch import Batch, Timeline
-from shards.viewing.mix import draw_blend
 from tests.finetune.small_head import BINARY, BOTH, CLASSES, HEARD, labels_of, small_config, write_shards
+from trichord.core.errors import UserError
+from trichord.finetune.beginning import count_labels, inverse_frequency
+from trichord.finetune.classify import Classification, build_classification, probabilities
+from trichord.finetune.head import AttentionPool, WeightedPool
+from trichord.finetune.losses import classification_loss
+from trichord.finetune.specs import ClassificationSpec
+from trichord.pretrain.engine.parameter_groups import GroupRules
+from trichord.pretrain.engine.rehearsal import fake_batch
+from trichord.pretrain.engine.training import build
+from trichord.shards.reading.batch import Batch, Timeline
+from trichord.shards.viewing.mix import draw_blend
 
 NOWHERE = Path("nowhere")
 

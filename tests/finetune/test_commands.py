@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from finetune.recipe import FINETUNING, load_finetune_recipe
-from finetune.specs import ClassificationSpec
-from launch import cli, verbs
-from pretrain.recipe import to_yaml
-from pretrain.recipe_file import list_recipes, write_yaml
 from tests.finetune.small_head import BOTH, CLASSES, settings, small_config, write_shards
+from trichord.finetune.recipe import FINETUNING, load_finetune_recipe
+from trichord.finetune.specs import ClassificationSpec
+from trichord.launch import cli, verbs
+from trichord.pretrain.recipe import to_yaml
+from trichord.pretrain.recipe_file import list_recipes, write_yaml
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_it_launches_as_it_was_typed(top: Path, monkeypatch: pytest.MonkeyPatch)
 def test_help_imports_nothing_heavy(command: str) -> None:
     script = f"""
 import sys
-from launch.cli import main
+from trichord.launch.cli import main
 try:
     main(["{command}", "--help"])
 except SystemExit as stop:

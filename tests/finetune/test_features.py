@@ -10,16 +10,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from finetune.config import FinetuneConfig
-from finetune.evaluate import evaluate
-from finetune.features import fill
-from pretrain.engine import run as engine_run
-from pretrain.engine.distributed import join_world
-from pretrain.engine.flops import training_flops
-from shards.errors import UserError
-from shards.reading.manifest import Manifest
 from tests.finetune.captions import small_captions
 from tests.finetune.small_head import BOTH, CLASSES, small_config, write_shards
+from trichord.core.errors import UserError
+from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.evaluate import evaluate
+from trichord.finetune.features import fill
+from trichord.pretrain.engine import run as engine_run
+from trichord.pretrain.engine.distributed import join_world
+from trichord.pretrain.engine.flops import training_flops
+from trichord.shards.reading.manifest import Manifest
 
 STILL: dict[str, Any] = {
     **BOTH,
@@ -43,7 +43,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def weights_after(config: FinetuneConfig, run: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
-    from pretrain.engine import checkpoint_files
+    from trichord.pretrain.engine import checkpoint_files
 
     engine_run.pretrain(config, run)
     path = run / "checkpoints" / checkpoint_files.name_of(3)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.measuring import ALIKE, measure
-from finetune.scoring import Scored
-from finetune.specs import ClassificationSpec
-from finetune.windows import Video
-from shards.record import Interval
 from tests.finetune.small_head import BINARY, SLIDING, small_config
+from trichord.finetune.measuring import ALIKE, measure
+from trichord.finetune.scoring import Scored
+from trichord.finetune.specs import ClassificationSpec
+from trichord.finetune.windows import Video
+from trichord.shards.record import Interval
 
 CLASSES, VIDEOS = 4, 12
 

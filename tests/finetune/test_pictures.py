@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.metrics import class_rows, measure
-from finetune.pictures import draw_all
-from finetune.scoring import Scored
-from finetune.specs import ClassificationSpec
-from finetune.windows import Video
-from shards.record import Interval
 from tests.finetune.small_head import CLASSES, settings
+from trichord.finetune.metrics import class_rows, measure
+from trichord.finetune.pictures import draw_all
+from trichord.finetune.scoring import Scored
+from trichord.finetune.specs import ClassificationSpec
+from trichord.finetune.windows import Video
+from trichord.shards.record import Interval
 
 WINDOWS = ((0.0, 2.0), (2.0, 4.0))
 

@@ -16,20 +16,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from finetune import evaluate as evaluating
-from finetune.classify import Classification
-from finetune.metrics import average_precision
-from finetune.recipe import read_run
-from finetune.scoring import Scored
-from launch import cli
-from launch.history import read_history
-from launch.work import Work
-from pretrain.engine import checkpoint_files
-from pretrain.engine import run as engine_run
-from pretrain.engine.training import build
-from pretrain.export import read_part
-from pretrain.recipe_file import write_yaml
-from shards.errors import UserError
 from tests.finetune.jobs import Job, run_jobs
 from tests.finetune.small_head import (
     BINARY,
@@ -42,6 +28,20 @@ from tests.finetune.small_head import (
     small_config,
     write_shards,
 )
+from trichord.core.errors import UserError
+from trichord.finetune import evaluate as evaluating
+from trichord.finetune.classify import Classification
+from trichord.finetune.metrics import average_precision
+from trichord.finetune.recipe import read_run
+from trichord.finetune.scoring import Scored
+from trichord.launch import cli
+from trichord.launch.history import read_history
+from trichord.launch.work import Work
+from trichord.pretrain.engine import checkpoint_files
+from trichord.pretrain.engine import run as engine_run
+from trichord.pretrain.engine.training import build
+from trichord.pretrain.export import read_part
+from trichord.pretrain.recipe_file import write_yaml
 
 CASES: dict[str, dict[str, Any]] = {
     "both": {**BOTH, "backbone__drop_path": 0.2, "objective__head": {"hidden": [8], "dropout": 0.3, "pool": "mean"}},
@@ -94,7 +94,7 @@ def test_a_job_whose_time_is_over_goes_back_into_the_queue_and_ends_as_if_it_had
     work = Work(("finetune", str(recipe), "--run", str(tmp_path / "run")), tmp_path / "run", True, 3, 5.0)
     (tmp_path / "run/logs").mkdir(parents=True)
     monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "7")
-    monkeypatch.setattr("launch.work._ignore_warnings", lambda: None)  # this process goes on
+    monkeypatch.setattr("trichord.launch.work._ignore_warnings", lambda: None)  # this process goes on
     for name in [name for name in os.environ if name.startswith("SLURM")]:
         monkeypatch.delenv(name)
 

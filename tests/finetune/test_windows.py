@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.specs import ClassificationSpec
-from finetune.windows import Video
 from tests.finetune.small_head import settings
+from trichord.finetune.specs import ClassificationSpec
+from trichord.finetune.windows import Video
 
 CLIPS = ((0.0, 2.0), (1.0, 3.0), (2.0, 4.0), (5.0, 6.0))
 

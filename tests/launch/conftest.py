@@ -44,5 +44,5 @@ def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of the tests on SLURM on two ranks that nobody disturbs, without SLURM and without a slow disk."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     recipe = write_recipe(data, folder / "fast.yaml", STEPS)
-    run_ranks(["launch.cli", "pretrain", str(recipe), "--run", str(folder / "run")], 2)
+    run_ranks(["trichord", "pretrain", str(recipe), "--run", str(folder / "run")], 2)
     return folder / "run"

@@ -9,8 +9,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.history import Cluster, Ended, How, RankError, Started, Submitted, error_path, log_path, write_event
-from pretrain.engine.run_lock import LOCK, Holder
+from trichord.launch.history import (
+    Cluster,
+    Ended,
+    How,
+    RankError,
+    Started,
+    Submitted,
+    error_path,
+    log_path,
+    write_event,
+)
+from trichord.pretrain.engine.run_lock import LOCK, Holder
 
 NOW_S = time.time()
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import webdataset
 from safetensors.numpy import load_file
 
-from pretrain.recipe_file import write_yaml
-from shards.reading.manifest import index_shards
 from tests import warm
 from tests.launch.slurm_cluster import ROOT
 from tests.pretrain.engine.small_run import settings
 from tests.shards import media
 from tests.warm import HANGS_AFTER_S
+from trichord.pretrain.recipe_file import write_yaml
+from trichord.shards.reading.manifest import index_shards
 
 CLIPS = 12
 _LOOK_S = 0.2
@@ -65,7 +65,7 @@ def pace(recipe: Path, shard_s: float) -> None:
 
 def trichord(*words: str, cwd: Path, timeout_s: float = HANGS_AFTER_S) -> subprocess.CompletedProcess[str]:
     """Type a command."""
-    return warm.run(["launch.cli", *words], cwd, timeout_s, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", COLUMNS="200")
+    return warm.run(["trichord", *words], cwd, timeout_s, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", COLUMNS="200")
 
 
 def weights_of(run: Path, step: int) -> dict[str, bytes]:

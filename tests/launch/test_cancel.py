@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from launch import cli, local_job
-from launch.history import Submitted, write_event
 from tests.launch.fake_slurm import SACCT, SQUEUE, FakeSlurm
 from tests.launch.made_runs import MadeRun, here
 from tests.warm import HANGS_AFTER_S
+from trichord.launch import cli, local_job
+from trichord.launch.history import Submitted, write_event
 
 RUNS, RUN = Path("runs"), Path("runs/one")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes cannot be looked at here")

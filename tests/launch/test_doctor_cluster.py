@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from launch import slurm
-from launch.doctor_cluster import examine_cluster
-from launch.finding import Finding
 from tests.launch.fake_slurm import FakeSlurm
+from trichord.launch import slurm
+from trichord.launch.doctor_cluster import examine_cluster
+from trichord.launch.finding import Finding
 
 SINFO = """\
 main*|infinite|up|idle|2|gpu:2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launch.history import HISTORY, Ended, Started, Submitted, read_history, write_event
+from trichord.launch.history import HISTORY, Ended, Started, Submitted, read_history, write_event
 
 
 def submitted(job_id: str, time_s: float) -> Submitted:

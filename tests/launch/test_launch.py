@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from launch import cli
-from launch.cluster_file import Settings, make_settings, read_minutes
-from launch.sweep import expand
-from pretrain.engine.run_lock import LOCK, take_lock
-from shards.errors import UserError
 from tests.launch.slow_run import ROOT, trichord, write_data, write_recipe
 from tests.test_cli import cpu_s_of_children
 from tests.warm import HANGS_AFTER_S
+from trichord.core.errors import UserError
+from trichord.launch import cli
+from trichord.launch.cluster_file import Settings, make_settings, read_minutes
+from trichord.launch.sweep import expand
+from trichord.pretrain.engine.run_lock import LOCK, take_lock
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -245,13 +245,13 @@ def test_what_cannot_be_prepared_is_told(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another launch that takes the same snapshot's name, and a run of a sweep that has logs of its own."""
-    monkeypatch.setattr("launch.preflight.preflight", lambda plan: (plan.snapshot.mkdir(parents=True), [])[1])
+    monkeypatch.setattr("trichord.launch.preflight.preflight", lambda plan: (plan.snapshot.mkdir(parents=True), [])[1])
     words = ["launch", "--cluster", "slurm", "pretrain", "fast.yaml", "--run"]
     assert cli.main([*words, "a run"]) == 2
     told = capsys.readouterr().err
     assert "snapshots/001 could not be written" in told and "Next: trichord status 'a run'" in told
     (place / "sweep" / "seed=2" / "logs").mkdir(parents=True)
-    monkeypatch.setattr("launch.preflight.preflight", lambda plan: [])
+    monkeypatch.setattr("trichord.launch.preflight.preflight", lambda plan: [])
     assert cli.main([*words, "sweep", "seed=1,2"]) == 2
     assert "sweep/seed=2 was launched alone before" in capsys.readouterr().err
 
@@ -261,7 +261,7 @@ def test_debug_runs_here_and_the_folder_tells_all(place: Path, monkeypatch: pyte
     (place / "site.yaml").write_text("setup: [export TOKEN=hunter2-of-the-site]\n")
     words = "launch --cluster debug --cluster-file site.yaml pretrain fast.yaml steps=3 --run run"
     done = subprocess.run(
-        ["bash", "-c", f"umask 027; {shlex.quote(sys.executable)} -m launch.cli {words}"],
+        ["bash", "-c", f"umask 027; {shlex.quote(sys.executable)} -m trichord {words}"],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -279,7 +279,7 @@ def test_debug_runs_here_and_the_folder_tells_all(place: Path, monkeypatch: pyte
         "packages.txt",
     }
     for path in (ROOT / "launch").glob("*.py"):
-        assert (snapshot / "code" / "launch" / path.name).read_bytes() == path.read_bytes()
+        assert (snapshot / "code" / "trichord" / "launch" / path.name).read_bytes() == path.read_bytes()
     assert "torch==" in (snapshot / "packages.txt").read_text()
     home = str(Path.home())
     for path in run.rglob("*"):

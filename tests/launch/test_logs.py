@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from launch import cli, logs
-from launch.logs import follow_log
 from tests.launch.fake_slurm import SQUEUE, FakeSlurm
 from tests.launch.made_runs import MadeRun
+from trichord.launch import cli, logs
+from trichord.launch.logs import follow_log
 
 RUN = Path("runs/one")
 

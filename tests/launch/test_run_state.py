@@ -7,9 +7,9 @@ from typing import Literal
 
 import pytest
 
-from launch.history import Ended, Event, How, Started, Submitted
-from launch.run_state import Evidence, State, decide, must_ask
-from launch.slurm import JobState
+from trichord.launch.history import Ended, Event, How, Started, Submitted
+from trichord.launch.run_state import Evidence, State, decide, must_ask
+from trichord.launch.slurm import JobState
 
 
 def submitted() -> Event:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from launch import slurm
-from launch.slurm import JobState, NoAnswer
 from tests.launch.fake_slurm import FORGOTTEN, SACCT, SQUEUE, FakeSlurm
+from trichord.launch import slurm
+from trichord.launch.slurm import JobState, NoAnswer
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from launch import cli, slurm
 from tests.launch.fake_slurm import FORGOTTEN, SACCT, SQUEUE, FakeSlurm
 from tests.launch.made_runs import MadeRun
+from trichord.launch import cli, slurm
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = Path("runs")
@@ -210,7 +210,7 @@ def test_where_there_is_no_run_it_says_what_it_looked_for(capsys: pytest.Capture
 @pytest.mark.parametrize("words", [["status", "runs/one"], ["logs", "runs/one"], ["cancel", "runs/one"]])
 def test_none_of_them_waits_for_torch(words: list[str]) -> None:
     MadeRun(RUNS / "one").submitted("62").started("62").figures(5).log(0, "text\n")
-    script = f"import sys; from launch.cli import main; main({words}); sys.exit('torch' in sys.modules)"
+    script = f"import sys; from trichord.launch.cli import main; main({words}); sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from launch import submit as submitting
-from launch.cluster_file import Settings
-from launch.submit import Order, submit
-from shards.errors import UserError
-from shards.whole_file import write_whole
 from tests.launch.fake_slurm import FakeSlurm
 from tests.launch.slurm_cluster import ROOT
 from tests.warm import HANGS_AFTER_S
+from trichord.core.errors import UserError
+from trichord.core.files import write_whole
+from trichord.launch import submit as submitting
+from trichord.launch.cluster_file import Settings
+from trichord.launch.submit import Order, submit
 
 OUTER = {
     "SLURM_JOB_ID": "7",

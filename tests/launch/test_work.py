@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from launch import submit
-from launch.history import Ended, RankError, Started, read_history
 from tests.launch.slow_run import ROOT
 from tests.warm import HANGS_AFTER_S
+from trichord.launch import submit
+from trichord.launch.history import Ended, RankError, Started, read_history
 
 # Plays the command that a job runs: says that it began, and obeys the flag at the end of a "step".
 COMMAND = """
 import os, sys, time
 from pathlib import Path
-from launch import verbs
-from launch.work import Work
-from pretrain.engine.signals import listening
-from shards.errors import Interrupted, RunStopped, UserError
+from trichord.launch import verbs
+from trichord.launch.work import Work
+from trichord.pretrain.engine.signals import listening
+from trichord.core.errors import Interrupted, RunStopped, UserError
 
 def run(words):
     Path("began").touch()

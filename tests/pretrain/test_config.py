@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pretrain.config import RunConfig
-from pretrain.config_errors import find_mistakes
-from pretrain.config_tree import overlay, with_defaults
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.config_errors import find_mistakes
+from trichord.pretrain.config_tree import overlay, with_defaults
 
 SMALL: dict[str, Any] = {
     "steps": 10,
@@ -28,9 +28,9 @@ def small(**changes: Any) -> RunConfig:
 
 
 def test_everything_that_decides_a_run_is_read_without_torch() -> None:
-    script = "import sys, pretrain.recipe, pretrain.commands, pretrain.show_command; print(sorted(sys.modules))"
+    script = "import sys, trichord.pretrain.recipe, trichord.pretrain.show_command; print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "pretrain.config" in done.stdout
+    assert "trichord.pretrain.config" in done.stdout
     for heavy in ("torch", "av", "webdataset", "deepspeed"):
         assert f"'{heavy}'" not in done.stdout
 

@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import TimesformerModel
 
-from launch import cli
-from pretrain.backbones.build import build_backbone
-from pretrain.engine import run as engine_run
-from pretrain.engine.config import InitFrom
-from pretrain.engine.training import build
-from pretrain.export import read_part
-from pretrain.published import load_published
-from shards.errors import UserError
 from tests.pretrain.engine.small_run import small_config, write_shards
+from trichord.core.errors import UserError
+from trichord.launch import cli
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.engine import run as engine_run
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.engine.training import build
+from trichord.pretrain.export import read_part
+from trichord.pretrain.published import load_published
 
 
 @pytest.fixture(scope="module")

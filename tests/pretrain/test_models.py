@@ -14,18 +14,18 @@ from pydantic import TypeAdapter
 from safetensors.torch import save_file
 from torch import nn
 
-from launch.cli import main
-from pretrain import weights_report
-from pretrain.backbones.audio_specs import AstSpec, AudioSpec
-from pretrain.backbones.counting import count, on_meta, view
-from pretrain.backbones.presets import PRESETS, Preset
-from pretrain.backbones.specs import BackboneSpec
-from pretrain.backbones.timesformer import TimeSformer
-from pretrain.backbones.timesformer_spec import TimeSformerSpec
-from pretrain.engine.flops import count_flops
-from pretrain.models_command import as_markdown, list_models
 from tests.pretrain import published_manifests as manifests
 from tests.pretrain.published_manifests import Shapes
+from trichord.launch.cli import main
+from trichord.pretrain import weights_report
+from trichord.pretrain.backbones.audio_specs import AstSpec, AudioSpec
+from trichord.pretrain.backbones.counting import count, on_meta, view
+from trichord.pretrain.backbones.presets import PRESETS, Preset
+from trichord.pretrain.backbones.specs import BackboneSpec
+from trichord.pretrain.backbones.timesformer import TimeSformer
+from trichord.pretrain.backbones.timesformer_spec import TimeSformerSpec
+from trichord.pretrain.engine.flops import count_flops
+from trichord.pretrain.models_command import as_markdown, list_models
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 FIRST_OF_KIND = {preset.spec.kind: name for name, preset in reversed(PRESETS.items())}

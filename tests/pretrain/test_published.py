@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel
 
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.specs import (
+from trichord.core.errors import UserError
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.specs import (
     BackboneSpec,
     CnnRnnSpec,
     FrameFusionSpec,
@@ -26,13 +27,12 @@ from pretrain.backbones.specs import (
     VtnSpec,
     XClipSpec,
 )
-from pretrain.engine.config import InitFrom
-from pretrain.objectives.svt import Network
-from pretrain.objectives.svt_head import ProjectionHead
-from pretrain.published import load_published, load_tensors
-from pretrain.published_tables.naming import renamed, reversed_table
-from pretrain.published_tables.timesformer import HUGGING_FACE_TIMESFORMER
-from shards.errors import UserError
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.objectives.svt import Network
+from trichord.pretrain.objectives.svt_head import ProjectionHead
+from trichord.pretrain.published import load_published, load_tensors
+from trichord.pretrain.published_tables.naming import renamed, reversed_table
+from trichord.pretrain.published_tables.timesformer import HUGGING_FACE_TIMESFORMER
 
 SMALL = TimeSformerSpec(dim=8, depth=2, heads=2, mlp_ratio=2.0, patch=4, frames=3, size=12)
 IMAGES_LACK = ("*temporal*", "*time_embed")

@@ -12,23 +12,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.clip_text import ClipText
-from pretrain.backbones.clip_text_spec import ClipTextSpec
-from pretrain.backbones.presets import PRESETS
-from pretrain.backbones.video_prompts import VideoPrompts
-from pretrain.backbones.video_text import VideoText
-from pretrain.backbones.vtn_spec import VtnSpec
-from pretrain.backbones.xclip import XClip
-from pretrain.backbones.xclip_spec import XClipSpec
-from pretrain.engine.config import InitFrom
-from pretrain.engine.flops import count_flops
-from pretrain.published import load_tensors
-from pretrain.published_file import read_tensors
-from pretrain.published_names import FAMILIES
-from shards.errors import UserError
 from tests import warm
 from tests.pretrain.clip_manifests import Shapes, hugging_face_xclip, released_clip, released_vtn, released_xclip
+from trichord.core.errors import UserError
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.clip_text import ClipText
+from trichord.pretrain.backbones.clip_text_spec import ClipTextSpec
+from trichord.pretrain.backbones.presets import PRESETS
+from trichord.pretrain.backbones.video_prompts import VideoPrompts
+from trichord.pretrain.backbones.video_text import VideoText
+from trichord.pretrain.backbones.vtn_spec import VtnSpec
+from trichord.pretrain.backbones.xclip import XClip
+from trichord.pretrain.backbones.xclip_spec import XClipSpec
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.engine.flops import count_flops
+from trichord.pretrain.published import load_tensors
+from trichord.pretrain.published_file import read_tensors
+from trichord.pretrain.published_names import FAMILIES
 
 INIT = InitFrom(path=Path("weights.pth"))
 WITHOUT_TEXT = InitFrom(path=Path("weights.pth"), allow_unused=["text.*", "prompts.*", "scale.log"])

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from transformers import TimesformerConfig, TimesformerForVideoClassification, VivitConfig, VivitForVideoClassification
 
-from pretrain.backbones.counting import on_meta
-from pretrain.backbones.presets import PRESETS
-from pretrain.engine.config import InitFrom
-from pretrain.published import Fit, load_tensors
-from pretrain.published_names import FAMILIES
-from pretrain.published_tables.joining import joined
 from tests.pretrain import published_manifests as manifests
 from tests.pretrain.published_manifests import Shapes
+from trichord.pretrain.backbones.counting import on_meta
+from trichord.pretrain.backbones.presets import PRESETS
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.published import Fit, load_tensors
+from trichord.pretrain.published_names import FAMILIES
+from trichord.pretrain.published_tables.joining import joined
 
 RELEASED: list[tuple[str, str, Shapes]] = [
     ("timesformer-base", "TimeSformer", manifests.timesformer(8, 224, 400)),

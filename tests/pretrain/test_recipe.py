@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pretrain.config_tree import overlay
-from pretrain.recipe import Resolved, load_recipe, to_yaml
-from pretrain.recipe_file import list_recipes, read_yaml, write_yaml
-from pretrain.show_command import SHOW
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.config_tree import overlay
+from trichord.pretrain.recipe import Resolved, load_recipe, to_yaml
+from trichord.pretrain.recipe_file import list_recipes, read_yaml, write_yaml
+from trichord.pretrain.show_command import SHOW
 
 FIRST = """\
 # The first one.

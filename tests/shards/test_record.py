@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from shards.errors import Cause, SampleError
-from shards.record import Annotation, RawSample
+from trichord.core.errors import Cause, SampleError
+from trichord.shards.record import Annotation, RawSample
 
 
 def _read(document: object = None, **members: bytes) -> Annotation:

@@ -12,18 +12,25 @@ import torch
 import webdataset
 from pydantic import ValidationError
 
-from shards.hearing.sound_specs import KaldiFbank, SpecAugment
-from shards.hearing.spectrogram import spectrogram
-from shards.reading.batch import Batch
-from shards.reading.manifest import index_shards
-from shards.reading.stream import batches
-from shards.reading.stream_config import SourceConfig, StreamConfig
-from shards.record import RawSample
-from shards.sample import ClipTransform
-from shards.sample_spec import SampleSpec
-from shards.viewing.clip_specs import DenseWindow, Segments
-from shards.viewing.view_specs import CentreCrop, ColourJitter, RandomResizedCrop, ViewSpec, ViewsSpec, svt_views
 from tests.shards import media
+from trichord.shards.hearing.sound_specs import KaldiFbank, SpecAugment
+from trichord.shards.hearing.spectrogram import spectrogram
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.manifest import index_shards
+from trichord.shards.reading.stream import batches
+from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
+from trichord.shards.record import RawSample
+from trichord.shards.sample import ClipTransform
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import DenseWindow, Segments
+from trichord.shards.viewing.view_specs import (
+    CentreCrop,
+    ColourJitter,
+    RandomResizedCrop,
+    ViewSpec,
+    ViewsSpec,
+    svt_views,
+)
 
 WINDOW = DenseWindow(frames=4, clip_seconds=0.8, placement="uniform")
 PLAIN = ViewsSpec(clips=WINDOW, views=(ViewSpec(crop=CentreCrop(size=48, short_side=48)),))

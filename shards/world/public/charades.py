@@ -6,14 +6,14 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
-from shards.randomness import derive_seed, generator
-from shards.whole_file import write_whole
-from shards.world.language import captions
-from shards.world.layout import Clip
-from shards.world.plan import ClipPlan, Event
-from shards.world.rules import WorldRules
-from shards.world.table import write_table
-from shards.world.vocabulary import BEHIND, CLASSES
+from trichord.core.files import write_whole
+from trichord.core.seeds import derive_seed, generator
+from trichord.shards.world.language import captions
+from trichord.shards.world.layout import Clip
+from trichord.shards.world.plan import ClipPlan, Event
+from trichord.shards.world.rules import WorldRules
+from trichord.shards.world.table import write_table
+from trichord.shards.world.vocabulary import BEHIND, CLASSES
 
 HEADER = (
     "id",

@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from shards.randomness import derive_seed
-from shards.world.layout import Clip
-from shards.world.plan import ClipPlan
-from shards.world.rules import WorldRules
-from shards.world.table import write_table
+from trichord.core.seeds import derive_seed
+from trichord.shards.world.layout import Clip
+from trichord.shards.world.plan import ClipPlan
+from trichord.shards.world.rules import WorldRules
+from trichord.shards.world.table import write_table
 
 HEADER = ("label", "youtube_id", "time_start", "time_end", "split")
 _LONGEST_VIDEO_S = 300

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from shards.whole_file import write_whole
-from shards.world.layout import Clip
-from shards.world.plan import ClipPlan
-from shards.world.rules import WorldRules
-from shards.world.vocabulary import CLASSES
+from trichord.core.files import write_whole
+from trichord.shards.world.layout import Clip
+from trichord.shards.world.plan import ClipPlan
+from trichord.shards.world.rules import WorldRules
+from trichord.shards.world.vocabulary import CLASSES
 
 _FOLDS = (1, 2, 3)
 _ROTATION = 5

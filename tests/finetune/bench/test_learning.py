@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.bench import captions, charades, variants, worlds
-from finetune.bench.starts import SVT, VIDEO_TEXT, Starts, folder_of, parted
-from finetune.bench.worlds import CHARADES_RULES, PRETRAINING_RULES, Worlds, make_worlds
-from finetune.config import read_config
-from launch.cli import main
-from pretrain.bench import ways
-from pretrain.bench.learning_report import Rows
-from pretrain.bench.ways import UNTRAINED
-from pretrain.export import read_part
-from shards.reading.manifest import Manifest
 from tests.finetune.jobs import without_counting
+from trichord.finetune.bench import captions, charades, variants, worlds
+from trichord.finetune.bench.starts import SVT, VIDEO_TEXT, Starts, folder_of, parted
+from trichord.finetune.bench.worlds import CHARADES_RULES, PRETRAINING_RULES, Worlds, make_worlds
+from trichord.finetune.config import read_config
+from trichord.launch.cli import main
+from trichord.pretrain.bench import ways
+from trichord.pretrain.bench.learning_report import Rows
+from trichord.pretrain.bench.ways import UNTRAINED
+from trichord.pretrain.export import read_part
+from trichord.shards.reading.manifest import Manifest
 
 CLIPS = 20
 TINY = (

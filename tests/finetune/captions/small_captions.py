@@ -8,12 +8,12 @@ from typing import Any
 
 import webdataset
 
-from finetune.captions.captioner import Captioner
-from finetune.captions.vocabulary import Vocabulary
-from finetune.config import FinetuneConfig
-from pretrain.engine.training import build
-from shards.reading.manifest import index_shards
 from tests.finetune import small_head
+from trichord.finetune.captions.captioner import Captioner
+from trichord.finetune.captions.vocabulary import Vocabulary
+from trichord.finetune.config import FinetuneConfig
+from trichord.pretrain.engine.training import build
+from trichord.shards.reading.manifest import index_shards
 
 PER_SHARD = 4
 WORDS = ("a {} cloth", "there is {} all over", "nothing but {}, see")

@@ -9,14 +9,14 @@ from typing import Any, cast
 import pytest
 import torch
 
-from finetune.captions.captioner import Captioner, told_apart
-from finetune.captions.vocabulary import MARK, Vocabulary
-from pretrain.engine.flops import training_flops
-from pretrain.engine.parameter_groups import GroupRules
-from pretrain.engine.rehearsal import fake_batch
-from shards.errors import UserError
-from shards.reading.batch import Batch
 from tests.finetune.captions.small_captions import captions_of, small_captioner, small_config
+from trichord.core.errors import UserError
+from trichord.finetune.captions.captioner import Captioner, told_apart
+from trichord.finetune.captions.vocabulary import MARK, Vocabulary
+from trichord.pretrain.engine.flops import training_flops
+from trichord.pretrain.engine.parameter_groups import GroupRules
+from trichord.pretrain.engine.rehearsal import fake_batch
+from trichord.shards.reading.batch import Batch
 
 CAPTIONS = ["a red cloth", "there is blue all over", "", "nothing but grey, see"]
 

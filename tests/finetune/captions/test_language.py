@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from finetune.captions.language import Language, load_language, tokenizer_file
-from finetune.captions.spec import LanguageSpec
-from finetune.captions.vocabulary import Vocabulary
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.finetune.captions.language import Language, load_language, tokenizer_file
+from trichord.finetune.captions.spec import LanguageSpec
+from trichord.finetune.captions.vocabulary import Vocabulary
 
 SIZE = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 40, "vocab_size": 280}
 SPEC = LanguageSpec(dim=16, depth=2, heads=2, positions=40, vocabulary=280, longest=16)

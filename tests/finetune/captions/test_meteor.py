@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.captions.meteor import meteor, path_suits
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.finetune.captions.meteor import meteor, path_suits
 
 
 def test_a_program_that_fails_is_told_and_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune.captions.spec import CaptionSpec
-from finetune.recipe import load_finetune_recipe
-from launch.sweep import expand
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.finetune.captions.spec import CaptionSpec
+from trichord.finetune.recipe import load_finetune_recipe
+from trichord.launch.sweep import expand
 
 README = (Path(__file__).resolve().parents[3] / "README.md").read_text()
 GIVEN = [

@@ -11,18 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune import evaluate as evaluating
-from finetune.captions.vocabulary import Vocabulary
-from finetune.config import read_config
-from launch import cli
-from pretrain.engine import checkpoint_files
-from pretrain.engine import run as engine_run
-from pretrain.engine.device import Peak
-from pretrain.engine.training import build
-from pretrain.recipe_file import read_yaml, write_yaml
-from shards.errors import UserError
 from tests.finetune.captions.small_captions import captions_of, settings, small_config, write_shards
 from tests.finetune.jobs import Job, run_jobs
+from trichord.core.errors import UserError
+from trichord.finetune import evaluate as evaluating
+from trichord.finetune.captions.vocabulary import Vocabulary
+from trichord.finetune.config import read_config
+from trichord.launch import cli
+from trichord.pretrain.engine import checkpoint_files
+from trichord.pretrain.engine import run as engine_run
+from trichord.pretrain.engine.device import Peak
+from trichord.pretrain.engine.training import build
+from trichord.pretrain.recipe_file import read_yaml, write_yaml
 
 CASES: dict[str, dict[str, Any]] = {
     "frozen": {

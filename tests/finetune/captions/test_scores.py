@@ -13,14 +13,14 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from rouge_score.rouge_scorer import RougeScorer
 
-from finetune.bootstrap import once
-from finetune.captions import meteor
-from finetune.captions.factors import accuracy, named
-from finetune.captions.measuring import Measured, best_constant, measure
-from finetune.captions.scores import References, words
-from shards.errors import UserError
-from shards.world import captions as captions_of_world
-from shards.world import describe_clip
+from trichord.core.errors import UserError
+from trichord.finetune.bootstrap import once
+from trichord.finetune.captions import meteor
+from trichord.finetune.captions.factors import accuracy, named
+from trichord.finetune.captions.measuring import Measured, best_constant, measure
+from trichord.finetune.captions.scores import References, words
+from trichord.shards.world import captions as captions_of_world
+from trichord.shards.world import describe_clip
 
 Texts = list[str]
 

@@ -15,18 +15,18 @@ from typing import Any, NamedTuple
 import torch
 import uvicorn
 
-from finetune.page.app import make_app
-from finetune.page.serving import _listen
-from finetune.page.watcher import Watcher, samples_of
-from launch import cli
-from pretrain.engine import run as engine_run
-from shards.decoding.track import DecodeLimits
-from shards.reading.picking import pick_samples
 from tests.finetune import small_head
 from tests.finetune.captions import small_captions
 from tests.finetune.jobs import without_counting
 from tests.pretrain.engine import small_run
 from tests.warm import HANGS_AFTER_S
+from trichord.finetune.page.app import make_app
+from trichord.finetune.page.serving import _listen
+from trichord.finetune.page.watcher import Watcher, samples_of
+from trichord.launch import cli
+from trichord.pretrain.engine import run as engine_run
+from trichord.shards.decoding.track import DecodeLimits
+from trichord.shards.reading.picking import pick_samples
 
 CPU = torch.device("cpu")
 MOST_BYTES, MOST_SECONDS = 400_000, 5.0

@@ -15,20 +15,20 @@ from typing import Any
 
 import pytest
 
-from finetune.evaluate import evaluate
-from finetune.opening import load_objective
-from finetune.page import command
-from finetune.page.actions import Facts, windows_of
-from finetune.page.line import Line, LineIsFull
-from finetune.recipe import load_tested
-from finetune.retrieval.embedder import Embedder
-from finetune.retrieval.index import Index
-from finetune.scoring import score
-from launch import cli
-from pretrain.engine.distributed import join_world
 from tests.finetune import small_head
 from tests.finetune.page.stage import CPU, MOST_BYTES, ask, clips_of
 from tests.shards import media
+from trichord.finetune.evaluate import evaluate
+from trichord.finetune.opening import load_objective
+from trichord.finetune.page import command
+from trichord.finetune.page.actions import Facts, windows_of
+from trichord.finetune.page.line import Line, LineIsFull
+from trichord.finetune.recipe import load_tested
+from trichord.finetune.retrieval.embedder import Embedder
+from trichord.finetune.retrieval.index import Index
+from trichord.finetune.scoring import score
+from trichord.launch import cli
+from trichord.pretrain.engine.distributed import join_world
 
 
 @pytest.fixture(scope="module")

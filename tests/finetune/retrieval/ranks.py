@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from finetune.retrieval.embedder import Embedder
-from finetune.retrieval.evaluate import Answer, Question, evaluate
-from pretrain.engine.distributed import World, join_world, leave_world
+from trichord.finetune.retrieval.embedder import Embedder
+from trichord.finetune.retrieval.evaluate import Answer, Question, evaluate
+from trichord.pretrain.engine.distributed import World, join_world, leave_world
 
 
 def ask(shards: Path, weights: Path, world: World) -> Answer:

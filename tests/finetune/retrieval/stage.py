@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.retrieval.parts import FILE_NAME, part_path, plan_of
-from finetune.retrieval.spec import DType, Embedding
-from finetune.retrieval.table import Column, text_columns, whole, write_table
-from shards.whole_file import write_whole
+from trichord.core.files import write_whole
+from trichord.finetune.retrieval.parts import FILE_NAME, part_path, plan_of
+from trichord.finetune.retrieval.spec import DType, Embedding
+from trichord.finetune.retrieval.table import Column, text_columns, whole, write_table
 
 MODEL = "a" * 64
 LABELS = ("red", "blue", "red\nblue", "")

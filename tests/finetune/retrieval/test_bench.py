@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune.retrieval.bench import autofaiss_links
-from finetune.retrieval.bench_world import SearchCase, World
-from launch import cli
+from trichord.finetune.retrieval.bench import autofaiss_links
+from trichord.finetune.retrieval.bench_world import SearchCase, World
+from trichord.launch import cli
 
 
 def test_search_is_measured_beside_faiss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,18 +14,18 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.retrieval.embedder import Embedder
-from finetune.retrieval.index import Index
-from finetune.retrieval.table import Table
-from launch import cli
-from pretrain.engine import run as engine_run
-from pretrain.published_file import read_tensors
-from shards.errors import UserError
-from shards.reading.archive import open_archive
-from shards.reading.roots import parse_root
 from tests.finetune.retrieval.stage import small_disk
 from tests.finetune.zeroshot.stage import write_clip, write_xclip
 from tests.pretrain.engine import small_run
+from trichord.core.errors import UserError
+from trichord.finetune.retrieval.embedder import Embedder
+from trichord.finetune.retrieval.index import Index
+from trichord.finetune.retrieval.table import Table
+from trichord.launch import cli
+from trichord.pretrain.engine import run as engine_run
+from trichord.pretrain.published_file import read_tensors
+from trichord.shards.reading.archive import open_archive
+from trichord.shards.reading.roots import parse_root
 
 SOUND = {"kind": "kaldi_fbank", "mels": 16, "frames": 32}
 AUDIO = {"kind": "ast", "dim": 16, "depth": 1, "heads": 2, "frames": 32, "mels": 16}

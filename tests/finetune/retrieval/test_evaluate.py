@@ -13,15 +13,15 @@ import pytest
 import torch
 import webdataset
 
-from finetune.retrieval.embedder import Embedder
-from finetune.retrieval.evaluate import Question, evaluate, report
-from pretrain.engine.distributed import World, join_world, leave_world
-from shards.errors import UserError
-from shards.reading.manifest import index_shards
 from tests.finetune.retrieval.ranks import ask
 from tests.finetune.zeroshot.stage import write_clip
 from tests.pretrain.processes import run_ranks
 from tests.shards import media
+from trichord.core.errors import UserError
+from trichord.finetune.retrieval.embedder import Embedder
+from trichord.finetune.retrieval.evaluate import Question, evaluate, report
+from trichord.pretrain.engine.distributed import World, join_world, leave_world
+from trichord.shards.reading.manifest import index_shards
 
 CAPTIONS = (["a box", "it opens"], ["a book"], [], ["a cup", "tea", "it falls"], ["a door"], ["a dog"], ["a cat"])
 BAD = 5

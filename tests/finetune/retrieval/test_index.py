@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from finetune.retrieval import changing
-from finetune.retrieval.building import Options
-from finetune.retrieval.changing import add, build, check, merge, remove
-from finetune.retrieval.index import CATALOGUE, Hit, Index
-from finetune.retrieval.parts import part_path
-from finetune.retrieval.spec import KINDS, DType, Kind
-from finetune.retrieval.table import Table
-from shards.errors import UserError
 from tests.finetune.retrieval.stage import MODEL, clustered, small_disk, told, write_embedding
+from trichord.core.errors import UserError
+from trichord.finetune.retrieval import changing
+from trichord.finetune.retrieval.building import Options
+from trichord.finetune.retrieval.changing import add, build, check, merge, remove
+from trichord.finetune.retrieval.index import CATALOGUE, Hit, Index
+from trichord.finetune.retrieval.parts import part_path
+from trichord.finetune.retrieval.spec import KINDS, DType, Kind
+from trichord.finetune.retrieval.table import Table
 
 SMALL = Options(memory_bytes=1 << 28, recall=0.9)
 Held = dict[tuple[str, float], NDArray[np.float32]]
@@ -174,7 +174,7 @@ def test_parts_that_are_cut_off_or_lack_rows_are_refused(whole: Path) -> None:
 
 @pytest.mark.parametrize(("name", "what"), [("caption.ends", "rows"), ("key.ends", "ends at"), ("start_s", "rows")])
 def test_a_row_that_is_missing_in_one_column_is_found(name: str, what: str, whole: Path) -> None:
-    from finetune.retrieval.table import Column, write_table
+    from trichord.finetune.retrieval.table import Column, write_table
 
     table = Table.open(part_path(whole / "vectors", 0))
     columns = {each: Column(held.dtype, held.shape, [np.array(held)]) for each, held in table.columns.items()}

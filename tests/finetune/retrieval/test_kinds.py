@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from finetune.retrieval.exact import exact_neighbours
-from finetune.retrieval.kinds import choose, list_count
-from finetune.retrieval.spec import DType, Kind
-from finetune.retrieval.vectors import empty_flat, open_vectors, write_vectors
-from shards.errors import UserError
 from tests.finetune.retrieval.stage import clustered
 from tests.warm import HANGS_AFTER_S
+from trichord.core.errors import UserError
+from trichord.finetune.retrieval.exact import exact_neighbours
+from trichord.finetune.retrieval.kinds import choose, list_count
+from trichord.finetune.retrieval.spec import DType, Kind
+from trichord.finetune.retrieval.vectors import empty_flat, open_vectors, write_vectors
 
 GB = 10**9
 ROOT = Path(__file__).resolve().parents[3]
@@ -61,7 +61,7 @@ def test_vectors_are_written_as_faiss_writes_them(dtype: DType, tmp_path: Path) 
 
 
 def test_exact_neighbours_are_those_of_a_full_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.retrieval.exact._BLOCK_BYTES", 4 * 24 * 37)  # so that there are many blocks
+    monkeypatch.setattr("trichord.finetune.retrieval.exact._BLOCK_BYTES", 4 * 24 * 37)  # so that there are many blocks
     rows_ND, queries_QD = clustered(500, 24, 1), clustered(9, 24, 2)
     scores_QN = queries_QD @ rows_ND.T
     scores_Qk, rows_Qk = exact_neighbours(rows_ND, queries_QD, 6)
@@ -125,8 +125,9 @@ print("done")
 def test_an_index_is_changed_without_torch_and_words_are_read_without_what_decodes_files() -> None:
     """Each takes its part of the seconds from a cold shell to an answer."""
     script = (
-        "import sys; import finetune.retrieval.index, finetune.retrieval.changing; print('torch' in sys.modules); "
-        "import finetune.retrieval.embedder, pretrain.objectives.build; "
+        "import sys; import trichord.finetune.retrieval.index, trichord.finetune.retrieval.changing; "
+        "print('torch' in sys.modules); "
+        "import trichord.finetune.retrieval.embedder, trichord.pretrain.objectives.build; "
         "print([name for name in ('av', 'webdataset', 'open_clip', 'deepspeed') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from finetune.retrieval.index import Hit, Place
-from finetune.retrieval.playable import write_hits
-from shards.decoding.video import open_video
-from shards.errors import UserError
-from shards.reading.archive import open_archive
-from shards.reading.roots import parse_root
 from tests.pretrain.engine import small_run
+from trichord.core.errors import UserError
+from trichord.finetune.retrieval.index import Hit, Place
+from trichord.finetune.retrieval.playable import write_hits
+from trichord.shards.decoding.video import open_video
+from trichord.shards.reading.archive import open_archive
+from trichord.shards.reading.roots import parse_root
 
 WHOLE_S = 12 / 25
 

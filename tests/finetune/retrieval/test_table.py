@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from finetune.retrieval.table import Column, Table, TornTable, text_columns, whole, write_table
+from trichord.finetune.retrieval.table import Column, Table, TornTable, text_columns, whole, write_table
 
 TEXTS = ["red", "", "a red box", "red\nblue", "blue\nred", "ünder", "reds\nred", "red", "\nred", "b\nredd\nred\n"]
 

@@ -11,11 +11,11 @@ from PIL import Image, ImageSequence
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from finetune.token_maps.drawing import colours_over, heat_over, write_gif, write_png
-from finetune.token_maps.maps import attended_places, main_directions
-from pretrain.backbone import Backbone
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.specs import BackboneSpec
+from trichord.finetune.token_maps.drawing import colours_over, heat_over, write_gif, write_png
+from trichord.finetune.token_maps.maps import attended_places, main_directions
+from trichord.pretrain.backbone import Backbone
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.specs import BackboneSpec
 
 SMALL = {"dim": 16, "depth": 2, "heads": 2, "patch": 8, "frames": 4, "size": 24}
 WITH_CLASS: dict[str, dict[str, Any]] = {

@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.opening import open_run
-from finetune.token_maps.drawing import heat_over
-from finetune.token_maps.eyes import eyes_of
-from finetune.token_maps.maps import attended_places
-from finetune.token_maps.visualise import frames_of
-from launch import cli
-from shards.reading.one_file import batch_of, read_video
 from tests.finetune import small_head
 from tests.shards import media
+from trichord.finetune.opening import open_run
+from trichord.finetune.token_maps.drawing import heat_over
+from trichord.finetune.token_maps.eyes import eyes_of
+from trichord.finetune.token_maps.maps import attended_places
+from trichord.finetune.token_maps.visualise import frames_of
+from trichord.launch import cli
+from trichord.shards.reading.one_file import batch_of, read_video
 
 
 @pytest.fixture(scope="module")

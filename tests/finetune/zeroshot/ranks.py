@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from finetune.zeroshot.candidates import Draws
-from finetune.zeroshot.evaluate import Answer, Line, Question, answer
-from finetune.zeroshot.opening import open_video_text
-from finetune.zeroshot.recogniser import Recogniser
-from finetune.zeroshot.spec import ZeroShotSpec
-from pretrain.engine.distributed import World, join_world, leave_world
+from trichord.finetune.zeroshot.candidates import Draws
+from trichord.finetune.zeroshot.evaluate import Answer, Line, Question, answer
+from trichord.finetune.zeroshot.opening import open_video_text
+from trichord.finetune.zeroshot.recogniser import Recogniser
+from trichord.finetune.zeroshot.spec import ZeroShotSpec
+from trichord.pretrain.engine.distributed import World, join_world, leave_world
 
 ALPHAS = (0.0, 0.5, 1.0)
 SPEC = ZeroShotSpec(prompts="video", clips=2, crops=3)

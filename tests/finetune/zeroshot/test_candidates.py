@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.zeroshot.candidates import Draws, candidates_of, read_names
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.finetune.zeroshot.candidates import Draws, candidates_of, read_names
 
 NAMES = [f"class {number:03d}" for number in range(50)]
 

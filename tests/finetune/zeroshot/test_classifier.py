@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.zeroshot.classifier import Classifier, probabilities
-from finetune.zeroshot.opening import open_video_text
-from finetune.zeroshot.prompts import in_words, templates_of
-from finetune.zeroshot.spec import ZeroShotSpec
-from pretrain.backbones.video_text import VideoText
 from tests.finetune.zeroshot.stage import write_clip, write_xclip
+from trichord.finetune.zeroshot.classifier import Classifier, probabilities
+from trichord.finetune.zeroshot.opening import open_video_text
+from trichord.finetune.zeroshot.prompts import in_words, templates_of
+from trichord.finetune.zeroshot.spec import ZeroShotSpec
+from trichord.pretrain.backbones.video_text import VideoText
 
 NAMES = ("PullUps", "yo_yo", "surfing", "TaiChi")
 VIEWS, VIDEOS = 3, 2

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from finetune.zeroshot import open_model
-from launch import cli
-from pretrain.backbones.video_text import VideoText
-from pretrain.engine import run as engine_run
 from tests.finetune.small_head import CLASSES, write_shards
 from tests.finetune.zeroshot.stage import write_clip
 from tests.pretrain.engine import small_run
 from tests.shards import media
+from trichord.finetune.zeroshot import open_model
+from trichord.launch import cli
+from trichord.pretrain.backbones.video_text import VideoText
+from trichord.pretrain.engine import run as engine_run
 
 LABELS = ["opening a box", "holding a book", "jumping"]
 
@@ -160,7 +160,7 @@ def test_weights_must_be_somewhere(
 def test_help_imports_nothing_heavy() -> None:
     script = """
 import sys
-from launch.cli import main
+from trichord.launch.cli import main
 try:
     main(["zeroshot", "--help"])
 except SystemExit as stop:

@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.metrics import average_precision
-from finetune.zeroshot.candidates import Candidates, Draws
-from finetune.zeroshot.classifier import probabilities
-from finetune.zeroshot.evaluate import Answer, Line, Question, answer, table
-from finetune.zeroshot.opening import open_video_text
-from finetune.zeroshot.recogniser import Recogniser
-from pretrain.engine.distributed import World, join_world, leave_world
-from shards.randomness import generator
-from shards.reading.archive import open_archive
-from shards.reading.manifest import Manifest
-from shards.reading.roots import parse_root
-from shards.sample import ClipTransform
 from tests.finetune.small_head import CLASSES, labels_of, write_shards
 from tests.finetune.zeroshot.ranks import ALPHAS, SPEC, ask
 from tests.finetune.zeroshot.stage import write_clip
 from tests.pretrain.processes import run_ranks
+from trichord.core.seeds import generator
+from trichord.finetune.metrics import average_precision
+from trichord.finetune.zeroshot.candidates import Candidates, Draws
+from trichord.finetune.zeroshot.classifier import probabilities
+from trichord.finetune.zeroshot.evaluate import Answer, Line, Question, answer, table
+from trichord.finetune.zeroshot.opening import open_video_text
+from trichord.finetune.zeroshot.recogniser import Recogniser
+from trichord.pretrain.engine.distributed import World, join_world, leave_world
+from trichord.shards.reading.archive import open_archive
+from trichord.shards.reading.manifest import Manifest
+from trichord.shards.reading.roots import parse_root
+from trichord.shards.sample import ClipTransform
 
 CLIPS = 7  # not a multiple of anything
 

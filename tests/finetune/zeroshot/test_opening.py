@@ -9,19 +9,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from finetune.zeroshot.opening import open_video_text, specs_of
-from finetune.zeroshot.spec import ZeroShotSpec
-from pretrain.backbones.clip_text import ClipText
-from pretrain.backbones.presets import PRESETS
-from pretrain.backbones.xclip import XClip
-from pretrain.backbones.xclip_spec import XClipSpec
-from pretrain.published import recognised
-from pretrain.published_tables.naming import renamed
-from shards.errors import UserError
-from shards.viewing.clip_specs import DenseWindow, FullVideo, Segments
 from tests.finetune.zeroshot.stage import CLIP, TEXT, XCLIP, write_clip, write_xclip
 from tests.pretrain.clip_manifests import Shapes, hugging_face_xclip, released_clip, released_xclip
 from tests.pretrain.test_published_clip import text_of
+from trichord.core.errors import UserError
+from trichord.finetune.zeroshot.opening import open_video_text, specs_of
+from trichord.finetune.zeroshot.spec import ZeroShotSpec
+from trichord.pretrain.backbones.clip_text import ClipText
+from trichord.pretrain.backbones.presets import PRESETS
+from trichord.pretrain.backbones.xclip import XClip
+from trichord.pretrain.backbones.xclip_spec import XClipSpec
+from trichord.pretrain.published import recognised
+from trichord.pretrain.published_tables.naming import renamed
+from trichord.shards.viewing.clip_specs import DenseWindow, FullVideo, Segments
 
 
 @pytest.mark.parametrize(("write", "video"), [(write_clip, CLIP), (write_xclip, XCLIP)])

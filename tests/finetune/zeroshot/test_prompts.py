@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.zeroshot.prompts import PROMPTS, in_words, templates_of, texts_of
+from trichord.finetune.zeroshot.prompts import PROMPTS, in_words, templates_of, texts_of
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.zeroshot.wise import Between
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.finetune.zeroshot.wise import Between
 
 
 class Counted(nn.Module):

@@ -7,8 +7,8 @@ from math import pi, sqrt
 import torch
 from torch import Tensor
 
-from pretrain.backbones.vivit_spec import ViViTSpec
 from tests.pretrain.backbones.naive_timesformer import NaiveTimeSformer
+from trichord.pretrain.backbones.vivit_spec import ViViTSpec
 
 Tokens = dict[object, Tensor]
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from transformers import ASTConfig, ASTForAudioClassification, ASTModel
 
-from pretrain.backbones.ast import Ast, positions_cut_or_between
-from pretrain.backbones.audio_build import build_audio_backbone
-from pretrain.backbones.audio_specs import AstSpec
-from pretrain.engine.config import InitFrom
-from pretrain.published import load_published, load_tensors
-from pretrain.published_names import FAMILIES
+from trichord.pretrain.backbones.ast import Ast, positions_cut_or_between
+from trichord.pretrain.backbones.audio_build import build_audio_backbone
+from trichord.pretrain.backbones.audio_specs import AstSpec
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.published import load_published, load_tensors
+from trichord.pretrain.published_names import FAMILIES
 
 SMALL = AstSpec(
     frames=20, mels=12, dim=16, depth=2, heads=2, mlp_ratio=2.0, patch=4, time_stride=3, mel_stride=2, drop_path=0.0

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from pretrain.audio_backbone import AudioBackbone
-from pretrain.backbones.audio_build import build_audio_backbone
-from pretrain.backbones.audio_specs import AudioResnetSpec, AudioSpec, AudioVtnSpec
-from pretrain.engine.config import InitFrom
-from pretrain.published import load_tensors
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.audio_backbone import AudioBackbone
+from trichord.pretrain.backbones.audio_build import build_audio_backbone
+from trichord.pretrain.backbones.audio_specs import AudioResnetSpec, AudioSpec, AudioVtnSpec
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.published import load_tensors
 
 RESNET = AudioResnetSpec(mels=40, frames=64)
 VTN = AudioVtnSpec(mels=40, frames=64, depth=2, window=4, dropout=0.0)

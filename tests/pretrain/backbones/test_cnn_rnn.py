@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.cnn_rnn import CnnRnn
-from pretrain.backbones.cnn_rnn_spec import CnnRnnSpec
-from pretrain.engine.config import InitFrom
-from pretrain.published import load_tensors
-from pretrain.published_names import FAMILIES
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.cnn_rnn import CnnRnn
+from trichord.pretrain.backbones.cnn_rnn_spec import CnnRnnSpec
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.published import load_tensors
+from trichord.pretrain.published_names import FAMILIES
 
 SMALL = CnnRnnSpec(frame_backbone="resnet18", dim=8, depth=2, frames=3, size=32)
 

@@ -7,10 +7,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.frame_fusion import FrameFusion
-from pretrain.backbones.frame_fusion_spec import FrameFusionSpec
 from tests.pretrain.backbones.naive_frame_fusion import naive_pooled
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.frame_fusion import FrameFusion
+from trichord.pretrain.backbones.frame_fusion_spec import FrameFusionSpec
 
 SMALL = FrameFusionSpec(widths=(6, 8, 8, 8, 8), dim=16, size=44)
 FUSIONS = ("single", "early", "late", "slow")

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.video import r2plus1d_18, r3d_18
 
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.resnet_3d import Resnet3d
-from pretrain.backbones.resnet_3d_spec import Resnet3dSpec
-from pretrain.engine.config import InitFrom
-from pretrain.published import load_tensors
-from pretrain.published_names import FAMILIES
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.resnet_3d import Resnet3d
+from trichord.pretrain.backbones.resnet_3d_spec import Resnet3dSpec
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.published import load_tensors
+from trichord.pretrain.published_names import FAMILIES
 
 SMALL = Resnet3dSpec(width=8, frames=4, size=32)
 FILE = InitFrom(path=Path("weights.pth"), allow_unused=("classifier.*",))

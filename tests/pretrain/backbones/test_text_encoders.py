@@ -9,14 +9,14 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast, T5Config
 
-from pretrain.backbones.clip_text import ClipText
-from pretrain.backbones.clip_text_spec import ClipTextSpec
-from pretrain.backbones.text_build import build_text_backbone
-from pretrain.backbones.text_specs import TransformersTextSpec
-from pretrain.backbones.transformers_text import TransformersText
-from pretrain.engine.config import InitFrom
-from pretrain.published import load_text
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.backbones.clip_text import ClipText
+from trichord.pretrain.backbones.clip_text_spec import ClipTextSpec
+from trichord.pretrain.backbones.text_build import build_text_backbone
+from trichord.pretrain.backbones.text_specs import TransformersTextSpec
+from trichord.pretrain.backbones.transformers_text import TransformersText
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.published import load_text
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "person", "opens", "the", "box"]
 TEXTS = ["a person opens the box", "a box", "the person"]

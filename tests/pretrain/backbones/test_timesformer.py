@@ -10,16 +10,16 @@ from pydantic import ValidationError
 from torch import Tensor
 from transformers import TimesformerModel
 
-from pretrain.backbone import Tokens
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.slow_fast import slow_fast
-from pretrain.backbones.specs import TimeSformerSpec
-from pretrain.backbones.timesformer import TimeSformer
-from pretrain.layers import attention as attention_module
-from pretrain.layers.attention import products_are_faster
-from pretrain.layers.divided_block import DividedBlock
 from tests.pretrain.backbones.hugging_face_timesformer import hugging_face_name, hugging_face_twin, tokens_of
 from tests.pretrain.backbones.naive_timesformer import NaiveTimeSformer
+from trichord.pretrain.backbone import Tokens
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.slow_fast import slow_fast
+from trichord.pretrain.backbones.specs import TimeSformerSpec
+from trichord.pretrain.backbones.timesformer import TimeSformer
+from trichord.pretrain.layers import attention as attention_module
+from trichord.pretrain.layers.attention import products_are_faster
+from trichord.pretrain.layers.divided_block import DividedBlock
 
 SMALL = TimeSformerSpec(dim=24, depth=3, heads=3, mlp_ratio=2.0, patch=4, frames=3, size=12, drop_path=0.0)
 ATTENTIONS = ("divided", "joint", "space")

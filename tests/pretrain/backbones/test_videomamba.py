@@ -12,17 +12,17 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.specs import VideoMambaSpec
-from pretrain.backbones.videomamba import VideoMamba
-from pretrain.engine.config import GroupRules, InitFrom
-from pretrain.engine.flops import count_flops
-from pretrain.engine.parameter_groups import group_parameters
-from pretrain.layers import causal_convolution, mamba_kernels
-from pretrain.layers.causal_convolution import CausalConvolution
-from pretrain.published import load_tensors
-from pretrain.published_names import FAMILIES
 from tests.pretrain.backbones.naive_videomamba import NaiveVideoMamba
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.specs import VideoMambaSpec
+from trichord.pretrain.backbones.videomamba import VideoMamba
+from trichord.pretrain.engine.config import GroupRules, InitFrom
+from trichord.pretrain.engine.flops import count_flops
+from trichord.pretrain.engine.parameter_groups import group_parameters
+from trichord.pretrain.layers import causal_convolution, mamba_kernels
+from trichord.pretrain.layers.causal_convolution import CausalConvolution
+from trichord.pretrain.published import load_tensors
+from trichord.pretrain.published_names import FAMILIES
 
 SMALL = VideoMambaSpec(dim=24, depth=3, patch=4, frames=3, size=8, drop_path=0.0)
 SIZES = {"t": (192, 24), "s": (384, 24), "m": (576, 32), "b": (768, 24)}

@@ -10,15 +10,15 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from transformers import VivitConfig, VivitForVideoClassification, VivitModel
 
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.timesformer_spec import TimeSformerSpec
-from pretrain.backbones.vivit import ViViT
-from pretrain.backbones.vivit_spec import ViViTSpec
-from pretrain.engine.config import InitFrom
-from pretrain.layers.positions import positions_between
-from pretrain.published import load_published, load_tensors
-from shards.errors import UserError
 from tests.pretrain.backbones.naive_vivit import NaiveViViT
+from trichord.core.errors import UserError
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.timesformer_spec import TimeSformerSpec
+from trichord.pretrain.backbones.vivit import ViViT
+from trichord.pretrain.backbones.vivit_spec import ViViTSpec
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.layers.positions import positions_between
+from trichord.pretrain.published import load_published, load_tensors
 
 SMALL = ViViTSpec(dim=16, depth=2, heads=2, mlp_ratio=2.0, patch=4, frames=6, size=12, time_depth=2, drop_path=0.0)
 MODELS: dict[str, dict[str, object]] = {

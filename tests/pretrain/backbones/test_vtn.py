@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from transformers import LongformerConfig, LongformerModel
 
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.vtn import Vtn
-from pretrain.backbones.vtn_spec import VtnSpec
-from pretrain.engine.config import InitFrom
-from pretrain.engine.flops import count_flops
-from pretrain.published import load_tensors
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.vtn import Vtn
+from trichord.pretrain.backbones.vtn_spec import VtnSpec
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.engine.flops import count_flops
+from trichord.pretrain.published import load_tensors
 
 SMALL = VtnSpec(
     frame_backbone="test_resnet", size=32, depth=2, heads=4, mlp_ratio=2.0, window=4, positions=48, dropout=0.0

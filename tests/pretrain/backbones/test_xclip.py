@@ -12,14 +12,14 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from transformers import XCLIPConfig, XCLIPModel
 
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.clip_text import ClipText
-from pretrain.backbones.clip_text_spec import ClipTextSpec
-from pretrain.backbones.video_text import VideoText
-from pretrain.backbones.xclip import XClip
-from pretrain.backbones.xclip_spec import XClipSpec
-from pretrain.engine.config import InitFrom
-from pretrain.published import load_tensors
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.clip_text import ClipText
+from trichord.pretrain.backbones.clip_text_spec import ClipTextSpec
+from trichord.pretrain.backbones.video_text import VideoText
+from trichord.pretrain.backbones.xclip import XClip
+from trichord.pretrain.backbones.xclip_spec import XClipSpec
+from trichord.pretrain.engine.config import InitFrom
+from trichord.pretrain.published import load_tensors
 
 VIDEO = XClipSpec(dim=128, depth=3, heads=2, joint_dim=64, joint_heads=1, patch=4, size=12, frames=3)
 TEXT = ClipTextSpec(dim=64, depth=2, heads=1, joint_dim=64, vocabulary=50, length=9)

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.bench import av_learning, ways
-from pretrain.bench.av_learning import (
+from tests.pretrain.objectives import av_stage
+from trichord.core.errors import UserError
+from trichord.pretrain.bench import av_learning, ways
+from trichord.pretrain.bench.av_learning import (
     AUDIBLE,
     PROTOTYPES,
     RECIPE,
@@ -26,13 +28,11 @@ from pretrain.bench.av_learning import (
     learn,
     retrieval,
 )
-from pretrain.bench.ways import UNTRAINED
-from pretrain.config import RunConfig
-from pretrain.engine.training import build
-from pretrain.objectives.av_prototypes import AvPrototypes
-from pretrain.recipe import load_recipe
-from shards.errors import UserError
-from tests.pretrain.objectives import av_stage
+from trichord.pretrain.bench.ways import UNTRAINED
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine.training import build
+from trichord.pretrain.objectives.av_prototypes import AvPrototypes
+from trichord.pretrain.recipe import load_recipe
 
 TRAIN, TEST = 45, 31
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.bench import av_learning_report
-from pretrain.bench.av_learning import (
+from trichord.pretrain.bench import av_learning_report
+from trichord.pretrain.bench.av_learning import (
     AUDIBLE,
     INSTANCES,
     PROTOTYPES,
@@ -19,7 +19,7 @@ from pretrain.bench.av_learning import (
     XDC,
     AvClips,
 )
-from pretrain.bench.av_learning_report import (
+from trichord.pretrain.bench.av_learning_report import (
     DIRECTIONS,
     GOALS,
     probe_rows,
@@ -27,7 +27,7 @@ from pretrain.bench.av_learning_report import (
     retrieval_rows,
     run_and_report,
 )
-from pretrain.bench.ways import UNTRAINED, WayResult, figure, judge
+from trichord.pretrain.bench.ways import UNTRAINED, WayResult, figure, judge
 
 SHARES = {UNTRAINED: 0.10, PROTOTYPES: 0.60, INSTANCES: 0.55, XDC: 0.30, SHUFFLED: 0.12}
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.bench.baselines import first_backbone, pixel_statistics, pooled, train_with_labels
-from pretrain.bench.probes import Standard
-from pretrain.bench.world_clips import make_shards, read_clips
-from pretrain.config import RunConfig
-from pretrain.engine.training import build
-from pretrain.objectives.svt import Svt
-from pretrain.recipe import load_recipe
+from trichord.pretrain.bench.baselines import first_backbone, pixel_statistics, pooled, train_with_labels
+from trichord.pretrain.bench.probes import Standard
+from trichord.pretrain.bench.world_clips import make_shards, read_clips
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine.training import build
+from trichord.pretrain.objectives.svt import Svt
+from trichord.pretrain.recipe import load_recipe
 
 TINY = ["data.batch_size=16", "backbone.depth=1", "backbone.dim=32", "objective.prototypes=16"]
 

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pretrain.bench import clustering
-from pretrain.bench.clustering import run_clustering_bench, write_rows
-from pretrain.bench.clustering_contenders import FAISS, FAISS_SAMPLE, OURS, ClusteringCase, Taken
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.bench import clustering
+from trichord.pretrain.bench.clustering import run_clustering_bench, write_rows
+from trichord.pretrain.bench.clustering_contenders import FAISS, FAISS_SAMPLE, OURS, ClusteringCase, Taken
 
 SMALL = ClusteringCase(rows=3000, dim=16, clusters=5, iterations=4)
 

@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
-from pretrain.bench import contrast
-from pretrain.bench.contrast import Laps, peak_mib, run_contrast_bench, run_memory_bench
-from pretrain.bench.contrast_contenders import CONTENDERS, OPEN_CLIP, OURS, ContrastCase, forward_and_backward
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.bench import contrast
+from trichord.pretrain.bench.contrast import Laps, peak_mib, run_contrast_bench, run_memory_bench
+from trichord.pretrain.bench.contrast_contenders import CONTENDERS, OPEN_CLIP, OURS, ContrastCase, forward_and_backward
 
 
 @pytest.mark.parametrize("loss", ["info_nce", "sigmoid"])

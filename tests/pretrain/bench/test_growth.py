@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from pretrain.bench import growth
-from pretrain.bench.growth import GROWTHS, Growth, exponent, run_growth_bench
+from trichord.pretrain.bench import growth
+from trichord.pretrain.bench.growth import GROWTHS, Growth, exponent, run_growth_bench
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 1.5, 2.0])

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import main
-from pretrain.bench import learning
-from pretrain.bench.learning import HELD_OUT, LABELLED, LOOKS, PIXELS, SEEN, UNTRAINED, learn
-from pretrain.bench.learning_report import run_and_report
-from pretrain.bench.world_clips import FACTORS
+from trichord.launch.cli import main
+from trichord.pretrain.bench import learning
+from trichord.pretrain.bench.learning import HELD_OUT, LABELLED, LOOKS, PIXELS, SEEN, UNTRAINED, learn
+from trichord.pretrain.bench.learning_report import run_and_report
+from trichord.pretrain.bench.world_clips import FACTORS
 
 TINY = ("steps=4", "data.batch_size=8", "backbone.depth=1", "backbone.dim=32", "objective.prototypes=16")
 TINY_RATES = ("optimiser.learning_rate=1e-3",)

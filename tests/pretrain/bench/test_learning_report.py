@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from pretrain.bench.learning import HELD_OUT, LABELLED, PIXELS, SEEN, UNTRAINED, Finding, SeedResult, World
-from pretrain.bench.learning_report import accuracy_rows, curve_rows, figure, most_common_share, verdicts
-from pretrain.bench.world_clips import Clips
+from trichord.pretrain.bench.learning import HELD_OUT, LABELLED, PIXELS, SEEN, UNTRAINED, Finding, SeedResult, World
+from trichord.pretrain.bench.learning_report import accuracy_rows, curve_rows, figure, most_common_share, verdicts
+from trichord.pretrain.bench.world_clips import Clips
 
 
 def make_result(seed: int, svt: float, untrained: float, pixels: float) -> SeedResult:

@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
-from pretrain.bench import models
-from pretrain.bench.model_contenders import EAGER, OURS, OURS_BF16, SDPA, ModelCase
-from pretrain.bench.models import CONTESTS, Contest, run_model_bench
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.bench import models
+from trichord.pretrain.bench.model_contenders import EAGER, OURS, OURS_BF16, SDPA, ModelCase
+from trichord.pretrain.bench.models import CONTESTS, Contest, run_model_bench
 
 
 def small(family: str, frames: int = 4, dim: int = 64) -> ModelCase:

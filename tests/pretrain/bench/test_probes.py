@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyp
 from sklearn.neighbors import KNeighborsClassifier  # type: ignore[import-untyped]
 from torch import Tensor
 
-from pretrain.bench.probes import Known, Standard, choose_l2, fit_linear, probe, vote
+from trichord.pretrain.bench.probes import Known, Standard, choose_l2, fit_linear, probe, vote
 
 CLASSES = 4
 

@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
-from pretrain.bench import scan, scan_contenders
-from pretrain.bench.scan import Laps, run_scan_bench
-from pretrain.bench.scan_contenders import LOOP, MAMBAPY, OURS, ScanCase, contenders, forward_and_backward
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.bench import scan, scan_contenders
+from trichord.pretrain.bench.scan import Laps, run_scan_bench
+from trichord.pretrain.bench.scan_contenders import LOOP, MAMBAPY, OURS, ScanCase, contenders, forward_and_backward
 
 SMALL = ScanCase(batch=2, channels=8, length=29, states=4)
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pretrain.bench import step
-from pretrain.bench.step import Contender, Lap, run_step_bench
-from pretrain.bench.step_contenders import Ours, Released, StepCase
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.bench import step
+from trichord.pretrain.bench.step import Contender, Lap, run_step_bench
+from trichord.pretrain.bench.step_contenders import Ours, Released, StepCase
 
 SMALL = StepCase(
     dim=32,

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from pretrain.bench.training import train
-from pretrain.config import RunConfig
-from pretrain.engine import checkpoint_files
-from pretrain.engine.checkpoint_files import CheckpointIndex
-from pretrain.engine.resuming import CHECKPOINTS
-from pretrain.recipe import load_recipe
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.bench.training import train
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine import checkpoint_files
+from trichord.pretrain.engine.checkpoint_files import CheckpointIndex
+from trichord.pretrain.engine.resuming import CHECKPOINTS
+from trichord.pretrain.recipe import load_recipe
 
 STEPS = 450
 
@@ -37,9 +37,9 @@ def save(run: Path, step: int, config: dict[str, Any]) -> Path:
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The runs that the engine was asked for."""
     asked: list[Path] = []
-    engine = ModuleType("pretrain.engine.run")
+    engine = ModuleType("trichord.pretrain.engine.run")
     engine.pretrain = lambda config, run: asked.append(run)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pretrain.engine.run", engine)
+    monkeypatch.setitem(sys.modules, "trichord.pretrain.engine.run", engine)
     return asked
 
 

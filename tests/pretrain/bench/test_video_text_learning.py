@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.bench import video_text_learning, video_text_learning_report, ways
-from pretrain.bench.video_text_learning import (
+from tests.pretrain.objectives import video_text_stage as stage
+from trichord.pretrain.bench import video_text_learning, video_text_learning_report, ways
+from trichord.pretrain.bench.video_text_learning import (
     CHANCES,
     CONTRAST,
     FORMS,
@@ -24,15 +25,14 @@ from pretrain.bench.video_text_learning import (
     learn,
     told_right,
 )
-from pretrain.bench.video_text_learning_report import ALL_WAYS, DIRECTIONS, GOALS, run_and_report
-from pretrain.bench.ways import UNTRAINED, WayResult
-from pretrain.bench.world_clips import FACTORS
-from pretrain.config import RunConfig
-from pretrain.engine.training import build
-from pretrain.objectives.video_text import VideoTextObjective
-from pretrain.recipe import load_recipe
-from shards.world import COMBINATIONS, say
-from tests.pretrain.objectives import video_text_stage as stage
+from trichord.pretrain.bench.video_text_learning_report import ALL_WAYS, DIRECTIONS, GOALS, run_and_report
+from trichord.pretrain.bench.ways import UNTRAINED, WayResult
+from trichord.pretrain.bench.world_clips import FACTORS
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine.training import build
+from trichord.pretrain.objectives.video_text import VideoTextObjective
+from trichord.pretrain.recipe import load_recipe
+from trichord.shards.world import COMBINATIONS, say
 
 SMALL = ("backbone.depth=1", "text_backbone.depth=1", "backbone.dim=64", "text_backbone.length=12")
 

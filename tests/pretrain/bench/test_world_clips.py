@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.bench.world_clips import FACTORS, RULES, WORLD_SEED, make_shards, read_clips
-from shards.world import describe_clip, held_out, render
+from trichord.pretrain.bench.world_clips import FACTORS, RULES, WORLD_SEED, make_shards, read_clips
+from trichord.shards.world import describe_clip, held_out, render
 
 COUNT = 40
 

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pretrain.clustering.bank import MemoryBank
-from pretrain.clustering.health import health
-from pretrain.clustering.label_table import Labelled, LabelTable
-from pretrain.clustering.lloyd import ClusteringStopped, cluster
-from pretrain.clustering.rows import TensorRows
-from pretrain.clustering.sweep import sweep
-from pretrain.collectives import gather_unequal_rows, rank, world_size
 from tests.pretrain.clustering.row_stage import blobs
+from trichord.pretrain.clustering.bank import MemoryBank
+from trichord.pretrain.clustering.health import health
+from trichord.pretrain.clustering.label_table import Labelled, LabelTable
+from trichord.pretrain.clustering.lloyd import ClusteringStopped, cluster
+from trichord.pretrain.clustering.rows import TensorRows
+from trichord.pretrain.clustering.sweep import sweep
+from trichord.pretrain.collectives import gather_unequal_rows, rank, world_size
 
 CLUSTERS, BATCH, BANK_STEPS, STEPS = 7, 12, 3, 5
 COUNTS = {1: (1600,), 2: (1100, 500), 3: (1100, 0, 500)}  # rows of each rank

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.clustering import lloyd
-from pretrain.clustering.rows import Rows
-from pretrain.clustering.sweep import Sweep, sweep
+from trichord.pretrain.clustering import lloyd
+from trichord.pretrain.clustering.rows import Rows
+from trichord.pretrain.clustering.sweep import Sweep, sweep
 
 ROUNDING = 1e-6  # more than a score in float32 changes from one processor, or number of rows in a product, to another
 Found = TypeVar("Found")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pretrain.clustering.bank import MemoryBank
-from pretrain.clustering.label_table import Labelled, LabelTable, hash_keys
 from tests.pretrain.clustering.rank_stage import BANK_STEPS, BATCH, STEPS, filled_bank, held, push
+from trichord.pretrain.clustering.bank import MemoryBank
+from trichord.pretrain.clustering.label_table import Labelled, LabelTable, hash_keys
 
 
 def test_it_grows_and_then_forgets_the_oldest() -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pretrain.clustering.concentration import concentration
-from pretrain.clustering.lloyd import cluster
-from pretrain.clustering.rows import TensorRows
 from tests.pretrain.clustering.row_stage import blobs
+from trichord.pretrain.clustering.concentration import concentration
+from trichord.pretrain.clustering.lloyd import cluster
+from trichord.pretrain.clustering.rows import TensorRows
 
 
 def test_it_is_pcls() -> None:

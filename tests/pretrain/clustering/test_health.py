@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
-from pretrain.clustering.health import health
+from trichord.pretrain.clustering.health import health
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 1.0])

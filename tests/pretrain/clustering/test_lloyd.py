@@ -12,11 +12,11 @@ from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.clustering import lloyd, rows, start, sweep
-from pretrain.clustering.lloyd import Clustering, ClusteringStopped, cluster
-from pretrain.clustering.rows import TensorRows
-from pretrain.clustering.sweep import assign
 from tests.pretrain.clustering.row_stage import blobs, naive_kmeans, where_rounding_decides_nothing
+from trichord.pretrain.clustering import lloyd, rows, start, sweep
+from trichord.pretrain.clustering.lloyd import Clustering, ClusteringStopped, cluster
+from trichord.pretrain.clustering.rows import TensorRows
+from trichord.pretrain.clustering.sweep import assign
 
 
 @pytest.mark.parametrize("spherical", [True, False])

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.clustering import rows
-from pretrain.clustering.lloyd import cluster
-from pretrain.clustering.rows import FileRows, TensorRows
-from shards.errors import UserError
 from tests.pretrain.clustering.row_stage import blobs
+from trichord.core.errors import UserError
+from trichord.pretrain.clustering import rows
+from trichord.pretrain.clustering.lloyd import cluster
+from trichord.pretrain.clustering.rows import FileRows, TensorRows
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])

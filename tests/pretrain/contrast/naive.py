@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.contrast.info_nce import info_nce, nt_xent
-from pretrain.contrast.sigmoid import sigmoid_loss
+from trichord.pretrain.contrast.info_nce import info_nce, nt_xent
+from trichord.pretrain.contrast.sigmoid import sigmoid_loss
 
 Loss = Callable[..., Tensor]
 LOSSES: dict[str, Loss] = {"info_nce": info_nce, "nt_xent": nt_xent, "sigmoid": sigmoid_loss}

@@ -12,8 +12,8 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch import Tensor
 
-from pretrain.contrast import exchange
 from tests.pretrain.contrast.naive import LOSSES, draw, loss_and_gradients
+from trichord.pretrain.contrast import exchange
 
 WORLDS = (2, 3, 4)
 SAMPLES = 5  # of each rank

@@ -10,10 +10,10 @@ import torch
 from open_clip.loss import ClipLoss, SigLipLoss
 from torch import Tensor
 
-from pretrain.contrast import tiles
-from pretrain.contrast.info_nce import info_nce, nt_xent
-from pretrain.contrast.sigmoid import sigmoid_loss
 from tests.pretrain.contrast.naive import LOSSES, NAIVE, draw, loss_and_gradients
+from trichord.pretrain.contrast import tiles
+from trichord.pretrain.contrast.info_nce import info_nce, nt_xent
+from trichord.pretrain.contrast.sigmoid import sigmoid_loss
 
 ALL = pytest.mark.parametrize("name", LOSSES)
 FORMS = pytest.mark.parametrize("form", ["gathered", "ring"])

@@ -42,12 +42,12 @@ def run_jobs(shards: Path, jobs: Sequence[Job], ranks: int, threads: int = 1) ->
 
 
 def _main(shards: Path, jobs: list[dict[str, Any]]) -> None:
-    from pretrain.engine import run as engine_run
-    from pretrain.engine.device import Peak
-    from pretrain.engine.distributed import join_world, leave_world
-    from pretrain.engine.feeding import Feeder
-    from shards.reading.batch import Batch
     from tests.pretrain.engine.small_run import small_config
+    from trichord.pretrain.engine import run as engine_run
+    from trichord.pretrain.engine.device import Peak
+    from trichord.pretrain.engine.distributed import join_world, leave_world
+    from trichord.pretrain.engine.feeding import Feeder
+    from trichord.shards.reading.batch import Batch
 
     keys: list[str] = []
     draw = Feeder.__next__

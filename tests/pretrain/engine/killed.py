@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretrain.engine import checkpoint_files, run_lock
-from pretrain.engine import run as engine_run
-from pretrain.engine.device import Peak
 from tests.pretrain.engine.small_run import small_config
+from trichord.pretrain.engine import checkpoint_files, run_lock
+from trichord.pretrain.engine import run as engine_run
+from trichord.pretrain.engine.device import Peak
 
 _CALLS = ("fsync", "rename", "replace")
 _MOST_TRIES = 40

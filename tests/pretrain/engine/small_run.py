@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import webdataset
 
-from pretrain.config import RunConfig
-from shards.reading.manifest import index_shards
 from tests.shards import media
+from trichord.pretrain.config import RunConfig
+from trichord.shards.reading.manifest import index_shards
 
 CLIPS, PER_SHARD = 16, 4
 

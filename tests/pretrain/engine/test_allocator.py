@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.engine.allocator import own_cores, thread_plan
+from trichord.pretrain.engine.allocator import own_cores, thread_plan
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """
 import resource, sys
 import torch
-from pretrain.engine.allocator import apply
+from trichord.pretrain.engine.allocator import apply
 if sys.argv[1] == "applied":
     assert apply()
 source = torch.zeros(64 << 20, dtype=torch.uint8)
@@ -50,9 +50,9 @@ def test_threads_are_told_to_sleep_before_openmp_looks_unless_someone_said_other
 ) -> None:
     program = """
 import os, sys
-from pretrain.commands import PRETRAIN
-from pretrain.engine.allocator import apply
-from pretrain.recipe import load_recipe
+from trichord.pretrain.commands import PRETRAIN
+from trichord.pretrain.engine.allocator import apply
+from trichord.pretrain.recipe import load_recipe
 load_recipe("svt_quickstart", ["data.sources=x"])
 apply()
 assert "torch" not in sys.modules

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.engine import checkpoint_files
-from pretrain.objectives.av_pass import unaltered
-from pretrain.recipe import load_recipe
-from pretrain.recipe_file import list_recipes
 from tests.pretrain.engine.jobs import Job, run_jobs
 from tests.pretrain.engine.small_run import av_changes, write_shards
+from trichord.pretrain.engine import checkpoint_files
+from trichord.pretrain.objectives.av_pass import unaltered
+from trichord.pretrain.recipe import load_recipe
+from trichord.pretrain.recipe_file import list_recipes
 
 FIFTH = Path("checkpoints/step_00000005")
 # Of ten steps: a round between the fifth and the sixth, and one that the fifth lies within.

@@ -8,10 +8,10 @@ from typing import cast
 import pytest
 import torch
 
-from pretrain.engine import checkpoint, checkpoint_files
-from pretrain.engine.checkpoint_files import CheckpointIndex, TornCheckpoint
-from pretrain.engine.distributed import World
-from shards.errors import RunStopped
+from trichord.core.errors import RunStopped
+from trichord.pretrain.engine import checkpoint, checkpoint_files
+from trichord.pretrain.engine.checkpoint_files import CheckpointIndex, TornCheckpoint
+from trichord.pretrain.engine.distributed import World
 
 
 def _write(folder: Path, step: int) -> Path:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pretrain.engine.config import EngineConfig
-from pretrain.engine.deepspeed_config import deepspeed_config
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.engine.config import EngineConfig
+from trichord.pretrain.engine.deepspeed_config import deepspeed_config
 
 
 def test_the_batch_triple_multiplies_out() -> None:

@@ -7,10 +7,10 @@ import time
 import pytest
 import torch
 
-from pretrain.engine import device as devices
-from pretrain.engine.device import peak_flops, pick_device
-from pretrain.engine.gpus import KNOWN, find_gpu, gpu_named
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.engine import device as devices
+from trichord.pretrain.engine.device import peak_flops, pick_device
+from trichord.pretrain.engine.gpus import KNOWN, find_gpu, gpu_named
 
 CPU = torch.device("cpu")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.engine.distributed import Place, find_place, first_node, leave_world
-from pretrain.engine.run import pretrain
-from shards.errors import UserError
 from tests.pretrain.engine.small_run import small_config, write_shards
+from trichord.core.errors import UserError
+from trichord.pretrain.engine.distributed import Place, find_place, first_node, leave_world
+from trichord.pretrain.engine.run import pretrain
 
 STEP = {
     "SLURM_JOB_ID": "7",

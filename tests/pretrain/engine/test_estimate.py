@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from launch import cli
-from pretrain.engine.estimate import Estimate, estimate
-from pretrain.engine.flops import training_flops
-from pretrain.engine.gpus import gpu_named
-from pretrain.engine.supposed import SupposedDevice, suppose
-from shards.reading.manifest import Manifest, ShardEntry
 from tests.pretrain.engine.small_run import settings, small_config
+from trichord.launch import cli
+from trichord.pretrain.engine.estimate import Estimate, estimate
+from trichord.pretrain.engine.flops import training_flops
+from trichord.pretrain.engine.gpus import gpu_named
+from trichord.pretrain.engine.supposed import SupposedDevice, suppose
+from trichord.shards.reading.manifest import Manifest, ShardEntry
 
 H200 = SupposedDevice("h200", True, 139.8, 1.5, gpu_named("h200"))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain.engine.finite import FiniteGuard
+from trichord.pretrain.engine.finite import FiniteGuard
 
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.backbones.build import build_backbone
-from pretrain.backbones.specs import TimeSformerSpec, VtnSpec
-from pretrain.engine.flops import count_flops, training_flops
-from pretrain.engine.rehearsal import fake_batch, rehearse
-from pretrain.objectives.build import build_objective
 from tests.pretrain.engine.small_run import small_config
+from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.specs import TimeSformerSpec, VtnSpec
+from trichord.pretrain.engine.flops import count_flops, training_flops
+from trichord.pretrain.engine.rehearsal import fake_batch, rehearse
+from trichord.pretrain.objectives.build import build_objective
 
 NOWHERE = Path("nowhere")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from pretrain.engine import checkpoint_files
 from tests.pretrain.engine.jobs import Job, run_jobs
 from tests.pretrain.engine.small_run import write_shards
 from tests.pretrain.processes import run_ranks
+from trichord.pretrain.engine import checkpoint_files
 
 
 def test_a_run_that_is_killed_again_and_again_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from torch import Tensor
 from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
 
-from pretrain.config import RunConfig
-from pretrain.engine.live_memory import LiveMemory
-from pretrain.engine.memory import ModelSize, measure, measure_with_flops, rank_memory
-from pretrain.engine.rehearsal import fake_batch
-from pretrain.objectives.build import build_objective
 from tests.pretrain.engine.small_run import settings, small_config
 from tests.pretrain.processes import run_ranks
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine.live_memory import LiveMemory
+from trichord.pretrain.engine.memory import ModelSize, measure, measure_with_flops, rank_memory
+from trichord.pretrain.engine.rehearsal import fake_batch
+from trichord.pretrain.objectives.build import build_objective
 
 NOWHERE = Path("nowhere")
 WIDE = {"backbone__dim": 32, "backbone__depth": 3, "objective__prototypes": 300}
@@ -125,9 +125,9 @@ def test_stages_share_out_what_the_paper_says() -> None:
 PROGRAM = """
 import gc, json, os, sys
 import torch
-from pretrain.config import RunConfig
-from pretrain.engine.distributed import join_world
-from pretrain.engine.training import prepare
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine.distributed import join_world
+from trichord.pretrain.engine.training import prepare
 from tests.pretrain.engine.test_memory import held_bytes
 config = RunConfig.model_validate_json(sys.argv[1])
 training = prepare(config, join_world(), None)

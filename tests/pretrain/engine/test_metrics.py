@@ -14,12 +14,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from pretrain.engine.config import LogConfig
-from pretrain.engine.metrics import Meter, Recorder, WindowMeans, Work
-from pretrain.engine.metrics_file import FILE_NAME, read_rows
-from pretrain.engine.step_line import duration, step_line
-from shards.errors import UserError
-from shards.reading.batch import Batch
+from trichord.core.errors import UserError
+from trichord.pretrain.engine.config import LogConfig
+from trichord.pretrain.engine.metrics import Meter, Recorder, WindowMeans, Work
+from trichord.pretrain.engine.metrics_file import FILE_NAME, read_rows
+from trichord.pretrain.engine.step_line import duration, step_line
+from trichord.shards.reading.batch import Batch
 
 CPU = torch.device("cpu")
 

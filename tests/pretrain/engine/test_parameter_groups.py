@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone import Backbone, Tokens
-from pretrain.engine.config import GroupRules
-from pretrain.engine.parameter_groups import ParameterGroup, describe, group_parameters
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.backbone import Backbone, Tokens
+from trichord.pretrain.engine.config import GroupRules
+from trichord.pretrain.engine.parameter_groups import ParameterGroup, describe, group_parameters
 
 
 class TwoBlocks(Backbone):

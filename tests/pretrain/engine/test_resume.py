@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.engine import checkpoint_files
 from tests.pretrain.engine.jobs import Drawn, Job, run_jobs
 from tests.pretrain.engine.small_run import write_shards
+from trichord.pretrain.engine import checkpoint_files
 
 STAGES = (0, 1, 2, 3)
 BETWEEN = (0, 2, 3)  # stages that a run moves between; 1 holds its state as 2 does

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.config import RunConfig
-from pretrain.engine.checkpoint_files import CheckpointIndex
-from pretrain.engine.resuming import refuse_other_run
-from pretrain.recipe import load_recipe
-from shards.errors import UserError
+from trichord.core.errors import UserError
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine.checkpoint_files import CheckpointIndex
+from trichord.pretrain.engine.resuming import refuse_other_run
+from trichord.pretrain.recipe import load_recipe
 
 
 def configure(*overrides: str) -> RunConfig:

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.engine import run_lock
-from pretrain.engine.run_lock import LOCK, Holder, read_holder, take_lock, this_job
-from shards.errors import UserError
 from tests.warm import HANGS_AFTER_S
+from trichord.core.errors import UserError
+from trichord.pretrain.engine import run_lock
+from trichord.pretrain.engine.run_lock import LOCK, Holder, read_holder, take_lock, this_job
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from pretrain.engine import run_lock
+from trichord.pretrain.engine import run_lock
 run_lock.BEAT_S = 0.05
 with run_lock.take_lock(Path(sys.argv[1])) as lock:
     print("held", flush=True)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from pretrain.engine.config import OptimiserConfig
-from pretrain.engine.schedules import Constant, Cosine, Linear, Schedule, Steps
+from trichord.pretrain.engine.config import OptimiserConfig
+from trichord.pretrain.engine.schedules import Constant, Cosine, Linear, Schedule, Steps
 
 VALUES = st.floats(-1e3, 1e3)
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from pretrain.engine.signals import StopFlag, listening, of_rank, rank_of
-from shards.errors import Interrupted
+from trichord.core.errors import Interrupted
+from trichord.pretrain.engine.signals import StopFlag, listening, of_rank, rank_of
 
 TERM, USR1, USR2, INT = signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT
 

@@ -14,23 +14,23 @@ import pytest
 import torch
 import yaml
 
-from launch import cli
-from pretrain.engine import checkpoint_files, run_lock, training
-from pretrain.engine import run as engine_run
-from pretrain.engine.checkpoint_files import CheckpointIndex, FileEntry
-from pretrain.engine.feeding import Feeder
-from pretrain.engine.metrics import Recorder
-from pretrain.engine.metrics_file import FILE_NAME, read_rows
-from pretrain.engine.replay import replay
-from pretrain.engine.run_lock import RunLock
-from pretrain.export import read_part
-from pretrain.objective import StepOutput
-from pretrain.objectives.svt import Svt
-from shards.errors import Interrupted, RunStopped, UserError
-from shards.reading.batch import Batch
-from shards.reading.stream import WorkerDied
 from tests.pretrain.engine.small_run import settings, small_config, write_shards
 from tests.pretrain.processes import start_ranks
+from trichord.core.errors import Interrupted, RunStopped, UserError
+from trichord.launch import cli
+from trichord.pretrain.engine import checkpoint_files, run_lock, training
+from trichord.pretrain.engine import run as engine_run
+from trichord.pretrain.engine.checkpoint_files import CheckpointIndex, FileEntry
+from trichord.pretrain.engine.feeding import Feeder
+from trichord.pretrain.engine.metrics import Recorder
+from trichord.pretrain.engine.metrics_file import FILE_NAME, read_rows
+from trichord.pretrain.engine.replay import replay
+from trichord.pretrain.engine.run_lock import RunLock
+from trichord.pretrain.export import read_part
+from trichord.pretrain.objective import StepOutput
+from trichord.pretrain.objectives.svt import Svt
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.stream import WorkerDied
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_what_is_not_finite_stops_before_the_update_and_replays(
     for name, tensor in checkpoint_files.read_tensors(kept, names):
         assert torch.equal(tensor, expected[name]), name
 
-    monkeypatch.setattr("pretrain.engine.replay.build", build_breakable)
+    monkeypatch.setattr("trichord.pretrain.engine.replay.build", build_breakable)
     rows = replay(run, None, None)
     assert rows[0]["where"] == "output of student.head.mlp.2" and rows[0]["step"] == 6
     assert any(row["where"] == "loss" and told["ranks"][0]["samples"][0]["key"] in row["keys"] for row in rows)
@@ -262,7 +262,7 @@ def test_a_rank_that_cannot_read_stops_the_others_at_the_same_step_and_all_is_sa
     at = data.index(b"ftyp")
     data[at : at + 600] = bytes(600)
     (broken / "00002.tar").write_bytes(data)
-    command = ["launch.cli", "pretrain", str(recipe), f"data.sources={broken}"]
+    command = ["trichord", "pretrain", str(recipe), f"data.sources={broken}"]
     run = tmp_path / "run"
     ranks = start_ranks([*command, "--run", str(run)], 2)
     printed, told = zip(*(process.communicate() for process in ranks), strict=True)

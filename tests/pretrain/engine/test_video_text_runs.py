@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.engine import checkpoint_files
 from tests.pretrain.engine.jobs import Job, run_jobs
 from tests.pretrain.engine.small_run import video_text_changes, write_shards
+from trichord.pretrain.engine import checkpoint_files
 
 FIRST, LAST = Path("checkpoints/step_00000003"), "checkpoints/step_00000006"
 

@@ -13,8 +13,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from pretrain.engine.watch import EMBEDDING_RULES, LoaderWatch, Watch, embedding_figures
-from pretrain.objective import HealthRule
+from trichord.pretrain.engine.watch import EMBEDDING_RULES, LoaderWatch, Watch, embedding_figures
+from trichord.pretrain.objective import HealthRule
 
 ROWS, FEATURES = 64, 32
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.layers.selective_scan import ScanInputs
+from trichord.pretrain.layers.selective_scan import ScanInputs
 
 
 def naive_scan(given: ScanInputs) -> Tensor:

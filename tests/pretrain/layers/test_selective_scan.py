@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.engine.flops import count_flops
-from pretrain.layers import mamba_kernels, scan_spans
-from pretrain.layers import selective_scan as scan_module
-from pretrain.layers.selective_scan import ScanInputs, selective_scan
 from tests.pretrain.layers.naive_scan import naive_scan
+from trichord.pretrain.engine.flops import count_flops
+from trichord.pretrain.layers import mamba_kernels, scan_spans
+from trichord.pretrain.layers import selective_scan as scan_module
+from trichord.pretrain.layers.selective_scan import ScanInputs, selective_scan
 
 
 def inputs(batch: int = 2, length: int = 37, channels: int = 6, states: int = 4, **changes: Any) -> ScanInputs:

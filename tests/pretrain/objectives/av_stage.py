@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pretrain.audio_backbone import AudioBackbone, AudioTokens
-from pretrain.collectives import sum_over_ranks
-from pretrain.objectives.av_clusters import Clustered
-from pretrain.objectives.av_prototypes import AvPrototypes
-from pretrain.objectives.av_spec import AvPrototypesSpec
-from shards.reading.batch import Batch
-from shards.reading.stream_config import SourceConfig, StreamConfig
 from tests.pretrain.objectives.svt_stage import SmallBackbone
+from trichord.pretrain.audio_backbone import AudioBackbone, AudioTokens
+from trichord.pretrain.collectives import sum_over_ranks
+from trichord.pretrain.objectives.av_clusters import Clustered
+from trichord.pretrain.objectives.av_prototypes import AvPrototypes
+from trichord.pretrain.objectives.av_spec import AvPrototypesSpec
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
 
 MELS, BATCH = 16, 8
 ROUNDS = {"first_step": 2, "every_steps": 2, "samples": 32, "iterations": 10}

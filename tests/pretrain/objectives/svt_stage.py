@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone import Backbone, Tokens
-from pretrain.collectives import sum_over_ranks
-from pretrain.objectives.svt import Svt
-from pretrain.objectives.svt_spec import SvtSpec
-from shards.reading.batch import Batch
-from shards.viewing.clip_specs import SvtWindow
+from trichord.pretrain.backbone import Backbone, Tokens
+from trichord.pretrain.collectives import sum_over_ranks
+from trichord.pretrain.objectives.svt import Svt
+from trichord.pretrain.objectives.svt_spec import SvtSpec
+from trichord.shards.reading.batch import Batch
+from trichord.shards.viewing.clip_specs import SvtWindow
 
 FRAMES, SIZES = (4, 6, 2, 4, 6), (8, 8, 4, 4, 8)  # the last local has the shape of the second global
 STEPS = 10

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.clustering.label_table import hash_keys
-from pretrain.objectives.av_pass import feature_pass
-from shards.errors import RunStopped
-from shards.reading.batch import Batch
 from tests.pretrain.objectives import av_stage
+from trichord.core.errors import RunStopped
+from trichord.pretrain.clustering.label_table import hash_keys
+from trichord.pretrain.objectives.av_pass import feature_pass
+from trichord.shards.reading.batch import Batch
 
 DIMS = {"video": 5, "audio": 3}
 STEPS = 3

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.objectives.av_clusters import Clustered
-from pretrain.objectives.av_prototypes import AvPrototypes
-from pretrain.objectives.av_sinkhorn import balanced_codes
-from pretrain.objectives.av_target import Pair, Samples
-from pretrain.objectives.av_tower import Seen
-from shards.errors import UserError
 from tests.pretrain.clustering.row_stage import where_rounding_decides_nothing
 from tests.pretrain.objectives import av_stage
 from tests.pretrain.objectives.av_stage import BATCH, ROUNDS, batch, build, run_steps
 from tests.pretrain.processes import run_ranks
+from trichord.core.errors import UserError
+from trichord.pretrain.objectives.av_clusters import Clustered
+from trichord.pretrain.objectives.av_prototypes import AvPrototypes
+from trichord.pretrain.objectives.av_sinkhorn import balanced_codes
+from trichord.pretrain.objectives.av_target import Pair, Samples
+from trichord.pretrain.objectives.av_tower import Seen
 
 XDC = {"kind": "labels", "clusters": [3, 4], "rounds": ROUNDS}
 TARGETS: dict[str, dict[str, Any]] = {
@@ -91,7 +91,7 @@ def test_each_sense_looks_for_the_prototype_of_the_others_cluster(by_concentrati
 
 
 def av_hash(key: str) -> Tensor:
-    from pretrain.clustering.label_table import hash_keys
+    from trichord.pretrain.clustering.label_table import hash_keys
 
     return hash_keys([key])
 

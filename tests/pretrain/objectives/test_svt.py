@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pretrain.engine.config import GroupRules
-from pretrain.objectives.svt_health import svt_health
-from pretrain.objectives.svt_loss import teacher_targets
-from pretrain.objectives.svt_spec import SvtSpec
 from tests.pretrain.objectives import svt_stage
 from tests.pretrain.objectives.svt_stage import STEPS, SmallBackbone, batch, build
 from tests.pretrain.processes import run_ranks
+from trichord.pretrain.engine.config import GroupRules
+from trichord.pretrain.objectives.svt_health import svt_health
+from trichord.pretrain.objectives.svt_loss import teacher_targets
+from trichord.pretrain.objectives.svt_spec import SvtSpec
 
 VIEWS = len(svt_stage.FRAMES)
 

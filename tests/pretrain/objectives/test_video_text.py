@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.collectives import world_size
-from pretrain.objectives.video_text import VideoTextObjective
-from shards.errors import UserError
 from tests.pretrain.objectives import video_text_stage as stage
 from tests.pretrain.objectives.video_text_stage import BATCH, CLASSES, batch, build
 from tests.pretrain.processes import run_ranks
+from trichord.core.errors import UserError
+from trichord.pretrain.collectives import world_size
+from trichord.pretrain.objectives.video_text import VideoTextObjective
 
 PLAIN: dict[str, Any] = {"sound": None, "prompts": False}
 KINDS: dict[str, dict[str, Any]] = {

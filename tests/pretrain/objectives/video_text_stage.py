@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone import Tokens
-from pretrain.collectives import rank, sum_over_ranks
-from pretrain.objectives.video_text import VideoTextObjective
-from pretrain.objectives.video_text_spec import VideoTextSpec
-from pretrain.text_backbone import TextBackbone
-from shards.reading.batch import Batch
-from shards.viewing.mix import Mixing
 from tests.pretrain.objectives.av_stage import MELS, SmallAudio
 from tests.pretrain.objectives.svt_stage import SmallBackbone
+from trichord.pretrain.backbone import Tokens
+from trichord.pretrain.collectives import rank, sum_over_ranks
+from trichord.pretrain.objectives.video_text import VideoTextObjective
+from trichord.pretrain.objectives.video_text_spec import VideoTextSpec
+from trichord.pretrain.text_backbone import TextBackbone
+from trichord.shards.reading.batch import Batch
+from trichord.shards.viewing.mix import Mixing
 
 BATCH, LANES, CLASSES = 8, 4, ("jump", "sit", "wave")
 CAPTIONS = [f"thing {number}" for number in range(5)]

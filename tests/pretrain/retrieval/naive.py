@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pretrain.retrieval.side import Side
+from trichord.pretrain.retrieval.side import Side
 
 Matrix = NDArray[np.float64]
 CLIPS, CAPTIONS, DIM = 13, 3, 8

@@ -9,12 +9,12 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch import Tensor
 
-from pretrain.retrieval.figures import measure
-from pretrain.retrieval.ranks import COSINE, own_ranks
-from pretrain.retrieval.scores import DualSoftmax, QueryBank
-from pretrain.retrieval.side import Side
-from shards.errors import UserError
 from tests.pretrain.retrieval.naive import draw
+from trichord.core.errors import UserError
+from trichord.pretrain.retrieval.figures import measure
+from trichord.pretrain.retrieval.ranks import COSINE, own_ranks
+from trichord.pretrain.retrieval.scores import DualSoftmax, QueryBank
+from trichord.pretrain.retrieval.side import Side
 
 KINDS = ("random", "twins")
 # The share of captions, videos and banks' rows that each rank has.

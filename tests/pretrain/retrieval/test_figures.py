@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.retrieval.figures import measure, rank_figures
-from pretrain.retrieval.ranks import own_ranks
-from pretrain.retrieval.side import Side
-from shards.errors import UserError
 from tests import warm
 from tests.pretrain.retrieval.naive import draw
 from tests.pretrain.retrieval.rank_part import SHARES, find
+from trichord.core.errors import UserError
+from trichord.pretrain.retrieval.figures import measure, rank_figures
+from trichord.pretrain.retrieval.ranks import own_ranks
+from trichord.pretrain.retrieval.side import Side
 
 WORLDS = [ranks for ranks in SHARES if ranks > 1]
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.engine.live_memory import LiveMemory
-from pretrain.retrieval.ranks import COSINE, Among, own_ranks
-from pretrain.retrieval.scores import DualSoftmax, QueryBank, Scoring
-from pretrain.retrieval.side import Side
-from pretrain.retrieval.tiles import MEMORY_BYTES, round_digits
-from shards.errors import UserError
 from tests.pretrain.retrieval import naive
 from tests.pretrain.retrieval.naive import draw
+from trichord.core.errors import UserError
+from trichord.pretrain.engine.live_memory import LiveMemory
+from trichord.pretrain.retrieval.ranks import COSINE, Among, own_ranks
+from trichord.pretrain.retrieval.scores import DualSoftmax, QueryBank, Scoring
+from trichord.pretrain.retrieval.side import Side
+from trichord.pretrain.retrieval.tiles import MEMORY_BYTES, round_digits
 
 KINDS = pytest.mark.parametrize("kind", ["random", "integers", "twins", "constant"])
 MEMORIES = pytest.mark.parametrize("memory_bytes", [1500, MEMORY_BYTES])

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import webdataset
 
-from shards.bench import contenders, footage, run, steady
-from shards.bench.contest import compare
-from shards.errors import UserError
-from shards.reading.manifest import index_shards
 from tests.shards import media
+from trichord.core.errors import UserError
+from trichord.shards.bench import contenders, footage, run, steady
+from trichord.shards.bench.contest import compare
+from trichord.shards.reading.manifest import index_shards
 
 
 class Quick:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import webdataset
 
-from launch import cli
-from shards.building.draw import Candidate, choose, draw
-from shards.errors import UserError
-from shards.reading.manifest import Manifest, index_shards
-from shards.reading.order import SampleAddress
+from trichord.core.errors import UserError
+from trichord.launch import cli
+from trichord.shards.building.draw import Candidate, choose, draw
+from trichord.shards.reading.manifest import Manifest, index_shards
+from trichord.shards.reading.order import SampleAddress
 
 CLASSES = ("red", "green", "blue")
 

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from launch import cli
-from launch.parser import CommandParser
-from shards.building.job import BuildJob
-from shards.building.transcode import Preset
-from shards.building.write import build
-from shards.commands import COMMANDS
-from shards.errors import UserError
-from shards.reading.manifest import Manifest
 from tests.shards import media
+from trichord.core.errors import UserError
+from trichord.core.parser import CommandParser
+from trichord.launch import cli
+from trichord.shards.building.job import BuildJob
+from trichord.shards.building.transcode import Preset
+from trichord.shards.building.write import build
+from trichord.shards.commands import COMMANDS
+from trichord.shards.reading.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[3]
 SPLITS = {"train": 11, "val": 2, "test": 1}
@@ -122,7 +122,7 @@ def test_parts_may_run_at_once_and_each_clears_only_what_it_writes_anew(dataset:
     for path in left:
         path.write_bytes(b"being written by another job, or left by one that was killed")
     words = ["shards", "build", "csv", "--root", str(dataset), "--out", str(tmp_path / "parts"), "--workers", "1"]
-    command = [sys.executable, "-m", "launch.cli", *words, "--samples-per-shard", "1"]
+    command = [sys.executable, "-m", "trichord", *words, "--samples-per-shard", "1"]
     assert subprocess.run([*command, "--part", "1/4"], cwd=ROOT).returncode == 0
     assert [path.exists() for path in left] == [False, True]
     others = [subprocess.Popen([*command, "--part", f"{number}/4"], cwd=ROOT) for number in (2, 3, 4)]
@@ -169,8 +169,8 @@ def test_an_interrupted_build_ends_at_once_leaves_no_halves_and_goes_on(
     script = f"""
 import signal
 from pathlib import Path
-from shards.building.transcode import Preset
-from shards.building.write import build
+from trichord.shards.building.transcode import Preset
+from trichord.shards.building.write import build
 class Told(BaseException): pass
 def tell(*_): raise Told
 if __name__ == "__main__":
@@ -259,7 +259,7 @@ def test_looking_imports_no_torch(dataset: Path, tmp_path: Path) -> None:
 import sys
 from argparse import Namespace
 from pathlib import Path
-from shards.building.job import build_job
+from trichord.shards.building.job import build_job
 assert not {{"numpy", "av", "torch", "pydantic"}} & set(sys.modules)
 given = Namespace(layout="csv", root=Path({str(dataset)!r}), out=Path({str(tmp_path)!r}), option=[], splits=None,
     mode="copy", preset=[], samples_per_shard=None, bytes_per_shard=None, limit=None, max_missing_fraction=0.05,

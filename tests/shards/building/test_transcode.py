@@ -10,11 +10,11 @@ import av
 import numpy as np
 import pytest
 
-from shards.building.encode import X264_REPRODUCIBLE
-from shards.building.transcode import Medium, Mode, Part, Preset, lossless_gray, make_medium
-from shards.errors import Cause, SampleError
 from tests.shards import media
 from tests.shards.media import Pixels, Samples
+from trichord.core.errors import Cause, SampleError
+from trichord.shards.building.encode import X264_REPRODUCIBLE
+from trichord.shards.building.transcode import Medium, Mode, Part, Preset, lossless_gray, make_medium
 
 FPS = 25
 FLASH_FRAME = 20  # the one bright frame, at 0.8 s; the sound begins there too

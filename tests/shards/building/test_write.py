@@ -23,15 +23,15 @@ import numpy as np
 import pytest
 import webdataset
 
-from shards.building.build_summary import BuildSummary, SplitSummary
-from shards.building.plan import ShardSize, cut
-from shards.building.transcode import Mode, Preset
-from shards.building.write import build
-from shards.errors import Cause, UserError
-from shards.layouts.listing import Item, Layout, Listing
-from shards.reading.manifest import Manifest
-from shards.record import Annotation, RawSample
 from tests.shards import media
+from trichord.core.errors import Cause, UserError
+from trichord.shards.building.build_summary import BuildSummary, SplitSummary
+from trichord.shards.building.plan import ShardSize, cut
+from trichord.shards.building.transcode import Mode, Preset
+from trichord.shards.building.write import build
+from trichord.shards.layouts.listing import Item, Layout, Listing
+from trichord.shards.reading.manifest import Manifest
+from trichord.shards.record import Annotation, RawSample
 
 CLIPS = 12
 
@@ -327,7 +327,7 @@ class Scripted(Layout):
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, harm: int) -> None:
-    monkeypatch.setattr("shards.building.survey.open_layout", lambda name, options: Scripted(harm=harm))
+    monkeypatch.setattr("trichord.shards.building.survey.open_layout", lambda name, options: Scripted(harm=harm))
 
 
 def test_a_worker_that_dies_leaves_nothing_that_looks_whole(
@@ -362,7 +362,7 @@ def test_a_disk_that_fills_leaves_nothing_that_looks_whole(dataset: Path, tmp_pa
 
 def test_a_build_that_is_killed_continues_to_the_same_bytes(dataset: Path, tmp_path: Path) -> None:
     script = (
-        "from pathlib import Path; from shards.building.write import build\n"
+        "from pathlib import Path; from trichord.shards.building.write import build\n"
         f"build('csv', Path({str(dataset)!r}), Path({str(tmp_path / 'out')!r}), samples_per_shard=1, workers=1,\n"
         "      mode='encode')\n"
     )

@@ -8,12 +8,12 @@ import av
 import numpy as np
 import pytest
 
-from shards.decoding import torchcodec_video
-from shards.decoding.torchcodec_video import open_with_torchcodec, torchcodec_decoders
-from shards.decoding.track import DecodeLimits
-from shards.decoding.video import Pixels, open_video
-from shards.errors import Cause, SampleError, UserError
 from tests.shards import media
+from trichord.core.errors import Cause, SampleError, UserError
+from trichord.shards.decoding import torchcodec_video
+from trichord.shards.decoding.torchcodec_video import open_with_torchcodec, torchcodec_decoders
+from trichord.shards.decoding.track import DecodeLimits
+from trichord.shards.decoding.video import Pixels, open_video
 
 PICTURES = media.moving_picture(40)
 LEVELS = 3  # that swscale with SSSE3 and without are apart

@@ -9,12 +9,12 @@ import time
 import numpy as np
 import pytest
 
-from shards.decoding import decoders, demux, mp4
-from shards.decoding import video as decode
-from shards.decoding.track import DecodeLimits, Track, make_packet
-from shards.decoding.video import Seen, Video, look_into, open_video, segments
-from shards.errors import Cause, SampleError
 from tests.shards import media
+from trichord.core.errors import Cause, SampleError
+from trichord.shards.decoding import decoders, demux, mp4
+from trichord.shards.decoding import video as decode
+from trichord.shards.decoding.track import DecodeLimits, Track, make_packet
+from trichord.shards.decoding.video import Seen, Video, look_into, open_video, segments
 
 PICTURES = media.moving_picture(40)
 FORMS: dict[str, dict[str, object]] = {

@@ -15,11 +15,18 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-import shards  # noqa: F401  (lets torchaudio be imported beside a CPU build of torch)
-from shards.hearing.fbank import filters_KF, log_fbank
-from shards.hearing.sound_specs import KaldiFbank, LogMel, SoundSpec, SpecAugment, XdcMel, blind_filters, stft_edges_hz
-from shards.hearing.spectrogram import fit_frames, frame_count, log_mel, mask, spectrogram
-from shards.randomness import generator
+from trichord.core.seeds import generator
+from trichord.shards.hearing.fbank import filters_KF, log_fbank
+from trichord.shards.hearing.sound_specs import (
+    KaldiFbank,
+    LogMel,
+    SoundSpec,
+    SpecAugment,
+    XdcMel,
+    blind_filters,
+    stft_edges_hz,
+)
+from trichord.shards.hearing.spectrogram import fit_frames, frame_count, log_mel, mask, spectrogram
 
 RATE = 16000
 
@@ -313,8 +320,8 @@ def test_specs_are_told_apart_by_kind_and_travel() -> None:
 
 def test_torchaudio_is_imported_only_where_it_is_needed() -> None:
     program = (
-        "import sys, torch; from shards.hearing.spectrogram import log_mel; "
-        "from shards.hearing.sound_specs import KaldiFbank; "
+        "import sys, torch; from trichord.shards.hearing.spectrogram import log_mel; "
+        "from trichord.shards.hearing.sound_specs import KaldiFbank; "
         "log_mel(KaldiFbank(), torch.zeros(1, 400)); assert 'torchaudio' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from shards.errors import Cause
 from tests.shards import media
+from trichord.core.errors import Cause
 
 FAST = {"preset": "ultrafast"}
 PLAYLIST = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{0}\n#EXT-X-ENDLIST\n"

@@ -14,27 +14,27 @@ import numpy as np
 import pytest
 import torch
 
-from shards.decoding.track import DecodeLimits
-from shards.decoding.video import open_video
-from shards.errors import Cause, SampleError
-from shards.inspecting.clip_check import check_clip
-from shards.inspecting.verify import verify
-from shards.randomness import generator
-from shards.reading.archive import open_archive
-from shards.reading.batch import Batch, Example
-from shards.reading.evaluation import evaluation_batches
-from shards.reading.manifest import index_shards
-from shards.reading.roots import parse_root
-from shards.reading.stream import batches
-from shards.reading.stream_config import SourceConfig, StreamConfig
-from shards.record import RawSample
-from shards.viewing.clip_specs import Segments
-from shards.viewing.clips import plan_clips
-from shards.viewing.view_specs import CentreCrop, ViewSpec
-from shards.viewing.views import view_from
 from tests.shards import media
 from tests.shards.inspecting import hostile
 from tests.warm import HANGS_AFTER_S
+from trichord.core.errors import Cause, SampleError
+from trichord.core.seeds import generator
+from trichord.shards.decoding.track import DecodeLimits
+from trichord.shards.decoding.video import open_video
+from trichord.shards.inspecting.clip_check import check_clip
+from trichord.shards.inspecting.verify import verify
+from trichord.shards.reading.archive import open_archive
+from trichord.shards.reading.batch import Batch, Example
+from trichord.shards.reading.evaluation import evaluation_batches
+from trichord.shards.reading.manifest import index_shards
+from trichord.shards.reading.roots import parse_root
+from trichord.shards.reading.stream import batches
+from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
+from trichord.shards.record import RawSample
+from trichord.shards.viewing.clip_specs import Segments
+from trichord.shards.viewing.clips import plan_clips
+from trichord.shards.viewing.view_specs import CentreCrop, ViewSpec
+from trichord.shards.viewing.views import view_from
 
 LIMITS = DecodeLimits(max_packets=20_000, timeout_s=2.0)
 FRAMES, SIZE, RATE = 4, 32, 8000

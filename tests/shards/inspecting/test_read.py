@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import webdataset
 
-from shards.inspecting.read import read, usual_recipe
-from shards.reading.manifest import index_shards
-from shards.reading.stream_config import SourceConfig, StreamConfig
 from tests.shards import media
+from trichord.shards.inspecting.read import read, usual_recipe
+from trichord.shards.reading.manifest import index_shards
+from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
 
 
 @pytest.fixture(scope="module")

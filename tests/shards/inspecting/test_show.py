@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from launch import cli
-from shards.inspecting.sheet import AXIS_WIDTH, LEFT, Row, Span, draw_sheet
-from shards.inspecting.show import VIEWS, show
-from shards.reading.manifest import index_shards
 from tests.shards import media
 from tests.shards.inspecting import hostile
+from trichord.launch import cli
+from trichord.shards.inspecting.sheet import AXIS_WIDTH, LEFT, Row, Span, draw_sheet
+from trichord.shards.inspecting.show import VIEWS, show
+from trichord.shards.reading.manifest import index_shards
 
 
 def write_set(folder: Path, clips: dict[str, dict[str, bytes]]) -> Path:

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch import cli
-from shards.decoding.video import open_video
-from shards.errors import UserError
-from shards.inspecting.verify import verify
-from shards.reading.manifest import Manifest, index_shards
 from tests.shards import media
 from tests.shards.inspecting import hostile
+from trichord.core.errors import UserError
+from trichord.launch import cli
+from trichord.shards.decoding.video import open_video
+from trichord.shards.inspecting.verify import verify
+from trichord.shards.reading.manifest import Manifest, index_shards
 
 
 def write_set(folder: Path) -> Path:

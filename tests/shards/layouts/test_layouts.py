@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.building.build_limits import check_groups
-from shards.errors import UserError
-from shards.layouts import LAYOUTS, Item, Listing, open_layout
-from shards.layouts.listing import VideoIndex, key_from
-from shards.world import LAYOUTS as WORLD_LAYOUTS
-from shards.world import WorldRules, describe_clip, make_world
 from tests.shards import media
+from trichord.core.errors import UserError
+from trichord.shards.building.build_limits import check_groups
+from trichord.shards.layouts import LAYOUTS, Item, Listing, open_layout
+from trichord.shards.layouts.listing import VideoIndex, key_from
+from trichord.shards.world import LAYOUTS as WORLD_LAYOUTS
+from trichord.shards.world import WorldRules, describe_clip, make_world
 
 
 def put(root: Path, *names: str) -> None:

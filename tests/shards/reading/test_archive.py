@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from webdataset.handlers import reraise_exception
 
-from shards.errors import Cause, SampleError
-from shards.reading.archive import Archive, open_archive
-from shards.reading.roots import Root, parse_root
-from shards.record import RawSample
+from trichord.core.errors import Cause, SampleError
+from trichord.shards.reading.archive import Archive, open_archive
+from trichord.shards.reading.roots import Root, parse_root
+from trichord.shards.record import RawSample
 
 Members = list[tuple[str, bytes]]
 

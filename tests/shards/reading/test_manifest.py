@@ -15,11 +15,11 @@ import pytest
 import webdataset
 from pydantic import ValidationError
 
-from shards.errors import Cause, SampleError, UserError
-from shards.reading.archive import open_archive
-from shards.reading.manifest import Manifest, ShardEntry, index_shards, scan_shards
-from shards.reading.roots import check_shard_name, parse_root
-from shards.reading.transfer import TransferPolicy
+from trichord.core.errors import Cause, SampleError, UserError
+from trichord.shards.reading.archive import open_archive
+from trichord.shards.reading.manifest import Manifest, ShardEntry, index_shards, scan_shards
+from trichord.shards.reading.roots import check_shard_name, parse_root
+from trichord.shards.reading.transfer import TransferPolicy
 
 HASTY = TransferPolicy(attempts=2, first_wait_s=0.0, stall_s=5.0)
 

@@ -22,17 +22,17 @@ import pytest
 import torch
 from webdataset import TarWriter
 
-from shards.errors import Cause, SampleError, UserError
-from shards.randomness import generator
-from shards.reading.batch import Batch, Example, Timeline, join
-from shards.reading.evaluation import evaluation_batches
-from shards.reading.manifest import index_shards
-from shards.reading.stream import BatchStream, LaneDataset, WorkerDied, batches
-from shards.reading.stream_config import SourceConfig, StreamConfig
-from shards.reading.tally import TooManyBadSamples
-from shards.reading.transfer import TransferPolicy
-from shards.record import RawSample
 from tests.shards.processes import descendants, is_alive, seconds_until_gone
+from trichord.core.errors import Cause, SampleError, UserError
+from trichord.core.seeds import generator
+from trichord.shards.reading.batch import Batch, Example, Timeline, join
+from trichord.shards.reading.evaluation import evaluation_batches
+from trichord.shards.reading.manifest import index_shards
+from trichord.shards.reading.stream import BatchStream, LaneDataset, WorkerDied, batches
+from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
+from trichord.shards.reading.tally import TooManyBadSamples
+from trichord.shards.reading.transfer import TransferPolicy
+from trichord.shards.record import RawSample
 
 ALL_WAYS = [(1, 0), (1, 2), (2, 0), (2, 2), (4, 1)]
 
@@ -386,7 +386,7 @@ def test_workers_use_one_thread_and_a_batch_may_hold_text_only(tmp_path: Path) -
 
 
 def test_a_worker_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shards.reading.stream._LOOK_EVERY_S", 0.5)
+    monkeypatch.setattr("trichord.shards.reading.stream._LOOK_EVERY_S", 0.5)
     root = write_set(tmp_path / "set", [6] * 4)
     begin = time.monotonic()
     with pytest.raises(WorkerDied, match=r"rank 1: worker [01].*exit code 9.*died"):
@@ -395,7 +395,7 @@ def test_a_worker_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_worker_that_gives_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shards.reading.stream._LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr("trichord.shards.reading.stream._LOOK_EVERY_S", 0.2)
     root = write_set(tmp_path / "set", [6] * 4)
     with pytest.raises(WorkerDied, match="rank 0: the data workers give nothing"):
         take(batches(config_of(root, workers=1, worker_timeout_s=0.5), sleep_long), 1)
@@ -431,7 +431,7 @@ def test_workers_that_are_busy_when_all_is_over_keep_nobody_waiting(tmp_path: Pa
     root = write_set(tmp_path / "set", [6] * 4)
     script = f"""
 import os, sys
-from shards.reading.stream import batches
+from trichord.shards.reading.stream import batches
 from tests.shards.processes import descendants
 from tests.shards.reading.test_stream import busy_after_one, config_of
 if __name__ == "__main__":

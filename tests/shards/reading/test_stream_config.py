@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from shards.reading.manifest import Manifest, ShardEntry
-from shards.reading.stream_config import DataConfig, SourceConfig, StreamConfig
+from trichord.shards.reading.manifest import Manifest, ShardEntry
+from trichord.shards.reading.stream_config import DataConfig, SourceConfig, StreamConfig
 
 A, B = SourceConfig(root="a"), SourceConfig(root="b")
 
@@ -43,10 +43,10 @@ def test_settings_are_checked_and_samples_counted_without_torch(tmp_path: Path) 
     Manifest(shards=(ShardEntry(name="00000.tar", samples=7, bytes=1),)).save(tmp_path)
     script = f"""
 import sys
-from shards.reading.stream_config import DataConfig
-from shards.sample_spec import SampleSpec
-from shards.viewing.normalise import Normalisation
-from shards.viewing.view_specs import MixSpec, svt_views
+from trichord.shards.reading.stream_config import DataConfig
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.normalise import Normalisation
+from trichord.shards.viewing.view_specs import MixSpec, svt_views
 SampleSpec(views=svt_views())
 (source,) = DataConfig(sources={str(tmp_path)!r}, batch_size=4).open_sources()
 print(source.counts, sorted({{"torch", "av", "webdataset"}} & set(sys.modules)))

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import shards  # noqa: F401  (lets torchvision be imported beside a CPU build of torch)
-from shards.randomness import generator
-from shards.viewing import colour
-from shards.viewing.augment import (
+from trichord.core.seeds import generator
+from trichord.shards.viewing import colour
+from trichord.shards.viewing.augment import (
     FACTORS,
     TIMM_OPERATIONS,
     TORCHVISION_OPERATIONS,
@@ -23,9 +22,9 @@ from shards.viewing.augment import (
     timm_amount,
     torchvision_amount,
 )
-from shards.viewing.colour import draw_jitter
-from shards.viewing.view_specs import ColourJitter, TimmRandAugment, TorchvisionRandAugment
-from shards.viewing.warp import WARPS
+from trichord.shards.viewing.colour import draw_jitter
+from trichord.shards.viewing.view_specs import ColourJitter, TimmRandAugment, TorchvisionRandAugment
+from trichord.shards.viewing.warp import WARPS
 
 v2 = pytest.importorskip("torchvision.transforms.v2")
 reference = v2.functional

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from shards.errors import Cause, SampleError
-from shards.randomness import generator
-from shards.viewing.clip_specs import (
+from trichord.core.errors import Cause, SampleError
+from trichord.core.seeds import generator
+from trichord.shards.viewing.clip_specs import (
     ClipSpec,
     DenseWindow,
     FullVideo,
@@ -20,7 +20,7 @@ from shards.viewing.clip_specs import (
     clip_count,
     frame_counts,
 )
-from shards.viewing.clips import Clip, plan_clips
+from trichord.shards.viewing.clips import Clip, plan_clips
 
 EVERY_KIND = (
     Segments(frames=8),

@@ -8,9 +8,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from shards.errors import UserError
-from shards.viewing.mix import Blend, blend_batch, draw_blend, partners_in_lanes, soft_targets
-from shards.viewing.view_specs import MixSpec
+from trichord.core.errors import UserError
+from trichord.shards.viewing.mix import Blend, blend_batch, draw_blend, partners_in_lanes, soft_targets
+from trichord.shards.viewing.view_specs import MixSpec
 
 
 def batch(samples: int, dtype: torch.dtype = torch.uint8) -> tuple[list[Tensor], Tensor]:

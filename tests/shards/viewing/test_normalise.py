@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from shards.viewing.normalise import Normalisation
+from trichord.shards.viewing.normalise import Normalisation
 
 
 def test_it_equals_the_plain_formula_for_every_level() -> None:

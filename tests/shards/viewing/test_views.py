@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from shards.errors import Cause, SampleError
-from shards.randomness import generator
-from shards.viewing import views  # importing shards lets torchvision be imported beside a CPU build of torch
-from shards.viewing.clip_specs import DenseWindow, FullVideo, Segments, SlidingWindows, SvtWindow
-from shards.viewing.crops import Geometry, draw_geometries, resize_box
-from shards.viewing.flips import FlipRule, Mirroring, judge, rule_for_classes
-from shards.viewing.view_specs import (
+from trichord.core.errors import Cause, SampleError
+from trichord.core.seeds import generator
+from trichord.shards.viewing import views  # importing shards lets torchvision be imported beside a CPU build of torch
+from trichord.shards.viewing.clip_specs import DenseWindow, FullVideo, Segments, SlidingWindows, SvtWindow
+from trichord.shards.viewing.crops import Geometry, draw_geometries, resize_box
+from trichord.shards.viewing.flips import FlipRule, Mirroring, judge, rule_for_classes
+from trichord.shards.viewing.view_specs import (
     CentreCrop,
     ColourJitter,
     CropSpec,
@@ -34,7 +34,7 @@ from shards.viewing.view_specs import (
     ViewsSpec,
     svt_views,
 )
-from shards.viewing.views import ViewPlan, Views, make_views, plan_views, render, view_from
+from trichord.shards.viewing.views import ViewPlan, Views, make_views, plan_views, render, view_from
 
 reference = pytest.importorskip("torchvision.transforms.v2").functional
 CROPS: tuple[CropSpec, ...] = (

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from shards.errors import UserError
-from shards.world import (
+from tests.shards import media
+from tests.shards.world.world_stage import SMALL, digest, rows_of, stage
+from trichord.core.errors import UserError
+from trichord.shards.world import (
     ACTIONS,
     BACKGROUNDS,
     CLASSES,
@@ -31,10 +33,8 @@ from shards.world import (
     render,
     say,
 )
-from shards.world import make as make_module
-from shards.world.encode import CODECS, encode
-from tests.shards import media
-from tests.shards.world.world_stage import SMALL, digest, rows_of, stage
+from trichord.shards.world import make as make_module
+from trichord.shards.world.encode import CODECS, encode
 
 
 def test_the_same_seed_gives_the_same_pixels_samples_and_bytes() -> None:

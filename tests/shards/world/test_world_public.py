@@ -10,11 +10,11 @@ from pathlib import Path
 
 import av
 
-from shards.world import (
+from tests.shards.world.world_stage import SMALL, rows_of
+from trichord.shards.world import (
     CLASSES,
     make_world,
 )
-from tests.shards.world.world_stage import SMALL, rows_of
 
 
 def test_charades_files(tmp_path: Path) -> None:

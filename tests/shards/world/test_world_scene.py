@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shards.world import (
+from tests.shards.world.world_stage import centroids, stage
+from trichord.shards.world import (
     ACTIONS,
     CLASSES,
     COLOURS,
@@ -20,9 +21,8 @@ from shards.world import (
     render,
     reverse,
 )
-from shards.world.motion import poses
-from shards.world.shapes import SPOTS, distance
-from tests.shards.world.world_stage import centroids, stage
+from trichord.shards.world.motion import poses
+from trichord.shards.world.shapes import SPOTS, distance
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shards.world import (
+from tests.shards.world.world_stage import level, loudest_hz, sound_of, stage
+from trichord.shards.world import (
     CLASSES,
     SHAPES,
     SIZES,
     reverse,
 )
-from tests.shards.world.world_stage import level, loudest_hz, sound_of, stage
 
 
 def test_pitch_follows_height_size_and_turning() -> None:

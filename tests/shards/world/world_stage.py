@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.world import (
+from trichord.shards.world import (
     ClipPlan,
     Event,
     Thing,
@@ -17,7 +17,7 @@ from shards.world import (
     describe_clip,
     render,
 )
-from shards.world.motion import Course
+from trichord.shards.world.motion import Course
 
 SMALL = WorldRules(frame_sizes=((64, 48),), fps=(12,), sample_rates=(16000,), min_seconds=2, max_seconds=3)
 

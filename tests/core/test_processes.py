@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from shards.workers import worker_pool
 from tests.shards.processes import descendants, is_alive, seconds_until_gone
+from trichord.core.processes import worker_pool
 
 ROOT = Path(__file__).resolve().parents[2]
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGTERM)
@@ -63,8 +63,8 @@ def test_an_interruption_does_not_wait_for_work_and_ends_the_workers() -> None:
 def test_workers_end_with_a_parent_that_is_killed() -> None:
     script = """
 import os, sys, time
-from shards.workers import worker_pool
-from tests.shards.test_workers import slow_square
+from trichord.core.processes import worker_pool
+from tests.core.test_processes import slow_square
 if __name__ == "__main__":
     with worker_pool(2) as pool:
         print(pool.submit(slow_square, 0, 0.0).result()[0], flush=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards import console
-from shards.console import pulse, show_figures, track
+from trichord.core import console
+from trichord.core.console import pulse, show_figures, track
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -81,7 +81,9 @@ def test_work_that_is_no_loop_has_a_pulse(capsys: pytest.CaptureFixture[str], mo
 
 
 def test_a_terminal_gets_a_bar_on_stderr_and_markup_in_labels_is_text() -> None:
-    script = "from shards.console import track; import time; [time.sleep(0.05) for _ in track(range(3), '[a] b')]"
+    script = (
+        "from trichord.core.console import track; import time; [time.sleep(0.05) for _ in track(range(3), '[a] b')]"
+    )
     reader, writer = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80"}
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=writer, env=environment)

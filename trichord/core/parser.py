@@ -10,8 +10,8 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from shards.command import Command
-from shards.errors import UserError
+from trichord.core.command import Command
+from trichord.core.errors import UserError
 
 _INVALID_CHOICE = re.compile(r"invalid choice: '(?P<found>.*)' \(choose from (?P<known>.*)\)")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shards.randomness import derive_seed, generator
-from shards.reading.order import Order
-from shards.viewing.clip_specs import DenseWindow
-from shards.viewing.crops import Geometry
-from shards.viewing.mix import draw_blend
-from shards.viewing.view_specs import (
+from trichord.core.seeds import derive_seed, generator
+from trichord.shards.reading.order import Order
+from trichord.shards.viewing.clip_specs import DenseWindow
+from trichord.shards.viewing.crops import Geometry
+from trichord.shards.viewing.mix import draw_blend
+from trichord.shards.viewing.view_specs import (
     ColourJitter,
     MixSpec,
     RandomResizedCrop,
@@ -18,7 +18,7 @@ from shards.viewing.view_specs import (
     ViewSpec,
     ViewsSpec,
 )
-from shards.viewing.views import make_views, plan_views
+from trichord.shards.viewing.views import make_views, plan_views
 
 
 def test_seeds_are_the_same_everywhere() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.whole_file import temporary_path, whole_file, write_whole
+from trichord.core.files import temporary_path, whole_file, write_whole
 
 
 @pytest.fixture(params=[0o022, 0o027, 0o077, 0o002])
@@ -70,7 +70,7 @@ def test_threads_and_processes_that_write_one_file_do_not_meet(tmp_path: Path) -
     threads = [threading.Thread(target=write, args=(content,)) for content in contents]
     script = f"""
 from pathlib import Path
-from shards.whole_file import write_whole
+from trichord.core.files import write_whole
 for _ in range(40):
     write_whole(Path({str(path)!r}), "0" * 100_000)
 """

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from shards.errors import UserError
+from trichord.core.errors import UserError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from shards.job import Job
+    from trichord.core.job import Job
 
     M = TypeVar("M", bound=BaseModel)
 
