@@ -21,7 +21,7 @@ def _run_finetune(arguments: Namespace) -> int:
     from trichord.finetune.recipe import load_finetune_recipe
 
     config = load_finetune_recipe(arguments.recipe, arguments.overrides).config
-    config.check_classes()
+    config.objective.check(config)
     if config.features is not None and not arguments.dry_run:
         _keep_features(config)
     return pretrain_commands.run_training(config, arguments)

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trichord.finetune.classify import Classification
+from trichord.core.registry import load
 from trichord.finetune.config import FinetuneConfig
 from trichord.finetune.evaluation_report import FOLDER, label_of, write_report
-from trichord.finetune.measuring import measure
 from trichord.finetune.opening import load_objective
 from trichord.finetune.recipe import load_tested
-from trichord.finetune.scoring import score
 from trichord.pretrain.engine.allocator import thread_plan
-from trichord.pretrain.engine.distributed import World, join_world
-from trichord.pretrain.objective import Objective
-
-Draw = Callable[..., list[Path]]
+from trichord.pretrain.engine.distributed import join_world
 
 
 def evaluate(
@@ -41,13 +35,14 @@ def evaluate(
     torch.set_num_threads(thread_plan(world.place.local_size))
     objective, step = load_objective(config, run, world.device)
     stem = run / FOLDER / f"{name or label_of(config.data.sources)}_step_{step:08d}"
+    draw = partial(_draw, stem, pictures) if pictures else None
     found = {
         "run": str(run),
         "step": step,
         "data": [source.root for source in config.data.sources],
         "data_digests": [source.manifest.digest() for source in config.data.open_sources()],
         "model": describe_model(config),
-        **_tested(config, objective, world, partial(_draw, stem, pictures) if pictures else None),
+        **load(config.objective.evaluates)(config, objective, world, draw),
     }
     captions = found.pop("captions", None)
     if world.rank == 0:
@@ -56,39 +51,9 @@ def evaluate(
     return found
 
 
-def _tested(config: FinetuneConfig, objective: Objective, world: World, draw: Draw | None) -> dict[str, Any]:
-    """Give what the test of a task finds."""
-    if isinstance(objective, Classification):
-        return classify_all(config, objective, world, draw)
-    from trichord.finetune.captions.captioner import Captioner
-    from trichord.finetune.captions.evaluation import caption_all
-
-    assert isinstance(objective, Captioner)
-    return caption_all(config, objective, world)
-
-
-def classify_all(
-    config: FinetuneConfig, objective: Classification, world: World, draw: Draw | None = None
-) -> dict[str, Any]:
-    """Tell the classes of every clip once, and on the first rank how right they are, drawn if there is a way to."""
-    tested = score(config, objective, world)
-    found = {
-        "clips": len(tested.scores_NK),
-        "bad": tested.bad,
-        **({"silent": tested.silent} if "audio" in objective.spec.inputs else {}),
-        "views": objective.spec.views_words,
-    }
-    if world.rank == 0:
-        measured = measure(objective.spec, tested, config.seed)
-        found |= asdict(measured)
-        if draw is not None:
-            found["pictures"] = [path.name for path in draw(objective.spec, tested, measured.classes)]
-    return found
-
-
 def _draw(stem: Path, ending: str, *of: Any) -> list[Path]:
     """Draw a test; matplotlib is imported only where this is wanted."""
-    from trichord.finetune.pictures import draw_all
+    from trichord.finetune.tasks.classification.pictures import draw_all
 
     return draw_all(stem, ending, *of)
 

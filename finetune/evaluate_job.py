@@ -44,7 +44,7 @@ class EvaluateJob(Job):
         ]
 
     def weigh(self, ranks: int, device: str | None) -> Sequence[str]:
-        from trichord.pretrain.export import newest_checkpoint
+        from trichord.pretrain.weights.export import newest_checkpoint
 
         path, index = newest_checkpoint(self.run)
         return [f"checkpoint: {path}, of step {index.step}"]

@@ -17,18 +17,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 from webdataset import TarWriter
 
 from trichord.core.console import track
-from trichord.core.errors import Cause, SampleError, UserError
+from trichord.core.errors import SampleError, UserError
 from trichord.core.files import whole_file, write_whole
 from trichord.core.seeds import generator
 from trichord.finetune.config import FinetuneConfig
-from trichord.finetune.trunk import OnTokens
+from trichord.finetune.feature_reader import MEMBER
+from trichord.finetune.tasks.base import OnTokens
 from trichord.pretrain.engine.distributed import World
 from trichord.pretrain.engine.training import build
 from trichord.shards.reading.archive import Archive, open_archive
@@ -38,23 +38,9 @@ from trichord.shards.reading.stream_config import ShardSource
 from trichord.shards.record import RawSample
 from trichord.shards.sample import ClipTransform
 
-_MEMBER, _ABOUT = "safetensors", "features.json"
+_ABOUT = "features.json"
 _KEPT = ("json", "txt", "cls")
 _AT_ONCE = 8  # samples that go through a backbone together
-
-
-def read_features(raw: RawSample, rng: np.random.Generator) -> Example:
-    """Take a sample's features as a transform does; chance says only which of its captions is told."""
-    if _MEMBER not in raw.members:
-        raise SampleError(Cause.NO_VIDEO, "no features were computed: the video could not be used")
-    tensors, captions = load(raw.members[_MEMBER]), raw.annotation().captions
-    return Example(
-        video=[tensors["video"]] if "video" in tensors else [],
-        audio=[tensors["audio"]] if "audio" in tensors else [],
-        audio_present=bool(tensors["audio_present"]),
-        text=captions[int(rng.integers(len(captions)))] if captions else "",
-        labels=tuple(tensors["labels"].tolist()),
-    )
 
 
 def fill(config: FinetuneConfig, world: World) -> None:
@@ -159,7 +145,7 @@ class _Writer:
                 for raw, example in zip(read, examples, strict=True):
                     kept = {name: raw.members[name] for name in _KEPT if name in raw.members}
                     if example is not None:
-                        kept[_MEMBER] = save(next(features))
+                        kept[MEMBER] = save(next(features))
                     yield raw.key, kept or {"txt": b""}  # a sample has to have a member
 
     def _decoded(self, raw: RawSample) -> Example | None:

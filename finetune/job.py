@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from trichord.finetune.captions.spec import CaptionSpec
 from trichord.finetune.config import FinetuneConfig
 from trichord.finetune.recipe import load_finetune_recipe
-from trichord.finetune.specs import ClassificationSpec
 from trichord.pretrain.job import PretrainJob, refuse_dry_run, run_folder
 
 
@@ -23,15 +21,7 @@ class FinetuneJob(PretrainJob):
     verb: ClassVar[str] = "finetune"
 
     def check(self, ranks: int) -> Sequence[str]:
-        lines = super().check(ranks)
-        self.config.check_classes()
-        spec = self.config.objective
-        told = f"classes: {spec.count}" if isinstance(spec, ClassificationSpec) else f"captions: {spec.head_words}"
-        if isinstance(spec, CaptionSpec) and spec.language.weights is not None:
-            from trichord.finetune.captions.language import tokenizer_file
-
-            tokenizer_file(spec.language.weights)  # it is there, or can be fetched
-        return [*lines, told]
+        return [*super().check(ranks), self.config.objective.check(self.config)]
 
 
 def finetune_job(arguments: Namespace) -> FinetuneJob:

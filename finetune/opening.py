@@ -13,8 +13,8 @@ from trichord.finetune.recipe import is_run, read_run
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint
 from trichord.pretrain.engine.training import build
-from trichord.pretrain.export import newest_checkpoint
-from trichord.pretrain.objective import Objective
+from trichord.pretrain.objectives.base import Objective
+from trichord.pretrain.weights.export import newest_checkpoint
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trichord.core.errors import UserError
-from trichord.finetune.config import TASKS, FinetuneConfig
+from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.tasks.registry import TASKS
 from trichord.pretrain.engine.resuming import CHECKPOINTS
 from trichord.pretrain.recipe import Floor, Layers, Resolved, class_names, given, resolve
 from trichord.pretrain.recipe_file import list_recipes, read_recipe, read_yaml
@@ -66,7 +67,7 @@ def load_tested(run: Path, data: Sequence[str], overrides: Sequence[str], batch_
     config = load_finetune_recipe(run / CONFIG, [*sources, "features=null", *overrides]).config
     if not data:
         print("note: these are the clips that it was trained on; --data SHARDS names others", file=sys.stderr)
-    config.check_classes()
+    config.objective.check(config)
     # What training asks of its batches, such as to be shared by lanes, is not asked of a test's.
     return config.model_copy(update={"data": config.data.model_copy(update={"batch_size": batch_size})})
 

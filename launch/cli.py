@@ -21,14 +21,14 @@ from trichord.finetune.zeroshot.command import ZEROSHOT
 from trichord.launch import doctor, launch_command, quickstart
 from trichord.launch.run_commands import CANCEL, LOGS, STATUS
 from trichord.pretrain import commands as pretrain_commands
+from trichord.pretrain.backbones.command import MODELS
 from trichord.pretrain.bench.clustering_command import CLUSTERING
 from trichord.pretrain.bench.commands import SCAN, STEP
 from trichord.pretrain.bench.contrast_command import CONTRAST
 from trichord.pretrain.bench.model_commands import GROWTH, MODEL_STEPS
-from trichord.pretrain.models_command import MODELS
 from trichord.pretrain.plot_command import PLOT
-from trichord.pretrain.weights_command import INSPECT
-from trichord.pretrain.weights_command import SUMMARY as OF_WEIGHTS
+from trichord.pretrain.weights.command import INSPECT
+from trichord.pretrain.weights.command import SUMMARY as OF_WEIGHTS
 from trichord.shards import commands as shards_commands
 
 _DESCRIPTION = """\

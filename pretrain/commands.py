@@ -124,7 +124,7 @@ def _run_export(arguments: Namespace) -> int:
 
 def run_export(arguments: Namespace, read: Callable[[Any], RunConfig]) -> int:
     """Write a run's weights for others; `read` makes the config of what a checkpoint holds of it."""
-    from trichord.pretrain.export import export
+    from trichord.pretrain.weights.export import export
 
     row = export(arguments.run_folder, arguments.format, arguments.part, arguments.out, read)
     show_figures("exported, loaded back and compared", [row], arguments.json)

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_validator
 
 from trichord.core.errors import UserError
-from trichord.pretrain.backbones.audio_specs import AudioSpec
-from trichord.pretrain.backbones.specs import BackboneSpec
-from trichord.pretrain.backbones.text_specs import TextSpec
+from trichord.pretrain.backbones.registry import AnyAudioBackbone, AnyBackbone, AnyTextBackbone
+from trichord.pretrain.backbones.spec import AudioBackboneSpec, BackboneSpec, EncoderSpec
 from trichord.pretrain.engine.config import CheckpointConfig, EngineConfig, InitFrom, LogConfig, OptimiserConfig
 from trichord.pretrain.engine.deepspeed_config import deepspeed_config
 from trichord.pretrain.engine.schedules import Constant, Cosine, Linear, Schedule, Steps
-from trichord.pretrain.objectives.specs import ObjectiveSpec
+from trichord.pretrain.objectives.registry import AnyObjective
 from trichord.shards.reading.order import nearest_divisors
 from trichord.shards.reading.stream_config import DataConfig, StreamConfig
-from trichord.shards.viewing.clip_specs import frame_counts
-from trichord.shards.viewing.view_specs import ViewsSpec
 
 if TYPE_CHECKING:
-    from trichord.pretrain.objective import Objective
+    from trichord.pretrain.objectives.base import Objective
     from trichord.shards.reading.batch import SampleTransform
 
 
@@ -33,15 +30,13 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    settled: ClassVar[tuple[str, ...]] = ()  # names of further settings with which a run cannot be continued otherwise
-
     seed: NonNegativeInt = 0
     steps: PositiveInt  # updates of the weights
     data: DataConfig
-    backbone: BackboneSpec
-    audio_backbone: AudioSpec | None = None
-    text_backbone: TextSpec | None = None
-    objective: ObjectiveSpec
+    backbone: AnyBackbone
+    audio_backbone: AnyAudioBackbone | None = None
+    text_backbone: AnyTextBackbone | None = None
+    objective: AnyObjective
     optimiser: OptimiserConfig
     engine: EngineConfig = EngineConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
@@ -60,31 +55,17 @@ class RunConfig(BaseModel):
 
         return ClipTransform(self.objective.sample_spec())
 
-    def backbone_of(self, part: str) -> BackboneSpec | AudioSpec:
+    def backbone_of(self, part: str) -> BackboneSpec | AudioBackboneSpec:
         """Give the settings of the encoder in a part of a checkpoint."""
         return self.audio_backbone if part == "audio" and self.audio_backbone else self.backbone
 
     def build_objective(self) -> Objective:
         """Build the objective with fresh weights drawn from torch's generator."""
-        from trichord.pretrain.objectives.build import build_objective
-
-        return build_objective(self)
+        return self.objective.build(self)
 
     def begin(self, objective: Objective) -> None:
-        """Give a fresh objective what it starts from; a resumed one finds that in its checkpoint."""
-        from trichord.pretrain.audio_backbone import AudioBackbone
-        from trichord.pretrain.backbone import Backbone
-        from trichord.pretrain.published import load_published, load_text
-        from trichord.pretrain.text_backbone import TextBackbone
-
-        if self.init_from:
-            load_published(self.init_from, objective, Backbone)  # type: ignore[type-abstract]
-        if self.audio_init_from:
-            load_published(self.audio_init_from, objective, AudioBackbone)  # type: ignore[type-abstract]
-        for text in [module for module in objective.modules() if isinstance(module, TextBackbone)]:
-            text.load_own()
-            if self.text_init_from:
-                load_text(self.text_init_from, text)
+        """Give a new objective what it starts from; a resumed one finds that in its checkpoint."""
+        self.objective.begin(self, objective)
 
     @property
     def checkpoints_activations(self) -> bool:
@@ -96,17 +77,13 @@ class RunConfig(BaseModel):
         update = {"activation_checkpointing": checkpoints}
         return self.model_copy(update={name: spec.model_copy(update=update) for name, spec in self._encoders().items()})
 
-    def _encoders(self) -> dict[str, BackboneSpec | AudioSpec | TextSpec]:
+    def _encoders(self) -> dict[str, EncoderSpec]:
         own = {
             "backbone": self.backbone,
             "audio_backbone": self.audio_backbone,
             "text_backbone": self.text_backbone,
         }
         return {name: spec for name, spec in own.items() if spec is not None}
-
-    def views_seen(self) -> tuple[ViewsSpec, ...]:
-        """Give all views that the backbone is to take."""
-        return (self.objective.sample_spec().views,)
 
     @model_validator(mode="after")
     def _parts_agree(self) -> RunConfig:
@@ -116,6 +93,7 @@ class RunConfig(BaseModel):
             *self._sound_complaints(),
             *self._text_complaints(),
             *self._schedule_complaints(),
+            *self.objective.complaints(self),
         ]
         if complaints:
             raise ValueError("\n".join(complaints))
@@ -135,14 +113,14 @@ class RunConfig(BaseModel):
             yield str(error)
 
     def _view_complaints(self) -> Iterator[str]:
-        seen, backbone = self.views_seen(), self.backbone
+        seen, backbone = self.objective.views_seen(), self.backbone
         for size in sorted({view.crop.size for views in seen for view in views.views}):
             if size % backbone.size_step:
                 yield (
                     f"a view of {size} pixels is not made of whole patches of {backbone.size_step}, as backbone "
                     f"{backbone.kind} takes them. Nearest sizes: {_nearest_multiples(size, backbone.size_step)}"
                 )
-        for frames in sorted({frames for views in seen for frames in frame_counts(views.clips)}):
+        for frames in sorted({frames for views in seen for frames in views.clips.frame_counts}):
             if frames % backbone.frame_step:
                 yield (
                     f"a clip of {frames} frames is not made of whole steps of {backbone.frame_step}, as backbone "
@@ -169,12 +147,12 @@ class RunConfig(BaseModel):
             yield "audio_init_from gives weights to an audio_backbone, and there is none"
 
     def _text_complaints(self) -> Iterator[str]:
-        reads = self.objective.kind == "video_text"
+        reads = self.objective.reads_text
         if reads and not self.text_backbone:
             yield f"objective.kind={self.objective.kind} reads texts: give text_backbone.kind as well"
         elif self.text_backbone and not reads:
             yield f"objective.kind={self.objective.kind} reads nothing: leave text_backbone out"
-        if self.text_init_from and (not self.text_backbone or self.text_backbone.kind != "clip"):
+        if self.text_init_from and (not self.text_backbone or not self.text_backbone.takes_clip_weights):
             yield "text_init_from gives weights to a text_backbone of kind clip, and there is none"
 
     def _schedule_complaints(self) -> Iterator[str]:

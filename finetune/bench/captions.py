@@ -11,9 +11,9 @@ from pathlib import Path
 
 from trichord.finetune.bench.starts import VIDEO_TEXT, Task, ends, interval_rows, learn
 from trichord.finetune.bench.worlds import make_worlds
-from trichord.finetune.captions.factors import ALL, FACTORS
 from trichord.finetune.config import FinetuneConfig
 from trichord.finetune.evaluate import evaluate
+from trichord.finetune.tasks.captioning.factors import ALL, FACTORS
 from trichord.pretrain.bench.learning_report import Rows
 from trichord.pretrain.bench.ways import UNTRAINED, Goal, judge, report, row
 

@@ -14,8 +14,8 @@ from trichord.finetune.bench.starts import RECIPES, Task, ends, interval_rows, l
 from trichord.finetune.bench.worlds import make_worlds
 from trichord.finetune.config import FinetuneConfig
 from trichord.finetune.evaluate import evaluate
-from trichord.finetune.measuring import ALIKE
-from trichord.finetune.specs import ClassificationSpec
+from trichord.finetune.tasks.classification.measuring import ALIKE
+from trichord.finetune.tasks.classification.spec import ClassificationSpec
 from trichord.pretrain.bench.learning_report import Rows, Verdict
 from trichord.pretrain.bench.ways import UNTRAINED, Goal, Seed, figure, judge, report, row
 from trichord.shards.viewing.clip_specs import SlidingWindows

@@ -5,15 +5,15 @@ Legend: C clips of a video, K classes, k the likeliest of them, W windows.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from trichord.finetune.classify import Classification
 from trichord.finetune.opening import OpenedRun
-from trichord.finetune.specs import ClassificationSpec
-from trichord.finetune.windows import Video
+from trichord.finetune.tasks.classification.model import Classification
+from trichord.finetune.tasks.classification.spec import ClassificationSpec
+from trichord.finetune.tasks.classification.windows import Video
 from trichord.shards.decoding.track import DecodeLimits
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.one_file import batch_of
@@ -42,25 +42,30 @@ class Facts(NamedTuple):
         return {name: round(each, 3) if isinstance(each, float) else each for name, each in self._asdict().items()}
 
 
-class Seen(NamedTuple):
-    """What a head says as the page's answer has it, and the clip that speaks most for the first class."""
+class PredictedClip(NamedTuple):
+    """A clip among the views of a batch."""
 
-    told: dict[str, Any]
     batch: Batch
     view: int
     clip_s: tuple[float, float]
 
 
-def look_for_actions(opened: OpenedRun, raw: RawSample, facts: Facts, limits: DecodeLimits) -> Seen:
-    """Say what happens in a video, as a test of the run would, and when."""
-    objective = opened.objective
-    assert isinstance(objective, Classification)
+class Prediction(NamedTuple):
+    """A task's answer as the page has it, and the clip that speaks most for it, if any does."""
+
+    answer: dict[str, Any]
+    clip: PredictedClip | None = None
+
+
+def predict_actions(opened: OpenedRun, raw: RawSample, facts: Facts, limits: DecodeLimits) -> Prediction:
+    """Return the likeliest classes of a video, as an evaluation of the run would, and when they are."""
+    objective = cast(Classification, opened.objective)
     spec = objective.spec
     batch = batch_of(raw, spec.test_spec(), limits, objective.pos_weight_K.device)
     video = _scored(objective, batch)
     scores_K = video.scores(spec)
     likeliest_k = scores_K.argsort(descending=True, stable=True)[:TOP]
-    told = {
+    answer = {
         "run": opened.run.name,
         "scale": "sigmoid" if spec.is_multi_label else "softmax",
         "views": spec.views_words,
@@ -69,7 +74,7 @@ def look_for_actions(opened: OpenedRun, raw: RawSample, facts: Facts, limits: De
     }
     clip = int(video.clip_scores(spec)[:, likeliest_k[0]].argmax())
     middle = spec.test_crops // 2
-    return Seen(told, batch, clip * spec.test_crops + middle, video.clips_s[clip])
+    return Prediction(answer, PredictedClip(batch, clip * spec.test_crops + middle, video.clips_s[clip]))
 
 
 def _scored(objective: Classification, batch: Batch) -> Video:
@@ -83,7 +88,7 @@ def _timeline(
 ) -> dict[str, Any]:
     """Give scores of the likeliest classes in windows over the video: those of the test, where it has windows."""
     spec = objective.spec
-    if spec.test_clips.kind != "sliding":
+    if not isinstance(spec.test_clips, SlidingWindows):
         windows = spec.model_copy(update={"test_clips": windows_of(spec, facts)})
         video = _scored(objective, batch_of(raw, windows.test_spec(), limits, objective.pos_weight_K.device))
     scores_Wk = torch.as_tensor(video.clip_scores(spec)[:, likeliest_k])

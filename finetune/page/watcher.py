@@ -11,17 +11,18 @@ from typing import Any
 import torch
 
 from trichord.core.errors import SampleError, UserError
-from trichord.finetune.captions.captioner import Captioner
-from trichord.finetune.classify import Classification
+from trichord.core.registry import load
 from trichord.finetune.opening import OpenedRun, open_run
-from trichord.finetune.page.actions import Facts, look_for_actions
+from trichord.finetune.page.actions import Facts, Prediction
 from trichord.finetune.page.map_pictures import draw_maps
 from trichord.finetune.page.nearest import Nearest
 from trichord.finetune.recipe import read_run
 from trichord.finetune.retrieval.embedder import Embedder
+from trichord.finetune.tasks.registry import TASKS
+from trichord.finetune.tasks.spec import TaskSpec
 from trichord.finetune.token_maps.eyes import Eyes, eyes_of
-from trichord.pretrain.backbone import Backbone
-from trichord.pretrain.objectives.video_text import VideoTextObjective
+from trichord.pretrain.backbones.base import Backbone
+from trichord.pretrain.objectives.video_text.objective import VideoTextObjective
 from trichord.shards.decoding.track import DecodeLimits
 from trichord.shards.decoding.video import open_video
 from trichord.shards.reading.one_file import batch_of
@@ -38,8 +39,7 @@ class Watcher:
     def __init__(self, runs: Sequence[Path], index: Path | None, limits: DecodeLimits, device: torch.device) -> None:
         self.limits = limits
         self.runs = [_opened(run, device) for run in runs]
-        self.actions = [each for each in self.runs if isinstance(each.objective, Classification)]
-        self.captions = [each for each in self.runs if isinstance(each.objective, Captioner)]
+        self.tasks = [(each, spec) for each in self.runs if isinstance(spec := each.config.objective, TaskSpec)]
         embedders = [Embedder.open(each.run, device) for each in self.runs if _makes_vectors(each)]
         self.nearest = None if index is None else Nearest.open(index, embedders, device)
 
@@ -47,14 +47,16 @@ class Watcher:
         """Say all there is to say of a video; raises SampleError for one that cannot be used."""
         facts = self.facts(raw)
         told: dict[str, Any] = {"video": facts.told()}
-        seen = [(each, look_for_actions(each, raw, facts, self.limits)) for each in self.actions]
-        told["actions"] = [each.told for _, each in seen]
-        told["captions"] = [self._caption(each, raw) for each in self.captions]
-        told["map"] = None
-        for opened, found in seen:
-            if "video" in opened.config.objective.parts:
-                told["map"] = draw_maps(eyes_of(opened), found.batch, found.view, found.clip_s, opened.run.name)
-                break
+        told |= {task.page_section: [] for task in TASKS.values()}
+        clips = []
+        for opened, spec in self.tasks:
+            found: Prediction = load(spec.predicts)(opened, raw, facts, self.limits)
+            told[spec.page_section].append(found.answer)
+            if found.clip is not None and "video" in spec.parts:
+                clips.append((opened, found.clip))
+        if clips:
+            opened, clip = clips[0]
+            told["map"] = draw_maps(eyes_of(opened), clip.batch, clip.view, clip.clip_s, opened.run.name)
         else:
             told["map"] = self._map_of_whole(raw)
         told["nearest"] = self.nearest.to_video(raw) if self.nearest else None
@@ -75,13 +77,6 @@ class Watcher:
     def about(self) -> list[dict[str, Any]]:
         """Say which runs these are and what each gives."""
         return [_about(each) for each in self.runs]
-
-    def _caption(self, opened: OpenedRun, raw: RawSample) -> dict[str, Any]:
-        objective = opened.objective
-        assert isinstance(objective, Captioner)
-        device = next(objective.parameters()).device
-        said = objective.tell(batch_of(raw, objective.spec.test_spec(), self.limits, device), opened.config.seed)
-        return {"run": opened.run.name, "caption": said.captions[0], "log_prob": said.log_probs[0]}
 
     def _map_of_whole(self, raw: RawSample) -> dict[str, Any] | None:
         """Draw how the first run looks at the whole video, where no head says which clip counts."""
@@ -131,5 +126,5 @@ def _about(opened: OpenedRun) -> dict[str, Any]:
         "backbone": getattr(opened.config.backbone, "kind", None),
         "parameters": sum(each.numel() for each in backbones[0].parameters()) if backbones else 0,
         "step": opened.step,
-        "classes": list(opened.objective.spec.names) if isinstance(opened.objective, Classification) else None,
+        "classes": list(spec.class_names) if isinstance(spec, TaskSpec) and spec.class_names else None,
     }

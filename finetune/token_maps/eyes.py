@@ -8,10 +8,10 @@ from torch import Tensor
 
 from trichord.core.errors import UserError
 from trichord.finetune.opening import OpenedRun
-from trichord.pretrain.backbone import Backbone
+from trichord.pretrain.backbones.base import Backbone
 from trichord.shards.reading.batch import Batch
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.clip_specs import Segments, frame_counts
+from trichord.shards.viewing.clip_specs import Segments
 from trichord.shards.viewing.normalise import Normalisation
 from trichord.shards.viewing.view_specs import CentreCrop, ViewSpec, ViewsSpec
 
@@ -45,10 +45,10 @@ def eyes_of(opened: OpenedRun) -> Eyes:
 def _whole_video(opened: OpenedRun) -> SampleSpec:
     """Cut frames from equal parts of a video, as large as the backbone learnt from."""
     config = opened.config
-    views = config.views_seen()[-1]  # of a head, those of its tests
-    frames = getattr(config.backbone, "frames", None) or max(frame_counts(views.clips), default=_FRAMES)
+    views = config.objective.views_seen()[-1]  # of a head, those of its tests
+    frames = getattr(config.backbone, "frames", None) or max(views.clips.frame_counts, default=_FRAMES)
     crop = views.views[0].crop
-    if crop.kind not in ("centre", "squash"):
+    if crop.is_random or crop.count > 1:
         crop = CentreCrop(size=crop.size, short_side=crop.size)
     clips = Segments(frames=frames, placement="centre")
     return SampleSpec(views=ViewsSpec(clips=clips, views=(ViewSpec(crop=crop),)), timeline=True, is_training=False)

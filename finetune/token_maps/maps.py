@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trichord.pretrain.backbone import Backbone
+from trichord.pretrain.backbones.base import Backbone
 from trichord.pretrain.layers.attention import Attention
 
 DIRECTIONS = 3  # as many as a picture has colours

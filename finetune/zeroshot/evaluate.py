@@ -19,7 +19,7 @@ from trichord.core.errors import UserError
 from trichord.finetune.bootstrap import intervals
 from trichord.finetune.evaluation_report import write_report
 from trichord.finetune.gathering import gather_each_once
-from trichord.finetune.metrics import Scores, Truths, class_rows, figures_of, known, measure
+from trichord.finetune.tasks.classification.metrics import Scores, Truths, class_rows, figures_of, known, measure
 from trichord.finetune.zeroshot.candidates import Candidates, Draws, candidates_of, read_names
 from trichord.finetune.zeroshot.classifier import Classifier, probabilities
 from trichord.finetune.zeroshot.opening import Opened

@@ -21,16 +21,17 @@ from trichord.finetune.config import read_config
 from trichord.finetune.opening import load_objective
 from trichord.finetune.recipe import is_run, read_run
 from trichord.finetune.zeroshot.spec import Look
-from trichord.pretrain.backbones.clip_text import ClipText
-from trichord.pretrain.backbones.clip_text_spec import ClipTextSpec
+from trichord.pretrain.backbones.clip_text import ClipTextSpec
+from trichord.pretrain.backbones.clip_text.model import ClipText
 from trichord.pretrain.backbones.video_text import VideoText
-from trichord.pretrain.backbones.xclip import XClip
-from trichord.pretrain.backbones.xclip_spec import XClipSpec
+from trichord.pretrain.backbones.xclip import XClipSpec
+from trichord.pretrain.backbones.xclip.model import XClip
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.objectives.video_text import AudioTower, VideoTextObjective
-from trichord.pretrain.published import load_tensors, recognised
-from trichord.pretrain.published_file import read_tensors
-from trichord.pretrain.published_tables.naming import renamed
+from trichord.pretrain.objectives.video_text import VideoTextSpec
+from trichord.pretrain.objectives.video_text.objective import AudioTower, VideoTextObjective
+from trichord.pretrain.weights.file import read_tensors
+from trichord.pretrain.weights.load import load_tensors, recognised
+from trichord.pretrain.weights.naming import renamed
 from trichord.shards.hearing.sound_specs import SoundSpec
 from trichord.shards.viewing.clip_specs import Segments
 from trichord.shards.viewing.normalise import Normalisation
@@ -76,7 +77,7 @@ def open_video_text(source: Path, part: str | None = None, backbone: Mapping[str
 def _open_run(run: Path) -> Opened:
     config = read_config(read_run(run))
     spec = config.objective
-    if spec.kind != "video_text":
+    if not isinstance(spec, VideoTextSpec):
         raise UserError(
             f"{run} is a run of {spec.kind}, which knows no texts. Zero-shot wants a run of video_text, or a file of "
             "X-CLIP or CLIP"

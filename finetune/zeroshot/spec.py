@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator
 from trichord.core.errors import UserError
 from trichord.finetune.zeroshot.prompts import NamesAs, templates_of
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.clip_specs import ClipSpec, DenseWindow, FullVideo, Segments
+from trichord.shards.viewing.clip_specs import ClipSpec
 from trichord.shards.viewing.normalise import Normalisation
 from trichord.shards.viewing.view_specs import CentreCrop, Interpolation, ThreeCrops, ViewSpec, ViewsSpec
 
@@ -73,14 +73,9 @@ class Look:
         return told + (f", {'logits' if spec.average == 'logit' else 'softmax'} averaged" if views > 1 else "")
 
     def _clips(self, spec: ZeroShotSpec) -> ClipSpec:
-        frames = {"frames": spec.frames} if spec.frames else {}
-        match self.clips:
-            case Segments():
-                return self.clips.model_copy(update={"placement": "centre", "clips": spec.clips, **frames})
-            case DenseWindow():
-                return self.clips.model_copy(update={"placement": "uniform", "clips": spec.clips, **frames})
-            case FullVideo() if spec.clips == 1:
-                return self.clips.model_copy(update=frames)
+        clips = self.clips.fixed(spec.clips)
+        if clips is not None:
+            return clips.model_copy(update={"frames": spec.frames}) if spec.frames else clips
         raise UserError(
             f"this model learnt from clips of kind {self.clips.kind}, of which a video gives no {spec.clips} without "
             "chance; ask for one clip of segments or a window"

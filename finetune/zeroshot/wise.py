@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trichord.core.errors import UserError
-from trichord.pretrain.published import shortened
+from trichord.pretrain.weights.load import shortened
 
 
 class Between:

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from trichord.pretrain.backbone import Encoder
-from trichord.pretrain.backbones.build import build_backbone
-from trichord.pretrain.backbones.presets import Preset
-from trichord.pretrain.backbones.spec import Spec
+from trichord.pretrain.backbones.base import Encoder
+from trichord.pretrain.backbones.spec import Size
 from trichord.pretrain.engine.flops import count_flops
 from trichord.pretrain.layers.divided_block import DividedBlock
 
@@ -36,23 +34,15 @@ class _NothingDrawn(TorchFunctionMode):
         return args[0] if fills else func(*args, **(kwargs or {}))
 
 
-def on_meta(preset: Preset) -> Encoder:
+def on_meta(size: Size) -> Encoder:
     """Build a published size out of shapes alone."""
     with torch.device("meta"), _NothingDrawn():
-        return _build(preset).eval()
+        return size.spec.build().eval()
 
 
-def _build(preset: Preset) -> Encoder:
-    if isinstance(preset.spec, Spec):
-        return build_backbone(preset.spec)
-    from trichord.pretrain.backbones.audio_build import build_audio_backbone
-
-    return build_audio_backbone(preset.spec)
-
-
-def count(preset: Preset) -> Count:
+def count(size: Size) -> Count:
     """Count parameters, and the arithmetic of a view as published: products of matrices, convolutions, attention."""
-    backbone = on_meta(preset)
+    backbone = on_meta(size)
     for module in backbone.modules():
         if isinstance(module, DividedBlock):
             module.joins_maps = False
@@ -62,7 +52,7 @@ def count(preset: Preset) -> Count:
             for block in blocks:
                 block.forward = partial(repeats.forward, block, block.forward)
     with torch.no_grad():
-        flops = count_flops(lambda: backbone(view(preset)))
+        flops = count_flops(lambda: backbone(view(size)))
     return Count(sum(each.numel() for each in backbone.parameters()), (flops + repeats.flops) // 2)
 
 
@@ -87,8 +77,6 @@ class _Repeats:
         return answers[0]
 
 
-def view(preset: Preset) -> Tensor:
+def view(size: Size) -> Tensor:
     """Make what one view is to a backbone: a clip, or a spectrogram."""
-    spec = preset.spec
-    shape = (3, spec.frames, spec.size, spec.size) if isinstance(spec, Spec) else (spec.frames, spec.mels)
-    return torch.empty(1, *shape, device="meta")
+    return torch.empty(1, *size.spec.input_shape, device="meta")

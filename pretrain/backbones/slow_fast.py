@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from trichord.pretrain.backbone import Backbone
+from trichord.pretrain.backbones.base import Backbone
 
 
 def slow_fast(backbone: Backbone, slow_BCTHW: Tensor, fast_BCTHW: Tensor) -> Tensor:

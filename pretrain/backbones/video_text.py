@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from trichord.pretrain.backbone import Backbone, Encoder
+from trichord.pretrain.backbones.base import Backbone, Encoder, TextBackbone
 from trichord.pretrain.backbones.video_prompts import VideoPrompts
-from trichord.pretrain.text_backbone import TextBackbone
 
 HIGHEST_SCALE = 100.0
 CLIP_SCALE = 1 / 0.07

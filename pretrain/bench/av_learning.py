@@ -18,8 +18,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trichord.pretrain.backbones.audio_build import build_audio_backbone
-from trichord.pretrain.backbones.build import build_backbone
 from trichord.pretrain.bench.probes import Known, probe
 from trichord.pretrain.bench.ways import UNTRAINED, WayResult, learn_way
 from trichord.pretrain.bench.world_clips import FACTORS, RULES, FactorTransform, make_shards
@@ -28,10 +26,10 @@ from trichord.pretrain.clustering.lloyd import cluster
 from trichord.pretrain.clustering.rows import TensorRows
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.training import build
-from trichord.pretrain.objective import Objective, StepOutput
-from trichord.pretrain.objectives.av_pass import unaltered
-from trichord.pretrain.objectives.av_prototypes import AvPrototypes
-from trichord.pretrain.objectives.av_spec import AvPrototypesSpec
+from trichord.pretrain.objectives.av_prototypes import AvPrototypesSpec
+from trichord.pretrain.objectives.av_prototypes.feature_pass import unaltered
+from trichord.pretrain.objectives.av_prototypes.objective import AvPrototypes
+from trichord.pretrain.objectives.base import Objective, StepOutput
 from trichord.pretrain.recipe import load_recipe
 from trichord.pretrain.retrieval.figures import MEDIAN, RECALLS, rank_figures
 from trichord.pretrain.retrieval.ranks import own_ranks
@@ -80,7 +78,7 @@ class MismatchedConfig(RunConfig):
 
     def build_objective(self) -> Objective:
         assert isinstance(self.objective, AvPrototypesSpec) and self.audio_backbone is not None
-        towers = build_backbone(self.backbone), build_audio_backbone(self.audio_backbone)
+        towers = self.backbone.build(), self.audio_backbone.build()
         return Mismatched(self.objective, *towers, self.stream())
 
 

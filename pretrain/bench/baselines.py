@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trichord.core.seeds import derive_seed
-from trichord.pretrain.backbone import Backbone
-from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.base import Backbone
 from trichord.pretrain.bench.world_clips import FACTORS, FactorTransform
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.parameter_groups import group_parameters
@@ -40,7 +39,7 @@ def pixel_statistics(frames_NCTHW: Tensor) -> Tensor:
 def first_backbone(config: RunConfig) -> Backbone:
     """Build a run's backbone with the first weights that the run itself gives it."""
     torch.manual_seed(derive_seed(config.seed, "first weights"))
-    return build_backbone(config.backbone)
+    return config.backbone.build()
 
 
 @torch.no_grad()

@@ -17,8 +17,10 @@ from typing import Any
 
 import torch
 
-from trichord.pretrain.backbones.build import build_backbone
-from trichord.pretrain.backbones.specs import BackboneSpec, TimeSformerSpec, VideoMambaSpec, VtnSpec
+from trichord.pretrain.backbones.spec import BackboneSpec
+from trichord.pretrain.backbones.timesformer import TimeSformerSpec
+from trichord.pretrain.backbones.videomamba import VideoMambaSpec
+from trichord.pretrain.backbones.vtn import VtnSpec
 from trichord.pretrain.engine.allocator import apply
 
 FRAMES = (8, 16, 32, 64)
@@ -64,7 +66,7 @@ def _measure(
     growths: Mapping[str, Growth], rounds: int, frames: Sequence[int], beat: Callable[[], None]
 ) -> list[dict[str, Any]]:
     torch.manual_seed(0)
-    backbones = {name: build_backbone(growth.spec) for name, growth in growths.items()}
+    backbones = {name: growth.spec.build() for name, growth in growths.items()}
     seconds: dict[str, list[list[float]]] = {name: [] for name in growths}
     for number in range(rounds + 1):  # the first round warms up
         for name, backbone in backbones.items():

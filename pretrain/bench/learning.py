@@ -19,8 +19,7 @@ from torch import Tensor
 
 from trichord.core.console import pulse
 from trichord.core.files import write_whole
-from trichord.pretrain.backbone import Backbone
-from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.base import Backbone
 from trichord.pretrain.bench.baselines import first_backbone, pixel_statistics, pooled, train_with_labels
 from trichord.pretrain.bench.probes import Known, probe
 from trichord.pretrain.bench.training import train
@@ -28,7 +27,7 @@ from trichord.pretrain.bench.world_clips import FACTORS, Clips, make_shards, rea
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint_files
 from trichord.pretrain.engine.resuming import CHECKPOINTS
-from trichord.pretrain.objectives.svt_spec import SvtSpec
+from trichord.pretrain.objectives.svt import SvtSpec
 from trichord.pretrain.recipe import load_recipe
 
 RECIPES = {"svt": "svt_world"}
@@ -153,7 +152,7 @@ def _backbone_at(checkpoint: Path, config: RunConfig) -> Backbone:
         for name, tensor in checkpoint_files.read_tensors(checkpoint, files)
         if name.startswith(prefix)
     }
-    backbone = build_backbone(config.backbone)
+    backbone = config.backbone.build()
     backbone.load_state_dict(tensors)
     return backbone
 

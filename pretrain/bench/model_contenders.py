@@ -17,13 +17,15 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from trichord.core.wheels import make_importable
-from trichord.pretrain.backbone import Tokens
-from trichord.pretrain.backbones.build import build_backbone
-from trichord.pretrain.backbones.specs import BackboneSpec, TimeSformerSpec, ViViTSpec, XClipSpec
-from trichord.pretrain.backbones.xclip import XClip
+from trichord.pretrain.backbones.base import Tokens
+from trichord.pretrain.backbones.spec import BackboneSpec
+from trichord.pretrain.backbones.timesformer import TimeSformerSpec
+from trichord.pretrain.backbones.vivit import ViViTSpec
+from trichord.pretrain.backbones.xclip import XClipSpec
+from trichord.pretrain.backbones.xclip.model import XClip
 from trichord.pretrain.bench.scan_contenders import memory_mib
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.published import load_tensors
+from trichord.pretrain.weights.load import load_tensors
 
 OURS, OURS_BF16 = "ours", "ours in bf16"
 EAGER, SDPA = "Hugging Face eager", "Hugging Face sdpa"
@@ -87,7 +89,7 @@ class ModelCase(BaseModel):
 
     def ours(self, theirs: nn.Module) -> nn.Module:
         """Build ours with the weights of theirs."""
-        backbone = build_backbone(self.spec).eval()
+        backbone = self.spec.build().eval()
         beside_video = ("text.*", "prompts.*", "scale.log")
         load_tensors(theirs.state_dict(), InitFrom(path=Path("theirs"), allow_unused=beside_video), backbone)
         return backbone
@@ -149,7 +151,7 @@ def main(name: str, case_json: str) -> None:
     torch.set_num_threads(1)
     case = ModelCase.model_validate_json(case_json)
     before_mib = memory_mib(peak=False)
-    backbone = case.hugging_face() if name in _ATTENTION else build_backbone(case.spec).eval()
+    backbone = case.hugging_face() if name in _ATTENTION else case.spec.build().eval()
     Contender(name, case, backbone).step(case.clip())
     print(memory_mib(peak=True) - before_mib)
 

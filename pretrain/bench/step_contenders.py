@@ -19,14 +19,14 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from trichord.pretrain.backbones.specs import TimeSformerSpec
-from trichord.pretrain.backbones.timesformer import TimeSformer
+from trichord.pretrain.backbones.timesformer import TimeSformerSpec
+from trichord.pretrain.backbones.timesformer.model import TimeSformer
 from trichord.pretrain.bench.released_svt import Loss, MultiCrop, move_teacher
 from trichord.pretrain.engine.allocator import apply
 from trichord.pretrain.engine.config import GroupRules
 from trichord.pretrain.engine.schedules import Constant
-from trichord.pretrain.objectives.svt import Svt
-from trichord.pretrain.objectives.svt_spec import SvtSpec
+from trichord.pretrain.objectives.svt import SvtSpec
+from trichord.pretrain.objectives.svt.objective import Svt
 from trichord.shards.reading.batch import Batch
 from trichord.shards.viewing.clip_specs import SvtWindow
 from trichord.shards.viewing.normalise import Normalisation

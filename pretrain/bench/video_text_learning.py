@@ -19,15 +19,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trichord.pretrain.backbones.build import build_backbone
-from trichord.pretrain.backbones.text_build import build_text_backbone
 from trichord.pretrain.bench.ways import UNTRAINED, WayResult, learn_way
 from trichord.pretrain.bench.world_clips import FACTORS, RULES, FactorTransform, make_shards
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.training import build
-from trichord.pretrain.objective import Objective, StepOutput
-from trichord.pretrain.objectives.video_text import VideoTextObjective
-from trichord.pretrain.objectives.video_text_spec import VideoTextSpec
+from trichord.pretrain.objectives.base import Objective, StepOutput
+from trichord.pretrain.objectives.video_text import VideoTextSpec
+from trichord.pretrain.objectives.video_text.objective import VideoTextObjective
 from trichord.pretrain.recipe import load_recipe
 from trichord.pretrain.retrieval.figures import MEDIAN, RECALLS, measure
 from trichord.pretrain.retrieval.side import Side
@@ -68,7 +66,7 @@ class MistoldConfig(RunConfig):
 
     def build_objective(self) -> Objective:
         assert isinstance(self.objective, VideoTextSpec) and self.text_backbone is not None
-        towers = build_backbone(self.backbone), build_text_backbone(self.text_backbone)
+        towers = self.backbone.build(), self.text_backbone.build()
         return Mistold(self.objective, *towers, None, Mixing(self.seed, self.data.batch_size // self.data.lanes))
 
 

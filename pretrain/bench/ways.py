@@ -16,7 +16,7 @@ from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint_files
 from trichord.pretrain.engine.resuming import CHECKPOINTS
 from trichord.pretrain.engine.training import build
-from trichord.pretrain.objective import Objective
+from trichord.pretrain.objectives.base import Objective
 
 UNTRAINED = "untrained"
 _RESULT = "learning.json"

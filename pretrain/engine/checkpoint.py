@@ -20,7 +20,7 @@ from trichord.pretrain.engine import checkpoint_files as files
 from trichord.pretrain.engine.adam_state import MOMENTS, AdamState, shape_of
 from trichord.pretrain.engine.checkpoint_files import CheckpointIndex, FileEntry, TornCheckpoint
 from trichord.pretrain.engine.distributed import World
-from trichord.pretrain.objective import Objective
+from trichord.pretrain.objectives.base import Objective
 
 _BYTES_PER_WRITER = 1 << 29
 _STATE = "state"

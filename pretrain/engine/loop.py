@@ -23,7 +23,7 @@ from trichord.pretrain.engine.signals import StopFlag, listening, of_rank, rank_
 from trichord.pretrain.engine.step_line import step_line
 from trichord.pretrain.engine.training import Training
 from trichord.pretrain.engine.watch import LoaderWatch, Watch, embedding_figures
-from trichord.pretrain.objective import StepOutput
+from trichord.pretrain.objectives.base import StepOutput
 from trichord.shards.reading.batch import Batch
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from trichord.core.errors import UserError
-from trichord.pretrain.backbone import Encoder
+from trichord.pretrain.backbones.base import Encoder
 from trichord.pretrain.engine.config import GroupRules
 
 __all__ = ["GroupRules", "ParameterGroup", "describe", "group_parameters"]

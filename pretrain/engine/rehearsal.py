@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trichord.pretrain.config import RunConfig
-from trichord.pretrain.objective import Objective, StepOutput
+from trichord.pretrain.objectives.base import Objective, StepOutput
 from trichord.shards.hearing.spectrogram import frame_count
 from trichord.shards.reading.batch import Batch
 from trichord.shards.sample_spec import SampleSpec
@@ -106,7 +106,7 @@ def fake_batch(spec: SampleSpec, samples: int) -> Batch:
         video=[
             torch.zeros(samples, 3, len(clip.indices), view.crop.size, view.crop.size, dtype=torch.uint8)
             for clip, view in zip(clips, per_clip, strict=True)
-            for _ in range(3 if view.crop.kind == "three" else 1)
+            for _ in range(view.crop.count)
         ],
         audio=_fake_sounds(spec, clips, samples),
         audio_present=torch.ones(samples, dtype=torch.bool),

@@ -18,7 +18,7 @@ from trichord.pretrain.engine.device import pick_device
 from trichord.pretrain.engine.feeding import Feeder
 from trichord.pretrain.engine.finite import FAILURES
 from trichord.pretrain.engine.training import build, draw_as, split
-from trichord.pretrain.objective import Objective
+from trichord.pretrain.objectives.base import Objective
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.stream import batches
 

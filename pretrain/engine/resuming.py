@@ -19,7 +19,6 @@ _FIXED = (
     "data.lanes",
     "data.block_shards",
     "objective.kind",
-    "objective.target.clusters",  # those of the round before are begun with, and go with the weights of linear heads
     "backbone",
     "audio_backbone",
     "text_backbone",
@@ -36,10 +35,11 @@ def data_digests(config: RunConfig) -> list[str]:
 def refuse_other_run(config: RunConfig, digests: list[str], resumed: tuple[Path, CheckpointIndex]) -> None:
     """Raise UserError where the checkpoint belongs to another run than the config describes."""
     path, index = resumed
+    fixed = (*_FIXED, *(f"objective.{name}" for name in config.objective.fixed))
     found = [
         f"  {name}: the checkpoint has {before}, now {after}"
         for name, before, after in _differences(index.config, config.model_dump(mode="json"))
-        if name.startswith((*_FIXED, *config.settled)) and not name.endswith(_FREE_IN_BACKBONES)
+        if name.startswith(fixed) and not name.endswith(_FREE_IN_BACKBONES)
     ]
     if _weights(index.config) != _weights(config.model_dump(mode="json")):
         found.append("  data.sources: their weights are not those that the samples were mixed by")

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from trichord.core.errors import UserError
 from trichord.core.seeds import derive_seed
-from trichord.pretrain.backbone import Encoder
+from trichord.pretrain.backbones.base import Encoder
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint
 from trichord.pretrain.engine.adam_state import AdamState
@@ -28,7 +28,7 @@ from trichord.pretrain.engine.checkpoint_files import CheckpointIndex
 from trichord.pretrain.engine.deepspeed_config import deepspeed_config
 from trichord.pretrain.engine.distributed import World
 from trichord.pretrain.engine.parameter_groups import ParameterGroup
-from trichord.pretrain.objective import Objective, StepOutput
+from trichord.pretrain.objectives.base import Objective, StepOutput
 from trichord.shards.reading.batch import Batch
 
 

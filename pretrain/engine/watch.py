@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from trichord.pretrain.collectives import gather_rows, world_size
-from trichord.pretrain.objective import HealthRule
+from trichord.pretrain.objectives.base import HealthRule
 
 _HEALTH = "health/"
 _MOST_ROWS = 1024  # of all ranks; more change neither figure much

@@ -68,8 +68,10 @@ def features_of(network: nn.Module) -> int:
 
 def layers_of(network: nn.Module) -> dict[str, int]:
     """Number the layers of parameters as timm does for layer-wise learning rates."""
+    from timm.models._manipulate import group_with_matcher
+
     said: Any = network
-    return dict(_timm().models.group_with_matcher(said.named_parameters(), said.group_matcher(), reverse=True))
+    return dict(group_with_matcher(said.named_parameters(), said.group_matcher(), reverse=True))
 
 
 def _timm() -> Any:

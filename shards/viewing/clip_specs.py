@@ -6,13 +6,38 @@ video-level evaluation of Charades, and `SvtWindow` the temporal sets of SVT (Ra
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @property
+    def clip_count(self) -> int | None:
+        """How many clips a video gives; None where that depends on its length."""
+        found: int = getattr(self, "clips", 1)
+        return found
+
+    @property
+    def frame_counts(self) -> set[int]:
+        """How many frames clips have; empty where that depends on the length of a video."""
+        frames: int | None = getattr(self, "frames", None)
+        return set() if frames is None else {frames}
+
+    @property
+    def is_random(self) -> bool:
+        """Whether chance decides which frames are taken."""
+        return getattr(self, "placement", None) == "random"
+
+    def for_sound(self) -> Self:
+        """Return clips of the same stretches of time with one frame, where frames do not make the stretch."""
+        return self
+
+    def fixed(self, clips: int) -> Self | None:
+        """Return so many clips of the same kind, spread evenly, with nothing left to chance; None where it has none."""
+        return None
 
 
 class Segments(_Spec):
@@ -25,6 +50,12 @@ class Segments(_Spec):
     frames: int = Field(ge=1)
     placement: Literal["random", "centre"] = "random"
     clips: int = Field(default=1, ge=1)
+
+    def for_sound(self) -> Self:
+        return self.model_copy(update={"frames": 1})
+
+    def fixed(self, clips: int) -> Self:
+        return self.model_copy(update={"placement": "centre", "clips": clips})
 
 
 class DenseWindow(_Spec):
@@ -50,6 +81,12 @@ class DenseWindow(_Spec):
             raise ValueError("a window needs exactly one of stride_frames and clip_seconds")
         return self
 
+    def for_sound(self) -> Self:
+        return self if self.clip_seconds is None else self.model_copy(update={"frames": 1})
+
+    def fixed(self, clips: int) -> Self:
+        return self.model_copy(update={"placement": "uniform", "clips": clips})
+
 
 class FullVideo(_Spec):
     """One clip over the whole video: `frames` frames spread evenly, first and last included, or frames_per_second.
@@ -68,6 +105,9 @@ class FullVideo(_Spec):
             raise ValueError("a full video needs exactly one of frames and frames_per_second")
         return self
 
+    def fixed(self, clips: int) -> Self | None:
+        return self if clips == 1 else None
+
 
 class SlidingWindows(_Spec):
     """Windows of clip_seconds starting at 0, stride, 2 stride ... while inside the video (default: no overlap).
@@ -79,6 +119,13 @@ class SlidingWindows(_Spec):
     frames: int = Field(ge=1)
     clip_seconds: float = Field(gt=0)
     stride_seconds: float | None = Field(default=None, gt=0)
+
+    @property
+    def clip_count(self) -> None:
+        return None
+
+    def for_sound(self) -> Self:
+        return self.model_copy(update={"frames": 1})
 
 
 class SvtWindow(_Spec):
@@ -96,25 +143,17 @@ class SvtWindow(_Spec):
     local_frames: tuple[int, ...] = (2, 2, 4, 4, 8, 8, 16, 16)
     local_share: float = Field(default=1 / 8, gt=0, le=1)
 
+    @property
+    def clip_count(self) -> int:
+        return 2 + len(self.local_frames)
+
+    @property
+    def frame_counts(self) -> set[int]:
+        return {*self.global_frames, *self.local_frames}
+
+    @property
+    def is_random(self) -> bool:
+        return True
+
 
 ClipSpec = Annotated[Segments | DenseWindow | FullVideo | SlidingWindows | SvtWindow, Field(discriminator="kind")]
-
-
-def clip_count(spec: ClipSpec) -> int | None:
-    """Say how many clips a video gives; None where that depends on its length."""
-    match spec:
-        case SlidingWindows():
-            return None
-        case FullVideo():
-            return 1
-        case SvtWindow():
-            return 2 + len(spec.local_frames)
-        case _:
-            return spec.clips
-
-
-def frame_counts(spec: ClipSpec) -> set[int]:
-    """Say how many frames clips have; nothing where that depends on the length of a video."""
-    if isinstance(spec, SvtWindow):
-        return {*spec.global_frames, *spec.local_frames}
-    return set() if spec.frames is None else {spec.frames}

@@ -5,11 +5,11 @@ They import no torch, so that a whole recipe can be checked where there is none.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trichord.shards.viewing.clip_specs import ClipSpec, SvtWindow, clip_count
+from trichord.shards.viewing.clip_specs import ClipSpec, SvtWindow
 from trichord.shards.viewing.flips import FlipRule
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -21,6 +21,9 @@ class _Spec(BaseModel):
 
 
 class _Crop(_Spec):
+    count: ClassVar[int] = 1  # of a clip
+    is_random: ClassVar[bool] = True
+
     size: int = Field(ge=1)
     interpolation: Interpolation = "bilinear"
 
@@ -58,6 +61,8 @@ class RandomShortSideCrop(_Crop):
 class CentreCrop(_Crop):
     """Short side resized to `short_side`, then the centre square."""
 
+    is_random: ClassVar[bool] = False
+
     kind: Literal["centre"] = "centre"
     short_side: int = 256
 
@@ -70,6 +75,9 @@ class CentreCrop(_Crop):
 class ThreeCrops(_Crop):
     """Short side resized to `short_side`, then three squares along the long side: start, middle, end."""
 
+    count: ClassVar[int] = 3
+    is_random: ClassVar[bool] = False
+
     kind: Literal["three"] = "three"
     short_side: int = 256
 
@@ -81,6 +89,8 @@ class ThreeCrops(_Crop):
 
 class Squash(_Crop):
     """The whole picture as a square, its aspect lost (some Charades results were measured so)."""
+
+    is_random: ClassVar[bool] = False
 
     kind: Literal["squash"] = "squash"
 
@@ -149,7 +159,7 @@ class ViewsSpec(_Spec):
 
     @model_validator(mode="after")
     def _one_view_per_clip(self) -> ViewsSpec:
-        count = clip_count(self.clips)
+        count = self.clips.clip_count
         if len(self.views) not in (1, count):
             raise ValueError(f"expected 1 view, or one for each of {count or 'a varying number of'} clips")
         if self.flips.swap_labels and len({view.flip_probability for view in self.views}) > 1:

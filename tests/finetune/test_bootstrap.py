@@ -7,7 +7,7 @@ import pytest
 
 from trichord.core.seeds import generator
 from trichord.finetune.bootstrap import Weights, intervals
-from trichord.finetune.metrics import Values
+from trichord.finetune.tasks.classification.metrics import Values
 
 
 def test_intervals_are_percentiles_of_sets_drawn_one_after_the_other() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trichord.finetune import charades
+from trichord.finetune.tasks.classification import charades
 from trichord.shards.record import Interval, RawSample
 
 Rows = dict[str, list[float]]

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from tests.finetune.small_head import BINARY, BOTH, CLASSES, HEARD, labels_of, small_config, write_shards
 from trichord.core.errors import UserError
-from trichord.finetune.beginning import count_labels, inverse_frequency
-from trichord.finetune.classify import Classification, build_classification, probabilities
-from trichord.finetune.head import AttentionPool, WeightedPool
-from trichord.finetune.losses import classification_loss
-from trichord.finetune.specs import ClassificationSpec
+from trichord.finetune.tasks.classification.head import AttentionPool, WeightedPool
+from trichord.finetune.tasks.classification.init import count_labels, inverse_frequency
+from trichord.finetune.tasks.classification.losses import classification_loss
+from trichord.finetune.tasks.classification.model import Classification, probabilities
+from trichord.finetune.tasks.classification.spec import ClassificationSpec
 from trichord.pretrain.engine.parameter_groups import GroupRules
 from trichord.pretrain.engine.rehearsal import fake_batch
 from trichord.pretrain.engine.training import build
@@ -180,7 +180,7 @@ def test_a_frozen_backbone_never_trains_and_takes_no_gradient() -> None:
 
 def test_lower_layers_learn_slower_end_to_end() -> None:
     config = small_config(NOWHERE, **BOTH, optimiser__rules={"layer_decay": 0.5})
-    groups = build_classification(config).parameter_groups(config.optimiser.rules)
+    groups = Classification.of_run(config.objective, config).parameter_groups(config.optimiser.rules)
     scales = {name: group.lr_scale for group in groups for name in group.parameters}
     assert scales["head.1.weight"] == scales["audio.absent_D"] == 1.0
     assert scales["video.backbone.patch_embed.proj.weight"] == 0.25 and max(scales.values()) == 1.0

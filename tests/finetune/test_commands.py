@@ -11,7 +11,7 @@ import pytest
 
 from tests.finetune.small_head import BOTH, CLASSES, settings, small_config, write_shards
 from trichord.finetune.recipe import FINETUNING, load_finetune_recipe
-from trichord.finetune.specs import ClassificationSpec
+from trichord.finetune.tasks.classification.spec import ClassificationSpec
 from trichord.launch import cli, verbs
 from trichord.pretrain.recipe import to_yaml
 from trichord.pretrain.recipe_file import list_recipes, write_yaml

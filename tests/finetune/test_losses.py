@@ -8,8 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from trichord.finetune.loss_specs import AsymmetricSpec, BinarySpec, CrossEntropySpec, FocalSpec, LossSpec
-from trichord.finetune.losses import classification_loss
+from trichord.finetune.tasks.classification.loss_specs import (
+    AsymmetricSpec,
+    BinarySpec,
+    CrossEntropySpec,
+    FocalSpec,
+    LossSpec,
+)
+from trichord.finetune.tasks.classification.losses import classification_loss
 
 LOGITS_BK = torch.tensor([[2.0, -1.0, 0.3, -4.0], [0.1, 5.0, -2.5, -0.2], [-1.5, 0.0, 1.2, 3.0]])
 TRUTHS_BK = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0], [1, 1, 0, 1]])

@@ -9,8 +9,14 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, recall_score, top_k_accuracy_score
 
-from trichord.finetune.metrics import EACH_CLASS, average_precision, figures_of, measure, ranks_of_truth
-from trichord.finetune.reliability import reliability
+from trichord.finetune.tasks.classification.metrics import (
+    EACH_CLASS,
+    average_precision,
+    figures_of,
+    measure,
+    ranks_of_truth,
+)
+from trichord.finetune.tasks.classification.reliability import reliability
 
 
 @pytest.mark.parametrize("levels", [2, 3, 10, None])

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from tests.finetune.small_head import CLASSES, settings
-from trichord.finetune.metrics import class_rows, measure
-from trichord.finetune.pictures import draw_all
-from trichord.finetune.scoring import Scored
-from trichord.finetune.specs import ClassificationSpec
-from trichord.finetune.windows import Video
+from trichord.finetune.tasks.classification.metrics import class_rows, measure
+from trichord.finetune.tasks.classification.pictures import draw_all
+from trichord.finetune.tasks.classification.scoring import Scored
+from trichord.finetune.tasks.classification.spec import ClassificationSpec
+from trichord.finetune.tasks.classification.windows import Video
 from trichord.shards.record import Interval
 
 WINDOWS = ((0.0, 2.0), (2.0, 4.0))

@@ -30,18 +30,18 @@ from tests.finetune.small_head import (
 )
 from trichord.core.errors import UserError
 from trichord.finetune import evaluate as evaluating
-from trichord.finetune.classify import Classification
-from trichord.finetune.metrics import average_precision
 from trichord.finetune.recipe import read_run
-from trichord.finetune.scoring import Scored
+from trichord.finetune.tasks.classification.metrics import average_precision
+from trichord.finetune.tasks.classification.model import Classification
+from trichord.finetune.tasks.classification.scoring import Scored
 from trichord.launch import cli
 from trichord.launch.history import read_history
 from trichord.launch.work import Work
 from trichord.pretrain.engine import checkpoint_files
 from trichord.pretrain.engine import run as engine_run
 from trichord.pretrain.engine.training import build
-from trichord.pretrain.export import read_part
 from trichord.pretrain.recipe_file import write_yaml
+from trichord.pretrain.weights.export import read_part
 
 CASES: dict[str, dict[str, Any]] = {
     "both": {**BOTH, "backbone__drop_path": 0.2, "objective__head": {"hidden": [8], "dropout": 0.3, "pool": "mean"}},

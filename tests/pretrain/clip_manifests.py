@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from trichord.pretrain.backbones.clip_text_spec import ClipTextSpec
-from trichord.pretrain.backbones.vtn_spec import VtnSpec
-from trichord.pretrain.backbones.xclip_spec import XClipSpec
+from trichord.pretrain.backbones.clip_text import ClipTextSpec
+from trichord.pretrain.backbones.vtn import VtnSpec
+from trichord.pretrain.backbones.xclip import XClipSpec
 
 Shapes = dict[str, tuple[int, ...]]
 

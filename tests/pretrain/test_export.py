@@ -12,12 +12,11 @@ from transformers import TimesformerModel
 from tests.pretrain.engine.small_run import small_config, write_shards
 from trichord.core.errors import UserError
 from trichord.launch import cli
-from trichord.pretrain.backbones.build import build_backbone
 from trichord.pretrain.engine import run as engine_run
 from trichord.pretrain.engine.config import InitFrom
 from trichord.pretrain.engine.training import build
-from trichord.pretrain.export import read_part
-from trichord.pretrain.published import load_published
+from trichord.pretrain.weights.export import read_part
+from trichord.pretrain.weights.load import load_published
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def test_hugging_face_gives_the_same_features(run: Path, tmp_path: Path) -> None
     assert cli.main(["export", str(run), "--format", "hf", "--out", str(tmp_path / "hf")]) == 0
     theirs = TimesformerModel.from_pretrained(tmp_path / "hf").eval()
     tensors, config, _ = read_part(run)
-    ours = build_backbone(config.backbone).eval()
+    ours = config.backbone.build().eval()
     ours.load_state_dict({name.removeprefix("backbone."): t for name, t in tensors.items() if name[0] == "b"})
     frames_BCTHW = torch.randn(2, 3, 2, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -17,18 +17,18 @@ from torch import nn
 from tests.pretrain import published_manifests as manifests
 from tests.pretrain.published_manifests import Shapes
 from trichord.launch.cli import main
-from trichord.pretrain import weights_report
-from trichord.pretrain.backbones.audio_specs import AstSpec, AudioSpec
+from trichord.pretrain.backbones.ast import AstSpec
+from trichord.pretrain.backbones.command import as_markdown, list_models
 from trichord.pretrain.backbones.counting import count, on_meta, view
-from trichord.pretrain.backbones.presets import PRESETS, Preset
-from trichord.pretrain.backbones.specs import BackboneSpec
-from trichord.pretrain.backbones.timesformer import TimeSformer
-from trichord.pretrain.backbones.timesformer_spec import TimeSformerSpec
+from trichord.pretrain.backbones.registry import AnyAudioBackbone, AnyBackbone, published_sizes
+from trichord.pretrain.backbones.spec import Size
+from trichord.pretrain.backbones.timesformer import TimeSformerSpec
+from trichord.pretrain.backbones.timesformer.model import TimeSformer
 from trichord.pretrain.engine.flops import count_flops
-from trichord.pretrain.models_command import as_markdown, list_models
+from trichord.pretrain.weights import report as weights_report
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-FIRST_OF_KIND = {preset.spec.kind: name for name, preset in reversed(PRESETS.items())}
+FIRST_OF_KIND = {preset.spec.kind: name for name, preset in reversed(published_sizes().items())}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def rows() -> list[dict[str, object]]:
 
 
 def test_arithmetic_is_within_3_percent_of_what_others_counted(rows: list[dict[str, object]]) -> None:
-    expected = {name: preset.giga_macs for name, preset in PRESETS.items() if preset.giga_macs is not None}
+    expected = {name: preset.giga_macs for name, preset in published_sizes().items() if preset.giga_macs is not None}
     found = {str(row["name"]): row["MACs per view, G"] for row in rows}
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=0.03)
 
@@ -52,18 +52,18 @@ def test_parameters_are_those_that_were_published(rows: list[dict[str, object]])
 
 @pytest.mark.parametrize("name", FIRST_OF_KIND.values())
 def test_like_blocks_cost_alike(name: str) -> None:
-    backbone = on_meta(PRESETS[name])
+    backbone = on_meta(published_sizes()[name])
     if isinstance(backbone, TimeSformer):
         for block in backbone.blocks:
             block.joins_maps = False
     with torch.no_grad():
-        assert count(PRESETS[name]).macs == count_flops(lambda: backbone(view(PRESETS[name]))) // 2
+        assert count(published_sizes()[name]).macs == count_flops(lambda: backbone(view(published_sizes()[name]))) // 2
 
 
 def test_a_family_is_listed_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "vivit", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["rows"]
-    assert [row["name"] for row in listed] == [name for name in PRESETS if name.startswith("vivit")]
+    assert [row["name"] for row in listed] == [name for name in published_sizes() if name.startswith("vivit")]
     assert listed[0]["input"] == "32 x 224²"
     assert main(["models", "vitiv"]) == 2
     assert "no family or size 'vitiv'. Did you mean 'vivit'?" in capsys.readouterr().err
@@ -80,8 +80,8 @@ def test_of_one_size_the_settings_of_a_recipe_are_told(name: str, capsys: pytest
     for setting in settings[1].split():
         place, _, value = setting.partition("=")
         tree.setdefault(place.split(".")[0], {})[place.split(".")[1]] = yaml.safe_load(value)
-    spec = PRESETS[name].spec
-    adapter: TypeAdapter[Any] = TypeAdapter(AudioSpec if spec.kind == "ast" else BackboneSpec)
+    spec = published_sizes()[name].spec
+    adapter: TypeAdapter[Any] = TypeAdapter(AnyAudioBackbone if spec.kind == "ast" else AnyBackbone)
     assert [*map(adapter.validate_python, tree.values())] == [spec]
 
 
@@ -119,8 +119,8 @@ def test_a_file_is_told_by_family_and_size(tmp_path: Path, capsys: pytest.Captur
 
 @pytest.fixture
 def few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {name: PRESETS[name] for name in ("timesformer-base", "vivit-2-b16x2", "vivit-1-b16x2")}
-    monkeypatch.setattr(weights_report, "PRESETS", few)
+    few = {name: published_sizes()[name] for name in ("timesformer-base", "vivit-2-b16x2", "vivit-1-b16x2")}
+    monkeypatch.setattr(weights_report, "published_sizes", lambda: few)
 
 
 @pytest.mark.usefixtures("few_sizes")
@@ -160,5 +160,5 @@ def test_what_is_not_known_or_would_run_something_is_refused(
 
 
 def test_a_preset_says_what_a_view_is() -> None:
-    assert Preset(TimeSformerSpec(frames=16, size=448), "nobody's").input == "16 x 448²"
-    assert Preset(AstSpec(frames=512), "nobody's").input == "512 x 128 mels"
+    assert Size(TimeSformerSpec(frames=16, size=448), "nobody's").spec.input_words == "16 x 448²"
+    assert Size(AstSpec(frames=512), "nobody's").spec.input_words == "512 x 128 mels"

@@ -15,24 +15,21 @@ from torch import Tensor, nn
 from transformers import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel
 
 from trichord.core.errors import UserError
-from trichord.pretrain.backbones.build import build_backbone
-from trichord.pretrain.backbones.specs import (
-    BackboneSpec,
-    CnnRnnSpec,
-    FrameFusionSpec,
-    Resnet3dSpec,
-    TimeSformerSpec,
-    VideoMambaSpec,
-    ViViTSpec,
-    VtnSpec,
-    XClipSpec,
-)
+from trichord.pretrain.backbones.cnn_rnn import CnnRnnSpec
+from trichord.pretrain.backbones.frame_fusion import FrameFusionSpec
+from trichord.pretrain.backbones.resnet_3d import Resnet3dSpec
+from trichord.pretrain.backbones.spec import BackboneSpec
+from trichord.pretrain.backbones.timesformer import TimeSformerSpec
+from trichord.pretrain.backbones.timesformer.names import HUGGING_FACE_TIMESFORMER
+from trichord.pretrain.backbones.videomamba import VideoMambaSpec
+from trichord.pretrain.backbones.vivit import ViViTSpec
+from trichord.pretrain.backbones.vtn import VtnSpec
+from trichord.pretrain.backbones.xclip import XClipSpec
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.objectives.svt import Network
-from trichord.pretrain.objectives.svt_head import ProjectionHead
-from trichord.pretrain.published import load_published, load_tensors
-from trichord.pretrain.published_tables.naming import renamed, reversed_table
-from trichord.pretrain.published_tables.timesformer import HUGGING_FACE_TIMESFORMER
+from trichord.pretrain.objectives.svt.head import ProjectionHead
+from trichord.pretrain.objectives.svt.objective import Network
+from trichord.pretrain.weights.load import load_published, load_tensors
+from trichord.pretrain.weights.naming import renamed, reversed_table
 
 SMALL = TimeSformerSpec(dim=8, depth=2, heads=2, mlp_ratio=2.0, patch=4, frames=3, size=12)
 IMAGES_LACK = ("*temporal*", "*time_embed")
@@ -40,7 +37,7 @@ IMAGES_LACK = ("*temporal*", "*time_embed")
 
 def small_network(seed: int = 0) -> Network:
     torch.manual_seed(seed)
-    network = Network(build_backbone(SMALL), ProjectionHead(8, 16, 4, 32, has_fixed_norm=True))
+    network = Network(SMALL.build(), ProjectionHead(8, 16, 4, 32, has_fixed_norm=True))
     for parameter in network.parameters():
         nn.init.normal_(parameter)
     return network
@@ -105,7 +102,7 @@ def on_meta(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
 
 def vit_b() -> Network:
     with torch.device("meta"):
-        return Network(build_backbone(TimeSformerSpec()), ProjectionHead(768, 2048, 256, 65536, has_fixed_norm=True))
+        return Network(TimeSformerSpec().build(), ProjectionHead(768, 2048, 256, 65536, has_fixed_norm=True))
 
 
 def test_the_published_svt_checkpoint_fits_strictly_backbone_and_head() -> None:
@@ -150,7 +147,7 @@ def test_an_export_loads_back(tmp_path: Path) -> None:
     ids=lambda spec: spec.kind,
 )
 def test_an_export_of_every_kind_of_backbone_loads_back(spec: BackboneSpec) -> None:
-    trained, fresh = build_backbone(spec), build_backbone(spec)
+    trained, fresh = spec.build(), spec.build()
     load_tensors(tensors_of(trained, "backbone."), init(), fresh)
     assert_same(fresh, trained)
 
@@ -229,7 +226,7 @@ def test_hugging_face_timesformers_load_and_answer_the_same(tmp_path: Path, has_
     for parameter in theirs.parameters():
         nn.init.normal_(parameter, std=0.3)
     theirs.eval().save_pretrained(tmp_path)
-    ours = build_backbone(SMALL).eval()
+    ours = SMALL.build().eval()
     found = load_published(init(tmp_path, allow_unused=["classifier.*"] if has_classifier else []), ours)
     assert len(found.taken) == len(list(ours.parameters()))
     frames_BCTHW = torch.randn(2, 3, 3, 12, 12)
@@ -256,7 +253,7 @@ def test_of_a_model_of_images_attention_in_time_is_missing_and_stays_as_it_was()
 
 
 def test_or_it_begins_as_a_copy_of_attention_in_space_that_does_nothing_yet() -> None:
-    file, fresh = image_model(), build_backbone(SMALL)
+    file, fresh = image_model(), SMALL.build()
     found = load_tensors(file, init(allow_missing=["*.temporal_fc.*", "*.time_embed"], time_from_space=True), fresh)
     assert sorted(found.missing) == [
         *(f"backbone.blocks.{block}.temporal_fc.{leaf}" for block in (0, 1) for leaf in ("bias", "weight")),
@@ -269,10 +266,10 @@ def test_or_it_begins_as_a_copy_of_attention_in_space_that_does_nothing_yet() ->
 
 
 def test_tables_are_resized_in_two_dimensions_and_in_time() -> None:
-    larger = build_backbone(SMALL.model_copy(update={"size": 24, "frames": 6}))
+    larger = SMALL.model_copy(update={"size": 24, "frames": 6}).build()
     nn.init.normal_(larger.pos_embed)
     nn.init.normal_(larger.time_embed)
-    fresh = build_backbone(SMALL)
+    fresh = SMALL.build()
     load_tensors(tensors_of(larger), init(), fresh)
     assert torch.equal(fresh.pos_embed[:, 0], larger.pos_embed[:, 0])
     for row in range(3):
@@ -364,7 +361,7 @@ def test_files_that_are_missing_torn_or_something_else_are_refused(tmp_path: Pat
 
 def test_the_table_of_hugging_face_leads_there_and_back() -> None:
     back = reversed_table(HUGGING_FACE_TIMESFORMER)
-    for name in build_backbone(SMALL).state_dict():
+    for name in SMALL.build().state_dict():
         theirs = renamed(f"backbone.{name}", back)
         assert theirs.startswith("timesformer.")
         assert renamed(theirs, HUGGING_FACE_TIMESFORMER) == f"backbone.{name}"

@@ -15,20 +15,19 @@ from torch import Tensor
 from tests import warm
 from tests.pretrain.clip_manifests import Shapes, hugging_face_xclip, released_clip, released_vtn, released_xclip
 from trichord.core.errors import UserError
-from trichord.pretrain.backbones.build import build_backbone
-from trichord.pretrain.backbones.clip_text import ClipText
-from trichord.pretrain.backbones.clip_text_spec import ClipTextSpec
-from trichord.pretrain.backbones.presets import PRESETS
+from trichord.pretrain.backbones.clip_text import ClipTextSpec
+from trichord.pretrain.backbones.clip_text.model import ClipText
+from trichord.pretrain.backbones.registry import published_sizes
 from trichord.pretrain.backbones.video_prompts import VideoPrompts
 from trichord.pretrain.backbones.video_text import VideoText
-from trichord.pretrain.backbones.vtn_spec import VtnSpec
-from trichord.pretrain.backbones.xclip import XClip
-from trichord.pretrain.backbones.xclip_spec import XClipSpec
+from trichord.pretrain.backbones.vtn import VtnSpec
+from trichord.pretrain.backbones.xclip import XClipSpec
+from trichord.pretrain.backbones.xclip.model import XClip
 from trichord.pretrain.engine.config import InitFrom
 from trichord.pretrain.engine.flops import count_flops
-from trichord.pretrain.published import load_tensors
-from trichord.pretrain.published_file import read_tensors
-from trichord.pretrain.published_names import FAMILIES
+from trichord.pretrain.weights.families import families
+from trichord.pretrain.weights.file import read_tensors
+from trichord.pretrain.weights.load import load_tensors
 
 INIT = InitFrom(path=Path("weights.pth"))
 WITHOUT_TEXT = InitFrom(path=Path("weights.pth"), allow_unused=["text.*", "prompts.*", "scale.log"])
@@ -47,7 +46,7 @@ def on_meta(shapes: Shapes) -> dict[str, Tensor]:
 
 
 def sizes(family: str) -> dict[str, XClipSpec]:
-    return {name: each.spec for name, each in PRESETS.items() if name.startswith(f"{family}-")}
+    return {name: each.spec for name, each in published_sizes().items() if name.startswith(f"{family}-")}
 
 
 def text_of(video: XClipSpec) -> ClipTextSpec:
@@ -112,7 +111,7 @@ def test_xclip_begins_from_clip_and_says_what_it_lacks() -> None:
     video = XClipSpec()
     file = on_meta(released_clip(video.model_copy(update={"messages": False}), ClipTextSpec()))
     with torch.device("meta"):
-        backbone = build_backbone(video)
+        backbone = video.build()
     with pytest.raises(UserError, match=r"109 not in the file: backbone\.time_embed, backbone\.blocks\.0\.message_fc"):
         load_tensors(file, WITHOUT_TEXT, backbone)
     allowed = ["*message*", "*time_embed", "*integration*"]
@@ -123,7 +122,7 @@ def test_xclip_begins_from_clip_and_says_what_it_lacks() -> None:
 def test_tables_of_xclip_are_resized_in_time_and_space() -> None:
     file = on_meta(released_xclip(XClipSpec(frames=8, size=224), ClipTextSpec()))
     with torch.device("meta"):
-        backbone = build_backbone(XClipSpec(frames=16, size=336))
+        backbone = XClipSpec(frames=16, size=336).build()
     found = load_tensors(file, WITHOUT_TEXT, backbone)
     assert sorted(found.resized) == [
         "backbone.pos_embed from 1x197x768 to 1x442x768",
@@ -135,7 +134,7 @@ def test_tables_of_xclip_are_resized_in_time_and_space() -> None:
 def test_xclip_with_the_prompts_of_400_texts_costs_what_is_published(name: str) -> None:
     video = sizes("xclip")[name]
     with torch.device("meta"), torch.no_grad():
-        backbone = build_backbone(video).eval()
+        backbone = video.build().eval()
         prompts = VideoPrompts(video.dim, video.joint_dim, video.joint_heads)
         frames_BCTHW = torch.empty(1, 3, video.frames, video.size, video.size)
         text_KE = torch.empty(400, video.joint_dim)
@@ -146,7 +145,7 @@ def test_xclip_with_the_prompts_of_400_texts_costs_what_is_published(name: str) 
 def test_vtn_fits_strictly() -> None:
     spec = VtnSpec()
     with torch.device("meta"):
-        backbone = build_backbone(spec)
+        backbone = spec.build()
     file = on_meta(released_vtn(spec))
     found = load_tensors(file, INIT.model_copy(update={"allow_unused": ["classifier.*"]}), backbone)
     assert (found.missing, found.resized) == ([], [])
@@ -165,4 +164,4 @@ def test_vtn_fits_strictly() -> None:
     ],
 )
 def test_each_file_is_known_as_itself_and_as_no_other(family: str, file: Shapes) -> None:
-    assert [each.name for each in FAMILIES if each.is_that_of(file)] == [family]
+    assert [each.name for each in families() if each.is_that_of(file)] == [family]

@@ -12,11 +12,11 @@ from transformers import TimesformerConfig, TimesformerForVideoClassification, V
 from tests.pretrain import published_manifests as manifests
 from tests.pretrain.published_manifests import Shapes
 from trichord.pretrain.backbones.counting import on_meta
-from trichord.pretrain.backbones.presets import PRESETS
+from trichord.pretrain.backbones.registry import published_sizes
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.published import Fit, load_tensors
-from trichord.pretrain.published_names import FAMILIES
-from trichord.pretrain.published_tables.joining import joined
+from trichord.pretrain.weights.families import families
+from trichord.pretrain.weights.load import Fit, load_tensors
+from trichord.pretrain.weights.naming import joined
 
 RELEASED: list[tuple[str, str, Shapes]] = [
     ("timesformer-base", "TimeSformer", manifests.timesformer(8, 224, 400)),
@@ -36,7 +36,7 @@ RELEASED: list[tuple[str, str, Shapes]] = [
 
 def load(shapes: Shapes, preset: str, **allowed: object) -> Fit:
     init = InitFrom.model_validate({"path": Path("weights"), "allow_unused": ["classifier.*"]} | allowed)
-    return load_tensors(manifests.tensors(shapes), init, on_meta(PRESETS[preset]))
+    return load_tensors(manifests.tensors(shapes), init, on_meta(published_sizes()[preset]))
 
 
 def without_classifier(shapes: Shapes, prefix: str) -> Shapes:
@@ -47,7 +47,7 @@ def without_classifier(shapes: Shapes, prefix: str) -> Shapes:
     ("preset", "family", "shapes"), RELEASED, ids=lambda value: value if isinstance(value, str) else ""
 )
 def test_released_files_fit_strictly_and_are_of_one_family(preset: str, family: str, shapes: Shapes) -> None:
-    assert [each.name for each in FAMILIES if each.is_that_of(shapes)] == [family]
+    assert [each.name for each in families() if each.is_that_of(shapes)] == [family]
     found = load(shapes, preset)
     assert (found.family, found.missing, found.resized) == (family, [], [])
     assert found.unused == ["classifier.weight", "classifier.bias"]
@@ -60,7 +60,7 @@ def test_models_without_a_classifier_have_families_of_their_own() -> None:
         ("vivit.", "vivit-1-b16x2", manifests.vivit_of_hugging_face(400, new_names=True)),
     ):
         alone = without_classifier(shapes, prefix)
-        assert len([each for each in FAMILIES if each.is_that_of(alone)]) == 1
+        assert len([each for each in families() if each.is_that_of(alone)]) == 1
         found = load(alone, preset, allow_unused=[])
         assert (found.missing, found.unused, found.resized) == ([], [], [])
 
@@ -74,10 +74,10 @@ def test_the_manifests_are_those_of_hugging_faces_classes() -> None:
 
 
 @pytest.mark.parametrize("size", [224, 384])
-@pytest.mark.parametrize("preset", [name for name in PRESETS if name.startswith("vivit") and "b16" in name])
+@pytest.mark.parametrize("preset", [name for name in published_sizes() if name.startswith("vivit") and "b16" in name])
 def test_models_of_images_begin_every_vivit(preset: str, size: int) -> None:
     shapes = manifests.image_vit(size)
-    has_class = PRESETS[preset].spec.model_dump()["pooled"] == "class"
+    has_class = published_sizes()[preset].spec.model_dump()["pooled"] == "class"
     allowed = {
         "allow_missing": ["*time_*", "*temporal*"],
         "allow_unused": ["classifier.*", *([] if has_class else ["*cls_token"])],

@@ -18,7 +18,7 @@ from trichord.launch.cli import main
 from trichord.pretrain.bench import ways
 from trichord.pretrain.bench.learning_report import Rows
 from trichord.pretrain.bench.ways import UNTRAINED
-from trichord.pretrain.export import read_part
+from trichord.pretrain.weights.export import read_part
 from trichord.shards.reading.manifest import Manifest
 
 CLIPS = 20

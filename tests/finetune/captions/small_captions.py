@@ -9,9 +9,9 @@ from typing import Any
 import webdataset
 
 from tests.finetune import small_head
-from trichord.finetune.captions.captioner import Captioner
-from trichord.finetune.captions.vocabulary import Vocabulary
 from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.tasks.captioning.model import Captioner
+from trichord.finetune.tasks.captioning.vocabulary import Vocabulary
 from trichord.pretrain.engine.training import build
 from trichord.shards.reading.manifest import index_shards
 

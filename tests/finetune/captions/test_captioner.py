@@ -11,8 +11,8 @@ import torch
 
 from tests.finetune.captions.small_captions import captions_of, small_captioner, small_config
 from trichord.core.errors import UserError
-from trichord.finetune.captions.captioner import Captioner, told_apart
-from trichord.finetune.captions.vocabulary import MARK, Vocabulary
+from trichord.finetune.tasks.captioning.model import Captioner, told_apart
+from trichord.finetune.tasks.captioning.vocabulary import MARK, Vocabulary
 from trichord.pretrain.engine.flops import training_flops
 from trichord.pretrain.engine.parameter_groups import GroupRules
 from trichord.pretrain.engine.rehearsal import fake_batch

@@ -10,9 +10,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from trichord.core.errors import UserError
-from trichord.finetune.captions.language import Language, load_language, tokenizer_file
-from trichord.finetune.captions.spec import LanguageSpec
-from trichord.finetune.captions.vocabulary import Vocabulary
+from trichord.finetune.tasks.captioning.hub import tokenizer_file
+from trichord.finetune.tasks.captioning.language import Language, load_language
+from trichord.finetune.tasks.captioning.spec import LanguageSpec
+from trichord.finetune.tasks.captioning.vocabulary import Vocabulary
 
 SIZE = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 40, "vocab_size": 280}
 SPEC = LanguageSpec(dim=16, depth=2, heads=2, positions=40, vocabulary=280, longest=16)

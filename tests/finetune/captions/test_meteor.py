@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trichord.core.errors import UserError
-from trichord.finetune.captions.meteor import meteor, path_suits
+from trichord.finetune.tasks.captioning.meteor import meteor, path_suits
 
 
 def test_a_program_that_fails_is_told_and_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from tests.finetune.captions.small_captions import captions_of, settings, small_
 from tests.finetune.jobs import Job, run_jobs
 from trichord.core.errors import UserError
 from trichord.finetune import evaluate as evaluating
-from trichord.finetune.captions.vocabulary import Vocabulary
 from trichord.finetune.config import read_config
+from trichord.finetune.tasks.captioning.vocabulary import Vocabulary
 from trichord.launch import cli
 from trichord.pretrain.engine import checkpoint_files
 from trichord.pretrain.engine import run as engine_run

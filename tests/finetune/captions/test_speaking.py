@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from tests.finetune.captions.small_captions import small_captioner
-from trichord.finetune.captions.beams import search
-from trichord.finetune.captions.captioner import Captioner
-from trichord.finetune.captions.language import Language, Telling
-from trichord.finetune.captions.speaking import Said, speak
-from trichord.finetune.captions.spec import BeamSpec, DecodingSpec, GreedySpec, NucleusSpec
+from trichord.finetune.tasks.captioning.beams import search
+from trichord.finetune.tasks.captioning.decoding import Said, speak
+from trichord.finetune.tasks.captioning.language import Language, Telling
+from trichord.finetune.tasks.captioning.model import Captioner
+from trichord.finetune.tasks.captioning.spec import BeamSpec, DecodingSpec, GreedySpec, NucleusSpec
 
 WAYS: tuple[DecodingSpec, ...] = (GreedySpec(), BeamSpec(beams=3, length_penalty=0.7), NucleusSpec(top_p=0.8))
 MARK, LONGEST = 3, 4

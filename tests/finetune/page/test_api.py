@@ -26,7 +26,7 @@ from trichord.finetune.page.line import Line, LineIsFull
 from trichord.finetune.recipe import load_tested
 from trichord.finetune.retrieval.embedder import Embedder
 from trichord.finetune.retrieval.index import Index
-from trichord.finetune.scoring import score
+from trichord.finetune.tasks.classification.scoring import score
 from trichord.launch import cli
 from trichord.pretrain.engine.distributed import join_world
 

@@ -23,7 +23,7 @@ from trichord.finetune.retrieval.index import Index
 from trichord.finetune.retrieval.table import Table
 from trichord.launch import cli
 from trichord.pretrain.engine import run as engine_run
-from trichord.pretrain.published_file import read_tensors
+from trichord.pretrain.weights.file import read_tensors
 from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.roots import parse_root
 

@@ -127,7 +127,7 @@ def test_an_index_is_changed_without_torch_and_words_are_read_without_what_decod
     script = (
         "import sys; import trichord.finetune.retrieval.index, trichord.finetune.retrieval.changing; "
         "print('torch' in sys.modules); "
-        "import trichord.finetune.retrieval.embedder, trichord.pretrain.objectives.build; "
+        "import trichord.finetune.retrieval.embedder, trichord.pretrain.objectives.video_text.objective; "
         "print([name for name in ('av', 'webdataset', 'open_clip', 'deepspeed') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from trichord.finetune.token_maps.drawing import colours_over, heat_over, write_gif, write_png
 from trichord.finetune.token_maps.maps import attended_places, main_directions
-from trichord.pretrain.backbone import Backbone
-from trichord.pretrain.backbones.build import build_backbone
-from trichord.pretrain.backbones.specs import BackboneSpec
+from trichord.pretrain.backbones.base import Backbone
+from trichord.pretrain.backbones.registry import AnyBackbone
 
 SMALL = {"dim": 16, "depth": 2, "heads": 2, "patch": 8, "frames": 4, "size": 24}
 WITH_CLASS: dict[str, dict[str, Any]] = {
@@ -33,7 +32,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
 
 def backbone_of(settings: dict[str, Any]) -> Backbone:
     torch.manual_seed(3)
-    backbone = build_backbone(TypeAdapter(BackboneSpec).validate_python(settings)).eval()
+    backbone = TypeAdapter(AnyBackbone).validate_python(settings).build().eval()
     for parameter in backbone.parameters():  # so that attention is not nearly even
         parameter.data.add_(0.2 * torch.randn_like(parameter))
     return backbone

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.pretrain.clip_manifests import Shapes, released_clip, released_xclip
-from trichord.pretrain.backbones.clip_text_spec import ClipTextSpec
-from trichord.pretrain.backbones.xclip_spec import XClipSpec
+from trichord.pretrain.backbones.clip_text import ClipTextSpec
+from trichord.pretrain.backbones.xclip import XClipSpec
 
 _SIZES = {"dim": 64, "depth": 1, "heads": 1, "patch": 8, "size": 16, "frames": 2, "joint_dim": 64, "joint_heads": 1}
 XCLIP = XClipSpec.model_validate(_SIZES)

@@ -17,7 +17,7 @@ from tests.finetune.zeroshot.ranks import ALPHAS, SPEC, ask
 from tests.finetune.zeroshot.stage import write_clip
 from tests.pretrain.processes import run_ranks
 from trichord.core.seeds import generator
-from trichord.finetune.metrics import average_precision
+from trichord.finetune.tasks.classification.metrics import average_precision
 from trichord.finetune.zeroshot.candidates import Candidates, Draws
 from trichord.finetune.zeroshot.classifier import probabilities
 from trichord.finetune.zeroshot.evaluate import Answer, Line, Question, answer, table

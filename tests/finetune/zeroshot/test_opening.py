@@ -15,12 +15,12 @@ from tests.pretrain.test_published_clip import text_of
 from trichord.core.errors import UserError
 from trichord.finetune.zeroshot.opening import open_video_text, specs_of
 from trichord.finetune.zeroshot.spec import ZeroShotSpec
-from trichord.pretrain.backbones.clip_text import ClipText
-from trichord.pretrain.backbones.presets import PRESETS
-from trichord.pretrain.backbones.xclip import XClip
-from trichord.pretrain.backbones.xclip_spec import XClipSpec
-from trichord.pretrain.published import recognised
-from trichord.pretrain.published_tables.naming import renamed
+from trichord.pretrain.backbones.clip_text.model import ClipText
+from trichord.pretrain.backbones.registry import published_sizes
+from trichord.pretrain.backbones.xclip import XClipSpec
+from trichord.pretrain.backbones.xclip.model import XClip
+from trichord.pretrain.weights.load import recognised
+from trichord.pretrain.weights.naming import renamed
 from trichord.shards.viewing.clip_specs import DenseWindow, FullVideo, Segments
 
 
@@ -40,12 +40,12 @@ def test_a_file_is_opened_by_its_tensors_shapes(tmp_path: Path, write: object, v
 
 
 MANIFESTS = {"clip": (released_clip,), "xclip": (released_xclip, hugging_face_xclip)}
-RELEASED = [(name, each) for name in PRESETS for each in MANIFESTS.get(name.partition("-")[0], ())]
+RELEASED = [(name, each) for name in published_sizes() for each in MANIFESTS.get(name.partition("-")[0], ())]
 
 
 @pytest.mark.parametrize(("name", "manifest"), RELEASED)
 def test_every_published_size_is_worked_out(name: str, manifest: Callable[..., Shapes]) -> None:
-    video = PRESETS[name].spec
+    video = published_sizes()[name].spec
     assert isinstance(video, XClipSpec)
     shapes = manifest(video, text_of(video))
     tensors = {each: torch.empty(shape, device="meta") for each, shape in shapes.items()}

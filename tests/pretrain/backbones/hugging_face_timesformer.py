@@ -6,8 +6,8 @@ from torch import Tensor
 from transformers import TimesformerConfig, TimesformerModel
 from transformers.models.timesformer.modeling_timesformer import TimesformerDropPath
 
-from trichord.pretrain.backbones.specs import TimeSformerSpec
-from trichord.pretrain.backbones.timesformer import TimeSformer
+from trichord.pretrain.backbones.timesformer import TimeSformerSpec
+from trichord.pretrain.backbones.timesformer.model import TimeSformer
 
 ATTENTION_TYPES = {"divided": "divided_space_time", "joint": "joint_space_time", "space": "space_only"}
 WITHIN_A_BLOCK = {

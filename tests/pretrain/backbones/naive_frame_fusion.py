@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trichord.pretrain.backbones.frame_fusion import FrameFusion
+from trichord.pretrain.backbones.frame_fusion.model import FrameFusion
 
 
 def naive_pooled(backbone: FrameFusion, frames_CTHW: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from math import floor, sqrt
 import torch
 from torch import Tensor
 
-from trichord.pretrain.backbones.specs import TimeSformerSpec
+from trichord.pretrain.backbones.timesformer import TimeSformerSpec
 
 
 class NaiveTimeSformer:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.pretrain.backbones.naive_timesformer import NaiveTimeSformer
-from trichord.pretrain.backbones.vivit_spec import ViViTSpec
+from trichord.pretrain.backbones.vivit import ViViTSpec
 
 Tokens = dict[object, Tensor]
 

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers import ASTConfig, ASTForAudioClassification, ASTModel
 
-from trichord.pretrain.backbones.ast import Ast, positions_cut_or_between
-from trichord.pretrain.backbones.audio_build import build_audio_backbone
-from trichord.pretrain.backbones.audio_specs import AstSpec
+from trichord.pretrain.backbones.ast import AstSpec
+from trichord.pretrain.backbones.ast.model import Ast, positions_cut_or_between
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.published import load_published, load_tensors
-from trichord.pretrain.published_names import FAMILIES
+from trichord.pretrain.weights.families import families
+from trichord.pretrain.weights.load import load_published, load_tensors
 
 SMALL = AstSpec(
     frames=20, mels=12, dim=16, depth=2, heads=2, mlp_ratio=2.0, patch=4, time_stride=3, mel_stride=2, drop_path=0.0
@@ -25,7 +24,7 @@ UNDER = "audio_spectrogram_transformer."
 
 def small(seed: int = 0, **changes: object) -> Ast:
     torch.manual_seed(seed)
-    backbone = build_audio_backbone(AstSpec.model_validate(SMALL.model_dump() | changes))
+    backbone = AstSpec.model_validate(SMALL.model_dump() | changes).build()
     assert isinstance(backbone, Ast)
     for parameter in backbone.parameters():
         nn.init.normal_(parameter, std=0.2)
@@ -130,10 +129,10 @@ def released() -> dict[str, tuple[int, ...]]:
 def test_published_files_are_of_one_family_and_fit_strictly(
     manifest: dict[str, tuple[int, ...]], family: str, classifier: int
 ) -> None:
-    assert [each.name for each in FAMILIES if each.is_that_of(manifest)] == [family]
+    assert [each.name for each in families() if each.is_that_of(manifest)] == [family]
     file = {name: torch.empty(shape, device="meta") for name, shape in manifest.items()}
     with torch.device("meta"):
-        backbone = build_audio_backbone(AstSpec())
+        backbone = AstSpec().build()
     found = load_tensors(file, FILE, backbone)
     assert (found.missing, found.resized, len(found.unused)) == ([], [], classifier)
     assert len(found.taken) == len(list(backbone.parameters()))

@@ -10,20 +10,21 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from trichord.core.errors import UserError
-from trichord.pretrain.audio_backbone import AudioBackbone
-from trichord.pretrain.backbones.audio_build import build_audio_backbone
-from trichord.pretrain.backbones.audio_specs import AudioResnetSpec, AudioSpec, AudioVtnSpec
+from trichord.pretrain.backbones.audio_resnet import AudioResnetSpec
+from trichord.pretrain.backbones.audio_vtn import AudioVtnSpec
+from trichord.pretrain.backbones.base import AudioBackbone
+from trichord.pretrain.backbones.spec import AudioBackboneSpec
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.published import load_tensors
+from trichord.pretrain.weights.load import load_tensors
 
 RESNET = AudioResnetSpec(mels=40, frames=64)
 VTN = AudioVtnSpec(mels=40, frames=64, depth=2, window=4, dropout=0.0)
 each_spec = pytest.mark.parametrize("spec", [RESNET, VTN], ids=["resnet", "vtn"])
 
 
-def built(spec: AudioSpec, **changes: object) -> AudioBackbone:
+def built(spec: AudioBackboneSpec, **changes: object) -> AudioBackbone:
     torch.manual_seed(0)
-    return build_audio_backbone(spec.model_copy(update=changes))
+    return spec.model_copy(update=changes).build()
 
 
 def sound(frames: int = 64, mels: int = 40) -> Tensor:
@@ -54,7 +55,7 @@ def test_the_vtn_looks_at_slices_as_at_frames() -> None:
 
 
 @pytest.mark.parametrize(("spec", "grid"), [(RESNET, (3, 2)), (VTN, (5, 1))], ids=["resnet", "vtn"])
-def test_it_takes_other_lengths_and_filters(spec: AudioSpec, grid: tuple[int, int]) -> None:
+def test_it_takes_other_lengths_and_filters(spec: AudioBackboneSpec, grid: tuple[int, int]) -> None:
     backbone = built(spec).eval()
     whole, alone = backbone(sound(96, 64)), backbone(sound(96, 64), pooled_only=True)
     assert (whole.grid_BtmD.shape, alone.grid_BtmD.shape) == ((2, *grid, 512), (2, grid[0], 0, 512))
@@ -63,7 +64,7 @@ def test_it_takes_other_lengths_and_filters(spec: AudioSpec, grid: tuple[int, in
 
 @each_spec
 def test_forgetting_activations_changes_no_gradient_or_running_mean_and_bf16_stays_near_fp32(
-    spec: AudioSpec,
+    spec: AudioBackboneSpec,
 ) -> None:
     results = []
     for forgets in (False, True):
@@ -80,7 +81,7 @@ def test_forgetting_activations_changes_no_gradient_or_running_mean_and_bf16_sta
 
 
 @each_spec
-def test_every_parameter_has_a_layer(spec: AudioSpec) -> None:
+def test_every_parameter_has_a_layer(spec: AudioBackboneSpec) -> None:
     backbone = built(spec)
     found = {backbone.layer_of(name) for name, _ in backbone.named_parameters()}
     assert (min(found), max(found)) in ((0, backbone.layers - 1), (0, backbone.layers - 2))

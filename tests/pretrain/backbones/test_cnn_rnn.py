@@ -10,19 +10,18 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from trichord.core.errors import UserError
-from trichord.pretrain.backbones.build import build_backbone
-from trichord.pretrain.backbones.cnn_rnn import CnnRnn
-from trichord.pretrain.backbones.cnn_rnn_spec import CnnRnnSpec
+from trichord.pretrain.backbones.cnn_rnn import CnnRnnSpec
+from trichord.pretrain.backbones.cnn_rnn.model import CnnRnn
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.published import load_tensors
-from trichord.pretrain.published_names import FAMILIES
+from trichord.pretrain.weights.families import families
+from trichord.pretrain.weights.load import load_tensors
 
 SMALL = CnnRnnSpec(frame_backbone="resnet18", dim=8, depth=2, frames=3, size=32)
 
 
 def small(**changes: object) -> CnnRnn:
     torch.manual_seed(0)
-    backbone = build_backbone(CnnRnnSpec.model_validate(SMALL.model_dump() | changes))
+    backbone = CnnRnnSpec.model_validate(SMALL.model_dump() | changes).build()
     assert isinstance(backbone, CnnRnn)
     return backbone
 
@@ -51,8 +50,8 @@ def naive_gru(weights: dict[str, Tensor], depth: int, seen_BTE: Tensor) -> Tenso
 def test_it_equals_torchvision_s_resnet_and_a_gru_written_out() -> None:
     torch.manual_seed(3)
     theirs = resnet18().eval()
-    families = [each.name for each in FAMILIES if each.is_that_of(theirs.state_dict())]
-    assert families == ["ResNet of torchvision or timm"]
+    found = [each.name for each in families() if each.is_that_of(theirs.state_dict())]
+    assert found == ["ResNet of torchvision or timm"]
     ours = small().eval()
     init = InitFrom(path=Path("resnet.pth"), allow_missing=("*.recurrent.*",), allow_unused=("classifier.*",))
     file = {name: tensor for name, tensor in theirs.state_dict().items() if not name.endswith("num_batches_tracked")}

@@ -8,9 +8,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tests.pretrain.backbones.naive_frame_fusion import naive_pooled
-from trichord.pretrain.backbones.build import build_backbone
-from trichord.pretrain.backbones.frame_fusion import FrameFusion
-from trichord.pretrain.backbones.frame_fusion_spec import FrameFusionSpec
+from trichord.pretrain.backbones.frame_fusion import FrameFusionSpec
+from trichord.pretrain.backbones.frame_fusion.model import FrameFusion
 
 SMALL = FrameFusionSpec(widths=(6, 8, 8, 8, 8), dim=16, size=44)
 FUSIONS = ("single", "early", "late", "slow")
@@ -20,7 +19,7 @@ each_fusion = pytest.mark.parametrize("fusion", FUSIONS)
 def small(fusion: str, **changes: object) -> FrameFusion:
     torch.manual_seed(0)
     spec = FrameFusionSpec.model_validate(SMALL.model_dump() | {"fusion": fusion} | changes)
-    backbone = build_backbone(spec)
+    backbone = spec.build()
     assert isinstance(backbone, FrameFusion)
     return backbone
 

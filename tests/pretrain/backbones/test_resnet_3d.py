@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.video import r2plus1d_18, r3d_18
 
-from trichord.pretrain.backbones.build import build_backbone
-from trichord.pretrain.backbones.resnet_3d import Resnet3d
-from trichord.pretrain.backbones.resnet_3d_spec import Resnet3dSpec
+from trichord.pretrain.backbones.resnet_3d import Resnet3dSpec
+from trichord.pretrain.backbones.resnet_3d.model import Resnet3d
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.published import load_tensors
-from trichord.pretrain.published_names import FAMILIES
+from trichord.pretrain.weights.families import families
+from trichord.pretrain.weights.load import load_tensors
 
 SMALL = Resnet3dSpec(width=8, frames=4, size=32)
 FILE = InitFrom(path=Path("weights.pth"), allow_unused=("classifier.*",))
@@ -23,7 +22,7 @@ both = pytest.mark.parametrize("convolutions", ["2plus1d", "3d"])
 
 def small(**changes: object) -> Resnet3d:
     torch.manual_seed(0)
-    backbone = build_backbone(Resnet3dSpec.model_validate(SMALL.model_dump() | changes))
+    backbone = Resnet3dSpec.model_validate(SMALL.model_dump() | changes).build()
     assert isinstance(backbone, Resnet3d)
     return backbone
 
@@ -41,7 +40,7 @@ def test_it_equals_torchvision(convolutions: str) -> None:
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
     family = {"2plus1d": "R(2+1)D of torchvision", "3d": "R3D of torchvision"}[convolutions]
-    assert [each.name for each in FAMILIES if each.is_that_of(theirs.state_dict())] == [family]
+    assert [each.name for each in families() if each.is_that_of(theirs.state_dict())] == [family]
     ours = small(convolutions=convolutions, width=64).eval()
     found = load_tensors(theirs.state_dict(), FILE, ours)
     assert (found.missing, found.unused) == ([], ["classifier.weight", "classifier.bias"])
@@ -57,7 +56,7 @@ def test_it_equals_torchvision(convolutions: str) -> None:
 @both
 def test_its_published_size_has_as_many_parameters_as_torchvision_says(convolutions: str) -> None:
     with torch.device("meta"):
-        backbone = build_backbone(Resnet3dSpec.model_validate({"convolutions": convolutions}))
+        backbone = Resnet3dSpec.model_validate({"convolutions": convolutions}).build()
     said = {"2plus1d": 31_505_325, "3d": 33_371_472}[convolutions]
     assert sum(parameter.numel() for parameter in backbone.parameters()) == said - 400 * 513
 

@@ -10,13 +10,12 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast, T5Config
 
 from trichord.core.errors import UserError
-from trichord.pretrain.backbones.clip_text import ClipText
-from trichord.pretrain.backbones.clip_text_spec import ClipTextSpec
-from trichord.pretrain.backbones.text_build import build_text_backbone
-from trichord.pretrain.backbones.text_specs import TransformersTextSpec
-from trichord.pretrain.backbones.transformers_text import TransformersText
+from trichord.pretrain.backbones.clip_text import ClipTextSpec
+from trichord.pretrain.backbones.clip_text.model import ClipText
+from trichord.pretrain.backbones.transformers_text import TransformersTextSpec
+from trichord.pretrain.backbones.transformers_text.model import TransformersText
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.published import load_text
+from trichord.pretrain.weights.load import load_text
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "person", "opens", "the", "box"]
 TEXTS = ["a person opens the box", "a box", "the person"]
@@ -38,7 +37,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("pool", ["mean", "first", "last"])
 def test_each_text_is_what_transformers_makes_of_it_alone(pool: str, saved: Path) -> None:
     spec = TransformersTextSpec.model_validate({"path": str(saved), "pool": pool, "length": 12})
-    ours = build_text_backbone(spec).eval()
+    ours = spec.build().eval()
     ours.load_own()
     theirs, tokenizer = BertModel.from_pretrained(saved).eval(), BertTokenizerFast.from_pretrained(saved)
     found = ours(ours.tokenise(TEXTS))

@@ -12,11 +12,10 @@ from transformers import TimesformerModel
 
 from tests.pretrain.backbones.hugging_face_timesformer import hugging_face_name, hugging_face_twin, tokens_of
 from tests.pretrain.backbones.naive_timesformer import NaiveTimeSformer
-from trichord.pretrain.backbone import Tokens
-from trichord.pretrain.backbones.build import build_backbone
+from trichord.pretrain.backbones.base import Tokens
 from trichord.pretrain.backbones.slow_fast import slow_fast
-from trichord.pretrain.backbones.specs import TimeSformerSpec
-from trichord.pretrain.backbones.timesformer import TimeSformer
+from trichord.pretrain.backbones.timesformer import TimeSformerSpec
+from trichord.pretrain.backbones.timesformer.model import TimeSformer
 from trichord.pretrain.layers import attention as attention_module
 from trichord.pretrain.layers.attention import products_are_faster
 from trichord.pretrain.layers.divided_block import DividedBlock
@@ -34,7 +33,7 @@ def small(**changes: object) -> TimeSformerSpec:
 def with_random_weights(spec: TimeSformerSpec, seed: int = 0) -> TimeSformer:
     """Give a backbone none of whose parameters is zero or one by design."""
     torch.manual_seed(seed)
-    backbone = build_backbone(spec)
+    backbone = spec.build()
     with torch.no_grad():
         for parameter in backbone.parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.2)

@@ -13,16 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.pretrain.backbones.naive_videomamba import NaiveVideoMamba
-from trichord.pretrain.backbones.build import build_backbone
-from trichord.pretrain.backbones.specs import VideoMambaSpec
-from trichord.pretrain.backbones.videomamba import VideoMamba
+from trichord.pretrain.backbones.videomamba import VideoMambaSpec
+from trichord.pretrain.backbones.videomamba.model import VideoMamba
 from trichord.pretrain.engine.config import GroupRules, InitFrom
 from trichord.pretrain.engine.flops import count_flops
 from trichord.pretrain.engine.parameter_groups import group_parameters
 from trichord.pretrain.layers import causal_convolution, mamba_kernels
 from trichord.pretrain.layers.causal_convolution import CausalConvolution
-from trichord.pretrain.published import load_tensors
-from trichord.pretrain.published_names import FAMILIES
+from trichord.pretrain.weights.families import families
+from trichord.pretrain.weights.load import load_tensors
 
 SMALL = VideoMambaSpec(dim=24, depth=3, patch=4, frames=3, size=8, drop_path=0.0)
 SIZES = {"t": (192, 24), "s": (384, 24), "m": (576, 32), "b": (768, 24)}
@@ -86,7 +85,7 @@ def on_meta(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
 
 def with_random_weights(spec: VideoMambaSpec) -> tuple[VideoMamba, dict[str, Tensor]]:
     """Give a backbone whose weights came from a file, and what that held."""
-    backbone = build_backbone(spec)
+    backbone = spec.build()
     assert isinstance(backbone, VideoMamba)
     shapes = published(spec.dim, spec.depth, spec.frames, spec.size, patch=spec.patch)
     generator = torch.Generator().manual_seed(0)
@@ -192,7 +191,7 @@ def test_it_compiles_without_a_break() -> None:
 
 
 def test_every_parameter_is_initialised_and_steps_are_as_published() -> None:
-    backbone = build_backbone(small(dim=48))
+    backbone = small(dim=48).build()
     assert isinstance(backbone, VideoMamba)
     with torch.no_grad():
         for parameter in backbone.parameters():
@@ -208,7 +207,7 @@ def test_every_parameter_is_initialised_and_steps_are_as_published() -> None:
 
 
 def test_decay_is_not_decayed_and_layers_are_told_apart() -> None:
-    backbone = build_backbone(SMALL)
+    backbone = SMALL.build()
     groups = group_parameters(backbone, GroupRules(), {"": backbone})
     spared = {name for group in groups if not group.decay_scale for name in group.parameters}
     assert {name for name, _ in backbone.named_parameters() if name.endswith((".A_log", ".D", "bias"))} <= spared
@@ -222,8 +221,8 @@ def test_decay_is_not_decayed_and_layers_are_told_apart() -> None:
 def test_published_files_fit_strictly(size: str) -> None:
     dim, depth = SIZES[size]
     with torch.device("meta"):
-        backbone = build_backbone(VideoMambaSpec(dim=dim, depth=depth))
-        longer = build_backbone(VideoMambaSpec(dim=dim, depth=depth, frames=64, size=384))
+        backbone = VideoMambaSpec(dim=dim, depth=depth).build()
+        longer = VideoMambaSpec(dim=dim, depth=depth, frames=64, size=384).build()
     video = load_tensors(on_meta(published(dim, depth)), init(allow_unused=["classifier.*"]), backbone)
     assert (video.family, video.missing, video.resized) == ("VideoMamba", [], [])
     assert video.unused == ["classifier.weight", "classifier.bias"]
@@ -244,13 +243,13 @@ def test_files_hold_as_much_as_their_authors_say() -> None:
         shapes = published(*SIZES[size])
         assert (sum(torch.Size(shape).numel() for shape in shapes.values()), len(shapes)) == (values, tensors)
     for shapes in (published(192, 24), published_images(192, 24), published_unmasking(576, 32)):
-        assert [family.name for family in FAMILIES if family.is_that_of(shapes)] == ["VideoMamba"]
+        assert [family.name for family in families() if family.is_that_of(shapes)] == ["VideoMamba"]
 
 
 def test_work_is_that_of_the_sheet() -> None:
     """Products of matrices 224 G and scans 33 GFLOP for 16 frames in the middle size."""
     with torch.device("meta"):
-        backbone = build_backbone(VideoMambaSpec(frames=16))
+        backbone = VideoMambaSpec(frames=16).build()
         macs = count_flops(lambda: backbone(torch.empty(1, 3, 16, 224, 224))) / 2
     assert macs == pytest.approx(224e9 + 33e9 / 2, rel=0.03)
 

@@ -12,13 +12,12 @@ from transformers import VivitConfig, VivitForVideoClassification, VivitModel
 
 from tests.pretrain.backbones.naive_vivit import NaiveViViT
 from trichord.core.errors import UserError
-from trichord.pretrain.backbones.build import build_backbone
-from trichord.pretrain.backbones.timesformer_spec import TimeSformerSpec
-from trichord.pretrain.backbones.vivit import ViViT
-from trichord.pretrain.backbones.vivit_spec import ViViTSpec
+from trichord.pretrain.backbones.timesformer import TimeSformerSpec
+from trichord.pretrain.backbones.vivit import ViViTSpec
+from trichord.pretrain.backbones.vivit.model import ViViT
 from trichord.pretrain.engine.config import InitFrom
 from trichord.pretrain.layers.positions import positions_between
-from trichord.pretrain.published import load_published, load_tensors
+from trichord.pretrain.weights.load import load_published, load_tensors
 
 SMALL = ViViTSpec(dim=16, depth=2, heads=2, mlp_ratio=2.0, patch=4, frames=6, size=12, time_depth=2, drop_path=0.0)
 MODELS: dict[str, dict[str, object]] = {
@@ -39,7 +38,7 @@ def small(**changes: object) -> ViViTSpec:
 
 def with_random_weights(spec: ViViTSpec, seed: int = 0) -> ViViT:
     torch.manual_seed(seed)
-    backbone = build_backbone(spec)
+    backbone = spec.build()
     assert isinstance(backbone, ViViT)
     for parameter in backbone.parameters():
         nn.init.normal_(parameter, std=0.2)
@@ -69,7 +68,7 @@ def test_model_1_equals_hugging_face_from_a_file_of_its_own(tmp_path: Path, kind
     for parameter in theirs.parameters():
         nn.init.normal_(parameter, std=0.2)
     theirs.save_pretrained(tmp_path)
-    ours = build_backbone(SMALL).eval()
+    ours = SMALL.build().eval()
     found = load_published(InitFrom(path=tmp_path, allow_unused=("classifier.*", "pooler.*")), ours)
     assert (found.missing, found.resized, len(found.taken)) == ([], [], len(ours.state_dict()))
     frames_BCTHW = clip(SMALL).requires_grad_()
@@ -151,7 +150,7 @@ def test_positions_of_another_size_lie_on_lines_between_those_of_the_table() -> 
 def test_tables_of_another_size_or_other_frames_are_made_to_fit_as_at_run_time(changes: dict[str, object]) -> None:
     for other in ({"frames": 8}, {"size": 16}):
         larger = with_random_weights(small(**changes, **other)).eval()
-        fresh = build_backbone(small(**changes)).eval()
+        fresh = small(**changes).build().eval()
         load_tensors(larger.state_dict(), InitFrom(path=Path("w")), fresh)
         torch.testing.assert_close(fresh(clip(SMALL)).pooled_BD, larger(clip(SMALL)).pooled_BD)
 
@@ -162,11 +161,11 @@ def test_tables_of_another_size_or_other_frames_are_made_to_fit_as_at_run_time(c
 def test_a_table_that_could_be_of_more_steps_or_of_another_size_is_read_as_released_ones_are(
     from_frames: int, from_size: int, frames: int, size: int
 ) -> None:
-    given = build_backbone(small(frames=from_frames, size=from_size, patch=16))
+    given = small(frames=from_frames, size=from_size, patch=16).build()
     step_1Ln = torch.arange(given.steps).repeat_interleave(given.places).view(1, -1, 1)
     with torch.no_grad():
         given.pos_embed[:, 1:] = step_1Ln
-    fresh = build_backbone(small(frames=frames, size=size, patch=16))
+    fresh = small(frames=frames, size=size, patch=16).build()
     load_tensors(given.state_dict(), InitFrom(path=Path("w")), fresh)
     for step, entries_nD in enumerate(fresh.pos_embed[0, 1:].unflatten(0, (fresh.steps, fresh.places))):
         ratio = given.steps // fresh.steps
@@ -174,9 +173,9 @@ def test_a_table_that_could_be_of_more_steps_or_of_another_size_is_read_as_relea
 
 
 def test_a_table_that_could_be_of_more_steps_or_of_another_size_is_else_refused() -> None:
-    small_one = build_backbone(small(frames=2, size=8))
+    small_one = small(frames=2, size=8).build()
     with pytest.raises(UserError, match="pos_embed: 1x17x16 in the file, 1x5x16 in the network"):
-        load_tensors(build_backbone(small(frames=8, size=8)).state_dict(), InitFrom(path=Path("w")), small_one)
+        load_tensors(small(frames=8, size=8).build().state_dict(), InitFrom(path=Path("w")), small_one)
 
 
 def image_vit(size: int = 12) -> tuple[dict[str, Tensor], nn.Module]:
@@ -184,7 +183,7 @@ def image_vit(size: int = 12) -> tuple[dict[str, Tensor], nn.Module]:
     spec = TimeSformerSpec(
         dim=16, depth=2, heads=2, mlp_ratio=2.0, patch=4, size=size, frames=1, attention="space", positions="space"
     )
-    model = build_backbone(spec).eval()
+    model = spec.build().eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
     return model.state_dict(), model
@@ -194,7 +193,7 @@ def image_vit(size: int = 12) -> tuple[dict[str, Tensor], nn.Module]:
 @pytest.mark.parametrize("tubelet", [1, 2, 3])
 def test_tubelets_begin_with_seeing_in_a_still_clip_what_the_image_model_sees(first: str, tubelet: int) -> None:
     file, image = image_vit()
-    ours = build_backbone(small(tubelet=tubelet, first_tubelets=first))
+    ours = small(tubelet=tubelet, first_tubelets=first).build()
     found = load_tensors(file, InitFrom(path=Path("vit.pth")), ours)
     assert any("patch_embed.proj.weight from 16x3x4x4 to" in line for line in found.resized)
     still_BCTHW = clip(SMALL, frames=1)
@@ -208,7 +207,7 @@ def test_tubelets_begin_with_seeing_in_a_still_clip_what_the_image_model_sees(fi
 
 def test_positions_of_images_are_repeated_at_every_step() -> None:
     file, _ = image_vit()
-    ours = build_backbone(SMALL)
+    ours = SMALL.build()
     load_tensors(file, InitFrom(path=Path("vit.pth")), ours)
     assert torch.equal(ours.pos_embed[:, :1], file["pos_embed"][:, :1])
     for step in range(3):
@@ -217,7 +216,7 @@ def test_positions_of_images_are_repeated_at_every_step() -> None:
 
 def test_positions_of_larger_images_are_made_to_fit_before_they_are_repeated() -> None:
     file, _ = image_vit(size=24)  # 36 places, which are also 4 of each of 9 steps
-    ours = build_backbone(SMALL)
+    ours = SMALL.build()
     load_tensors(file, InitFrom(path=Path("vit.pth")), ours)
     expected_1nD = positions_between(file["pos_embed"][:, 1:].unsqueeze(1), 1, 3, 3).flatten(1, 3)
     assert torch.equal(ours.pos_embed[:, 1:], expected_1nD.repeat(1, 3, 1))
@@ -226,7 +225,7 @@ def test_positions_of_larger_images_are_made_to_fit_before_they_are_repeated() -
 def test_a_factorised_encoder_begins_as_the_image_model_of_each_step() -> None:
     file, image = image_vit()
     spec = small(model="factorised_encoder", time_depth=0)
-    ours = build_backbone(spec).eval()
+    ours = spec.build().eval()
     load_tensors(file, InitFrom(path=Path("vit.pth")), ours)
     frames_BCTHW = clip(SMALL)
     second_of_each_BCtHW = frames_BCTHW[:, :, 1::2]
@@ -239,7 +238,7 @@ def test_a_factorised_encoder_begins_as_the_image_model_of_each_step() -> None:
 def test_attention_in_time_begins_as_nothing_that_can_learn_or_as_a_copy() -> None:
     file, _ = image_vit()
     spec = small(model="factorised_self_attention", pooled="mean")
-    ours = build_backbone(spec)
+    ours = spec.build()
     lacks = InitFrom(path=Path("vit.pth"), allow_missing=("*temporal*",), allow_unused=("*cls_token",))
     load_tensors(file, lacks, ours)
     ours(clip(SMALL)).pooled_BD.square().sum().backward()

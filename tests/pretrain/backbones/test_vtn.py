@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from transformers import LongformerConfig, LongformerModel
 
 from trichord.core.errors import UserError
-from trichord.pretrain.backbones.build import build_backbone
-from trichord.pretrain.backbones.vtn import Vtn
-from trichord.pretrain.backbones.vtn_spec import VtnSpec
+from trichord.pretrain.backbones.vtn import VtnSpec
+from trichord.pretrain.backbones.vtn.model import Vtn
 from trichord.pretrain.engine.config import InitFrom
 from trichord.pretrain.engine.flops import count_flops
-from trichord.pretrain.published import load_tensors
+from trichord.pretrain.weights.load import load_tensors
 
 SMALL = VtnSpec(
     frame_backbone="test_resnet", size=32, depth=2, heads=4, mlp_ratio=2.0, window=4, positions=48, dropout=0.0
@@ -40,7 +39,7 @@ def randomise(module: nn.Module) -> None:
 
 def with_random_weights(spec: VtnSpec) -> Vtn:
     torch.manual_seed(0)
-    backbone = build_backbone(spec)
+    backbone = spec.build()
     assert isinstance(backbone, Vtn)
     randomise(backbone.blocks)
     randomise(backbone.sum)

@@ -12,14 +12,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from transformers import XCLIPConfig, XCLIPModel
 
-from trichord.pretrain.backbones.build import build_backbone
-from trichord.pretrain.backbones.clip_text import ClipText
-from trichord.pretrain.backbones.clip_text_spec import ClipTextSpec
+from trichord.pretrain.backbones.clip_text import ClipTextSpec
+from trichord.pretrain.backbones.clip_text.model import ClipText
 from trichord.pretrain.backbones.video_text import VideoText
-from trichord.pretrain.backbones.xclip import XClip
-from trichord.pretrain.backbones.xclip_spec import XClipSpec
+from trichord.pretrain.backbones.xclip import XClipSpec
+from trichord.pretrain.backbones.xclip.model import XClip
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.published import load_tensors
+from trichord.pretrain.weights.load import load_tensors
 
 VIDEO = XClipSpec(dim=128, depth=3, heads=2, joint_dim=64, joint_heads=1, patch=4, size=12, frames=3)
 TEXT = ClipTextSpec(dim=64, depth=2, heads=1, joint_dim=64, vocabulary=50, length=9)
@@ -40,7 +39,7 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
 
 
 def with_random_weights(spec: XClipSpec) -> XClip:
-    backbone = build_backbone(spec)
+    backbone = spec.build()
     assert isinstance(backbone, XClip)
     randomise(backbone)
     return backbone

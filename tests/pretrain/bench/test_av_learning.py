@@ -31,7 +31,7 @@ from trichord.pretrain.bench.av_learning import (
 from trichord.pretrain.bench.ways import UNTRAINED
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.training import build
-from trichord.pretrain.objectives.av_prototypes import AvPrototypes
+from trichord.pretrain.objectives.av_prototypes.objective import AvPrototypes
 from trichord.pretrain.recipe import load_recipe
 
 TRAIN, TEST = 45, 31

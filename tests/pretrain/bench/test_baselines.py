@@ -13,7 +13,7 @@ from trichord.pretrain.bench.probes import Standard
 from trichord.pretrain.bench.world_clips import make_shards, read_clips
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.training import build
-from trichord.pretrain.objectives.svt import Svt
+from trichord.pretrain.objectives.svt.objective import Svt
 from trichord.pretrain.recipe import load_recipe
 
 TINY = ["data.batch_size=16", "backbone.depth=1", "backbone.dim=32", "objective.prototypes=16"]

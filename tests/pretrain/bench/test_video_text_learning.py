@@ -30,7 +30,7 @@ from trichord.pretrain.bench.ways import UNTRAINED, WayResult
 from trichord.pretrain.bench.world_clips import FACTORS
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.training import build
-from trichord.pretrain.objectives.video_text import VideoTextObjective
+from trichord.pretrain.objectives.video_text.objective import VideoTextObjective
 from trichord.pretrain.recipe import load_recipe
 from trichord.shards.world import COMBINATIONS, say
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.pretrain.engine.jobs import Job, run_jobs
 from tests.pretrain.engine.small_run import av_changes, write_shards
 from trichord.pretrain.engine import checkpoint_files
-from trichord.pretrain.objectives.av_pass import unaltered
+from trichord.pretrain.objectives.av_prototypes.feature_pass import unaltered
 from trichord.pretrain.recipe import load_recipe
 from trichord.pretrain.recipe_file import list_recipes
 

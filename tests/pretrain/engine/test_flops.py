@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.pretrain.engine.small_run import small_config
-from trichord.pretrain.backbones.build import build_backbone
-from trichord.pretrain.backbones.specs import TimeSformerSpec, VtnSpec
+from trichord.pretrain.backbones.timesformer import TimeSformerSpec
+from trichord.pretrain.backbones.vtn import VtnSpec
 from trichord.pretrain.engine.flops import count_flops, training_flops
 from trichord.pretrain.engine.rehearsal import fake_batch, rehearse
-from trichord.pretrain.objectives.build import build_objective
 
 NOWHERE = Path("nowhere")
 
@@ -35,7 +34,7 @@ def forward_products(spec: TimeSformerSpec, clips: int, frames: int, places: int
 @pytest.mark.parametrize(("clips", "frames", "size"), [(1, 2, 16), (3, 4, 24)])
 def test_a_forward_is_what_pencil_and_paper_give(clips: int, frames: int, size: int) -> None:
     spec = TimeSformerSpec(dim=32, depth=2, heads=4, mlp_ratio=2.0, patch=8, frames=frames, size=size, drop_path=0.0)
-    backbone = build_backbone(spec)
+    backbone = spec.build()
     with torch.no_grad():
         found = count_flops(lambda: backbone(torch.zeros(clips, 3, frames, size, size)))
     assert found == 2 * forward_products(spec, clips, frames, (size // 8) ** 2)
@@ -86,7 +85,7 @@ def _refuse(*arguments: object) -> object:
 def test_a_run_s_figure_is_that_of_its_real_step() -> None:
     config = small_config(NOWHERE)
     torch.manual_seed(0)
-    objective = build_objective(config)
+    objective = config.build_objective()
     batch = fake_batch(config.objective.sample_spec(), 2)
     real = count_flops(lambda: objective(batch, config.steps - 1).loss.backward())
     assert training_flops(config, 2) == real > 0

@@ -20,7 +20,6 @@ from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.live_memory import LiveMemory
 from trichord.pretrain.engine.memory import ModelSize, measure, measure_with_flops, rank_memory
 from trichord.pretrain.engine.rehearsal import fake_batch
-from trichord.pretrain.objectives.build import build_objective
 
 NOWHERE = Path("nowhere")
 WIDE = {"backbone__dim": 32, "backbone__depth": 3, "objective__prototypes": 300}
@@ -45,7 +44,7 @@ def real_step(precision: str, checkpoints: bool) -> tuple[Callable[[], object], 
     """Return a step of a small run on real tensors, and the tensors that are there before it."""
     config = wide_config(precision, checkpoints)
     torch.manual_seed(0)
-    objective = build_objective(config)
+    objective = config.build_objective()
     objective.cast_to = torch.bfloat16 if precision == "bf16" else None
     batch = fake_batch(config.objective.sample_spec(), 4)
     for parameter in objective.parameters():
@@ -82,7 +81,7 @@ def test_checkpointing_and_bf16_take_less_and_clips_take_their_share() -> None:
     assert measure(config, 8, checkpoints_activations=True).step_bytes < plain.step_bytes
     assert measure(config, 4, checkpoints_activations=False).step_bytes == pytest.approx(plain.step_bytes / 2, rel=0.1)
     assert measure_with_flops(config, 8)[0] == plain
-    objective = build_objective(config)
+    objective = config.build_objective()
     assert plain.trained == sum(each.numel() for each in objective.parameters() if each.requires_grad)
     assert plain.frozen == sum(each.numel() for each in objective.parameters() if not each.requires_grad)
     globals_and_locals = 3 * (2 * 2 * 16 * 16 + (2 + 1) * 8 * 8)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trichord.core.errors import UserError
-from trichord.pretrain.backbone import Backbone, Tokens
+from trichord.pretrain.backbones.base import Backbone, Tokens
 from trichord.pretrain.engine.config import GroupRules
 from trichord.pretrain.engine.parameter_groups import ParameterGroup, describe, group_parameters
 

@@ -26,9 +26,9 @@ from trichord.pretrain.engine.metrics import Recorder
 from trichord.pretrain.engine.metrics_file import FILE_NAME, read_rows
 from trichord.pretrain.engine.replay import replay
 from trichord.pretrain.engine.run_lock import RunLock
-from trichord.pretrain.export import read_part
-from trichord.pretrain.objective import StepOutput
-from trichord.pretrain.objectives.svt import Svt
+from trichord.pretrain.objectives.base import StepOutput
+from trichord.pretrain.objectives.svt.objective import Svt
+from trichord.pretrain.weights.export import read_part
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.stream import WorkerDied
 

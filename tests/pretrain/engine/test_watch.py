@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from trichord.pretrain.engine.watch import EMBEDDING_RULES, LoaderWatch, Watch, embedding_figures
-from trichord.pretrain.objective import HealthRule
+from trichord.pretrain.objectives.base import HealthRule
 
 ROWS, FEATURES = 64, 32
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from tests.pretrain.objectives.svt_stage import SmallBackbone
-from trichord.pretrain.audio_backbone import AudioBackbone, AudioTokens
+from trichord.pretrain.backbones.base import AudioBackbone, AudioTokens
 from trichord.pretrain.collectives import sum_over_ranks
-from trichord.pretrain.objectives.av_clusters import Clustered
-from trichord.pretrain.objectives.av_prototypes import AvPrototypes
-from trichord.pretrain.objectives.av_spec import AvPrototypesSpec
+from trichord.pretrain.objectives.av_prototypes import AvPrototypesSpec
+from trichord.pretrain.objectives.av_prototypes.clusters import Clustered
+from trichord.pretrain.objectives.av_prototypes.objective import AvPrototypes
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
 

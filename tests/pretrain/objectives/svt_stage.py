@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trichord.pretrain.backbone import Backbone, Tokens
+from trichord.pretrain.backbones.base import Backbone, Tokens
 from trichord.pretrain.collectives import sum_over_ranks
-from trichord.pretrain.objectives.svt import Svt
-from trichord.pretrain.objectives.svt_spec import SvtSpec
+from trichord.pretrain.objectives.svt import SvtSpec
+from trichord.pretrain.objectives.svt.objective import Svt
 from trichord.shards.reading.batch import Batch
 from trichord.shards.viewing.clip_specs import SvtWindow
 

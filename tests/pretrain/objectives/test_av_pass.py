@@ -13,7 +13,7 @@ import torch
 from tests.pretrain.objectives import av_stage
 from trichord.core.errors import RunStopped
 from trichord.pretrain.clustering.label_table import hash_keys
-from trichord.pretrain.objectives.av_pass import feature_pass
+from trichord.pretrain.objectives.av_prototypes.feature_pass import feature_pass
 from trichord.shards.reading.batch import Batch
 
 DIMS = {"video": 5, "audio": 3}

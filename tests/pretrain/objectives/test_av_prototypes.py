@@ -19,11 +19,11 @@ from tests.pretrain.objectives import av_stage
 from tests.pretrain.objectives.av_stage import BATCH, ROUNDS, batch, build, run_steps
 from tests.pretrain.processes import run_ranks
 from trichord.core.errors import UserError
-from trichord.pretrain.objectives.av_clusters import Clustered
-from trichord.pretrain.objectives.av_prototypes import AvPrototypes
-from trichord.pretrain.objectives.av_sinkhorn import balanced_codes
-from trichord.pretrain.objectives.av_target import Pair, Samples
-from trichord.pretrain.objectives.av_tower import Seen
+from trichord.pretrain.objectives.av_prototypes.clusters import Clustered
+from trichord.pretrain.objectives.av_prototypes.objective import AvPrototypes
+from trichord.pretrain.objectives.av_prototypes.sinkhorn import balanced_codes
+from trichord.pretrain.objectives.av_prototypes.target import Pair, Samples
+from trichord.pretrain.objectives.av_prototypes.tower import Seen
 
 XDC = {"kind": "labels", "clusters": [3, 4], "rounds": ROUNDS}
 TARGETS: dict[str, dict[str, Any]] = {

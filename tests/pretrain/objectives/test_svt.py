@@ -14,9 +14,9 @@ from tests.pretrain.objectives import svt_stage
 from tests.pretrain.objectives.svt_stage import STEPS, SmallBackbone, batch, build
 from tests.pretrain.processes import run_ranks
 from trichord.pretrain.engine.config import GroupRules
-from trichord.pretrain.objectives.svt_health import svt_health
-from trichord.pretrain.objectives.svt_loss import teacher_targets
-from trichord.pretrain.objectives.svt_spec import SvtSpec
+from trichord.pretrain.objectives.svt import SvtSpec
+from trichord.pretrain.objectives.svt.health import svt_health
+from trichord.pretrain.objectives.svt.loss import teacher_targets
 
 VIEWS = len(svt_stage.FRAMES)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trichord.pretrain.objectives import svt_loss
-from trichord.pretrain.objectives.svt_head import ProjectionHead, Prototypes
+from trichord.pretrain.objectives.svt import loss as svt_loss
+from trichord.pretrain.objectives.svt.head import ProjectionHead, Prototypes
 
 BATCH, DIM, COUNT = 5, 7, 29
 TEACHER_T, STUDENT_T = 0.04, 0.1

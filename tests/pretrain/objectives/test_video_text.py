@@ -16,7 +16,7 @@ from tests.pretrain.objectives.video_text_stage import BATCH, CLASSES, batch, bu
 from tests.pretrain.processes import run_ranks
 from trichord.core.errors import UserError
 from trichord.pretrain.collectives import world_size
-from trichord.pretrain.objectives.video_text import VideoTextObjective
+from trichord.pretrain.objectives.video_text.objective import VideoTextObjective
 
 PLAIN: dict[str, Any] = {"sound": None, "prompts": False}
 KINDS: dict[str, dict[str, Any]] = {

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from tests.pretrain.objectives.av_stage import MELS, SmallAudio
 from tests.pretrain.objectives.svt_stage import SmallBackbone
-from trichord.pretrain.backbone import Tokens
+from trichord.pretrain.backbones.base import TextBackbone, Tokens
 from trichord.pretrain.collectives import rank, sum_over_ranks
-from trichord.pretrain.objectives.video_text import VideoTextObjective
-from trichord.pretrain.objectives.video_text_spec import VideoTextSpec
-from trichord.pretrain.text_backbone import TextBackbone
+from trichord.pretrain.objectives.video_text import VideoTextSpec
+from trichord.pretrain.objectives.video_text.objective import VideoTextObjective
 from trichord.shards.reading.batch import Batch
 from trichord.shards.viewing.mix import Mixing
 

@@ -10,16 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from trichord.core.errors import Cause, SampleError
 from trichord.core.seeds import generator
-from trichord.shards.viewing.clip_specs import (
-    ClipSpec,
-    DenseWindow,
-    FullVideo,
-    Segments,
-    SlidingWindows,
-    SvtWindow,
-    clip_count,
-    frame_counts,
-)
+from trichord.shards.viewing.clip_specs import ClipSpec, DenseWindow, FullVideo, Segments, SlidingWindows, SvtWindow
 from trichord.shards.viewing.clips import Clip, plan_clips
 
 EVERY_KIND = (
@@ -215,14 +206,14 @@ def test_svt_window_moves_and_holds_all_its_views() -> None:
 def test_every_kind_takes_any_length(spec: ClipSpec, frames: int) -> None:
     times_s, duration_s = steady(frames)
     clips = plan(spec, times_s, duration_s)
-    expected = clip_count(spec)
+    expected = spec.clip_count
     assert expected is None or len(clips) == expected
     for clip in clips:
         assert clip.indices.dtype == np.int64
         assert len(clip.indices) > 0
         assert clip.indices.min() >= 0 and clip.indices.max() < frames
         assert 0 <= clip.start_s <= clip.end_s <= duration_s + 1e-9
-    assert frame_counts(spec) in (set(), {len(clip.indices) for clip in clips})
+    assert spec.frame_counts in (set(), {len(clip.indices) for clip in clips})
     assert len(plan(spec, np.array([0.0]), 0.0)) >= 1
 
 

@@ -1,0 +1,26 @@
+"""Reads features that were kept in shards in the place of what they were computed from."""
+
+from __future__ import annotations
+
+import numpy as np
+from safetensors.torch import load
+
+from trichord.core.errors import Cause, SampleError
+from trichord.shards.reading.batch import Example
+from trichord.shards.record import RawSample
+
+MEMBER = "safetensors"  # of a sample in its shard
+
+
+def read_features(raw: RawSample, rng: np.random.Generator) -> Example:
+    """Take a sample's features as a transform does; chance says only which of its captions is told."""
+    if MEMBER not in raw.members:
+        raise SampleError(Cause.NO_VIDEO, "no features were computed: the video could not be used")
+    tensors, captions = load(raw.members[MEMBER]), raw.annotation().captions
+    return Example(
+        video=[tensors["video"]] if "video" in tensors else [],
+        audio=[tensors["audio"]] if "audio" in tensors else [],
+        audio_present=bool(tensors["audio_present"]),
+        text=captions[int(rng.integers(len(captions)))] if captions else "",
+        labels=tuple(tensors["labels"].tolist()),
+    )

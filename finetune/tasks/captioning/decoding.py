@@ -1,0 +1,137 @@
+"""How captions are written: the likeliest token each time, drawn from the likeliest (nucleus), or searched with beams.
+
+Nucleus sampling follows Holtzman et al. 2020, section 3.1; what it draws is a function of the seed and the sample's
+key. Every text of a batch is written as if it were alone.
+Legend: B texts, R rows that grow (B, or W beams of each), M tokens of what is seen, E features, V tokens of the
+vocabulary, L tokens of a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from trichord.core.registry import load
+from trichord.core.seeds import generator
+from trichord.finetune.tasks.captioning.beams import search
+from trichord.finetune.tasks.captioning.spec import BeamSpec, DecodingSpec, GreedySpec, NucleusSpec
+from trichord.finetune.tasks.captioning.vocabulary import Vocabulary
+
+
+class Growing(Protocol):
+    """Texts that are told token by token."""
+
+    def __call__(self, tokens_R: Tensor) -> Tensor:
+        """Say one more token of each; give scores_RV of the next."""
+
+    def follow(self, rows_R: Tensor) -> None:
+        """Let each go on from what another of the same memory has said."""
+
+
+class Said(NamedTuple):
+    """Captions of a batch, and the log-probability of each, its end with it."""
+
+    captions: list[str]
+    log_probs: list[float]
+
+
+Pick = Callable[[Tensor, int], Tensor]  # log_probs_BV and the number of the token to tokens_B
+Seeds = Sequence[tuple[int, str]]
+
+
+class Texts(NamedTuple):
+    """What is to be written: a text of at most `longest` tokens for each memory."""
+
+    begin: Callable[[Tensor], Growing]
+    memory_BME: Tensor
+    known: int  # tokens of the vocabulary
+    mark: int  # the token at a text's ends
+    longest: int
+    seeds: Seeds  # what chance depends on
+
+
+def speak(
+    begin: Callable[[Tensor], Growing],
+    memory_BME: Tensor,
+    vocabulary: Vocabulary,
+    spec: DecodingSpec,
+    longest: int,
+    seeds: Seeds,
+) -> Said:
+    """Write a caption of at most `longest` tokens for each memory; `seeds` are what chance depends on."""
+    texts = Texts(begin, memory_BME, len(vocabulary), vocabulary.mark, longest, seeds)
+    tokens_BL, log_probs_B = load(spec.decodes)(spec, texts)
+    return Said([vocabulary.read_out(tokens) for tokens in tokens_BL.tolist()], log_probs_B.tolist())
+
+
+def beam_search(spec: BeamSpec, texts: Texts) -> tuple[Tensor, Tensor]:
+    """Search the likeliest texts; return tokens_BL and log_probs_B."""
+    memory_BME = texts.memory_BME
+    growing = texts.begin(memory_BME.repeat_interleave(spec.beams, dim=0))
+    told = _log_probs(growing, texts.known)
+    return search(told, growing.follow, len(memory_BME), spec, texts.mark, texts.longest, memory_BME.device)
+
+
+def greedy(spec: GreedySpec, texts: Texts) -> tuple[Tensor, Tensor]:
+    """Take the likeliest token each time."""
+    return _one_by_one(texts, _likeliest)
+
+
+def nucleus(spec: NucleusSpec, texts: Texts) -> tuple[Tensor, Tensor]:
+    """Draw from the likeliest tokens."""
+    return _one_by_one(texts, _drawn(spec, texts.seeds, texts.longest, texts.memory_BME.device))
+
+
+def _log_probs(growing: Growing, known: int) -> Callable[[Tensor], Tensor]:
+    """Give log-probabilities of the tokens that there are; a table may have room for more."""
+
+    def told(tokens_R: Tensor) -> Tensor:
+        scores_RV = growing(tokens_R)
+        scores_RV[:, known:] = -torch.inf
+        return scores_RV.log_softmax(dim=1)
+
+    return told
+
+
+def _one_by_one(texts: Texts, pick: Pick) -> tuple[Tensor, Tensor]:
+    """Write until every text has ended; what follows a text's mark is the mark again."""
+    memory_BME, mark, longest = texts.memory_BME, texts.mark, texts.longest
+    told = _log_probs(texts.begin(memory_BME), texts.known)
+    batch = len(memory_BME)
+    last_B = torch.full((batch,), mark, device=memory_BME.device)
+    is_over_B = torch.zeros(batch, dtype=torch.bool, device=memory_BME.device)
+    total_B = torch.zeros(batch, dtype=torch.float64, device=memory_BME.device)
+    tokens = []
+    for place in range(longest):
+        log_probs_BV = told(last_B)
+        last_B = torch.where(is_over_B, mark, pick(log_probs_BV, place))
+        own_B = log_probs_BV.gather(1, last_B[:, None])[:, 0].double()
+        total_B = torch.where(is_over_B, total_B, total_B + own_B)
+        is_over_B = is_over_B | (last_B == mark)
+        tokens.append(last_B)
+        if is_over_B.all():
+            break
+    return torch.stack(tokens, dim=1), total_B
+
+
+def _likeliest(log_probs_BV: Tensor, place: int) -> Tensor:
+    return log_probs_BV.argmax(dim=1)
+
+
+def _drawn(spec: NucleusSpec, seeds: Sequence[tuple[int, str]], longest: int, device: torch.device) -> Pick:
+    drawn = [torch.from_numpy(generator(seed, "caption", key).random(longest)) for seed, key in seeds]
+    drawn_BL = torch.stack(drawn).to(device)
+
+    def pick(log_probs_BV: Tensor, place: int) -> Tensor:
+        probs_BV, order_BV = (log_probs_BV.double() / spec.temperature).softmax(dim=1).sort(dim=1, descending=True)
+        below_BV = probs_BV.cumsum(dim=1) - probs_BV
+        kept_BV = torch.where(below_BV < spec.top_p, probs_BV, 0.0)
+        reached_BV = kept_BV.cumsum(dim=1)
+        aim_B1 = drawn_BL[:, place, None] * reached_BV[:, -1:]
+        chosen_B1 = (reached_BV <= aim_B1).sum(dim=1, keepdim=True)
+        return order_BV.gather(1, chosen_B1.clamp_max(order_BV.shape[1] - 1))[:, 0]
+
+    return pick

@@ -1,0 +1,94 @@
+"""The figures of a set of captions: each with an interval, beside those of one caption for every clip, and how said.
+
+How rare an n-gram is stays that of the whole set where clips are drawn again for an interval.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from trichord.finetune.bootstrap import DRAWS, intervals, once
+from trichord.finetune.tasks.captioning import factors, meteor
+from trichord.finetune.tasks.captioning.scores import TOKENS, Judged, References, words
+
+_CANDIDATES = 100  # references that most clips share, of which the best constant caption is taken
+_COCO, _ROUGE = "ours, equal to pycocoevalcap 1.2", "ours, equal to rouge-score 0.1.2"
+_LIBRARY = {
+    **dict.fromkeys(("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D"), _COCO),
+    **dict.fromkeys(("ROUGE-1", "ROUGE-2"), _ROUGE),
+}
+
+
+@dataclass
+class Measured:
+    """A row for each figure, and what there is to say of them."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(
+        self,
+        name: str,
+        value: float,
+        constant: float,
+        library: str,
+        interval: tuple[float | None, float | None] = (None, None),
+    ) -> None:
+        """Add a figure with that of one caption for every clip."""
+        low, high = interval
+        figures = {"metric": name, "value": float(value), "low": low, "high": high, "one caption": float(constant)}
+        self.rows.append({**figures, "library": library})
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Give the figures by name."""
+        return {row["metric"]: row["value"] for row in self.rows}
+
+
+def measure(
+    captions: Sequence[str], references: Sequence[Sequence[str]], seed: int, of_world: bool, with_meteor: bool
+) -> Measured:
+    """Measure captions against the references of their clips; every clip has one or more."""
+    known = References(references)
+    constant = best_constant(known, references)
+    judged, beside = (_judge(known, each, references, of_world) for each in (captions, [constant] * len(captions)))
+    found, other = (each.figures(once(len(captions))) for each in (judged, beside))
+    ends = intervals(judged.figures, len(captions), seed)
+    measured = Measured()
+    for name in found:
+        if np.isnan(found[name][0]):  # no clip has a say
+            continue
+        low, high = ends[name].tolist()
+        measured.add(name, found[name][0], other[name][0], _LIBRARY.get(name, "share of clips"), (low, high))
+    measured.notes.append(f"words compared: {TOKENS}; intervals: 95 % of {DRAWS} sets of clips drawn again")
+    measured.notes.append(f"one caption: what {constant!r} for every clip would have (the best of common references)")
+    if with_meteor:
+        own, other_one = meteor.meteor([captions, [constant] * len(captions)], references)
+        measured.add("METEOR", own, other_one, meteor.LIBRARY)
+    else:
+        measured.notes.append("METEOR is left out: it is a Java program, which objective.meteor=true asks for")
+    distinct = len({words(caption) for caption in captions})
+    measured.add("distinct captions", distinct / len(captions), 1 / len(captions), "share of clips")
+    return measured
+
+
+def best_constant(known: References, references: Sequence[Sequence[str]]) -> str:
+    """Find the caption that, said of every clip, gets the highest BLEU-4, among the references most clips share."""
+    shared = Counter(caption for clip in references for caption in dict.fromkeys(clip))
+    candidates = [caption for caption, _ in shared.most_common(_CANDIDATES)]
+
+    def of_every_clip(caption: str) -> float:
+        return float(Judged(known.bleu_rows([caption] * len(known)), {}).figures(once(len(known)))["BLEU-4"][0])
+
+    return max(candidates, key=of_every_clip)
+
+
+def _judge(known: References, captions: Sequence[str], references: Sequence[Sequence[str]], of_world: bool) -> Judged:
+    judged = known.judge(captions)
+    right = factors.accuracy(captions, references) if of_world else {}
+    return replace(judged, means_N={**judged.means_N, **right})

@@ -1,0 +1,146 @@
+"""Captions as an objective of the engine: a backbone's tokens, a language model that looks at them, and its surprise.
+
+Each token of a caption is told from those before it and from the video; the loss is the mean over a batch's samples of
+the mean surprise of a caption's tokens, the mark behind the last one among them. So a sample weighs the same whatever
+its length, whoever computes it: ranks and parts of a batch add up to the same, but for rounding. A sample without a
+caption weighs nothing.
+Legend: B samples, L tokens, M tokens of what is seen, E features, V tokens of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trichord.finetune.tasks.base import OnTokens
+from trichord.finetune.tasks.captioning.decoding import Said, speak
+from trichord.finetune.tasks.captioning.language import Language, Telling
+from trichord.finetune.tasks.captioning.memory import Memory
+from trichord.finetune.tasks.captioning.spec import CaptionSpec
+from trichord.finetune.tasks.captioning.vocabulary import Vocabulary, Written
+from trichord.finetune.tasks.spec import Modality
+from trichord.pretrain.backbones.base import Backbone
+from trichord.pretrain.collectives import mean_over_ranks
+from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
+from trichord.pretrain.objectives.base import HealthRule, StepOutput
+from trichord.shards.reading.batch import Batch
+
+if TYPE_CHECKING:
+    from trichord.finetune.config import FinetuneConfig
+
+_TOKENIZER = "tokenizer"
+
+
+class Captioner(OnTokens):
+    """The backbone with what is made of its tokens, the language model, and the vocabulary that it was begun with."""
+
+    spec: CaptionSpec
+
+    def __init__(self, spec: CaptionSpec, video: Backbone, reads_tokens: bool = False) -> None:
+        super().__init__()
+        self.spec, self.reads_tokens = spec, reads_tokens
+        self.video = Memory(video, spec, reads_tokens)
+        self.language = Language(spec.language)
+        self.vocabulary: Vocabulary | None = None  # it comes with the first weights, or with the checkpoint
+        self.train()
+
+    @classmethod
+    def of_run(cls, spec: CaptionSpec, run: FinetuneConfig) -> Captioner:
+        """Build it as a run's config has it."""
+        assert run.backbone is not None  # the config was checked
+        return cls(spec, run.backbone.build(), reads_tokens=run.features is not None)
+
+    def parameter_groups(self, rules: GroupRules) -> list[ParameterGroup]:
+        backbones = {"video.backbone.": self.video.backbone} if self.video.learns else {}
+        return group_parameters(self, rules, backbones)
+
+    def tokens(self, sense: Modality, clips: Sequence[Tensor]) -> Tensor:
+        """Give them as BnLD, of n clips of each video."""
+        return self.video.tokens(clips)
+
+    def training_step(self, batch: Batch, step: int) -> StepOutput:
+        written = self._written(batch["text"])
+        memory_BME = self.video(batch["video"])
+        told = told_apart(self.language, written, memory_BME)
+        health = {
+            "next_token": mean_over_ranks(told.is_right_BL.flatten().float(), told.counts_BL.flatten()),
+            "without_caption": (~told.counts_BL.any(dim=1)).float().mean(),
+            "cut": told.surprise_B.new_tensor(written.cut / len(told.surprise_B)),
+        }
+        loss = told.surprise_B.mean()
+        return StepOutput(loss, {"caption": loss.detach()}, health, embeddings={})
+
+    @torch.no_grad()
+    def tell(self, batch: Batch, seed: int) -> Said:
+        """Write a caption for each sample, as the recipe says; the objective is in eval mode."""
+        assert self.vocabulary is not None
+        device = batch["video"][0].device
+        with torch.autocast(device.type, self.cast_to, enabled=self.cast_to is not None):
+            memory_BME = self.video(batch["video"])
+            return speak(
+                lambda memory_RME: Telling(self.language, memory_RME),
+                memory_BME,
+                self.vocabulary,
+                self.spec.decoding,
+                self.spec.language.longest,
+                [(seed, key) for key in batch["key"]],
+            )
+
+    def state(self) -> dict[str, Tensor]:
+        return {} if self.vocabulary is None else {_TOKENIZER: self.vocabulary.to_tensor()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.vocabulary = Vocabulary.of_tensor(state[_TOKENIZER])
+
+    def health_rules(self) -> Sequence[HealthRule]:
+        return _RULES
+
+    def _written(self, captions: Sequence[str]) -> Written:
+        longest = self.spec.language.longest
+        if self.vocabulary is None:  # a step of shapes alone is asked for: captions as long as they can be
+            length = longest + 2
+            return Written(torch.zeros(len(captions), length, dtype=torch.int64), [length] * len(captions), 0)
+        return self.vocabulary.write(captions, longest)
+
+
+class Told(NamedTuple):
+    """What a language model makes of captions that it is told."""
+
+    surprise_B: Tensor  # the mean of a caption's tokens; 0 where there is none
+    is_right_BL: Tensor  # it would have said this token, too
+    counts_BL: Tensor  # is a token of the caption, or the mark behind it
+
+
+def told_apart(language: Language, written: Written, memory_BME: Tensor) -> Told:
+    """Let the language model tell each token from those before it."""
+    tokens_BL = written.tokens_BL.to(memory_BME.device)
+    tokens_told_B = torch.tensor([max(length - 1, 0) for length in written.lengths_B], device=memory_BME.device)
+    scores_BLV = language(tokens_BL[:, :-1], memory_BME)
+    follows_BL = tokens_BL[:, 1:]
+    counts_BL = torch.arange(follows_BL.shape[1], device=memory_BME.device) < tokens_told_B[:, None]
+    surprise_BL = functional.cross_entropy(scores_BLV.float().transpose(1, 2), follows_BL, reduction="none")
+    # Not times 0: what lies beyond a caption may be anything.
+    surprise_BL = torch.where(counts_BL, surprise_BL, surprise_BL.new_zeros(()))
+    surprise_B = surprise_BL.sum(dim=1) / tokens_told_B.clamp_min(1)
+    return Told(surprise_B, scores_BLV.detach().argmax(dim=2) == follows_BL, counts_BL)
+
+
+_RULES = (
+    HealthRule(
+        figure="without_caption",
+        side="above",
+        limit=0.5,
+        advice="More than half of the samples have no caption, and nothing is learnt from those. Look with trichord "
+        "shards show; data.sources may be the wrong set.",
+    ),
+    HealthRule(
+        figure="cut",
+        side="above",
+        limit=0.2,
+        advice="Many captions are longer than objective.language.longest and lose their ends. Raise it.",
+    ),
+)

@@ -1,0 +1,92 @@
+"""The official measures of Charades (Sigurdsson et al. 2016): which actions a video shows, and which at 25 instants.
+
+Charades_v1_classify.m and Charades_v1_localize.m sort scores downwards, leave those that are equal in the order of the
+file, and take precision at each right one. What is particular: a video without actions can be no false positive in
+the first, for its scores are never read in, and counts in the second; an action goes on at both its ends, and instants
+begin with the video and do not reach its end. Where a class has no positive theirs is no number; here it has no say.
+Legend: N videos or instants, K classes, R sets in which each is any number of times (`finetune.bootstrap`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from trichord.finetune.bootstrap import Figures, Weights
+from trichord.finetune.tasks.classification.metrics import Scores, Truths, Values, divided, mean_of_classes
+from trichord.shards.record import Annotation, Interval
+
+INSTANTS = 25
+_ACTION = re.compile(r"c(?P<label>\d{3}) (?P<start>\d+(\.\d+)?) (?P<end>\d+(\.\d+)?)")
+
+
+def classification(scores_NK: Scores, truths_NK: Truths) -> Figures:
+    """Give what tells the mean over classes, and the mean that counts a class as often as there are videos of it."""
+    # At the end nothing comes behind them that they could spoil.
+    has_any_N = truths_NK.any(axis=1).reshape(-1, 1)
+    precisions = precisions_in_order(np.where(has_any_N, scores_NK, -np.inf), truths_NK)
+
+    def of(weights_RN: Weights) -> dict[str, Values]:
+        precision_RK, positives_RK = precisions(weights_RN), weights_RN @ truths_NK
+        weighted_R = divided(np.nansum(precision_RK * positives_RK, axis=1), positives_RK.sum(axis=1))
+        return {"mAP_charades": mean_of_classes(precision_RK), "wAP_charades": weighted_R}
+
+    return of
+
+
+def localisation(scores_NK: Scores, truths_NK: Truths) -> Figures:
+    """Do so for instants, all of a video's behind each other; sets are of videos."""
+    precisions = precisions_in_order(scores_NK, truths_NK)
+
+    def of(weights_RN: Weights) -> dict[str, Values]:
+        precision_RK = precisions(np.repeat(weights_RN, INSTANTS, axis=1))
+        return {"localisation_mAP_charades": mean_of_classes(precision_RK)}
+
+    return of
+
+
+def precisions_in_order(scores_NK: Scores, truths_NK: Truths) -> Callable[[Weights], Values]:
+    """Sort once; give what tells each class's average precision in each set, of as many as there are."""
+    orders = [np.argsort(-scores_N, kind="stable") for scores_N in scores_NK.T]
+
+    def of_class(order_N: Weights, truths_N: Truths, weights_RN: Weights) -> Values:
+        sets, clips = weights_RN.shape
+        is_right_RN = np.repeat(np.tile(truths_N[order_N], sets), weights_RN[:, order_N].ravel()).reshape(sets, clips)
+        right_RN = is_right_RN.cumsum(axis=1)
+        precision_RN = right_RN / np.arange(1, clips + 1)
+        return divided((precision_RN * is_right_RN).sum(axis=1), right_RN[:, -1])
+
+    def of(weights_RN: Weights) -> Values:
+        each = zip(orders, truths_NK.T, strict=True)
+        return np.stack([of_class(order_N, truths_N, weights_RN) for order_N, truths_N in each], axis=1)
+
+    return of
+
+
+def instants(duration_s: float) -> Values:
+    """Return the times at which a video is scored, bit for bit as the official script does: windows start there too."""
+    return np.arange(INSTANTS, dtype=np.float64) / INSTANTS * duration_s
+
+
+def truths_at(instants_T: Values, intervals: Iterable[Interval], classes: int) -> Truths:
+    """Say which classes go on at each instant, TK."""
+    truths_TK = np.zeros((len(instants_T), classes), dtype=np.bool_)
+    for each in intervals:
+        truths_TK[:, each.label] |= (each.start <= instants_T) & (instants_T <= each.end)
+    return truths_TK
+
+
+def official_times(annotation: Annotation, decoded_s: float) -> tuple[tuple[Interval, ...], float]:
+    """Give intervals and length as the official lists have them, where a sample keeps these; else the sample's own."""
+    actions, length = (annotation.extra.get(name) for name in ("actions", "length"))
+    entries = [_ACTION.fullmatch(entry) for entry in str(actions or "").split(";") if entry]
+    try:
+        length_s = float(length) if isinstance(length, str) else None
+    except ValueError:
+        length_s = None
+    if length_s is None or None in entries:  # another set's columns of these names
+        return annotation.intervals, annotation.duration or decoded_s
+    found = [(int(each["label"]), float(each["start"]), float(each["end"])) for each in entries if each]
+    return tuple(Interval(label=label, start=start, end=end) for label, start, end in found), length_s

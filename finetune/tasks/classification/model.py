@@ -1,0 +1,211 @@
+"""Classification as an objective of the engine: backbones, a head on their vectors, and the loss of its classes.
+
+Senses meet late: each is pooled by itself, and the vectors stand one behind the other before the head. A clip without
+sound keeps its place, with a stand-in for the vector that it lacks.
+Legend: B samples, K classes, D features, C colours, T frames, H and W pixels, M mel filters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from trichord.core.errors import UserError
+from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.tasks.base import OnTokens, Trunk
+from trichord.finetune.tasks.classification.head import Pool, build_layers
+from trichord.finetune.tasks.classification.losses import classification_loss
+from trichord.finetune.tasks.classification.spec import POOLS, ClassificationSpec
+from trichord.finetune.tasks.spec import Modality
+from trichord.pretrain.backbones.base import AudioBackbone, Backbone, Encoder
+from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
+from trichord.pretrain.engine.rehearsal import fake_batch
+from trichord.pretrain.objectives.base import HealthRule, StepOutput
+from trichord.shards.reading.batch import Batch
+from trichord.shards.viewing.mix import Mixing, blend_batch, draw_blend, soft_targets
+
+
+class Branch(Trunk):
+    """One sense: its backbone, the pooling of its tokens, and what stands in where a clip lacks it."""
+
+    def __init__(self, backbone: Encoder, spec: ClassificationSpec, can_be_absent: bool, reads_tokens: bool) -> None:
+        super().__init__(backbone, spec.frozen)
+        self.needs_grid, self.reads_tokens = spec.head.needs_grid, reads_tokens
+        places = _count_tokens(backbone, spec) if POOLS[spec.head.pool].counts_tokens else 0
+        self.pool = Pool(spec.head, backbone.dim, places)
+        self.can_be_absent = can_be_absent
+        if can_be_absent:
+            nothing_D = torch.zeros(backbone.dim)
+            if spec.absent == "learned":
+                self.absent_D = nn.Parameter(nothing_D)
+            else:
+                self.register_buffer("absent_D", nothing_D, persistent=False)
+
+    def tokens(self, inputs: Tensor) -> Tensor:
+        """Give the backbone's own vector of each clip and, where the head needs them, its tokens behind it, BLD."""
+        with self.looking():
+            pooled_BD, grid_BtnD = self.backbone(inputs, pooled_only=not self.needs_grid)
+        if not self.needs_grid:
+            return pooled_BD[:, None]  # type: ignore[no-any-return]
+        return torch.cat([pooled_BD[:, None], grid_BtnD.flatten(1, 2)], dim=1)
+
+    def forward(self, inputs: Tensor, present_B: Tensor) -> Tensor:
+        vector_BD: Tensor = self.pool(inputs if self.reads_tokens else self.tokens(inputs))
+        return torch.where(present_B[:, None], vector_BD, self.absent_D) if self.can_be_absent else vector_BD
+
+
+class Classification(OnTokens):
+    """The branches of the senses that a head looks at, named as these are, and the head."""
+
+    spec: ClassificationSpec
+
+    def __init__(
+        self,
+        spec: ClassificationSpec,
+        video: Backbone | None,
+        audio: AudioBackbone | None,
+        mixing: Mixing,
+        reads_tokens: bool = False,
+    ) -> None:
+        super().__init__()
+        self.spec, self.mixing, self.reads_tokens = spec, mixing, reads_tokens
+        self.video = None if video is None else Branch(video, spec, False, reads_tokens)
+        self.audio = None if audio is None else Branch(audio, spec, True, reads_tokens)
+        dim = sum(backbone.dim for backbone in (video, audio) if backbone is not None)
+        self.head = build_layers(spec.head, dim, spec.count)
+        # Saved with the weights: where it is counted from the data, a resumed run need not count again.
+        self.register_buffer("pos_weight_K", torch.full((spec.count,), spec.loss.fixed_pos_weight))
+        self.pos_weight_K: Tensor
+        self.train()
+
+    @classmethod
+    def of_run(cls, spec: ClassificationSpec, run: FinetuneConfig) -> Classification:
+        """Build it as a run's config has it."""
+        video = None if run.backbone is None else run.backbone.build()
+        audio = None if run.audio_backbone is None else run.audio_backbone.build()
+        mixing = Mixing(run.seed, run.data.batch_size // run.data.lanes)
+        return cls(spec, video, audio, mixing, reads_tokens=run.features is not None)
+
+    def parameter_groups(self, rules: GroupRules) -> list[ParameterGroup]:
+        branches = {"video": self.video, "audio": self.audio}
+        encoders = {
+            f"{name}.backbone.": each.backbone for name, each in branches.items() if each and not each.is_frozen
+        }
+        return group_parameters(self, rules, encoders)
+
+    def tokens(self, sense: Modality, clips: Sequence[Tensor]) -> Tensor:
+        """Give them as BLD."""
+        branch = self.video if sense == "video" else self.audio
+        assert branch is not None
+        return branch.tokens(self.spec.normalisation(clips[0]) if sense == "video" else clips[0])
+
+    def logits(self, frames_BCTHW: Tensor | None, audio_BTM: Tensor | None, present_B: Tensor) -> Tensor:
+        """Give what speaks for each class, of one view of each clip: uint8 frames, its sound, and who has any."""
+        vectors = []
+        if self.video is not None:
+            assert frames_BCTHW is not None
+            seen = frames_BCTHW if self.reads_tokens else self.spec.normalisation(frames_BCTHW)
+            vectors.append(self.video(seen, present_B))
+        if self.audio is not None:
+            vectors.append(self.audio(audio_BTM, present_B))
+        logits_BK: Tensor = self.head(torch.cat(vectors, dim=1))
+        return logits_BK.float()
+
+    def training_step(self, batch: Batch, step: int) -> StepOutput:
+        frames_BCTHW, present_B = next(iter(batch["video"]), None), batch["audio_present"]
+        targets_BK = self.targets(batch).to(present_B.device)
+        if self.spec.mix is not None and frames_BCTHW is not None:
+            blend = draw_blend(self.spec.mix, self.mixing.seed, step)
+            (frames_BCTHW,), targets_BK = blend_batch([frames_BCTHW], targets_BK, blend, self.mixing.samples_per_lane)
+        logits_BK = self.logits(frames_BCTHW, batch["audio"][0] if self.audio else None, present_B)
+        loss = classification_loss(self.spec.loss, logits_BK, targets_BK, self.pos_weight_K)
+        health = {"labels": (targets_BK > 0.5).float().sum(dim=1).mean()} if self.spec.labels == "clip" else {}
+        if not self.spec.is_multi_label:
+            health["top1"] = (logits_BK.argmax(dim=1) == targets_BK.argmax(dim=1)).float().mean()
+        if self.audio is not None:
+            health["audio_absent"] = 1 - present_B.float().mean()
+        return StepOutput(loss, {self.spec.loss.kind: loss.detach()}, health, embeddings={})
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Give the rows that a clip's labels make, smoothed; a label that there is no place for is the data's fault."""
+        spec = self.spec
+        for labels, key, shard in zip(batch["labels"], batch["key"], batch["shard"], strict=True):
+            check_labels(spec, labels, f"sample {key} of {shard}")
+        return soft_targets(batch["labels"], spec.count, spec.loss.label_smoothing, spec.is_multi_label)
+
+    def health_rules(self) -> Sequence[HealthRule]:
+        return (_NO_LABELS,) if self.spec.labels == "clip" else ()
+
+    @torch.no_grad()
+    def clip_scores(self, batch: Batch) -> Tensor:
+        """Give what a test averages, probabilities or logits, of each clip of each sample, one clip behind the other.
+
+        Scores of clips that only fill a batch up, where samples have unequal numbers of them, are 0.
+        """
+        spec, sounds, views = self.spec, batch["audio"], batch["video"]
+        clips_B = [len(timeline.clips_s) for timeline in batch["timeline"]]
+        given: list[Tensor] = []
+        with torch.autocast(batch["valid"].device.type, self.cast_to, enabled=self.cast_to is not None):
+            for clip in range(len(views) // spec.test_crops):
+                rows = torch.tensor([row for row, clips in enumerate(clips_B) if clip < clips], dtype=torch.int64)
+                rows = rows.to(batch["valid"].device)
+                if not len(rows):  # what is left of a set, shared out
+                    given.append(rows.new_zeros(len(clips_B), spec.count, dtype=torch.float32))
+                    continue
+                # A clip's crops come together, and all have that clip's sound.
+                sound_bTM = sounds[clip][rows] if self.audio else None
+                crops = [
+                    self.logits(frames_BCTHW[rows], sound_bTM, batch["audio_present"][rows])
+                    for frames_BCTHW in views[clip * spec.test_crops : (clip + 1) * spec.test_crops]
+                ]
+                seen_cbK = torch.stack(crops)
+                seen_bK = pooled(seen_cbK if spec.average == "logit" else probabilities(seen_cbK, spec), spec)
+                given.append(seen_bK.new_zeros(len(clips_B), spec.count).index_copy(0, rows, seen_bK))
+        return torch.stack(given, dim=1)
+
+
+def pooled(given_XK: Tensor, spec: ClassificationSpec) -> Tensor:
+    """Make one of what several crops, or clips, give."""
+    return given_XK.amax(dim=0) if spec.average == "max" else given_XK.mean(dim=0)
+
+
+def probabilities(logits_XK: Tensor, spec: ClassificationSpec) -> Tensor:
+    """Give how probable each class is by itself, or beside the others."""
+    return logits_XK.sigmoid() if spec.is_multi_label else logits_XK.softmax(dim=-1)
+
+
+def check_labels(spec: ClassificationSpec, labels: tuple[int, ...], whose: str) -> None:
+    """Raise UserError for labels that a head of these settings has no place for."""
+    beyond = [label for label in labels if label >= spec.count]
+    if beyond:
+        raise UserError(
+            f"{whose} has label {beyond[0]}, and objective.classes {spec.count}, numbered from 0. Raise "
+            "objective.classes, or build the shards with the list of classes that you mean"
+        )
+    if not spec.is_multi_label and len(labels) != 1:
+        raise UserError(
+            f"{whose} has {len(labels)} labels, and objective.loss.kind=cross_entropy wants one of each. For several "
+            "classes a clip, or none: objective.loss.kind=binary"
+        )
+
+
+@torch.no_grad()
+def _count_tokens(backbone: Encoder, spec: ClassificationSpec) -> int:
+    """Count the tokens of a training clip, the pooled vector among them; it takes a forward pass to know."""
+    batch = fake_batch(spec.sample_spec(), 1)
+    inputs = spec.normalisation(batch["video"][0]) if isinstance(backbone, Backbone) else batch["audio"][0]
+    was_training = backbone.training
+    tokens = backbone.eval()(inputs)
+    backbone.train(was_training)
+    return 1 + int(tokens[1].flatten(1, 2).shape[1])
+
+
+_NO_LABELS = HealthRule(
+    figure="labels",
+    side="below",
+    limit=0.01,
+    advice="Hardly any clip has a label: objective.labels=clip takes labels from intervals, and these shards have few "
+    "or none. Look with trichord shards show, or set objective.labels=video.",
+)

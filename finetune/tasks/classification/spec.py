@@ -1,0 +1,219 @@
+"""What a recipe says of a classification: which senses, which views, which head and loss; read without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from trichord.core.errors import UserError
+from trichord.core.registry import Registry
+from trichord.finetune.tasks.classification.loss_specs import AnyLoss, CrossEntropySpec
+from trichord.finetune.tasks.spec import TaskSpec, random_settings_of
+from trichord.shards.hearing.sound_specs import SoundSpec
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import ClipSpec, SlidingWindows
+from trichord.shards.viewing.view_specs import MixSpec, Squash, ViewSpec, ViewsSpec
+
+_HEAD = "trichord.finetune.tasks.classification.head"
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+POOLS: Registry[Any] = Registry(
+    "pools", {name: f"{_HEAD}:{pool}" for name, pool in (
+        ("pooled", "FirstToken"), ("mean", "MeanToken"), ("attention", "AttentionPool"), ("weighted", "WeightedPool"),
+    )},
+)  # fmt: skip
+
+
+class HeadSpec(_Spec):
+    """From a backbone's tokens to classes: a pooling for each sense, then layers; without hidden ones it is linear."""
+
+    # The backbone's own vector, or what is made of its tokens: their mean, the answer to a learnt question, or the mean
+    # with a learnt weight for each place, the backbone's own vector among them.
+    pool: Annotated[str, AfterValidator(POOLS.check)] = "pooled"
+    pool_heads: PositiveInt = 8  # of attention pooling
+    layer_norm: bool = False  # of each sense's vector
+    hidden: tuple[PositiveInt, ...] = ()  # sizes of hidden layers
+    activation: Literal["relu", "gelu"] = "relu"
+    dropout: float = Field(default=0.0, ge=0, lt=1)  # before the last layer; in an MLP after each hidden one
+
+    @property
+    def needs_grid(self) -> bool:
+        """Say whether the backbone's own vector does not suffice."""
+        return self.pool != "pooled"
+
+    @property
+    def words(self) -> str:
+        """Say in short what it is."""
+        layers = "-".join(map(str, self.hidden))
+        return f"{f'MLP {layers}' if layers else 'linear'} on {self.pool}"
+
+
+class ClassificationSpec(TaskSpec):
+    """Classes from sight, sound or both: pooled vectors of the senses, one behind the other, and a head on them."""
+
+    builds: ClassVar[str] = "trichord.finetune.tasks.classification.model:Classification.of_run"
+    prepares: ClassVar[str] = "trichord.finetune.tasks.classification.init:prepare"
+    evaluates: ClassVar[str] = "trichord.finetune.tasks.classification.evaluation:evaluate"
+    predicts: ClassVar[str] = "trichord.finetune.page.actions:predict_actions"
+    page_section: ClassVar[str] = "actions"
+    fixed: ClassVar[tuple[str, ...]] = ("inputs", "classes", "head", "frozen")
+
+    kind: Literal["classification"] = "classification"
+    classes: PositiveInt | Annotated[tuple[str, ...], Field(min_length=1)]  # how many, or their names
+    labels: Literal["video", "clip"] = "video"  # in training; clip: of the intervals that overlap it
+    sound: SoundSpec | None = None
+    sound_seconds: float | None = Field(default=None, gt=0)  # around a clip's middle; None: that clip's stretch
+    absent: Literal["learned", "zero"] = "learned"  # what stands in for the vector of a sense that a clip lacks
+    mix: MixSpec | None = None  # mixup and CutMix, of video alone
+    head: HeadSpec = HeadSpec()
+    loss: AnyLoss = CrossEntropySpec()
+    # What is made of a video's views in a test: the mean of probabilities or logits, or the highest probability.
+    average: Literal["probability", "logit", "max"] = "probability"
+
+    @property
+    def count(self) -> int:
+        """Say how many classes there are."""
+        return self.classes if isinstance(self.classes, int) else len(self.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name the classes, by their numbers where nothing else is known."""
+        return tuple(map(str, range(self.classes))) if isinstance(self.classes, int) else self.classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.names
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Say whether a clip may have several classes, or none."""
+        return self.loss.is_multi_label
+
+    @property
+    def head_words(self) -> str:
+        """Say in short what is on the backbone."""
+        return self.head.words
+
+    @property
+    def trained_words(self) -> str:
+        """Say in short what learns."""
+        return "head" if self.frozen else "all"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The networks in a checkpoint by name."""
+        return self.inputs
+
+    @property
+    def test_crops(self) -> int:
+        """Count the views of a test's clip."""
+        return self.test_view.crop.count if "video" in self.inputs else 1
+
+    @property
+    def views_words(self) -> str:
+        """Say what a test looks at of each video, and what it makes of that."""
+        kind = "sigmoids" if self.is_multi_label else "softmax"
+        mixed = {"logit": "logits averaged", "probability": f"{kind} averaged", "max": f"the highest of {kind}"}
+        if isinstance(self.test_clips, SlidingWindows):
+            length, stride = self.test_clips.clip_seconds, self.test_clips.stride_seconds
+            crops = f" x {self.test_crops} crops" if self.test_crops > 1 else ""
+            return f"windows of {length:g} s every {stride or length:g} s{crops}, {mixed[self.average]}"
+        views = (self.test_clips.clip_count or 0) * self.test_crops
+        return f"{views} views of a clip" + (f", {mixed[self.average]}" if views > 1 else "")
+
+    @property
+    def random_settings(self) -> tuple[str, ...]:
+        """Name the settings by which chance decides what a backbone is given of a training clip."""
+        draws = {
+            "sound.spec_augment": getattr(self.sound, "spec_augment", None) is not None,
+            "mix": self.mix is not None,
+        }
+        drawn = random_settings_of(self.clips, self.view)
+        seen = tuple(name for name in drawn if "video" in self.inputs or name != "view.crop")
+        return (*seen, *(name for name, is_drawn in draws.items() if is_drawn))
+
+    @property
+    def needs_grid(self) -> bool:
+        """Say whether a head looks at more of a backbone than its own vector."""
+        return self.head.needs_grid
+
+    def sample_spec(self) -> SampleSpec:
+        """Say what a sample must bring to training."""
+        return self._sample_spec(self.clips, self.view, is_training=True)
+
+    def test_spec(self) -> SampleSpec:
+        """Say what a sample must bring to a test."""
+        spec = self._sample_spec(self.test_clips, self.test_view, is_training=False)
+        return spec.model_copy(update={"timeline": True})
+
+    def _sample_spec(self, clips: ClipSpec, view: ViewSpec, is_training: bool) -> SampleSpec:
+        if "video" not in self.inputs:
+            clips, view = clips.for_sound(), ViewSpec(crop=Squash(size=1))
+        return SampleSpec(
+            views=ViewsSpec(clips=clips, views=(view,), flips=self.flips),
+            sound=self.sound if "audio" in self.inputs else None,
+            sound_seconds=self.sound_seconds,
+            sound_of="each_clip",
+            caption="first",
+            labels="clips" if is_training and self.labels == "clip" else "video",
+            is_training=is_training,
+        )
+
+    def complaints(self, run: Any) -> Iterator[str]:
+        batch_size, lanes = run.data.batch_size, run.data.lanes
+        if self.mix is not None and batch_size < 2 * lanes:
+            yield (
+                "objective.mix blends samples of one lane, and a lane gives one a step: set data.batch_size to at "
+                f"least {2 * lanes} or data.lanes to at most {batch_size // 2}"
+            )
+
+    def check(self, config: Any) -> str:
+        for source, opened in zip(config.data.sources, config.data.open_sources(), strict=True):
+            self._check_classes(opened.manifest.classes, source.root)
+        return f"classes: {self.count}"
+
+    def _check_classes(self, found: tuple[str, ...], where: str) -> None:
+        """Raise UserError where a set's classes are not those of this head; a set that names none is believed."""
+        if not found or found == self.classes:
+            return
+        if len(found) != self.count:
+            raise UserError(
+                f"{where} has {len(found)} classes and objective.classes {self.count}. Leave objective.classes out, "
+                "and they are taken from the shards; a head that was trained for other classes cannot be tested on "
+                "these"
+            )
+        if isinstance(self.classes, int):
+            return
+        number = next(n for n, (own, other) in enumerate(zip(self.classes, found, strict=True)) if own != other)
+        raise UserError(
+            f"{where} calls class {number} {found[number]!r}, and objective.classes {self.classes[number]!r}: the same "
+            "numbers mean other classes. Build the shards with one list of classes"
+        )
+
+    @model_validator(mode="after")
+    def _can_be(self) -> ClassificationSpec:
+        if len(set(self.inputs)) < len(self.inputs):
+            raise ValueError(f"inputs {list(self.inputs)} name a sense twice")
+        if self.clips.clip_count != 1 or self.view.crop.count > 1:
+            raise ValueError("clips and view: training takes one view of each video, found several")
+        if self.labels == "clip" and not self.is_multi_label:
+            raise ValueError(
+                "labels=clip: a window may see several actions, or none, and loss.kind=cross_entropy wants one of "
+                "each. Set loss.kind=binary"
+            )
+        if self.labels == "clip" and self.loss.counts_classes:
+            raise ValueError(
+                "loss.pos_weight=inverse_frequency counts videos, and labels=clip has windows learnt: give a number"
+            )
+        if "audio" in self.inputs and self.sound is None:
+            raise ValueError("sound is null and inputs name audio: give sound.kind, such as kaldi_fbank")
+        if self.mix is not None and self.inputs != ("video",):
+            raise ValueError('mix blends pixels: it goes with inputs=["video"] alone. Set mix=null')
+        self.sample_spec(), self.test_spec()  # which have rules of their own
+        return self

@@ -1,0 +1,52 @@
+"""What a recipe says of an AST."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from trichord.pretrain.backbones.spec import AudioBackboneSpec, Size
+
+
+class AstSpec(AudioBackboneSpec):
+    """AST, as it stands the one of AudioSet: a ViT-B/16 with a stride of 10 by 10, for 10.24 s."""
+
+    builds: ClassVar[str] = "trichord.pretrain.backbones.ast.model:Ast"
+    file_names: ClassVar[str] = "trichord.pretrain.backbones.ast.names:FAMILIES"
+
+    kind: Literal["ast"] = "ast"
+    dim: PositiveInt = 768
+    depth: PositiveInt = 12
+    heads: PositiveInt = 12
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    patch: PositiveInt = 16
+    time_stride: PositiveInt = 10
+    mel_stride: PositiveInt = 10
+
+    @property
+    def steps(self) -> int:
+        """How many patches stand beside each other in time."""
+        return (self.frames - self.patch) // self.time_stride + 1
+
+    @property
+    def bands(self) -> int:
+        """How many patches stand above each other."""
+        return (self.mels - self.patch) // self.mel_stride + 1
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> AstSpec:
+        if self.dim % self.heads:
+            raise ValueError(f"expected dim to be a multiple of heads, found dim {self.dim} and heads {self.heads}")
+        if min(self.frames, self.mels) < self.patch:
+            raise ValueError(f"expected frames and mels of at least a patch of {self.patch}")
+        return self
+
+    @classmethod
+    def sizes(cls) -> Mapping[str, Size]:
+        weights = "AST (Hugging Face; AudioSet, Speech Commands)"
+        return {
+            **{f"ast-{step}": Size(cls(time_stride=step, mel_stride=step), weights) for step in (10, 12, 14, 16)},
+            "ast-10-speech": Size(cls(frames=128), weights),
+        }

@@ -1,0 +1,27 @@
+"""What a recipe says of a convolutional network of frames with a recurrent one over time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from trichord.pretrain.backbones.spec import FROM_RESNET, BackboneSpec, Size
+
+
+class CnnRnnSpec(BackboneSpec):
+    """A CNN for each frame and a GRU over frames, as it stands a ResNet-50 and one layer."""
+
+    builds: ClassVar[str] = "trichord.pretrain.backbones.cnn_rnn.model:CnnRnn"
+
+    kind: Literal["cnn_rnn"] = "cnn_rnn"
+    frames: PositiveInt = 16
+    frame_backbone: str = "resnet50"  # any of timm's names
+    dim: PositiveInt = 512
+    depth: PositiveInt = 1  # layers of the GRU
+    drop_path: float = Field(default=0.0, ge=0, lt=1)  # of the frames' network
+
+    @classmethod
+    def sizes(cls) -> Mapping[str, Size]:
+        return {"cnn-rnn-resnet50": Size(cls(), FROM_RESNET)}

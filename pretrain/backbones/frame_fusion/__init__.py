@@ -1,0 +1,50 @@
+"""What a recipe says of Karpathy's networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from trichord.pretrain.backbones.spec import NONE_RELEASED, BackboneSpec, Size
+
+FEWEST_OF_SLOW = 10  # frames that slow fusion's three convolutions in time need
+
+
+class FrameFusionSpec(BackboneSpec):
+    """One convolutional network of frames and four ways to bring frames together."""
+
+    builds: ClassVar[str] = "trichord.pretrain.backbones.frame_fusion.model:FrameFusion"
+
+    kind: Literal["frame_fusion"] = "frame_fusion"
+    # single: each frame by itself, then averaged; early: in the first convolution; late: the first and the last frame
+    # in the first fully connected layer; slow: little by little in the first three convolutions
+    fusion: Literal["single", "early", "late", "slow"] = "slow"
+    frames: PositiveInt = 10
+    size: PositiveInt = 170
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (96, 256, 384, 384, 256)
+    dim: PositiveInt = 4096
+    dropout: float = Field(default=0.5, ge=0, lt=1)  # before each fully connected layer
+    drop_path: Literal[0] = 0  # nothing here is a branch beside another
+
+    @property
+    def frame_step(self) -> int:
+        return self.frames if self.fusion == "early" else 1
+
+    @property
+    def fewest_frames(self) -> int:
+        return {"late": 2, "slow": FEWEST_OF_SLOW}.get(self.fusion, self.frame_step)
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> FrameFusionSpec:
+        if self.frames < self.fewest_frames:
+            raise ValueError(f"fusion '{self.fusion}' needs at least {self.fewest_frames} frames, found {self.frames}")
+        return self
+
+    @classmethod
+    def sizes(cls) -> Mapping[str, Size]:
+        return {
+            f"frame-fusion-{each}": Size(cls.model_validate({"fusion": each}), NONE_RELEASED)
+            for each in ("single", "early", "late", "slow")
+        }

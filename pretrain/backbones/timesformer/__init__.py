@@ -1,0 +1,54 @@
+"""What a recipe says of a TimeSformer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from trichord.pretrain.backbones.spec import FROM_IMAGES, BackboneSpec, Size
+
+_RELEASED = "TimeSformer (released .pyth, Hugging Face)"
+
+
+class TimeSformerSpec(BackboneSpec):
+    """TimeSformer, as it stands a ViT-B/16 of 8 frames with divided attention."""
+
+    builds: ClassVar[str] = "trichord.pretrain.backbones.timesformer.model:TimeSformer"
+    file_names: ClassVar[str] = "trichord.pretrain.backbones.timesformer.names:FAMILIES"
+
+    kind: Literal["timesformer"] = "timesformer"
+    dim: PositiveInt = 768
+    depth: PositiveInt = 12
+    heads: PositiveInt = 12
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    patch: PositiveInt = 16
+    attention: Literal["divided", "joint", "space"] = "divided"
+    positions: Literal["none", "space", "space-time"] = "space-time"
+    # published: as released, a deviation of 0.02 that suits a width of 768; attention in time adds nothing at first.
+    # by_width: 1 / sqrt(inputs) for all maps, those in time as well, which a narrow network needs to tell clips apart.
+    first_weights: Literal["published", "by_width"] = "published"
+
+    @property
+    def size_step(self) -> int:
+        return self.patch
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> TimeSformerSpec:
+        if self.dim % self.heads:
+            raise ValueError(f"expected dim to be a multiple of heads, found dim {self.dim} and heads {self.heads}")
+        if self.size % self.patch:
+            raise ValueError(f"expected size to be a multiple of patch, found size {self.size} and patch {self.patch}")
+        if self.attention == "space" and self.positions == "space-time":
+            raise ValueError("attention 'space' looks at each frame alone: expected positions 'space' or 'none'")
+        return self
+
+    @classmethod
+    def sizes(cls) -> Mapping[str, Size]:
+        return {
+            "timesformer-base": Size(cls(), f"{_RELEASED}, SVT; {FROM_IMAGES}", 196),
+            "timesformer-hr": Size(cls(frames=16, size=448), _RELEASED, 1703),
+            "timesformer-large": Size(cls(frames=96), _RELEASED, 2380),
+            "timesformer-large-64": Size(cls(frames=64), _RELEASED, 1579),
+        }

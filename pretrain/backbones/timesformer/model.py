@@ -1,0 +1,139 @@
+"""TimeSformer (Bertasius et al. 2021), the video transformer of SVT: divided, joint or space-only attention.
+
+Parameters bear the names of the released checkpoints. Frames x size may differ from those of the position tables.
+Legend: B clips, C colours, T frames, H rows and W columns of pixels; t = T, n = h x w places, L tokens, D features.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trichord.pretrain.backbones.base import Backbone, Tokens
+from trichord.pretrain.backbones.timesformer import TimeSformerSpec
+from trichord.pretrain.layers.attention import Attention
+from trichord.pretrain.layers.block import NORM_EPS, Block
+from trichord.pretrain.layers.checkpointing import run
+from trichord.pretrain.layers.divided_block import DividedBlock
+from trichord.pretrain.layers.drop_path import growing_rates
+from trichord.pretrain.layers.patches import PatchEmbedding
+from trichord.pretrain.layers.positions import positions_in_space, positions_in_time, table_of_square
+
+INITIAL_STD = 0.02
+POSITION_STD_BY_WIDTH = 0.1
+
+
+class TimeSformer(Backbone):
+    """The pooled vector is the class token after the final norm."""
+
+    time_from_space = MappingProxyType({".norm1.": ".temporal_norm1.", ".attn.": ".temporal_attn."})
+
+    def __init__(self, spec: TimeSformerSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.dim = spec.dim
+        self.layers = spec.depth + 2
+        self.patch_embed = PatchEmbedding(spec.dim, spec.patch)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, spec.dim))
+        self.register_parameter("pos_embed", None)
+        self.register_parameter("time_embed", None)
+        if spec.positions != "none":
+            self.pos_embed = nn.Parameter(torch.empty(1, 1 + (spec.size // spec.patch) ** 2, spec.dim))
+        if spec.positions == "space-time":
+            self.time_embed = nn.Parameter(torch.empty(1, spec.frames, spec.dim))
+        block = DividedBlock if spec.attention == "divided" else Block
+        mlp_dim = int(spec.dim * spec.mlp_ratio)
+        rates = growing_rates(spec.drop_path, spec.depth)
+        self.blocks = nn.ModuleList(block(spec.dim, spec.heads, mlp_dim, rate) for rate in rates)
+        self.norm = nn.LayerNorm(spec.dim, eps=NORM_EPS)
+        self.initialise()
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Draw every weight anew as the released code does; time changes nothing until it has learnt something."""
+        by_width = self.spec.first_weights == "by_width"
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5 if by_width else INITIAL_STD)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm | nn.Conv2d):
+                module.reset_parameters()
+        for block in self.blocks:
+            if isinstance(block, DividedBlock) and not by_width:
+                nn.init.zeros_(block.temporal_fc.weight)
+        table_std = POSITION_STD_BY_WIDTH if by_width else INITIAL_STD
+        nn.init.trunc_normal_(self.cls_token, std=table_std)
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=table_std)
+        if self.time_embed is not None:
+            if by_width:
+                nn.init.trunc_normal_(self.time_embed, std=table_std)
+            else:
+                nn.init.zeros_(self.time_embed)
+
+    def forward(self, frames_BCTHW: Tensor, pooled_only: bool = False) -> Tokens:
+        class_11D, grid_BtnD = self._embed(frames_BCTHW)
+        if self.spec.attention == "divided":
+            return self._attend_divided(class_11D, grid_BtnD, pooled_only)
+        return self._attend_undivided(class_11D, grid_BtnD, pooled_only)
+
+    @property
+    def class_attention(self) -> Attention | None:
+        attention = self.blocks[-1].attn
+        assert isinstance(attention, Attention)
+        return attention
+
+    def layer_of(self, name: str) -> int:
+        first, _, rest = name.partition(".")
+        if first == "blocks":
+            return int(rest.partition(".")[0]) + 1
+        return self.layers - 1 if first == "norm" else 0
+
+    def resized(self, name: str, tensor: Tensor, place: Tensor) -> Tensor | None:
+        """Fit a table of positions as is done at run time."""
+        if tensor.ndim != 3 or tensor.shape[::2] != place.shape[::2]:
+            return None
+        if name == "time_embed":
+            return positions_in_time(tensor, place.shape[1])
+        return table_of_square(tensor, place.shape[1]) if name == "pos_embed" else None
+
+    def _embed(self, frames_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Make tokens that know where and when they are; the class token knows neither."""
+        grid_BthwD = self.patch_embed(frames_BCTHW)
+        class_11D: Tensor = self.cls_token
+        if self.pos_embed is not None:
+            table_class_11D, table_1nD = torch.split(self.pos_embed, [1, self.pos_embed.shape[1] - 1], dim=1)
+            class_11D = class_11D + table_class_11D
+            position_1thwD = positions_in_space(table_1nD, *grid_BthwD.shape[2:4]).unsqueeze(1)
+            if self.time_embed is not None:
+                time_1tD = positions_in_time(self.time_embed, grid_BthwD.shape[1])
+                position_1thwD = position_1thwD + time_1tD[:, :, None, None]
+            grid_BthwD = grid_BthwD + position_1thwD
+        return class_11D, grid_BthwD.flatten(2, 3)
+
+    def _attend_divided(self, class_11D: Tensor, grid_BtnD: Tensor, pooled_only: bool) -> Tokens:
+        class_B1D = class_11D.expand(len(grid_BtnD), 1, self.dim)
+        for block in self.blocks[:-1]:
+            class_B1D, grid_BtnD = self._run(block, class_B1D, grid_BtnD)
+        class_B1D, grid_BtnD = self._run(self.blocks[-1], class_B1D, grid_BtnD, pooled_only)
+        return Tokens(self.norm(class_B1D.squeeze(1)), self.norm(grid_BtnD))
+
+    def _attend_undivided(self, class_11D: Tensor, grid_BtnD: Tensor, pooled_only: bool) -> Tokens:
+        """Attend among all tokens of a clip, or of each frame, whose class tokens are averaged in the end."""
+        batch, frames, places, dim = grid_BtnD.shape
+        joined = 1 if self.spec.attention == "joint" else frames
+        grid_NnD = grid_BtnD.reshape(batch * joined, -1, dim)
+        tokens_NLD = torch.cat((class_11D.expand(len(grid_NnD), 1, dim), grid_NnD), dim=1)
+        for block in self.blocks[:-1]:
+            tokens_NLD = self._run(block, tokens_NLD)
+        tokens_NLD = self._run(self.blocks[-1], tokens_NLD, pooled_only)
+        class_N1D, grid_NnD = torch.split(tokens_NLD, [1, tokens_NLD.shape[1] - 1], dim=1)
+        class_BD = class_N1D.reshape(batch, joined, dim).mean(dim=1)
+        grid_BtnD = grid_NnD.reshape(batch, frames, 0 if pooled_only else places, dim)
+        return Tokens(self.norm(class_BD), self.norm(grid_BtnD))
+
+    def _run(self, block: nn.Module, *arguments: Tensor | bool) -> Any:
+        return run(block, *arguments, forgets=self.spec.activation_checkpointing)

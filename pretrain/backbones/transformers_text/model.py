@@ -1,0 +1,93 @@
+"""An encoder of text from the transformers library: BERT, MPNet, RoBERTa and their kin, with their own tokenizers.
+
+Legend: K texts, L tokens of each, D features.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trichord.core.errors import UserError
+from trichord.core.wheels import make_importable
+from trichord.pretrain.backbones.base import TextBackbone
+from trichord.pretrain.backbones.transformers_text import TransformersTextSpec
+
+_NO_TOKEN = -1
+_EMBEDDINGS = re.compile(r"\b(?:embeddings?|wte|wpe)\b")
+
+
+class TransformersText(TextBackbone):
+    """The vector is made of the last layer's tokens; a pooler that came with the model has no part in it."""
+
+    def __init__(self, spec: TransformersTextSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        config = _read("AutoConfig", spec.path)
+        if config.is_encoder_decoder:
+            raise UserError(
+                f"text_backbone.path={spec.path} is a {config.model_type}, which has an encoder and a decoder; "
+                "expected an encoder of text such as BERT, MPNet or CLIP's"
+            )
+        self.model = _transformers().AutoModel.from_config(config)
+        for name, parameter in self.model.named_parameters():
+            if name.startswith("pooler."):  # no gradient would ever reach it
+                parameter.requires_grad_(False)
+        self.dim = int(config.hidden_size)
+        self.layers = int(config.num_hidden_layers) + 2
+        self._tokenizer = _read("AutoTokenizer", spec.path)
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token  # never looked at
+
+    def load_own(self) -> None:
+        if self.spec.pretrained:
+            self.model.load_state_dict(_read("AutoModel", self.spec.path, use_safetensors=True).state_dict())
+
+    def tokenise(self, texts: Sequence[str]) -> Tensor:
+        cut = self._tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=self.spec.length, return_tensors="pt"
+        )
+        tokens_KL: Tensor = cut["input_ids"].masked_fill(cut["attention_mask"] == 0, _NO_TOKEN)
+        return tokens_KL
+
+    def layer_of(self, name: str) -> int:
+        number = re.search(r"\.(\d+)\.", name)
+        if number and not _EMBEDDINGS.search(name):
+            return int(number[1]) + 1
+        return 0 if _EMBEDDINGS.search(name) else self.layers - 1
+
+    def forward(self, tokens_KL: Tensor) -> Tensor:
+        given_KL = tokens_KL != _NO_TOKEN
+        output = self.model(input_ids=tokens_KL.clamp_min(0), attention_mask=given_KL.long())
+        tokens_KLD: Tensor = output.last_hidden_state
+        if self.spec.pool == "first":
+            return tokens_KLD[:, 0]
+        if self.spec.pool == "last":
+            places_L = torch.arange(tokens_KL.shape[1], device=tokens_KL.device)
+            last_K11 = (given_KL * places_L).argmax(dim=1).view(-1, 1, 1)
+            return tokens_KLD.take_along_dim(last_K11, dim=1).squeeze(1)
+        counted_KL1 = given_KL.unsqueeze(2).to(tokens_KLD.dtype)
+        return (tokens_KLD * counted_KL1).sum(dim=1) / counted_KL1.sum(dim=1).clamp_min(1)
+
+
+def _read(kind: str, path: str, **options: Any) -> Any:
+    """Read what a folder or the Hub has; no code of it is run."""
+    try:
+        return getattr(_transformers(), kind).from_pretrained(path, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"text_backbone.path={path}: {str(error).splitlines()[0]}. Expected a folder with config.json, "
+            "model.safetensors and a tokenizer, as save_pretrained writes it, or a name on the Hugging Face Hub "
+            "where that can be reached"
+        ) from error
+
+
+def _transformers() -> Any:
+    make_importable()  # many of its models import torchvision
+    import transformers
+
+    return transformers

@@ -1,0 +1,74 @@
+"""What a recipe says of a ViViT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from trichord.pretrain.backbones.spec import FROM_IMAGES, BackboneSpec, Size
+
+
+class ViViTSpec(BackboneSpec):
+    """ViViT, as it stands model 1 of size B/16x2: joint attention among tubelets of 2 frames."""
+
+    builds: ClassVar[str] = "trichord.pretrain.backbones.vivit.model:ViViT"
+    file_names: ClassVar[str] = "trichord.pretrain.backbones.vivit.names:FAMILIES"
+
+    kind: Literal["vivit"] = "vivit"
+    # models 1 to 4 of the paper
+    model: Literal["joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"] = "joint"
+    frames: PositiveInt = 32
+    dim: PositiveInt = 768
+    depth: PositiveInt = 12
+    heads: PositiveInt = 12
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    patch: PositiveInt = 16
+    tubelet: PositiveInt = 2  # frames of a token; 1 samples frames uniformly
+    time_depth: NonNegativeInt = 4  # of a factorised encoder's second; without it, frames are averaged
+    pooled: Literal["class", "mean"] = "class"  # what stands for a clip, and in a factorised encoder for a frame
+    # What tubelets begin with where weights are of images: with seeing one of their frames, or the mean of them.
+    first_tubelets: Literal["central", "inflated"] = "central"
+
+    @property
+    def size_step(self) -> int:
+        return self.patch
+
+    @property
+    def frame_step(self) -> int:
+        return self.tubelet
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> ViViTSpec:
+        if self.dim % self.heads:
+            raise ValueError(f"expected dim to be a multiple of heads, found dim {self.dim} and heads {self.heads}")
+        if self.size % self.patch:
+            raise ValueError(f"expected size to be a multiple of patch, found size {self.size} and patch {self.patch}")
+        if self.frames % self.tubelet:
+            raise ValueError(
+                f"expected frames to be a multiple of tubelet, found frames {self.frames} and tubelet {self.tubelet}"
+            )
+        if self.model in ("factorised_self_attention", "factorised_dot_product") and self.pooled == "class":
+            raise ValueError(f"model '{self.model}' has no class token: expected pooled 'mean'")
+        if self.model == "factorised_dot_product" and self.heads % 2:
+            raise ValueError(f"half of the heads look along time: expected heads to be even, found {self.heads}")
+        return self
+
+    @classmethod
+    def sizes(cls) -> Mapping[str, Size]:
+        large = {"dim": 1024, "depth": 24, "heads": 16}
+        flax = f"released for flax alone; {FROM_IMAGES}"
+        hugging_face = f"ViViT (Hugging Face); {FROM_IMAGES}"
+
+        def size(weights: str, giga_macs: float, model: str, **more: object) -> Size:
+            return Size(cls.model_validate({"model": model} | more), weights, giga_macs)
+
+        return {
+            "vivit-1-b16x2": size(hugging_face, 448, "joint"),
+            "vivit-2-b16x2": size(flax, 284.4, "factorised_encoder"),
+            "vivit-3-b16x2": size(flax, 372.3, "factorised_self_attention", pooled="mean"),
+            "vivit-4-b16x2": size(flax, 277.1, "factorised_dot_product", pooled="mean"),
+            "vivit-1-l16x2": size(flax, 1446, "joint", **large),
+            "vivit-2-l16x2": size(flax, 995.3, "factorised_encoder", time_depth=24, **large),
+        }

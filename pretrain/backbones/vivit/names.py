@@ -1,0 +1,44 @@
+"""ViViT's model 1 as Hugging Face converted it, by the names of released files and by those that it writes today.
+
+`pooler` is a map that only VivitModel has, and that nobody trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from trichord.pretrain.weights.hugging_face_vit import model_table, with_prefix_and_joined
+from trichord.pretrain.weights.naming import Family, Table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_PREFIX = "vivit."
+_TABLE: Table = (*model_table(_PREFIX), (f"{_PREFIX}pooler.{{rest}}", "pooler.{rest}"))
+
+
+def _prepare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return with_prefix_and_joined(tensors, _PREFIX)
+
+
+_OTHERS = ("embeddings.distillation_token",)  # of audio, whose layers are called the same
+
+FAMILIES = (
+    Family("ViViT of Hugging Face", "vivit.encoder.layer.0.attention.attention.query.weight", _TABLE, _prepare),
+    Family("ViViT of Hugging Face, new names", "vivit.layers.0.attention.q_proj.weight", _TABLE, _prepare),
+    Family(
+        "ViViT of Hugging Face, no classifier",
+        "encoder.layer.0.attention.attention.query.weight",
+        _TABLE,
+        _prepare,
+        _OTHERS,
+    ),
+    Family(
+        "ViViT of Hugging Face, no classifier, new names",
+        "layers.0.attention.q_proj.weight",
+        _TABLE,
+        _prepare,
+        _OTHERS,
+    ),
+)

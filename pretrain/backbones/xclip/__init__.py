@@ -1,0 +1,73 @@
+"""What a recipe says of an X-CLIP, or of a CLIP that sees each frame alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from trichord.pretrain.backbones.spec import BackboneSpec, Size
+
+_CLIP = "CLIP (OpenAI, open_clip)"
+_XCLIP = f"X-CLIP (released .pth, Hugging Face); begins with {_CLIP}"
+
+
+class XClipSpec(BackboneSpec):
+    """X-CLIP, as it stands a B/16 of 8 frames; without messages and integration it is CLIP averaged over frames."""
+
+    builds: ClassVar[str] = "trichord.pretrain.backbones.xclip.model:XClip"
+    file_names: ClassVar[str] = "trichord.pretrain.backbones.xclip.names:FAMILIES"
+
+    kind: Literal["xclip"] = "xclip"
+    drop_path: float = Field(default=0.0, ge=0, lt=1)  # as released
+    dim: PositiveInt = 768
+    depth: PositiveInt = 12
+    heads: PositiveInt = 12
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    patch: PositiveInt = 16
+    joint_dim: PositiveInt = 512  # of the space that video shares with text
+    joint_heads: PositiveInt = 8
+    messages: bool = True  # frames tell each other in every block what they see
+    integration_depth: NonNegativeInt = 1  # blocks over the frames; none of them averages the frames
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"  # OpenAI's weights want the first, most of open_clip's not
+
+    @property
+    def size_step(self) -> int:
+        return self.patch
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> XClipSpec:
+        for dim, heads in (("dim", "heads"), ("joint_dim", "joint_heads")):
+            if getattr(self, dim) % getattr(self, heads):
+                raise ValueError(
+                    f"expected {dim} to be a multiple of {heads}, "
+                    f"found {dim} {getattr(self, dim)} and {heads} {getattr(self, heads)}"
+                )
+        if self.size % self.patch:
+            raise ValueError(f"expected size to be a multiple of patch, found size {self.size} and patch {self.patch}")
+        return self
+
+    @classmethod
+    def sizes(cls) -> Mapping[str, Size]:
+        def size(
+            weights: str, giga_macs: float | None, patch: int, frames: int = 8, size: int = 224, **more: object
+        ) -> Size:
+            return Size(cls.model_validate({"patch": patch, "frames": frames, "size": size} | more), weights, giga_macs)
+
+        alone = {"messages": False, "integration_depth": 0}  # each frame by itself
+        large = {"dim": 1024, "depth": 24, "heads": 16, "joint_dim": 768, "joint_heads": 12}
+        return {
+            # As published, less the prompts of 400 texts that are counted there and are no part of a backbone.
+            "xclip-b32-8": size(_XCLIP, 39 - 2.3, 32),
+            "xclip-b32-16": size(_XCLIP, 75 - 2.5, 32, 16),
+            "xclip-b16-8": size(_XCLIP, 145 - 3.1, 16),
+            "xclip-b16-16": size(_XCLIP, 287 - 3.7, 16, 16),
+            "xclip-b16-32": size(_XCLIP, 571 - 4.9, 16, 32),
+            "xclip-l14-8": size(_XCLIP, 658 - 7.2, 14, **large),
+            "xclip-l14-336-16": size(_XCLIP, 3086 - 14.0, 14, 16, size=336, **large),
+            "clip-b32": size(_CLIP, None, 32, **alone),
+            "clip-b16": size(_CLIP, None, 16, **alone),
+            "clip-l14": size(_CLIP, None, 14, **large, **alone),
+            "clip-l14-336": size(_CLIP, None, 14, size=336, **large, **alone),
+        }

@@ -1,0 +1,170 @@
+"""The targets that come from rounds of clustering: prototypes of the other sense, and clusters as labels.
+
+CMPC (Zhu et al. 2022) contrasts each sense's embedding with the other's prototypes, here all of them at once, so that
+samples of one cluster in a batch are no negatives of each other; XDC (Alwassel et al. 2020) learns clusters as classes.
+Legend: b samples of this rank, D features, K clusters.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trichord.core.errors import UserError
+from trichord.pretrain.clustering.bank import MemoryBank
+from trichord.pretrain.clustering.label_table import hash_keys
+from trichord.pretrain.collectives import mean_over_ranks, world_size
+from trichord.pretrain.objectives.av_prototypes import LabelTarget, PrototypeTarget
+from trichord.pretrain.objectives.av_prototypes.rounds import Column, Rounds, first_labels, within
+from trichord.pretrain.objectives.av_prototypes.target import Judged, Look, Pair, Samples, Target
+
+OTHER = {"video": "audio", "audio": "video"}
+
+
+class Clustered(Target):
+    """Rounds of clustering among what a bank holds or a pass brings."""
+
+    def __init__(
+        self,
+        spec: PrototypeTarget | LabelTarget,
+        dims: Mapping[str, int],
+        batch_size: int,
+        seed: int,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.dims = dict(dims)
+        self.rounds = Rounds(spec.rounds, spec.clusters, dims, temperature, seed)
+        self.steps_kept = -(-spec.rounds.samples // batch_size)
+        self._keeps_bank = spec.rounds.source == "bank"
+        self._batch_size = batch_size
+        self._check(spec)
+        self._bank: MemoryBank | None = None
+
+    def _check(self, spec: PrototypeTarget | LabelTarget) -> None:
+        """See that the first round has a clip for every cluster, before hours are spent on the way to it."""
+        clips = self.steps_kept * self._batch_size
+        if self._keeps_bank:
+            clips = min(clips, spec.rounds.first_step * self._batch_size)
+        if clips < max(spec.clusters):
+            raise UserError(
+                f"objective.target.clusters={list(spec.clusters)}: the first would be found among {clips} clips, "
+                f"expected {max(spec.clusters)} at least and some 40 for each cluster. Raise "
+                "objective.target.rounds.first_step (with rounds.source=bank) or rounds.samples, or lower clusters"
+            )
+
+    def judge(self, pairs: Sequence[Pair], samples: Samples) -> Judged:
+        keys_b = hash_keys(samples.keys)
+        if self._keeps_bank:
+            device = samples.valid_b.device
+            embeddings, present = self.shown(pairs[0], samples)
+            self._opened(device).push(embeddings, keys_b, present, first_labels(samples.labels))
+        if not self.rounds.is_ready:
+            # Every parameter takes part, or ranks and optimiser would wait for gradients that do not come.
+            given = [each for pair in pairs for seen in pair for each in (seen.unit_BD, *seen.logits_BK)]
+            return Judged(torch.stack([each.sum() for each in given]).sum() * 0, {}, {})
+        # Neighbouring centroids' cosines are often equal in bfloat16, and the lower number would get their clips.
+        with torch.autocast(samples.valid_b.device.type, enabled=False):
+            terms = [term for pair in pairs for term in self._terms(pair, keys_b, samples)]
+        device = terms[0].device
+        health = {name: torch.tensor(value, device=device) for name, value in self.rounds.figures.items()}
+        known_b = self.rounds.look_up(self.rounds.columns[0], keys_b) >= 0
+        return Judged(torch.stack(terms).mean(), {}, {**health, "known_share": known_b.float().mean().to(device)})
+
+    def shown(self, pair: Pair, samples: Samples) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Give what is clustered, and which samples have it."""
+        embeddings = {name: pair.subject(name).detach() for name in self.dims}
+        return embeddings, {name: samples.valid_b if name == "video" else samples.present_b for name in self.dims}
+
+    def _opened(self, device: torch.device) -> MemoryBank:
+        """Give the bank, which lies where the embeddings are; it holds whole batches, however many ranks share them."""
+        if self._bank is None:
+            rows_per_step = self._batch_size // world_size()
+            self._bank = MemoryBank(self.steps_kept * rows_per_step, self.dims, rows_per_step, device)
+        return self._bank
+
+    def _labels(self, column: Column, keys_b: Tensor, pair: Pair) -> Tensor:
+        """Give each sample's cluster: that of its key, else the one that its embedding is nearest to now."""
+        nearest_b = self.rounds.nearest(column, pair.subject(column.subject))
+        known_b = self.rounds.look_up(column, keys_b).to(nearest_b.device)
+        return torch.where(known_b >= 0, known_b, nearest_b)
+
+    @abstractmethod
+    def _terms(self, pair: Pair, keys_b: Tensor, samples: Samples) -> list[Tensor]:
+        """Give the losses of a pair of embeddings, of equal weight."""
+
+    def after_update(self, step: int, look: Look) -> None:
+        if not self.rounds.is_due(step):
+            return
+        if self._bank is not None:
+            self.rounds.renew(step, self._bank)
+        else:
+            with look(self.steps_kept, self.dims, self.shown) as store:
+                self.rounds.renew(step, store)
+
+    def state(self) -> dict[str, Tensor]:
+        bank = {f"bank.{name}": tensor for name, tensor in self._bank.state().items()} if self._bank else {}
+        return {**bank, **{f"rounds.{name}": tensor for name, tensor in self.rounds.state().items()}}
+
+    def load_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        self.rounds.load_state(within("rounds", state), device)
+        bank = within("bank", state)
+        if bank and self._keeps_bank:
+            self._opened(device).load_state(bank)
+
+
+class PrototypeContrast(Clustered):
+    """Softmax over all prototypes of the other sense."""
+
+    def __init__(self, spec: PrototypeTarget, dims: Mapping[str, int], batch_size: int, seed: int) -> None:
+        super().__init__(spec, dims, batch_size, seed, spec.temperature)
+        self.spec = spec
+
+    def _terms(self, pair: Pair, keys_b: Tensor, samples: Samples) -> list[Tensor]:
+        terms = []
+        for column in self.rounds.columns:
+            prototypes = self.rounds.prototypes[column]
+            unit_bD = pair.subject(OTHER[column.subject])
+            cosines_bK = unit_bD @ prototypes.centroids_KD.T
+            logits_bK = cosines_bK / (
+                prototypes.temperatures_K if self.spec.by_concentration else self.spec.temperature
+            )
+            surprise_b = functional.cross_entropy(logits_bK, self._labels(column, keys_b, pair), reduction="none")
+            terms.append(mean_over_ranks(surprise_b, samples.present_b))
+        return terms
+
+
+class ClusterLabels(Clustered):
+    """Linear heads on the encoders learn clusters as classes."""
+
+    def __init__(self, spec: LabelTarget, dims: Mapping[str, int], batch_size: int, seed: int) -> None:
+        subjects = {"joint": sum(dims.values())} if spec.labels == "joint" else dims
+        super().__init__(spec, subjects, batch_size, seed)
+        self.spec = spec
+
+    def _terms(self, pair: Pair, keys_b: Tensor, samples: Samples) -> list[Tensor]:
+        terms = []
+        for sense, seen in (("video", pair.video), ("audio", pair.audio)):
+            for number, column in enumerate(self._learnt_by(sense)):
+                labels_b = self._labels(column, keys_b, pair)
+                surprise_b = functional.cross_entropy(seen.logits_BK[number], labels_b, reduction="none")
+                # Silent clips have a picture: of that alone they may learn.
+                weights_b = samples.valid_b if sense == column.subject == "video" else samples.present_b
+                terms.append(mean_over_ranks(surprise_b, weights_b * self._rarity(column, labels_b)))
+        return terms
+
+    def _learnt_by(self, sense: str) -> list[Column]:
+        subjects = {"other": [OTHER[sense]], "own": [sense], "both": [sense, OTHER[sense]], "joint": ["joint"]}
+        chosen = subjects[self.spec.labels]
+        return [column for subject in chosen for column in self.rounds.columns if column.subject == subject]
+
+    def _rarity(self, column: Column, labels_b: Tensor) -> Tensor | float:
+        """Weigh clips so that every cluster has the same say, as if clusters were drawn and then clips of them."""
+        if not self.spec.balanced:
+            return 1.0
+        counts_K = self.rounds.prototypes[column].counts_K.float()
+        return counts_K.sum() / (counts_K.clamp(min=1) * len(counts_K))[labels_b]

@@ -1,0 +1,111 @@
+"""A pass over the clips that the coming steps will read: whole, unaltered, embedded by the network as it is now.
+
+So nearly every clip of the steps until the next round has a label of its own, and no clip is looked at in vain. What is
+found goes to files, for it may be more than memory holds.
+Legend: n rows of this rank, b samples of a batch, D features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping
+from io import FileIO
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trichord.core.console import pulse
+from trichord.core.errors import RunStopped
+from trichord.pretrain.clustering.label_table import hash_keys
+from trichord.pretrain.clustering.rows import FileRows
+from trichord.pretrain.collectives import rank, world_size
+from trichord.pretrain.objectives.av_prototypes import AvPrototypesSpec
+from trichord.pretrain.objectives.av_prototypes.rounds import first_labels
+from trichord.shards.reading.batch import Batch
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.view_specs import Squash, ViewSpec, ViewsSpec
+
+Embed = Callable[[Batch], tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]  # embeddings_bD and presence_b by subject
+
+
+def unaltered(spec: AvPrototypesSpec) -> SampleSpec:
+    """Ask for one clip of each video, in the middle, with all that it shows and nothing masked or mirrored."""
+    clips = spec.clips.fixed(1)
+    assert clips is not None  # of the kinds that the spec takes, all have one
+    views = ViewsSpec(clips=clips, views=(ViewSpec(crop=Squash(size=spec.view.crop.size)),))
+    return spec.sample_spec().model_copy(update={"views": views, "is_training": False, "sound_of": "first_clip"})
+
+
+class PassStore:
+    """What a pass found, in files below a folder."""
+
+    def __init__(self, folder: Path, dims: Mapping[str, int], device: torch.device) -> None:
+        self._folder, self._dims, self._device = folder, dims, device
+        self._facts: dict[str, list[Tensor]] = {name: [] for name in dims}  # keys_b, places_b and truths_b, stacked
+        self._passed = 0
+
+    def write(
+        self,
+        files: Mapping[str, FileIO],
+        embeddings: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        batch: Batch,
+    ) -> None:
+        """Add a batch."""
+        truths_b = first_labels(batch["labels"])
+        facts_3b = torch.stack([hash_keys(batch["key"]), self._passed + torch.arange(len(truths_b)), truths_b])
+        self._passed += len(truths_b)
+        for name, file in files.items():
+            there_b = present[name].cpu()
+            _write_all(file, embeddings[name].to("cpu", torch.float16)[there_b].contiguous().numpy().tobytes())
+            self._facts[name].append(facts_3b[:, there_b])
+
+    def rows(self, modality: str) -> FileRows:
+        return FileRows(self._folder / modality, self._dims[modality], device=self._device)
+
+    def keys(self, modality: str) -> Tensor:
+        return torch.cat(self._facts[modality], dim=1)[0]
+
+    def ages(self, modality: str) -> Tensor:
+        places_n = torch.cat(self._facts[modality], dim=1)[1]
+        return (self._passed - 1 - places_n) * world_size() + world_size() - 1 - rank()
+
+    def truths(self, modality: str) -> Tensor:
+        return torch.cat(self._facts[modality], dim=1)[2]
+
+
+@contextlib.contextmanager
+def feature_pass(
+    reader: Iterator[Batch], steps: int, dims: Mapping[str, int], embed: Embed, device: torch.device
+) -> Generator[PassStore]:
+    """Embed the clips of so many steps; what was found is gone when this ends."""
+    with tempfile.TemporaryDirectory(prefix="trichord-pass-") as name, contextlib.ExitStack() as opened:
+        store = PassStore(Path(name), dims, device)
+        # Unbuffered, or a full disk would show once more, and without advice, when the files are closed.
+        files = {each: opened.enter_context((Path(name) / each).open("wb", buffering=0)) for each in dims}
+        beat = opened.enter_context(pulse("batches for clustering")) if rank() == 0 else _silent
+        for _ in range(steps):
+            batch = next(reader)
+            embeddings, present = embed(batch)
+            try:
+                store.write(files, embeddings, present, batch)
+            except OSError as error:
+                raise RunStopped(
+                    f"the embeddings of a pass could not be kept in {name}: {error}. Set TMPDIR to a larger disk, "
+                    "lower objective.target.rounds.samples, or take objective.target.rounds.source=bank"
+                ) from error
+            beat()
+        opened.close()
+        yield store
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _silent() -> None:
+    """Say nothing, as all ranks but one."""

@@ -1,0 +1,193 @@
+"""Audio-visual prototypes: sound and sight of a clip teach each other, by clusters and clip by clip.
+
+Each sense's embeddings are clustered, and the other sense learns the clusters: as prototypes, as labels, or as balanced
+assignments (`target`). Beside that, contrast (InfoNCE) of a clip's picture with its sound, and of two clips of a video
+within each sense. Samples without sound learn nothing across the senses.
+Legend: B samples of this rank, D features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from trichord.pretrain.backbones.base import AudioBackbone, Backbone
+from trichord.pretrain.collectives import mean_over_ranks, rank, world_size
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.contrast.info_nce import info_nce, nt_xent
+from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
+from trichord.pretrain.objectives.av_prototypes import AvPrototypesSpec
+from trichord.pretrain.objectives.av_prototypes.feature_pass import PassStore, feature_pass, unaltered
+from trichord.pretrain.objectives.av_prototypes.rounds import within
+from trichord.pretrain.objectives.av_prototypes.target import Pair, Samples, Shown, Target
+from trichord.pretrain.objectives.av_prototypes.tower import Seen, Temperature, Tower
+from trichord.pretrain.objectives.base import HealthRule, Objective, StepOutput
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.stream import batches
+from trichord.shards.reading.stream_config import StreamConfig
+from trichord.shards.sample import ClipTransform
+
+
+class AvPrototypes(Objective):
+    """Both towers, the target, the temperature of contrast."""
+
+    def __init__(self, spec: AvPrototypesSpec, video: Backbone, audio: AudioBackbone, stream: StreamConfig) -> None:
+        super().__init__()
+        self.spec = spec
+        self._stream = stream
+        classes = spec.target.classes if spec.target else ()
+        self.video = Tower(video, spec.embedding_dim, spec.hidden_dim, classes)
+        self.audio = Tower(audio, spec.embedding_dim, spec.hidden_dim, classes)
+        self.temperature = Temperature(spec.temperature, spec.learn_temperature)
+        dims = {"video": self.video.dim, "audio": self.audio.dim}
+        self.target: Target | None = spec.target.build(dims, stream.batch_size, stream.seed) if spec.target else None
+        self.train()
+
+    @classmethod
+    def of_run(cls, spec: AvPrototypesSpec, run: RunConfig) -> AvPrototypes:
+        """Build it as a run's config has it."""
+        assert run.audio_backbone is not None  # the config was checked
+        return cls(spec, run.backbone.build(), run.audio_backbone.build(), run.stream())
+
+    def parameter_groups(self, rules: GroupRules) -> list[ParameterGroup]:
+        backbones = {"video.backbone.": self.video.backbone, "audio.backbone.": self.audio.backbone}
+        still = self.spec.target.frozen_steps_of() if self.spec.target else {}
+        frozen = {f"target.{pattern}": steps for pattern, steps in still.items()}
+        return group_parameters(self, rules, backbones, frozen)
+
+    def training_step(self, batch: Batch, step: int) -> StepOutput:
+        pairs = self._see(batch)
+        samples = _known(batch)
+        losses, total = self._contrast(pairs, samples)
+        health = _agreement(pairs[0], samples)
+        if self.target is not None:
+            judged = self.target.judge(pairs, samples)
+            total = total + self.spec.target_weight * judged.loss
+            losses |= {"target": judged.loss, **judged.losses}
+            health |= judged.health
+        if self.spec.learn_temperature:
+            health["temperature"] = 1 / self.temperature().detach()
+        return StepOutput(
+            loss=total,
+            losses={name: loss.detach() for name, loss in losses.items()},
+            health=health,
+            embeddings={sense: pairs[0].subject(sense).detach() for sense in ("video", "audio")},
+        )
+
+    def after_update(self, step: int) -> None:
+        """Cluster anew, if it is time; the network stands still meanwhile."""
+        if self.target is not None:
+            self.target.after_update(step, partial(self._look, step + 1))
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"target.{name}": each for name, each in self.target.state().items()} if self.target else {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        if self.target is not None:
+            self.target.load_state(within("target", state), next(self.parameters()).device)
+        elif state:
+            super().load_state(state)
+
+    def health_rules(self) -> Sequence[HealthRule]:
+        return _RULES
+
+    def _see(self, batch: Batch) -> list[Pair]:
+        """Embed all clips of all samples, each sense in one call; then pair them clip by clip."""
+        clips = len(batch["video"])
+        video: Seen = self.video(self.spec.normalisation(torch.cat(batch["video"])))
+        audio: Seen = self.audio(torch.cat(batch["audio"]))
+        return [Pair(*both) for both in zip(video.parts(clips), audio.parts(clips), strict=True)]
+
+    def _contrast(self, pairs: Sequence[Pair], samples: Samples) -> tuple[dict[str, Tensor], Tensor]:
+        losses = {}
+        factor = self.temperature()
+        total = factor.new_zeros(())
+        if self.spec.cross_weight:
+            each = [info_nce(pair.video.unit_BD, pair.audio.unit_BD, factor, samples.present_b) for pair in pairs]
+            losses["cross"] = torch.stack(each).mean()
+            total = total + self.spec.cross_weight * losses["cross"]
+        if self.spec.within_weight:
+            one, other = pairs
+            losses["within_video"] = nt_xent(one.video.unit_BD, other.video.unit_BD, factor, samples.valid_b)
+            losses["within_audio"] = nt_xent(one.audio.unit_BD, other.audio.unit_BD, factor, samples.present_b)
+            total = total + self.spec.within_weight * (losses["within_video"] + losses["within_audio"]) / 2
+        return losses, total
+
+    @contextlib.contextmanager
+    def _look(self, start_step: int, steps: int, dims: Mapping[str, int], shown: Shown) -> Iterator[PassStore]:
+        """Embed the clips of the coming steps as they are."""
+        device = next(self.parameters()).device
+        transform = ClipTransform(unaltered(self.spec))
+        with contextlib.closing(batches(self._stream, transform, rank(), world_size(), start_step)) as reader:
+            was_training = self.training
+            self.eval()
+            try:
+                with feature_pass(reader, steps, dims, partial(self._embed, shown), device) as store:
+                    yield store
+            finally:
+                self.train(was_training)
+
+    @torch.no_grad()
+    def _embed(self, shown: Shown, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        device = next(self.parameters()).device
+        moved = Batch(
+            **{
+                **batch,
+                "video": [view.to(device) for view in batch["video"]],
+                "audio": [sound.to(device) for sound in batch["audio"]],
+            }
+        )
+        with self.casting(device):
+            (pair,) = self._see(moved)
+        return shown(pair, _known(batch))
+
+
+def _known(batch: Batch) -> Samples:
+    present_B = batch["audio_present"] & batch["valid"]
+    return Samples(batch["key"], batch["labels"], batch["valid"], present_B)
+
+
+@torch.no_grad()
+def _agreement(pair: Pair, samples: Samples) -> dict[str, Tensor]:
+    """Say how near a clip's picture and sound are, and how often its own sound is the nearest of this rank's."""
+    if not pair.is_comparable:
+        return {}
+    with torch.autocast(samples.present_b.device.type, enabled=False):  # in bfloat16 many would be equally near
+        cosines_BB = pair.video.unit_BD @ pair.audio.unit_BD.T
+    is_own_B = cosines_BB.masked_fill(~samples.present_b, -2.0).argmax(dim=1) == torch.arange(
+        len(cosines_BB), device=cosines_BB.device
+    )
+    return {
+        "own_cosine": mean_over_ranks(cosines_BB.diagonal(), samples.present_b),
+        "own_sound_nearest": mean_over_ranks(is_own_B.float(), samples.present_b),
+    }
+
+
+_MANY = "Clusters say little then. Try fewer clusters, a lower learning rate, or more weight on cross_weight."
+_RULES = (
+    HealthRule(
+        figure="*/largest_share",
+        side="above",
+        limit=0.5,
+        advice="More than half of all clips lie in one cluster: the embeddings are collapsing, or much of the data "
+        "sounds or looks alike. Try a lower learning rate, a lower rounds.giant, or look at that cluster's clips.",
+    ),
+    HealthRule(
+        figure="*/entropy_over_ln_k",
+        side="below",
+        limit=0.3,
+        advice=f"Few of the clusters hold nearly all clips. {_MANY}",
+    ),
+    HealthRule(
+        figure="target_over_ln_k",
+        side="above",
+        limit=0.995,
+        from_step=500,
+        advice="The loss is pinned at ln K: every clip is assigned to all prototypes alike. Try target.epsilon=0.03, "
+        "fewer prototypes, a longer target.frozen_steps, or a lower learning rate.",
+    ),
+)

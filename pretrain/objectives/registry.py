@@ -1,0 +1,25 @@
+"""The objectives that a recipe may choose from by `kind`: a line for each, or an entry point of a plug-in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trichord.core.registry import Registry, one_of
+from trichord.pretrain.objectives.spec import ObjectiveSpec
+
+_HERE = "trichord.pretrain.objectives"
+
+OBJECTIVES: Registry[type[ObjectiveSpec]] = Registry(
+    "objectives",
+    {
+        "svt": f"{_HERE}.svt:SvtSpec",
+        "av_prototypes": f"{_HERE}.av_prototypes:AvPrototypesSpec",
+        "video_text": f"{_HERE}.video_text:VideoTextSpec",
+    },
+)
+
+# The type of a field that holds one of them.
+if TYPE_CHECKING:
+    AnyObjective = ObjectiveSpec
+else:
+    AnyObjective = one_of(OBJECTIVES)

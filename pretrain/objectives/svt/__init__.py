@@ -1,0 +1,65 @@
+"""What a recipe says of SVT; read without torch."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from trichord.pretrain.engine.schedules import Constant, Cosine, Schedule
+from trichord.pretrain.objectives.spec import ObjectiveSpec
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.viewing.clip_specs import SvtWindow
+from trichord.shards.viewing.view_specs import ViewSpec, ViewsSpec, svt_views
+
+_GLOBAL, _LOCAL = svt_views().views[0], svt_views().views[-1]
+
+
+class SvtSpec(ObjectiveSpec):
+    """SVT with the settings of the published weights, as far as paper and released code agree.
+
+    Where they do not: views have the paper's frames (8 and 16, locals 2 to 16; the code has 8 everywhere), the loss is
+    the code's mean (the paper's sum, 18 times as large, would meet gradient clipping), and the teacher has no
+    stochastic depth (the code leaves it on, though it blurs the targets, and DINO, where all this is from, has none).
+    """
+
+    builds: ClassVar[str] = "trichord.pretrain.objectives.svt.objective:Svt.of_run"
+
+    kind: Literal["svt"] = "svt"
+    window: SvtWindow = SvtWindow()
+    global_view: ViewSpec = _GLOBAL
+    local_view: ViewSpec = _LOCAL
+    hidden_dim: PositiveInt = 2048
+    bottleneck_dim: PositiveInt = 256
+    prototypes: int = Field(default=65536, ge=2)
+    norm_last_layer: bool = True  # prototypes keep length 1; longer ones can make training unstable
+    frozen_last_layer_steps: NonNegativeInt = 0  # the released code freezes it for the first of its 20 epochs
+    student_temperature: PositiveFloat = 0.1
+    teacher_temperature: Schedule = Constant(value=0.04)
+    teacher_momentum: Schedule = Cosine(start=0.996, end=1.0)
+    teacher_drop_path: bool = False
+    centre_momentum: float = Field(default=0.9, ge=0, lt=1)
+    loss: Literal["code", "paper"] = "code"  # mean or sum of the cross-entropies: 18 with 2 globals and 8 locals
+
+    @model_validator(mode="after")
+    def _has_the_views(self) -> SvtSpec:
+        for name, view in (("global_view", self.global_view), ("local_view", self.local_view)):
+            if view.crop.count > 1:
+                raise ValueError(f"{name}: a crop of kind 'three' makes three views of one clip, expected one")
+        self.sample_spec()  # has rules of its own about flips
+        return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The networks in a checkpoint, first the one to take away: the teacher is the better one all along."""
+        return ("teacher", "student")
+
+    @property
+    def views(self) -> int:
+        """Count the views of a sample; the first two are global."""
+        return 2 + len(self.window.local_frames)
+
+    def sample_spec(self) -> SampleSpec:
+        """Say what a sample must bring."""
+        views = (self.global_view,) * 2 + (self.local_view,) * len(self.window.local_frames)
+        return SampleSpec(views=ViewsSpec(clips=self.window, views=views, flips=self.flips))

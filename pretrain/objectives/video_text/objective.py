@@ -1,0 +1,247 @@
+"""Video and text in one space: by the texts of classes (X-CLIP, Ni et al. 2022), by captions of the global batch (CLIP,
+Radford et al. 2021; SigLIP, Zhai et al. 2023), or both in one run; sound as a third sense of the same space.
+
+Where gradients accumulate over parts, the contrast is still that of the whole batch (`contrast/parts.py`).
+Legend: B samples of this rank, K classes, E features of the space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trichord.core.errors import UserError
+from trichord.pretrain.backbones.base import AudioBackbone, Backbone, Encoder, TextBackbone
+from trichord.pretrain.backbones.video_text import Seen, VideoText, projection, to_unit
+from trichord.pretrain.collectives import mean_over_ranks, sum_over_ranks, world_size
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.contrast.info_nce import info_nce
+from trichord.pretrain.contrast.parts import Pulls, look_ahead
+from trichord.pretrain.contrast.sigmoid import sigmoid_loss
+from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
+from trichord.pretrain.objectives.base import Objective, StepOutput
+from trichord.pretrain.objectives.video_text import VideoTextSpec
+from trichord.shards.reading.batch import Batch
+from trichord.shards.viewing.mix import Mixing, blend_batch, draw_blend, soft_targets
+
+PAIRS = (("video", "text"), ("audio", "text"), ("audio", "video"))
+
+
+class AudioTower(nn.Module):
+    """Sounds in the space."""
+
+    def __init__(self, backbone: AudioBackbone, dim: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.proj = projection(backbone, dim)
+
+    def forward(self, audio_BTM: Tensor) -> Tensor:
+        """Give unit_BE."""
+        return to_unit(self.proj(self.backbone(audio_BTM, pooled_only=True).pooled_BD))
+
+
+class Embedded(NamedTuple):
+    """Unit vectors of a batch by sense, and who has which."""
+
+    unit: dict[str, Tensor]
+    has: dict[str, Tensor]
+
+
+class Ahead(NamedTuple):
+    """What is known of a step before its parts go back."""
+
+    pulls: Pulls
+    labelled: Tensor  # samples with a label, of all parts and ranks
+
+
+class VideoTextObjective(Objective):
+    """The network of video and text, that of sound, and the texts of the classes."""
+
+    def __init__(
+        self, spec: VideoTextSpec, video: Backbone, text: TextBackbone, audio: AudioBackbone | None, mixing: Mixing
+    ) -> None:
+        super().__init__()
+        self.spec, self._mixing = spec, mixing
+        text.requires_grad_(not spec.frozen_text)
+        is_sigmoid = spec.captions is not None and spec.captions.loss == "sigmoid"
+        self.video = VideoText(
+            video,
+            text,
+            joint_dim=spec.joint_dim,
+            has_prompts=spec.prompts,
+            first_scale=spec.scale,
+            first_bias=spec.bias if is_sigmoid else None,
+        )
+        self.video.scale.requires_grad_(spec.learn_scale)
+        self.audio = None if audio is None else AudioTower(audio, self.video.dim)
+        self._class_tokens_KL = None if spec.classes is None else text.tokenise(class_texts(spec))
+        self._frozen_rows_KD: Tensor | None = None
+        self._ahead: Ahead | None = None
+        self.train()
+
+    @classmethod
+    def of_run(cls, spec: VideoTextSpec, run: RunConfig) -> VideoTextObjective:
+        """Build it as a run's config has it."""
+        assert run.text_backbone is not None  # the config was checked
+        video = run.backbone.build()
+        audio = None if run.audio_backbone is None else run.audio_backbone.build()
+        mixing = Mixing(run.seed, run.data.batch_size // run.data.lanes)
+        return cls(spec, video, run.text_backbone.build(), audio, mixing)
+
+    def train(self, mode: bool = True) -> VideoTextObjective:
+        """Switch dropout and the like; a frozen text encoder never trains."""
+        super().train(mode)
+        self.video.text.train(mode and not self.spec.frozen_text)
+        return self
+
+    def parameter_groups(self, rules: GroupRules) -> list[ParameterGroup]:
+        encoders: dict[str, Encoder] = {"video.backbone.": self.video.backbone, "video.text.": self.video.text}
+        if self.audio is not None:
+            encoders["audio.backbone."] = self.audio.backbone
+        return group_parameters(self, rules, encoders)
+
+    def preview(self, parts: Sequence[Batch], step: int, draw: Callable[[int], None]) -> None:
+        embedded = []
+        with torch.no_grad():
+            for number, part in enumerate(parts):
+                draw(number)
+                embedded.append(self._embed(part, self.video.see(self._frames(part, step)[0])))
+        has = {sense: torch.cat([each.has[sense] for each in embedded]) for sense in embedded[0].has}
+        pulls = look_ahead(
+            [each.unit for each in embedded],
+            self._factors(),
+            lambda unit, factors: self._contrast(Embedded(unit, has), factors),
+        )
+        labelled = sum_over_ranks(torch.stack([_has_label(part).sum() for part in parts]).sum().float())
+        self._ahead = Ahead(pulls, labelled)
+
+    def training_step(self, batch: Batch, step: int) -> StepOutput:
+        frames_BCTHW, targets_BK = self._frames(batch, step)
+        seen = self.video.see(frames_BCTHW)
+        embedded = self._embed(batch, seen)
+        factors = self._factors()
+        health = {"scale": factors["scale"].detach().mean()}
+        if self._ahead is None:
+            losses = self._contrast(embedded, factors)
+            total = torch.stack([*losses.values(), seen.unit_BE.new_zeros(())]).sum()
+        else:
+            losses = dict(self._ahead.pulls.losses)
+            total = self._ahead.pulls.take(embedded.unit | factors)
+        if "text" in embedded.unit:
+            health["own_text_nearest"] = _own_is_nearest(embedded)
+        if targets_BK is not None:
+            assert self.spec.classes is not None
+            logits_BK = factors["scale"] * self.video.cosines(seen, self._class_rows())
+            has_B = _has_label(batch)
+            losses["classes"] = self.spec.classes.weight * self._class_loss(logits_BK, targets_BK, has_B)
+            total = total + losses["classes"]
+            right_B = logits_BK.argmax(dim=1) == targets_BK.argmax(dim=1)
+            health["top1"] = mean_over_ranks(right_B.float(), has_B)
+        if self._ahead is not None and not self._ahead.pulls.left:
+            self._ahead = None
+        detached = {name: loss.detach() for name, loss in losses.items()}
+        return StepOutput(total, detached, health, {sense: each.detach() for sense, each in embedded.unit.items()})
+
+    def _frames(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
+        """Give normalised frames, and what texts of classes should say of them; blended, where the recipe blends."""
+        (frames_BCTHW,) = batch["video"]
+        classes, targets_BK = self.spec.classes, None
+        if classes is not None and self._class_tokens_KL is not None:
+            count = len(self._class_tokens_KL)
+            _check_labels(batch, count)
+            told = [labels or (0,) for labels in batch["labels"]]  # one without a label weighs nothing
+            targets_BK = soft_targets(told, count, classes.label_smoothing).to(frames_BCTHW.device)
+            if classes.mix is not None:
+                blend = draw_blend(classes.mix, self._mixing.seed, step)
+                (frames_BCTHW,), targets_BK = blend_batch(
+                    [frames_BCTHW], targets_BK, blend, self._mixing.samples_per_lane
+                )
+        return self.spec.normalisation(frames_BCTHW), targets_BK
+
+    def _embed(self, batch: Batch, seen: Seen) -> Embedded:
+        """Give what contrast compares."""
+        valid_B = batch["valid"]
+        unit, has = {"video": seen.unit_BE}, {"video": valid_B}
+        if self.spec.captions is not None:
+            unit["text"] = to_unit(self.video.read(batch["text"]))
+            has["text"] = valid_B & torch.tensor([bool(text) for text in batch["text"]], device=valid_B.device)
+        if self.audio is not None:
+            unit["audio"], has["audio"] = self.audio(batch["audio"][0]), valid_B & batch["audio_present"]
+        return Embedded(unit, has)
+
+    def _factors(self) -> dict[str, Tensor]:
+        """Give what contrast multiplies cosines with, and adds to them."""
+        return {"scale": self.video.scale(), **({} if self.video.bias is None else {"bias": self.video.bias()})}
+
+    def _contrast(self, embedded: Embedded, factors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Give the weighted losses of all pairs of senses."""
+        spec, losses = self.spec, {}
+        weights = {
+            ("video", "text"): spec.captions.weight if spec.captions else 0.0,
+            ("audio", "text"): spec.audio_text_weight if spec.captions else 0.0,
+            ("audio", "video"): spec.audio_video_weight,
+        }
+        form = spec.captions.form if spec.captions else "gathered"
+        for one, other in PAIRS:
+            if weights[one, other] and one in embedded.unit and other in embedded.unit:
+                a_BE, b_BE = embedded.unit[one], embedded.unit[other]
+                has_B = embedded.has[one] & embedded.has[other]
+                if "bias" in factors:
+                    found = sigmoid_loss(a_BE, b_BE, factors["scale"], factors["bias"], has_B, form=form)
+                else:
+                    found = info_nce(a_BE, b_BE, factors["scale"], has_B, form=form)
+                losses[f"{one}_{other}"] = weights[one, other] * found
+        return losses
+
+    def _class_rows(self) -> Tensor:
+        """Give the texts of the classes; those of a frozen encoder are made once."""
+        assert self._class_tokens_KL is not None
+        tokens_KL = self._class_tokens_KL.to(self.video.scale.log.device)
+        if not self.spec.frozen_text:
+            return self.video.read_tokens(tokens_KL)
+        if self._frozen_rows_KD is None:
+            with torch.no_grad():
+                self._frozen_rows_KD = self.video.text(tokens_KL)
+        rows_KE: Tensor = self.video.text_proj(self._frozen_rows_KD)
+        return rows_KE
+
+    def _class_loss(self, logits_BK: Tensor, targets_BK: Tensor, has_B: Tensor) -> Tensor:
+        """Give this part's share of the mean over all ranks' samples with a label, of all parts of the step."""
+        loss_B = functional.cross_entropy(logits_BK, targets_BK, reduction="none")
+        if self._ahead is None:
+            return mean_over_ranks(loss_B, has_B)
+        own = torch.where(has_B, loss_B, loss_B.new_zeros(())).sum()
+        return own * (world_size() * self._ahead.pulls.parts) / self._ahead.labelled.clamp_min(1)
+
+
+def class_texts(spec: VideoTextSpec) -> list[str]:
+    """Say each class as the recipe does."""
+    assert spec.classes is not None
+    return [spec.classes.prompt.replace("{}", name) for name in spec.classes.names]
+
+
+def _has_label(batch: Batch) -> Tensor:
+    valid_B = batch["valid"]
+    return valid_B & torch.tensor([bool(labels) for labels in batch["labels"]], device=valid_B.device)
+
+
+def _check_labels(batch: Batch, count: int) -> None:
+    for labels, key, shard in zip(batch["labels"], batch["key"], batch["shard"], strict=True):
+        if len(labels) > 1 or any(label >= count for label in labels):
+            raise UserError(
+                f"sample {key} of {shard} has the labels {list(labels)}; expected one below {count}, the number of "
+                "objective.classes.names, or none. Clips of several classes learn from captions: objective.classes=null"
+            )
+
+
+@torch.no_grad()
+def _own_is_nearest(embedded: Embedded) -> Tensor:
+    """Say how often a video's own caption is the nearest of this rank's."""
+    has_B = embedded.has["video"] & embedded.has["text"]
+    cosines_BB = (embedded.unit["video"] @ embedded.unit["text"].T).masked_fill(~has_B, -2.0)
+    is_own_B = cosines_BB.argmax(dim=1) == torch.arange(len(has_B), device=has_B.device)
+    return mean_over_ranks(is_own_B.float(), has_B)

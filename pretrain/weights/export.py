@@ -1,0 +1,95 @@
+"""Writes a run's weights as others read them, loads them back and compares."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from trichord.core.command import unknown_name
+from trichord.core.errors import UserError
+from trichord.pretrain.config import RunConfig
+from trichord.pretrain.engine import checkpoint_files
+from trichord.pretrain.engine.checkpoint_files import CheckpointIndex, TornCheckpoint
+from trichord.pretrain.engine.resuming import CHECKPOINTS
+from trichord.pretrain.weights.export_hf import as_hugging_face, write_config
+
+
+def newest_checkpoint(run: Path) -> tuple[Path, CheckpointIndex]:
+    """Find the newest whole checkpoint of a run, checksums compared."""
+    torn = []
+    for path in checkpoint_files.checkpoints_in(run / CHECKPOINTS):
+        try:
+            index = checkpoint_files.read_index(path)
+            for name, entry in index.files.items():
+                checkpoint_files.check_file(path, name, entry)
+        except (TornCheckpoint, OSError) as error:
+            torn.append(str(error))
+            continue
+        return path, index
+    why = f" ({torn[0]})" if torn else ""
+    raise UserError(f"{run} holds no whole checkpoint: looked for {run / CHECKPOINTS}/step_…{why}")
+
+
+def read_part(
+    run: Path, part: str | None = None, read: Callable[[Any], RunConfig] = RunConfig.model_validate
+) -> tuple[dict[str, Tensor], RunConfig, int]:
+    """Read one network's weights from a run's newest checkpoint, by their names within it; with its config and step.
+
+    `read` makes the config of what a checkpoint holds of it.
+    """
+    path, index = newest_checkpoint(run)
+    config = read(index.config)
+    parts = config.objective.parts
+    part = part or parts[0]
+    if part not in parts:
+        raise UserError(unknown_name(f"a run of {config.objective.kind} has no part", part, parts))
+    names = sorted(name for name in index.files if name.startswith("weights-"))
+    tensors = {
+        name.removeprefix(f"{part}."): tensor
+        for name, tensor in checkpoint_files.read_tensors(path, names)
+        if name.startswith(f"{part}.")
+    }
+    return tensors, config, index.step
+
+
+def export(
+    run: Path,
+    layout: str,
+    part: str | None,
+    out: Path | None,
+    read: Callable[[Any], RunConfig] = RunConfig.model_validate,
+) -> dict[str, Any]:
+    """Write one network in a layout; give what was written."""
+    tensors, config, step = read_part(run, part, read)
+    part = part or config.objective.parts[0]
+    spec = config.backbone_of(part)
+    about = {"step": str(step), "backbone": json.dumps(spec.model_dump(mode="json"))}
+    if layout == "hf":
+        folder = out or run / f"{part}-hf"
+        tensors, hugging_face_config = as_hugging_face(tensors, spec)
+        path = folder / "model.safetensors"
+        _write_and_compare(tensors, about, path)
+        write_config(hugging_face_config, folder)
+    else:
+        path = out or run / f"{part}.safetensors"
+        _write_and_compare(tensors, about, path)
+    values = sum(tensor.numel() for tensor in tensors.values())
+    return {"path": str(path), "part": part, "step": step, "tensors": len(tensors), "values": values}
+
+
+def _write_and_compare(tensors: dict[str, Tensor], about: dict[str, str], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".unfinished-{path.name}")  # whoever watches for the file finds it whole
+    checkpoint_files.save_tensors(unfinished, tensors, {"format": "pt", **about})
+    with safe_open(unfinished, framework="pt") as file:
+        back = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+    if back.keys() != tensors.keys() or not all(torch.equal(back[name], tensors[name]) for name in tensors):
+        raise RuntimeError(f"{path} does not hold what was written to it; is the disk sound?")
+    os.replace(unfinished, path)
