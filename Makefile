@@ -15,7 +15,7 @@ BIN := .venv/bin
 INSTALL := $(PYTHON) .ci/install.py --torch "$(TORCH)" --torch-index "$(TORCH_INDEX)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-matrix check format bench clean
+.PHONY: help setup quickstart test test-matrix check format bench learn clean
 
 help:  ## Show this list
 	@echo "make TARGET [TORCH=auto|cpu|cuda|\"torch==… torchvision==… torchaudio==…\"] [TORCH_INDEX=URL] [PYTHON=python3]"
@@ -45,14 +45,22 @@ format: setup  ## Put the code into the one format
 
 bench:  ## Measure reading, decoding, backbones and a training step beside other tools
 	@$(INSTALL) --extras dev,bench
-	@$(BIN)/trichord shards bench runs/bench
-	@$(BIN)/trichord bench models
-	@$(BIN)/trichord bench growth
-	@$(BIN)/trichord bench step
-	@$(BIN)/trichord bench scan
-	@$(BIN)/trichord bench contrast
-	@$(BIN)/trichord bench contrast --memory
-	@$(BIN)/trichord bench clustering
+	@$(BIN)/python -m benchmarks reading runs/bench
+	@$(BIN)/python -m benchmarks models
+	@$(BIN)/python -m benchmarks growth
+	@$(BIN)/python -m benchmarks step
+	@$(BIN)/python -m benchmarks scan
+	@$(BIN)/python -m benchmarks contrast
+	@$(BIN)/python -m benchmarks contrast --memory
+	@$(BIN)/python -m benchmarks clustering
+
+learn:  ## Train on the synthetic data set and measure what was learnt (hours)
+	@$(INSTALL)
+	@$(BIN)/python -m benchmarks learning --objective svt
+	@$(BIN)/python -m benchmarks learning --objective av_prototypes --out runs/av-learning
+	@$(BIN)/python -m benchmarks learning --objective video_text --out runs/video-text
+	@$(BIN)/python -m benchmarks learning --objective charades --out runs/heads
+	@$(BIN)/python -m benchmarks learning --objective captions --out runs/heads
 
 clean:  ## Remove .venv and what runs left behind
 	rm -rf .venv build quickstart *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from trichord import __version__
 from trichord.core.errors import Interrupted, RunStopped, UserError
 from trichord.core.parser import CommandParser, add_command, add_floor
-from trichord.finetune.bench.learning_command import LEARNING
 from trichord.finetune.commands import COMPARE, EVALUATE, EXPORT, FINETUNE, REPLAY, SHOW
 from trichord.finetune.page.command import SERVE
-from trichord.finetune.retrieval import bench_command as search_bench
 from trichord.finetune.retrieval import index_commands
 from trichord.finetune.retrieval.commands import EMBED, RETRIEVAL, SEARCH
 from trichord.finetune.token_maps.command import VISUALISE
@@ -22,10 +20,6 @@ from trichord.launch import doctor, launch_command, quickstart
 from trichord.launch.run_commands import CANCEL, LOGS, STATUS
 from trichord.pretrain import commands as pretrain_commands
 from trichord.pretrain.backbones.command import MODELS
-from trichord.pretrain.bench.clustering_command import CLUSTERING
-from trichord.pretrain.bench.commands import SCAN, STEP
-from trichord.pretrain.bench.contrast_command import CONTRAST
-from trichord.pretrain.bench.model_commands import GROWTH, MODEL_STEPS
 from trichord.pretrain.plot_command import PLOT
 from trichord.pretrain.weights.command import INSPECT
 from trichord.pretrain.weights.command import SUMMARY as OF_WEIGHTS
@@ -89,12 +83,6 @@ def _parser() -> CommandParser:
         add_command(floors, command)
     add_floor(floors, "index", index_commands.SUMMARY, index_commands.COMMANDS)
     add_floor(floors, "weights", OF_WEIGHTS, (INSPECT,))
-    add_floor(
-        floors,
-        "bench",
-        "measure training beside other code, and what it learns",
-        (STEP, SCAN, CONTRAST, CLUSTERING, MODEL_STEPS, GROWTH, LEARNING, search_bench.SEARCH),
-    )
     return parser
 
 

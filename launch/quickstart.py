@@ -100,7 +100,6 @@ def next_commands(out: Path) -> list[str]:
         f"trichord compare {out}/actions {out}/told",
         f"trichord serve {out}/actions {out}/told --samples {out}/shards/test",
         f"trichord pretrain svt_quickstart data.sources={out}/shards/train steps=400 --run {out}/longer",
-        "trichord bench learning --objective charades --out runs/heads",
         "trichord shards world --out harder --samples 500 --rules two_events_share=1 silent_share=0.3",
     ]
 

@@ -21,7 +21,7 @@ from trichord.core.command import (
     read_settings,
     share,
 )
-from trichord.core.console import pulse, show_figures
+from trichord.core.console import show_figures
 from trichord.core.errors import UserError
 from trichord.shards import inspection_commands
 from trichord.shards.draw_command import DRAW
@@ -200,25 +200,6 @@ def _run_index(arguments: Namespace) -> int:
     return 0
 
 
-def _declare_bench(parser: ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where the clips to measure on are made, once")
-    contenders = "torchcodec,decord,pyav,webdataset"
-    parser.add_argument("--against", default=contenders, metavar="NAME,NAME", help="whom to measure beside")
-    parser.add_argument("--rounds", type=at_least(2), default=5, metavar="N", help="how often each turn comes round")
-    add_json(parser)
-
-
-def _run_bench(arguments: Namespace) -> int:
-    from trichord.shards.bench import bench
-    from trichord.shards.bench.run import as_records
-
-    against = [name for name in arguments.against.split(",") if name]
-    with pulse("measuring") as beat:
-        rows = bench(arguments.folder, against, arguments.rounds, beat)
-    show_figures("milliseconds of CPU time, side by side in one run", as_records(rows), arguments.json)
-    return 0
-
-
 def _manifest_before(folder: Path) -> Manifest | None:
     """Give the manifest that is about to be replaced: what its maker said of name, split and classes stays."""
     from trichord.shards.reading.manifest import FILE_NAME, Manifest
@@ -273,16 +254,6 @@ COMMANDS = (
         (
             "trichord shards index shards/train",
             "trichord shards index 'pipe:aws s3 cp s3://bucket/set/{name} -' --names '{00000..00099}.tar' --out set",
-        ),
-    ),
-    Command(
-        "bench",
-        "measure reading side by side with other tools",
-        _declare_bench,
-        _run_bench,
-        (
-            "trichord shards bench runs/bench",
-            "trichord shards bench runs/bench --against torchcodec,webdataset --rounds 9 --json",
         ),
     ),
     DRAW,

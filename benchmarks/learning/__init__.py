@@ -1,0 +1,1 @@
+"""What is learnt on the synthetic data set, and beside which controls."""

@@ -1,0 +1,73 @@
+"""Do heads tell more of what a pretrained backbone sees? Actions of the world in Charades' layout, several a clip.
+
+The same linear head is trained on frozen backbones: pretrained by SVT, by video and text, and untrained. It is tested
+window by window, as the seed of this project was, once with windows side by side and once with windows that overlap by
+half. Beside it stands what scores get that are the same for all videos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.learning.starts import RECIPES, Task, ends, interval_rows, learn
+from benchmarks.learning.svt_report import Rows, Verdict
+from benchmarks.learning.ways import UNTRAINED, Goal, Seed, figure, judge, report, row
+from benchmarks.learning.worlds import make_worlds
+from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.evaluate import evaluate
+from trichord.finetune.tasks.classification.measuring import ALIKE
+from trichord.finetune.tasks.classification.spec import ClassificationSpec
+from trichord.shards.viewing.clip_specs import SlidingWindows
+
+RECIPE, FOLDER = "charades_world", "heads"
+STILL = ("objective.clips.placement=uniform",)  # so that features can be kept: the window in a video's middle
+WAYS = (UNTRAINED, *RECIPES)
+FIGURES = ("mAP", "mAP_charades", "wAP_charades", "localisation_mAP_charades")
+STRIDES = {"": 1.0, ", windows overlap": 0.5}  # in windows
+GOALS: tuple[Goal, ...] = tuple((way, UNTRAINED, name) for way in RECIPES for name in FIGURES)
+
+
+def run_and_report(out: Path, seeds: Sequence[int], clips: int, overrides: Sequence[str]) -> dict[str, Rows]:
+    """Run the test, keep everything in heads/results.json, and give the tables to show by their titles."""
+    worlds = make_worlds(out, clips)
+    results = learn(out, Task(RECIPE, STILL, FOLDER, WAYS, figures_of_run), worlds, seeds, overrides)
+    alike = results[0][UNTRAINED].figures
+    tables = {
+        "actions of unseen videos, per cent: mean of the seeds ± half their range": [
+            row(results, WAYS, f"{name}{how}", f"{100 * alike[f'{name}, {ALIKE}']:.1f}")
+            for name in FIGURES
+            for how in STRIDES
+        ],
+        "each seed, and the 95 % interval of its videos drawn again, per cent": interval_rows(
+            seeds, results, ("mAP_charades", "wAP_charades")
+        ),
+        "goals, in per cent": [*(each.row() for each in judge(results, GOALS)), *overlap_rows(results)],
+    }
+    return report(out / FOLDER, seeds, results, tables)
+
+
+def figures_of_run(config: FinetuneConfig, run: Path, data: str) -> dict[str, float]:
+    """Test a run's head with all strides; give each figure and the ends of its interval."""
+    assert isinstance(config.objective, ClassificationSpec) and isinstance(config.objective.test_clips, SlidingWindows)
+    found: dict[str, float] = {}
+    for how, share in STRIDES.items():
+        stride = f"objective.test_clips.stride_seconds={share * config.objective.test_clips.clip_seconds}"
+        for each in evaluate(run, [data], [stride], name=f"test_every_{share:g}")["figures"]:
+            if each["metric"] in FIGURES:
+                name = f"{each['metric']}{how}"
+                found |= dict(zip((name, *ends(name)), (each["value"], each["low"], each["high"]), strict=True))
+                found[f"{each['metric']}, {ALIKE}"] = each[ALIKE]
+    return found
+
+
+def overlap_rows(results: Sequence[Seed]) -> Rows:
+    """Say whether overlapping windows lose anything: they do where they are behind by more than the spread of seeds."""
+    rows: Rows = []
+    for way in RECIPES:
+        plain, overlapping = (figure(results, way, f"mAP_charades{how}") for how in STRIDES)
+        assert plain is not None and overlapping is not None
+        spread = max(plain.spread, overlapping.spread)
+        verdict = Verdict(f"{way}: overlap loses nothing", "mAP_charades", overlapping.mean, plain.mean, spread)
+        rows.append({**verdict.row(), "met": plain.mean - overlapping.mean <= spread})
+    return rows

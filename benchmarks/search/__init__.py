@@ -1,0 +1,1 @@
+"""Search indexes beside FAISS's own."""

@@ -1,0 +1,1 @@
+"""Steps, networks and losses beside other code: in turns, in one run."""

@@ -1,1 +1,0 @@
-"""Measurements of training beside other code, and of what is learned."""
