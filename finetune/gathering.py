@@ -17,7 +17,7 @@ from torch import Tensor
 from trichord.core.console import track
 from trichord.pretrain.collectives import gather_rows
 from trichord.pretrain.engine.distributed import World
-from trichord.pretrain.engine.feeding import Feeder
+from trichord.pretrain.engine.prefetch import Feeder
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.evaluation import evaluation_batches
 from trichord.shards.reading.stream_config import StreamConfig

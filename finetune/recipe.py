@@ -10,7 +10,7 @@ from typing import Any
 from trichord.core.errors import UserError
 from trichord.finetune.config import FinetuneConfig
 from trichord.finetune.tasks.registry import TASKS
-from trichord.pretrain.engine.resuming import CHECKPOINTS
+from trichord.pretrain.engine.saving import CHECKPOINTS
 from trichord.pretrain.recipe import Floor, Layers, Resolved, class_names, given, resolve
 from trichord.pretrain.recipe_file import list_recipes, read_recipe, read_yaml
 

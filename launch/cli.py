@@ -20,7 +20,7 @@ from trichord.launch import doctor, launch_command, quickstart
 from trichord.launch.run_commands import CANCEL, LOGS, STATUS
 from trichord.pretrain import commands as pretrain_commands
 from trichord.pretrain.backbones.command import MODELS
-from trichord.pretrain.plot_command import PLOT
+from trichord.pretrain.plotting.command import PLOT
 from trichord.pretrain.weights.command import INSPECT
 from trichord.pretrain.weights.command import SUMMARY as OF_WEIGHTS
 from trichord.shards import commands as shards_commands

@@ -17,7 +17,7 @@ from pathlib import Path
 from trichord.core.command import Command, add_json
 from trichord.core.console import show_figures
 from trichord.core.errors import UserError
-from trichord.launch.finding import Finding
+from trichord.launch.doctor_cluster import Finding
 
 _GIB = 1 << 30
 _NEEDED = ("torch", "deepspeed", "webdataset", "av", "pydantic", "transformers", "safetensors", "faiss-cpu")
@@ -105,7 +105,7 @@ def _decoders() -> Iterator[Finding]:
     from trichord.shards.decoding.torchcodec_video import open_with_torchcodec
     from trichord.shards.decoding.track import DecodeLimits
     from trichord.shards.decoding.video import Video, open_video
-    from trichord.shards.world.encode import encode
+    from trichord.shards.synthetic.encode import encode
 
     frames_THWC = np.zeros((8, 32, 32, 3), dtype=np.uint8)
     film = encode(frames_THWC, np.zeros(8000, dtype=np.float32), fps=8, sample_rate=8000)

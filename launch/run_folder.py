@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from trichord.core.errors import UserError
 from trichord.launch.history import HISTORY, LOGS, SNAPSHOTS, Ended, Event, RankError, Started, Submitted, read_history
 from trichord.launch.run_state import SILENT_S
-from trichord.pretrain.engine.metrics_file import FILE_NAME as METRICS
 from trichord.pretrain.engine.run_lock import LOCK, Holder, read_holder
+from trichord.pretrain.engine.trackers import FILE_NAME as METRICS
 
 _DEPTH = 4
 _MOST_ENTRIES = 20_000  # of folders looked through; a folder of a million clips must not keep anyone waiting

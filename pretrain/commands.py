@@ -98,7 +98,7 @@ def _run_replay(arguments: Namespace) -> int:
 
 def run_replay(arguments: Namespace, read: Callable[[Any], RunConfig]) -> int:
     """Take a failed step again; `read` makes the config of what a checkpoint holds of it."""
-    from trichord.pretrain.engine.replay import replay
+    from trichord.pretrain.engine.finite import replay
 
     rows = replay(arguments.run_folder, arguments.step, arguments.rank, read)
     if not rows:

@@ -60,8 +60,8 @@ class PretrainJob(Job):
 
     def weigh(self, ranks: int, device: str | None) -> Sequence[str]:
         self._refuse_other_run()
+        from trichord.pretrain.engine.device import suppose
         from trichord.pretrain.engine.memory import measure, rank_memory
-        from trichord.pretrain.engine.supposed import suppose
 
         config, found = self.config, suppose(device) if device else None
         micro = micro_batch_size(config.engine, config.data.batch_size, ranks)
@@ -80,7 +80,7 @@ class PretrainJob(Job):
     def _refuse_other_run(self) -> None:
         """Raise UserError where the folder holds checkpoints of another run: hours in a queue would be for nothing."""
         from trichord.pretrain.engine import checkpoint_files
-        from trichord.pretrain.engine.resuming import CHECKPOINTS, data_digests, refuse_other_run
+        from trichord.pretrain.engine.saving import CHECKPOINTS, data_digests, refuse_other_run
 
         for path in checkpoint_files.checkpoints_in(self.folder / CHECKPOINTS):
             try:

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from trichord.core.errors import UserError
 from trichord.pretrain.config import RunConfig
-from trichord.pretrain.config_errors import find_mistakes
-from trichord.pretrain.config_tree import TELLING, Tree, class_for, leaves, overlay, with_defaults
+from trichord.pretrain.config_tree import TELLING, Tree, class_for, find_mistakes, leaves, overlay, with_defaults
 from trichord.pretrain.recipe_file import FOLDER, find_recipe, list_recipes, read_recipe, read_yaml, write_yaml
 from trichord.shards.reading.manifest import Manifest
 

@@ -24,7 +24,7 @@ from trichord.core.command import (
 from trichord.core.console import show_figures
 from trichord.core.errors import UserError
 from trichord.shards import inspection_commands
-from trichord.shards.draw_command import DRAW
+from trichord.shards.inspection_commands import DRAW
 
 if TYPE_CHECKING:
     from trichord.core.job import Job
@@ -34,7 +34,7 @@ SUMMARY = "from video files to batches"
 
 
 def _declare_world(parser: ArgumentParser) -> None:
-    from trichord.shards.world import LAYOUTS, WorldRules
+    from trichord.shards.synthetic import LAYOUTS, WorldRules
 
     add_out(parser, "a new folder, or one that the same command left unfinished")
     parser.add_argument("--samples", type=at_least(1), default=200, metavar="N", help="how many clips")
@@ -54,7 +54,7 @@ def _declare_world(parser: ArgumentParser) -> None:
 
 
 def _run_world(arguments: Namespace) -> int:
-    from trichord.shards.world import WorldRules, make_world
+    from trichord.shards.synthetic import WorldRules, make_world
 
     rules = read_settings("--rules", arguments.rules, WorldRules)
     if arguments.holdout:

@@ -1,4 +1,7 @@
-"""The commands that look at shards and change nothing; rooms are imported when their command was typed."""
+"""The commands that look at shards and change nothing; rooms are imported when their command was typed.
+
+`trichord shards draw`: a few clips of each class, as a shard set of its own that training takes like any other.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from trichord.core.command import Command, add_json, add_workers, at_least, share
+from trichord.core.command import Command, add_json, add_out, add_workers, at_least, share
 from trichord.core.console import pulse, show_figures
 
 
@@ -25,7 +28,7 @@ def _declare_verify(parser: ArgumentParser) -> None:
 
 def _run_verify(arguments: Namespace) -> int:
     from trichord.shards.decoding.track import DecodeLimits
-    from trichord.shards.inspecting.verify import verify
+    from trichord.shards.inspection.verify import verify
 
     report = verify(
         arguments.root,
@@ -52,7 +55,7 @@ def _run_verify(arguments: Namespace) -> int:
 
 
 def _declare_show(parser: ArgumentParser) -> None:
-    from trichord.shards.inspecting.show import VIEWS
+    from trichord.shards.inspection.show import VIEWS
 
     _declare_shard_set(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the picture, a PNG")
@@ -65,7 +68,7 @@ def _declare_show(parser: ArgumentParser) -> None:
 
 
 def _run_show(arguments: Namespace) -> int:
-    from trichord.shards.inspecting.show import VIEWS, show
+    from trichord.shards.inspection.show import VIEWS, show
 
     shown = show(
         arguments.root,
@@ -103,7 +106,7 @@ def _declare_read(parser: ArgumentParser) -> None:
 
 
 def _run_read(arguments: Namespace) -> int:
-    from trichord.shards.inspecting.read import read, usual_recipe
+    from trichord.shards.inspection.read import read, usual_recipe
     from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
 
     config = StreamConfig(
@@ -163,5 +166,52 @@ COMMANDS = (
             "trichord shards read shards/train --workers 2 --batch-size 16 --lanes 8 --steps 50",
             "trichord shards read shards/train --start 10000 --steps 2",
         ),
+    ),
+)
+
+
+def _declare(parser: ArgumentParser) -> None:
+    parser.add_argument("root", metavar="ROOT", help="a folder of shards with its manifest.json, or where they lie")
+    parser.add_argument(
+        "--per-class", type=at_least(1), required=True, metavar="K", help="clips of each class, such as 2, 4, 8 or 16"
+    )
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="another seed draws other clips")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep shards from elsewhere here")
+    add_out(parser, "a folder for the drawn clips")
+    add_json(parser)
+
+
+def _run(arguments: Namespace) -> int:
+    from trichord.shards.building.draw import draw
+
+    drawn = draw(arguments.root, arguments.out, arguments.per_class, arguments.seed, arguments.cache)
+    names = drawn.manifest.classes
+    classes = range(len(names)) if names else list(drawn.per_class)
+    short = [number for number in classes if drawn.per_class.get(number, 0) < arguments.per_class]
+    for number in short:
+        name = names[number] if names else f"class {number}"
+        print(f"{name} has {drawn.per_class.get(number, 0)} clips, fewer than {arguments.per_class}", file=sys.stderr)
+    row = {
+        "clips": drawn.manifest.samples,
+        "classes": len(drawn.per_class),
+        "per class": arguments.per_class,
+        "short of clips": len(short),
+        "without label": drawn.without_label,
+        "bad": drawn.bad,
+        "seed": arguments.seed,
+        "shards": str(arguments.out),
+    }
+    show_figures(f"drawn from {arguments.root}", [row], arguments.json)
+    return 0
+
+
+DRAW = Command(
+    "draw",
+    "copy a few clips of each class, for few-shot training",
+    _declare,
+    _run,
+    (
+        "trichord shards draw hmdb51/train --per-class 2 --out hmdb51/train_2",
+        "trichord shards draw shards/train --per-class 16 --seed 1 --out shards/train_16",
     ),
 )

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trichord.shards.audio.sound_specs import SoundSpec
+from trichord.shards.audio.spectrogram import frame_count, spectrogram
 from trichord.shards.decoding.torchcodec_video import open_with_torchcodec
 from trichord.shards.decoding.track import DecodeLimits
 from trichord.shards.decoding.video import Video, open_video
-from trichord.shards.hearing.sound_specs import SoundSpec
-from trichord.shards.hearing.spectrogram import frame_count, spectrogram
 from trichord.shards.reading.batch import Example, Timeline
 from trichord.shards.record import Annotation, RawSample, labels_within
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.clips import Clip
-from trichord.shards.viewing.views import make_views, plan_views
+from trichord.shards.transforms.clips import Clip
+from trichord.shards.transforms.views import make_views, plan_views
 
 
 class ClipTransform:

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trichord.shards.hearing.sound_specs import SoundSpec
-from trichord.shards.viewing.view_specs import ViewsSpec
+from trichord.shards.audio.sound_specs import SoundSpec
+from trichord.shards.transforms.view_specs import ViewsSpec
 
 
 class SampleSpec(BaseModel):

@@ -31,13 +31,12 @@ from trichord.pretrain.objectives.av_prototypes.feature_pass import unaltered
 from trichord.pretrain.objectives.av_prototypes.objective import AvPrototypes
 from trichord.pretrain.objectives.base import Objective, StepOutput
 from trichord.pretrain.recipe import load_recipe
-from trichord.pretrain.retrieval.figures import MEDIAN, RECALLS, rank_figures
-from trichord.pretrain.retrieval.ranks import own_ranks
-from trichord.pretrain.retrieval.side import Side
+from trichord.pretrain.retrieval.ranks import MEDIAN, RECALLS, own_ranks, rank_figures
+from trichord.pretrain.retrieval.tiles import Side
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.evaluation import evaluation_batches
 from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
-from trichord.shards.world import SIZES
+from trichord.shards.synthetic import SIZES
 
 RECIPE = "av_world"
 AUDIBLE_RULES = RULES.model_copy(update={"silent_share": 0.1})

@@ -20,8 +20,8 @@ from trichord.pretrain.engine.parameter_groups import group_parameters
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.stream import batches
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.clip_specs import FullVideo
-from trichord.shards.viewing.view_specs import CropSpec, ViewSpec, ViewsSpec
+from trichord.shards.transforms.clip_specs import FullVideo
+from trichord.shards.transforms.view_specs import CropSpec, ViewSpec, ViewsSpec
 
 _BINS = 16
 _THUMBNAIL = 8

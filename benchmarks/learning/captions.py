@@ -15,7 +15,7 @@ from benchmarks.learning.ways import UNTRAINED, Goal, judge, report, row
 from benchmarks.learning.worlds import make_worlds
 from trichord.finetune.config import FinetuneConfig
 from trichord.finetune.evaluate import evaluate
-from trichord.finetune.tasks.captioning.factors import ALL, FACTORS
+from trichord.finetune.tasks.captioning.measuring import ALL, FACTORS
 
 RECIPE, FOLDER = "captions", "captions"
 STILL = ("objective.clips.placement=centre", "objective.view.crop.kind=squash")  # so that features can be kept

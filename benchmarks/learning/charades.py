@@ -16,9 +16,9 @@ from benchmarks.learning.ways import UNTRAINED, Goal, Seed, figure, judge, repor
 from benchmarks.learning.worlds import make_worlds
 from trichord.finetune.config import FinetuneConfig
 from trichord.finetune.evaluate import evaluate
-from trichord.finetune.tasks.classification.measuring import ALIKE
+from trichord.finetune.tasks.classification.evaluation import ALIKE
 from trichord.finetune.tasks.classification.spec import ClassificationSpec
-from trichord.shards.viewing.clip_specs import SlidingWindows
+from trichord.shards.transforms.clip_specs import SlidingWindows
 
 RECIPE, FOLDER = "charades_world", "heads"
 STILL = ("objective.clips.placement=uniform",)  # so that features can be kept: the window in a video's middle

@@ -26,7 +26,7 @@ from trichord.core.files import write_whole
 from trichord.pretrain.backbones.base import Backbone
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint_files
-from trichord.pretrain.engine.resuming import CHECKPOINTS
+from trichord.pretrain.engine.saving import CHECKPOINTS
 from trichord.pretrain.objectives.svt import SvtSpec
 from trichord.pretrain.recipe import load_recipe
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from trichord.core.errors import UserError
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint_files
-from trichord.pretrain.engine.resuming import CHECKPOINTS, changes
+from trichord.pretrain.engine.saving import CHECKPOINTS, changes
 
 
 def train(config: RunConfig, run: Path) -> float:

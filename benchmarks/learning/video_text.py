@@ -27,16 +27,16 @@ from trichord.pretrain.objectives.base import Objective, StepOutput
 from trichord.pretrain.objectives.video_text import VideoTextSpec
 from trichord.pretrain.objectives.video_text.objective import VideoTextObjective
 from trichord.pretrain.recipe import load_recipe
-from trichord.pretrain.retrieval.figures import MEDIAN, RECALLS, measure
-from trichord.pretrain.retrieval.side import Side
+from trichord.pretrain.retrieval.ranks import MEDIAN, RECALLS, measure
+from trichord.pretrain.retrieval.tiles import Side
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.evaluation import evaluation_batches
 from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.clip_specs import FullVideo
-from trichord.shards.viewing.mix import Mixing
-from trichord.shards.viewing.view_specs import Squash, ViewSpec, ViewsSpec
-from trichord.shards.world import CLASSES, COMBINATIONS, say
+from trichord.shards.synthetic import CLASSES, COMBINATIONS, say
+from trichord.shards.transforms.clip_specs import FullVideo
+from trichord.shards.transforms.mix import Mixing
+from trichord.shards.transforms.view_specs import Squash, ViewSpec, ViewsSpec
 
 RECIPE = "video_text_world"
 UNSAID = 2

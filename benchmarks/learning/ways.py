@@ -14,7 +14,7 @@ from benchmarks.learning.training import train
 from trichord.core.files import write_whole
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint_files
-from trichord.pretrain.engine.resuming import CHECKPOINTS
+from trichord.pretrain.engine.saving import CHECKPOINTS
 from trichord.pretrain.engine.training import build
 from trichord.pretrain.objectives.base import Objective
 

@@ -25,9 +25,9 @@ from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
 from trichord.shards.record import RawSample
 from trichord.shards.sample import ClipTransform
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.clip_specs import FullVideo
-from trichord.shards.viewing.view_specs import Squash, ViewSpec, ViewsSpec
-from trichord.shards.world import CLASSES, COLOURS, SHAPES, WorldRules, make_world
+from trichord.shards.synthetic import CLASSES, COLOURS, SHAPES, WorldRules, make_world
+from trichord.shards.transforms.clip_specs import FullVideo
+from trichord.shards.transforms.view_specs import Squash, ViewSpec, ViewsSpec
 
 FACTORS: dict[str, tuple[str, ...]] = {"shape": SHAPES, "colour": tuple(COLOURS), "action": CLASSES}
 WORLD_SEED = 0

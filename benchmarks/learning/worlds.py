@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from benchmarks.learning.world_clips import RULES, make_shards
 from trichord.shards.building.write import build
-from trichord.shards.world import make_world
+from trichord.shards.synthetic import make_world
 
 PRETRAINING_RULES = RULES.model_copy(update={"captions": 5, "train_share": 1.0})
 CHARADES_RULES = RULES.model_copy(

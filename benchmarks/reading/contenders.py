@@ -30,7 +30,7 @@ class Ours:
 
     def __init__(self) -> None:
         from trichord.shards.decoding.decoders import keep_freed_memory
-        from trichord.shards.viewing.view_specs import CentreCrop, ViewSpec
+        from trichord.shards.transforms.view_specs import CentreCrop, ViewSpec
 
         keep_freed_memory()  # as the stream's workers do
         self._view = ViewSpec(crop=CentreCrop(size=SIDE, short_side=SIDE))
@@ -38,20 +38,20 @@ class Ours:
     def frames(self, data: bytes, indices: Sequence[int]) -> Array:
         """Give frames_CTHW of these frames, short side resized to 224, centre square."""
         from trichord.shards.decoding.video import open_video
-        from trichord.shards.viewing.views import view_from
+        from trichord.shards.transforms.views import view_from
 
         return view_from(self._view, open_video(data).frames(indices), np.random.default_rng(0)).numpy()
 
     def fbank(self, samples_N: Array) -> Array:
         """Give the log-mel filterbank audio_TM."""
-        from trichord.shards.hearing.fbank import log_fbank
+        from trichord.shards.audio.spectrogram import log_fbank
 
         return log_fbank(torch.from_numpy(samples_N)[None], RATE, MELS)[0].numpy()
 
     def clip(self, data: bytes, start_s: float, end_s: float, indices: Sequence[int]) -> tuple[Array, Array]:
         """Give frames and filterbank of one window."""
         from trichord.shards.decoding.video import open_video
-        from trichord.shards.viewing.views import view_from
+        from trichord.shards.transforms.views import view_from
 
         video = open_video(data)
         frames_CTHW = view_from(self._view, video.frames(indices), np.random.default_rng(0)).numpy()

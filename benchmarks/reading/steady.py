@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from trichord.core.errors import UserError
+from trichord.shards.audio.sound_specs import KaldiFbank
 from trichord.shards.decoding.decoders import keep_freed_memory
 from trichord.shards.decoding.video import open_video
-from trichord.shards.hearing.sound_specs import KaldiFbank
 from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.roots import parse_root
 from trichord.shards.reading.stream import batches
@@ -22,8 +22,8 @@ from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
 from trichord.shards.record import RawSample
 from trichord.shards.sample import ClipTransform
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.clip_specs import DenseWindow
-from trichord.shards.viewing.view_specs import CentreCrop, ViewSpec, ViewsSpec
+from trichord.shards.transforms.clip_specs import DenseWindow
+from trichord.shards.transforms.view_specs import CentreCrop, ViewSpec, ViewsSpec
 
 BATCH = 4
 LOOKS = 50  # at the size of a process while it decodes

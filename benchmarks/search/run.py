@@ -32,13 +32,12 @@ from numpy.typing import NDArray
 from benchmarks.search.world import SearchCase, World, prepare_world
 from trichord.core.errors import UserError
 from trichord.core.files import write_whole
-from trichord.finetune.retrieval.building import Options
+from trichord.finetune.retrieval.building import NEIGHBOURS, Asked, Options, recall, tune
 from trichord.finetune.retrieval.changing import build
-from trichord.finetune.retrieval.exact import exact_neighbours
 from trichord.finetune.retrieval.index import Index
 from trichord.finetune.retrieval.kinds import LINKS, Searcher, bytes_per_vector
 from trichord.finetune.retrieval.spec import Settings
-from trichord.finetune.retrieval.tune import NEIGHBOURS, Asked, recall, tune
+from trichord.finetune.retrieval.vectors import exact_neighbours
 
 RECALL, GOAL = 0.97, 30.0  # times Flat's queries per second
 OPEN_GOAL_S = 1.0

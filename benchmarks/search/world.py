@@ -18,7 +18,7 @@ from trichord.core.console import track
 from trichord.core.errors import UserError
 from trichord.core.files import write_whole
 from trichord.core.seeds import generator
-from trichord.finetune.retrieval.parts import FILE_NAME, part_path, plan_of
+from trichord.finetune.retrieval.rows import FILE_NAME, part_path, plan_of
 from trichord.finetune.retrieval.spec import Embedding
 from trichord.finetune.retrieval.table import text_columns, whole, write_table
 

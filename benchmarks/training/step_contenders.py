@@ -28,8 +28,8 @@ from trichord.pretrain.engine.schedules import Constant
 from trichord.pretrain.objectives.svt import SvtSpec
 from trichord.pretrain.objectives.svt.objective import Svt
 from trichord.shards.reading.batch import Batch
-from trichord.shards.viewing.clip_specs import SvtWindow
-from trichord.shards.viewing.normalise import Normalisation
+from trichord.shards.transforms.clip_specs import SvtWindow
+from trichord.shards.transforms.normalise import Normalisation
 
 STEPS, LEARNING_RATE, WEIGHT_DECAY, MOMENTUM = 1000, 1e-4, 0.04, 0.996
 

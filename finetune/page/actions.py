@@ -12,13 +12,13 @@ from torch import Tensor
 
 from trichord.finetune.opening import OpenedRun
 from trichord.finetune.tasks.classification.model import Classification
+from trichord.finetune.tasks.classification.scoring import Video
 from trichord.finetune.tasks.classification.spec import ClassificationSpec
-from trichord.finetune.tasks.classification.windows import Video
 from trichord.shards.decoding.track import DecodeLimits
 from trichord.shards.reading.batch import Batch
-from trichord.shards.reading.one_file import batch_of
+from trichord.shards.reading.single import batch_of
 from trichord.shards.record import RawSample
-from trichord.shards.viewing.clip_specs import SlidingWindows
+from trichord.shards.transforms.clip_specs import SlidingWindows
 
 TOP = 5
 _MOST_WINDOWS = 60

@@ -20,10 +20,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trichord.core.errors import SampleError, UserError
-from trichord.finetune.page.line import Line, LineIsFull
 from trichord.finetune.page.nearest import Nearest, Question
-from trichord.finetune.page.refusal import Refused, of_mistake, of_sample
-from trichord.finetune.page.upload import receive, sample_of
+from trichord.finetune.page.requests import Line, LineIsFull, Refused, of_mistake, of_sample, receive, sample_of
 from trichord.finetune.page.watcher import Watcher
 from trichord.shards.record import VIDEO_EXTENSIONS, RawSample
 

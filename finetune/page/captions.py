@@ -8,7 +8,7 @@ from trichord.finetune.opening import OpenedRun
 from trichord.finetune.page.actions import Facts, Prediction
 from trichord.finetune.tasks.captioning.model import Captioner
 from trichord.shards.decoding.track import DecodeLimits
-from trichord.shards.reading.one_file import batch_of
+from trichord.shards.reading.single import batch_of
 from trichord.shards.record import RawSample
 
 

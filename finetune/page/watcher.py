@@ -1,32 +1,39 @@
-"""Everything that was opened for the page: runs of heads and captions, an index with its model, and sample clips."""
+"""Everything that was opened for the page: runs of heads and captions, an index with its model, and sample clips.
+
+The frames that a model saw, and on them where it looked and what its tokens hold, as pictures inside an answer.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from trichord.core.errors import SampleError, UserError
 from trichord.core.registry import load
 from trichord.finetune.opening import OpenedRun, open_run
 from trichord.finetune.page.actions import Facts, Prediction
-from trichord.finetune.page.map_pictures import draw_maps
 from trichord.finetune.page.nearest import Nearest
 from trichord.finetune.recipe import read_run
 from trichord.finetune.retrieval.embedder import Embedder
 from trichord.finetune.tasks.registry import TASKS
 from trichord.finetune.tasks.spec import TaskSpec
-from trichord.finetune.token_maps.eyes import Eyes, eyes_of
+from trichord.finetune.token_maps.maps import Eyes, attended_places, eyes_of, main_directions
+from trichord.finetune.token_maps.visualise import Pixels, colours_over, frames_of, heat_over
 from trichord.pretrain.backbones.base import Backbone
 from trichord.pretrain.objectives.video_text.objective import VideoTextObjective
 from trichord.shards.decoding.track import DecodeLimits
 from trichord.shards.decoding.video import open_video
-from trichord.shards.reading.one_file import batch_of
-from trichord.shards.reading.picking import pick_samples
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.single import batch_of, pick_samples
 from trichord.shards.record import RawSample
 
 _SAMPLES = 6
@@ -128,3 +135,40 @@ def _about(opened: OpenedRun) -> dict[str, Any]:
         "step": opened.step,
         "classes": list(spec.class_names) if isinstance(spec, TaskSpec) and spec.class_names else None,
     }
+
+
+_MOST_FRAMES = 8
+_QUALITY = 85
+
+
+def draw_maps(eyes: Eyes, batch: Batch, view: int, clip_s: tuple[float, float], run: str) -> dict[str, Any]:
+    """Give a clip's frames with their times, each as it is, with the places that count, and with tokens as colours."""
+    frames_THWC = frames_of(batch, view)
+    pixels_BCTHW = eyes.normalisation(batch["video"][view].to(next(eyes.backbone.parameters()).device))
+    places = attended_places(eyes.backbone, pixels_BCTHW)
+    heat_THWC = heat_over(frames_THWC, places.weight_Bthw[0])
+    parts_THWC = colours_over(frames_THWC, main_directions(eyes.backbone, pixels_BCTHW)[0])
+    start_s, end_s = clip_s
+    frames = len(frames_THWC)
+    shown = np.unique(np.linspace(0, frames - 1, _MOST_FRAMES).round().astype(int)).tolist()
+    return {
+        "run": run,
+        "kind": places.kind,
+        "start_s": start_s,
+        "end_s": end_s,
+        "frames": [
+            {
+                "at_s": start_s + (place + 0.5) * (end_s - start_s) / frames,
+                "frame": _as_address(frames_THWC[place]),
+                "places": _as_address(heat_THWC[place]),
+                "parts": _as_address(parts_THWC[place]),
+            }
+            for place in shown
+        ],
+    }
+
+
+def _as_address(frame_HWC: Pixels) -> str:
+    file = io.BytesIO()
+    Image.fromarray(frame_HWC).save(file, "JPEG", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

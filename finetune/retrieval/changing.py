@@ -16,8 +16,7 @@ from trichord.core.files import write_whole
 from trichord.core.seeds import generator
 from trichord.finetune.retrieval.building import MOST_QUERIES, Options, Queries, write_segment
 from trichord.finetune.retrieval.index import CATALOGUE, Index, read_catalogue, refuse_other_model
-from trichord.finetune.retrieval.parts import finished, part_path, read_embedding
-from trichord.finetune.retrieval.rows import Source
+from trichord.finetune.retrieval.rows import Source, finished, part_path, read_embedding
 from trichord.finetune.retrieval.spec import Catalogue, Embedding, SegmentEntry, Sense
 from trichord.finetune.retrieval.table import Table, whole, write_table
 from trichord.pretrain.engine.run_lock import LOCK, take_lock

@@ -133,7 +133,7 @@ def _run_search(arguments: Namespace) -> int:
     told = next(f"{name} {value}" for name, value in asked.items() if value is not None)
     show_figures(f"nearest to {told} of {len(index):,}", rows, arguments.json)
     if arguments.sheet:
-        from trichord.finetune.retrieval.sheet import draw_hits
+        from trichord.finetune.retrieval.playable import draw_hits
 
         draw_hits(f"nearest to {told}", hits, arguments.sheet)
     if arguments.html:

@@ -25,7 +25,7 @@ from trichord.core.files import write_whole
 from trichord.core.processes import worker_pool
 from trichord.core.seeds import generator
 from trichord.finetune.retrieval.embedder import Embedder
-from trichord.finetune.retrieval.parts import FILE_NAME, TEXT_COLUMNS, finished, part_path, plan_of, read_embedding
+from trichord.finetune.retrieval.rows import FILE_NAME, TEXT_COLUMNS, finished, part_path, plan_of, read_embedding
 from trichord.finetune.retrieval.spec import DType, Embedding, Windows
 from trichord.finetune.retrieval.table import Column, text_columns, whole, write_table
 from trichord.finetune.zeroshot.spec import ZeroShotSpec

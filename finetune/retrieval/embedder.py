@@ -27,8 +27,8 @@ from trichord.pretrain.backbones.video_text import to_unit
 from trichord.pretrain.engine.device import pick_device
 from trichord.shards.record import VIDEO_EXTENSIONS, RawSample
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.clip_specs import SlidingWindows
-from trichord.shards.viewing.view_specs import ViewsSpec
+from trichord.shards.transforms.clip_specs import SlidingWindows
+from trichord.shards.transforms.view_specs import ViewsSpec
 
 Rows = NDArray[np.float32]
 _TEXTS_AT_ONCE = 256
@@ -109,7 +109,7 @@ class Embedder:
 
     def video(self, raw: RawSample) -> Rows:
         """Give the vector of a sample's video, as a row."""
-        from trichord.shards.reading.one_file import batch_of
+        from trichord.shards.reading.single import batch_of
 
         return self.see(batch_of(raw, self.sample_spec())["video"][0])
 

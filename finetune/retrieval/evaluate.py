@@ -22,9 +22,9 @@ from trichord.finetune.retrieval.embedder import Embedder
 from trichord.finetune.zeroshot.spec import ZeroShotSpec
 from trichord.pretrain.collectives import sum_over_ranks
 from trichord.pretrain.engine.distributed import World
-from trichord.pretrain.engine.feeding import Feeder
-from trichord.pretrain.retrieval.figures import measure
-from trichord.pretrain.retrieval.side import MISSING, Side
+from trichord.pretrain.engine.prefetch import Feeder
+from trichord.pretrain.retrieval.ranks import measure
+from trichord.pretrain.retrieval.tiles import MISSING, Side
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.evaluation import evaluation_batches
 from trichord.shards.reading.stream_config import SourceConfig, StreamConfig

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from trichord.core.errors import SampleError, UserError
 from trichord.finetune.zeroshot.opening import Hearing
+from trichord.shards.audio.spectrogram import frame_count, spectrogram
 from trichord.shards.decoding.demux import index_media
 from trichord.shards.decoding.sound import decode_sound
 from trichord.shards.decoding.track import DecodeLimits
-from trichord.shards.hearing.spectrogram import frame_count, spectrogram
 from trichord.shards.reading.batch import Batch
-from trichord.shards.reading.one_file import batch_of, read_video
+from trichord.shards.reading.single import batch_of, read_video
 from trichord.shards.record import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
 from trichord.shards.sample_spec import SampleSpec
 

@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trichord.core.errors import UserError
-from trichord.finetune.retrieval.exact import exact_neighbours
 from trichord.finetune.retrieval.kinds import Searcher
 from trichord.finetune.retrieval.rows import Rows, Source
 from trichord.finetune.retrieval.spec import Catalogue, SegmentEntry
 from trichord.finetune.retrieval.table import Table, TornTable
-from trichord.finetune.retrieval.vectors import open_vectors
+from trichord.finetune.retrieval.vectors import exact_neighbours, open_vectors
 
 VECTORS, ROWS, SEARCH, QUERIES = "vectors.faiss", "rows.safetensors", "search.faiss", "queries.safetensors"
 _REMOVED = "row"

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from trichord.pretrain.objectives.spec import ObjectiveSpec
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.clip_specs import ClipSpec
-from trichord.shards.viewing.view_specs import ViewSpec, ViewsSpec
+from trichord.shards.transforms.clip_specs import ClipSpec
+from trichord.shards.transforms.view_specs import ViewSpec, ViewsSpec
 
 Modality = Literal["video", "audio"]
 

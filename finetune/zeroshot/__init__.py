@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trichord.finetune.zeroshot.recogniser import Recogniser
+    from trichord.finetune.zeroshot.classifier import Recogniser
 
 
 def open_model(
@@ -16,8 +16,8 @@ def open_model(
     """Open a run of video and text, or a file of X-CLIP or CLIP; `backbone` says what a file's shapes cannot tell."""
     import torch
 
+    from trichord.finetune.zeroshot.classifier import Recogniser
     from trichord.finetune.zeroshot.opening import open_video_text
-    from trichord.finetune.zeroshot.recogniser import Recogniser
     from trichord.pretrain.engine.device import pick_device
 
     opened = open_video_text(Path(source), part, backbone)

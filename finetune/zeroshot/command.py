@@ -123,7 +123,7 @@ def _tell(arguments: Namespace) -> int:
 
 
 def _labels(text: str | None) -> list[str]:
-    from trichord.finetune.zeroshot.candidates import read_names
+    from trichord.finetune.zeroshot.prompts import read_names
 
     if text and Path(text).exists():
         return read_names(Path(text))
@@ -139,9 +139,9 @@ def _test(arguments: Namespace) -> int:
     apply()
     import torch
 
+    from trichord.finetune.zeroshot.classifier import Recogniser
     from trichord.finetune.zeroshot.evaluate import Line, answer, table, write_reports
     from trichord.finetune.zeroshot.opening import open_video_text
-    from trichord.finetune.zeroshot.recogniser import Recogniser
     from trichord.pretrain.engine.allocator import thread_plan
     from trichord.pretrain.engine.distributed import join_world, leave_world
 
@@ -220,8 +220,8 @@ def _spec(arguments: Namespace) -> ZeroShotSpec:
 
 
 def _question(arguments: Namespace) -> Question:
-    from trichord.finetune.zeroshot.candidates import Draws
     from trichord.finetune.zeroshot.evaluate import Question
+    from trichord.finetune.zeroshot.prompts import Draws
 
     if arguments.draws and arguments.classes:
         raise UserError("--draws and --classes both say among which classes is tested; give one of them")

@@ -32,9 +32,9 @@ from trichord.pretrain.objectives.video_text.objective import AudioTower, VideoT
 from trichord.pretrain.weights.file import read_tensors
 from trichord.pretrain.weights.load import load_tensors, recognised
 from trichord.pretrain.weights.naming import renamed
-from trichord.shards.hearing.sound_specs import SoundSpec
-from trichord.shards.viewing.clip_specs import Segments
-from trichord.shards.viewing.normalise import Normalisation
+from trichord.shards.audio.sound_specs import SoundSpec
+from trichord.shards.transforms.clip_specs import Segments
+from trichord.shards.transforms.normalise import Normalisation
 
 _HEAD_DIM = 64
 _OF_A_CLIP = ("backbone.patch_embed.proj.weight", "backbone.pos_embed", "backbone.proj.weight", "text.pos_embed")

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator
 from trichord.core.errors import UserError
 from trichord.finetune.zeroshot.prompts import NamesAs, templates_of
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.clip_specs import ClipSpec
-from trichord.shards.viewing.normalise import Normalisation
-from trichord.shards.viewing.view_specs import CentreCrop, Interpolation, ThreeCrops, ViewSpec, ViewsSpec
+from trichord.shards.transforms.clip_specs import ClipSpec
+from trichord.shards.transforms.normalise import Normalisation
+from trichord.shards.transforms.view_specs import CentreCrop, Interpolation, ThreeCrops, ViewSpec, ViewsSpec
 
 
 class ZeroShotSpec(BaseModel):

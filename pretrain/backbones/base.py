@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from trichord.pretrain.layers.attention import Attention
+from trichord.pretrain.layers.transformer import Attention
 
 
 class Tokens(NamedTuple):

@@ -13,8 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 from trichord.pretrain.backbones.base import Encoder
 from trichord.pretrain.backbones.spec import Size
+from trichord.pretrain.backbones.timesformer.model import DividedBlock
 from trichord.pretrain.engine.flops import count_flops
-from trichord.pretrain.layers.divided_block import DividedBlock
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from trichord.pretrain.collectives import world_size
 from trichord.pretrain.contrast.exchange import FORMS, Block, Exchange, Form
-from trichord.pretrain.contrast.meeting import Meeting, meet
-from trichord.pretrain.contrast.tiles import Segment, Tile, Tiles, dot_rows, refuse_second_order
+from trichord.pretrain.contrast.tiles import Meeting, Segment, Tile, Tiles, dot_rows, meet, refuse_second_order
 from trichord.pretrain.precision import compute_dtype
 
 # Unit vectors bound z by the scale, so no maxima are looked for: exp(z - shift) is at most exp of this, and sums of

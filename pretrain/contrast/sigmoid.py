@@ -20,8 +20,7 @@ from torch.nn import functional
 
 from trichord.pretrain.collectives import world_size
 from trichord.pretrain.contrast.exchange import FORMS, Block, Exchange, Form
-from trichord.pretrain.contrast.meeting import meet
-from trichord.pretrain.contrast.tiles import Segment, Tiles, dot_rows, refuse_second_order
+from trichord.pretrain.contrast.tiles import Segment, Tiles, dot_rows, meet, refuse_second_order
 from trichord.pretrain.precision import compute_dtype
 
 

@@ -17,9 +17,9 @@ from trichord.core.console import show_figures
 from trichord.core.errors import UserError
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.deepspeed_config import deepspeed_config, micro_batch_size
+from trichord.pretrain.engine.device import SupposedDevice, suppose
 from trichord.pretrain.engine.memory import ModelSize, RankMemory, measure, measure_with_flops, rank_memory
-from trichord.pretrain.engine.metrics_file import FILE_NAME, read_rows
-from trichord.pretrain.engine.supposed import SupposedDevice, suppose
+from trichord.pretrain.engine.trackers import FILE_NAME, read_rows
 from trichord.shards.reading.order import share_lanes
 
 _GIB = 1 << 30

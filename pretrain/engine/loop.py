@@ -14,9 +14,9 @@ from trichord.core.errors import Interrupted, RunStopped
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import training as steps
 from trichord.pretrain.engine.distributed import World
-from trichord.pretrain.engine.feeding import Feeder
 from trichord.pretrain.engine.finite import FAILURES, FiniteGuard, write_failure
 from trichord.pretrain.engine.metrics import Meter, Recorder, WindowMeans
+from trichord.pretrain.engine.prefetch import Feeder
 from trichord.pretrain.engine.run_lock import RunLock
 from trichord.pretrain.engine.saving import Saver
 from trichord.pretrain.engine.signals import StopFlag, listening, of_rank, rank_of

@@ -4,20 +4,25 @@ Rajbhandari et al. 2020, "ZeRO", section 3, for AdamW over float32 weights, with
 steps themselves hold (activations and work space at their worst moment) is watched on a rehearsal of one micro-batch.
 Tensors are counted, to the byte; what kernels use within themselves, such as oneDNN's copies in bf16, depends on the
 processor and comes on top.
+
+Watches how many bytes of tensors are alive at once while something runs; on fake tensors it takes none itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.deepspeed_config import deepspeed_config
 from trichord.pretrain.engine.flops import count_flops
-from trichord.pretrain.engine.live_memory import LiveMemory
 from trichord.pretrain.engine.rehearsal import Rehearsal, rehearse
 
 _FLOAT32 = 4
@@ -121,3 +126,32 @@ def _deepspeed_elements(zero: Mapping[str, Any], size: ModelSize, stage: int, ra
     ahead = int(zero.get("stage3_prefetch_bucket_size", _DEEPSPEED_PREFETCH))
     whole = min(size.trained, int(zero.get("stage3_max_reuse_distance", _DEEPSPEED_REUSE))) + min(size.frozen, ahead)
     return copy + bucket + whole + min(whole, ahead)
+
+
+class LiveMemory(TorchDispatchMode):
+    """While entered, counts the memory behind every tensor that an operation gives, each once, until it is freed."""
+
+    def __init__(self, known: Iterable[Tensor] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes = 0
+        self.peak_bytes = 0
+        self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet(each.untyped_storage() for each in known)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(found):
+            if isinstance(leaf, Tensor):
+                self._add(leaf.untyped_storage())
+        return found
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        if storage in self._seen:
+            return
+        self._seen.add(storage)
+        size = storage.nbytes()
+        self.bytes += size
+        self.peak_bytes = max(self.peak_bytes, self.bytes)
+        weakref.finalize(storage, self._subtract, size)
+
+    def _subtract(self, size: int) -> None:
+        self.bytes -= size

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from trichord.pretrain.collectives import gather_rows, sum_over_ranks, world_size
 from trichord.pretrain.engine.config import LogConfig
-from trichord.pretrain.engine.metrics_file import FILE_NAME, encode, keep_before
-from trichord.pretrain.engine.trackers import TensorBoard, Tracker, Wandb
+from trichord.pretrain.engine.trackers import FILE_NAME, TensorBoard, Tracker, Wandb, encode, keep_before
 from trichord.shards.reading.batch import Batch
 
 Figures = dict[str, float | int | None]

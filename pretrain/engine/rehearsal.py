@@ -20,11 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.objectives.base import Objective, StepOutput
-from trichord.shards.hearing.spectrogram import frame_count
+from trichord.shards.audio.spectrogram import frame_count
 from trichord.shards.reading.batch import Batch
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.clips import Clip
-from trichord.shards.viewing.views import plan_views
+from trichord.shards.transforms.clips import Clip
+from trichord.shards.transforms.views import plan_views
 
 _VIDEO_SECONDS, _VIDEO_FPS = 10, 30  # of the video that is supposed, where the length of a clip depends on it
 

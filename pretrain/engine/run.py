@@ -19,15 +19,14 @@ from trichord.pretrain.engine.allocator import own_cores, thread_plan
 from trichord.pretrain.engine.checkpoint_files import CheckpointIndex
 from trichord.pretrain.engine.device import peak_flops
 from trichord.pretrain.engine.distributed import World, join_world
-from trichord.pretrain.engine.feeding import Feeder
 from trichord.pretrain.engine.finite import FAILURES
 from trichord.pretrain.engine.flops import training_flops
 from trichord.pretrain.engine.loop import Loop
 from trichord.pretrain.engine.metrics import Meter, Recorder, Work
 from trichord.pretrain.engine.parameter_groups import describe
-from trichord.pretrain.engine.resuming import CHECKPOINTS, changes, data_digests, refuse_other_run
+from trichord.pretrain.engine.prefetch import Feeder
 from trichord.pretrain.engine.run_lock import RunLock, take_lock
-from trichord.pretrain.engine.saving import Saver
+from trichord.pretrain.engine.saving import CHECKPOINTS, Saver, changes, data_digests, refuse_other_run
 from trichord.pretrain.engine.training import Training, own_linear, prepare
 from trichord.pretrain.engine.watch import EMBEDDING_RULES, LoaderWatch, Watch
 from trichord.pretrain.recipe import to_yaml

@@ -3,6 +3,10 @@
 The ways share the maps in and out; convolution, what makes steps, writing and reading, decay and skip are each way's
 own. Both answers are gated and summed, not averaged.
 Legend: B samples, L tokens, D features, E = 2 D channels, N states of a channel, R features of which steps are made.
+
+Mamba's short convolution over the past: each channel by itself, then SiLU.
+
+Legend: B samples, L steps, E channels, K steps that are seen, the present one and those before it.
 """
 
 from __future__ import annotations
@@ -10,12 +14,11 @@ from __future__ import annotations
 from math import ceil, log
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, addcmul, nn
 from torch.nn import functional
 
-from trichord.pretrain.layers.causal_convolution import CausalConvolution
-from trichord.pretrain.layers.drop_path import DropPath
-from trichord.pretrain.layers.selective_scan import ScanInputs, selective_scan
+from trichord.pretrain.layers.selective_scan import ScanInputs, convolution_kernel, selective_scan
+from trichord.pretrain.layers.transformer import DropPath
 
 NORM_EPS = 1e-5
 _WIDENING, _STATES, _WIDTH = 2, 16, 4  # E / D, N, and how many tokens the convolution sees: the same in all sizes
@@ -89,3 +92,27 @@ class BidirectionalBlock(nn.Module):
         # A token that this adds to is the released code's residual after its next block's addition, one sum later here.
         mixed_BLD: Tensor = self.drop_path(self.mixer(self.norm(tokens_BLD)))
         return tokens_BLD + mixed_BLD
+
+
+class CausalConvolution(nn.Conv1d):
+    """Its parameters are those of a grouped convolution."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(channels, channels, width, groups=channels)
+
+    def forward(self, inputs_BLE: Tensor) -> Tensor:
+        assert self.bias is not None
+        weight_EK = self.weight.squeeze(1)
+        kernel = convolution_kernel(inputs_BLE.device)
+        if kernel is not None:
+            inputs_BEL = inputs_BLE.transpose(1, 2)
+            weight_EK, bias_E = (each.to(inputs_BLE.dtype) for each in (weight_EK, self.bias))
+            out_BEL: Tensor = kernel(inputs_BEL, weight_EK, bias_E, activation="silu")
+            return out_BEL.transpose(1, 2)
+        # Sums of shifted sequences: with channels innermost that takes two thirds of the time of conv1d.
+        length, width = inputs_BLE.shape[1], weight_EK.shape[1]
+        padded_BLE = functional.pad(inputs_BLE, (0, 0, width - 1, 0))
+        seen_BLE = self.bias.to(inputs_BLE.dtype)
+        for shift, weight_E in enumerate(weight_EK.to(inputs_BLE.dtype).unbind(1)):
+            seen_BLE = addcmul(seen_BLE, padded_BLE[:, shift : shift + length], weight_E)
+        return functional.silu(seen_BLE)

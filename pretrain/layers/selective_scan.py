@@ -9,18 +9,24 @@ anew from the state before it, the only one kept. Chunks of the sequence side by
 exponential twice, and exponentials are most of the work (here they are powers of two, which are twice as quick).
 Tensors on a GPU go to the kernel of `mamba_ssm` where that is installed; without, the same arithmetic runs there.
 Legend: B samples, L steps, E channels, N states, S spans.
+
+Finds the fused kernels of `mamba_ssm` and `causal_conv1d`, which only tensors on a GPU can use.
+
+They are the upstream packages (the fork that VideoMamba's authors ship is not needed: a direction is one call). No GPU
+was at hand: the calls are tested with stand-ins of the same signature, the kernels themselves never ran here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from trichord.pretrain.layers.mamba_kernels import scan_kernel
 from trichord.pretrain.layers.scan_spans import ScanInputs, SpanScan, empty_gradients, empty_results
 
 __all__ = ["ScanInputs", "selective_scan"]
@@ -118,3 +124,22 @@ def _scan_backward_operations(
     gradient: object, ungated: object, kept: object, given: Sequence[Sequence[int]], out_shape: object = None
 ) -> int:
     return 2 * _operations(given[0], given[2])
+
+
+def scan_kernel(device: torch.device) -> Callable[..., Any] | None:
+    """Give `selective_scan_fn(inputs_BEL, steps_BEL, decay_EN, write_BNL, read_BNL, skip_E, z=, delta_bias=, …)`."""
+    return _found("mamba_ssm.ops.selective_scan_interface", "selective_scan_fn") if device.type == "cuda" else None
+
+
+def convolution_kernel(device: torch.device) -> Callable[..., Any] | None:
+    """Give `causal_conv1d_fn(inputs_BEL, weight_EK, bias_E, activation=)`."""
+    return _found("causal_conv1d", "causal_conv1d_fn") if device.type == "cuda" else None
+
+
+@cache
+def _found(module: str, name: str) -> Callable[..., Any] | None:
+    try:
+        kernel: Callable[..., Any] | None = getattr(importlib.import_module(module), name)
+    except ImportError:  # not installed, or built for another torch or without its CUDA part
+        return None
+    return kernel

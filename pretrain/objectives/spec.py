@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from trichord.core.registry import load
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.flips import FlipRule
-from trichord.shards.viewing.normalise import Normalisation
-from trichord.shards.viewing.view_specs import ViewsSpec
+from trichord.shards.transforms.flips import FlipRule
+from trichord.shards.transforms.normalise import Normalisation
+from trichord.shards.transforms.view_specs import ViewsSpec
 
 if TYPE_CHECKING:
     from trichord.pretrain.objectives.base import Objective

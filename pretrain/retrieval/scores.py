@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from trichord.pretrain.collectives import sum_over_ranks
-from trichord.pretrain.retrieval.side import Side
-from trichord.pretrain.retrieval.tiles import Tile, Tiles, round_digits
+from trichord.pretrain.retrieval.tiles import Side, Tile, Tiles, round_digits
 
 SCALE, BETA = 100.0, 20.0
 STEEPEST = 300.0  # exp(-2 * 300) is still a number in float64

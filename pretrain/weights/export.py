@@ -17,7 +17,7 @@ from trichord.core.errors import UserError
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint_files
 from trichord.pretrain.engine.checkpoint_files import CheckpointIndex, TornCheckpoint
-from trichord.pretrain.engine.resuming import CHECKPOINTS
+from trichord.pretrain.engine.saving import CHECKPOINTS
 from trichord.pretrain.weights.export_hf import as_hugging_face, write_config
 
 

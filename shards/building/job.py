@@ -35,7 +35,7 @@ class BuildJob(Job):
     def check(self, ranks: int) -> Sequence[str]:
         from trichord.core.command import read_settings
         from trichord.shards.building.plan import ShardSize, cut
-        from trichord.shards.building.survey import survey
+        from trichord.shards.building.summary import survey
         from trichord.shards.building.transcode import Mode, Preset
 
         given = self.settings

@@ -16,7 +16,7 @@ import numpy as np
 
 from trichord.core.errors import SampleError, UserError
 from trichord.core.seeds import generator
-from trichord.shards.building.encode_sound import BIT_RATE_PER_CHANNEL
+from trichord.shards.building.encode import BIT_RATE_PER_CHANNEL
 from trichord.shards.building.shard_file import sample_members
 from trichord.shards.building.transcode import Mode, Preset
 from trichord.shards.layouts.listing import Item, Layout, relative_name

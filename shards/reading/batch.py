@@ -1,19 +1,24 @@
 """What a transform makes of one sample, and what a training step gets: uint8 frames, sound, text, labels, names.
 
 Shape letters: B samples of the batch, C colours, T frames, H rows, W columns.
+
+Shared-memory tensors used in turn by a worker: fresh ones would cost a page fault per 4 kB, a tenth of decoding.
+
+torch's loader asks a worker for part k only after part k - prefetch was taken from it, and whoever takes parts here
+copies them before taking the next. So with prefetch + 1 buffers in turn, none is written while it is still read.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple, NotRequired, TypedDict
+from typing import Literal, NamedTuple, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trichord.core.errors import Cause
-from trichord.shards.reading.ring import Stacker
 from trichord.shards.record import Annotation, RawSample
 
 
@@ -191,3 +196,38 @@ def _check_shapes(named: Sequence[Named]) -> None:
 
 def _shapes(example: Example) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
     return [tuple(view.shape) for view in example["video"]], [tuple(sound.shape) for sound in example["audio"]]
+
+
+class Stacker(Protocol):
+    """Stacks tensors of one shape; `name` tells the batch's tensors apart."""
+
+    def __call__(self, name: str, tensors: Sequence[Tensor]) -> Tensor: ...
+
+
+class SharedRing:
+    """For each name as many buffers as batches may be on their way."""
+
+    def __init__(self, buffers: int) -> None:
+        self._buffers = buffers
+        self._rings: dict[str, deque[Tensor]] = {}
+
+    def __call__(self, name: str, tensors: Sequence[Tensor]) -> Tensor:
+        """Stack into the buffer that was used longest ago; called once per name and batch."""
+        first = tensors[0]
+        shape = (len(tensors), *first.shape)
+        ring = self._rings.get(name)
+        if ring is None or ring[0].shape != shape or ring[0].dtype != first.dtype:
+            ring = self._rings[name] = deque(_make_shared(shape, first.dtype) for _ in range(self._buffers))
+        ring.rotate(1)
+        return torch.stack(list(tensors), out=ring[0])
+
+
+def _make_shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    tensor = torch.empty(shape, dtype=dtype)
+    tensor.untyped_storage().share_memory_()
+    return tensor
+
+
+def stack_anew(name: str, tensors: Sequence[Tensor]) -> Tensor:
+    """Stack into memory of this process alone."""
+    return torch.stack(list(tensors))

@@ -21,6 +21,7 @@ from trichord.shards.reading.batch import (
     Example,
     Named,
     SampleTransform,
+    Stacker,
     blank_like,
     collate,
     with_as_many_views,
@@ -28,7 +29,6 @@ from trichord.shards.reading.batch import (
 from trichord.shards.reading.order import SampleAddress
 from trichord.shards.reading.pool import ArchivePool, ShardId
 from trichord.shards.reading.reader import transform_or_name
-from trichord.shards.reading.ring import Stacker
 from trichord.shards.reading.stream import BatchStream, Failure, PartReceiver, stacker_of, tally_of
 from trichord.shards.reading.stream_config import ShardSource, StreamConfig
 

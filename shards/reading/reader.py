@@ -8,10 +8,9 @@ import numpy as np
 
 from trichord.core.errors import SampleError, UserError
 from trichord.core.seeds import generator
-from trichord.shards.reading.batch import BadSample, Batch, Example, Named, SampleTransform, collate
+from trichord.shards.reading.batch import BadSample, Batch, Example, Named, SampleTransform, Stacker, collate
 from trichord.shards.reading.order import Block, Order, SampleAddress, Slot
 from trichord.shards.reading.pool import ArchivePool, ShardId
-from trichord.shards.reading.ring import Stacker
 from trichord.shards.record import RawSample
 
 _TRIES_IN_A_BLOCK = 16

@@ -14,7 +14,7 @@ from trichord.core.errors import UserError
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint_files
 from trichord.pretrain.engine.checkpoint_files import CheckpointIndex
-from trichord.pretrain.engine.resuming import CHECKPOINTS
+from trichord.pretrain.engine.saving import CHECKPOINTS
 from trichord.pretrain.recipe import load_recipe
 
 STEPS = 450

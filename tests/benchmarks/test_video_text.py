@@ -34,7 +34,7 @@ from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.training import build
 from trichord.pretrain.objectives.video_text.objective import VideoTextObjective
 from trichord.pretrain.recipe import load_recipe
-from trichord.shards.world import COMBINATIONS, say
+from trichord.shards.synthetic import COMBINATIONS, say
 
 SMALL = ("backbone.depth=1", "text_backbone.depth=1", "backbone.dim=64", "text_backbone.length=12")
 

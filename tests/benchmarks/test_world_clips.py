@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.learning.world_clips import FACTORS, RULES, WORLD_SEED, make_shards, read_clips
-from trichord.shards.world import describe_clip, held_out, render
+from trichord.shards.synthetic import describe_clip, held_out, render
 
 COUNT = 40
 

@@ -7,10 +7,10 @@ import pytest
 
 from trichord.core.seeds import derive_seed, generator
 from trichord.shards.reading.order import Order
-from trichord.shards.viewing.clip_specs import DenseWindow
-from trichord.shards.viewing.crops import Geometry
-from trichord.shards.viewing.mix import draw_blend
-from trichord.shards.viewing.view_specs import (
+from trichord.shards.transforms.clip_specs import DenseWindow
+from trichord.shards.transforms.crops import Geometry
+from trichord.shards.transforms.mix import draw_blend
+from trichord.shards.transforms.view_specs import (
     ColourJitter,
     MixSpec,
     RandomResizedCrop,
@@ -18,7 +18,7 @@ from trichord.shards.viewing.view_specs import (
     ViewSpec,
     ViewsSpec,
 )
-from trichord.shards.viewing.views import make_views, plan_views
+from trichord.shards.transforms.views import make_views, plan_views
 
 
 def test_seeds_are_the_same_everywhere() -> None:

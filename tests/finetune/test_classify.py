@@ -22,7 +22,7 @@ from trichord.pretrain.engine.parameter_groups import GroupRules
 from trichord.pretrain.engine.rehearsal import fake_batch
 from trichord.pretrain.engine.training import build
 from trichord.shards.reading.batch import Batch, Timeline
-from trichord.shards.viewing.mix import draw_blend
+from trichord.shards.transforms.mix import draw_blend
 
 NOWHERE = Path("nowhere")
 

@@ -10,7 +10,7 @@ from tests.finetune.small_head import small_config
 from trichord.finetune.evaluate import evaluate
 from trichord.pretrain.engine import run as engine_run
 from trichord.shards.building.write import build
-from trichord.shards.world import COLOURS, WorldRules, make_world
+from trichord.shards.synthetic import COLOURS, WorldRules, make_world
 
 RULES = WorldRules(
     frame_sizes=((32, 32),),

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from tests.finetune.small_head import BINARY, SLIDING, small_config
-from trichord.finetune.tasks.classification.measuring import ALIKE, measure
-from trichord.finetune.tasks.classification.scoring import Scored
+from trichord.finetune.tasks.classification.evaluation import ALIKE, measure
+from trichord.finetune.tasks.classification.scoring import Scored, Video
 from trichord.finetune.tasks.classification.spec import ClassificationSpec
-from trichord.finetune.tasks.classification.windows import Video
 from trichord.shards.record import Interval
 
 CLASSES, VIDEOS = 4, 12

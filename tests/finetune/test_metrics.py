@@ -15,8 +15,8 @@ from trichord.finetune.tasks.classification.metrics import (
     figures_of,
     measure,
     ranks_of_truth,
+    reliability,
 )
-from trichord.finetune.tasks.classification.reliability import reliability
 
 
 @pytest.mark.parametrize("levels", [2, 3, 10, None])

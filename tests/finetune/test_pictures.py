@@ -14,9 +14,8 @@ import torch
 from tests.finetune.small_head import CLASSES, settings
 from trichord.finetune.tasks.classification.metrics import class_rows, measure
 from trichord.finetune.tasks.classification.pictures import draw_all
-from trichord.finetune.tasks.classification.scoring import Scored
+from trichord.finetune.tasks.classification.scoring import Scored, Video
 from trichord.finetune.tasks.classification.spec import ClassificationSpec
-from trichord.finetune.tasks.classification.windows import Video
 from trichord.shards.record import Interval
 
 WINDOWS = ((0.0, 2.0), (2.0, 4.0))

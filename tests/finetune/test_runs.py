@@ -155,7 +155,7 @@ def test_every_video_is_scored_once_window_by_window_and_figures_are_those_of_th
         kept.append(score(*arguments))
         return kept[-1]
 
-    monkeypatch.setattr(evaluating, "score", keep)
+    monkeypatch.setattr("trichord.finetune.tasks.classification.evaluation.score", keep)
     found = evaluating.evaluate(runs / "whole_binary", [str(runs / "shards1")], [], "again", "svg", batch_size=4)
     (tested,) = kept
     truths = [[label in labels_of(number, True) for label in range(len(CLASSES))] for number in range(CLIPS)]

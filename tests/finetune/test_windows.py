@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.finetune.small_head import settings
+from trichord.finetune.tasks.classification.scoring import Video
 from trichord.finetune.tasks.classification.spec import ClassificationSpec
-from trichord.finetune.tasks.classification.windows import Video
 
 CLIPS = ((0.0, 2.0), (1.0, 3.0), (2.0, 4.0), (5.0, 6.0))
 

@@ -10,8 +10,8 @@ from tests.launch.slow_run import trichord, weights_of
 from tests.launch.slurm_cluster import Cluster
 from tests.warm import HANGS_AFTER_S
 from trichord.launch.history import Ended, Started, Submitted, read_history
-from trichord.pretrain.engine.metrics_file import FILE_NAME, read_rows
 from trichord.pretrain.engine.run_lock import read_holder
+from trichord.pretrain.engine.trackers import FILE_NAME, read_rows
 
 STEPS = 45
 

@@ -8,8 +8,7 @@ import pytest
 
 from tests.launch.fake_slurm import FakeSlurm
 from trichord.launch import slurm
-from trichord.launch.doctor_cluster import examine_cluster
-from trichord.launch.finding import Finding
+from trichord.launch.doctor_cluster import Finding, examine_cluster
 
 SINFO = """\
 main*|infinite|up|idle|2|gpu:2

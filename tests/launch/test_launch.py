@@ -19,7 +19,7 @@ from tests.warm import HANGS_AFTER_S
 from trichord.core.errors import UserError
 from trichord.launch import cli
 from trichord.launch.cluster_file import Settings, make_settings, read_minutes
-from trichord.launch.sweep import expand
+from trichord.launch.plan import expand
 from trichord.pretrain.engine.run_lock import LOCK, take_lock
 
 GOLDEN = Path(__file__).parent / "golden"

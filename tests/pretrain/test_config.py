@@ -11,8 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from trichord.pretrain.config import RunConfig
-from trichord.pretrain.config_errors import find_mistakes
-from trichord.pretrain.config_tree import overlay, with_defaults
+from trichord.pretrain.config_tree import find_mistakes, overlay, with_defaults
 
 SMALL: dict[str, Any] = {
     "steps": 10,

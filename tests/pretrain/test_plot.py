@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from trichord.core.errors import UserError
-from trichord.pretrain.engine.metrics_file import FILE_NAME
-from trichord.pretrain.plot import choose_panels, load_runs, smooth, thin
-from trichord.pretrain.plot_command import PLOT
-from trichord.pretrain.plot_page import MOST_POINTS, draw_page, page_data
-from trichord.pretrain.plot_picture import COLOURS, limits
+from trichord.pretrain.engine.trackers import FILE_NAME
+from trichord.pretrain.plotting.command import PLOT
+from trichord.pretrain.plotting.page import MOST_POINTS, draw_page, page_data
+from trichord.pretrain.plotting.picture import COLOURS, limits
+from trichord.pretrain.plotting.series import choose_panels, load_runs, smooth, thin
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -237,7 +237,7 @@ def test_only_pictures_and_pages_can_be_written(tmp_path: Path, capsys: pytest.C
 def test_plotting_needs_no_torch(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     code = (
-        "import argparse, sys; from trichord.pretrain.plot_command import PLOT; parser = argparse.ArgumentParser();"
+        "import argparse, sys; from trichord.pretrain.plotting.command import PLOT; parser = argparse.ArgumentParser();"
         "PLOT.declare(parser); heavy = {'torch', 'numpy', 'matplotlib'} & set(sys.modules); assert not heavy, heavy;"
         f"PLOT.run(parser.parse_args([{str(run)!r}])); PLOT.run(parser.parse_args([{str(run)!r}, '--out', 'x.svg']));"
         "assert 'torch' not in sys.modules"

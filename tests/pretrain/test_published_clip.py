@@ -18,8 +18,7 @@ from trichord.core.errors import UserError
 from trichord.pretrain.backbones.clip_text import ClipTextSpec
 from trichord.pretrain.backbones.clip_text.model import ClipText
 from trichord.pretrain.backbones.registry import published_sizes
-from trichord.pretrain.backbones.video_prompts import VideoPrompts
-from trichord.pretrain.backbones.video_text import VideoText
+from trichord.pretrain.backbones.video_text import VideoPrompts, VideoText
 from trichord.pretrain.backbones.vtn import VtnSpec
 from trichord.pretrain.backbones.xclip import XClipSpec
 from trichord.pretrain.backbones.xclip.model import XClip

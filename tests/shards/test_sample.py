@@ -13,8 +13,8 @@ import webdataset
 from pydantic import ValidationError
 
 from tests.shards import media
-from trichord.shards.hearing.sound_specs import KaldiFbank, SpecAugment
-from trichord.shards.hearing.spectrogram import spectrogram
+from trichord.shards.audio.sound_specs import KaldiFbank, SpecAugment
+from trichord.shards.audio.spectrogram import spectrogram
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.manifest import index_shards
 from trichord.shards.reading.stream import batches
@@ -22,8 +22,8 @@ from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
 from trichord.shards.record import RawSample
 from trichord.shards.sample import ClipTransform
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.clip_specs import DenseWindow, Segments
-from trichord.shards.viewing.view_specs import (
+from trichord.shards.transforms.clip_specs import DenseWindow, Segments
+from trichord.shards.transforms.view_specs import (
     CentreCrop,
     ColourJitter,
     RandomResizedCrop,

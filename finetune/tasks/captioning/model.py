@@ -5,6 +5,11 @@ the mean surprise of a caption's tokens, the mark behind the last one among them
 its length, whoever computes it: ranks and parts of a batch add up to the same, but for rounding. A sample without a
 caption weighs nothing.
 Legend: B samples, L tokens, M tokens of what is seen, E features, V tokens of the vocabulary.
+
+What the language model looks at: tokens of a video's clips, mapped to its width.
+
+Legend: B samples, n clips of each, N = Bn, C colours, T frames, H and W pixels, L tokens of a clip, M = nL of a video,
+D features of the backbone, E of the language model.
 """
 
 from __future__ import annotations
@@ -13,13 +18,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from trichord.finetune.tasks.base import OnTokens
+from trichord.core.errors import UserError
+from trichord.finetune.tasks.base import OnTokens, Trunk
 from trichord.finetune.tasks.captioning.decoding import Said, speak
 from trichord.finetune.tasks.captioning.language import Language, Telling
-from trichord.finetune.tasks.captioning.memory import Memory
 from trichord.finetune.tasks.captioning.spec import CaptionSpec
 from trichord.finetune.tasks.captioning.vocabulary import Vocabulary, Written
 from trichord.finetune.tasks.spec import Modality
@@ -31,6 +36,7 @@ from trichord.shards.reading.batch import Batch
 
 if TYPE_CHECKING:
     from trichord.finetune.config import FinetuneConfig
+
 
 _TOKENIZER = "tokenizer"
 
@@ -144,3 +150,42 @@ _RULES = (
         advice="Many captions are longer than objective.language.longest and lose their ends. Raise it.",
     ),
 )
+
+
+class Memory(Trunk):
+    """A backbone, and its tokens made ready to be looked at."""
+
+    def __init__(self, backbone: Backbone, spec: CaptionSpec, reads_tokens: bool = False) -> None:
+        super().__init__(backbone, spec.frozen, spec.trained)
+        width = spec.language.dim
+        self.spec, self.reads_tokens = spec, reads_tokens
+        self.norm = nn.LayerNorm(backbone.dim) if spec.memory.layer_norm else None
+        self.map = nn.Linear(backbone.dim, width) if spec.memory.mapping == "linear" else None
+        if self.map is None and backbone.dim != width:
+            raise UserError(
+                f"objective.memory.mapping=none needs as many features on both sides: the backbone has {backbone.dim}, "
+                f"the language model {width}. Set objective.memory.mapping=linear"
+            )
+        # Cross-attention does not know which clip comes first, and a clip's own tokens do not say.
+        self.clip_embed = nn.Parameter(torch.zeros(spec.clip_count, width)) if spec.clip_count > 1 else None
+
+    def tokens(self, clips: Sequence[Tensor]) -> Tensor:
+        """Give tokens_BnLD of uint8 frames_BCTHW, one tensor for each clip of a video."""
+        frames_NCTHW = self.spec.normalisation(torch.cat(list(clips)))
+        with self.looking():
+            pooled_ND, grid_NtnD = self.backbone(frames_NCTHW, pooled_only=not self.spec.needs_grid)
+        tokens_NLD = pooled_ND[:, None]
+        if self.spec.needs_grid:
+            tokens_NLD = torch.cat([tokens_NLD, grid_NtnD.flatten(1, 2)], dim=1)
+        return torch.stack(tokens_NLD.chunk(len(clips)), dim=1)
+
+    def forward(self, clips: Sequence[Tensor]) -> Tensor:
+        """Give memory_BME of a video's clips, or of their tokens where these are read."""
+        tokens_BnLD = clips[0] if self.reads_tokens else self.tokens(clips)
+        if self.norm is not None:
+            tokens_BnLD = self.norm(tokens_BnLD)
+        seen_BnLE = tokens_BnLD if self.map is None else self.map(tokens_BnLD)
+        if self.clip_embed is not None:
+            seen_BnLE = seen_BnLE + self.clip_embed[:, None]
+        memory_BME: Tensor = seen_BnLE.flatten(1, 2)
+        return memory_BME

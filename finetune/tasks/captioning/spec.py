@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 from trichord.core.registry import Registry, one_of
 from trichord.finetune.tasks.spec import TaskSpec, random_settings_of
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.view_specs import ViewsSpec
+from trichord.shards.transforms.view_specs import ViewsSpec
 
 _DECODING = "trichord.finetune.tasks.captioning.decoding"
 

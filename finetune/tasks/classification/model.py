@@ -24,7 +24,7 @@ from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup
 from trichord.pretrain.engine.rehearsal import fake_batch
 from trichord.pretrain.objectives.base import HealthRule, StepOutput
 from trichord.shards.reading.batch import Batch
-from trichord.shards.viewing.mix import Mixing, blend_batch, draw_blend, soft_targets
+from trichord.shards.transforms.mix import Mixing, blend_batch, draw_blend, soft_targets
 
 
 class Branch(Trunk):

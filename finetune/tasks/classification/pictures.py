@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trichord.finetune.bootstrap import once
-from trichord.finetune.tasks.classification.metrics import Scores, Truths, Values
-from trichord.finetune.tasks.classification.reliability import BINS, Reliability, reliability
-from trichord.finetune.tasks.classification.scoring import Scored
+from trichord.finetune.tasks.classification.metrics import BINS, Reliability, Scores, Truths, Values, reliability
+from trichord.finetune.tasks.classification.scoring import Scored, Video
 from trichord.finetune.tasks.classification.spec import ClassificationSpec
-from trichord.finetune.tasks.classification.windows import Video
-from trichord.pretrain.plot_picture import COLOURS, FAINT, INK, STYLE, save, short_number
+from trichord.pretrain.plotting.picture import COLOURS, FAINT, INK, STYLE, save, short_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,10 +11,10 @@ from trichord.core.errors import UserError
 from trichord.core.registry import Registry
 from trichord.finetune.tasks.classification.loss_specs import AnyLoss, CrossEntropySpec
 from trichord.finetune.tasks.spec import TaskSpec, random_settings_of
-from trichord.shards.hearing.sound_specs import SoundSpec
+from trichord.shards.audio.sound_specs import SoundSpec
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.clip_specs import ClipSpec, SlidingWindows
-from trichord.shards.viewing.view_specs import MixSpec, Squash, ViewSpec, ViewsSpec
+from trichord.shards.transforms.clip_specs import ClipSpec, SlidingWindows
+from trichord.shards.transforms.view_specs import MixSpec, Squash, ViewSpec, ViewsSpec
 
 _HEAD = "trichord.finetune.tasks.classification.head"
 

@@ -16,10 +16,8 @@ from torch.nn import functional
 
 from trichord.pretrain.backbones.ast import AstSpec
 from trichord.pretrain.backbones.base import AudioBackbone, AudioTokens
-from trichord.pretrain.layers.block import NORM_EPS, Block
 from trichord.pretrain.layers.checkpointing import run
-from trichord.pretrain.layers.drop_path import growing_rates
-from trichord.pretrain.layers.first_weights import draw_by_width
+from trichord.pretrain.layers.transformer import NORM_EPS, Block, draw_by_width, growing_rates
 
 _POSITION_STD = 0.02
 

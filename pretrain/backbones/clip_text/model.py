@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from trichord.core.errors import UserError
 from trichord.pretrain.backbones.base import TextBackbone
 from trichord.pretrain.backbones.clip_text import ClipTextSpec
-from trichord.pretrain.layers.block import Block
 from trichord.pretrain.layers.checkpointing import run
-from trichord.pretrain.layers.first_weights import draw_by_width
+from trichord.pretrain.layers.transformer import Block, draw_by_width
 
 _NORM_EPS = 1e-5
 _TOKEN_STD, _POSITION_STD = 0.02, 0.01

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trichord.pretrain.backbones.base import Backbone, Tokens
 from trichord.pretrain.backbones.resnet_3d import Resnet3dSpec
 from trichord.pretrain.layers.checkpointing import count_batches_once, run
-from trichord.pretrain.layers.drop_path import DropPath, growing_rates
+from trichord.pretrain.layers.transformer import DropPath, growing_rates
 
 
 class Resnet3d(Backbone):

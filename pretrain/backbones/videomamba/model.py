@@ -17,9 +17,8 @@ from trichord.pretrain.backbones.base import Backbone, Tokens
 from trichord.pretrain.backbones.videomamba import VideoMambaSpec
 from trichord.pretrain.layers.bimamba import NORM_EPS, BidirectionalBlock, Direction
 from trichord.pretrain.layers.checkpointing import run
-from trichord.pretrain.layers.drop_path import growing_rates
-from trichord.pretrain.layers.patches import PatchEmbedding
-from trichord.pretrain.layers.positions import positions_in_space, positions_in_time, table_of_square
+from trichord.pretrain.layers.embeddings import PatchEmbedding, positions_in_space, positions_in_time, table_of_square
+from trichord.pretrain.layers.transformer import growing_rates
 
 INITIAL_STD = 0.02
 

@@ -1,19 +1,27 @@
 """VTN (Neimark et al. 2021, "Video Transformer Network"): an image network for each frame, a Longformer over frames.
 
 Legend: B clips, C colours, T frames, H rows and W columns of pixels; t = T, N = B x T, L = 1 + T tokens, D features.
+
+Longformer's encoder (Beltagy et al. 2020) with one global token, the first: what VTN looks at frames with.
+
+A frame looks at those within its reach and at the class token; the class token looks at all, by maps of its own. Work
+and memory grow with the number of frames, not with its square.
+Legend: B clips, L = 1 + T tokens, the class token and T frames, D features, H heads, K = D / H; frames in C chunks of R
+= the reach, each of which looks at N = 3 R + 1 tokens.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trichord.core.errors import UserError
 from trichord.pretrain.backbones.base import Backbone, Tokens
 from trichord.pretrain.backbones.vtn import VtnSpec
 from trichord.pretrain.layers.checkpointing import run
 from trichord.pretrain.layers.image_network import features_of, fitted_positions, image_network, layers_of, of_network
-from trichord.pretrain.layers.longformer import LongformerLayer, TokenSum
+from trichord.pretrain.layers.transformer import Mlp
 
 INITIAL_STD = 0.02
 
@@ -97,3 +105,106 @@ class Vtn(Backbone):
         if name != "frames.pos_embed" or tensor.ndim != 3 or tensor.shape[::2] != place.shape[::2]:
             return None
         return fitted_positions(self.frames, tensor)
+
+
+_NORM_EPS = 1e-12
+
+
+class SlidingAttention(nn.Module):
+    """Self-attention within reach; without a reach it is full, but the class token keeps its own maps."""
+
+    def __init__(self, dim: int, heads: int, reach: int | None, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.reach = reach
+        self.dropout = dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.global_qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
+        queries, keys, values = self._split(self.global_qkv(tokens_BLD), asking=slice(0, 1))
+        class_B1HK = self._attend(queries, keys, values)
+        queries, keys, values = self._split(self.qkv(tokens_BLD), asking=slice(1, None))
+        if self.reach is None or queries.shape[1] <= self.reach + 1:
+            frames_BTHK = self._attend(queries, keys, values)
+        else:
+            frames_BTHK = self._slide(queries, keys, values, self.reach)
+        mixed_BLD: Tensor = self.proj(torch.cat((class_B1HK, frames_BTHK), dim=1).flatten(2))
+        return mixed_BLD
+
+    def _split(self, parts_BLD: Tensor, asking: slice) -> tuple[Tensor, Tensor, Tensor]:
+        queries, keys, values = (part.unflatten(-1, (self.heads, -1)) for part in parts_BLD.chunk(3, dim=-1))
+        return queries[:, asking], keys, values
+
+    def _slide(self, queries_BTHK: Tensor, keys_BLHK: Tensor, values_BLHK: Tensor, reach: int) -> Tensor:
+        """Let each chunk look at itself, its neighbours and the class token, less what is out of a frame's reach."""
+        batch, frames = queries_BTHK.shape[:2]
+        chunks = -(-frames // reach)
+        asked = functional.pad(queries_BTHK, (0, 0, 0, 0, 0, chunks * reach - frames)).unflatten(1, (chunks, reach))
+        keys, values = (_neighbours(each, chunks, reach) for each in (keys_BLHK, values_BLHK))
+        mask_CRN = _in_reach(frames, chunks, reach, queries_BTHK.device)
+        mask = mask_CRN.expand(batch, *mask_CRN.shape).flatten(0, 1).unsqueeze(1)
+        answers: Tensor = self._attend(asked.flatten(0, 1), keys, values, mask).unflatten(0, (batch, chunks))
+        return answers.flatten(1, 2)[:, :frames]
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend along the second axis; heads are the third."""
+        queries, keys, values = (part.transpose(1, 2) for part in (queries, keys, values))
+        dropout = self.dropout if self.training else 0.0
+        answers: Tensor = functional.scaled_dot_product_attention(queries, keys, values, mask, dropout)
+        return answers.transpose(1, 2)
+
+
+def _neighbours(tokens_BLHK: Tensor, chunks: int, reach: int) -> Tensor:
+    """Give for each chunk of each clip the class token, the chunk before, itself and the one after, NHK."""
+    class_B1HK, frames_BTHK = torch.split(tokens_BLHK, [1, tokens_BLHK.shape[1] - 1], dim=1)
+    after = (chunks + 1) * reach - frames_BTHK.shape[1]
+    padded = functional.pad(frames_BTHK, (0, 0, 0, 0, reach, after)).unflatten(1, (chunks + 2, reach))
+    class_BC1HK = class_B1HK.unsqueeze(1).expand(-1, chunks, -1, -1, -1)
+    return torch.cat((class_BC1HK, padded[:, :-2], padded[:, 1:-1], padded[:, 2:]), dim=2).flatten(0, 1)
+
+
+def _in_reach(frames: int, chunks: int, reach: int, device: torch.device) -> Tensor:
+    """Say which of the tokens that its chunk looks at a frame may see, CRN; the class token always."""
+    first_C11 = torch.arange(chunks, device=device).view(-1, 1, 1) * reach
+    asking_R1 = torch.arange(reach, device=device).view(-1, 1)
+    asked_M = torch.arange(-reach, 2 * reach, device=device)
+    is_near_RM = (asked_M - asking_R1).abs() <= reach
+    is_there_C1M = ((first_C11 + asked_M) >= 0) & ((first_C11 + asked_M) < frames)
+    return functional.pad(is_near_RM & is_there_C1M, (1, 0), value=True)
+
+
+class LongformerLayer(nn.Module):
+    """Attention, then a perceptron, each normalised after it was added to what was."""
+
+    def __init__(self, dim: int, heads: int, mlp_dim: int, reach: int | None, dropout: float) -> None:
+        super().__init__()
+        self.attn = SlidingAttention(dim, heads, reach, dropout)
+        self.norm1 = nn.LayerNorm(dim, eps=_NORM_EPS)
+        self.mlp = Mlp(dim, mlp_dim)
+        self.norm2 = nn.LayerNorm(dim, eps=_NORM_EPS)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
+        tokens_BLD = self.norm1(tokens_BLD + self.dropout(self.attn(tokens_BLD)))
+        learnt_BLD: Tensor = self.norm2(tokens_BLD + self.dropout(self.mlp(tokens_BLD)))
+        return learnt_BLD
+
+
+class TokenSum(nn.Module):
+    """Adds to each token where it stands, and whether it is the first, then normalises."""
+
+    def __init__(self, dim: int, positions: int, dropout: float) -> None:
+        super().__init__()
+        self.positions = nn.Embedding(positions, dim)
+        self.kinds = nn.Embedding(2, dim)  # of frames, of the class token
+        self.norm = nn.LayerNorm(dim, eps=_NORM_EPS)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens_BLD: Tensor, positions_L: Tensor) -> Tensor:
+        kinds_L = torch.zeros_like(positions_L)
+        kinds_L[0] = 1
+        summed_BLD: Tensor = self.norm(tokens_BLD + self.positions(positions_L) + self.kinds(kinds_L))
+        dropped_BLD: Tensor = self.dropout(summed_BLD)
+        return dropped_BLD

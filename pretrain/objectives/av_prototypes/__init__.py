@@ -19,10 +19,10 @@ from pydantic import (
 
 from trichord.core.registry import Registry, load, one_of
 from trichord.pretrain.objectives.spec import ObjectiveSpec
-from trichord.shards.hearing.sound_specs import KaldiFbank, SoundSpec
+from trichord.shards.audio.sound_specs import KaldiFbank, SoundSpec
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.clip_specs import DenseWindow, FullVideo, Segments
-from trichord.shards.viewing.view_specs import RandomResizedCrop, ViewSpec, ViewsSpec
+from trichord.shards.transforms.clip_specs import DenseWindow, FullVideo, Segments
+from trichord.shards.transforms.view_specs import RandomResizedCrop, ViewSpec, ViewsSpec
 
 
 class _Spec(BaseModel):

@@ -25,7 +25,7 @@ from trichord.pretrain.objectives.av_prototypes import AvPrototypesSpec
 from trichord.pretrain.objectives.av_prototypes.rounds import first_labels
 from trichord.shards.reading.batch import Batch
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.view_specs import Squash, ViewSpec, ViewsSpec
+from trichord.shards.transforms.view_specs import Squash, ViewSpec, ViewsSpec
 
 Embed = Callable[[Batch], tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]  # embeddings_bD and presence_b by subject
 

@@ -23,8 +23,7 @@ from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup
 from trichord.pretrain.objectives.av_prototypes import AvPrototypesSpec
 from trichord.pretrain.objectives.av_prototypes.feature_pass import PassStore, feature_pass, unaltered
 from trichord.pretrain.objectives.av_prototypes.rounds import within
-from trichord.pretrain.objectives.av_prototypes.target import Pair, Samples, Shown, Target
-from trichord.pretrain.objectives.av_prototypes.tower import Seen, Temperature, Tower
+from trichord.pretrain.objectives.av_prototypes.target import Pair, Samples, Seen, Shown, Target, Temperature, Tower
 from trichord.pretrain.objectives.base import HealthRule, Objective, StepOutput
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.stream import batches

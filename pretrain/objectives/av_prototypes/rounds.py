@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from trichord.core.seeds import derive_seed
-from trichord.pretrain.clustering.concentration import concentration
-from trichord.pretrain.clustering.health import health
+from trichord.pretrain.clustering.health import concentration, health
 from trichord.pretrain.clustering.label_table import Labelled, LabelTable
 from trichord.pretrain.clustering.lloyd import Clustering, cluster
 from trichord.pretrain.clustering.rows import Rows

@@ -1,20 +1,26 @@
 """What audio-visual targets have in common: they look at pairs of embeddings, may remember them, and give a loss.
 
 Legend: b samples of this rank.
+
+One sense's network: an encoder, the head that makes its embedding, and linear heads where there are labels to learn.
+
+Legend: B samples, D features, K clusters.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from trichord.pretrain.backbones.base import Encoder
 from trichord.pretrain.objectives.av_prototypes.rounds import Store
-from trichord.pretrain.objectives.av_prototypes.tower import Seen
 
 
 class Pair(NamedTuple):
@@ -81,3 +87,58 @@ class Target(nn.Module, ABC):
         """Take it back."""
         if state:
             raise ValueError(f"{type(self).__name__} keeps no state, found {sorted(state)}")
+
+
+HIGHEST = 100.0
+
+
+class Seen(NamedTuple):
+    """What a tower makes of its inputs."""
+
+    unit_BD: Tensor  # of length 1, float32
+    logits_BK: list[Tensor]  # of each linear head, float32
+
+    def parts(self, count: int) -> list[Seen]:
+        """Take apart what was put through together."""
+        logits = zip(*(each_BK.chunk(count) for each_BK in self.logits_BK), strict=True)
+        given = [list(each) for each in logits] if self.logits_BK else [[] for _ in range(count)]
+        return [Seen(*both) for both in zip(self.unit_BD.chunk(count), given, strict=True)]
+
+
+class Tower(nn.Module):
+    """Its backbone is what is taken away after pretraining."""
+
+    def __init__(
+        self, backbone: Encoder, embedding_dim: int | None, hidden_dim: int, classes: Sequence[int] = ()
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dim = embedding_dim or backbone.dim
+        self.head: nn.Module = nn.Identity()
+        if embedding_dim is not None:
+            self.head = nn.Sequential(
+                nn.Linear(backbone.dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, embedding_dim)
+            )
+        self.labels = nn.ModuleList(nn.Linear(backbone.dim, count) for count in classes)
+
+    def forward(self, inputs: Tensor) -> Seen:
+        """Encode normalised frames, or spectrograms."""
+        tokens: Any = self.backbone(inputs, pooled_only=True)
+        wide_BD: Tensor = self.head(tokens.pooled_BD)
+        exact = torch.promote_types(wide_BD.dtype, torch.float32)  # a norm taken in bfloat16 would be off by 1/400
+        logits = [label(tokens.pooled_BD).to(exact) for label in self.labels]
+        return Seen(functional.normalize(wide_BD.to(exact), dim=1), logits)
+
+
+class Temperature(nn.Module):
+    """The factor of cosines: 1 / temperature, learnt as its logarithm and bounded (Radford et al. 2021)."""
+
+    def __init__(self, temperature: float, is_learnt: bool) -> None:
+        super().__init__()
+        start = torch.tensor(1 / temperature).log()
+        self.log_scale = nn.Parameter(start, requires_grad=is_learnt)
+
+    def forward(self) -> Tensor:
+        """Give the factor; at its bound the gradient still passes, so that it can come down again."""
+        beyond = (self.log_scale - math.log(HIGHEST)).clamp(min=0).detach()
+        return (self.log_scale - beyond).exp()

@@ -9,8 +9,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from trichord.pretrain.engine.schedules import Constant, Cosine, Schedule
 from trichord.pretrain.objectives.spec import ObjectiveSpec
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.clip_specs import SvtWindow
-from trichord.shards.viewing.view_specs import ViewSpec, ViewsSpec, svt_views
+from trichord.shards.transforms.clip_specs import SvtWindow
+from trichord.shards.transforms.view_specs import ViewSpec, ViewsSpec, svt_views
 
 _GLOBAL, _LOCAL = svt_views().views[0], svt_views().views[-1]
 

@@ -5,13 +5,21 @@ sees two long clips, the student these and short, small ones. Matching long with
 paper's motion correspondence, matching short with long its cross-view correspondence.
 Legend: B samples, V views, G = 2 global views, N = several views' samples, C colours, T frames, H and W pixels,
 D features, K prototypes.
+
+What betrays a self-distillation that learns nothing: a teacher that says everything, or the same, of every clip.
+
+Legend: B samples, G = 2 teacher views, K prototypes.
+
+A teacher that is the exponential moving average of its student's weights (Tarvainen and Valpola 2017).
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +29,8 @@ from trichord.pretrain.collectives import sum_over_ranks
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
 from trichord.pretrain.objectives.base import HealthRule, Objective, StepOutput
-from trichord.pretrain.objectives.ema import follow
 from trichord.pretrain.objectives.svt import SvtSpec
 from trichord.pretrain.objectives.svt.head import ProjectionHead, Terms
-from trichord.pretrain.objectives.svt.health import svt_health, svt_health_rules
 from trichord.pretrain.objectives.svt.loss import teacher_targets
 from trichord.shards.reading.batch import Batch
 
@@ -160,3 +166,70 @@ def _encode(backbone: Backbone, groups: Sequence[ViewGroup], views: int) -> Tens
         tokens: Tokens = backbone(group.frames_NCTHW[: samples * len(wanted)], pooled_only=True)
         pooled.update(zip(wanted, torch.split(tokens.pooled_BD, samples), strict=True))
     return torch.stack([pooled[view] for view in range(views)])
+
+
+@torch.no_grad()
+def svt_health(cross_entropy: Tensor, targets_GBK: Tensor, centre_K: Tensor) -> dict[str, Tensor]:
+    """Give entropies and the mean cross-entropy as shares of ln K, what a uniform distribution has."""
+    most = math.log(targets_GBK.shape[-1])
+    figures = {
+        "loss_over_ln_k": cross_entropy / most,
+        "teacher_entropy": torch.special.entr(targets_GBK).sum(dim=-1).mean() / most,
+        "centre_norm": torch.linalg.vector_norm(centre_K),
+    }
+    if targets_GBK.shape[1] > 1:  # of one clip, a single prototype is no collapse
+        figures["teacher_mean_entropy"] = torch.special.entr(targets_GBK.mean(dim=(0, 1))).sum() / most
+    return figures
+
+
+def svt_health_rules(from_step: int) -> tuple[HealthRule, ...]:
+    """Give the rules; in the beginning all clips look alike to any network, so they hold from a step on."""
+    sharpen = "Try a lower teacher_temperature, a centre_momentum nearer 1, or a lower learning rate."
+    return (
+        HealthRule(
+            figure="teacher_entropy",
+            side="above",
+            limit=0.995,
+            from_step=from_step,
+            advice="The teacher spreads its answer evenly over all prototypes, so it teaches nothing (collapse to "
+            f"uniform). {sharpen}",
+        ),
+        HealthRule(
+            figure="loss_over_ln_k",
+            side="above",
+            limit=0.995,
+            from_step=from_step,
+            advice="The loss is pinned at ln K, that of a student that answers evenly (collapse to uniform, or a "
+            f"learning rate too high to learn). {sharpen}",
+        ),
+        HealthRule(
+            figure="teacher_mean_entropy",
+            side="below",
+            limit=0.02,
+            from_step=from_step,
+            advice="The teacher gives every clip the same prototype (collapse to one). Try a centre_momentum further "
+            "from 1 so that the centre keeps up, a higher teacher_temperature, or a lower learning rate.",
+        ),
+    )
+
+
+@torch.no_grad()
+def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """teacher = momentum * teacher + (1 - momentum) * student; buffers are copied.
+
+    Under ZeRO-3 each rank moves its own slice: equal modules are sliced alike, so nothing is communicated. A student's
+    parameter that takes no gradient is what it was when the teacher was made.
+    """
+    pairs = zip(teacher.parameters(), student.parameters(), strict=True)
+    moving = [(_held(old), _held(new)) for old, new in pairs if new.requires_grad]
+    if moving:
+        old, new = zip(*moving, strict=True)
+        torch._foreach_lerp_(old, new, 1 - momentum)
+    for old_buffer, new_buffer in zip(teacher.buffers(), student.buffers(), strict=True):
+        old_buffer.copy_(new_buffer)
+
+
+def _held(parameter: Any) -> Tensor:
+    """Give what this rank holds of a parameter: its slice under ZeRO-3, which keeps no whole beside it here."""
+    held: Tensor = parameter.ds_tensor if hasattr(parameter, "ds_tensor") else parameter.data
+    return held

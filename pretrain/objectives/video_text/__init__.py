@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from trichord.pretrain.objectives.spec import ObjectiveSpec
-from trichord.shards.hearing.sound_specs import SoundSpec
+from trichord.shards.audio.sound_specs import SoundSpec
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.clip_specs import ClipSpec, Segments
-from trichord.shards.viewing.view_specs import MixSpec, RandomResizedCrop, ViewSpec, ViewsSpec
+from trichord.shards.transforms.clip_specs import ClipSpec, Segments
+from trichord.shards.transforms.view_specs import MixSpec, RandomResizedCrop, ViewSpec, ViewsSpec
 
 
 class _Spec(BaseModel):

@@ -26,7 +26,7 @@ from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup
 from trichord.pretrain.objectives.base import Objective, StepOutput
 from trichord.pretrain.objectives.video_text import VideoTextSpec
 from trichord.shards.reading.batch import Batch
-from trichord.shards.viewing.mix import Mixing, blend_batch, draw_blend, soft_targets
+from trichord.shards.transforms.mix import Mixing, blend_batch, draw_blend, soft_targets
 
 PAIRS = (("video", "text"), ("audio", "text"), ("audio", "video"))
 

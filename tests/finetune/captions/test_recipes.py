@@ -11,7 +11,7 @@ import pytest
 from trichord.core.errors import UserError
 from trichord.finetune.recipe import load_finetune_recipe
 from trichord.finetune.tasks.captioning.spec import CaptionSpec
-from trichord.launch.sweep import expand
+from trichord.launch.plan import expand
 
 README = (Path(__file__).resolve().parents[3] / "README.md").read_text()
 GIVEN = [

@@ -16,11 +16,10 @@ from rouge_score.rouge_scorer import RougeScorer
 from trichord.core.errors import UserError
 from trichord.finetune.bootstrap import once
 from trichord.finetune.tasks.captioning import meteor
-from trichord.finetune.tasks.captioning.factors import accuracy, named
-from trichord.finetune.tasks.captioning.measuring import Measured, best_constant, measure
+from trichord.finetune.tasks.captioning.measuring import Measured, accuracy, best_constant, measure, named
 from trichord.finetune.tasks.captioning.scores import References, words
-from trichord.shards.world import captions as captions_of_world
-from trichord.shards.world import describe_clip
+from trichord.shards.synthetic import captions as captions_of_world
+from trichord.shards.synthetic import describe_clip
 
 Texts = list[str]
 

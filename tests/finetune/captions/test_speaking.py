@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.finetune.captions.small_captions import small_captioner
-from trichord.finetune.tasks.captioning.beams import search
-from trichord.finetune.tasks.captioning.decoding import Said, speak
+from trichord.finetune.tasks.captioning.decoding import Said, search, speak
 from trichord.finetune.tasks.captioning.language import Language, Telling
 from trichord.finetune.tasks.captioning.model import Captioner
 from trichord.finetune.tasks.captioning.spec import BeamSpec, DecodingSpec, GreedySpec, NucleusSpec

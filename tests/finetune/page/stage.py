@@ -26,7 +26,7 @@ from trichord.finetune.page.watcher import Watcher, samples_of
 from trichord.launch import cli
 from trichord.pretrain.engine import run as engine_run
 from trichord.shards.decoding.track import DecodeLimits
-from trichord.shards.reading.picking import pick_samples
+from trichord.shards.reading.single import pick_samples
 
 CPU = torch.device("cpu")
 MOST_BYTES, MOST_SECONDS = 400_000, 5.0

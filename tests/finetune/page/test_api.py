@@ -22,7 +22,7 @@ from trichord.finetune.evaluate import evaluate
 from trichord.finetune.opening import load_objective
 from trichord.finetune.page import command
 from trichord.finetune.page.actions import Facts, windows_of
-from trichord.finetune.page.line import Line, LineIsFull
+from trichord.finetune.page.requests import Line, LineIsFull
 from trichord.finetune.recipe import load_tested
 from trichord.finetune.retrieval.embedder import Embedder
 from trichord.finetune.retrieval.index import Index

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trichord.core.files import write_whole
-from trichord.finetune.retrieval.parts import FILE_NAME, part_path, plan_of
+from trichord.finetune.retrieval.rows import FILE_NAME, part_path, plan_of
 from trichord.finetune.retrieval.spec import DType, Embedding
 from trichord.finetune.retrieval.table import Column, text_columns, whole, write_table
 

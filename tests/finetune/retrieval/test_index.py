@@ -16,7 +16,7 @@ from trichord.finetune.retrieval import changing
 from trichord.finetune.retrieval.building import Options
 from trichord.finetune.retrieval.changing import add, build, check, merge, remove
 from trichord.finetune.retrieval.index import CATALOGUE, Hit, Index
-from trichord.finetune.retrieval.parts import part_path
+from trichord.finetune.retrieval.rows import part_path
 from trichord.finetune.retrieval.spec import KINDS, DType, Kind
 from trichord.finetune.retrieval.table import Table
 

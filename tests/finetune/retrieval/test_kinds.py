@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from tests.finetune.retrieval.stage import clustered
 from tests.warm import HANGS_AFTER_S
 from trichord.core.errors import UserError
-from trichord.finetune.retrieval.exact import exact_neighbours
 from trichord.finetune.retrieval.kinds import choose, list_count
 from trichord.finetune.retrieval.spec import DType, Kind
-from trichord.finetune.retrieval.vectors import empty_flat, open_vectors, write_vectors
+from trichord.finetune.retrieval.vectors import empty_flat, exact_neighbours, open_vectors, write_vectors
 
 GB = 10**9
 ROOT = Path(__file__).resolve().parents[3]
@@ -61,7 +60,7 @@ def test_vectors_are_written_as_faiss_writes_them(dtype: DType, tmp_path: Path) 
 
 
 def test_exact_neighbours_are_those_of_a_full_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trichord.finetune.retrieval.exact._BLOCK_BYTES", 4 * 24 * 37)  # so that there are many blocks
+    monkeypatch.setattr("trichord.finetune.retrieval.vectors._BLOCK_BYTES", 4 * 24 * 37)  # many blocks
     rows_ND, queries_QD = clustered(500, 24, 1), clustered(9, 24, 2)
     scores_QN = queries_QD @ rows_ND.T
     scores_Qk, rows_Qk = exact_neighbours(rows_ND, queries_QD, 6)

@@ -11,8 +11,8 @@ from PIL import Image, ImageSequence
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from trichord.finetune.token_maps.drawing import colours_over, heat_over, write_gif, write_png
 from trichord.finetune.token_maps.maps import attended_places, main_directions
+from trichord.finetune.token_maps.visualise import colours_over, heat_over, write_gif, write_png
 from trichord.pretrain.backbones.base import Backbone
 from trichord.pretrain.backbones.registry import AnyBackbone
 

@@ -13,12 +13,10 @@ from PIL import Image
 from tests.finetune import small_head
 from tests.shards import media
 from trichord.finetune.opening import open_run
-from trichord.finetune.token_maps.drawing import heat_over
-from trichord.finetune.token_maps.eyes import eyes_of
-from trichord.finetune.token_maps.maps import attended_places
-from trichord.finetune.token_maps.visualise import frames_of
+from trichord.finetune.token_maps.maps import attended_places, eyes_of
+from trichord.finetune.token_maps.visualise import frames_of, heat_over
 from trichord.launch import cli
-from trichord.shards.reading.one_file import batch_of, read_video
+from trichord.shards.reading.single import batch_of, read_video
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from trichord.pretrain.backbones.xclip import XClipSpec
 from trichord.pretrain.backbones.xclip.model import XClip
 from trichord.pretrain.weights.load import recognised
 from trichord.pretrain.weights.naming import renamed
-from trichord.shards.viewing.clip_specs import DenseWindow, FullVideo, Segments
+from trichord.shards.transforms.clip_specs import DenseWindow, FullVideo, Segments
 
 
 @pytest.mark.parametrize(("write", "video"), [(write_clip, CLIP), (write_xclip, XCLIP)])

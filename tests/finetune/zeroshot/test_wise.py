@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trichord.core.errors import UserError
-from trichord.finetune.zeroshot.wise import Between
+from trichord.finetune.zeroshot.evaluate import Between
 
 
 class Counted(nn.Module):

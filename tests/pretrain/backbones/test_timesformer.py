@@ -15,10 +15,9 @@ from tests.pretrain.backbones.naive_timesformer import NaiveTimeSformer
 from trichord.pretrain.backbones.base import Tokens
 from trichord.pretrain.backbones.slow_fast import slow_fast
 from trichord.pretrain.backbones.timesformer import TimeSformerSpec
-from trichord.pretrain.backbones.timesformer.model import TimeSformer
-from trichord.pretrain.layers import attention as attention_module
-from trichord.pretrain.layers.attention import products_are_faster
-from trichord.pretrain.layers.divided_block import DividedBlock
+from trichord.pretrain.backbones.timesformer.model import DividedBlock, TimeSformer
+from trichord.pretrain.layers import transformer as attention_module
+from trichord.pretrain.layers.transformer import products_are_faster
 
 SMALL = TimeSformerSpec(dim=24, depth=3, heads=3, mlp_ratio=2.0, patch=4, frames=3, size=12, drop_path=0.0)
 ATTENTIONS = ("divided", "joint", "space")

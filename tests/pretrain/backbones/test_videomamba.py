@@ -18,8 +18,9 @@ from trichord.pretrain.backbones.videomamba.model import VideoMamba
 from trichord.pretrain.engine.config import GroupRules, InitFrom
 from trichord.pretrain.engine.flops import count_flops
 from trichord.pretrain.engine.parameter_groups import group_parameters
-from trichord.pretrain.layers import causal_convolution, mamba_kernels
-from trichord.pretrain.layers.causal_convolution import CausalConvolution
+from trichord.pretrain.layers import bimamba as causal_convolution
+from trichord.pretrain.layers import selective_scan as mamba_kernels
+from trichord.pretrain.layers.bimamba import CausalConvolution
 from trichord.pretrain.weights.families import families
 from trichord.pretrain.weights.load import load_tensors
 

@@ -16,7 +16,7 @@ from trichord.pretrain.backbones.timesformer import TimeSformerSpec
 from trichord.pretrain.backbones.vivit import ViViTSpec
 from trichord.pretrain.backbones.vivit.model import ViViT
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.layers.positions import positions_between
+from trichord.pretrain.layers.embeddings import positions_between
 from trichord.pretrain.weights.load import load_published, load_tensors
 
 SMALL = ViViTSpec(dim=16, depth=2, heads=2, mlp_ratio=2.0, patch=4, frames=6, size=12, time_depth=2, drop_path=0.0)

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from tests.pretrain.clustering.row_stage import blobs
-from trichord.pretrain.clustering.concentration import concentration
+from trichord.pretrain.clustering.health import concentration
 from trichord.pretrain.clustering.lloyd import cluster
 from trichord.pretrain.clustering.rows import TensorRows
 

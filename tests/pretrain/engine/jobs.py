@@ -46,7 +46,7 @@ def _main(shards: Path, jobs: list[dict[str, Any]]) -> None:
     from trichord.pretrain.engine import run as engine_run
     from trichord.pretrain.engine.device import Peak
     from trichord.pretrain.engine.distributed import join_world, leave_world
-    from trichord.pretrain.engine.feeding import Feeder
+    from trichord.pretrain.engine.prefetch import Feeder
     from trichord.shards.reading.batch import Batch
 
     keys: list[str] = []

@@ -9,8 +9,7 @@ import torch
 
 from trichord.core.errors import UserError
 from trichord.pretrain.engine import device as devices
-from trichord.pretrain.engine.device import peak_flops, pick_device
-from trichord.pretrain.engine.gpus import KNOWN, find_gpu, gpu_named
+from trichord.pretrain.engine.device import KNOWN, find_gpu, gpu_named, peak_flops, pick_device
 
 CPU = torch.device("cpu")
 

@@ -11,10 +11,9 @@ import yaml
 
 from tests.pretrain.engine.small_run import settings, small_config
 from trichord.launch import cli
+from trichord.pretrain.engine.device import SupposedDevice, gpu_named, suppose
 from trichord.pretrain.engine.estimate import Estimate, estimate
 from trichord.pretrain.engine.flops import training_flops
-from trichord.pretrain.engine.gpus import gpu_named
-from trichord.pretrain.engine.supposed import SupposedDevice, suppose
 from trichord.shards.reading.manifest import Manifest, ShardEntry
 
 H200 = SupposedDevice("h200", True, 139.8, 1.5, gpu_named("h200"))

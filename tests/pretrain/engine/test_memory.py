@@ -17,8 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from tests.pretrain.engine.small_run import settings, small_config
 from tests.pretrain.processes import run_ranks
 from trichord.pretrain.config import RunConfig
-from trichord.pretrain.engine.live_memory import LiveMemory
-from trichord.pretrain.engine.memory import ModelSize, measure, measure_with_flops, rank_memory
+from trichord.pretrain.engine.memory import LiveMemory, ModelSize, measure, measure_with_flops, rank_memory
 from trichord.pretrain.engine.rehearsal import fake_batch
 
 NOWHERE = Path("nowhere")

@@ -17,8 +17,8 @@ import torch.multiprocessing as mp
 from trichord.core.errors import UserError
 from trichord.pretrain.engine.config import LogConfig
 from trichord.pretrain.engine.metrics import Meter, Recorder, WindowMeans, Work
-from trichord.pretrain.engine.metrics_file import FILE_NAME, read_rows
 from trichord.pretrain.engine.step_line import duration, step_line
+from trichord.pretrain.engine.trackers import FILE_NAME, read_rows
 from trichord.shards.reading.batch import Batch
 
 CPU = torch.device("cpu")

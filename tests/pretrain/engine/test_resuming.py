@@ -9,7 +9,7 @@ import pytest
 from trichord.core.errors import UserError
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.checkpoint_files import CheckpointIndex
-from trichord.pretrain.engine.resuming import refuse_other_run
+from trichord.pretrain.engine.saving import refuse_other_run
 from trichord.pretrain.recipe import load_recipe
 
 

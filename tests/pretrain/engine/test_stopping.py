@@ -21,11 +21,11 @@ from trichord.launch import cli
 from trichord.pretrain.engine import checkpoint_files, run_lock, training
 from trichord.pretrain.engine import run as engine_run
 from trichord.pretrain.engine.checkpoint_files import CheckpointIndex, FileEntry
-from trichord.pretrain.engine.feeding import Feeder
+from trichord.pretrain.engine.finite import replay
 from trichord.pretrain.engine.metrics import Recorder
-from trichord.pretrain.engine.metrics_file import FILE_NAME, read_rows
-from trichord.pretrain.engine.replay import replay
+from trichord.pretrain.engine.prefetch import Feeder
 from trichord.pretrain.engine.run_lock import RunLock
+from trichord.pretrain.engine.trackers import FILE_NAME, read_rows
 from trichord.pretrain.objectives.base import StepOutput
 from trichord.pretrain.objectives.svt.objective import Svt
 from trichord.pretrain.weights.export import read_part
@@ -190,7 +190,7 @@ def test_what_is_not_finite_stops_before_the_update_and_replays(
     for name, tensor in checkpoint_files.read_tensors(kept, names):
         assert torch.equal(tensor, expected[name]), name
 
-    monkeypatch.setattr("trichord.pretrain.engine.replay.build", build_breakable)
+    monkeypatch.setattr("trichord.pretrain.engine.finite.build", build_breakable)
     rows = replay(run, None, None)
     assert rows[0]["where"] == "output of student.head.mlp.2" and rows[0]["step"] == 6
     assert any(row["where"] == "loss" and told["ranks"][0]["samples"][0]["key"] in row["keys"] for row in rows)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from tests.pretrain.layers.naive_scan import naive_scan
 from trichord.pretrain.engine.flops import count_flops
-from trichord.pretrain.layers import mamba_kernels, scan_spans
+from trichord.pretrain.layers import scan_spans
+from trichord.pretrain.layers import selective_scan as mamba_kernels
 from trichord.pretrain.layers import selective_scan as scan_module
 from trichord.pretrain.layers.selective_scan import ScanInputs, selective_scan
 

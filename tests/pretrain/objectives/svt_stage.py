@@ -12,7 +12,7 @@ from trichord.pretrain.collectives import sum_over_ranks
 from trichord.pretrain.objectives.svt import SvtSpec
 from trichord.pretrain.objectives.svt.objective import Svt
 from trichord.shards.reading.batch import Batch
-from trichord.shards.viewing.clip_specs import SvtWindow
+from trichord.shards.transforms.clip_specs import SvtWindow
 
 FRAMES, SIZES = (4, 6, 2, 4, 6), (8, 8, 4, 4, 8)  # the last local has the shape of the second global
 STEPS = 10

@@ -22,8 +22,7 @@ from trichord.core.errors import UserError
 from trichord.pretrain.objectives.av_prototypes.clusters import Clustered
 from trichord.pretrain.objectives.av_prototypes.objective import AvPrototypes
 from trichord.pretrain.objectives.av_prototypes.sinkhorn import balanced_codes
-from trichord.pretrain.objectives.av_prototypes.target import Pair, Samples
-from trichord.pretrain.objectives.av_prototypes.tower import Seen
+from trichord.pretrain.objectives.av_prototypes.target import Pair, Samples, Seen
 
 XDC = {"kind": "labels", "clusters": [3, 4], "rounds": ROUNDS}
 TARGETS: dict[str, dict[str, Any]] = {

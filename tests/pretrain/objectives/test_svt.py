@@ -15,8 +15,8 @@ from tests.pretrain.objectives.svt_stage import STEPS, SmallBackbone, batch, bui
 from tests.pretrain.processes import run_ranks
 from trichord.pretrain.engine.config import GroupRules
 from trichord.pretrain.objectives.svt import SvtSpec
-from trichord.pretrain.objectives.svt.health import svt_health
 from trichord.pretrain.objectives.svt.loss import teacher_targets
+from trichord.pretrain.objectives.svt.objective import svt_health
 
 VIEWS = len(svt_stage.FRAMES)
 

@@ -16,7 +16,7 @@ from trichord.pretrain.collectives import rank, sum_over_ranks
 from trichord.pretrain.objectives.video_text import VideoTextSpec
 from trichord.pretrain.objectives.video_text.objective import VideoTextObjective
 from trichord.shards.reading.batch import Batch
-from trichord.shards.viewing.mix import Mixing
+from trichord.shards.transforms.mix import Mixing
 
 BATCH, LANES, CLASSES = 8, 4, ("jump", "sit", "wave")
 CAPTIONS = [f"thing {number}" for number in range(5)]

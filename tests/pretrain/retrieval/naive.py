@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trichord.pretrain.retrieval.side import Side
+from trichord.pretrain.retrieval.tiles import Side
 
 Matrix = NDArray[np.float64]
 CLIPS, CAPTIONS, DIM = 13, 3, 8

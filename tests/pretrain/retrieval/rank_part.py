@@ -11,10 +11,9 @@ from torch import Tensor
 
 from tests.pretrain.retrieval.naive import draw
 from trichord.core.errors import UserError
-from trichord.pretrain.retrieval.figures import measure
-from trichord.pretrain.retrieval.ranks import COSINE, own_ranks
+from trichord.pretrain.retrieval.ranks import COSINE, measure, own_ranks
 from trichord.pretrain.retrieval.scores import DualSoftmax, QueryBank
-from trichord.pretrain.retrieval.side import Side
+from trichord.pretrain.retrieval.tiles import Side
 
 KINDS = ("random", "twins")
 # The share of captions, videos and banks' rows that each rank has.

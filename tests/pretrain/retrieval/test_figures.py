@@ -14,9 +14,8 @@ from tests import warm
 from tests.pretrain.retrieval.naive import draw
 from tests.pretrain.retrieval.rank_part import SHARES, find
 from trichord.core.errors import UserError
-from trichord.pretrain.retrieval.figures import measure, rank_figures
-from trichord.pretrain.retrieval.ranks import own_ranks
-from trichord.pretrain.retrieval.side import Side
+from trichord.pretrain.retrieval.ranks import measure, own_ranks, rank_figures
+from trichord.pretrain.retrieval.tiles import Side
 
 WORLDS = [ranks for ranks in SHARES if ranks > 1]
 

@@ -11,11 +11,10 @@ import torch
 from tests.pretrain.retrieval import naive
 from tests.pretrain.retrieval.naive import draw
 from trichord.core.errors import UserError
-from trichord.pretrain.engine.live_memory import LiveMemory
+from trichord.pretrain.engine.memory import LiveMemory
 from trichord.pretrain.retrieval.ranks import COSINE, Among, own_ranks
 from trichord.pretrain.retrieval.scores import DualSoftmax, QueryBank, Scoring
-from trichord.pretrain.retrieval.side import Side
-from trichord.pretrain.retrieval.tiles import MEMORY_BYTES, round_digits
+from trichord.pretrain.retrieval.tiles import MEMORY_BYTES, Side, round_digits
 
 KINDS = pytest.mark.parametrize("kind", ["random", "integers", "twins", "constant"])
 MEMORIES = pytest.mark.parametrize("memory_bytes", [1500, MEMORY_BYTES])

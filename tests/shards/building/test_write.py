@@ -25,8 +25,8 @@ import webdataset
 
 from tests.shards import media
 from trichord.core.errors import Cause, UserError
-from trichord.shards.building.build_summary import BuildSummary, SplitSummary
 from trichord.shards.building.plan import ShardSize, cut
+from trichord.shards.building.summary import BuildSummary, SplitSummary
 from trichord.shards.building.transcode import Mode, Preset
 from trichord.shards.building.write import build
 from trichord.shards.layouts.listing import Item, Layout, Listing
@@ -327,7 +327,7 @@ class Scripted(Layout):
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, harm: int) -> None:
-    monkeypatch.setattr("trichord.shards.building.survey.open_layout", lambda name, options: Scripted(harm=harm))
+    monkeypatch.setattr("trichord.shards.building.summary.open_layout", lambda name, options: Scripted(harm=harm))
 
 
 def test_a_worker_that_dies_leaves_nothing_that_looks_whole(

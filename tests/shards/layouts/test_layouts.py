@@ -11,11 +11,11 @@ import pytest
 
 from tests.shards import media
 from trichord.core.errors import UserError
-from trichord.shards.building.build_limits import check_groups
+from trichord.shards.building.summary import check_groups
 from trichord.shards.layouts import LAYOUTS, Item, Listing, open_layout
 from trichord.shards.layouts.listing import VideoIndex, key_from
-from trichord.shards.world import LAYOUTS as WORLD_LAYOUTS
-from trichord.shards.world import WorldRules, describe_clip, make_world
+from trichord.shards.synthetic import LAYOUTS as WORLD_LAYOUTS
+from trichord.shards.synthetic import WorldRules, describe_clip, make_world
 
 
 def put(root: Path, *names: str) -> None:

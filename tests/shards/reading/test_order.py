@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trichord.core.errors import UserError
-from trichord.shards.reading.mixture import PERIOD, Mixture
-from trichord.shards.reading.order import Order, SampleAddress, share_lanes
+from trichord.shards.reading.order import PERIOD, Mixture, Order, SampleAddress, share_lanes
 
 COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(any)
 

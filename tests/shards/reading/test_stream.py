@@ -28,9 +28,8 @@ from trichord.core.seeds import generator
 from trichord.shards.reading.batch import Batch, Example, Timeline, join
 from trichord.shards.reading.evaluation import evaluation_batches
 from trichord.shards.reading.manifest import index_shards
-from trichord.shards.reading.stream import BatchStream, LaneDataset, WorkerDied, batches
+from trichord.shards.reading.stream import BatchStream, LaneDataset, TooManyBadSamples, WorkerDied, batches
 from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
-from trichord.shards.reading.tally import TooManyBadSamples
 from trichord.shards.reading.transfer import TransferPolicy
 from trichord.shards.record import RawSample
 

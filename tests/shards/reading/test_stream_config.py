@@ -45,8 +45,8 @@ def test_settings_are_checked_and_samples_counted_without_torch(tmp_path: Path) 
 import sys
 from trichord.shards.reading.stream_config import DataConfig
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.viewing.normalise import Normalisation
-from trichord.shards.viewing.view_specs import MixSpec, svt_views
+from trichord.shards.transforms.normalise import Normalisation
+from trichord.shards.transforms.view_specs import MixSpec, svt_views
 SampleSpec(views=svt_views())
 (source,) = DataConfig(sources={str(tmp_path)!r}, batch_size=4).open_sources()
 print(source.counts, sorted({{"torch", "av", "webdataset"}} & set(sys.modules)))

@@ -1,0 +1,1 @@
+"""Curves of runs, as a page or a picture."""

@@ -1,0 +1,163 @@
+"""Draws runs as a picture, PNG or SVG: a panel a figure, a colour a run, the raw curve pale behind the smoothed one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trichord.pretrain.plotting.series import AxisName, Panel, Run, Values, smooth, window_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by colour-blind eyes; yellow left out, which is too pale on white.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#595959")
+DASHES = ("-", "--", ":", "-.")  # for the runs after the seventh, fourteenth, …
+INK, FAINT, GRID = "#1a1c20", "#6b7078", "#e6e8eb"
+_PANEL_INCHES = (4.8, 2.75)
+_MOST_LAST_VALUES = 3
+_SPIKE = 4.0  # a curve that leaves the usual range further than makes it so many times as high leaves the panel
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": "#c6c9ce",
+    "axes.labelcolor": FAINT,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "svg.hashsalt": "trichord",  # the same runs give the same file
+}
+
+
+def draw_picture(path: Path, runs: Sequence[Run], panels: Sequence[Panel], axis: AxisName, points: int | None) -> None:
+    """Draw all panels on one sheet and save it; the ending of the path says as what."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.lines import Line2D
+
+    columns = len(panels) if len(panels) < 4 else 2 if len(panels) == 4 else 3
+    lines = -(-len(panels) // columns)
+    with matplotlib.rc_context(STYLE):
+        width, height = _PANEL_INCHES
+        figure, axes = pyplot.subplots(
+            lines,
+            columns,
+            figsize=(width * columns, height * lines + 0.45),
+            squeeze=False,
+            layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.02, hspace=0.03),
+        )
+        for index, place in enumerate(axes.flat):
+            if index < len(panels):
+                _draw_panel(place, runs, panels[index], axis, points)
+                if index + columns >= len(panels):
+                    place.set_xlabel("hours of running" if axis == "hours" else axis)
+            else:
+                place.set_visible(False)
+        handles = [Line2D([], [], lw=2.4, label=run.name, **_look(index)) for index, run in enumerate(runs)]
+        figure.legend(
+            handles=handles, loc="outside upper left", ncols=min(len(runs), 2 * columns), frameon=False, fontsize=10.5
+        )
+        save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Save a sheet as what the ending of the path says, without a date: the same figures give the same file."""
+    from matplotlib import pyplot
+
+    figure.savefig(path, dpi=140, metadata={"Date": None} if path.suffix == ".svg" else None)
+    pyplot.close(figure)
+
+
+def limits(curves: Sequence[Values], raw: Sequence[Values], from_zero: bool) -> tuple[float, float] | None:
+    """Give a range that shows the curves and all but the rarest raw points; a spike that dwarfs the rest is cut off."""
+    known = [values[np.isfinite(values)] for values in raw]
+    usual = [np.quantile(values, [0.01, 0.99]) for values in known if len(values)]
+    if not usual:
+        return None
+    low, high = float(np.min(usual)), float(np.max(usual))
+    most = (_SPIKE - 1) / 2 * (high - low) or np.inf
+    low = max(low - most, min(low, *(float(np.nanmin(values)) for values in curves if np.isfinite(values).any())))
+    high = min(high + most, max(high, *(float(np.nanmax(values)) for values in curves if np.isfinite(values).any())))
+    room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return (0.0 if from_zero and low >= 0 else low - room), high + room
+
+
+def _draw_panel(place: Axes, runs: Sequence[Run], panel: Panel, axis: AxisName, points: int | None) -> None:
+    raw, curves, lasts = [], [], []
+    for index, run in enumerate(runs):
+        values = panel.values(run)
+        if values is None:
+            continue
+        window = 1 if panel.is_schedule else window_of(run, points)
+        curve = smooth(values, window)
+        x = run.axis(axis)
+        mark = "o" if np.isfinite(values).sum() == 1 else None
+        if window > 1:
+            place.plot(x, values, color=COLOURS[index % len(COLOURS)], lw=0.8, alpha=0.25)
+        place.plot(x, curve, lw=1.7, marker=mark, ms=4, solid_joinstyle="round", **_look(index))
+        raw.append(values)
+        curves.append(curve)
+        known = curve[np.isfinite(curve)]
+        if len(known):
+            lasts.append((float(known[-1]), COLOURS[index % len(COLOURS)]))
+    place.set_title(f"{panel.title} ({panel.unit})" if panel.unit else panel.title, loc="left", fontsize=10.5)
+    _write_last_values(place, lasts)
+    if panel.is_logarithmic:
+        place.set_yscale("log")
+    else:
+        # What is measured in a unit has a zero that means something.
+        found = limits(curves, raw, from_zero=bool(panel.unit))
+        if found:
+            place.set_ylim(*found)
+        place.yaxis.set_major_formatter(short_number)
+    place.xaxis.set_major_formatter(short_number)
+    place.tick_params(length=0)
+    place.margins(x=0.01)
+
+
+def _write_last_values(place: Axes, lasts: Sequence[tuple[float, str]]) -> None:
+    """Write where each run ended above the panel's right end, in its colour."""
+    if not 0 < len(lasts) <= _MOST_LAST_VALUES:
+        return
+    words = [f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}" for value, _ in lasts]
+    for index, (_, colour) in enumerate(lasts):
+        behind = sum(len(word) + 2 for word in words[index + 1 :])
+        offset = (-5.6 * behind, 5)
+        place.annotate(
+            words[index],
+            (1, 1),
+            xycoords="axes fraction",
+            xytext=offset,
+            textcoords="offset points",
+            ha="right",
+            color=colour,
+            fontsize=9.5,
+            fontweight="bold",
+        )
+
+
+def _look(index: int) -> dict[str, Any]:
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
+    }
+
+
+def short_number(value: float, _: object = None) -> str:
+    """Write the number of an axis."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.4g}{letter}"
+    return f"{value:.4g}"

@@ -1,0 +1,200 @@
+"""What there is to draw of runs: their logged figures as curves, which of them are worth a panel, and in what units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trichord.core.command import unknown_name
+from trichord.core.errors import UserError
+from trichord.pretrain.engine.trackers import FILE_NAME, read_rows
+
+Values = NDArray[np.float64]
+AxisName = Literal["step", "samples", "hours"]
+
+AXES: tuple[AxisName, ...] = ("step", "samples", "hours")
+_AXIS_FIGURES = {"step": "step", "samples": "samples", "hours": "run_s"}
+_SHORT_NAMES = {"lr": "learning_rate"}
+# In this order; what an objective or a schedule adds of its own comes before speed.
+_BEFORE = ("loss", "loss/*", "health/*", "embedding_*", "gradient_norm", "learning_rate", "weight_decay")
+_AFTER = ("clips_per_s", "data_wait_share", "mfu", "memory_gib", "bad_share", "silent_share")
+_ASKED_FOR_ONLY = ("step", "steps", "samples", "*_s", "clips_per_s_device", "embedding_rank_share/*")
+_SCHEDULES = ("learning_rate", "weight_decay", "*momentum*", "*temperature*")  # exact as they are: not smoothed
+_UNITS = {"_share": ("%", 100.0), "_gib": ("GiB", 1.0), "_s": ("s", 1.0)}
+_TITLES = {
+    "mfu": ("MFU", "%", 100.0),
+    "clips_per_s": ("speed", "clips/s", 1.0),
+    "clips_per_s_device": ("speed of a device", "clips/s", 1.0),
+    "bad_share": ("bad samples", "%", 100.0),
+    "silent_share": ("silent samples", "%", 100.0),
+}
+_POINTS_PER_WINDOW = 30  # a curve is smoothed over a 30th of it, unless one says otherwise
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """The figures of a run, each as long as its log; NaN where a row lacks one."""
+
+    name: str
+    figures: dict[str, Values]
+
+    def axis(self, name: AxisName) -> Values:
+        """Give where the points lie."""
+        values = self.figures.get(_AXIS_FIGURES[name], np.full(len(self.figures["step"]), np.nan))
+        return values / 3600 if name == "hours" else values
+
+    def last(self, figure: str) -> float | None:
+        """Give the last value that was logged."""
+        values = self.figures.get(figure, np.empty(0))
+        known = values[np.isfinite(values)]
+        return float(known[-1]) if len(known) else None
+
+
+class Panel(NamedTuple):
+    """One figure to draw: its title, the unit, and what to multiply it with to have it in that unit."""
+
+    figure: str
+    title: str
+    unit: str
+    factor: float
+    is_schedule: bool
+    is_logarithmic: bool
+
+    def values(self, run: Run) -> Values | None:
+        """Give a run's values in the panel's unit, if it logged any."""
+        found = run.figures.get(self.figure)
+        return None if found is None else found * self.factor
+
+
+def load_runs(paths: Sequence[Path]) -> list[Run]:
+    """Read runs, given as folders or as their metrics files; names are as short as tells them apart."""
+    files = list(dict.fromkeys(_metrics_of(path) for path in paths))
+    return [
+        Run(name, _columns(path)) for name, path in zip(_short_names([f.parent for f in files]), files, strict=True)
+    ]
+
+
+def choose_panels(runs: Sequence[Run], wanted: Sequence[str] | None, axis: AxisName) -> list[Panel]:
+    """Give the panels that are asked for, by names or patterns such as loss/*; else those that tell something."""
+    if not any(np.isfinite(run.axis(axis)).any() for run in runs):
+        raise UserError(f"no run logged what --x {axis} needs: {_AXIS_FIGURES[axis]}. Next: --x step")
+    known = list(dict.fromkeys(name for run in runs for name in run.figures))
+    if wanted is None:
+        return [_panel(name, runs) for name in _ordered(name for name in known if _tells_something(name, runs))]
+    found: list[str] = []
+    for name in (_SHORT_NAMES.get(each, each) for each in wanted):
+        matches = [each for each in _ordered(known) if fnmatchcase(each, name)]
+        if not matches:
+            raise UserError(unknown_name("--figures: no run logged", name, _ordered(known)))
+        found += matches
+    return [_panel(name, runs) for name in dict.fromkeys(found)]
+
+
+def window_of(run: Run, points: int | None) -> int:
+    """Give over how many points a run's curves are smoothed."""
+    return points or max(1, len(run.figures["step"]) // _POINTS_PER_WINDOW)
+
+
+def smooth(values: Values, window: int) -> Values:
+    """Average over a window around each point, shorter at the ends: no lag, and gaps stay gaps."""
+    is_known = np.isfinite(values)
+    reach = min(window, len(values)) // 2
+    sums = np.concatenate([[0.0], np.cumsum(np.where(is_known, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(is_known)])
+    middle = np.arange(len(values))
+    first, behind = np.maximum(middle - reach, 0), np.minimum(middle + reach + 1, len(values))
+    means = (sums[behind] - sums[first]) / np.maximum(counts[behind] - counts[first], 1)
+    return np.where(is_known, means, np.nan)
+
+
+def thin(values: Values, size: int) -> Values:
+    """Average so many neighbours each; the last few may be fewer."""
+    groups = np.full(-(-len(values) // size) * size, np.nan)
+    groups[: len(values)] = values
+    grouped = groups.reshape(-1, size)
+    counts = np.isfinite(grouped).sum(axis=1)
+    means: Values = np.where(counts, np.nansum(grouped, axis=1) / np.maximum(counts, 1), np.nan)
+    return means
+
+
+def _metrics_of(path: Path) -> Path:
+    file = path / FILE_NAME if path.is_dir() else path
+    if not path.exists():
+        raise UserError(f"there is no run at {path}. Next: name the run's folder, the one given as --run to pretrain")
+    if not file.exists():
+        within = sorted(each.parent.name for each in path.glob(f"*/{FILE_NAME}"))
+        hint = f"It holds runs: {', '.join(within)}. Next: trichord plot {path}/*" if within else ""
+        raise UserError(f"{path} holds no {FILE_NAME}, which a run writes with its first log line. {hint}".rstrip())
+    return file
+
+
+def _columns(path: Path) -> dict[str, Values]:
+    rows = list(read_rows(path))
+    if not rows:
+        raise UserError(f"{path} holds no whole line yet. Next: wait for the run's first log line")
+    names = dict.fromkeys(name for row in rows for name, value in row.items() if _is_number(value))
+    return {
+        name: np.array([row[name] if _is_number(row.get(name)) else np.nan for row in rows], np.float64)
+        for name in names
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    parts = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-length:]) for each in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    def place(name: str) -> int:
+        for index, pattern in enumerate(_BEFORE):
+            if fnmatchcase(name, pattern):
+                return index
+        return len(_BEFORE) + (_AFTER.index(name) + 1 if name in _AFTER else 0)
+
+    return sorted(names, key=place)
+
+
+def _tells_something(name: str, runs: Sequence[Run]) -> bool:
+    """Leave out what only helps to read other figures, and what never moves."""
+    if name == "loss":
+        return True
+    if name not in _AFTER and any(fnmatchcase(name, pattern) for pattern in _ASKED_FOR_ONLY):
+        return False
+    values = np.concatenate([run.figures[name] for run in runs if name in run.figures])
+    return len(np.unique(values[np.isfinite(values)])) > 1
+
+
+def _panel(figure: str, runs: Sequence[Run]) -> Panel:
+    title, unit, factor = _TITLES.get(figure) or _describe(figure)
+    is_schedule = any(fnmatchcase(figure, pattern) for pattern in _SCHEDULES)
+    values = np.concatenate([run.figures[figure] for run in runs if figure in run.figures])
+    return Panel(figure, title, unit, factor, is_schedule, is_schedule and _spans_decades(values))
+
+
+def _describe(figure: str) -> tuple[str, str, float]:
+    stem, unit, factor = figure.removeprefix("health/"), "", 1.0
+    for ending, (its_unit, its_factor) in _UNITS.items():
+        if stem.endswith(ending):
+            stem, unit, factor = stem.removesuffix(ending), its_unit, its_factor
+            break
+    return stem.replace("_", " ").replace("/", ": "), unit, factor
+
+
+def _spans_decades(values: Values) -> bool:
+    """Tell whether most of a curve would lie on the floor of a linear scale."""
+    known = values[np.isfinite(values)]
+    return bool(len(known) and known.min() > 0 and np.median(known) < known.max() / 30)

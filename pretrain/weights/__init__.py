@@ -1,0 +1,1 @@
+"""Weights from elsewhere and for others: released files read strictly, by name, and exports."""

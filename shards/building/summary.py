@@ -1,0 +1,155 @@
+"""What came of a build, for people, for `--json` and for `build.json` beside the shards.
+
+What a build refuses: groups on two sides of a split, too many missing files, too many that cannot be used.
+
+What a build would read: the listings of a dataset's splits, refused where they cannot make a shard set.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from trichord.core.errors import UserError
+from trichord.core.files import write_whole
+from trichord.shards.building.shard_file import Skipped
+from trichord.shards.building.transcode import Mode, Preset
+from trichord.shards.layouts import Layout, Listing, open_layout
+
+REPORT = "build.json"
+
+
+class SplitSummary(BaseModel):
+    """What came of one split; also written as `build.json` beside its shards."""
+
+    model_config = ConfigDict(frozen=True)
+    split: str
+    folder: Path
+    layout: str
+    options: dict[str, object]
+    mode: Mode
+    preset: Preset
+    seed: int
+    finished: bool
+    planned_shards: int
+    whole_shards: int = 0  # that are there, with those that no clip was left for
+    shards: int = 0
+    reused_shards: int = 0  # that this process found and did not have to write
+    samples: int = 0
+    bytes: int = 0
+    classes: int = 0
+    missing: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+    def save(self) -> None:
+        """Write build.json: the same, whoever of many writes it."""
+        write_whole(self.folder / REPORT, self.model_dump_json(indent=1, exclude={"reused_shards"}))
+
+
+class BuildSummary(BaseModel):
+    """What came of a build."""
+
+    model_config = ConfigDict(frozen=True)
+    splits: tuple[SplitSummary, ...]
+
+    def rows(self) -> list[dict[str, object]]:
+        """Give one row of figures a split."""
+        return [
+            {
+                "split": each.split,
+                "shards": each.shards,
+                "reused": each.reused_shards,
+                "samples": each.samples,
+                "megabytes": round(each.bytes / 1e6, 1),
+                "classes": each.classes,
+                "missing": len(each.missing),
+                "skipped": ", ".join(f"{cause}: {count}" for cause, count in count_causes(each.skipped).items()) or "0",
+                "folder": str(each.folder),
+            }
+            for each in self.splits
+        ]
+
+
+def count_causes(skipped: Sequence[Skipped]) -> dict[str, int]:
+    """Count what was skipped by cause."""
+    return dict(sorted(Counter(str(each.cause) for each in skipped).items()))
+
+
+_NAMED = 12  # how many offenders an error message names; the rest stands in build.json
+
+
+def check_groups(listings: Mapping[str, Listing]) -> None:
+    """Refuse splits that share a group: clips of one source on both sides make a test worthless."""
+    sides: dict[str, set[str]] = {}
+    for split, listing in listings.items():
+        for item in listing.items:
+            if item.annotation.group is not None:
+                sides.setdefault(item.annotation.group, set()).add(split)
+    shared = {group: sorted(of) for group, of in sorted(sides.items()) if len(of) > 1}
+    if shared:
+        named = "\n  ".join(f"{group}: {', '.join(of)}" for group, of in list(shared.items())[:_NAMED])
+        raise UserError(
+            f"{len(shared)} groups are in more than one split:\n  {named}\n"
+            "Clips of one group come from one source, so every group must be in one split only. "
+            "Next: mend the column or list that assigns splits."
+        )
+
+
+def check_missing(listing: Listing, split: str, root: Path, max_missing_fraction: float) -> None:
+    """Refuse a split of which too much is not on the disk."""
+    listed = len(listing.items) + len(listing.missing)
+    if listed == 0:
+        raise UserError(f"The split {split} under {root} lists no clip at all.")
+    if len(listing.missing) > max_missing_fraction * listed or not listing.items:
+        named = "\n  ".join(listing.missing[:_NAMED])
+        share = len(listing.missing) / listed
+        raise UserError(
+            f"{len(listing.missing)} of the {listed} files listed for {split} are not under {root} ({share:.1%}):\n"
+            f"  {named}\nThe limit is {max_missing_fraction:.1%}. "
+            f"Next: put them there, or accept it with --max-missing-fraction {min(1.0, share + 0.01):.2f}"
+        )
+
+
+def check_bad(skipped: Sequence[Skipped], clips: int, max_bad_fraction: float, split: str) -> None:
+    """Stop as soon as it is certain that too many clips of a split cannot be used."""
+    if len(skipped) > max_bad_fraction * clips:
+        named = "\n  ".join(f"{each.key} ({each.source}): {each.cause}: {each.detail}" for each in skipped[:_NAMED])
+        causes = ", ".join(f"{cause}: {count}" for cause, count in count_causes(skipped).items())
+        raise UserError(
+            f"{len(skipped)} of the {clips} clips of {split} cannot be used ({causes}); the limit is "
+            f"{max_bad_fraction:.1%}:\n  {named}\n"
+            "Next: replace these files, or accept the loss with a larger --max-bad-fraction."
+        )
+
+
+class Survey(NamedTuple):
+    """A dataset as it lies on the disk."""
+
+    layout: Layout
+    listings: dict[str, Listing]  # of the chosen splits, in the order they were chosen
+
+
+def survey(
+    layout: str,
+    root: Path,
+    options: Mapping[str, object] | None = None,
+    splits: Sequence[str] | None = None,
+    max_missing_fraction: float = 0.05,
+) -> Survey:
+    """Read the listings. Groups are compared over all splits, chosen or not."""
+    opened = open_layout(layout, options)
+    if not root.exists():
+        raise UserError(f"--root {root} does not exist. The layout {layout} expects:\n{opened.expects.rstrip()}")
+    known = opened.splits(root)
+    listings = {split: opened.read(root, split) for split in known}
+    chosen = tuple(splits or known)
+    for split in chosen:
+        if split not in listings:
+            raise UserError(f"{layout}: {root} has no split {split!r}. Next: --splits with some of: {', '.join(known)}")
+        check_missing(listings[split], split, root, max_missing_fraction)
+    check_groups(listings)
+    return Survey(opened, {split: listings[split] for split in chosen})

@@ -1,0 +1,70 @@
+"""Read batches as training would and say how fast they come, what was bad or silent, and whether they are the same.
+
+Answers two questions before a cluster is asked for: whether this many workers feed the device, and whether batches are
+what they were. The digest is over names, words, pixels and sound of all steps: on one machine it must not change with
+the workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from trichord.shards.audio.sound_specs import KaldiFbank
+from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.stream import batches
+from trichord.shards.reading.stream_config import StreamConfig
+from trichord.shards.sample import ClipTransform
+from trichord.shards.sample_spec import SampleSpec
+from trichord.shards.transforms.clip_specs import DenseWindow
+from trichord.shards.transforms.view_specs import RandomResizedCrop, ViewSpec, ViewsSpec
+
+CLIP_SECONDS = 2.0
+SOUND_FRAMES = 198  # of 10 ms in 2 s
+
+
+def usual_recipe(frames: int, size: int) -> SampleSpec:
+    """Give the work of an ordinary training sample: one clip of 2 s, cropped and flipped, with its log-mel sound."""
+    view = ViewSpec(crop=RandomResizedCrop(size=size), flip_probability=0.5)
+    clips = DenseWindow(frames=frames, clip_seconds=CLIP_SECONDS)
+    return SampleSpec(views=ViewsSpec(clips=clips, views=(view,)), sound=KaldiFbank(frames=SOUND_FRAMES))
+
+
+def read(
+    config: StreamConfig, spec: SampleSpec, *, steps: int, start_step: int = 0, beat: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Read so many steps and give one row of figures; the first step's wait is told apart from the rate."""
+    digest = hashlib.blake2b(digest_size=8)
+    began_s = time.perf_counter()
+    stream = batches(config, ClipTransform(spec), start_step=start_step)
+    try:
+        _digest(digest, next(stream))
+        first_s = time.perf_counter()
+        beat()
+        for _ in range(steps - 1):
+            _digest(digest, next(stream))
+            beat()
+        rest_s = time.perf_counter() - first_s
+        figures = stream.figures()
+    finally:
+        stream.close()
+    clips = (steps - 1) * config.batch_size
+    return {
+        "steps": steps,
+        "clips": steps * config.batch_size,
+        "clips a second": round(clips / rest_s, 1) if clips else None,
+        "first batch after, s": round(first_s - began_s, 2),
+        "workers": config.workers,
+        "without sound": figures["silent_share"],
+        "bad": figures["bad"],
+        "digest": digest.hexdigest(),
+    }
+
+
+def _digest(digest: Any, batch: Batch) -> None:
+    for key, words, labels in zip(batch["key"], batch["text"], batch["labels"], strict=True):
+        digest.update(repr((key, words, labels)).encode())
+    for tensor in (*batch["video"], *batch["audio"], batch["audio_present"]):
+        digest.update(tensor.contiguous().numpy().data)

@@ -1,0 +1,222 @@
+"""Decode a shard set, whole or a sample of it, and report what is bad by cause and what the good clips are like.
+
+One process checks one shard at a time; of each clip only a row of numbers is kept, so memory stays flat.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from trichord.core.console import track
+from trichord.core.errors import Cause, SampleError, UserError
+from trichord.core.processes import worker_pool
+from trichord.core.seeds import generator
+from trichord.shards.decoding.track import DecodeLimits
+from trichord.shards.inspection.clip_check import ClipFacts, Sound, check_clip
+from trichord.shards.inspection.verify_report import QUANTITIES, Finding, VerifyReport
+from trichord.shards.reading.archive import Archive, open_archive
+from trichord.shards.reading.manifest import Manifest, ShardEntry
+from trichord.shards.reading.roots import Root, parse_root
+from trichord.shards.reading.transfer import TransferPolicy
+
+_NAMED_PER_SHARD = 100  # counts are exact; this many are named
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """How shards are looked at; travels to the workers."""
+
+    root: Root
+    limits: DecodeLimits
+    cache_dir: Path | None = None
+    policy: TransferPolicy = field(default_factory=TransferPolicy)
+    with_checksums: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One shard; `positions` are the samples to decode, None for all."""
+
+    entry: ShardEntry
+    positions: tuple[int, ...] | None
+
+
+class ShardFindings:
+    """What one shard gave."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[Cause] = Counter()
+        self.named: list[Finding] = []
+        self.disagreements: list[str] = []
+        self.checked = 0
+        self.tallies: Counter[tuple[str, str]] = Counter()
+        self.quantities: dict[str, list[float]] = {name: [] for name in QUANTITIES}
+
+    def note(self, shard: str, key: str, cause: Cause, detail: str, times: int = 1) -> None:
+        """Count something bad."""
+        self.counts[cause] += times
+        if len(self.named) < _NAMED_PER_SHARD:
+            self.named.append(Finding(shard, key, cause, detail))
+
+    def add(self, facts: ClipFacts) -> None:
+        """Take a good clip."""
+        for name, values in self.quantities.items():
+            values.append(float(getattr(facts, name)))
+        self.tallies["video_codec", facts.video_codec] += 1
+        self.tallies["sound_codec", facts.sound_codec or "none"] += 1
+        self.tallies["clips", "no_sound_track"] += facts.sound is Sound.NO_TRACK
+        self.tallies["clips", "sound_all_zero"] += facts.sound is Sound.ALL_ZERO
+        self.tallies["clips", "with_caption"] += facts.has_caption
+        self.tallies["clips", "with_labels"] += facts.has_labels
+        self.tallies["clips", "with_damaged_frames"] += facts.damaged_frames > 0
+
+
+def verify(
+    root: str | Path,
+    *,
+    sample: int | float | None = None,
+    workers: int = 1,
+    limits: DecodeLimits | None = None,
+    cache_dir: Path | None = None,
+    seed: int = 0,
+    manifest: Path | None = None,
+    with_checksums: bool = False,
+) -> VerifyReport:
+    """Look at every clip of a shard set, or at `sample` of them: a number, or a share below 1.
+
+    With a sample only the shards that hold some of it are opened.
+    """
+    where = parse_root(root)
+    listed = Manifest.load(manifest or root)
+    inspection = Inspection(where, limits or DecodeLimits(), cache_dir, with_checksums=with_checksums)
+    jobs = _choose(listed, sample, seed)
+    report = VerifyReport(where.text, samples_promised=listed.samples, shards_promised=len(listed.shards))
+    for findings in track(_results(jobs, inspection, workers), "verifying shards", len(jobs)):
+        report.take(
+            findings.checked,
+            findings.counts,
+            findings.named,
+            findings.disagreements,
+            findings.tallies,
+            {name: np.asarray(values, np.float32) for name, values in findings.quantities.items()},
+        )
+    return report
+
+
+def _choose(manifest: Manifest, sample: int | float | None, seed: int) -> list[Job]:
+    """Choose what is looked at: the same for the same seed and manifest."""
+    if sample is None:
+        return [Job(entry, None) for entry in manifest.shards]
+    total = manifest.samples
+    wanted = min(total, sample if isinstance(sample, int) else round(sample * total))
+    if wanted < 1:
+        raise UserError(f"a sample of {sample} of {total} clips holds none. Next: --sample 100")
+    chosen = np.sort(generator(seed, "verify").choice(total, wanted, replace=False))
+    ends = np.cumsum([entry.samples for entry in manifest.shards])
+    shards = np.searchsorted(ends, chosen, side="right")
+    jobs = []
+    for number in np.unique(shards).tolist():
+        entry = manifest.shards[number]
+        positions = chosen[shards == number] - (int(ends[number]) - entry.samples)
+        jobs.append(Job(entry, tuple(positions.tolist())))
+    return jobs
+
+
+def _results(jobs: Sequence[Job], inspection: Inspection, workers: int) -> Iterator[ShardFindings]:
+    work = partial(verify_shard, inspection)
+    if workers <= 1 or len(jobs) <= 1:
+        yield from map(work, jobs)
+        return
+    done = 0
+    with worker_pool(min(workers, len(jobs)), __name__) as pool:
+        try:
+            for findings in pool.map(work, jobs):
+                done += 1
+                yield findings
+        except BrokenProcessPool as error:
+            near = ", ".join(job.entry.name for job in jobs[done : done + 2 * workers])
+            raise UserError(
+                f"a process that verified shards died (memory, or a decoder's fault); it was at one of {near}. "
+                "Next: the same with --workers 1"
+            ) from error
+
+
+def verify_shard(inspection: Inspection, job: Job) -> ShardFindings:
+    """Look at one shard."""
+    findings = ShardFindings()
+    entry = job.entry
+    try:
+        archive = open_archive(
+            inspection.root,
+            entry.name,
+            cache_dir=inspection.cache_dir,
+            size=entry.bytes,
+            sha256=entry.sha256,
+            max_bytes=inspection.limits.max_bytes,
+            policy=inspection.policy,
+        )
+    except SampleError as error:
+        lost = entry.samples if job.positions is None else len(job.positions)
+        findings.note(entry.name, "", error.cause, error.detail, max(lost, 1))
+        findings.checked += lost
+        return findings
+    try:
+        _compare(archive, inspection, entry, findings)
+        _note_left_out(archive, findings)
+        positions = range(len(archive)) if job.positions is None else job.positions
+        for position in positions:
+            _check(archive, position, inspection.limits, findings)
+        missing = max(entry.samples - len(archive), 0) if job.positions is None else 0
+        if missing:
+            ending = archive.listing.ending
+            cause, detail = (ending.cause, ending.detail) if ending else (Cause.MISSING, "the archive ends before")
+            uncounted = missing - 1 if ending else missing  # the break itself is among what was left out
+            findings.note(entry.name, f"(samples {len(archive)} to {entry.samples - 1})", cause, detail, uncounted)
+            findings.checked += missing
+    finally:
+        archive.close()
+    return findings
+
+
+def _check(archive: Archive, position: int, limits: DecodeLimits, findings: ShardFindings) -> None:
+    findings.checked += 1
+    key = archive.keys[position] if position < len(archive) else f"(sample {position})"
+    try:
+        findings.add(check_clip(archive.read(position), limits))
+    except SampleError as error:
+        findings.note(archive.name, key, error.cause, error.detail)
+
+
+def _note_left_out(archive: Archive, findings: ShardFindings) -> None:
+    """Count the members that nobody may use; the first hundred are known by name."""
+    for problem in archive.problems:
+        findings.note(archive.name, problem.name, problem.cause, problem.detail)
+    named = Counter(problem.cause for problem in archive.problems)
+    findings.counts.update(archive.listing.counts - named)
+
+
+def _compare(archive: Archive, inspection: Inspection, entry: ShardEntry, findings: ShardFindings) -> None:
+    """Hold the shard against the manifest."""
+    if len(archive) != entry.samples:
+        findings.disagreements.append(f"{entry.name}: {len(archive)} samples, the manifest says {entry.samples}")
+    if archive.stored_bytes != entry.bytes:
+        findings.disagreements.append(f"{entry.name}: {archive.stored_bytes} bytes, the manifest says {entry.bytes}")
+    if inspection.with_checksums and entry.sha256 is not None:
+        found = archive.sha256 if inspection.root.folder is None else _checksum(inspection.root.folder / entry.name)
+        if found is not None and found != entry.sha256:
+            findings.disagreements.append(f"{entry.name}: its checksum differs from the manifest's")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,193 @@
+"""A clip before anything is drawn or played: who is in it, what they do and when, and where it was recorded.
+
+The rules a world is made by: lengths, shares, what is held out, how groups fall into splits.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import itertools
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from trichord.core.errors import UserError
+from trichord.core.seeds import generator
+from trichord.shards.synthetic.motion import Course
+from trichord.shards.synthetic.vocabulary import ACTIONS, CLASSES, COLOURS, SHAPES
+
+
+@dataclass(frozen=True)
+class Group:
+    """One recording place: what all its clips share, so that no split may see what another has seen."""
+
+    name: str
+    split: str  # train, val or test
+    width: int
+    height: int
+    fps: int
+    sample_rate: int
+    background: str
+    tones: int
+    texture: int  # seed of the background's details
+    drift: float  # how fast the background moves, in frame heights per second
+    noise_db: float
+    noise_slope: float  # 0 white, 1 pink
+    echo_s: float
+    echo_gain: float
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object and where it rests; x runs to the frame's aspect ratio, y to 1."""
+
+    shape: str
+    colour: str
+    size: str
+    x: float
+    y: float
+    angle: float
+    drifts: bool = False  # carried along by the background
+
+
+@dataclass(frozen=True)
+class Event:
+    """A thing that acts from start_s to end_s."""
+
+    thing: Thing
+    action: str
+    course: Course
+    start_s: float
+    end_s: float
+    held_out: bool
+
+    @property
+    def combination(self) -> Combination:
+        """Name what a zero-shot test can hold out."""
+        return (self.thing.colour, self.thing.shape, self.action)
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """A whole clip; drawing and playing it need nothing else."""
+
+    seed: int
+    number: int
+    group: Group
+    frames: int
+    events: tuple[Event, ...]
+    distractors: tuple[Thing, ...]
+    drift_x: float
+    drift_y: float
+    origin_x: float  # where in the endless background the clip starts
+    origin_y: float
+    silent: bool
+
+    @property
+    def duration_s(self) -> float:
+        """The clip's length in seconds."""
+        return self.frames / self.group.fps
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether two events happen at the same time for a while."""
+        return len(self.events) == 2 and self.events[1].start_s < self.events[0].end_s
+
+
+def reverse(plan: ClipPlan) -> ClipPlan:
+    """Plan the same clip played backwards: frame k becomes frame -1-k, and reversible actions change their name."""
+    last_s = (plan.frames - 1) / plan.group.fps
+    events = []
+    for event in plan.events:
+        action = ACTIONS[event.action].reverse
+        course = replace(event.course, mirrored=event.course.mirrored != (action == event.action))
+        start_s, end_s = last_s - event.end_s, last_s - event.start_s
+        events.append(replace(event, action=action, course=course, start_s=start_s, end_s=end_s))
+    things = tuple(
+        replace(thing, x=thing.x + last_s * plan.drift_x, y=thing.y + last_s * plan.drift_y) if thing.drifts else thing
+        for thing in plan.distractors
+    )
+    return replace(
+        plan,
+        events=tuple(sorted(events, key=lambda event: event.start_s)),
+        distractors=things,
+        drift_x=-plan.drift_x,
+        drift_y=-plan.drift_y,
+        origin_x=plan.origin_x - last_s * plan.drift_x,
+        origin_y=plan.origin_y - last_s * plan.drift_y,
+    )
+
+
+Combination = tuple[str, str, str]  # colour, shape, action
+Share = Annotated[float, Field(ge=0, le=1)]
+
+COMBINATIONS: tuple[Combination, ...] = tuple(itertools.product(COLOURS, SHAPES, CLASSES))
+
+
+class WorldRules(BaseModel):
+    """Everything besides the seed that decides what clip number N looks and sounds like."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frame_sizes: tuple[tuple[int, int], ...] = ((128, 128), (144, 112), (160, 120))  # width, height
+    fps: tuple[int, ...] = (12, 16, 24)
+    sample_rates: tuple[int, ...] = (16000, 24000)
+    min_seconds: Annotated[float, Field(ge=1.5)] = 2.0
+    max_seconds: Annotated[float, Field(le=60)] = 6.0
+    two_events_share: Share = 0.4  # of the clips that are long enough for two
+    no_event_share: Share = 0.0
+    is_plain: bool = False  # an even grey behind everything, the same in all clips
+    max_distractors: Annotated[int, Field(ge=0, le=3)] = 3  # things that do nothing, in one clip
+    silent_share: Share = 0.1
+    captions: Annotated[int, Field(ge=1, le=20)] = 5
+    unsaid_forms: Annotated[int, Field(ge=0, le=6)] = 0  # of the forms of a caption of one event, the last are not used
+    holdout_share: Share = 0.1  # of all colour x shape x action combinations, chosen by the seed
+    holdout: tuple[str, ...] = ()  # besides those: "red/star/moving", with * for any
+    train_share: Share = 0.7
+    val_share: Share = 0.1  # test gets the rest
+    clips_per_group: Annotated[int, Field(ge=1)] = 8
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> WorldRules:
+        if self.min_seconds > self.max_seconds:
+            raise ValueError(f"min_seconds {self.min_seconds} is above max_seconds {self.max_seconds}")
+        if self.train_share + self.val_share > 1 + 1e-9:
+            raise ValueError("train_share and val_share add up to more than 1")
+        odd = [size for size in self.frame_sizes if size[0] % 2 or size[1] % 2 or min(size) < 32]
+        if odd or not self.frame_sizes:
+            raise ValueError(f"frame_sizes: expected even widths and heights of at least 32, found {odd}")
+        return self
+
+
+@functools.lru_cache(maxsize=32)
+def held_out(seed: int, rules: WorldRules) -> frozenset[Combination]:
+    """Give the combinations that only the test split may show."""
+    order = generator(seed, "holdout").permutation(len(COMBINATIONS))
+    drawn = {COMBINATIONS[place] for place in order[: round(rules.holdout_share * len(COMBINATIONS))]}
+    named = {found for pattern in rules.holdout for found in matching(pattern)}
+    chosen = frozenset(drawn | named)
+    if len(chosen) == len(COMBINATIONS):
+        raise UserError(
+            f"all {len(COMBINATIONS)} combinations are held out (share {rules.holdout_share}, {list(rules.holdout)}), "
+            "so the training split would be empty; hold out fewer, e.g. --holdout 'red/star/*'"
+        )
+    return chosen
+
+
+def matching(pattern: str) -> list[Combination]:
+    """Give the combinations that `colour/shape/action` names; * stands for any, `moving` for all ways of moving."""
+    parts = [part.strip() for part in pattern.split("/")]
+    known = (("colour", tuple(COLOURS)), ("shape", SHAPES), ("action", CLASSES))
+    if len(parts) != len(known):
+        raise UserError(f"holdout {pattern!r}: expected COLOUR/SHAPE/ACTION, for example 'red/star/*'")
+    chosen: list[list[str]] = []
+    for part, (kind, names) in zip(parts, known, strict=True):
+        chosen.append([name for name in names if part in ("*", name) or name.startswith(f"{part} ")])
+        if not chosen[-1]:
+            near = difflib.get_close_matches(part, names, n=1, cutoff=0.0)[0]
+            raise UserError(
+                f"holdout {pattern!r}: no {kind} {part!r}, did you mean {near!r}? Known: {', '.join(names)}"
+            )
+    return [(colour, shape, action) for colour, shape, action in itertools.product(*chosen)]

@@ -1,0 +1,89 @@
+"""The world as a plain table: clips.csv beside a folder of videos, with everything that is known about each clip."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from trichord.core.files import write_whole
+from trichord.shards.synthetic.language import captions
+from trichord.shards.synthetic.layout import Clip
+from trichord.shards.synthetic.plan import ClipPlan, Event, WorldRules
+from trichord.shards.synthetic.vocabulary import CLASSES
+
+HEADER = (
+    "path",
+    "captions",
+    "labels",
+    "intervals",
+    "group",
+    "split",
+    "events",
+    "held_out",
+    "silent",
+    "background",
+    "overlapping",
+    "distractors",
+    "number",
+)
+
+
+def adapt(rules: WorldRules) -> WorldRules:
+    """A table can say everything."""
+    return rules
+
+
+def name_files(plans: Sequence[ClipPlan]) -> list[str]:
+    """Number the videos."""
+    return [f"videos/{plan.number:06d}.mp4" for plan in plans]
+
+
+def write_lists(out: Path, clips: Sequence[Clip], rules: WorldRules) -> None:
+    """Write classes.txt and clips.csv."""
+    write_whole(out / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
+    write_table(out / "clips.csv", HEADER, [_row(clip, rules) for clip in clips])
+
+
+def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a csv file whose cells are quoted where they hold commas."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, text.getvalue())
+
+
+def _row(clip: Clip, rules: WorldRules) -> list[object]:
+    plan = clip.plan
+    return [
+        clip.path,
+        json.dumps(captions(plan, rules.captions, rules.unsaid_forms)),
+        ";".join(dict.fromkeys(event.action for event in plan.events)),
+        json.dumps([[event.action, event.start_s, event.end_s] for event in plan.events]),
+        plan.group.name,
+        plan.group.split,
+        json.dumps([_facts(event) for event in plan.events]),
+        json.dumps(any(event.held_out for event in plan.events)),
+        json.dumps(plan.silent),
+        plan.group.background,
+        json.dumps(plan.overlapping),
+        json.dumps([f"{thing.size} {thing.colour} {thing.shape}" for thing in plan.distractors]),
+        plan.number,
+    ]
+
+
+def _facts(event: Event) -> dict[str, object]:
+    return {
+        "shape": event.thing.shape,
+        "colour": event.thing.colour,
+        "size": event.thing.size,
+        "action": event.action,
+        "start_s": event.start_s,
+        "end_s": event.end_s,
+        "combination": "/".join(event.combination),
+        "held_out": event.held_out,
+    }

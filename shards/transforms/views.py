@@ -1,0 +1,149 @@
+"""From a video's decoded frames to the views of one sample, as a recipe says: clips, crops, flips, colours.
+
+The parameters of a view are drawn first and applied afterwards, the same to all of its frames; the draws are kept with
+the view, for the contact sheet and for anyone who asks why a view looks as it does. Order: crop, flip, RandAugment,
+colour jitter, grey. Views come clip by clip, a clip's crops together; SVT's globals before its locals.
+Legend: T frames, H height, W width, C the three colours; frames_THWC as decoded, frames_CTHW uint8 as batches have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trichord.shards.transforms.augment import Operation, apply_operation, draw_operations
+from trichord.shards.transforms.clips import Clip, Indices, Seconds, plan_clips
+from trichord.shards.transforms.colour import draw_jitter
+from trichord.shards.transforms.crops import Frames, Geometry, cut_window, draw_geometries, resize_box
+from trichord.shards.transforms.flips import Mirroring, judge
+from trichord.shards.transforms.view_specs import RandAugment, ViewSpec, ViewsSpec
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Everything that chance decided about one view."""
+
+    geometry: Geometry
+    flipped: bool
+    operations: tuple[Operation, ...]  # RandAugment, then jitter, then grey
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One view, the clip it shows, and how it was made."""
+
+    frames_CTHW: Tensor
+    clip: Clip
+    draws: Draws
+
+
+@dataclass(frozen=True, eq=False)
+class ViewPlan:
+    """The clips of a sample and the frames they need together, so that each is decoded once."""
+
+    clips: tuple[Clip, ...]
+    needed: Indices
+
+    def rows(self, clip: Clip) -> Indices:
+        """Say where a clip's frames lie among the needed ones."""
+        return np.searchsorted(self.needed, clip.indices).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """The views of a sample in the recipe's order, and its labels as they are after mirroring."""
+
+    views: tuple[View, ...]
+    labels: tuple[int, ...]
+
+    def tensors(self) -> list[Tensor]:
+        """Give the frames_CTHW of each view."""
+        return [view.frames_CTHW for view in self.views]
+
+
+def plan_views(spec: ViewsSpec, times_s: Seconds, duration_s: float, rng: np.random.Generator) -> ViewPlan:
+    """Choose the frames of all clips of one video; decode `needed` of the result, in that order."""
+    clips = plan_clips(spec.clips, times_s, duration_s, rng)
+    return ViewPlan(tuple(clips), np.unique(np.concatenate([clip.indices for clip in clips])))
+
+
+def make_views(
+    spec: ViewsSpec,
+    plan: ViewPlan,
+    needed_THWC: Frames,
+    rng: np.random.Generator,
+    labels: Sequence[int] = (),
+    captions: Sequence[str] = (),
+) -> Views:
+    """Make all views of a sample from the frames that its plan needs.
+
+    Labels and captions decide about mirroring alone: every other draw is the same whatever they are.
+    """
+    flip = judge(spec.flips, labels, captions)
+    coin_for_all = float(rng.random())
+    height, width = needed_THWC.shape[1:3]
+    made: list[View] = []
+    for number, clip in enumerate(plan.clips):
+        view_spec = spec.views[number] if len(spec.views) > 1 else spec.views[0]
+        draws = draw_view(view_spec, height, width, rng, flip.mirroring, coin_for_all)
+        frames = render(needed_THWC, plan.rows(clip), draws, view_spec.rand_augment)
+        made.extend(View(frames_CTHW, clip, drawn) for frames_CTHW, drawn in zip(frames, draws, strict=True))
+    mirrored = flip.mirroring is Mirroring.TOGETHER and coin_for_all < spec.views[0].flip_probability
+    return Views(tuple(made), flip.mirrored_labels if mirrored else tuple(labels))
+
+
+def view_from(spec: ViewSpec, frames_THWC: Frames, rng: np.random.Generator) -> Tensor:
+    """Make one view of one clip's frames; of three crops, the first."""
+    draws = draw_view(spec, frames_THWC.shape[1], frames_THWC.shape[2], rng)
+    return render(frames_THWC, np.arange(len(frames_THWC)), draws[:1], spec.rand_augment)[0]
+
+
+def draw_view(
+    spec: ViewSpec,
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    mirroring: Mirroring = Mirroring.EACH,
+    coin_for_all: float = 1.0,
+) -> list[Draws]:
+    """Draw the parameters of a view of frames of this size: one set, three for `ThreeCrops`."""
+    geometries = draw_geometries(spec.crop, height, width, rng)
+    coin = float(rng.random())
+    if mirroring is not Mirroring.EACH:
+        coin = coin_for_all if mirroring is Mirroring.TOGETHER else 1.0
+    operations: tuple[Operation, ...] = ()
+    if spec.rand_augment is not None:
+        operations += draw_operations(spec.rand_augment, spec.crop.size, spec.crop.size, rng)
+    if spec.jitter is not None:
+        operations += draw_jitter(spec.jitter, rng)
+    if rng.random() < spec.grey_probability:
+        operations += (("grey", 1.0),)
+    return [Draws(geometry, coin < spec.flip_probability, operations) for geometry in geometries]
+
+
+def render(
+    frames_THWC: Frames, rows: NDArray[np.int64], draws: Sequence[Draws], rand_augment: RandAugment | None = None
+) -> list[Tensor]:
+    """Apply drawn parameters to the chosen frames; crops of the same resized picture share the resize."""
+    rendered: list[Tensor] = []
+    resized_TCHW: Tensor | None = None
+    before: Geometry | None = None
+    for drawn in draws:
+        geometry = drawn.geometry
+        if resized_TCHW is None or before is None or (before.box, before.resized) != (geometry.box, geometry.resized):
+            resized_TCHW = resize_box(frames_THWC, rows, geometry)
+        before = geometry
+        frames_CTHW = cut_window(resized_TCHW, geometry)
+        if drawn.flipped:
+            frames_CTHW = frames_CTHW.flip(-1)
+        for operation in drawn.operations:
+            if rand_augment is None:
+                frames_CTHW = apply_operation(frames_CTHW, operation)
+            else:
+                frames_CTHW = apply_operation(frames_CTHW, operation, rand_augment.fill, rand_augment.interpolation)
+        rendered.append(frames_CTHW)
+    return rendered
