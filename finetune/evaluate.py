@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from trichord.core.registry import load
+from trichord.core.run_folder import RunFolder
 from trichord.finetune.config import FinetuneConfig
-from trichord.finetune.evaluation_report import FOLDER, label_of, write_report
+from trichord.finetune.evaluation_report import label_of, write_report
 from trichord.finetune.opening import load_objective
 from trichord.finetune.recipe import load_tested
 from trichord.pretrain.engine.allocator import thread_plan
@@ -34,7 +35,7 @@ def evaluate(
     world = join_world()
     torch.set_num_threads(thread_plan(world.place.local_size))
     objective, step = load_objective(config, run, world.device)
-    stem = run / FOLDER / f"{name or label_of(config.data.sources)}_step_{step:08d}"
+    stem = RunFolder(run).evaluations / f"{name or label_of(config.data.sources)}_step_{step:08d}"
     draw = partial(_draw, stem, pictures) if pictures else None
     found = {
         "run": str(run),

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trichord.core.job import Job
+from trichord.core.run_folder import RunFolder
 from trichord.finetune.config import FinetuneConfig
-from trichord.finetune.evaluation_report import FOLDER, label_of
+from trichord.finetune.evaluation_report import label_of
 from trichord.finetune.recipe import load_tested
 
 _JOBS = "jobs"  # in the folder of evaluations; those of a sweep have folders of their own below
@@ -56,7 +57,7 @@ def evaluate_job(arguments: Namespace) -> EvaluateJob:
     config = load_tested(run, arguments.data, arguments.overrides, arguments.batch_size)
     return EvaluateJob(
         name=f"evaluate-{run.absolute().name}",
-        folder=run / FOLDER / _JOBS,
+        folder=RunFolder(run).evaluations / _JOBS,
         run=run,
         config=config,
         settings=arguments,

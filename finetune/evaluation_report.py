@@ -9,9 +9,9 @@ from typing import Any
 
 from trichord.core.errors import UserError
 from trichord.core.files import write_whole
+from trichord.core.run_folder import RunFolder
 from trichord.shards.reading.stream_config import SourceConfig
 
-FOLDER = "evaluations"
 _CLASSES = ("top1", "top5", "mAP", "mAP_charades", "localisation_mAP_charades")
 _LIKE = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR", "CIDEr-D")
 _RIGHT = ("right colour", "right shape", "right action", "right all three", "distinct captions")
@@ -27,7 +27,7 @@ def write_report(
     run: Path, name: str, found: Mapping[str, Any], captions: Sequence[Mapping[str, Any]] | None = None
 ) -> tuple[Path, ...]:
     """Write both files, and a third of captions if there are any; one of the same name is replaced."""
-    folder = run / FOLDER
+    folder = RunFolder(run).evaluations
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_table = folder / f"{name}.json", folder / f"{name}.md"
     write_whole(as_json, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
@@ -80,7 +80,9 @@ def _cell(value: Any) -> str:
 
 def read_reports(run: Path) -> list[dict[str, Any]]:
     """Read all evaluations of a run; or of all runs directly below a folder, as a sweep leaves them."""
-    paths = sorted(run.glob(f"{FOLDER}/*.json")) or sorted(run.glob(f"*/{FOLDER}/*.json"))
+    paths = sorted(RunFolder(run).evaluations.glob("*.json"))
+    below = sorted(run.glob("*"))
+    paths = paths or [path for each in below for path in sorted(RunFolder(each).evaluations.glob("*.json"))]
     if not paths:
         raise UserError(f"{run} holds no evaluation. Next: trichord evaluate {run} --data SHARDS")
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]

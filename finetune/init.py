@@ -8,8 +8,9 @@ from __future__ import annotations
 import sys
 
 from trichord.core.registry import load
+from trichord.core.run_folder import RunFolder
 from trichord.finetune.config import FinetuneConfig, read_config
-from trichord.finetune.recipe import is_run, read_run
+from trichord.finetune.recipe import read_run
 from trichord.finetune.tasks.base import Trunk
 from trichord.finetune.tasks.spec import Modality
 from trichord.pretrain.collectives import rank
@@ -42,7 +43,7 @@ def load_weights(init: InitFrom, trunk: Trunk, sense: Modality) -> Fit:
 
     Of the parts it is the one that is named, else the one that is called like the sense, else the run's best.
     """
-    if not is_run(init.path):
+    if not RunFolder(init.path).is_run:
         return load_published(init, trunk.backbone)
     parts = read_config(read_run(init.path)).objective.parts
     tensors, _, _ = read_part(init.path, init.part or (sense if sense in parts else None), read_config)

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from trichord.core.errors import UserError
+from trichord.core.run_folder import RunFolder
 from trichord.finetune.config import FinetuneConfig, read_config
-from trichord.finetune.recipe import is_run, read_run
+from trichord.finetune.recipe import read_run
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint
 from trichord.pretrain.engine.training import build
@@ -29,7 +30,7 @@ class OpenedRun:
 
 def open_run(run: Path, device: torch.device) -> OpenedRun:
     """Open a run as it stands; its shards need not be there."""
-    if not is_run(run):
+    if not RunFolder(run).is_run:
         raise UserError(f"{run} is no folder of a run: it has no checkpoints/. Next: trichord status, which lists runs")
     config = read_config(read_run(run))
     if isinstance(config, FinetuneConfig):

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from trichord.core.errors import UserError
+from trichord.core.run_folder import RunFolder
 from trichord.finetune.config import FinetuneConfig
 from trichord.finetune.tasks.registry import TASKS
-from trichord.pretrain.engine.saving import CHECKPOINTS
 from trichord.pretrain.recipe import Floor, Layers, Resolved, class_names, given, resolve
 from trichord.pretrain.recipe_file import list_recipes, read_recipe, read_yaml
 
-CONFIG = "config.yaml"
 # What must be as it was in pretraining, for the backbone learnt with it.
 _OF_VIDEO, _OF_AUDIO = ("normalisation",), ("sound", "sound_seconds")
 
@@ -33,14 +32,9 @@ def is_for_heads(name: str) -> bool:
     return (tree.get("objective") or {}).get("kind") in TASKS or tree.get("base") in shipped
 
 
-def is_run(path: Path) -> bool:
-    """Say whether a path is the folder of a run rather than a file of weights."""
-    return (path / CHECKPOINTS).is_dir()
-
-
 def read_run(run: Path) -> dict[str, Any]:
     """Read the settings that a run keeps in its folder."""
-    path = run / CONFIG
+    path = RunFolder(run).config
     try:
         found = read_yaml(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
@@ -64,7 +58,7 @@ def load_tested(run: Path, data: Sequence[str], overrides: Sequence[str], batch_
         )
     sources = [f"data.sources={list(data)}"] if data else []
     # What is kept is of training clips.
-    config = load_finetune_recipe(run / CONFIG, [*sources, "features=null", *overrides]).config
+    config = load_finetune_recipe(RunFolder(run).config, [*sources, "features=null", *overrides]).config
     if not data:
         print("note: these are the clips that it was trained on; --data SHARDS names others", file=sys.stderr)
     config.objective.check(config)
@@ -83,7 +77,7 @@ def _derive(layers: Layers) -> Layers:
         ("audio", "audio_init_from", "audio_backbone", _OF_AUDIO),
     ):
         path = given(layers, f"{init}.path")
-        if sense in inputs and isinstance(path, str) and is_run(Path(path)):
+        if sense in inputs and isinstance(path, str) and RunFolder(Path(path)).is_run:
             found.append((f"run {path}", _of_run(read_run(Path(path)), sense, backbone, kept, task)))
     sources = given(layers, "data.sources")
     if task["kind"] == "classification" and sources is not None and given(layers, "objective.classes") is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from trichord.core.errors import UserError
 from trichord.launch import local_job, slurm
 from trichord.launch.history import Ended, Submitted
-from trichord.launch.run_folder import named_runs
+from trichord.launch.run_record import named_runs
 from trichord.launch.run_state import LIVE, State
 from trichord.launch.survey import Report, survey
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from trichord.core.command import Command, add_json
 from trichord.core.console import show_figures
 from trichord.core.errors import UserError
-from trichord.launch.doctor_cluster import Finding
+from trichord.launch.finding import Finding
 
 _GIB = 1 << 30
 _NEEDED = ("torch", "deepspeed", "webdataset", "av", "pydantic", "transformers", "safetensors", "faiss-cpu")

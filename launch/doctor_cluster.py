@@ -1,17 +1,14 @@
-"""The doctor's part on SLURM: whether it answers, what it forgets, where jobs can go, and the site's own settings.
-
-What the doctor finds.
-"""
+"""The doctor's part on SLURM: whether it answers, what it forgets, where jobs can go, and the site's own settings."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from trichord.core.errors import UserError
 from trichord.launch import slurm
 from trichord.launch.cluster_file import default_path, load_cluster_file
+from trichord.launch.finding import Finding
 
 _COMMANDS = ("sbatch", "srun", "squeue", "sacct", "scontrol", "scancel", "sinfo")
 _UP = ("idle", "mixed", "allocated", "completing")  # in which a node takes jobs, now or when there is room
@@ -86,13 +83,3 @@ def _cluster_file() -> Finding:
     if not path.is_file():
         return Finding("cluster", "cluster file", f"none at {path}; jobs ask for what is typed after launch")
     return Finding("cluster", "cluster file", f"{path}: {', '.join(settings) or 'empty'}")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at; `mend` says that it is wrong and what to do."""
-
-    part: str
-    what: str
-    found: str
-    mend: str | None = None

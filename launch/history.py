@@ -15,9 +15,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-HISTORY = "history.jsonl"
-LOGS = "logs"
-SNAPSHOTS = "snapshots"
+from trichord.core.run_folder import RunFolder
 
 Cluster = Literal["slurm", "local", "debug"]
 How = Literal["finished", "requeued", "stopped", "failed"]
@@ -68,7 +66,7 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 def write_event(run: Path, event: Event) -> None:
     """Add a line; it is on the disk when this returns, for the job may be killed next."""
     line = (event.model_dump_json() + "\n").encode()
-    descriptor = os.open(run / HISTORY, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    descriptor = os.open(RunFolder(run).history, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         size = os.fstat(descriptor).st_size
         is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
@@ -85,7 +83,7 @@ def read_history(run: Path) -> list[Event]:
     whose node lost touch may end after the job began anew elsewhere: what it tells goes before that. Times do not order
     them, for the clocks of nodes differ.
     """
-    path, found = run / HISTORY, list[Event]()
+    path, found = RunFolder(run).history, list[Event]()
     for event in _events(path) if path.exists() else ():
         place = _place(event, found) if isinstance(event, Submitted) else _place_of_start(event, found)
         found.insert(place, event)
@@ -140,9 +138,9 @@ class RankError(BaseModel):
 
 def error_path(run: Path, job_id: str, rank: int) -> Path:
     """Name the file that tells how a rank of a job failed; it stands beside the rank's log."""
-    return run / LOGS / f"{job_id}_{rank}_error.json"
+    return RunFolder(run).logs / f"{job_id}_{rank}_error.json"
 
 
 def log_path(run: Path, job_id: str, rank: int) -> Path:
     """Name the log of a rank, as submitit does."""
-    return run / LOGS / f"{job_id}_{rank}_log.out"
+    return RunFolder(run).logs / f"{job_id}_{rank}_log.out"

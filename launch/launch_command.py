@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trichord.core.command import Command, add_json, read_pairs
 from trichord.core.console import show_figures, track
 from trichord.core.errors import UserError
+from trichord.core.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from trichord.launch.history import Cluster
@@ -157,7 +158,6 @@ def _submit(plan: Plan) -> list[dict[str, object]]:
 
 
 def _prepare(plan: Plan, about: str) -> None:
-    from trichord.launch.history import LOGS
     from trichord.launch.snapshot import take_snapshot
 
     take_snapshot(plan.snapshot, {"launch.json": about})
@@ -167,7 +167,7 @@ def _prepare(plan: Plan, about: str) -> None:
         for name, text in element.job.files(plan.settings.ranks).items():
             (own / name).write_text(text, encoding="utf-8")
         if element.job.folder != plan.folder:
-            _link_logs(plan.folder / LOGS, element.job.folder / LOGS)
+            _link_logs(RunFolder(plan.folder).logs, RunFolder(element.job.folder).logs)
 
 
 def _typed(path: Path) -> str:

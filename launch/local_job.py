@@ -8,7 +8,8 @@ import socket
 import time
 from pathlib import Path
 
-from trichord.launch.history import LOGS, Submitted
+from trichord.core.run_folder import RunFolder
+from trichord.launch.history import Submitted
 from trichord.launch.slurm import JobState
 
 _CONTROLLER = b"submitit.local._local"  # the module that it was started as
@@ -39,7 +40,7 @@ def controller(submitted: Submitted, run: Path) -> int | None:
     began_s, words = _began_s(pid), _words(pid)
     is_old_enough = began_s is not None and began_s <= submitted.time_s + _SLACK_S
     folders = [Path(os.fsdecode(word)).resolve() for word in words if word.startswith(b"/")]
-    is_its_own = _CONTROLLER in words and (run / LOGS).resolve() in folders
+    is_its_own = _CONTROLLER in words and RunFolder(run).logs.resolve() in folders
     return pid if is_old_enough and is_its_own else None
 
 

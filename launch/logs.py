@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trichord.core.errors import UserError
-from trichord.launch.history import LOGS, log_path
-from trichord.launch.run_folder import RunFolder, is_run, named_runs
+from trichord.launch.history import log_path
+from trichord.launch.run_record import RunRecord, is_run, named_runs
 from trichord.launch.run_state import LIVE
 from trichord.launch.survey import Report, survey
 
@@ -95,7 +95,7 @@ def _start_of_last(log: Path, size: int, lines: int) -> int:
     return 0
 
 
-def _choose(run: RunFolder, rank: int, job_id: str | None, waits: bool) -> Path:
+def _choose(run: RunRecord, rank: int, job_id: str | None, waits: bool) -> Path:
     logs = run.logs()
     if job_id is None and logs:
         job_id = list(logs)[-1]
@@ -111,14 +111,14 @@ def _choose(run: RunFolder, rank: int, job_id: str | None, waits: bool) -> Path:
     )
     if job_id is not None and (others or run.events_of(job_id)):
         wait = "" if others else f"\nNext: trichord logs {run.path} --follow, which waits for it; or trichord status"
-        raise UserError(f"job {job_id} of {run.path} has written no log in {run.path / LOGS}.{others}{wait}")
+        raise UserError(f"job {job_id} of {run.path} has written no log in {run.folder.logs}.{others}{wait}")
     raise UserError(
-        f"{run.path} has no logs: it was not started by `trichord launch`, whose jobs keep them in {run.path / LOGS}. "
+        f"{run.path} has no logs: it was not started by `trichord launch`, whose jobs keep them in {run.folder.logs}. "
         f"What it printed stayed in its terminal.\nNext: trichord status {run.path}"
     )
 
 
-def _awaited(run: RunFolder, job_id: str, rank: int) -> Path:
+def _awaited(run: RunRecord, job_id: str, rank: int) -> Path:
     submitted = run.submission(job_id)
     if submitted is not None and rank >= submitted.ranks:
         raise UserError(f"job {job_id} has no rank {rank}. Its ranks: {_spans(list(range(submitted.ranks)))}")

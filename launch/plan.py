@@ -14,9 +14,10 @@ from typing import Any
 
 from trichord.core.errors import UserError
 from trichord.core.job import Job
+from trichord.core.run_folder import RunFolder
 from trichord.launch import verbs
 from trichord.launch.cluster_file import Settings
-from trichord.launch.history import LOGS, Cluster
+from trichord.launch.history import Cluster
 from trichord.launch.snapshot import CODE, next_snapshot
 from trichord.launch.submit import Order
 from trichord.launch.work import Work
@@ -53,7 +54,7 @@ class Plan:
             cluster=self.cluster,
             settings=self.settings,
             name=self.name,
-            logs=self.folder.absolute() / LOGS,
+            logs=RunFolder(self.folder.absolute()).logs,
             code=self.snapshot.absolute() / CODE,
             jobs=len(self.elements),
             at_once=self.at_once,

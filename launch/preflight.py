@@ -11,11 +11,12 @@ from pathlib import Path
 
 from trichord.core.console import track
 from trichord.core.errors import UserError
+from trichord.core.run_folder import RunFolder
 from trichord.launch.plan import Plan
 from trichord.launch.run_state import LIVE
 from trichord.launch.submit import test_only
 from trichord.launch.survey import Report, survey
-from trichord.pretrain.engine.run_lock import LOCK, SILENT_S, read_holder
+from trichord.pretrain.engine.run_lock import SILENT_S, read_holder
 
 
 def looks(plan: Plan) -> Iterator[str]:
@@ -60,7 +61,7 @@ def refuse_taken(report: Report) -> None:
             f"it: trichord cancel {run}"
         )
     holder = read_holder(run)
-    if holder is not None and not holder.is_gone() and _seconds_since_touched(run / LOCK) <= SILENT_S:
+    if holder is not None and not holder.is_gone() and _seconds_since_touched(RunFolder(run).lock) <= SILENT_S:
         raise UserError(f"{run} is in use by {holder.words}. Wait for it, or end it, or give another --run")
 
 

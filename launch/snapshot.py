@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import trichord
-from trichord.launch.history import SNAPSHOTS
+from trichord.core.run_folder import RunFolder
 
 CODE = "code"
 _PACKAGE = Path(trichord.__file__).resolve().parent
@@ -25,8 +25,8 @@ _GIT_S = 20.0
 
 def next_snapshot(run: Path) -> Path:
     """Name the folder of the next snapshot."""
-    taken = [int(path.name) for path in (run / SNAPSHOTS).glob("[0-9]*") if path.name.isdecimal()]
-    return run / SNAPSHOTS / f"{max(taken, default=0) + 1:03d}"
+    taken = [int(path.name) for path in RunFolder(run).snapshots.glob("[0-9]*") if path.name.isdecimal()]
+    return RunFolder(run).snapshots / f"{max(taken, default=0) + 1:03d}"
 
 
 def take_snapshot(folder: Path, files: Mapping[str, str]) -> None:

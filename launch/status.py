@@ -15,9 +15,10 @@ from typing import Any
 
 from trichord.core.console import show_figures
 from trichord.core.errors import UserError
+from trichord.core.run_folder import RunFolder
 from trichord.launch.cluster_file import Settings
-from trichord.launch.history import SNAPSHOTS, Ended, RankError, Started, Submitted
-from trichord.launch.run_folder import RunFolder, find_runs, named_runs
+from trichord.launch.history import Ended, RankError, Started, Submitted
+from trichord.launch.run_record import RunRecord, find_runs, named_runs
 from trichord.launch.run_state import LIVE, State
 from trichord.launch.survey import Report, survey
 from trichord.pretrain.engine.step_line import duration
@@ -110,7 +111,7 @@ def _paragraph(report: Report) -> Iterator[str]:
     yield f"  next: {next_command(report)}"
 
 
-def _attempts(run: RunFolder) -> Iterator[str]:
+def _attempts(run: RunRecord) -> Iterator[str]:
     """Tell each submission, and each start with its end, in one line; job by job."""
     for job_id in dict.fromkeys(event.job_id for event in run.history):
         start = ""  # that has not told of its end
@@ -135,7 +136,7 @@ def _attempts(run: RunFolder) -> Iterator[str]:
             yield f"{start}; no end told so far"
 
 
-def _logs(run: RunFolder) -> str:
+def _logs(run: RunRecord) -> str:
     logs = run.logs()
     if not logs:
         return "none"
@@ -172,10 +173,10 @@ def next_command(report: Report) -> str:
     return _again(report.run)
 
 
-def _again(run: RunFolder) -> str:
+def _again(run: RunRecord) -> str:
     """Give the command that goes on with a run."""
     submitted = next((event for event in reversed(run.history) if isinstance(event, Submitted)), None)
-    config = run.path / "config.yaml"
+    config = RunFolder(run.path).config
     by_config = (_verb(config), str(config), "--run", str(run.path))
     if submitted is None:
         return shlex.join(["trichord", *by_config])
@@ -195,11 +196,11 @@ def _verb(config: Path) -> str:
     return "finetune" if config.exists() and is_for_heads(str(config)) else "pretrain"
 
 
-def _settings(run: RunFolder, submitted: Submitted) -> dict[str, Any]:
+def _settings(run: RunRecord, submitted: Submitted) -> dict[str, Any]:
     """Read what the job asked for; of a sweep it stands in the sweep's folder."""
     for folder in (run.path, run.path.parent):
         try:
-            order = json.loads((folder / SNAPSHOTS / submitted.snapshot / _ORDER).read_text())
+            order = json.loads((RunFolder(folder).snapshots / submitted.snapshot / _ORDER).read_text())
         except (OSError, ValueError):
             continue
         return dict(order.get("settings") or {})

@@ -11,7 +11,7 @@ from typing import Literal
 
 from trichord.launch import local_job, slurm
 from trichord.launch.history import Cluster, Ended, Event, RankError, Started
-from trichord.launch.run_folder import RunFolder
+from trichord.launch.run_record import RunRecord
 from trichord.launch.run_state import Evidence, State, Verdict, decide, has_ended, must_ask
 from trichord.launch.slurm import JobState
 
@@ -23,7 +23,7 @@ _SUFFERING = (State.RUNNING, State.FAILED, State.LOST)  # in the others an error
 class Report:
     """One run and the job that it now depends on."""
 
-    run: RunFolder
+    run: RunRecord
     job_id: str | None  # none where nothing was launched and nothing runs
     cluster: Cluster | None  # none where nothing was launched
     said: Said
@@ -57,7 +57,7 @@ class Report:
 
 def survey(paths: Sequence[Path], warn: Callable[[str], None]) -> list[Report]:
     """Look at these runs; what SLURM does not answer is warned of, and judged by the folders alone."""
-    runs = [RunFolder(path) for path in paths]
+    runs = [RunRecord(path) for path in paths]
     asked = {run.job: run.events_of(run.job) for run in runs if run.job and cluster_of(run) in ("slurm", None)}
     asked = {job_id: events for job_id, events in asked.items() if must_ask(events) and job_id[0].isdecimal()}
     # What a job told of its end may stand without SLURM's word.
@@ -71,13 +71,13 @@ def survey(paths: Sequence[Path], warn: Callable[[str], None]) -> list[Report]:
     return [_report(run, answers) for run in runs]
 
 
-def cluster_of(run: RunFolder) -> Cluster | None:
+def cluster_of(run: RunRecord) -> Cluster | None:
     """Say where the run's job was launched, None where it was not."""
     submitted = run.submission(run.job) if run.job else None
     return submitted.cluster if submitted else None
 
 
-def _report(run: RunFolder, answers: Mapping[str, JobState | None]) -> Report:
+def _report(run: RunRecord, answers: Mapping[str, JobState | None]) -> Report:
     job_id = run.job
     said = _said(run, answers)
     errors = run.errors(job_id) if job_id else []
@@ -92,7 +92,7 @@ def _report(run: RunFolder, answers: Mapping[str, JobState | None]) -> Report:
     return Report(run, job_id, cluster_of(run), said, errors, decide(evidence))
 
 
-def _said(run: RunFolder, answers: Mapping[str, JobState | None]) -> Said:
+def _said(run: RunRecord, answers: Mapping[str, JobState | None]) -> Said:
     submitted = run.submission(run.job) if run.job else None
     if submitted is not None and submitted.cluster == "local" and local_job.is_here(submitted):
         return local_job.state(submitted, run.path) or "not known"

@@ -11,12 +11,13 @@ from typing import ClassVar
 
 from trichord.core.errors import UserError
 from trichord.core.job import Job
+from trichord.core.run_folder import RunFolder
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.deepspeed_config import deepspeed_config, micro_batch_size
 from trichord.pretrain.recipe import load_recipe, to_yaml
 from trichord.shards.reading.order import share_lanes
 
-CONFIG, DEEPSPEED = "config.yaml", "deepspeed.json"
+CONFIG, DEEPSPEED = RunFolder(Path()).config.name, "deepspeed.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +81,9 @@ class PretrainJob(Job):
     def _refuse_other_run(self) -> None:
         """Raise UserError where the folder holds checkpoints of another run: hours in a queue would be for nothing."""
         from trichord.pretrain.engine import checkpoint_files
-        from trichord.pretrain.engine.saving import CHECKPOINTS, data_digests, refuse_other_run
+        from trichord.pretrain.engine.saving import data_digests, refuse_other_run
 
-        for path in checkpoint_files.checkpoints_in(self.folder / CHECKPOINTS):
+        for path in checkpoint_files.checkpoints_in(RunFolder(self.folder).checkpoints):
             try:
                 index = checkpoint_files.read_index(path)
             except checkpoint_files.TornCheckpoint:

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.pretrain.engine.small_run import settings, write_shards
 from trichord.core.command import Command, read_pairs
 from trichord.core.errors import UserError
 from trichord.core.parser import CommandParser, add_command
 from trichord.launch import cli
+from trichord.pretrain.recipe_file import write_yaml
 from trichord.shards.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +55,33 @@ print(sorted({"torch", "av", "numpy", "pydantic", "rich", "webdataset"} & set(sy
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_what_a_login_node_is_asked_imports_no_torch(tmp_path: Path) -> None:
+    """Commands that read recipes, run folders and queues, really run, one after the other in one process."""
+    shards = write_shards(tmp_path / "clips")
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(write_yaml(settings(shards)))
+    run = tmp_path / "runs/one"
+    run.mkdir(parents=True)
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 3, "steps": 9}) + "\n")
+    launch = ["launch", "--cluster", "local", "--dry-run", "pretrain", str(recipe)]
+    commands = [["show"], ["show", "svt_paper"], ["show", "linear_probe"], launch, ["status"]]
+    commands += [[name, "--help"] for name in ("logs", "cancel", "plot", "pretrain", "evaluate", "search")]
+    script = f"""
+import sys
+from trichord.launch.cli import main
+for words in {commands}:
+    try:
+        status = main(words)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 0, words
+    assert "torch" not in sys.modules, words
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("words", [[], ["shards"]])

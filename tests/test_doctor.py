@@ -12,7 +12,7 @@ import pytest
 
 from trichord.core import wheels
 from trichord.launch import cli, doctor
-from trichord.launch.doctor_cluster import Finding
+from trichord.launch.finding import Finding
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -23,10 +23,10 @@ from benchmarks.learning.training import train
 from benchmarks.learning.world_clips import FACTORS, Clips, make_shards, read_clips
 from trichord.core.console import pulse
 from trichord.core.files import write_whole
+from trichord.core.run_folder import RunFolder
 from trichord.pretrain.backbones.base import Backbone
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint_files
-from trichord.pretrain.engine.saving import CHECKPOINTS
 from trichord.pretrain.objectives.svt import SvtSpec
 from trichord.pretrain.recipe import load_recipe
 
@@ -107,7 +107,7 @@ def _learn_seed(out: Path, objective: str, config: RunConfig, clips: int, world:
     found += probed(UNTRAINED, first_backbone(config))
     looks = [
         (checkpoint_files.step_of(path), probed(objective, _backbone_at(path, config)))
-        for path in reversed(checkpoint_files.checkpoints_in(run / CHECKPOINTS))
+        for path in reversed(checkpoint_files.checkpoints_in(RunFolder(run).checkpoints))
     ]
     found += looks[-1][1]
     _say(f"seed {config.seed}: the same network with labels")

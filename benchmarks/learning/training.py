@@ -8,9 +8,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from trichord.core.errors import UserError
+from trichord.core.run_folder import RunFolder
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint_files
-from trichord.pretrain.engine.saving import CHECKPOINTS, changes
+from trichord.pretrain.engine.saving import changes
 
 
 def train(config: RunConfig, run: Path) -> float:
@@ -25,7 +26,7 @@ def train(config: RunConfig, run: Path) -> float:
 
 def _refuse_other_settings(config: RunConfig, run: Path) -> None:
     """Stop before a run goes on that is another: the engine lets many settings change on the way, which is no test."""
-    for checkpoint in checkpoint_files.checkpoints_in(run / CHECKPOINTS):
+    for checkpoint in checkpoint_files.checkpoints_in(RunFolder(run).checkpoints):
         try:
             index = checkpoint_files.read_index(checkpoint)
         except checkpoint_files.TornCheckpoint:

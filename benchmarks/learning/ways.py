@@ -12,9 +12,9 @@ from typing import Any
 from benchmarks.learning.svt_report import Figure, Verdict
 from benchmarks.learning.training import train
 from trichord.core.files import write_whole
+from trichord.core.run_folder import RunFolder
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint_files
-from trichord.pretrain.engine.saving import CHECKPOINTS
 from trichord.pretrain.engine.training import build
 from trichord.pretrain.objectives.base import Objective
 
@@ -54,7 +54,7 @@ def learn_way(
 
 def _trained(config: RunConfig, run: Path) -> Objective:
     """Load what a run's last checkpoint holds of the networks."""
-    newest = checkpoint_files.checkpoints_in(run / CHECKPOINTS)[0]
+    newest = checkpoint_files.checkpoints_in(RunFolder(run).checkpoints)[0]
     names = sorted(name for name in checkpoint_files.read_index(newest).files if name.startswith("weights-"))
     objective = build(config)
     objective.load_state_dict(dict(checkpoint_files.read_tensors(newest, names)))

@@ -19,7 +19,7 @@ from trichord.finetune.retrieval.index import CATALOGUE, Index, read_catalogue, 
 from trichord.finetune.retrieval.rows import Source, finished, part_path, read_embedding
 from trichord.finetune.retrieval.spec import Catalogue, Embedding, SegmentEntry, Sense
 from trichord.finetune.retrieval.table import Table, whole, write_table
-from trichord.pretrain.engine.run_lock import LOCK, take_lock
+from trichord.pretrain.engine.run_lock import take_lock
 
 _OF_CAPTIONS, _OF_VIDEOS, _OF_ROWS = "captions", "videos", "the rows themselves"
 
@@ -203,7 +203,7 @@ def _commit(out: Path, catalogue: Catalogue, segments: Sequence[SegmentEntry]) -
         write_whole(out / CATALOGUE, changed.model_dump_json(indent=1) + "\n")
     except OSError as error:
         raise UserError(f"{out / CATALOGUE} cannot be written: {error}. The index is as it was") from error
-    named = {CATALOGUE, LOCK, *(entry.name for entry in segments), *(entry.removed for entry in segments)}
+    named = {*(entry.name for entry in segments), *(entry.removed for entry in segments)}
     for path in out.iterdir():
         if path.name not in named and path.name.startswith(("segment-", "removed-")):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

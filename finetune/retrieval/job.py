@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trichord.core.errors import UserError
 from trichord.core.job import Job
-from trichord.finetune.recipe import is_run
+from trichord.core.run_folder import RunFolder
 from trichord.shards.reading.manifest import Manifest
 
 _FOLDER = "jobs"  # beside the parts
@@ -31,7 +31,7 @@ class EmbedJob(Job):
 
     def check(self, ranks: int) -> Sequence[str]:
         given = self.settings
-        if not is_run(given.run_folder) and not given.run_folder.is_file():
+        if not RunFolder(given.run_folder).is_run and not given.run_folder.is_file():
             raise UserError(f"{given.run_folder} is neither the folder of a run nor a file of weights")
         out = given.out
         there = next(path for path in (out, *out.absolute().parents) if path.exists())

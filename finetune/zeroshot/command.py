@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from trichord.core.command import Command, add_json, at_least, read_pairs, share
 from trichord.core.console import show_figures
 from trichord.core.errors import UserError
+from trichord.core.run_folder import RunFolder
 from trichord.finetune.zeroshot.prompts import PROMPTS, templates_of
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _tell(arguments: Namespace) -> int:
 
 
 def _labels(text: str | None) -> list[str]:
-    from trichord.finetune.zeroshot.prompts import read_names
+    from trichord.finetune.zeroshot.candidates import read_names
 
     if text and Path(text).exists():
         return read_names(Path(text))
@@ -201,14 +202,16 @@ def _name(arguments: Namespace, spec: ZeroShotSpec, opened: Opened) -> str:
 
 
 def _weights(arguments: Namespace) -> Path:
-    from trichord.finetune.recipe import is_run, read_run
+    from trichord.finetune.recipe import read_run
 
     if arguments.weights:
         return Path(arguments.weights)
-    runs = [run for run in _RUNS.glob("*") if is_run(run) and read_run(run)["objective"]["kind"] == "video_text"]
+    runs = [
+        run for run in _RUNS.glob("*") if RunFolder(run).is_run and read_run(run)["objective"]["kind"] == "video_text"
+    ]
     if not runs:
         raise UserError(f"--weights RUN_OR_FILE is missing, and no run of video_text is below {_RUNS}/")
-    return max(runs, key=lambda run: (run / "checkpoints").stat().st_mtime)
+    return max(runs, key=lambda run: RunFolder(run).checkpoints.stat().st_mtime)
 
 
 def _spec(arguments: Namespace) -> ZeroShotSpec:
@@ -220,8 +223,8 @@ def _spec(arguments: Namespace) -> ZeroShotSpec:
 
 
 def _question(arguments: Namespace) -> Question:
+    from trichord.finetune.zeroshot.candidates import Draws
     from trichord.finetune.zeroshot.evaluate import Question
-    from trichord.finetune.zeroshot.prompts import Draws
 
     if arguments.draws and arguments.classes:
         raise UserError("--draws and --classes both say among which classes is tested; give one of them")

@@ -22,9 +22,9 @@ from trichord.finetune.bootstrap import intervals
 from trichord.finetune.evaluation_report import write_report
 from trichord.finetune.gathering import gather_each_once
 from trichord.finetune.tasks.classification.metrics import Scores, Truths, class_rows, figures_of, known, measure
+from trichord.finetune.zeroshot.candidates import Candidates, Draws, candidates_of, read_names
 from trichord.finetune.zeroshot.classifier import Classifier, Recogniser, probabilities
 from trichord.finetune.zeroshot.opening import Opened
-from trichord.finetune.zeroshot.prompts import Candidates, Draws, candidates_of, read_names
 from trichord.finetune.zeroshot.spec import ZeroShotSpec
 from trichord.pretrain.engine.distributed import World
 from trichord.pretrain.weights.load import shortened

@@ -17,9 +17,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from trichord.core.errors import UserError
+from trichord.core.run_folder import RunFolder
 from trichord.finetune.config import read_config
 from trichord.finetune.opening import load_objective
-from trichord.finetune.recipe import is_run, read_run
+from trichord.finetune.recipe import read_run
 from trichord.finetune.zeroshot.spec import Look
 from trichord.pretrain.backbones.clip_text import ClipTextSpec
 from trichord.pretrain.backbones.clip_text.model import ClipText
@@ -63,7 +64,7 @@ class Opened:
 
 def open_video_text(source: Path, part: str | None = None, backbone: Mapping[str, Any] | None = None) -> Opened:
     """Open a run folder (its newest whole checkpoint) or a file of weights; `backbone` tells what a file does not."""
-    if is_run(source):
+    if RunFolder(source).is_run:
         if part or backbone:
             raise UserError(
                 f"{source} is a run, which knows what it is; a part and a backbone are for files of weights"

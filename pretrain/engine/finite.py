@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trichord.core.errors import UserError
 from trichord.core.files import write_whole
+from trichord.core.run_folder import RunFolder
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint, checkpoint_files
 from trichord.pretrain.engine.device import pick_device
@@ -25,8 +26,6 @@ from trichord.pretrain.engine.training import build, draw_as, split
 from trichord.pretrain.objectives.base import Objective
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.stream import batches
-
-FAILURES = "failures"  # the folder of a run in which steps that were not finite are kept
 
 
 class FiniteGuard:
@@ -121,9 +120,9 @@ def replay(
 
 def find_failure(run: Path, step: int | None) -> Path:
     """Find the folder of the newest failure, or of the one of a step."""
-    found = sorted((run / FAILURES).glob("step_*/failure.json"))
+    found = sorted(RunFolder(run).failures.glob("step_*/failure.json"))
     if not found:
-        raise UserError(f"{run} holds no failed step: expected {run / FAILURES}/step_…/failure.json")
+        raise UserError(f"{run} holds no failed step: expected {RunFolder(run).failures}/step_…/failure.json")
     if step is None:
         return found[-1].parent
     for path in found:

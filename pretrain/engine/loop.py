@@ -11,10 +11,11 @@ from typing import NamedTuple, NoReturn
 import torch
 
 from trichord.core.errors import Interrupted, RunStopped
+from trichord.core.run_folder import RunFolder
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import training as steps
 from trichord.pretrain.engine.distributed import World
-from trichord.pretrain.engine.finite import FAILURES, FiniteGuard, write_failure
+from trichord.pretrain.engine.finite import FiniteGuard, write_failure
 from trichord.pretrain.engine.metrics import Meter, Recorder, WindowMeans
 from trichord.pretrain.engine.prefetch import Feeder
 from trichord.pretrain.engine.run_lock import RunLock
@@ -151,7 +152,7 @@ class Loop:
         self.training.objective.after_update(step)
 
     def _stop(self, found: list[str], batch: Batch, output: StepOutput, step: int) -> NoReturn:
-        folder = self.run / FAILURES / f"step_{step:08d}"
+        folder = RunFolder(self.run).failures / f"step_{step:08d}"
         losses = {name: float(value.detach()) for name, value in {"loss": output.loss, **output.losses}.items()}
         everyone = write_failure(folder, self.world, step, found, batch, losses)
         kept = self.keep_failed(step)

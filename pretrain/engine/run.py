@@ -13,26 +13,24 @@ import torch
 
 from trichord.core.errors import UserError
 from trichord.core.files import write_whole
+from trichord.core.run_folder import RunFolder
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint
 from trichord.pretrain.engine.allocator import own_cores, thread_plan
 from trichord.pretrain.engine.checkpoint_files import CheckpointIndex
 from trichord.pretrain.engine.device import peak_flops
 from trichord.pretrain.engine.distributed import World, join_world
-from trichord.pretrain.engine.finite import FAILURES
 from trichord.pretrain.engine.flops import training_flops
 from trichord.pretrain.engine.loop import Loop
 from trichord.pretrain.engine.metrics import Meter, Recorder, Work
 from trichord.pretrain.engine.parameter_groups import describe
 from trichord.pretrain.engine.prefetch import Feeder
 from trichord.pretrain.engine.run_lock import RunLock, take_lock
-from trichord.pretrain.engine.saving import CHECKPOINTS, Saver, changes, data_digests, refuse_other_run
+from trichord.pretrain.engine.saving import Saver, changes, data_digests, refuse_other_run
 from trichord.pretrain.engine.training import Training, own_linear, prepare
 from trichord.pretrain.engine.watch import EMBEDDING_RULES, LoaderWatch, Watch
 from trichord.pretrain.recipe import to_yaml
 from trichord.shards.reading.stream import batches
-
-CONFIG = "config.yaml"
 
 
 def pretrain(config: RunConfig, run: Path) -> dict[str, object]:
@@ -66,7 +64,7 @@ def _pretrain(
     config: RunConfig, run: Path, world: World, lock: RunLock | None, say: Callable[[str], None]
 ) -> dict[str, object]:
     digests = data_digests(config)
-    resumed = checkpoint.newest_whole(run / CHECKPOINTS, world, lambda text: say(f"warning: {text}"))
+    resumed = checkpoint.newest_whole(RunFolder(run).checkpoints, world, lambda text: say(f"warning: {text}"))
     if resumed:
         refuse_other_run(config, digests, resumed)
         for change in changes(config, resumed[1]):
@@ -76,7 +74,7 @@ def _pretrain(
             say(f"all {config.steps} steps are done; raise `steps` to go on")
             return {"run": str(run), "steps": config.steps}
     if world.rank == 0:
-        write_whole(run / CONFIG, to_yaml(config))
+        write_whole(RunFolder(run).config, to_yaml(config))
     training = prepare(config, world, resumed)
     _introduce(config, world, training, say)
     about = config.model_dump(mode="json")
@@ -100,7 +98,7 @@ def _pretrain(
             lock=lock,
             training=training,
             feeder=feeder,
-            saver=Saver(run / CHECKPOINTS, config.checkpoints, world, training, facts, check, say),
+            saver=Saver(RunFolder(run).checkpoints, config.checkpoints, world, training, facts, check, say),
             meter=Meter(_work(config, world), world.device),
             recorder=recorder,
             watch=Watch((*EMBEDDING_RULES, *training.objective.health_rules())),
@@ -129,7 +127,7 @@ def _keep_failed(
 ) -> str:
     try:
         path = checkpoint.save(
-            run / FAILURES / f"step_{step:08d}",
+            RunFolder(run).failures / f"step_{step:08d}",
             world,
             training.objective,
             training.adam,

@@ -21,8 +21,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trichord.core.errors import UserError
+from trichord.core.run_folder import RunFolder
 
-LOCK = "lock"
 BEAT_S = 5.0
 SILENT_S = 4 * BEAT_S
 _SETTLE_S = 1.0  # after taking over: of two that do so at once, the later one's name stands
@@ -98,8 +98,8 @@ class RunLock:
 
 def take_lock(run: Path, say: Callable[[str], None] = lambda _: None) -> RunLock:
     """Hold a run's folder, or raise UserError naming who does. Waits where the holder may have died just now."""
-    path, mine = run / LOCK, _myself()
-    fresh = run / f".{LOCK}.{mine.token}"
+    path, mine = RunFolder(run).lock, _myself()
+    fresh = path.with_name(f".{path.name}.{mine.token}")
     try:
         run.mkdir(parents=True, exist_ok=True)
         while True:
@@ -124,7 +124,7 @@ def take_lock(run: Path, say: Callable[[str], None] = lambda _: None) -> RunLock
 def read_holder(run: Path) -> Holder | None:
     """Say who holds a run's folder, dead or alive."""
     try:
-        return Holder.model_validate_json((run / LOCK).read_bytes())
+        return Holder.model_validate_json(RunFolder(run).lock.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValidationError):
         return None
 

@@ -88,8 +88,6 @@ class Saver:
         self._say(f"warning: {told} The run goes on and tries again at the next save.")
 
 
-CHECKPOINTS = "checkpoints"
-
 # With another value the run would be another run: other samples, or weights that do not fit.
 _FIXED = (
     "seed",

@@ -14,17 +14,17 @@ from torch import Tensor
 
 from trichord.core.command import unknown_name
 from trichord.core.errors import UserError
+from trichord.core.run_folder import RunFolder
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint_files
 from trichord.pretrain.engine.checkpoint_files import CheckpointIndex, TornCheckpoint
-from trichord.pretrain.engine.saving import CHECKPOINTS
 from trichord.pretrain.weights.export_hf import as_hugging_face, write_config
 
 
 def newest_checkpoint(run: Path) -> tuple[Path, CheckpointIndex]:
     """Find the newest whole checkpoint of a run, checksums compared."""
     torn = []
-    for path in checkpoint_files.checkpoints_in(run / CHECKPOINTS):
+    for path in checkpoint_files.checkpoints_in(RunFolder(run).checkpoints):
         try:
             index = checkpoint_files.read_index(path)
             for name, entry in index.files.items():
@@ -34,7 +34,7 @@ def newest_checkpoint(run: Path) -> tuple[Path, CheckpointIndex]:
             continue
         return path, index
     why = f" ({torn[0]})" if torn else ""
-    raise UserError(f"{run} holds no whole checkpoint: looked for {run / CHECKPOINTS}/step_…{why}")
+    raise UserError(f"{run} holds no whole checkpoint: looked for {RunFolder(run).checkpoints}/step_…{why}")
 
 
 def read_part(

@@ -11,10 +11,10 @@ import pytest
 
 from benchmarks.learning.training import train
 from trichord.core.errors import UserError
+from trichord.core.run_folder import RunFolder
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint_files
 from trichord.pretrain.engine.checkpoint_files import CheckpointIndex
-from trichord.pretrain.engine.saving import CHECKPOINTS
 from trichord.pretrain.recipe import load_recipe
 
 STEPS = 450
@@ -26,7 +26,7 @@ def configure(*overrides: str) -> RunConfig:
 
 def save(run: Path, step: int, config: dict[str, Any]) -> Path:
     """Leave a checkpoint without weights."""
-    temporary = checkpoint_files.begin(run / CHECKPOINTS, step)
+    temporary = checkpoint_files.begin(RunFolder(run).checkpoints, step)
     index = CheckpointIndex(
         step=step, adam_updates=step, world_size=1, versions={}, data_digests=[], config=config, files={}
     )

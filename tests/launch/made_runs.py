@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from trichord.core.run_folder import RunFolder
 from trichord.launch.history import (
     Cluster,
     Ended,
@@ -20,7 +21,7 @@ from trichord.launch.history import (
     log_path,
     write_event,
 )
-from trichord.pretrain.engine.run_lock import LOCK, Holder
+from trichord.pretrain.engine.run_lock import Holder
 
 NOW_S = time.time()
 
@@ -94,7 +95,7 @@ class MadeRun:
 
     def lock(self, job_id: str | None = None, age_s: float = 0.0, host: str = "elsewhere") -> MadeRun:
         holder = Holder(token="t", job_id=job_id, restarts=0, host=host, machine="", pid=4321, started="1")
-        path = self.path / LOCK
+        path = RunFolder(self.path).lock
         path.write_text(holder.model_dump_json())
         os.utime(path, (time.time() - age_s, time.time() - age_s))
         return self

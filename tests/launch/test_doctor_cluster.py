@@ -8,7 +8,8 @@ import pytest
 
 from tests.launch.fake_slurm import FakeSlurm
 from trichord.launch import slurm
-from trichord.launch.doctor_cluster import Finding, examine_cluster
+from trichord.launch.doctor_cluster import examine_cluster
+from trichord.launch.finding import Finding
 
 SINFO = """\
 main*|infinite|up|idle|2|gpu:2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trichord.launch.history import HISTORY, Ended, Started, Submitted, read_history, write_event
+from trichord.core.run_folder import RunFolder
+from trichord.launch.history import Ended, Started, Submitted, read_history, write_event
 
 
 def submitted(job_id: str, time_s: float) -> Submitted:
@@ -23,8 +24,8 @@ def ended(job_id: str, time_s: float, restarts: int = 0) -> Ended:
 
 def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
     write_event(tmp_path, submitted("7", 1))
-    whole = (tmp_path / HISTORY).read_bytes()
-    (tmp_path / HISTORY).write_bytes(whole + whole[:20])  # the disk was full, or the writer killed
+    whole = RunFolder(tmp_path).history.read_bytes()
+    RunFolder(tmp_path).history.write_bytes(whole + whole[:20])  # the disk was full, or the writer killed
     write_event(tmp_path, started("7", 2))
     assert read_history(tmp_path) == [submitted("7", 1), started("7", 2)]
 
@@ -52,7 +53,7 @@ def test_what_an_earlier_start_tells_late_goes_before_the_later_one(tmp_path: Pa
     for number in (0, 1, 3, 2, 4, 5, 6, 7):
         write_event(tmp_path, [*events, *again][number])
     assert read_history(tmp_path) == [*events, *again]
-    (tmp_path / HISTORY).unlink()
+    RunFolder(tmp_path).history.unlink()
     for number in (0, 3, 4, 1, 2, 5, 6, 7):
         write_event(tmp_path, [*events, *again][number])
     assert read_history(tmp_path) == [*events, *again]

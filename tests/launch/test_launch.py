@@ -17,10 +17,11 @@ from tests.launch.slow_run import ROOT, trichord, write_data, write_recipe
 from tests.test_cli import cpu_s_of_children
 from tests.warm import HANGS_AFTER_S
 from trichord.core.errors import UserError
+from trichord.core.run_folder import RunFolder
 from trichord.launch import cli
 from trichord.launch.cluster_file import Settings, make_settings, read_minutes
 from trichord.launch.plan import expand
-from trichord.pretrain.engine.run_lock import LOCK, take_lock
+from trichord.pretrain.engine.run_lock import take_lock
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -295,7 +296,7 @@ def test_debug_runs_here_and_the_folder_tells_all(place: Path, monkeypatch: pyte
     commit = json.loads((snapshot / "code.json").read_text())["commit"]
     head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
     assert commit == (head or None)
-    assert not (run / LOCK).exists()
+    assert not RunFolder(run).lock.exists()
 
 
 def test_processes_on_one_machine_run_what_was_there_when_they_were_launched(place: Path) -> None:

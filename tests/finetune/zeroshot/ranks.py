@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
+from trichord.finetune.zeroshot.candidates import Draws
 from trichord.finetune.zeroshot.classifier import Recogniser
 from trichord.finetune.zeroshot.evaluate import Answer, Line, Question, answer
 from trichord.finetune.zeroshot.opening import open_video_text
-from trichord.finetune.zeroshot.prompts import Draws
 from trichord.finetune.zeroshot.spec import ZeroShotSpec
 from trichord.pretrain.engine.distributed import World, join_world, leave_world
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trichord.core.errors import UserError
-from trichord.finetune.zeroshot.prompts import Draws, candidates_of, read_names
+from trichord.finetune.zeroshot.candidates import Draws, candidates_of, read_names
 
 NAMES = [f"class {number:03d}" for number in range(50)]
 

@@ -18,10 +18,10 @@ from tests.finetune.zeroshot.stage import write_clip
 from tests.pretrain.processes import run_ranks
 from trichord.core.seeds import generator
 from trichord.finetune.tasks.classification.metrics import average_precision
+from trichord.finetune.zeroshot.candidates import Candidates, Draws
 from trichord.finetune.zeroshot.classifier import Recogniser, probabilities
 from trichord.finetune.zeroshot.evaluate import Answer, Line, Question, answer, table
 from trichord.finetune.zeroshot.opening import open_video_text
-from trichord.finetune.zeroshot.prompts import Candidates, Draws
 from trichord.pretrain.engine.distributed import World, join_world, leave_world
 from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.manifest import Manifest

@@ -15,8 +15,9 @@ import pytest
 
 from tests.warm import HANGS_AFTER_S
 from trichord.core.errors import UserError
+from trichord.core.run_folder import RunFolder
 from trichord.pretrain.engine import run_lock
-from trichord.pretrain.engine.run_lock import LOCK, Holder, read_holder, take_lock, this_job
+from trichord.pretrain.engine.run_lock import Holder, read_holder, take_lock, this_job
 
 HOLD = """
 import sys, time
@@ -51,8 +52,8 @@ def holding(run: Path, **environment: str) -> subprocess.Popen[str]:
 
 def pretend_elsewhere(run: Path, **changes: object) -> Holder:
     """Let the lock be of a machine of which nothing can be known from here but what it does to the file."""
-    holder = json.loads((run / LOCK).read_text()) | {"host": "elsewhere", "machine": "another boot"} | changes
-    (run / LOCK).write_text(json.dumps(holder))
+    holder = json.loads(RunFolder(run).lock.read_text()) | {"host": "elsewhere", "machine": "another boot"} | changes
+    RunFolder(run).lock.write_text(json.dumps(holder))
     return Holder.model_validate(holder)
 
 
@@ -89,16 +90,16 @@ def test_a_number_that_came_round_again_is_another_process(tmp_path: Path) -> No
     first = holding(tmp_path)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    holder = json.loads((tmp_path / LOCK).read_text())
-    (tmp_path / LOCK).write_text(json.dumps(holder | {"pid": os.getpid()}))  # alive, but not that one
+    holder = json.loads(RunFolder(tmp_path).lock.read_text())
+    RunFolder(tmp_path).lock.write_text(json.dumps(holder | {"pid": os.getpid()}))  # alive, but not that one
     with take_lock(tmp_path):
         pass
 
 
 def test_a_machine_that_was_started_anew_holds_nothing(tmp_path: Path) -> None:
     with take_lock(tmp_path):
-        holder = json.loads((tmp_path / LOCK).read_text())
-    (tmp_path / LOCK).write_text(json.dumps(holder | {"machine": "an-earlier-boot pid:[1]"}))
+        holder = json.loads(RunFolder(tmp_path).lock.read_text())
+    RunFolder(tmp_path).lock.write_text(json.dumps(holder | {"machine": "an-earlier-boot pid:[1]"}))
     with take_lock(tmp_path):
         pass
 

@@ -17,6 +17,7 @@ import yaml
 from tests.pretrain.engine.small_run import settings, small_config, write_shards
 from tests.pretrain.processes import start_ranks
 from trichord.core.errors import Interrupted, RunStopped, UserError
+from trichord.core.run_folder import RunFolder
 from trichord.launch import cli
 from trichord.pretrain.engine import checkpoint_files, run_lock, training
 from trichord.pretrain.engine import run as engine_run
@@ -117,8 +118,8 @@ def test_a_start_that_loses_the_folder_writes_nothing_more(
         return locks[-1]
 
     def lose() -> None:
-        holder = json.loads((tmp_path / run_lock.LOCK).read_text())
-        (tmp_path / run_lock.LOCK).write_text(json.dumps(holder | {"token": "of the later start"}))
+        holder = json.loads(RunFolder(tmp_path).lock.read_text())
+        RunFolder(tmp_path).lock.write_text(json.dumps(holder | {"token": "of the later start"}))
 
     def lose_in_step(_: Svt, output: StepOutput) -> StepOutput:
         lose()

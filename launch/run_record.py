@@ -18,15 +18,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from trichord.core.errors import UserError
-from trichord.launch.history import HISTORY, LOGS, SNAPSHOTS, Ended, Event, RankError, Started, Submitted, read_history
+from trichord.core.run_folder import RunFolder
+from trichord.launch.history import Ended, Event, RankError, Started, Submitted, read_history
 from trichord.launch.run_state import SILENT_S
-from trichord.pretrain.engine.run_lock import LOCK, Holder, read_holder
-from trichord.pretrain.engine.trackers import FILE_NAME as METRICS
+from trichord.pretrain.engine.run_lock import Holder, read_holder
 
 _DEPTH = 4
 _MOST_ENTRIES = 20_000  # of folders looked through; a folder of a million clips must not keep anyone waiting
 _TAIL_BYTES = 1 << 16
-_ROOMS = {"checkpoints", "failures", LOGS, SNAPSHOTS, "node_modules"}
+_NAMES = RunFolder(Path())
+_SIGNS = (_NAMES.history.name, _NAMES.metrics.name)  # files that only the folder of a run has
+_NO_RUNS_BELOW = {
+    *(each.name for each in (_NAMES.checkpoints, _NAMES.failures, _NAMES.logs, _NAMES.snapshots)),
+    "node_modules",
+}
 _LOG = re.compile(r"(?P<job>\w+?)_(?P<rank>\d+)_log\.out")
 _CHECKPOINT = re.compile(r"step_\d{8}")
 # How ranks word that another one is gone; the one that went first says why.
@@ -34,10 +39,15 @@ _LATER = ("waited in vain for the others", "onnection closed by peer", "onnectio
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunRecord:
     """One run. What it says is read when it is first asked for, and stays."""
 
     path: Path
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where everything of it lies."""
+        return RunFolder(self.path)
 
     @cached_property
     def history(self) -> list[Event]:
@@ -47,7 +57,7 @@ class RunFolder:
     @cached_property
     def figures(self) -> dict[str, Any]:
         """The last log step's figures."""
-        return _last_row(self.path / METRICS)
+        return _last_row(self.folder.metrics)
 
     @cached_property
     def holder(self) -> Holder | None:
@@ -57,7 +67,8 @@ class RunFolder:
     @property
     def touched_s(self) -> float:
         """When something was last written."""
-        return max((_touched_s(self.path / name) or 0.0 for name in (HISTORY, METRICS, LOCK)), default=0.0)
+        written = (self.folder.history, self.folder.metrics, self.folder.lock)
+        return max((_touched_s(path) or 0.0 for path in written), default=0.0)
 
     @property
     def is_done(self) -> bool:
@@ -68,7 +79,7 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path | None:
         """The newest finished checkpoint."""
-        folder = self.path / "checkpoints"
+        folder = self.folder.checkpoints
         names = [name for name in _names(folder) if _CHECKPOINT.fullmatch(name)]
         return folder / max(names) if names else None
 
@@ -99,7 +110,7 @@ class RunFolder:
 
     def heartbeat_s(self, job_id: str) -> float | None:
         """Give the seconds since this start of the job touched the lock; infinite where it surely died."""
-        touched_s = _touched_s(self.path / LOCK)
+        touched_s = _touched_s(self.folder.lock)
         if self.holder is None or touched_s is None or name_of(self.holder) != job_id:
             return None
         started = [event.time_s for event in self.history if event.job_id == job_id and isinstance(event, Started)]
@@ -112,7 +123,7 @@ class RunFolder:
         began = [event.restarts for event in self.events_of(job_id) if isinstance(event, Started | Ended)]
         name = re.compile(re.escape(job_id) + r"_\d+_error\.json")
         found = []
-        for path in (self.path / LOGS / each for each in _names(self.path / LOGS) if name.fullmatch(each)):
+        for path in (self.folder.logs / each for each in _names(self.folder.logs) if name.fullmatch(each)):
             try:
                 found.append(RankError.model_validate_json(path.read_bytes()))
             except (OSError, ValidationError):
@@ -124,7 +135,7 @@ class RunFolder:
         """Give the logs of each job by rank; the job that wrote last comes last. Those of a sweep lie in one folder."""
         found: dict[str, dict[int, Path]] = {}
         known = {event.job_id for event in self.history}
-        folder = self.path / LOGS
+        folder = self.folder.logs
         for name in sorted(_names(folder), key=lambda name: _touched_s(folder / name) or 0.0):
             log = _LOG.fullmatch(name)
             if log and (log["job"] in known or not known):
@@ -140,13 +151,13 @@ def name_of(holder: Holder) -> str:
 
 def is_run(folder: Path) -> bool:
     """Say whether a folder is a run's."""
-    return (folder / HISTORY).is_file() or (folder / METRICS).is_file()
+    return RunFolder(folder).history.is_file() or RunFolder(folder).metrics.is_file()
 
 
 def find_runs(*roots: Path) -> list[Path]:
     """Give the run folders below, newest first; it looks a few folders deep, and stops where there are too many."""
     found = {path.absolute(): path for root in reversed(roots) for path in _search(root)}  # by the nearest root's name
-    return sorted(found.values(), key=lambda path: RunFolder(path).touched_s, reverse=True)
+    return sorted(found.values(), key=lambda path: RunRecord(path).touched_s, reverse=True)
 
 
 def named_runs(paths: Iterable[Path]) -> list[Path]:
@@ -167,7 +178,7 @@ def _no_run(path: Path) -> str:
     near = difflib.get_close_matches(str(path), names, n=8, cutoff=0.3) or list(names)[:8]
     listed = "".join(f"\n  {name}" for name in near) or " none"
     return (
-        f"{path} {what}: expected a folder with {HISTORY} or {METRICS}, or a sweep's with such folders below.\n"
+        f"{path} {what}: expected a folder with {' or '.join(_SIGNS)}, or a sweep's with such folders below.\n"
         f"Runs that are near:{listed}\nNext: trichord status"
     )
 
@@ -185,10 +196,10 @@ def _search(root: Path) -> Iterator[Path]:
             continue
         seen.add((place.st_dev, place.st_ino))
         entries += len(children)
-        if any(child.name in (HISTORY, METRICS) for child in children):
+        if any(child.name in _SIGNS for child in children):
             yield folder
         for child in sorted(children, key=lambda entry: entry.name) if depth < _DEPTH else ():
-            if child.name not in _ROOMS and not child.name.startswith((".", "__")) and _is_folder(child):
+            if child.name not in _NO_RUNS_BELOW and not child.name.startswith((".", "__")) and _is_folder(child):
                 waiting.append((folder / child.name, depth + 1))
 
 
