@@ -1,1 +1,1 @@
-"""Floor 2: heads, evaluation, captions and retrieval."""
+"""Fine-tuning and evaluation: heads, captions, zero-shot recognition and retrieval."""

@@ -1,6 +1,6 @@
-"""How sure figures are: the middle 95 % of what sets of as many clips, drawn with replacement, give (Efron 1979).
+"""Bootstrap intervals: the middle 95 % of a figure over sets of as many clips, drawn with replacement (Efron 1979).
 
-A set that was drawn is told by how often each clip is in it, so that figures are computed for many sets at once.
+A drawn set is stored as how often each clip occurs in it, so that figures are computed for many sets at once.
 Legend: N clips, R drawn sets.
 """
 
@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 
 from trichord.core.seeds import generator
 
-Weights = NDArray[np.int64]  # R sets, N clips: how often
-Figures = Callable[[Weights], Mapping[str, NDArray[np.float64]]]  # by name, R values or rows of them
+Weights = NDArray[np.int64]  # R sets, N clips: how often each clip occurs in each set
+Figures = Callable[[Weights], Mapping[str, NDArray[np.float64]]]  # by name: R values, or R rows of values
 DRAWS = 1000
 _AT_ONCE = 50
 
 
 def once(clips: int) -> Weights:
-    """Give the set itself: each clip once."""
+    """Return the original set: each clip once."""
     return np.ones((1, clips), dtype=np.int64)
 
 
 def intervals(figures: Figures, clips: int, seed: int, draws: int = DRAWS) -> dict[str, NDArray[np.float64]]:
-    """Give for each figure the two ends, one behind the other; not a number where no set that was drawn has it."""
+    """Return the lower and upper end of each figure's interval, stacked; NaN where no drawn set has the figure."""
     rng = generator(seed, "bootstrap")
     found: dict[str, list[NDArray[np.float64]]] = {}
     for start in range(0, draws, _AT_ONCE):
@@ -36,7 +36,7 @@ def intervals(figures: Figures, clips: int, seed: int, draws: int = DRAWS) -> di
 
 
 def _middle(values_RX: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Take the percentiles of those that are numbers, column by column."""
+    """Return the two percentiles of the values that are not NaN, column by column."""
     columns = values_RX.reshape(len(values_RX), -1).T
     known = [column[~np.isnan(column)] for column in columns]
     ends = [np.percentile(each, (2.5, 97.5)) if len(each) else np.full(2, np.nan) for each in known]

@@ -1,4 +1,4 @@
-"""The commands of the second floor: train a head, test it, compare runs; and those of the first floor for its runs."""
+"""Commands to train, evaluate and compare heads; and the pretraining commands, extended to runs of heads."""
 
 from __future__ import annotations
 
@@ -49,12 +49,20 @@ def _finetune_job(arguments: Namespace) -> Job:
 
 
 def _declare_evaluate(parser: ArgumentParser) -> None:
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a run; its newest whole checkpoint")
-    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ, such as of test views")
-    parser.add_argument("--data", nargs="+", default=[], metavar="SHARDS", help="sets to test on (default: the run's)")
-    parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips at once on each rank")
-    parser.add_argument("--name", metavar="NAME", help="of the files, before the step (default: the sets' folders)")
-    parser.add_argument("--pictures", choices=("png", "svg", "none"), default="png", help="what figures are drawn as")
+    parser.add_argument(
+        "run_folder", type=Path, metavar="RUN", help="run folder; its newest complete checkpoint is used"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings to change, such as test views")
+    parser.add_argument(
+        "--data", nargs="+", default=[], metavar="SHARDS", help="shard sets to test on (default: those of the run)"
+    )
+    parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips per batch on each rank")
+    parser.add_argument(
+        "--name", metavar="NAME", help="file name before the step (default: the names of the set folders)"
+    )
+    parser.add_argument(
+        "--pictures", choices=("png", "svg", "none"), default="png", help="format in which figures are drawn"
+    )
     add_json(parser)
 
 
@@ -85,7 +93,7 @@ def _evaluate_job(arguments: Namespace) -> Job:
 
 
 def _declare_compare(parser: ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of evaluated runs, or of sweeps")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of evaluated runs or of sweeps")
     add_json(parser)
 
 
@@ -101,8 +109,8 @@ def _run_show(arguments: Namespace) -> int:
     from trichord.finetune.recipe import FINETUNING, is_for_heads
     from trichord.pretrain.recipe import PRETRAINING
 
-    is_ours = arguments.recipe is not None and is_for_heads(arguments.recipe)
-    return show_command.show(arguments, (FINETUNING, PRETRAINING) if is_ours else (PRETRAINING, FINETUNING))
+    is_finetuning = arguments.recipe is not None and is_for_heads(arguments.recipe)
+    return show_command.show(arguments, (FINETUNING, PRETRAINING) if is_finetuning else (PRETRAINING, FINETUNING))
 
 
 def _run_replay(arguments: Namespace) -> int:
@@ -119,13 +127,13 @@ def _run_export(arguments: Namespace) -> int:
 
 FINETUNE = Command(
     "finetune",
-    "train a head or captions, alone or with the backbone; a run folder that holds checkpoints is continued",
+    "train a head or a captioner, alone or with the backbone; resumes if the run folder holds checkpoints",
     pretrain_commands.declare_training,
     _run_finetune,
     (
         "trichord finetune linear_probe init_from.path=runs/first data.sources=shards/train --run runs/probe",
         "trichord finetune fine_tuning init_from.path=runs/first data.sources=shards/train --run runs/tuned",
-        "trichord finetune captions init_from.path=runs/first data.sources=shards/train --run runs/told_in_words",
+        "trichord finetune captions init_from.path=runs/first data.sources=shards/train --run runs/captions",
         "torchrun --nproc-per-node 8 -m trichord -- finetune kinetics_fine_tuning init_from.path=runs/svt "
         "data.sources=k400/train",
     ),
@@ -133,13 +141,13 @@ FINETUNE = Command(
 )
 EVALUATE = Command(
     "evaluate",
-    "test a run's head or captions on shards, every clip once, and write the figures",
+    "test the head or captioner of a run on shards, every clip once, and write the figures",
     _declare_evaluate,
     _run_evaluate,
     (
         "trichord evaluate runs/probe --data shards/val",
         "trichord evaluate runs/probe --data shards/val objective.test_clips.clips=10 --name ten_clips",
-        "trichord evaluate runs/told_in_words --data shards/val objective.decoding.kind=nucleus --name drawn",
+        "trichord evaluate runs/captions --data shards/val objective.decoding.kind=nucleus --name drawn",
         "torchrun --nproc-per-node 8 -m trichord -- evaluate runs/tuned --data k400/val",
         "trichord launch --gpus-per-node 8 evaluate runs/tuned --data k400/val",
     ),
@@ -147,7 +155,7 @@ EVALUATE = Command(
 )
 COMPARE = Command(
     "compare",
-    "print one table of the evaluations of several runs",
+    "print the evaluations of several runs as one table",
     _declare_compare,
     _run_compare,
     ("trichord compare runs/probe runs/tuned",),

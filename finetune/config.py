@@ -1,4 +1,4 @@
-"""Everything that decides a run with a head: a run of the engine whose objective is a task; needs no torch."""
+"""Configuration of a fine-tuning run: a run of the engine whose objective is a task; needs no torch."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
 
 
 class FinetuneConfig(RunConfig):
-    """A head on one or two backbones; whatever else a run is, it is as in pretraining."""
+    """A head on one or two backbones; all other settings are those of pretraining."""
 
-    backbone: AnyBackbone | None  # type: ignore[assignment]  # null where a head only listens
+    backbone: AnyBackbone | None  # type: ignore[assignment]  # null where a head takes audio only
     objective: AnyTask
-    pretrained: str | None = None  # what the first weights learnt from, for tables; known where they are a run's
-    # A folder for the tokens of frozen backbones: computed when a run begins, and read instead of the videos.
+    pretrained: str | None = None  # what the initial weights were trained on, for tables; known where they are a run's
+    # A folder for the tokens of frozen backbones: computed at the start of a run, then read instead of the videos.
     features: Path | None = None
 
     def stream(self) -> StreamConfig:
-        """Give what is read: the set, or what is kept of it."""
+        """Return what is read: the set, or the features stored for it."""
         found = super().stream()
         if self.features is None:
             return found
-        kept = [
+        stored = [
             SourceConfig(root=str(self.features_of(number)), weight=source.weight)
             for number, source in enumerate(found.sources)
         ]
-        return found.model_copy(update={"sources": tuple(kept)})
+        return found.model_copy(update={"sources": tuple(stored)})
 
     def features_of(self, number: int) -> Path:
-        """Say where the features of one of the sets are kept."""
+        """Return the folder where the features of one of the sets are stored."""
         assert self.features is not None
         return self.features / str(number)
 
     def transform(self) -> SampleTransform:
-        """Make examples of videos, or take what is kept of them."""
+        """Return the transform from videos to examples, or the one that reads stored features."""
         if self.features is None:
             return super().transform()
         from trichord.finetune.feature_reader import read_features
@@ -50,14 +50,14 @@ class FinetuneConfig(RunConfig):
 
     def _view_complaints(self) -> Iterator[str]:
         spec = self.objective
-        for sense, backbone, name in (
+        for modality, backbone, name in (
             ("video", self.backbone, "backbone"),
             ("audio", self.audio_backbone, "audio_backbone"),
         ):
-            if sense in spec.inputs and backbone is None:
-                yield f"objective.inputs name {sense}: give {name}.kind, or a run that has one"
-            if sense not in spec.inputs and backbone is not None:
-                yield f"{name} is given, and objective.inputs do not name {sense}"
+            if modality in spec.inputs and backbone is None:
+                yield f"objective.inputs name {modality}: give {name}.kind, or a run that has one"
+            if modality not in spec.inputs and backbone is not None:
+                yield f"{name} is given, but objective.inputs do not name {modality}"
         if self.backbone is not None:
             yield from super()._view_complaints()
         if self.features is not None:
@@ -65,6 +65,6 @@ class FinetuneConfig(RunConfig):
 
 
 def read_config(values: Mapping[str, Any]) -> RunConfig:
-    """Make the config of what a checkpoint or a run folder holds of one, whichever floor's run it was."""
+    """Build the config from the values in a checkpoint or run folder, of pretraining or of fine-tuning."""
     kind = (values.get("objective") or {}).get("kind")
     return (FinetuneConfig if kind in TASKS else RunConfig).model_validate(values)

@@ -1,4 +1,4 @@
-"""Tests a run's head on shards: every clip exactly once, whatever the number of ranks, and its figures in files."""
+"""Evaluation of a run's head on shards: every clip exactly once on any number of ranks; figures in files."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def evaluate(
     pictures: str | None = None,
     batch_size: int = 8,
 ) -> dict[str, Any]:
-    """Test a run's newest whole checkpoint and write what was found into its folder; give it, the figures on rank 0.
+    """Test a run's newest complete checkpoint, write the results into its folder and return them (figures on rank 0).
 
-    Figures are drawn as files that end in `pictures`, such as png. Batches are the same on any number of ranks.
+    `pictures` is the file extension of drawn figures, such as png. Batches are the same on any number of ranks.
     """
     config = load_tested(run, data, overrides, batch_size)
     world = join_world()
@@ -53,14 +53,14 @@ def evaluate(
 
 
 def _draw(stem: Path, ending: str, *of: Any) -> list[Path]:
-    """Draw a test; matplotlib is imported only where this is wanted."""
+    """Draw the figures of a test; matplotlib is imported only here."""
     from trichord.finetune.tasks.classification.pictures import draw_all
 
     return draw_all(stem, ending, *of)
 
 
 def describe_model(config: FinetuneConfig) -> dict[str, object]:
-    """Say what was tested: what tables compare runs by."""
+    """Return what was tested: the columns by which tables compare runs."""
     spec = config.objective
     kinds = [each.kind for each in (config.backbone, config.audio_backbone) if each is not None]
     starts = [init for init in (config.init_from, config.audio_init_from) if init is not None]

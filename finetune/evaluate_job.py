@@ -1,4 +1,4 @@
-"""Testing a run's head as a cluster's job: all ranks score, the first one writes; a job that comes back begins anew."""
+"""Evaluation as a cluster job: all ranks score, rank 0 writes; a requeued job starts from the beginning."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from trichord.finetune.config import FinetuneConfig
 from trichord.finetune.evaluation_report import label_of
 from trichord.finetune.recipe import load_tested
 
-_JOBS = "jobs"  # in the folder of evaluations; those of a sweep have folders of their own below
+_JOBS = "jobs"  # in the folder of evaluations; each job of a sweep has its own folder below it
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateJob(Job):
-    """One `evaluate` as it was typed."""
+    """One `evaluate` command with its arguments."""
 
     run: Path
     config: FinetuneConfig
@@ -27,7 +27,7 @@ class EvaluateJob(Job):
     def words(self, snapshot: Path, part: tuple[int, int] | None) -> Sequence[str]:
         given = self.settings
         name = given.name
-        if self.folder.name != _JOBS:  # else each of a sweep would write over the one before
+        if self.folder.name != _JOBS:  # otherwise each job of a sweep would overwrite the one before
             name = f"{name or label_of(self.config.data.sources)}-{self.folder.name}"
         named = ("--name", name) if name else ()
         data = ("--data", *given.data) if given.data else ()
@@ -35,7 +35,7 @@ class EvaluateJob(Job):
         return ("evaluate", str(self.run), *given.overrides, *named, *settings, *data)
 
     def files(self, ranks: int) -> Mapping[str, str]:
-        return {}  # the run's own config stays as it is
+        return {}  # the run's own config is not changed
 
     def check(self, ranks: int) -> Sequence[str]:
         data = self.config.data
@@ -52,7 +52,7 @@ class EvaluateJob(Job):
 
 
 def evaluate_job(arguments: Namespace) -> EvaluateJob:
-    """Make the job of what was typed."""
+    """Build the job from the command line arguments."""
     run = arguments.run_folder
     config = load_tested(run, arguments.data, arguments.overrides, arguments.batch_size)
     return EvaluateJob(

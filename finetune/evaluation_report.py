@@ -1,4 +1,4 @@
-"""What an evaluation leaves in a run's folder: JSON for programs, a Markdown table for people; and both read again."""
+"""Evaluation reports in a run's folder: JSON for programs, a Markdown table for people; and reading them for tables."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from trichord.core.run_folder import RunFolder
 from trichord.shards.reading.stream_config import SourceConfig
 
 _CLASSES = ("top1", "top5", "mAP", "mAP_charades", "localisation_mAP_charades")
-_LIKE = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR", "CIDEr-D")
-_RIGHT = ("right colour", "right shape", "right action", "right all three", "distinct captions")
-_COMPARED = (*_CLASSES, *_LIKE, *_RIGHT)
+_OVERLAP = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR", "CIDEr-D")
+_CORRECT = ("right colour", "right shape", "right action", "right all three", "distinct captions")
+_COMPARED = (*_CLASSES, *_OVERLAP, *_CORRECT)
 
 
 def label_of(sources: Sequence[SourceConfig]) -> str:
-    """Name a test by the folders of the sets that it is on."""
+    """Return a name for a test: the folder names of its sets."""
     return "+".join(Path(source.root.rstrip("/")).name for source in sources)
 
 
 def write_report(
     run: Path, name: str, found: Mapping[str, Any], captions: Sequence[Mapping[str, Any]] | None = None
 ) -> tuple[Path, ...]:
-    """Write both files, and a third of captions if there are any; one of the same name is replaced."""
+    """Write both files, and a third for captions if there are any; files of the same name are replaced."""
     folder = RunFolder(run).evaluations
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_table = folder / f"{name}.json", folder / f"{name}.md"
@@ -40,7 +40,7 @@ def write_report(
 
 
 def to_markdown(found: Mapping[str, Any]) -> str:
-    """Word an evaluation: what was measured on what, the figures, and those of each class."""
+    """Format an evaluation as Markdown: data, model, views, figures, and figures of each class."""
     model = ", ".join(f"{name} {value}" for name, value in found["model"].items())
     counted = [f"{found['clips']} clips"] + [
         f"{found[each]} {each.replace('_', ' ')}" for each in ("bad", "silent", "without_caption") if each in found
@@ -79,7 +79,7 @@ def _cell(value: Any) -> str:
 
 
 def read_reports(run: Path) -> list[dict[str, Any]]:
-    """Read all evaluations of a run; or of all runs directly below a folder, as a sweep leaves them."""
+    """Read all evaluations of a run, or of all runs directly below a folder, such as that of a sweep."""
     paths = sorted(RunFolder(run).evaluations.glob("*.json"))
     below = sorted(run.glob("*"))
     paths = paths or [path for each in below for path in sorted(RunFolder(each).evaluations.glob("*.json"))]
@@ -89,7 +89,7 @@ def read_reports(run: Path) -> list[dict[str, Any]]:
 
 
 def comparison(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give one row for each evaluation: what was tested, on what, and its figures."""
+    """Return one row for each evaluation: the model, the data and the figures."""
     return [
         {
             "run": each["run"],

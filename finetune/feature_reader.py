@@ -1,4 +1,4 @@
-"""Reads features that were kept in shards in the place of what they were computed from."""
+"""Reading of stored features from shards, in place of the videos they were computed from."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from trichord.core.errors import Cause, SampleError
 from trichord.shards.reading.batch import Example
 from trichord.shards.record import RawSample
 
-MEMBER = "safetensors"  # of a sample in its shard
+MEMBER = "safetensors"  # extension of the features among the members of a sample
 
 
 def read_features(raw: RawSample, rng: np.random.Generator) -> Example:
-    """Take a sample's features as a transform does; chance says only which of its captions is told."""
+    """Read a sample's features as a transform would; only the choice of one of its captions is random."""
     if MEMBER not in raw.members:
         raise SampleError(Cause.NO_VIDEO, "no features were computed: the video could not be used")
     tensors, captions = load(raw.members[MEMBER]), raw.annotation().captions

@@ -1,10 +1,10 @@
-"""Tokens of frozen backbones, computed once and kept in shards that are then read in the place of the videos.
+"""Tokens of frozen backbones, computed once and stored in shards that are then read in place of the videos.
 
-A set of features holds as many samples as the videos' set, shard by shard and in the same order, so that a run draws
-the same samples at every step. A sample has the video's own json, txt and cls members, and what the transform and the
-backbones made of it; one that could not be used has no features, and is counted as bad again. Shards are finished one
-by one: what was interrupted goes on. Legend: b samples computed together, X what is kept of one: LD, or nLD of n clips,
-L tokens, D features; the pooled vector is the first token, and the only one where no other is needed.
+A set of features holds as many samples as the set of videos, shard by shard and in the same order, so that a run draws
+the same samples at every step. A sample has the video's own json, txt and cls members, and the output of the transform
+and the backbones; an unusable one has no features, and is counted as bad again. Shards are finished one by one, so an
+interrupted computation continues. Legend: b samples computed together, X the stored shape of one: LD, or nLD for n
+clips, L tokens, D features; the pooled vector is the first token, and the only one where no other is needed.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from trichord.shards.sample import ClipTransform
 
 _ABOUT = "features.json"
 _KEPT = ("json", "txt", "cls")
-_AT_ONCE = 8  # samples that go through a backbone together
+_AT_ONCE = 8  # samples in one forward pass
 
 
 def fill(config: FinetuneConfig, world: World) -> None:
-    """Compute what is not there yet of a run's features; all ranks take part, and share the shards."""
+    """Compute the missing features of a run; all ranks take part, each with its share of the shards."""
     assert config.features is not None
     sources = config.data.open_sources()
     if all((config.features_of(number) / "manifest.json").exists() for number in range(len(sources))):
@@ -54,7 +54,7 @@ def fill(config: FinetuneConfig, world: World) -> None:
         config.features.mkdir(parents=True, exist_ok=True)
         if not (config.features / _ABOUT).exists():
             write_whole(config.features / _ABOUT, json.dumps(about(config, sources), indent=1) + "\n")
-    world.say("", "begin the features")
+    world.say("", "start of the features")
     _check(config, sources)
     objective = build(config)
     config.begin(objective)
@@ -68,24 +68,24 @@ def fill(config: FinetuneConfig, world: World) -> None:
         own = [each for each in entries[world.rank :: world.size] if not (folder / each.name).exists()]
         for entry in track(own, "shards of features"):
             writer.write(source, entry, folder / entry.name)
-        world.say("", "finish the features")
+        world.say("", "end of the features")
         if world.rank == 0:
             shards = tuple(_entry(folder / each.name, each.samples) for each in entries)
             Manifest(classes=source.manifest.classes, shards=shards).save(folder)
-    world.say("", "list the features")
+    world.say("", "manifest of the features")
 
 
 def about(config: FinetuneConfig, sources: tuple[ShardSource, ...]) -> dict[str, Any]:
-    """Say all that features depend on."""
+    """Return everything that features depend on."""
     tree = config.model_dump(mode="json")
     names = ("backbone", "audio_backbone", "init_from", "audio_init_from")
-    fresh = config.init_from is None and config.audio_init_from is None
+    is_random = config.init_from is None and config.audio_init_from is None
     return {
         "samples": config.objective.sample_spec().model_dump(mode="json"),
         "normalisation": tree["objective"]["normalisation"],
         "tokens": "all" if config.objective.needs_grid else "pooled",
         "precision": config.engine.precision,
-        "seed": config.seed if fresh else None,  # of the weights; others are read
+        "seed": config.seed if is_random else None,  # of initial weights; others are loaded
         "data": [source.manifest.digest() for source in sources],
         **{name: tree[name] for name in names},
     }
@@ -98,19 +98,19 @@ def _check(config: FinetuneConfig, sources: tuple[ShardSource, ...]) -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} does not say what these features are of: {error}. Give another features=DIR"
+            f"{path}, which describes these features, cannot be read: {error}. Set another features=DIR"
         ) from error
     wanted = about(config, sources)
     other = [name for name in wanted if found.get(name) != wanted[name]]
     if other:
         raise UserError(
-            f"{config.features} holds features of other {', '.join(other)}: {path} says which. Give another "
-            "features=DIR, and they are computed anew"
+            f"{config.features} holds features of other {', '.join(other)}: {path} lists them. Set another "
+            "features=DIR to compute them again"
         )
 
 
 class _Writer:
-    """Computes and writes one shard after the other."""
+    """Writer that computes and stores the features of one shard after another."""
 
     def __init__(self, config: FinetuneConfig, objective: OnTokens, world: World) -> None:
         self.config, self.objective, self.world = config, objective, world
@@ -118,7 +118,7 @@ class _Writer:
         self.limits = config.data.reading_limits()
 
     def write(self, source: ShardSource, entry: ShardEntry, path: Path) -> None:
-        """Write the features of one shard, whole or not at all."""
+        """Write the features of one shard, completely or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         archive = open_archive(
             source.root,
@@ -143,10 +143,10 @@ class _Writer:
                 examples = list(threads.map(self._decoded, read))
                 features = iter(self._computed([each for each in examples if each is not None]))
                 for raw, example in zip(read, examples, strict=True):
-                    kept = {name: raw.members[name] for name in _KEPT if name in raw.members}
+                    stored = {name: raw.members[name] for name in _KEPT if name in raw.members}
                     if example is not None:
-                        kept[MEMBER] = save(next(features))
-                    yield raw.key, kept or {"txt": b""}  # a sample has to have a member
+                        stored[MEMBER] = save(next(features))
+                    yield raw.key, stored or {"txt": b""}  # a sample must have at least one member
 
     def _decoded(self, raw: RawSample) -> Example | None:
         try:
@@ -162,17 +162,19 @@ class _Writer:
             labels = torch.tensor(each["labels"], dtype=torch.int64)
             rows.append({"labels": labels, "audio_present": torch.tensor(each["audio_present"])})
         device = self.world.device
-        for sense in self.objective.spec.inputs if examples else ():
-            clips = [torch.stack(given).to(device) for given in zip(*(each[sense] for each in examples), strict=True)]
+        for modality in self.objective.spec.inputs if examples else ():
+            clips = [
+                torch.stack(given).to(device) for given in zip(*(each[modality] for each in examples), strict=True)
+            ]
             with self.objective.casting(device):
-                tokens_bX = self.objective.tokens(sense, clips)
+                tokens_bX = self.objective.tokens(modality, clips)
             for row, tokens_X in zip(rows, tokens_bX.cpu(), strict=True):
-                row[sense] = tokens_X.contiguous()
+                row[modality] = tokens_X.contiguous()
         return rows
 
 
 def _read(archive: Archive, place: int) -> RawSample:
-    """Read a sample; one that cannot be read keeps its place, with nothing in it."""
+    """Read a sample; return an empty one in place of a sample that cannot be read."""
     try:
         return archive.read(place)
     except SampleError:

@@ -1,4 +1,4 @@
-"""What a head starts from: backbones with the weights of a pretraining run or of a file, and how frequent classes are.
+"""Initial state of a head: backbones with the weights of a pretraining run or of a file, and class frequencies.
 
 Legend: K classes.
 """
@@ -20,32 +20,32 @@ from trichord.pretrain.weights.export import read_part
 from trichord.pretrain.weights.load import Fit, load_published, load_tensors
 from trichord.pretrain.weights.naming import Family
 
-_OWN = Family("a run's own", "backbone.*", ())  # its names are ours
+_OWN = Family("a run's own", "backbone.*", ())  # it uses trichord's own names
 
 
 def begin(config: FinetuneConfig, objective: Objective) -> None:
-    """Load what the recipe names; all ranks do so, before the optimiser is made."""
-    senses: tuple[tuple[Modality, InitFrom | None], ...] = (
+    """Load the weights that the recipe names; all ranks do so, before the optimiser is built."""
+    inits: tuple[tuple[Modality, InitFrom | None], ...] = (
         ("video", config.init_from),
         ("audio", config.audio_init_from),
     )
-    for sense, init in senses:
-        trunk = getattr(objective, sense, None)
-        if isinstance(trunk, Trunk) and init is not None:
-            lines = load_weights(init, trunk, sense).lines()
+    for modality, init in inits:
+        encoder = getattr(objective, modality, None)
+        if isinstance(encoder, Trunk) and init is not None:
+            lines = load_weights(init, encoder, modality).lines()
             if rank() == 0:
-                print(f"{sense}: {'; '.join(lines)}", file=sys.stderr)
+                print(f"{modality}: {'; '.join(lines)}", file=sys.stderr)
     load(config.objective.prepares)(config, objective)
 
 
-def load_weights(init: InitFrom, trunk: Trunk, sense: Modality) -> Fit:
-    """Give a backbone the weights of a file, or of a run's part.
+def load_weights(init: InitFrom, encoder: Trunk, modality: Modality) -> Fit:
+    """Load the weights of a file, or of a part of a run, into a backbone.
 
-    Of the parts it is the one that is named, else the one that is called like the sense, else the run's best.
+    The part is the one that `init` names, else the one named after the modality, else the run's best.
     """
     if not RunFolder(init.path).is_run:
-        return load_published(init, trunk.backbone)
+        return load_published(init, encoder.backbone)
     parts = read_config(read_run(init.path)).objective.parts
-    tensors, _, _ = read_part(init.path, init.part or (sense if sense in parts else None), read_config)
+    tensors, _, _ = read_part(init.path, init.part or (modality if modality in parts else None), read_config)
     own = {name: tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
-    return load_tensors(own, init, trunk.backbone, family=_OWN)
+    return load_tensors(own, init, encoder.backbone, family=_OWN)

@@ -1,4 +1,4 @@
-"""Training a head as a cluster's job: pretraining's, with what else could go wrong at its start."""
+"""Fine-tuning as a cluster job: the pretraining job with the additional checks of a task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trichord.pretrain.job import PretrainJob, refuse_dry_run, run_folder
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneJob(PretrainJob):
-    """A recipe, resolved when it was submitted."""
+    """A fine-tuning recipe, resolved at submission."""
 
     config: FinetuneConfig
     verb: ClassVar[str] = "finetune"
@@ -25,7 +25,7 @@ class FinetuneJob(PretrainJob):
 
 
 def finetune_job(arguments: Namespace) -> FinetuneJob:
-    """Make the job of what was typed."""
+    """Build the job from the command line arguments."""
     refuse_dry_run(arguments)
     config = load_finetune_recipe(arguments.recipe, arguments.overrides).config
     return FinetuneJob(name=Path(arguments.recipe).stem, folder=run_folder(arguments), config=config)

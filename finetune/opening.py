@@ -1,4 +1,4 @@
-"""Opens runs of any task as they are used after training: their settings, and their objective in evaluation mode."""
+"""Loading of runs of any task for use after training: their settings, and their objective in evaluation mode."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trichord.pretrain.weights.export import newest_checkpoint
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """A run with the weights of its newest whole checkpoint."""
+    """A run with the weights of its newest complete checkpoint."""
 
     run: Path
     config: RunConfig
@@ -29,18 +29,18 @@ class OpenedRun:
 
 
 def open_run(run: Path, device: torch.device) -> OpenedRun:
-    """Open a run as it stands; its shards need not be there."""
+    """Load a run; its shards need not exist."""
     if not RunFolder(run).is_run:
-        raise UserError(f"{run} is no folder of a run: it has no checkpoints/. Next: trichord status, which lists runs")
+        raise UserError(f"{run} is not a run folder: it has no checkpoints/. Next: trichord status, which lists runs")
     config = read_config(read_run(run))
     if isinstance(config, FinetuneConfig):
-        config = config.model_copy(update={"features": None})  # it is asked about videos, whatever it learnt from
+        config = config.model_copy(update={"features": None})  # applied to videos, even if trained on features
     objective, step = load_objective(config, run, device)
     return OpenedRun(run, config, objective, step)
 
 
 def load_objective(config: RunConfig, run: Path, device: torch.device) -> tuple[Objective, int]:
-    """Build what a config says with the weights of a run's newest whole checkpoint; give it and the step of these."""
+    """Build a config's objective with the weights of a run's newest complete checkpoint; return it and the step."""
     path, index = newest_checkpoint(run)
     objective = build(config)
     checkpoint.load_weights(path, index, objective)

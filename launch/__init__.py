@@ -1,1 +1,1 @@
-"""The command line, cluster jobs and run folders. Imports no torch."""
+"""The command line, cluster jobs and run folders; imports no torch."""

@@ -1,4 +1,4 @@
-"""`trichord cancel`: lets the jobs of runs save and end, or ends them where they are."""
+"""`trichord cancel`: ask the jobs of runs to save and end, or end them at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trichord.launch.survey import Report, survey
 
 
 def cancel_runs(named: Sequence[Path], now: bool) -> None:
-    """End what is alive of these runs, and say of each what was done; raise UserError where nothing is."""
+    """Cancel the live jobs of these runs and print the outcome for each; raise UserError if none is live."""
     reports = survey(named_runs(named), lambda text: print(f"warning: {text}", file=sys.stderr))
     live = [report for report in reports if report.verdict.state in LIVE or _may_live(report)]
     if not live:
@@ -27,14 +27,14 @@ def cancel_runs(named: Sequence[Path], now: bool) -> None:
         try:
             done = _cancel(report, now) if report in live else f"nothing to do, it is {report.verdict.state}"
             print(f"{report.run.path}: {done}", flush=True)
-        except UserError as error:  # the others of a sweep shall end all the same
+        except UserError as error:  # the other runs of a sweep are cancelled regardless
             refused.append(f"{report.run.path}: {error}")
     if refused:
         raise UserError("\n".join(refused))
 
 
 def _may_live(report: Report) -> bool:
-    """Say whether a job may hold its nodes though its rank 0 is silent, or nobody answered for it."""
+    """Return whether a job may still hold its nodes although rank 0 is silent or SLURM did not answer."""
     is_in_doubt = report.said == "no answer" or _is_known(report)
     return report.verdict.state in (State.LOST, State.UNKNOWN) and report.job_id is not None and is_in_doubt
 
@@ -44,46 +44,47 @@ def _cancel(report: Report, now: bool) -> str:
     if report.cluster == "local":
         return _cancel_local(report, now)
     if job_id is None or not job_id[0].isdecimal() or (report.cluster is None and not _is_known(report)):
-        raise UserError(_by_hand(report))
+        raise UserError(_manual_instructions(report))
     if now:
         slurm.cancel(job_id)
-        return f"job {job_id} is ended where it is; what it saved last stays"
+        return f"job {job_id} was ended at once; its last checkpoint is kept"
     if isinstance(report.said, slurm.JobState) and report.said.is_waiting:
         slurm.cancel(job_id)
-        return f"job {job_id} is taken from the queue"
+        return f"job {job_id} was removed from the queue"
     if _is_starting(report):
         slurm.cancel(job_id)
-        return f"job {job_id} is ended, it had not begun to work"
+        return f"job {job_id} was ended; it had not started to work"
     slurm.send_signal(job_id, "USR1")
-    return f"job {job_id} was asked to save and end; trichord status {_typed(report)} says when it has"
+    return f"job {job_id} was asked to save and end; trichord status {_quoted_path(report)} shows when it has"
 
 
 def _cancel_local(report: Report, now: bool) -> str:
     submitted = report.run.submission(str(report.job_id))
     assert submitted is not None
-    again = f"trichord cancel {_typed(report)}{' --now' * now}"
+    same_command = f"trichord cancel {_quoted_path(report)}{' --now' * now}"
     if not local_job.is_here(submitted):
         raise UserError(
-            f"job {submitted.job_id} runs on {submitted.host}, not here.\nNext: on {submitted.host}: {again}"
+            f"job {submitted.job_id} runs on {submitted.host}, not here.\nNext: on {submitted.host}: {same_command}"
         )
     pid = local_job.controller(submitted, report.run.path)
     if pid is None:
-        return "nothing to do, its process is gone"
+        return "nothing to do, its process has ended"
     if now:
         local_job.end(pid)
-        return f"process {pid} and its ranks are ended where they were; what they saved last stays"
+        return f"process {pid} and its ranks were ended at once; the last checkpoint is kept"
     local_job.ask_to_stop(pid)
     return (
-        f"process {pid} was asked to let its ranks save and end; trichord status {_typed(report)} says when they have"
+        f"process {pid} was asked to let its ranks save and end; "
+        f"trichord status {_quoted_path(report)} shows when they have"
     )
 
 
-def _typed(report: Report) -> str:
+def _quoted_path(report: Report) -> str:
     return shlex.quote(str(report.run.path))
 
 
 def _is_starting(report: Report) -> bool:
-    """Say whether a job has its nodes and no rank listens yet: a signal would find nobody, or kill."""
+    """Return whether a job has its nodes but no signal handler yet: a signal would be lost, or would kill it."""
     last = next(reversed(report.events), None)
     is_before_its_start = isinstance(last, Submitted) or (isinstance(last, Ended) and last.how == "requeued")
     return isinstance(report.said, slurm.JobState) and report.said.state == "RUNNING" and is_before_its_start
@@ -93,10 +94,10 @@ def _is_known(report: Report) -> bool:
     return isinstance(report.said, slurm.JobState)
 
 
-def _by_hand(report: Report) -> str:
+def _manual_instructions(report: Report) -> str:
     holder = report.run.holder
     if holder is None:
-        return f"no job of it can be found on this machine.\nNext: trichord status {report.run.path}"
+        return f"no job of this run was found on this machine.\nNext: trichord status {report.run.path}"
     return (
         f"it was not started by `trichord launch`; it runs as {holder.words}.\n"
         f"Next: to let it save and end, on {holder.host}: kill -TERM {holder.pid}"

@@ -1,4 +1,4 @@
-"""The command `trichord`: finds the verb that was typed, runs it, and turns mistakes into messages."""
+"""The command `trichord`: run the given subcommand and turn errors into messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -9,39 +9,20 @@ from collections.abc import Sequence
 
 from trichord import __version__
 from trichord.core.errors import Interrupted, RunStopped, UserError
-from trichord.core.parser import CommandParser, add_command, add_floor
-from trichord.finetune.commands import COMPARE, EVALUATE, EXPORT, FINETUNE, REPLAY, SHOW
-from trichord.finetune.page.command import SERVE
-from trichord.finetune.retrieval import index_commands
-from trichord.finetune.retrieval.commands import EMBED, RETRIEVAL, SEARCH
-from trichord.finetune.token_maps.command import VISUALISE
-from trichord.finetune.zeroshot.command import ZEROSHOT
-from trichord.launch import doctor, launch_command, quickstart
-from trichord.launch.run_commands import CANCEL, LOGS, STATUS
-from trichord.pretrain import commands as pretrain_commands
-from trichord.pretrain.backbones.command import MODELS
-from trichord.pretrain.plotting.command import PLOT
-from trichord.pretrain.weights.command import INSPECT
-from trichord.pretrain.weights.command import SUMMARY as OF_WEIGHTS
-from trichord.shards import commands as shards_commands
+from trichord.core.parser import CommandParser, add_command, add_group
+from trichord.launch.commands import COMMANDS, CommandGroup
 
 _DESCRIPTION = """\
-Pretrains video transformers together with sound and text, and puts what they learn to work."""
+Pretrain video transformers, optionally with audio and text, then fine-tune, evaluate and search with them."""
 _EPILOG = """\
-Every command explains itself with --help and prints its figures as JSON with --json.
-Exit status: 0 done, 1 checked and found wanting, 2 a mistake you can mend, 75 told to stop by the cluster, all saved,
-type it again to go on, 130 interrupted."""
-_OF_RUNS = (
-    *(pretrain_commands.PRETRAIN, FINETUNE, EVALUATE, ZEROSHOT, COMPARE),
-    *(EMBED, SEARCH, RETRIEVAL),
-    *(SERVE, VISUALISE),
-    *(SHOW, PLOT, REPLAY, EXPORT, MODELS),
-)
+Every command describes its options with --help; those that print figures print them as JSON with --json.
+Exit status: 0 success, 1 a check failed, 2 user error, 75 stopped by the cluster with everything saved (run the same
+command again to resume), 130 interrupted."""
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit status."""
+    """Run one command and return its exit status."""
     try:
         return _run(argv)
     except UserError as error:
@@ -56,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader, say `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -73,16 +54,12 @@ def _parser() -> CommandParser:
     parser = CommandParser(prog="trichord", description=_DESCRIPTION, epilog=_EPILOG)
     parser.set_defaults(run=None, command=None, parser=parser)
     parser.add_argument("--version", action="version", version=f"trichord {__version__}", help="print the version")
-    floors = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser)
-    add_command(floors, quickstart.COMMAND)
-    add_command(floors, doctor.COMMAND)
-    add_floor(floors, "shards", shards_commands.SUMMARY, shards_commands.COMMANDS)
-    for command in (launch_command.COMMAND, STATUS, LOGS, CANCEL):
-        add_command(floors, command)
-    for command in _OF_RUNS:
-        add_command(floors, command)
-    add_floor(floors, "index", index_commands.SUMMARY, index_commands.COMMANDS)
-    add_floor(floors, "weights", OF_WEIGHTS, (INSPECT,))
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser)
+    for command in COMMANDS.values():
+        if isinstance(command, CommandGroup):
+            add_group(subparsers, command.name, command.summary, command.commands)
+        else:
+            add_command(subparsers, command)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What a job asks of a cluster, and the one file in which a site says it for all its jobs."""
+"""The settings of a cluster job, and the file that holds a site's settings for all its jobs."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ from trichord.core.errors import UserError
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<rest>\d+(?::\d+){0,2})")
 _EXPECTED_TIME = "minutes such as 90, or HH:MM:SS, or D-HH:MM:SS"
-_OURS = {"nodes", "gpus-per-node", "ntasks-per-node", "cpus-per-task", "time", "mem", "partition", "account", "qos"}
-_OURS |= {"constraint", "exclude", "array", "signal", "output", "error", "job-name", "open-mode", "requeue"}
-_OURS |= {"chdir"}  # recipes and --run name paths from where the job was launched
-_LONGEST_WARNING_S = 120  # enough to finish a step and save; a model that takes longer says so
+_RESERVED = {"nodes", "gpus-per-node", "ntasks-per-node", "cpus-per-task", "time", "mem", "partition", "account", "qos"}
+_RESERVED |= {"constraint", "exclude", "array", "signal", "output", "error", "job-name", "open-mode", "requeue"}
+_RESERVED |= {"chdir"}  # paths in recipes and --run are relative to the folder of the launch
+_LONGEST_WARNING_S = 120  # enough to finish a step and save; a slower model sets signal_delay_s
 
 
 class Settings(BaseModel):
-    """What a job asks for. Nothing of anyone's cluster is a default: what stands here as None is left to SLURM."""
+    """The settings of a job. No default is specific to a cluster: what is None here is left to SLURM."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    nodes: PositiveInt = Field(1, description="machines of a job")
-    gpus_per_node: NonNegativeInt = Field(0, description="GPUs of each machine; 0 trains on its CPU")
-    tasks_per_node: PositiveInt | None = Field(None, description="processes of each machine (default: one a GPU)")
-    cpus_per_task: PositiveInt | None = Field(None, description="cores of each process; data workers need some")
-    mem_gb: PositiveFloat | None = Field(None, description="memory of each machine, in GB")
-    time: str | None = Field(None, description=f"limit of a job: {_EXPECTED_TIME}")
-    partition: str | None = Field(None, description="of the queue")
-    account: str | None = Field(None, description="that pays")
+    nodes: PositiveInt = Field(1, description="number of machines")
+    gpus_per_node: NonNegativeInt = Field(0, description="GPUs per machine; 0 trains on the CPU")
+    tasks_per_node: PositiveInt | None = Field(None, description="processes per machine (default: one per GPU)")
+    cpus_per_task: PositiveInt | None = Field(None, description="CPU cores per process, data workers included")
+    mem_gb: PositiveFloat | None = Field(None, description="memory per machine, in GB")
+    time: str | None = Field(None, description=f"time limit of the job: {_EXPECTED_TIME}")
+    partition: str | None = Field(None, description="SLURM partition to submit to")
+    account: str | None = Field(None, description="SLURM account to charge")
     qos: str | None = Field(None, description="quality of service")
-    constraint: str | None = Field(None, description="features that a machine must have")
-    exclude: str | None = Field(None, description="machines to stay away from")
+    constraint: str | None = Field(None, description="node features that the job requires")
+    exclude: str | None = Field(None, description="nodes that the job must not use")
     signal_delay_s: PositiveInt | None = Field(
-        None, description="seconds before the limit at which a job saves (default: 120, or a quarter of a short job)"
+        None, description="seconds before the time limit to save (default: 120, or a quarter of a short job)"
     )
-    max_restarts: NonNegativeInt = Field(30, description="how often a job may begin again, for whatever reason")
-    device: str | None = Field(None, description="the GPUs' kind, such as h200, to see whether a model fits")
+    max_restarts: NonNegativeInt = Field(30, description="how often a job may restart, for any reason")
+    device: str | None = Field(None, description="GPU type, such as h200, to check whether the model fits")
     sbatch: dict[str, str | Literal[True]] = Field(
-        default_factory=dict, description="further options of sbatch; those without a value are true"
+        default_factory=dict, description="further sbatch options; give true to those without a value"
     )
-    setup: tuple[str, ...] = Field((), description="shell lines before the start, such as `module load cuda`")
-    srun: tuple[str, ...] = Field((), description="further options of srun")
+    setup: tuple[str, ...] = Field((), description="shell lines to run before the start, such as `module load cuda`")
+    srun: tuple[str, ...] = Field((), description="further srun options")
 
     @field_validator("time", "partition", "account", "qos", mode="before")
     @classmethod
@@ -79,10 +79,10 @@ class Settings(BaseModel):
     @field_validator("sbatch")
     @classmethod
     def _sbatch_has_its_own_fields(cls, value: dict[str, str | Literal[True]]) -> dict[str, str | Literal[True]]:
-        taken = sorted(_OURS & {name.replace("_", "-").lstrip("-") for name in value})
+        taken = sorted(_RESERVED & {name.replace("_", "-").lstrip("-") for name in value})
         if taken:
             raise ValueError(
-                f"{', '.join(taken)} cannot be set here: trichord sets it, mostly from a setting of its own"
+                f"{', '.join(taken)} cannot be set here: trichord sets it, usually from a setting of its own"
             )
         return value
 
@@ -92,40 +92,40 @@ class Settings(BaseModel):
         if minutes is not None and self.signal_delay_s is not None and self.signal_delay_s > minutes * 30:
             raise ValueError(
                 f"signal_delay_s={self.signal_delay_s} is more than half of time={self.time}: the job would save and "
-                f"requeue before it got anywhere. Set at most {minutes * 30}, or a longer time"
+                f"requeue before it made progress. Set at most {minutes * 30}, or a longer time"
             )
         return self
 
     @property
     def minutes(self) -> int | None:
-        """The limit of a job."""
+        """The time limit of a job in minutes, or None."""
         return read_minutes(self.time) if self.time else None
 
     @property
     def tasks(self) -> int:
-        """Processes of each machine."""
+        """The number of processes per machine."""
         return self.tasks_per_node or max(1, self.gpus_per_node)
 
     @property
     def ranks(self) -> int:
-        """Processes of a job."""
+        """The number of processes of a job."""
         return self.nodes * self.tasks
 
     @property
     def warning_s(self) -> int:
-        """How long before its end a job saves."""
+        """The seconds before its time limit at which a job saves."""
         if self.signal_delay_s is not None:
             return self.signal_delay_s
         return min(_LONGEST_WARNING_S, self.minutes * 15) if self.minutes else _LONGEST_WARNING_S
 
 
 def read_minutes(text: str) -> int:
-    """Read a time as sbatch does, rounded up; 0 where it is none."""
+    """Parse a time as sbatch does, in minutes rounded up; return 0 if it is not a time."""
     found = _TIME.fullmatch(text)
     if not found:
         return 0
     parts = [int(part) for part in found["rest"].split(":")]
-    if found["days"] is not None:  # days-hours, and smaller from there
+    if found["days"] is not None:  # days-hours, optionally with minutes and seconds
         hours, minutes, seconds = (*parts, 0, 0)[:3]
         return int(found["days"]) * 1440 + hours * 60 + minutes + math.ceil(seconds / 60)
     if len(parts) == 3:
@@ -134,12 +134,12 @@ def read_minutes(text: str) -> int:
 
 
 def default_path() -> Path:
-    """Say where the file is looked for when none is named."""
+    """Return the path of the file that is read when none is named."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "trichord" / "cluster.yaml"
 
 
 def load_cluster_file(path: Path | None) -> dict[str, Any]:
-    """Read a site's settings: the file named, or the one in its place, or none; checked, but still to be completed."""
+    """Read and validate a site's settings from `path`, or the default file if it exists; fill in no defaults."""
     from trichord.pretrain.recipe_file import read_recipe
 
     if path is None:
@@ -147,27 +147,27 @@ def load_cluster_file(path: Path | None) -> dict[str, Any]:
         if not path.is_file():
             return {}
     elif not path.is_file():
-        raise UserError(f"--cluster-file {path} is no file. Expected YAML such as: partition: gpu")
+        raise UserError(f"--cluster-file {path} is not a file. Expected YAML such as: partition: gpu")
     found = read_recipe(path)
     make_settings(found, str(path))
     return found
 
 
 def make_settings(values: Mapping[str, Any], where: str) -> Settings:
-    """Check settings; a mistake is told with all that there are."""
+    """Validate settings; the error for an unknown name lists the known ones."""
     known = list(Settings.model_fields)
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"{where}: no setting {name!r}.{hint}\nKnown: {', '.join(known)}")
+            raise UserError(f"{where}: unknown setting {name!r}.{hint}\nKnown: {', '.join(known)}")
     try:
         return Settings.model_validate(dict(values))
     except ValidationError as error:
-        raise UserError("\n".join(_word(each, where) for each in error.errors())) from error
+        raise UserError("\n".join(_describe(each, where) for each in error.errors())) from error
 
 
-def _word(error: Mapping[str, Any], where: str) -> str:
+def _describe(error: Mapping[str, Any], where: str) -> str:
     message = error["msg"].removeprefix("Value error, ")
     name = ".".join(map(str, error["loc"]))
     return f"{where}: {name}: {message}, found {error['input']!r}" if name else f"{where}: {message}"

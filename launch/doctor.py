@@ -1,4 +1,4 @@
-"""`trichord doctor`: what this machine has for training, what is wrong with it, and the command that mends it."""
+"""`trichord doctor`: report what this machine has for training, what is wrong, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from trichord.launch.finding import Finding
 _GIB = 1 << 30
 _NEEDED = ("torch", "deepspeed", "webdataset", "av", "pydantic", "transformers", "safetensors", "faiss-cpu")
 _OPTIONAL = ("torchcodec", "tensorboard", "wandb", "submitit", "mamba-ssm", "causal-conv1d")
-_LEAST_FREE_BYTES = 10 * _GIB  # a checkpoint of a base model with its optimiser weighs 2 GiB, and three are kept
-_LEAST_SHARED_BYTES = 1 * _GIB  # workers hand batches over in shared memory
+_LEAST_FREE_BYTES = 10 * _GIB  # a base model's checkpoint with optimiser takes 2 GiB, and three are kept
+_LEAST_SHARED_BYTES = 1 * _GIB  # data workers pass batches through shared memory
 _TRIAL_BYTES = 64 << 20
 
 
 def examine(folder: Path) -> Iterator[Finding]:
-    """Look at everything, part by part."""
+    """Yield the findings of all checks, part by part."""
     from trichord.launch.doctor_cluster import examine_cluster
 
     yield from _versions()
@@ -44,15 +44,15 @@ def _versions() -> Iterator[Finding]:
     yield Finding("versions", "Python", platform.python_version())
     for name in _NEEDED:
         version = _version(name)
-        mend = None if version else "make setup, or: pip install -e . in a clone of trichord"
-        yield Finding("versions", name, version or "missing", mend)
+        fix = None if version else "make setup, or: pip install -e . in a clone of trichord"
+        yield Finding("versions", name, version or "missing", fix)
     for name in _OPTIONAL:
-        yield Finding("versions", name, _version(name) or "not installed; not needed")
+        yield Finding("versions", name, _version(name) or "not installed; optional")
     yield from _native_wheels()
 
 
 def _native_wheels() -> Iterator[Finding]:
-    """Look at the two libraries whose native code must be built for the same device as torch."""
+    """Check the two libraries whose native code must be built for the same device as torch."""
     import torch
 
     from trichord.core.wheels import native_code_loads
@@ -61,8 +61,8 @@ def _native_wheels() -> Iterator[Finding]:
         found = _version(name) or "missing"
         if not native_code_loads(name):
             found += (
-                f", whose native code does not load beside torch {torch.__version__}: trichord does without it, but "
-                f"plain `import {name}` fails; make setup TORCH_INDEX=<index of CPU wheels> brings one that fits"
+                f", whose native code does not load with torch {torch.__version__}: trichord works without it, but "
+                f"`import {name}` fails; make setup TORCH_INDEX=<index of CPU wheels> installs a matching build"
             )
         yield Finding("versions", name, found)
 
@@ -86,16 +86,16 @@ def _devices() -> Iterator[Finding]:
         yield Finding(
             "devices",
             "GPU",
-            f"nvidia-smi is here, but torch {torch.__version__} sees no GPU",
-            "make setup TORCH=cuda; if torch is a CUDA build already, update the driver to one for its CUDA version",
+            f"nvidia-smi is installed, but torch {torch.__version__} finds no GPU",
+            "make setup TORCH=cuda; if torch is a CUDA build already, install a driver that supports its CUDA version",
         )
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     for device in devices:
         peaks = [(precision, peak_flops(device, precision)) for precision in precisions]
-        said = ", ".join(f"{precision} {peak.flops / 1e12:.3g} TFLOP/s ({peak.source})" for precision, peak in peaks)
+        speeds = ", ".join(f"{precision} {peak.flops / 1e12:.3g} TFLOP/s ({peak.source})" for precision, peak in peaks)
         fp32, bf16 = (peak.flops for _, peak in peaks)
         slower = f"; set engine.precision=fp32, bf16 is {fp32 / bf16:.3g} times slower here" if fp32 > bf16 else ""
-        yield Finding("devices", f"{device}: {device_name(device)}", said + slower)
+        yield Finding("devices", f"{device}: {device_name(device)}", speeds + slower)
 
 
 def _decoders() -> Iterator[Finding]:
@@ -108,13 +108,13 @@ def _decoders() -> Iterator[Finding]:
     from trichord.shards.synthetic.encode import encode
 
     frames_THWC = np.zeros((8, 32, 32, 3), dtype=np.uint8)
-    film = encode(frames_THWC, np.zeros(8000, dtype=np.float32), fps=8, sample_rate=8000)
+    clip = encode(frames_THWC, np.zeros(8000, dtype=np.float32), fps=8, sample_rate=8000)
 
-    def decode(open_film: Callable[[bytes, DecodeLimits], Video]) -> str:
-        video = open_film(film, DecodeLimits())
+    def decode(open_clip: Callable[[bytes, DecodeLimits], Video]) -> str:
+        video = open_clip(clip, DecodeLimits())
         shape, sound = video.frames(np.arange(8)).shape, video.sound(0.0, 1.0, 16000)
         if shape != frames_THWC.shape or sound is None:
-            raise UserError(f"expected 8 frames of 32 x 32 and sound, found frames of shape {shape}, sound: {sound}")
+            raise UserError(f"expected 8 frames of 32 x 32 and audio, found frames of shape {shape}, audio: {sound}")
         return "decodes H.264 and AAC"
 
     try:
@@ -124,7 +124,7 @@ def _decoders() -> Iterator[Finding]:
     try:
         yield Finding("decoders", "torchcodec", decode(open_with_torchcodec))
     except (SampleError, UserError) as error:
-        yield Finding("decoders", "torchcodec", f"{str(error).splitlines()[0]}; not needed")
+        yield Finding("decoders", "torchcodec", f"{str(error).splitlines()[0]}; optional")
 
 
 def _communication() -> Iterator[Finding]:
@@ -133,17 +133,19 @@ def _communication() -> Iterator[Finding]:
 
     yield Finding("ranks", "gloo", "available" if dist.is_gloo_available() else "not in this build of torch")
     nccl, gpus = dist.is_nccl_available(), torch.cuda.device_count()
-    mend = "make setup TORCH=cuda" if gpus > 1 and not nccl else None
-    yield Finding("ranks", "NCCL", "available" if nccl else "not in this build of torch", mend)
+    fix = "make setup TORCH=cuda" if gpus > 1 and not nccl else None
+    yield Finding("ranks", "NCCL", "available" if nccl else "not in this build of torch", fix)
     name = socket.gethostname()
     try:
         address = socket.gethostbyname(name)
     except OSError:
-        mend = f'echo "127.0.0.1 {name}" | sudo tee -a /etc/hosts, or: export GLOO_SOCKET_IFNAME=lo (one machine only)'
-        yield Finding("ranks", "own host name", f"{name} has no address: gloo's ranks will not find it", mend)
+        fix = f'echo "127.0.0.1 {name}" | sudo tee -a /etc/hosts, or: export GLOO_SOCKET_IFNAME=lo (one machine only)'
+        yield Finding(
+            "ranks", "own host name", f"{name} does not resolve to an address: ranks that use gloo cannot reach it", fix
+        )
     else:
-        reach = "this machine's ranks" if address.startswith("127.") else "ranks of any machine"
-        yield Finding("ranks", "own host name", f"has an address that {reach} can find")
+        reach = "from this machine only" if address.startswith("127.") else "from any machine"
+        yield Finding("ranks", "own host name", f"resolves to an address that ranks can reach {reach}")
 
 
 def _allocator_and_threads() -> Iterator[Finding]:
@@ -151,20 +153,18 @@ def _allocator_and_threads() -> Iterator[Finding]:
 
     before = _copy_bytes_per_s()
     if apply():
-        said = (
-            f"glibc; copies at {before / 1e9:.3g} GB/s as it comes, {_copy_bytes_per_s() / 1e9:.3g} as training sets it"
-        )
+        found = f"glibc; copies {before / 1e9:.3g} GB/s by default, {_copy_bytes_per_s() / 1e9:.3g} as set by training"
     else:
-        said = f"left as it is, not glibc's; copies at {before / 1e9:.3g} GB/s"
-    yield Finding("CPU", "memory allocator", said)
+        found = f"not glibc, left unchanged; copies {before / 1e9:.3g} GB/s"
+    yield Finding("CPU", "memory allocator", found)
     cores, threads = own_cores(1), thread_plan(1)
-    said_by = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}" if os.environ.get("OMP_NUM_THREADS") else "all cores"
-    mend = None if threads >= cores else "unset OMP_NUM_THREADS, unless several ranks share this machine"
-    yield Finding("CPU", "threads of one rank", f"{threads} of {cores} cores ({said_by})", mend)
+    reason = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}" if os.environ.get("OMP_NUM_THREADS") else "all cores"
+    fix = None if threads >= cores else "unset OMP_NUM_THREADS, unless several ranks share this machine"
+    yield Finding("CPU", "threads of one rank", f"{threads}, cores: {cores} ({reason})", fix)
 
 
 def _copy_bytes_per_s() -> float:
-    """Copy a large tensor into memory that is asked for anew each time, as training does."""
+    """Measure the speed of copying a large tensor into newly allocated memory, as training does."""
     import torch
 
     source = torch.zeros(_TRIAL_BYTES, dtype=torch.uint8)
@@ -178,18 +178,18 @@ def _copy_bytes_per_s() -> float:
 
 def _disks(folder: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
-    mend = "free some, or give --run a folder on another disk" if free < _LEAST_FREE_BYTES else None
-    yield Finding("disk", "free here", f"{free / _GIB:.4g} GiB", mend)
+    fix = "free some space, or set --run to a folder on another disk" if free < _LEAST_FREE_BYTES else None
+    yield Finding("disk", "free here", f"{free / _GIB:.4g} GiB", fix)
     try:
-        speed = f"{_write_bytes_per_s(folder) / 1e6:.3g} MB/s to the disk, in one file"
+        speed = f"{_write_bytes_per_s(folder) / 1e6:.3g} MB/s, one file, with fsync"
         yield Finding("disk", "writing here", speed)
     except OSError as error:
-        yield Finding("disk", "writing here", str(error), "change to a folder that you may write to")
+        yield Finding("disk", "writing here", str(error), "change to a folder that you can write to")
     shared = Path("/dev/shm")
     if shared.is_dir():
         free = shutil.disk_usage(shared).free
-        mend = "give the container more: docker run --shm-size 8g" if free < _LEAST_SHARED_BYTES else None
-        yield Finding("disk", "shared memory for workers", f"{free / _GIB:.4g} GiB free in {shared}", mend)
+        fix = "give the container more shared memory: docker run --shm-size 8g" if free < _LEAST_SHARED_BYTES else None
+        yield Finding("disk", "shared memory for workers", f"{free / _GIB:.4g} GiB free in {shared}", fix)
 
 
 def _write_bytes_per_s(folder: Path) -> float:
@@ -215,13 +215,13 @@ def _run(arguments: Namespace) -> int:
     )
     wrong = [each for each in found if each.mend]
     for each in wrong:
-        print(f"wrong: {each.what}: {each.found}\n  mend: {each.mend}", file=sys.stderr)
+        print(f"wrong: {each.what}: {each.found}\n  fix: {each.mend}", file=sys.stderr)
     return int(bool(wrong))
 
 
 COMMAND = Command(
     "doctor",
-    "say what this machine has, what is wrong with it, and what mends it",
+    "check this machine and print how to fix what is wrong",
     _declare,
     _run,
     ("trichord doctor", "trichord doctor --json"),

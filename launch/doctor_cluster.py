@@ -1,4 +1,4 @@
-"""The doctor's part on SLURM: whether it answers, what it forgets, where jobs can go, and the site's own settings."""
+"""The SLURM checks of `trichord doctor`: commands, controller, accounting, partitions and the site's cluster file."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from trichord.launch.cluster_file import default_path, load_cluster_file
 from trichord.launch.finding import Finding
 
 _COMMANDS = ("sbatch", "srun", "squeue", "sacct", "scontrol", "scancel", "sinfo")
-_UP = ("idle", "mixed", "allocated", "completing")  # in which a node takes jobs, now or when there is room
+_UP = ("idle", "mixed", "allocated", "completing")  # states in which a node accepts jobs, now or once it has room
 
 
 def examine_cluster() -> Iterator[Finding]:
-    """Look at SLURM where its commands are; each is asked once and given ten seconds."""
+    """Yield findings about SLURM if its commands exist; each is called once, with a timeout of ten seconds."""
     found = [name for name in _COMMANDS if shutil.which(name)]
     if not found:
-        yield Finding("cluster", "SLURM", "no commands found; runs start here, or with torchrun")
+        yield Finding("cluster", "SLURM", "no commands found; start runs on this machine, or with torchrun")
     else:
         missing = [name for name in _COMMANDS if name not in found]
-        mend = f"load the cluster's SLURM module: {', '.join(missing)} not on PATH" if missing else None
-        yield Finding("cluster", "SLURM", ", ".join(found), mend)
+        fix = f"load the cluster's SLURM module: {', '.join(missing)} not on PATH" if missing else None
+        yield Finding("cluster", "SLURM", ", ".join(found), fix)
         if not missing:
             yield _controller()
             yield _accounting()
@@ -32,23 +32,23 @@ def examine_cluster() -> Iterator[Finding]:
 
 def _controller() -> Finding:
     try:
-        said = " ".join(slurm.ask("scontrol", "ping").split())
+        answer = " ".join(slurm.ask("scontrol", "ping").split())
     except slurm.NoAnswer as error:
         return Finding(
-            "cluster", "controller", str(error), "ask the cluster's administrators; until then nothing starts"
+            "cluster", "controller", str(error), "ask the cluster's administrators; no job starts until it is up"
         )
-    mend = None if " UP" in said else "ask the cluster's administrators; until then nothing starts"
-    return Finding("cluster", "controller", said, mend)
+    fix = None if " UP" in answer else "ask the cluster's administrators; no job starts until it is up"
+    return Finding("cluster", "controller", answer, fix)
 
 
 def _accounting() -> Finding:
-    """A cluster without accounting is no mistake of the person who asks, so nothing is prescribed."""
+    """Check accounting; a cluster without it is not the user's error, so no fix is suggested."""
     try:
         slurm.ask("sacct", "-n", "-X", "-o", "JobID")
     except slurm.NoAnswer as error:
-        lost = "how killed jobs ended is forgotten minutes later, and trichord status then calls their runs lost"
+        lost = "how a killed job ended is forgotten after minutes, and trichord status then shows its run as lost"
         return Finding("cluster", "accounting", f"{error}; without it {lost}")
-    return Finding("cluster", "accounting", "answers: how killed jobs ended is known")
+    return Finding("cluster", "accounting", "available: how killed jobs ended is recorded")
 
 
 def _partitions() -> Iterator[Finding]:
@@ -67,11 +67,13 @@ def _partitions() -> Iterator[Finding]:
         total = sum(int(count) for *_, count, _ in of_states)
         gpus = ", ".join(dict.fromkeys(gres for *_, gres in of_states if gres != "(null)")) or "no GPUs"
         is_usable = up > 0 and availability == "up"
-        told = f"{up} of {total} nodes up, time limit {limit}, {gpus}" + f"; {availability}" * (availability != "up")
+        summary = f"nodes up: {up} of {total}, time limit {limit}, {gpus}" + f"; {availability}" * (
+            availability != "up"
+        )
         what = f"partition {name.rstrip('*')}" + " (default)" * name.endswith("*")
-        yield Finding("cluster", what, told if is_usable else f"{told}: jobs wait there")
+        yield Finding("cluster", what, summary if is_usable else f"{summary}: jobs wait there")
     if not rows:
-        yield Finding("cluster", "partitions", "none that you may see", "ask the cluster's administrators for access")
+        yield Finding("cluster", "partitions", "none visible to you", "ask the cluster's administrators for access")
 
 
 def _cluster_file() -> Finding:
@@ -81,5 +83,7 @@ def _cluster_file() -> Finding:
     except UserError as error:
         return Finding("cluster", "cluster file", str(error), f"edit {path}")
     if not path.is_file():
-        return Finding("cluster", "cluster file", f"none at {path}; jobs ask for what is typed after launch")
+        return Finding(
+            "cluster", "cluster file", f"none at {path}; jobs request only the options given to trichord launch"
+        )
     return Finding("cluster", "cluster file", f"{path}: {', '.join(settings) or 'empty'}")

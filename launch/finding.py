@@ -1,4 +1,4 @@
-"""What the doctor finds."""
+"""The result type of `trichord doctor`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; `mend` says that it is wrong and what to do."""
+    """The result of one check; a `mend` other than None means that it failed, and is the fix."""
 
     part: str
     what: str

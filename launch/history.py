@@ -1,7 +1,7 @@
-"""The file history.jsonl of a run's folder: when it was submitted, started and ended, how and why, job by job.
+"""The file history.jsonl of a run's folder: when each job was submitted, started and ended, how and why.
 
-The login node writes a line for each submission, rank 0 of a job one when it starts and one when it ends in good order.
-A job that was killed leaves no end; the next start says what became of it.
+The login node writes a line for each submission; rank 0 of a job writes one when it starts and one when it ends in an
+orderly way. A job that was killed leaves no end; the next start records how it ended.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ class _Event(BaseModel):
     model_config = ConfigDict(frozen=True)  # a later version may write more
 
     time_s: float
-    job_id: str  # as the cluster names it; of an array "123_4"; on one machine the controller's process id
+    job_id: str  # the cluster's id, "123_4" in an array; for a local job the controller's process id
 
 
 class Submitted(_Event):
-    """A job was handed over."""
+    """A job was submitted."""
 
     event: Literal["submitted"] = "submitted"
     cluster: Cluster
-    host: str  # where it was typed
+    host: str  # on which the command was run
     snapshot: str  # the folder's name below snapshots/
-    words: tuple[str, ...]  # as they were typed after `launch` and its options
+    words: tuple[str, ...]  # the command line after `launch` and its options
     nodes: int
     ranks: int
 
 
 class Started(_Event):
-    """Rank 0 began, for the first time or again."""
+    """Rank 0 started, for the first time or again."""
 
     event: Literal["started"] = "started"
-    restarts: int  # how often this job began before
-    why: str  # it began: "submitted", or how the start before ended
+    restarts: int  # how often this job started before
+    why: str  # reason of this start: "submitted", or how the previous start ended
     nodes: str  # as SLURM lists them, or the host's name
     pid: int
 
 
 class Ended(_Event):
-    """Rank 0 came to an end that it could tell of."""
+    """Rank 0 ended and could record it."""
 
     event: Literal["ended"] = "ended"
     restarts: int
@@ -64,24 +64,24 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 def write_event(run: Path, event: Event) -> None:
-    """Add a line; it is on the disk when this returns, for the job may be killed next."""
+    """Append a line and sync it to disk before returning, because the job may be killed next."""
     line = (event.model_dump_json() + "\n").encode()
     descriptor = os.open(RunFolder(run).history, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         size = os.fstat(descriptor).st_size
         is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, b"\n" * is_torn + line)  # which a torn line before it would swallow
+        os.write(descriptor, b"\n" * is_torn + line)  # a torn last line would otherwise absorb this one
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
 def read_history(run: Path) -> list[Event]:
-    """Give all events in order; a line that a kill tore is passed over.
+    """Return all events in order; a line torn by a kill is skipped.
 
-    A job can be quicker to start than its submission is to be written down: that goes before what the job told. A start
-    whose node lost touch may end after the job began anew elsewhere: what it tells goes before that. Times do not order
-    them, for the clocks of nodes differ.
+    A job can start before its submission is written: the submission is moved before the job's own events. A start whose
+    node lost contact may end after the job was restarted elsewhere: its events are moved before those of the later
+    start. Events are not ordered by time, because the clocks of nodes differ.
     """
     path, found = RunFolder(run).history, list[Event]()
     for event in _events(path) if path.exists() else ():
@@ -103,7 +103,7 @@ def _place_of_start(event: Started | Ended, found: list[Event]) -> int:
 
 
 def _place(submitted: Submitted, found: list[Event]) -> int:
-    """Say before which event a submission goes; the numbers of processes, by which local jobs go, come round again."""
+    """Return the index at which a submission belongs; process ids, which identify local jobs, can recur."""
     place = len(found)
     while place and found[place - 1].job_id == submitted.job_id:
         place -= 1
@@ -111,7 +111,7 @@ def _place(submitted: Submitted, found: list[Event]) -> int:
 
 
 def now_s() -> float:
-    """Give the time of an event."""
+    """Return the current time for an event, in seconds rounded to milliseconds."""
     return round(time.time(), 3)
 
 
@@ -125,22 +125,22 @@ def _events(path: Path) -> Iterator[Event]:
 
 
 class RankError(BaseModel):
-    """How one rank failed, in a file of its own: ranks on many nodes cannot share one."""
+    """How one rank failed, in a file per rank: ranks on several nodes cannot share one."""
 
     model_config = ConfigDict(frozen=True)
 
     time_s: float
     rank: int
     restarts: int
-    message: str  # the last line, or what a mistake was worded as
-    traceback: str = ""  # none where the message is for people
+    message: str  # the last line of the traceback, or the message of a UserError
+    traceback: str = ""  # empty where the message is enough
 
 
 def error_path(run: Path, job_id: str, rank: int) -> Path:
-    """Name the file that tells how a rank of a job failed; it stands beside the rank's log."""
+    """Return the path of the file that records how a rank of a job failed, next to the rank's log."""
     return RunFolder(run).logs / f"{job_id}_{rank}_error.json"
 
 
 def log_path(run: Path, job_id: str, rank: int) -> Path:
-    """Name the log of a rank, as submitit does."""
+    """Return the path of a rank's log, named as by submitit."""
     return RunFolder(run).logs / f"{job_id}_{rank}_log.out"

@@ -1,4 +1,4 @@
-"""`trichord launch`: looks at what is to run, takes a snapshot of it, and hands it over to the cluster."""
+"""`trichord launch`: check a command, take a snapshot of it and submit it to the cluster."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def _declare(parser: ArgumentParser) -> None:
 
     listed = ", ".join(verbs.names())
     parser.description = (
-        f"{parser.description}\n\nVERB is one of: {listed}. Options of launch stand before it.\n"
-        "In ARGS, a.b=1,2,3 is a run for each value: a sweep, one SLURM array."
+        f"{parser.description}\n\nVERB is one of: {listed}. Options of launch go before it.\n"
+        "In ARGS, a.b=1,2,3 makes one run per value: a sweep, submitted as one SLURM array."
     )
     parser.add_argument(
         "--cluster",
         choices=_CLUSTERS,
-        help="SLURM, processes on this machine, or this process (default: slurm where sbatch is found, else local)",
+        help="SLURM, processes on this machine, or this process (default: slurm if sbatch is found, else local)",
     )
     for name, field in Settings.model_fields.items():
         option = f"--{name.replace('_', '-')}"
@@ -49,24 +49,26 @@ def _declare(parser: ArgumentParser) -> None:
         else:
             parser.add_argument(option, metavar=_metavar(field.annotation), help=text)
     parser.add_argument(
-        "--array", metavar="N[%M]", help="parts of work that has such, at most M at a time; of a sweep %%M"
+        "--array",
+        metavar="N[%M]",
+        help="split the work into N parts, at most M at a time; for a sweep, %%M limits the runs at a time",
     )
     parser.add_argument(
         "--cluster-file",
         type=Path,
         metavar="FILE",
-        help=f"YAML with settings as above (default: {_told(default_path())})",
+        help=f"YAML file with the settings above (default: {_with_tilde(default_path())})",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print what would be submitted, and submit nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be submitted, and do not submit it")
     add_json(parser)
-    parser.add_argument("words", nargs=REMAINDER, metavar="VERB ARGS", help="the command to run there")
+    parser.add_argument("words", nargs=REMAINDER, metavar="VERB ARGS", help="the command to run in the job")
 
 
 def _metavar(annotation: Any) -> str:
     return "N" if "int" in str(annotation) else "X" if "float" in str(annotation) else "TEXT"
 
 
-def _told(path: Path) -> str:
+def _with_tilde(path: Path) -> str:
     return str(path).replace(str(Path.home()), "~", 1)
 
 
@@ -90,8 +92,8 @@ def _run(arguments: Namespace) -> int:
     rows = _submit(plan)
     show_figures("submitted", rows, arguments.json)
     if plan.cluster != "debug":
-        run = _typed(plan.elements[0].job.folder)
-        print(f"next: trichord status {_typed(plan.folder)}; trichord logs {run} --follow", file=sys.stderr)
+        run = _quoted(plan.elements[0].job.folder)
+        print(f"next: trichord status {_quoted(plan.folder)}; trichord logs {run} --follow", file=sys.stderr)
     return 0
 
 
@@ -114,7 +116,7 @@ def _show(plan: Plan, as_json: bool) -> int:
     for line in looks(plan):
         print(line, file=sys.stderr)
     if text:
-        print(f"# what sbatch would get\n{text}")
+        print(f"# what sbatch would receive\n{text}")
     for name, content in files.items():
         print(f"# {name}\n{content}")
     print("# each rank would run", *commands, sep="\n")
@@ -133,9 +135,9 @@ def _submit(plan: Plan) -> list[dict[str, object]]:
     }
     try:
         _prepare(plan, json.dumps(about, indent=1) + "\n")
-    except OSError as error:  # a full disk, or another launch at the same moment, which took this snapshot's name
+    except OSError as error:  # a full disk, or a concurrent launch that took this snapshot's name
         raise UserError(
-            f"{plan.snapshot} could not be written: {error}\nNext: trichord status {_typed(plan.folder)}"
+            f"{plan.snapshot} could not be written: {error}\nNext: trichord status {_quoted(plan.folder)}"
         ) from error
     began_s = now_s()
     rows: list[dict[str, object]] = []
@@ -170,15 +172,15 @@ def _prepare(plan: Plan, about: str) -> None:
             _link_logs(RunFolder(plan.folder).logs, RunFolder(element.job.folder).logs)
 
 
-def _typed(path: Path) -> str:
+def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 
 def _link_logs(logs: Path, link: Path) -> None:
-    """Let each run of an array find its logs in its own folder: submitit writes those of an array to one place."""
+    """Link the logs into each run's folder of an array: submitit writes all logs of an array to one folder."""
     if link.exists() and not link.is_symlink():
         raise UserError(
-            f"{link.parent} was launched alone before and keeps logs of its own. Launch it alone again, or give "
+            f"{link.parent} was launched on its own before and has its own logs. Launch it on its own again, or give "
             "another --run"
         )
     if not link.is_symlink():
@@ -187,7 +189,7 @@ def _link_logs(logs: Path, link: Path) -> None:
 
 COMMAND = Command(
     "launch",
-    "run a command on a cluster, with everything that makes it survive there",
+    "run a command on a cluster; save, requeue and resume around limits and failures",
     _declare,
     _run,
     (

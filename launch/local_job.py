@@ -1,4 +1,4 @@
-"""Jobs of submitit's local executor: whether the process that looks after a job's ranks lives, and how to end it."""
+"""Jobs of submitit's local executor: find the process that controls a job's ranks, and end it."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from trichord.core.run_folder import RunFolder
 from trichord.launch.history import Submitted
 from trichord.launch.slurm import JobState
 
-_CONTROLLER = b"submitit.local._local"  # the module that it was started as
-_SLACK_S = 2.0  # of the kernel's count of seconds
-_PATIENCE_S = 10.0
+_CONTROLLER = b"submitit.local._local"  # the module that the controller runs
+_SLACK_S = 2.0  # the kernel's start times are rounded
+_TIMEOUT_S = 10.0
 
 
 def is_here(submitted: Submitted) -> bool:
-    """Say whether the job's processes would be seen from here."""
+    """Return whether the job's processes are visible from this machine."""
     return submitted.host == socket.gethostname() and Path("/proc/self/stat").exists()
 
 
 def state(submitted: Submitted, run: Path) -> JobState | None:
-    """Give the state of a job of this machine, None where it is gone."""
+    """Return the state of a job on this machine, or None if it has ended."""
     found = controller(submitted, run)
     return None if found is None else JobState(submitted.job_id, "RUNNING", nodes=submitted.host)
 
 
 def controller(submitted: Submitted, run: Path) -> int | None:
-    """Give the process that looks after the job's ranks, None where it is gone.
+    """Return the id of the process that controls the job's ranks, or None if it has ended.
 
-    A number alone proves nothing, for others get it later: the process must be submitit's, of this run, and as old as
-    the job.
+    A process id alone is no proof, because ids are reused: the process must be submitit's, belong to this run, and be
+    as old as the job.
     """
     if not submitted.job_id.isdecimal():
         return None
@@ -45,28 +45,28 @@ def controller(submitted: Submitted, run: Path) -> int | None:
 
 
 def ask_to_stop(pid: int) -> None:
-    """Let the ranks save and end: the controller hands the signal on."""
+    """Ask the ranks to save and end: the controller forwards the signal."""
     os.kill(pid, signal.SIGTERM)
 
 
-def end(pid: int, patience_s: float = _PATIENCE_S) -> None:
-    """End the ranks and then their controller: those that do not heed SIGTERM within some seconds by SIGKILL."""
+def end(pid: int, patience_s: float = _TIMEOUT_S) -> None:
+    """End the ranks and their controller with SIGTERM, then with SIGKILL those still alive after `patience_s`."""
     processes = {each: _began_s(each) for each in (*_children(pid), pid)}
     ask_to_stop(pid)
     until_s = time.monotonic() + patience_s
-    while time.monotonic() < until_s and any(_lives(each, began_s) for each, began_s in processes.items()):
+    while time.monotonic() < until_s and any(_is_alive(each, began_s) for each, began_s in processes.items()):
         time.sleep(0.05)
     for each, began_s in processes.items():
-        if _lives(each, began_s):
+        if _is_alive(each, began_s):
             os.kill(each, signal.SIGKILL)
 
 
-def _lives(pid: int, began_s: float | None) -> bool:
+def _is_alive(pid: int, began_s: float | None) -> bool:
     return began_s is not None and _began_s(pid) == began_s
 
 
 def _began_s(pid: int) -> float | None:
-    """Give the time at which a process began, None where there is none or only its exit status is left."""
+    """Return the start time of a process, or None if it does not exist or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))

@@ -1,4 +1,4 @@
-"""`trichord logs`: what a rank of a run wrote, from its end or on and on."""
+"""`trichord logs`: print the end of a rank's log, or follow it."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from trichord.launch.run_state import LIVE
 from trichord.launch.survey import Report, survey
 
 _LOOK_EVERY_S = 0.2
-_ASK_EVERY_S = 5.0  # whether it still runs: SLURM has others to answer too
+_ASK_EVERY_S = 5.0  # how often to ask whether the job still runs; SLURM serves other users too
 _CHUNK = 1 << 16
 
 
 def show_log(path: Path, rank: int, job_id: str | None, lines: int, follow: bool) -> None:
-    """Print the end of a log; with `follow`, all that comes until the job ends."""
+    """Print the end of a log and, with `follow`, everything written until the job ends."""
     if not is_run(path):
         below = named_runs([path])
         raise UserError(f"{path} holds several runs. Name one:" + "".join(f"\n  {each}" for each in below))
-    report = _look(path)
+    report = _survey_one(path)
     is_live = report.verdict.state in LIVE and job_id in (None, report.job_id)
     log = _choose(report.run, rank, job_id or (report.job_id if is_live else None), waits=follow and is_live)
     if not log.exists():
-        print(f"waiting for {log}; {_words(report)}", file=sys.stderr)
+        print(f"waiting for {log}; {_state_line(report)}", file=sys.stderr)
 
-    def goes_on() -> bool:
+    def is_running() -> bool:
         nonlocal report
-        report = _look(path)
+        report = _survey_one(path)
         return report.verdict.state in LIVE
 
-    for text in follow_log(log, lines, goes_on if follow and is_live else lambda: False):
+    for text in follow_log(log, lines, is_running if follow and is_live else lambda: False):
         sys.stdout.write(text)
         sys.stdout.flush()
     if follow and is_live:
-        print(_words(report), file=sys.stderr)
+        print(_state_line(report), file=sys.stderr)
 
 
 def follow_log(log: Path, lines: int, goes_on: Callable[[], bool], ask_every_s: float = _ASK_EVERY_S) -> Iterator[str]:
-    """Give the last lines of a file, which may not be there yet, and what is added until nothing more can come."""
+    """Yield the last lines of a file, which may not exist yet, and then what is added while `goes_on()` is true."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    position = None if log.exists() else 0  # of one that comes later, all is news
+    position = None if log.exists() else 0  # of a file created later, everything is new
     is_live, asked_s = goes_on(), time.monotonic()
     while True:
         added, position = _added(log, position, lines)
         if added:
             yield decoder.decode(added)
             continue
-        if not is_live:  # and all that it wrote before its end was read
+        if not is_live:  # everything written before the end has been read
             return
         time.sleep(_LOOK_EVERY_S)
         if time.monotonic() - asked_s >= ask_every_s:
@@ -61,14 +61,14 @@ def follow_log(log: Path, lines: int, goes_on: Callable[[], bool], ask_every_s: 
 
 
 def _added(log: Path, position: int | None, lines: int) -> tuple[bytes, int | None]:
-    """Read what came after a position; the file is opened anew each time, for that is how news travels over NFS."""
+    """Read what was added after a position; reopen the file each time, because NFS shows new data only then."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             if position is None:
                 position = _start_of_last(log, size, lines)
             elif size < position:
-                position = 0  # it was begun anew
+                position = 0  # the file was truncated
             file.seek(position)
             found = file.read(_CHUNK)
     except FileNotFoundError:
@@ -77,10 +77,10 @@ def _added(log: Path, position: int | None, lines: int) -> tuple[bytes, int | No
 
 
 def _start_of_last(log: Path, size: int, lines: int) -> int:
-    """Find where the last lines begin, from the end backwards: logs of long runs are long."""
+    """Return the offset of the last lines, searching backwards from the end because logs can be long."""
     if not lines:
         return size
-    begins, missing = size, lines + 1  # the line feed before them ends another line
+    begins, missing = size, lines + 1  # the line feed before them belongs to the line above
     with log.open("rb") as file:
         file.seek(max(0, size - 1))
         missing -= file.read(1) != b"\n"
@@ -105,7 +105,7 @@ def _choose(run: RunRecord, rank: int, job_id: str | None, waits: bool) -> Path:
     if ranks:
         raise UserError(f"job {job_id} has no log of rank {rank}. Its ranks: {_spans(sorted(ranks))}")
     if waits and job_id:
-        return _awaited(run, job_id, rank)
+        return _expected_log(run, job_id, rank)
     others = (
         f" There are logs of: {', '.join(logs)}. Next: trichord logs {run.path} --job {list(logs)[-1]}" if logs else ""
     )
@@ -114,11 +114,11 @@ def _choose(run: RunRecord, rank: int, job_id: str | None, waits: bool) -> Path:
         raise UserError(f"job {job_id} of {run.path} has written no log in {run.folder.logs}.{others}{wait}")
     raise UserError(
         f"{run.path} has no logs: it was not started by `trichord launch`, whose jobs keep them in {run.folder.logs}. "
-        f"What it printed stayed in its terminal.\nNext: trichord status {run.path}"
+        f"Its output went to its terminal.\nNext: trichord status {run.path}"
     )
 
 
-def _awaited(run: RunRecord, job_id: str, rank: int) -> Path:
+def _expected_log(run: RunRecord, job_id: str, rank: int) -> Path:
     submitted = run.submission(job_id)
     if submitted is not None and rank >= submitted.ranks:
         raise UserError(f"job {job_id} has no rank {rank}. Its ranks: {_spans(list(range(submitted.ranks)))}")
@@ -130,10 +130,10 @@ def _spans(ranks: list[int]) -> str:
     return f"{ranks[0]} to {ranks[-1]}" if is_whole else ", ".join(map(str, ranks))
 
 
-def _look(path: Path) -> Report:
+def _survey_one(path: Path) -> Report:
     return survey([path], lambda text: print(f"warning: {text}", file=sys.stderr))[0]
 
 
-def _words(report: Report) -> str:
+def _state_line(report: Report) -> str:
     why = f": {report.verdict.why}" if report.verdict.why else ""
     return f"{report.run.path} is {report.verdict.state}{why}"

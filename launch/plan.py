@@ -1,6 +1,7 @@
-"""What a launch will do, before it does anything: which jobs there are, where each keeps its run, what each types.
+"""The plan of a launch: its jobs, the run folder of each, and the command that each runs.
 
-From one command line to several: `a.b=1,2,3` is a run for each value, and for each pair where there are two such.
+A sweep turns one command line into several: `a.b=1,2,3` makes one run per value, and two such settings make one run per
+combination.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _ARRAY = re.compile(r"(?P<parts>\d+)?(?:%(?P<at_once>\d+))?")
 
 @dataclass(frozen=True)
 class Element:
-    """One job: a run, one run of a sweep, or one part of a work of parts."""
+    """One job: a run, one run of a sweep, or one part of work that is split into parts."""
 
     job: Job
     words: tuple[str, ...]  # as typed
@@ -36,11 +37,11 @@ class Element:
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs of a launch; more than one are one array, whose logs and code lie together in `folder`."""
+    """All jobs of a launch; several form one array, whose logs and code are kept together in `folder`."""
 
     cluster: Cluster
     settings: Settings
-    typed: Mapping[str, Any]  # of the settings, those that snapshots tell: a site's own may hold what is not for them
+    typed: Mapping[str, Any]  # the settings that snapshots record: a site's own may be private
     folder: Path
     name: str
     elements: tuple[Element, ...]
@@ -49,7 +50,7 @@ class Plan:
 
     @property
     def order(self) -> Order:
-        """How it is handed over."""
+        """How the jobs are submitted."""
         return Order(
             cluster=self.cluster,
             settings=self.settings,
@@ -61,11 +62,11 @@ class Plan:
         )
 
     def snapshot_of(self, element: Element) -> Path:
-        """Say where the work's own files go: beside the code, and of an array to each run."""
+        """Return the folder for the work's own files: next to the code, or in each run of an array."""
         return element.job.folder / self.snapshot.relative_to(self.folder)
 
     def work(self, element: Element) -> Work:
-        """Give what a job runs."""
+        """Return what a job runs."""
         return Work(
             words=tuple(element.job.words(self.snapshot_of(element).absolute(), element.part)),
             run=element.job.folder.absolute(),
@@ -78,25 +79,25 @@ class Plan:
 def make_plan(
     cluster: Cluster, settings: Settings, typed: Mapping[str, Any], array: str | None, words: Sequence[str]
 ) -> Plan:
-    """Read the command that is to be launched, and lay it out as jobs; `typed` are the settings that no file gave."""
+    """Parse the command to launch and plan its jobs; `typed` holds the settings given on the command line."""
     parts, at_once = _read_array(array)
     runs = expand(words)
     jobs = [(label, each, _job(each)) for label, each in runs]
     whole = jobs[0][2]
     if parts is not None and (len(runs) > 1 or not whole.is_of_parts):
         raise UserError(
-            f"--array {array}: this work has no parts that could be done apart. A sweep such as seed=1,2,3 makes an "
-            "array by itself, of which --array %4 lets four run at once"
+            f"--array {array}: this work cannot be split into parts. A sweep such as seed=1,2,3 makes an array by "
+            "itself; --array %4 lets four of its runs run at once"
         )
     if whole.is_of_parts and settings.ranks > 1:
         raise UserError(
-            f"this work is done by processes that know nothing of each other: --array {settings.ranks} instead of "
+            f"the parts of this work run as independent processes: give --array {settings.ranks} instead of "
             f"{settings.ranks} ranks"
         )
     if len(runs) > 1:
         if cluster != "slurm":
             raise UserError(
-                f"a sweep of {len(runs)} runs needs SLURM, to run one beside the other. Here: launch them one by one"
+                f"a sweep of {len(runs)} runs needs SLURM to run them in parallel. Without it, launch them one by one"
             )
         elements = [Element(job.within(label), tuple(each)) for label, each, job in jobs]
     elif parts is not None:
@@ -106,7 +107,7 @@ def make_plan(
         ]
     else:
         elements = [Element(whole, tuple(words))]
-    _refuse_what_cannot_be(cluster, settings)
+    _refuse_impossible(cluster, settings)
     snapshot = next_snapshot(whole.folder)
     return Plan(cluster, settings, typed, whole.folder, whole.name, tuple(elements), snapshot, at_once)
 
@@ -117,7 +118,7 @@ def _job(words: Sequence[str]) -> Job:
     except UserError as error:
         options = {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
         misplaced = [word for word in words if word.partition("=")[0] in options]
-        hint = f"\n{misplaced[0]} of launch stands before {words[0]}" if misplaced else ""
+        hint = f"\n{misplaced[0]} is an option of launch and goes before {words[0]}" if misplaced else ""
         raise UserError(f"{error}{hint}\nWhat can be launched: {', '.join(verbs.names())}") from error
     arguments.words = list(words)
     job: Job = arguments.command.job(arguments)
@@ -134,23 +135,26 @@ def _read_array(text: str | None) -> tuple[int | None, int | None]:
     return (int(parts) if parts else None), (int(at_once) if at_once else None)
 
 
-def _refuse_what_cannot_be(cluster: Cluster, settings: Settings) -> None:
+def _refuse_impossible(cluster: Cluster, settings: Settings) -> None:
     if cluster == "local" and settings.nodes > 1:
-        raise UserError(f"--nodes {settings.nodes} with --cluster local: there is one machine. Give --tasks-per-node")
+        raise UserError(f"--nodes {settings.nodes} with --cluster local, which has one machine. Give --tasks-per-node")
     if cluster == "debug" and settings.ranks > 1:
-        raise UserError(f"{settings.ranks} ranks with --cluster debug, which is this one process. Take --cluster local")
+        raise UserError(
+            f"{settings.ranks} ranks with --cluster debug, which is this single process. Use --cluster local"
+        )
 
 
 _SETTING = re.compile(r"(?P<name>[A-Za-z_][\w]*(?:\.\w+)*)=(?P<value>.*)", re.DOTALL)
-_OPENING, _CLOSING, _QUOTES = "[{(", "]})", "'\""
-_MOST = 1000
+_LEFT_BRACKETS, _RIGHT_BRACKETS, _QUOTES = "[{(", "]})", "'\""
+_MAX_RUNS = 1000
 
 
 def expand(words: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Give each run's label and words; without a sweep one, whose label is empty. Brackets and quotes hold commas."""
-    choices: list[list[tuple[str, str]]] = []  # for each word, what it may be and the part of the label it brings
+    """Return each run's label and words; without a sweep the label is empty. Commas in brackets or quotes are kept."""
+    choices: list[list[tuple[str, str]]] = []  # for each word: pairs of its part of the label and its value
     for word in words:
-        is_other = word.startswith("-") or Path(word).exists()  # runs of a sweep keep their folders by such names
+        # An existing path may contain `=`: the folders of a sweep's runs do.
+        is_other = word.startswith("-") or Path(word).exists()
         setting = None if is_other else _SETTING.fullmatch(word)
         values = _split(setting["value"]) if setting else [""]
         if setting is None or len(values) == 1:
@@ -160,28 +164,30 @@ def expand(words: Sequence[str]) -> list[tuple[str, list[str]]]:
             raise UserError(f"{word!r} has an empty value. Expected values such as seed=1,2,3")
         choices.append([(f"{setting['name']}={value}", f"{setting['name']}={value}") for value in values])
     runs = [
-        (",".join(_for_a_folder(label) for label, _ in chosen if label), [word for _, word in chosen])
-        for chosen in itertools.islice(itertools.product(*choices), _MOST + 1)
+        (",".join(_folder_name(label) for label, _ in chosen if label), [word for _, word in chosen])
+        for chosen in itertools.islice(itertools.product(*choices), _MAX_RUNS + 1)
     ]
-    if len(runs) > _MOST:
-        raise UserError(f"this sweep has more than {_MOST} runs. Take fewer values, or launch it in several pieces")
+    if len(runs) > _MAX_RUNS:
+        raise UserError(f"this sweep has more than {_MAX_RUNS} runs. Use fewer values, or launch it as several sweeps")
     labels = [label for label, _ in runs]
     if len(set(labels)) < len(labels):
-        raise UserError("two runs of this sweep are the same, or differ only in what a folder's name cannot hold")
+        raise UserError(
+            "two runs of this sweep are the same, or differ only in characters that a folder name cannot hold"
+        )
     return runs
 
 
 def _split(value: str) -> list[str]:
-    """Cut at commas that stand outside brackets and quotes."""
+    """Split at commas outside brackets and quotes."""
     parts, depth, quote = [""], 0, ""
     for character in value:
         if quote:
             quote = "" if character == quote else quote
         elif character in _QUOTES:
             quote = character
-        elif character in _OPENING:
+        elif character in _LEFT_BRACKETS:
             depth += 1
-        elif character in _CLOSING:
+        elif character in _RIGHT_BRACKETS:
             depth -= 1
         elif character == "," and depth <= 0:
             parts.append("")
@@ -190,5 +196,5 @@ def _split(value: str) -> list[str]:
     return parts
 
 
-def _for_a_folder(label: str) -> str:
+def _folder_name(label: str) -> str:
     return re.sub(r"[^\w.=+-]", "_", label)

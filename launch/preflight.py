@@ -1,4 +1,4 @@
-"""What is looked at before a job is handed over: mistakes that would otherwise show after hours in the queue."""
+"""Checks before a job is submitted: errors that would otherwise appear only after hours in the queue."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from trichord.pretrain.engine.run_lock import SILENT_S, read_holder
 
 
 def looks(plan: Plan) -> Iterator[str]:
-    """Look at what can be seen at once; a line for each thing that is in order."""
-    apart = plan.elements if plan.elements[0].part is None else plan.elements[:1]  # parts all read the same
-    for element in apart:
+    """Run the quick checks; yield a line for each that passes."""
+    checked = plan.elements if plan.elements[0].part is None else plan.elements[:1]  # all parts read the same data
+    for element in checked:
         lines = element.job.check(plan.settings.ranks)
         if element is plan.elements[0]:
             yield from lines
@@ -31,13 +31,13 @@ def looks(plan: Plan) -> Iterator[str]:
 
 
 def preflight(plan: Plan) -> Iterator[str]:
-    """Look at everything; raise UserError for what would go wrong."""
+    """Run all checks and yield a line for each that passes; raise UserError for one that fails."""
     runs = list(dict.fromkeys([plan.folder, *(element.job.folder for element in plan.elements)]))
     for report in survey(runs, lambda text: print(f"warning: {text}", file=sys.stderr)):
         refuse_taken(report)
     yield f"run folder: {plan.folder} is free"
     yield from looks(plan)
-    for element in track(plan.elements, "rehearsing memory"):
+    for element in track(plan.elements, "measuring memory"):
         lines = element.job.weigh(plan.settings.ranks, plan.settings.device)
         if element is plan.elements[0]:
             yield from lines
@@ -46,19 +46,19 @@ def preflight(plan: Plan) -> Iterator[str]:
 
 
 def refuse_taken(report: Report) -> None:
-    """Raise UserError where a run's folder is someone else's, cannot be written to, or has a job that lives."""
+    """Raise UserError if a run's folder belongs to another user, is not writable, or has a live job."""
     run = report.run.path
     nearest = next(path for path in (run, *run.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise UserError(f"{nearest} is a file; expected a folder for the run. Give another --run")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"{nearest} cannot be written to. Give --run a folder that you may write to")
+        raise UserError(f"{nearest} is not writable. Set --run to a folder that you can write to")
     if nearest == run and run.stat().st_uid != os.getuid():
         raise UserError(f"{run} belongs to {_owner(run)}. Give another --run")
     if report.cluster is not None and report.verdict.state in LIVE:
         raise UserError(
-            f"job {report.job_id} ({report.verdict.state}) works in {run} already. See: trichord status {run}; end "
-            f"it: trichord cancel {run}"
+            f"job {report.job_id} ({report.verdict.state}) already uses {run}. See: trichord status {run}; end it: "
+            f"trichord cancel {run}"
         )
     holder = read_holder(run)
     if holder is not None and not holder.is_gone() and _seconds_since_touched(RunFolder(run).lock) <= SILENT_S:
@@ -68,8 +68,8 @@ def refuse_taken(report: Report) -> None:
 def _owner(path: Path) -> str:
     try:
         return path.owner()
-    except KeyError:  # nobody whom this machine knows
-        return f"user number {path.stat().st_uid}"
+    except KeyError:  # the user is not known on this machine
+        return f"user id {path.stat().st_uid}"
 
 
 def _seconds_since_touched(path: Path) -> float:

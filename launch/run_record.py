@@ -1,4 +1,4 @@
-"""What a run's folder tells without torch: which there are, their history, last figures, errors, logs and lock."""
+"""Find run folders and read their history, last figures, errors, logs and lock, without torch."""
 
 from __future__ import annotations
 
@@ -23,30 +23,36 @@ from trichord.launch.history import Ended, Event, RankError, Started, Submitted,
 from trichord.launch.run_state import SILENT_S
 from trichord.pretrain.engine.run_lock import Holder, read_holder
 
-_DEPTH = 4
-_MOST_ENTRIES = 20_000  # of folders looked through; a folder of a million clips must not keep anyone waiting
+_MAX_DEPTH = 4
+_MAX_ENTRIES = 20_000  # directory entries to search; a folder of a million clips must not delay the command
 _TAIL_BYTES = 1 << 16
 _NAMES = RunFolder(Path())
-_SIGNS = (_NAMES.history.name, _NAMES.metrics.name)  # files that only the folder of a run has
-_NO_RUNS_BELOW = {
+_RUN_FILES = (_NAMES.history.name, _NAMES.metrics.name)  # files that mark the folder of a run
+_SKIPPED_FOLDERS = {
     *(each.name for each in (_NAMES.checkpoints, _NAMES.failures, _NAMES.logs, _NAMES.snapshots)),
     "node_modules",
 }
 _LOG = re.compile(r"(?P<job>\w+?)_(?P<rank>\d+)_log\.out")
 _CHECKPOINT = re.compile(r"step_\d{8}")
-# How ranks word that another one is gone; the one that went first says why.
-_LATER = ("waited in vain for the others", "onnection closed by peer", "onnection reset by peer", "NCCL", "Broken pipe")
+# Messages of ranks that lost contact with another; the rank that failed first has the cause.
+_CONSEQUENCES = (
+    "waited in vain for the others",
+    "onnection closed by peer",
+    "onnection reset by peer",
+    "NCCL",
+    "Broken pipe",
+)
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run. What it says is read when it is first asked for, and stays."""
+    """One run; what is read from its folder is read on first use and cached."""
 
     path: Path
 
     @property
     def folder(self) -> RunFolder:
-        """Where everything of it lies."""
+        """The paths in its folder."""
         return RunFolder(self.path)
 
     @cached_property
@@ -61,12 +67,12 @@ class RunRecord:
 
     @cached_property
     def holder(self) -> Holder | None:
-        """Who holds the folder, dead or alive."""
+        """The process recorded in the folder's lock, whether alive or not."""
         return read_holder(self.path)
 
     @property
     def touched_s(self) -> float:
-        """When something was last written."""
+        """The time of the last write."""
         written = (self.folder.history, self.folder.metrics, self.folder.lock)
         return max((_touched_s(path) or 0.0 for path in written), default=0.0)
 
@@ -85,41 +91,41 @@ class RunRecord:
 
     @property
     def job(self) -> str | None:
-        """The job that the run now depends on; one that was started by hand is named by its process while it lives."""
-        by_hand = not self.history or self._went_on_by_hand()
+        """The job that the run now depends on; one started by hand is named by its process while it is alive."""
+        is_manual = not self.history or self._continued_manually()
         if self.holder is not None:
             holder = name_of(self.holder)
             heartbeat_s = self.heartbeat_s(holder)
-            if by_hand or (heartbeat_s is not None and heartbeat_s <= SILENT_S):
+            if is_manual or (heartbeat_s is not None and heartbeat_s <= SILENT_S):
                 return holder
-        # The job heard of first last: one before it may have told of its end only when this one waited already.
-        return None if by_hand else list(dict.fromkeys(event.job_id for event in self.history))[-1]
+        # Order by first event: an earlier job may have recorded its end after this one was submitted.
+        return None if is_manual else list(dict.fromkeys(event.job_id for event in self.history))[-1]
 
-    def _went_on_by_hand(self) -> bool:
+    def _continued_manually(self) -> bool:
         last = self.history[-1]
         is_over = isinstance(last, Ended) and last.how != "requeued"
         return is_over and float(self.figures.get("time_s") or 0.0) > last.time_s
 
     def events_of(self, job_id: str) -> list[Event]:
-        """Give a job's events."""
+        """Return a job's events."""
         return [event for event in self.history if event.job_id == job_id]
 
     def submission(self, job_id: str) -> Submitted | None:
-        """Say how a job was submitted."""
+        """Return a job's submission, or None."""
         return next((event for event in self.events_of(job_id) if isinstance(event, Submitted)), None)
 
     def heartbeat_s(self, job_id: str) -> float | None:
-        """Give the seconds since this start of the job touched the lock; infinite where it surely died."""
+        """Return the seconds since this start of the job touched the lock; infinite if its process has ended."""
         touched_s = _touched_s(self.folder.lock)
         if self.holder is None or touched_s is None or name_of(self.holder) != job_id:
             return None
         started = [event.time_s for event in self.history if event.job_id == job_id and isinstance(event, Started)]
         if started and touched_s < started[-1] - 1:
-            return None  # left by a start before
+            return None  # left by an earlier start
         return math.inf if self.holder.is_gone() else max(0.0, time.time() - touched_s)
 
     def errors(self, job_id: str) -> list[RankError]:
-        """Give how ranks of the job's last start failed, first the one that seems to be the cause."""
+        """Return the errors of ranks in the job's last start, the probable cause first."""
         began = [event.restarts for event in self.events_of(job_id) if isinstance(event, Started | Ended)]
         name = re.compile(re.escape(job_id) + r"_\d+_error\.json")
         found = []
@@ -129,10 +135,10 @@ class RunRecord:
             except (OSError, ValidationError):
                 continue
         present = [error for error in found if not began or error.restarts >= began[-1]]
-        return sorted(present, key=lambda error: (any(word in error.message for word in _LATER), error.time_s))
+        return sorted(present, key=lambda error: (any(word in error.message for word in _CONSEQUENCES), error.time_s))
 
     def logs(self) -> dict[str, dict[int, Path]]:
-        """Give the logs of each job by rank; the job that wrote last comes last. Those of a sweep lie in one folder."""
+        """Return each job's logs by rank, the job that wrote last at the end; runs of a sweep share one folder."""
         found: dict[str, dict[int, Path]] = {}
         known = {event.job_id for event in self.history}
         folder = self.folder.logs
@@ -145,61 +151,61 @@ class RunRecord:
 
 
 def name_of(holder: Holder) -> str:
-    """Name the job that holds a folder, as its history does."""
+    """Return the name of the job that holds a folder, as in its history."""
     return holder.job_id or f"process {holder.pid}"
 
 
 def is_run(folder: Path) -> bool:
-    """Say whether a folder is a run's."""
+    """Return whether a folder is a run's."""
     return RunFolder(folder).history.is_file() or RunFolder(folder).metrics.is_file()
 
 
 def find_runs(*roots: Path) -> list[Path]:
-    """Give the run folders below, newest first; it looks a few folders deep, and stops where there are too many."""
-    found = {path.absolute(): path for root in reversed(roots) for path in _search(root)}  # by the nearest root's name
+    """Return the run folders below, newest first; search depth and number of entries are limited."""
+    found = {path.absolute(): path for root in reversed(roots) for path in _search(root)}  # named from the nearest root
     return sorted(found.values(), key=lambda path: RunRecord(path).touched_s, reverse=True)
 
 
 def named_runs(paths: Iterable[Path]) -> list[Path]:
-    """Give the runs that were typed, for a sweep's folder those below it; raise UserError where there are none."""
+    """Return the named runs, and for a sweep's folder those below it; raise UserError if there are none."""
     found: dict[Path, None] = {}
     for path in paths:
         below = ([path] if is_run(path) else []) + sorted(each for each in _search(path) if each != path)
         if not below:
-            raise UserError(_no_run(path))
+            raise UserError(_no_run_message(path))
         found |= dict.fromkeys(below)
     return list(found)
 
 
-def _no_run(path: Path) -> str:
+def _no_run_message(path: Path) -> str:
     what = "holds no run" if path.is_dir() else "does not exist"
     above = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
     names = {str(each): each for each in find_runs(Path("runs"), Path(), above)}
     near = difflib.get_close_matches(str(path), names, n=8, cutoff=0.3) or list(names)[:8]
     listed = "".join(f"\n  {name}" for name in near) or " none"
     return (
-        f"{path} {what}: expected a folder with {' or '.join(_SIGNS)}, or a sweep's with such folders below.\n"
-        f"Runs that are near:{listed}\nNext: trichord status"
+        f"{path} {what}: expected a folder with {' or '.join(_RUN_FILES)}, or one with such folders below.\n"
+        f"Similar runs:{listed}\nNext: trichord status"
     )
 
 
 def _search(root: Path) -> Iterator[Path]:
     waiting, entries, seen = deque([(root, 0)]), 0, set()
-    while waiting and entries < _MOST_ENTRIES:
+    while waiting and entries < _MAX_ENTRIES:
         folder, depth = waiting.popleft()
         try:
             place = folder.stat()
-            children = [entry for _, entry in zip(range(_MOST_ENTRIES - entries), os.scandir(folder), strict=False)]
+            children = [entry for _, entry in zip(range(_MAX_ENTRIES - entries), os.scandir(folder), strict=False)]
         except OSError:
             continue
-        if (place.st_dev, place.st_ino) in seen:  # a link that leads round in a circle
+        if (place.st_dev, place.st_ino) in seen:  # a link that forms a cycle
             continue
         seen.add((place.st_dev, place.st_ino))
         entries += len(children)
-        if any(child.name in _SIGNS for child in children):
+        if any(child.name in _RUN_FILES for child in children):
             yield folder
-        for child in sorted(children, key=lambda entry: entry.name) if depth < _DEPTH else ():
-            if child.name not in _NO_RUNS_BELOW and not child.name.startswith((".", "__")) and _is_folder(child):
+        for child in sorted(children, key=lambda entry: entry.name) if depth < _MAX_DEPTH else ():
+            if child.name not in _SKIPPED_FOLDERS and not child.name.startswith((".", "__")) and _is_folder(child):
                 waiting.append((folder / child.name, depth + 1))
 
 
@@ -225,7 +231,7 @@ def _touched_s(path: Path) -> float | None:
 
 
 def _last_row(path: Path) -> dict[str, Any]:
-    """Read the last whole row from the end of the file: it may be long."""
+    """Read the last complete row from the end of the file, which may be long."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))

@@ -1,4 +1,4 @@
-"""Asks SLURM about jobs and tells it what to do with them; no question waits longer than ten seconds."""
+"""Query and control SLURM jobs through its commands, each with a timeout of ten seconds."""
 
 from __future__ import annotations
 
@@ -21,38 +21,39 @@ _RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING
 
 
 class NoAnswer(UserError):
-    """SLURM could not be asked, did not answer in time, or refused."""
+    """A SLURM command that is missing, did not answer in time, or failed."""
 
 
 @dataclass(frozen=True)
 class JobState:
-    """What SLURM says of a job: a state in its own words, such as RUNNING, TIMEOUT or NODE_FAIL."""
+    """SLURM's answer about a job: its state as SLURM names it, such as RUNNING, TIMEOUT or NODE_FAIL."""
 
     job_id: str
     state: str
-    reason: str = ""  # that it waits
+    reason: str = ""  # why it waits
     nodes: str = ""  # as SLURM lists them
 
     @property
     def is_waiting(self) -> bool:
-        """It is in the queue and does not run."""
+        """Whether it is in the queue and does not run."""
         return self.state in _WAITING
 
     @property
     def is_running(self) -> bool:
-        """It holds its nodes, though it may be about to end."""
+        """Whether it holds its nodes, even if it is about to end."""
         return self.state in _RUNNING
 
     @property
     def is_live(self) -> bool:
-        """It runs or will run."""
+        """Whether it runs or will run."""
         return self.is_waiting or self.is_running
 
 
 def states(job_ids: Iterable[str], warn: Callable[[str], None] = lambda text: None) -> dict[str, JobState | None]:
-    """Give the state of each job, None where SLURM does not know it (any more); raises NoAnswer.
+    """Return the state of each job, None if SLURM does not know it (any more); raise NoAnswer.
 
-    The controller knows live jobs and those that ended minutes ago, accounting all; without it that is only warned of.
+    The controller knows live jobs and those that ended minutes ago, accounting knows all; if accounting does not
+    answer, only a warning is given.
     """
     wanted = list(dict.fromkeys(job_ids))
     if not wanted:
@@ -63,12 +64,12 @@ def states(job_ids: Iterable[str], warn: Callable[[str], None] = lambda text: No
         try:
             found |= {state.job_id: state for state in _from_accounting(missing)}
         except NoAnswer as error:
-            warn(f"how jobs ended that are no longer in the queue is not known: {error}")
+            warn(f"the end of jobs that are no longer in the queue is unknown: {error}")
     return {job_id: found.get(job_id) for job_id in wanted}
 
 
 def seconds_left(job_id: str) -> float | None:
-    """Give the seconds until a job's time limit, None where it has none; raises NoAnswer."""
+    """Return the seconds until a job's time limit, None if it has none; raise NoAnswer."""
     text = ask("squeue", "-h", "-r", "-j", job_id, "-o", "%L").strip()
     found = _TIME.fullmatch(text)
     if found is None:
@@ -78,14 +79,14 @@ def seconds_left(job_id: str) -> float | None:
 
 
 def former_end(job_id: str) -> str | None:
-    """Say how the start of a job before the present one ended, in SLURM's words; raises NoAnswer."""
+    """Return SLURM's end state of a job's previous start, None if there is none; raise NoAnswer."""
     rows = ask("sacct", "-D", "-X", "-n", "-P", "-o", "State", "-j", job_id).split("\n")
-    over = [row.split()[0] for row in rows if row and row.split()[0] not in _WAITING - {"REQUEUED"} | _RUNNING]
-    return over[-1] if over else None
+    ended = [row.split()[0] for row in rows if row and row.split()[0] not in _WAITING - {"REQUEUED"} | _RUNNING]
+    return ended[-1] if ended else None
 
 
 def show(job_id: str) -> dict[str, str]:
-    """Give all that the controller tells of a job, such as Requeue, TimeLimit or Restarts; raises NoAnswer."""
+    """Return all fields that the controller reports of a job, such as TimeLimit or Restarts; raise NoAnswer."""
     text = ask("scontrol", "show", "job", "-o", job_id).strip()
     names = list(_FIELD.finditer(text))
     ends = [name.start() for name in names[1:]] + [len(text)]
@@ -93,33 +94,33 @@ def show(job_id: str) -> dict[str, str]:
 
 
 def cancel(job_id: str) -> None:
-    """End a job, or take it from the queue; one that is over already is no mistake. Raises NoAnswer."""
+    """End a job or remove it from the queue; one that has ended already is no error. Raise NoAnswer."""
     ask("scancel", job_id)
 
 
 def send_signal(job_id: str, name: str) -> None:
-    """Send a signal, by its name without SIG, to the ranks of a running job; raises NoAnswer."""
+    """Send a signal, by its name without SIG, to the ranks of a running job; raise NoAnswer."""
     ask("scancel", f"--signal={name}", job_id)
 
 
 def ask(command: str, *arguments: str) -> str:
-    """Run one of SLURM's commands and give what it printed; raises NoAnswer."""
+    """Run one of SLURM's commands and return its output; raise NoAnswer."""
     path = shutil.which(command)
     if path is None:
-        raise NoAnswer(f"{command} is not on PATH\nNext: load the cluster's SLURM module, or type this on a login node")
-    # What people set to shape these commands for their own eyes, such as SQUEUE_STATES, would hide jobs.
+        raise NoAnswer(f"{command} is not on PATH\nNext: load the cluster's SLURM module, or run this on a login node")
+    # A user's settings for the output of these commands, such as SQUEUE_STATES, could hide jobs.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_", "SCANCEL_"))}
     try:
         done = subprocess.run(
             [path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE_S, env=kept
         )
     except subprocess.TimeoutExpired:
-        raise NoAnswer(f"{command} gave no answer within {PATIENCE_S:.0f} s") from None
+        raise NoAnswer(f"{command} did not answer within {PATIENCE_S:.0f} s") from None
     except OSError as error:
         raise NoAnswer(f"{command} cannot be run: {error}") from error
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise NoAnswer(f"{command}: {said[-1].removeprefix(f'{command}: ')}")
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise NoAnswer(f"{command}: {lines[-1].removeprefix(f'{command}: ')}")
     return done.stdout
 
 
@@ -127,14 +128,14 @@ def _from_queue(job_ids: list[str]) -> Iterator[JobState]:
     try:
         text = ask("squeue", "-h", "-r", "-t", "all", "-j", ",".join(job_ids), "-o", "%i|%T|%r|%N")
     except NoAnswer as error:
-        if "Invalid job id specified" in str(error):  # so it says of a single one that it has forgotten
+        if "Invalid job id specified" in str(error):  # its answer for a single job that it no longer knows
             return
         raise
     yield from _rows(text)
 
 
 def _from_accounting(job_ids: list[str]) -> Iterator[JobState]:
-    # Elements that have not started yet are told only to those who ask for the whole array.
+    # Elements that have not started yet are listed only when the whole array is asked for.
     whole = dict.fromkeys(job_id.partition("_")[0] for job_id in job_ids)
     yield from _rows(ask("sacct", "-X", "-n", "-P", "-o", "JobID,State,Reason,NodeList", "-j", ",".join(whole)))
 
@@ -153,7 +154,7 @@ def _rows(text: str) -> Iterator[JobState]:
 
 
 def _elements(listed: str) -> Iterator[str]:
-    """Give the ids behind `7`, `7_3` or `7_[1,4-9:2%2]`."""
+    """Yield the ids in `7`, `7_3` or `7_[1,4-9:2%2]`."""
     found = _ARRAY.fullmatch(listed)
     if found is None:
         yield listed

@@ -1,8 +1,8 @@
-"""What a job takes along when it is submitted, so that nothing edited while it waits changes what it does.
+"""The snapshot that is taken when a job is submitted, so that edits made while it waits do not change what it does.
 
-A snapshot holds the work's own files (its resolved config), the code that will run, which commit that is with its
-changes, and the versions of what is installed. It holds no environment, no addresses of repositories and no paths but
-those that were typed.
+A snapshot holds the work's own files (its resolved config), the code that will run, its commit and uncommitted changes,
+and the versions of installed packages. It holds no environment variables, no repository addresses, and no paths other
+than those given on the command line.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _GIT_S = 20.0
 
 
 def next_snapshot(run: Path) -> Path:
-    """Name the folder of the next snapshot."""
+    """Return the folder of the next snapshot."""
     taken = [int(path.name) for path in RunFolder(run).snapshots.glob("[0-9]*") if path.name.isdecimal()]
     return RunFolder(run).snapshots / f"{max(taken, default=0) + 1:03d}"
 
 
 def take_snapshot(folder: Path, files: Mapping[str, str]) -> None:
-    """Write a snapshot; two that are taken at once do not share a folder."""
+    """Write a snapshot; raise FileExistsError if another launch took the same folder."""
     folder.mkdir(parents=True)
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -45,7 +45,7 @@ def take_snapshot(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a package, links as what they lead to, with modes as the umask has them; leave what Python compiled."""
+    """Copy a package without compiled files, following links; file modes are set by the umask."""
     target.mkdir(parents=True)
     for entry in os.scandir(source):
         if entry.is_dir():
@@ -61,7 +61,7 @@ def _packages() -> str:
 
 
 def _commit() -> tuple[str | None, str]:
-    """Give commit and changes of the code that runs; an installed copy has none, even inside another's repository."""
+    """Return commit and changes of the running code; an installed copy has none, even inside another repository."""
     top = _git("rev-parse", "--show-toplevel")
     if not top or Path(top.strip()).resolve() != _PACKAGE.parent:
         return None, ""
@@ -79,6 +79,6 @@ def _git(*arguments: str) -> str:
             text=True,
             errors="replace",
         )
-    except (OSError, subprocess.TimeoutExpired):  # no git here, or a disk that does not answer
+    except (OSError, subprocess.TimeoutExpired):  # git is not installed, or the disk does not respond
         return ""
     return done.stdout if done.returncode == 0 else ""

@@ -1,7 +1,4 @@
-"""`trichord status`: one table of runs, and at length those that were named.
-
-What to type next, by the state that a run is in.
-"""
+"""`trichord status`: a table of runs, details of the named ones, and the next command for the state of each."""
 
 from __future__ import annotations
 
@@ -23,27 +20,27 @@ from trichord.launch.run_state import LIVE, State
 from trichord.launch.survey import Report, survey
 from trichord.pretrain.engine.step_line import duration
 
-_IN_WORDS = {State.REQUEUED: "requeued (waiting to go on)", State.STOPPED: "stopped (resumable)"}
+_LABELS = {State.REQUEUED: "requeued (waiting to continue)", State.STOPPED: "stopped (resumable)"}
 _LONGEST_ERROR = 160
 
 
 def show_status(named: Sequence[Path], as_json: bool) -> None:
-    """Print the table, and below it what else is known of the runs that were named."""
+    """Print the table of runs, and below it the details of the named ones."""
     paths = named_runs(named) if named else find_runs(Path("runs"), Path())
     if not paths:
         raise UserError(
             "no run below ./runs or here: expected folders with history.jsonl or metrics.jsonl.\n"
-            "Next: cd to where they are, or: trichord status RUN"
+            "Next: cd to the folder that holds them, or: trichord status RUN"
         )
     reports = survey(paths, lambda text: print(f"warning: {text}", file=sys.stderr))
-    at_length = [report for report in reports if report.run.path in named or len(reports) == 1]
+    detailed = [report for report in reports if report.run.path in named or len(reports) == 1]
     if as_json:
-        rows = [{**_row(report), **(_details(report) if report in at_length else {})} for report in reports]
+        rows = [{**_row(report), **(_details(report) if report in detailed else {})} for report in reports]
         show_figures("runs", rows, as_json=True)
         return
-    # A table even of a single run: lines below it say the rest.
+    # A table even for a single run: the lines below it give the details.
     show_figures("runs", [_in_words(_row(report)) for report in reports], as_json=False)
-    for report in at_length:
+    for report in detailed:
         print("\n".join(_paragraph(report)), end="\n\n")
 
 
@@ -74,7 +71,7 @@ def _in_words(row: dict[str, object]) -> dict[str, object]:
     error = row["last_error"]
     return {
         "run": row["run"],
-        "state": _IN_WORDS.get(state, state.value),
+        "state": _LABELS.get(state, state.value),
         "step": step,
         "%": percent,
         "clips/s": row["clips_per_s"],
@@ -99,7 +96,7 @@ def _details(report: Report) -> dict[str, object]:
 
 def _paragraph(report: Report) -> Iterator[str]:
     run, verdict = report.run, report.verdict
-    yield f"{run.path}: {_IN_WORDS.get(verdict.state, verdict.state.value)}" + (f", {verdict.why}" * bool(verdict.why))
+    yield f"{run.path}: {_LABELS.get(verdict.state, verdict.state.value)}" + (f", {verdict.why}" * bool(verdict.why))
     yield from (f"  {line}" for line in _attempts(run))
     yield f"  checkpoint: {run.checkpoint or 'none yet'}"
     yield f"  logs: {_logs(run)}"
@@ -112,28 +109,28 @@ def _paragraph(report: Report) -> Iterator[str]:
 
 
 def _attempts(run: RunRecord) -> Iterator[str]:
-    """Tell each submission, and each start with its end, in one line; job by job."""
+    """Yield a line for each submission and for each start with its end, job by job."""
     for job_id in dict.fromkeys(event.job_id for event in run.history):
-        start = ""  # that has not told of its end
+        start = ""  # a start whose end is not recorded yet
         for event in run.events_of(job_id):
             if start and not isinstance(event, Ended):
                 yield f"{start}; killed"
                 start = ""
             if isinstance(event, Submitted):
-                size = f"{event.nodes} nodes, " * (event.nodes > 1) + f"{event.ranks} ranks"
+                size = f"{event.nodes} nodes, " * (event.nodes > 1) + f"{event.ranks} rank{'s' * (event.ranks != 1)}"
                 yield (
                     f"{_clock(event.time_s)} job {job_id} submitted on {event.host} ({event.cluster}, {size}, "
                     f"snapshot {event.snapshot}): {shlex.join(event.words)}"
                 )
             elif isinstance(event, Started):
-                began = f"began again (restart {event.restarts}: {event.why})" if event.restarts else "began"
+                began = f"restarted (restart {event.restarts}: {event.why})" if event.restarts else "started"
                 start = f"{_clock(event.time_s)} job {job_id} {began} on {event.nodes}"
             else:
-                told = f"{event.how} at {_clock(event.time_s)}" + f" ({event.why})" * bool(event.why)
-                yield f"{start or f'job {job_id}'}; {told}"
+                end = f"{event.how} at {_clock(event.time_s)}" + f" ({event.why})" * bool(event.why)
+                yield f"{start or f'job {job_id}'}; {end}"
                 start = ""
         if start:
-            yield f"{start}; no end told so far"
+            yield f"{start}; no end recorded yet"
 
 
 def _logs(run: RunRecord) -> str:
@@ -146,20 +143,20 @@ def _logs(run: RunRecord) -> str:
 
 
 def _one_line(error: RankError) -> str:
-    """Give the first line of a message for people, the last of a traceback."""
+    """Return the first line of a message, or the last line of a traceback."""
     lines = error.message.strip().splitlines() or error.traceback.strip().splitlines()[-1:]
-    return next(iter(lines), "an error without words")
+    return next(iter(lines), "an error without a message")
 
 
 def _clock(time_s: float) -> str:
     return datetime.fromtimestamp(time_s).strftime("%Y-%m-%d %H:%M:%S")
 
 
-_ORDER = "launch.json"  # in a snapshot: what the jobs asked for
+_LAUNCH_FILE = "launch.json"  # in a snapshot: the settings of its jobs
 
 
 def next_command(report: Report) -> str:
-    """Give the command that helps most now."""
+    """Return the most useful next command for the state of a run."""
     path, state = shlex.quote(str(report.run.path)), report.verdict.state
     if state in LIVE:
         return f"trichord logs {path} --follow"
@@ -169,18 +166,18 @@ def next_command(report: Report) -> str:
         return f"trichord logs {path}"
     if state == State.FAILED and report.run.logs():
         rank = f" --rank {report.error.rank}" if report.error and report.error.rank else ""
-        return f"trichord logs {path}{rank}; when that is mended: {_again(report.run)}"
-    return _again(report.run)
+        return f"trichord logs {path}{rank}; when that is fixed: {_resume_command(report.run)}"
+    return _resume_command(report.run)
 
 
-def _again(run: RunRecord) -> str:
-    """Give the command that goes on with a run."""
+def _resume_command(run: RunRecord) -> str:
+    """Return the command that resumes a run."""
     submitted = next((event for event in reversed(run.history) if isinstance(event, Submitted)), None)
     config = RunFolder(run.path).config
     by_config = (_verb(config), str(config), "--run", str(run.path))
     if submitted is None:
         return shlex.join(["trichord", *by_config])
-    # One run of a sweep bears the sweep's words; only its own config names it alone.
+    # A run of a sweep records the whole sweep's command; only its own config selects it alone.
     is_of_sweep = "_" in submitted.job_id and submitted.words[0] == by_config[0] and config.exists()
     cluster = [] if submitted.cluster == "slurm" else ["--cluster", submitted.cluster]
     options = list(_options(_settings(run, submitted)))
@@ -188,19 +185,19 @@ def _again(run: RunRecord) -> str:
 
 
 def _verb(config: Path) -> str:
-    """Say which command goes on with a run of these settings."""
+    """Return the subcommand that resumes a run with this config."""
     from trichord.finetune.recipe import (
-        is_for_heads,  # brings all settings there are, which only a run that stopped needs
+        is_for_heads,  # imports every config class, needed only for a stopped run
     )
 
     return "finetune" if config.exists() and is_for_heads(str(config)) else "pretrain"
 
 
 def _settings(run: RunRecord, submitted: Submitted) -> dict[str, Any]:
-    """Read what the job asked for; of a sweep it stands in the sweep's folder."""
+    """Read the settings of the job; those of a sweep are in the sweep's folder."""
     for folder in (run.path, run.path.parent):
         try:
-            order = json.loads((RunFolder(folder).snapshots / submitted.snapshot / _ORDER).read_text())
+            order = json.loads((RunFolder(folder).snapshots / submitted.snapshot / _LAUNCH_FILE).read_text())
         except (OSError, ValueError):
             continue
         return dict(order.get("settings") or {})
@@ -212,11 +209,11 @@ def _options(settings: dict[str, Any]) -> Iterator[str]:
         value = settings.get(name)
         if value in (None, {}, []) or value == field.default:
             continue
-        values = [f"{key}={_word(each)}" for key, each in value.items()] if isinstance(value, dict) else value
+        values = [f"{key}={_option_text(each)}" for key, each in value.items()] if isinstance(value, dict) else value
         for each in values if isinstance(values, list) else [values]:
             option = f"--{name.replace('_', '-')}"
             yield from [f"{option}={each}"] if str(each).startswith("-") else [option, str(each)]
 
 
-def _word(value: object) -> str:
+def _option_text(value: object) -> str:
     return "true" if value is True else str(value)

@@ -1,4 +1,4 @@
-"""Hands work over through submitit: to SLURM, to processes on this machine, or to this very process."""
+"""Submit work through submitit: to SLURM, to processes on this machine, or to this process."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from trichord.core.errors import UserError
 from trichord.launch.cluster_file import Settings
 from trichord.launch.history import Cluster
 
-_YEAR_MINUTES = 365 * 24 * 60  # submitit knows no job without a limit on one machine
-# Left behind by the shell that submits, they would make every rank believe it is another's.
+_YEAR_MINUTES = 365 * 24 * 60  # submitit's local jobs must have a limit
+# Inherited from the submitting shell, these would give every rank the identity of another process.
 _NOT_INHERITED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _OF_A_JOB = ("SLURM_", "SLURMD_", "SUBMITIT_")
 _OF_THE_SITE = ("SLURM_CONF", "SLURM_CLUSTERS")
 _TEST_S = 60.0
-# A warning that comes while Python starts would end the rank. It is ignored until there is somebody to hear it; what is
-# missed so, the job's clock and the controller tell again.
+# A warning that arrives while Python starts would end the rank, so it is ignored until a handler is installed; a missed
+# one is recovered from the job's time limit and SLURM's controller.
 PYTHON = f"""sh -c 'trap "" USR2; exec "$@"' sh {shlex.quote(sys.executable)}"""
 
 
 @dataclass(frozen=True)
 class Order:
-    """How work is to be handed over."""
+    """How work is to be submitted."""
 
     cluster: Cluster
     settings: Settings
     name: str
     logs: Path
     code: Path  # the copy that will run
-    jobs: int = 1  # more are an array
-    at_once: int | None = None  # of an array
+    jobs: int = 1  # more than one form an array
+    at_once: int | None = None  # limit of an array
 
 
 class _Slurm(SlurmExecutor):
-    """Writes its text also where there is no SLURM."""
+    """A SLURM executor that can write its script on a machine without SLURM."""
 
     @classmethod
     def affinity(cls) -> int:
@@ -55,7 +55,7 @@ class _Slurm(SlurmExecutor):
 
 
 def sbatch_text(order: Order) -> str:
-    """Write the file that sbatch would be given."""
+    """Return the script that sbatch would receive."""
     executor = _slurm_executor(order)
     if order.jobs > 1:
         executor.parameters["map_count"] = order.jobs
@@ -63,7 +63,7 @@ def sbatch_text(order: Order) -> str:
 
 
 def test_only(order: Order) -> str:
-    """Let SLURM say when it would start this; raise UserError with its own words where it would refuse."""
+    """Return SLURM's estimate of the job's start; raise UserError with SLURM's message if it would refuse the job."""
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
         file.write(sbatch_text(order))
         file.flush()
@@ -73,15 +73,15 @@ def test_only(order: Order) -> str:
                     ["sbatch", "--test-only", file.name], capture_output=True, text=True, timeout=_TEST_S
                 )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise UserError(f"sbatch gave no answer: {error}. Next: trichord doctor") from error
-    said = done.stderr.strip().replace("sbatch: ", "")
+            raise UserError(f"sbatch did not answer: {error}. Next: trichord doctor") from error
+    answer = done.stderr.strip().replace("sbatch: ", "")
     if done.returncode:
-        raise UserError(_refused(said))
-    return said.splitlines()[-1] if said else "sbatch would accept it"
+        raise UserError(_refused(answer))
+    return answer.splitlines()[-1] if answer else "sbatch would accept it"
 
 
 def submit(order: Order, works: Sequence[Callable[[], None]]) -> list[str]:
-    """Hand the work over and give the jobs' ids; debug runs it here and now, one after another."""
+    """Submit the work and return the job ids; debug runs it immediately in this process, one job after another."""
     with _outside_of_jobs():
         return _submit(order, works)
 
@@ -99,15 +99,15 @@ def _submit(order: Order, works: Sequence[Callable[[], None]]) -> list[str]:
         raise UserError(_refused(str(error))) from error
 
 
-def _refused(said: str) -> str:
-    return f"SLURM would not take this job: {said}\nNext: trichord launch --dry-run …, and sinfo for what there is"
+def _refused(answer: str) -> str:
+    return f"SLURM refused this job: {answer}\nNext: trichord launch --dry-run …, and sinfo for the available nodes"
 
 
 def _slurm_executor(order: Order) -> _Slurm:
     settings = order.settings
     srun = ["--kill-on-bad-exit=1"]
     if settings.cpus_per_task:
-        srun.append(f"--cpus-per-task={settings.cpus_per_task}")  # which srun no longer takes from sbatch
+        srun.append(f"--cpus-per-task={settings.cpus_per_task}")  # srun no longer inherits it from sbatch
     executor = _Slurm(order.logs, python=PYTHON)
     executor.update_parameters(
         job_name=order.name,
@@ -126,7 +126,7 @@ def _slurm_executor(order: Order) -> _Slurm:
         array_parallelism=order.at_once or order.jobs,
         wckey=None,
         stderr_to_stdout=True,
-        setup=[*settings.setup, *_exports(order)],  # modules of a site may set PYTHONPATH as well
+        setup=[*settings.setup, *_exports(order)],  # after the site's setup, which may set PYTHONPATH too
         srun_args=[*srun, *settings.srun],
         additional_parameters={"requeue": True, **settings.sbatch},
     )
@@ -134,12 +134,12 @@ def _slurm_executor(order: Order) -> _Slurm:
 
 
 def _exports(order: Order) -> list[str]:
-    """Let the copy of the code run, and not what lies in the folder where the job was submitted."""
+    """Return shell lines that make the job run the snapshot's code, not the code in the folder of the submission."""
     code = shlex.quote(str(order.code))
     return [
         f"unset {' '.join(_NOT_INHERITED)}",
         f'export PYTHONPATH={code}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1',
-        "export SLURM_EXPORT_ENV=ALL",  # where sbatch was told --export=NONE, srun would hand none of this on
+        "export SLURM_EXPORT_ENV=ALL",  # with sbatch --export=NONE, srun would pass none of this on
     ]
 
 
@@ -153,38 +153,38 @@ def _local_executor(order: Order) -> submitit.LocalExecutor:
         signal_delay_s=settings.warning_s,
         stderr_to_stdout=True,
     )
-    # Names such as MIG-… are none of the numbers that update_parameters would take, but lead to the device as well.
+    # update_parameters takes only numbers, but names such as MIG-… select a device as well.
     executor.parameters["visible_gpus"] = _own_gpus(settings.gpus_per_node)
     return executor
 
 
 def _own_gpus(count: int) -> tuple[str, ...]:
-    """Give the GPUs that this shell was given; submitit would take the machine's first ones, whosever they are."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    own = tuple(str(number) for number in range(count)) if told is None else tuple(filter(None, told.split(",")))
+    """Return the GPUs visible to this shell; submitit would take the machine's first ones, allotted or not."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    own = tuple(str(number) for number in range(count)) if visible is None else tuple(filter(None, visible.split(",")))
     if len(own) < count:
         raise UserError(
-            f"--gpus-per-node {count}, but CUDA_VISIBLE_DEVICES={told} shows {len(own)} here. Give at most that, or "
-            "unset it where all GPUs are yours"
+            f"--gpus-per-node {count}, but CUDA_VISIBLE_DEVICES={visible} allows {len(own)} here. Give at most "
+            "that, or unset it if you may use all GPUs"
         )
     return own
 
 
 @contextmanager
 def _outside_of_jobs() -> Iterator[None]:
-    """Forget the job that this is typed in, if any: what is handed over would take itself for a part of it."""
+    """Hide the variables of an enclosing job, if any: submitted work would take itself for a part of that job."""
     is_in_job = "SLURM_JOB_ID" in os.environ or "SUBMITIT_LOCAL_JOB_ID" in os.environ
     names = [name for name in os.environ if name.startswith(_OF_A_JOB) and name not in _OF_THE_SITE]
-    forgotten = {name: os.environ.pop(name) for name in names if is_in_job}
+    hidden = {name: os.environ.pop(name) for name in names if is_in_job}
     try:
         yield
     finally:
-        os.environ.update(forgotten)
+        os.environ.update(hidden)
 
 
 @contextmanager
 def _environment(order: Order) -> Iterator[None]:
-    """Give processes that start meanwhile the copy of the code, and let them outlive this terminal."""
+    """Make processes started meanwhile run the snapshot's code and outlive this terminal."""
     before = dict(os.environ)
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGINT)}
     for name in _NOT_INHERITED:
@@ -203,7 +203,7 @@ def _environment(order: Order) -> Iterator[None]:
 
 @contextmanager
 def _own_streams(log: Path) -> Iterator[None]:
-    """Let them not hold on to where this process writes: `trichord launch … | tail` would wait for the job's end."""
+    """Detach started processes from this one's streams: `trichord launch … | tail` would wait for the job's end."""
     sys.stdout.flush()
     sys.stderr.flush()
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Looks at many runs at once: their folders, one question to SLURM for all jobs together, and a verdict for each."""
+"""Examine many runs at once: read their folders, query SLURM once for all jobs, and decide the state of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trichord.launch.run_state import Evidence, State, Verdict, decide, has_ende
 from trichord.launch.slurm import JobState
 
 Said = JobState | Literal["not known", "no answer"]
-_SUFFERING = (State.RUNNING, State.FAILED, State.LOST)  # in the others an error is of a start before
+_WITH_CURRENT_ERROR = (State.RUNNING, State.FAILED, State.LOST)  # in other states an error is from an earlier start
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Report:
     """One run and the job that it now depends on."""
 
     run: RunRecord
-    job_id: str | None  # none where nothing was launched and nothing runs
-    cluster: Cluster | None  # none where nothing was launched
+    job_id: str | None  # None if nothing was launched and nothing runs
+    cluster: Cluster | None  # None if nothing was launched
     said: Said
     errors: Sequence[RankError]  # of the job's last start, the cause first
     verdict: Verdict
@@ -37,62 +37,62 @@ class Report:
 
     @property
     def error(self) -> RankError | None:
-        """The error that the run suffers from now."""
-        return next(iter(self.errors), None) if self.verdict.state in _SUFFERING else None
+        """The error that affects the run now, or None."""
+        return next(iter(self.errors), None) if self.verdict.state in _WITH_CURRENT_ERROR else None
 
     @property
     def restarts(self) -> int:
-        """How often its job began before."""
+        """How often its job was restarted."""
         return max((event.restarts for event in self.events if isinstance(event, Started | Ended)), default=0)
 
     @property
     def eta_s(self) -> float | None:
-        """Give the seconds to the end, as the run itself reckoned at its last log line."""
-        eta_s, told_s = self.run.figures.get("eta_s"), self.run.figures.get("time_s")
+        """The seconds to the end, from the estimate in the run's last log line."""
+        eta_s, logged_s = self.run.figures.get("eta_s"), self.run.figures.get("time_s")
         began_s = max((event.time_s for event in self.events), default=-math.inf)
-        if self.verdict.state != State.RUNNING or eta_s is None or told_s is None or told_s < began_s:
+        if self.verdict.state != State.RUNNING or eta_s is None or logged_s is None or logged_s < began_s:
             return None
-        return max(0.0, float(eta_s) - max(0.0, time.time() - float(told_s)))
+        return max(0.0, float(eta_s) - max(0.0, time.time() - float(logged_s)))
 
 
 def survey(paths: Sequence[Path], warn: Callable[[str], None]) -> list[Report]:
-    """Look at these runs; what SLURM does not answer is warned of, and judged by the folders alone."""
+    """Report on these runs; if SLURM does not answer, warn and decide by the folders alone."""
     runs = [RunRecord(path) for path in paths]
     asked = {run.job: run.events_of(run.job) for run in runs if run.job and cluster_of(run) in ("slurm", None)}
     asked = {job_id: events for job_id, events in asked.items() if must_ask(events) and job_id[0].isdecimal()}
-    # What a job told of its end may stand without SLURM's word.
+    # A recorded end needs no confirmation by SLURM.
     matters = any(not has_ended(events) for events in asked.values())
     answers: Mapping[str, JobState | None] = {}
     try:
         answers = slurm.states(sorted(asked), warn if matters else lambda text: None)
     except slurm.NoAnswer as error:
         if matters:
-            warn(f"states are as the run folders tell them, for SLURM does not answer: {str(error).splitlines()[0]}")
+            warn(f"states are taken from the run folders, because SLURM does not answer: {str(error).splitlines()[0]}")
     return [_report(run, answers) for run in runs]
 
 
 def cluster_of(run: RunRecord) -> Cluster | None:
-    """Say where the run's job was launched, None where it was not."""
+    """Return the kind of cluster that the run's job was launched on, None if it was not launched."""
     submitted = run.submission(run.job) if run.job else None
     return submitted.cluster if submitted else None
 
 
 def _report(run: RunRecord, answers: Mapping[str, JobState | None]) -> Report:
     job_id = run.job
-    said = _said(run, answers)
+    answer = _answer(run, answers)
     errors = run.errors(job_id) if job_id else []
     evidence = Evidence(
         events=run.events_of(job_id) if job_id else [],
-        said=said,
+        said=answer,
         heartbeat_s=run.heartbeat_s(job_id) if job_id else None,
         has_errors=bool(errors),
         is_done=run.is_done,
         is_saved=run.checkpoint is not None,
     )
-    return Report(run, job_id, cluster_of(run), said, errors, decide(evidence))
+    return Report(run, job_id, cluster_of(run), answer, errors, decide(evidence))
 
 
-def _said(run: RunRecord, answers: Mapping[str, JobState | None]) -> Said:
+def _answer(run: RunRecord, answers: Mapping[str, JobState | None]) -> Said:
     submitted = run.submission(run.job) if run.job else None
     if submitted is not None and submitted.cluster == "local" and local_job.is_here(submitted):
         return local_job.state(submitted, run.path) or "not known"

@@ -1,9 +1,9 @@
-"""What runs in a cluster's job, once on each rank: one command of trichord, and what to do when the cluster ends it.
+"""The work of a cluster job, run on each rank: one trichord command, and what to do when the cluster ends the job.
 
-A warning (SIGUSR2: the time limit is near, or another job wants the nodes) makes all ranks save together at the end of
-their step; then rank 0 alone puts the job back into the queue. SIGTERM saves too, but leaves it to SLURM whether the
-job comes back: scancel sends it as well as a requeue from outside. submitit's own way, one rank that saves inside its
-signal handler while the others go on, could not save what is spread over ranks.
+A warning (SIGUSR2: the time limit is near, or another job preempts this one) makes all ranks save together at the end
+of their step; then rank 0 alone requeues the job. SIGTERM also saves, but leaves it to SLURM whether the job is
+requeued: both scancel and an external requeue send it. submitit's own method, in which one rank saves inside its signal
+handler while the others continue, could not save state that is sharded over ranks.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from trichord.pretrain.engine.run_lock import this_job
 from trichord.pretrain.engine.signals import StopFlag, listening
 
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
-_LOCAL_AGAIN = 144  # at which submitit's controller on one machine starts its processes anew
+_LOCAL_RESTART = 144  # the exit status at which submitit's local controller restarts its processes
 _REQUEUE_S = 60.0
 
 
 @dataclass(frozen=True)
 class Work:
-    """A command, and the run's folder where its story is told."""
+    """A command, and the run's folder, in which its history is written."""
 
     words: Sequence[str]
     run: Path
@@ -42,12 +42,12 @@ class Work:
     warning_s: float  # before the job's end
 
     def __call__(self) -> None:
-        """Run the command; how it ends is for the history and the process's exit status to say."""
+        """Run the command; its end is reported by the history and the exit status of the process."""
         rank, job_id = _rank(), this_job()[0] or f"process {os.getpid()}"
         error_path(self.run, job_id, rank).unlink(missing_ok=True)
         restarts = self._restarts(job_id)
         with listening(interrupts=not self.saves_when_told) as stop:
-            stop.hears_warnings = rank == 0  # all ranks are warned, one decides
+            stop.hears_warnings = rank == 0  # all ranks are warned, rank 0 decides
             try:
                 try:
                     if rank == 0:
@@ -56,7 +56,7 @@ class Work:
                 finally:
                     _ignore_warnings()
             except Interrupted as interruption:
-                # A cancellation that comes while all save for a warning stands: nobody types it a second time.
+                # A cancellation that arrives while ranks save for a warning takes precedence: it is not sent twice.
                 number = signal.SIGUSR1 if stop.received == signal.SIGUSR1 else interruption.signal_number
                 if rank == 0:
                     print(interruption, file=sys.stderr, flush=True)
@@ -75,10 +75,10 @@ class Work:
     def _run(self) -> None:
         status = verbs.run(self.words)
         if status:
-            raise RunStopped(f"trichord {' '.join(self.words)} ended with status {status}; its log says why")
+            raise RunStopped(f"trichord {' '.join(self.words)} ended with status {status}; see its log for the reason")
 
     def _begin(self, job_id: str, restarts: int, stop: StopFlag) -> None:
-        """Tell that it begins, and how long there is; a job that began too often ends here."""
+        """Record the start and set the deadline; raise RunStopped if the job was restarted too often."""
         why = self._why(job_id, restarts)
         nodes = os.environ.get("SLURM_JOB_NODELIST") or socket.gethostname()
         write_event(
@@ -87,22 +87,23 @@ class Work:
         )
         if restarts > self.max_restarts:
             raise RunStopped(
-                f"this job began {restarts} times again, more than max_restarts={self.max_restarts}; the last time "
-                f"because: {why}. When that is mended, launch it again: it goes on where it was"
+                f"this job was restarted {restarts} time{'s' * (restarts != 1)}, more than "
+                f"max_restarts={self.max_restarts}; the last time because: {why}. When that is fixed, launch it again: "
+                "it resumes from its last checkpoint"
             )
         if restarts:
             print(f"start {restarts + 1} of job {job_id}, because: {why}", file=sys.stderr, flush=True)
-        self._heed_the_clock(stop)
+        self._set_deadline(stop)
 
-    def _heed_the_clock(self, stop: StopFlag) -> None:
-        """Know the end of the job: SLURM's own warning may come a minute and a half early, which short jobs need."""
+    def _set_deadline(self, stop: StopFlag) -> None:
+        """Set the deadline from the job's time limit: SLURM may warn 90 s early, time that short jobs need."""
         number = os.environ.get("SLURM_JOB_ID")
         if number is None:
             return
         try:
             left_s = slurm.seconds_left(number)
         except slurm.NoAnswer as error:
-            print(f"warning: the job's time limit is not known, SLURM's warning will do: {error}", file=sys.stderr)
+            print(f"warning: the job's time limit is unknown; relying on SLURM's warning: {error}", file=sys.stderr)
             return
         if left_s is not None and self.saves_when_told:
             stop.deadline_s = time.monotonic() + max(
@@ -110,7 +111,7 @@ class Work:
             )  # a partition's default may be short
             stop.is_preempted = lambda: _is_preempted(number)
         if _is_preempted(number):
-            os.kill(os.getpid(), signal.SIGUSR2)  # the warning came before anything could listen
+            os.kill(os.getpid(), signal.SIGUSR2)  # the warning came before the handler was installed
 
     def _restarts(self, job_id: str) -> int:
         if "SLURM_JOB_ID" in os.environ:
@@ -118,7 +119,7 @@ class Work:
         return sum(isinstance(event, Started) and event.job_id == job_id for event in read_history(self.run))
 
     def _why(self, job_id: str, restarts: int) -> str:
-        """Say why the job begins: of a start before that left no word SLURM may know more."""
+        """Return why the job starts; if the previous start recorded no end, ask SLURM."""
         if not restarts:
             return "submitted"
         for event in reversed(read_history(self.run)):
@@ -129,42 +130,42 @@ class Work:
         except slurm.NoAnswer:
             state = None
         return (
-            f"{state or 'killed'}: the start before left no word, so its node failed, or it ran out of memory or time"
+            f"{state or 'killed'}: the previous start recorded no end: its node failed, or it ran out of memory or time"
         )
 
     def _interrupted(self, job_id: str, rank: int, restarts: int, number: int) -> None:
-        """End in good order. Ranks but the first just leave: one that failed would take the first down with it."""
+        """End in an orderly way. Ranks other than 0 only return: a failing rank would end rank 0 too."""
         if rank:
             return
         if number == signal.SIGUSR2:
-            self._again(job_id, restarts)
+            self._requeue(job_id, restarts)
         elif number == signal.SIGUSR1:
-            self._end(job_id, restarts, "stopped", "it was told to save and end (SIGUSR1, as trichord cancel does)")
+            self._end(job_id, restarts, "stopped", "it was asked to save and end (SIGUSR1, as sent by trichord cancel)")
         else:
             name = signal.Signals(number).name
-            self._end(job_id, restarts, "stopped", f"{name}: cancelled, requeued from outside, or preempted")
+            self._end(job_id, restarts, "stopped", f"{name}: cancelled, requeued externally, or preempted")
             sys.exit(_TRY_AGAIN)
 
-    def _again(self, job_id: str, restarts: int) -> NoReturn:
+    def _requeue(self, job_id: str, restarts: int) -> NoReturn:
         number, why = os.environ.get("SLURM_JOB_ID"), "the time limit was near"
         if number is not None and _is_preempted(number):
             why = "another job preempted it"
         if restarts >= self.max_restarts:
-            why += f"; it began {restarts} times again, and max_restarts={self.max_restarts}"
+            why += f"; restarts: {restarts}, max_restarts={self.max_restarts}"
             self._end(job_id, restarts, "stopped", why)
             sys.exit(_TRY_AGAIN)
         if number is None and "SUBMITIT_LOCAL_JOB_ID" in os.environ:
             self._end(job_id, restarts, "requeued", why)
-            sys.exit(_LOCAL_AGAIN)
+            sys.exit(_LOCAL_RESTART)
         if number is None:
             self._end(job_id, restarts, "stopped", why)
             sys.exit(_TRY_AGAIN)
-        self._end(job_id, restarts, "requeued", why)  # before it is: what follows may be cut short
+        self._end(job_id, restarts, "requeued", why)  # before the requeue, which may end this process
         try:
             subprocess.run(["scontrol", "requeue", number], check=True, timeout=_REQUEUE_S)
         except (OSError, subprocess.SubprocessError) as error:
             self._end(job_id, restarts, "stopped", f"{why}, and it could not be requeued: {error}")
-            sys.exit(f"error: the job could not be requeued: {error}. All is saved: launch it again to go on")
+            sys.exit(f"error: the job could not be requeued: {error}. Everything is saved: launch it again to resume")
         sys.exit(0)
 
     def _end(self, job_id: str, restarts: int, how: How, why: str = "") -> None:
@@ -178,11 +179,11 @@ class Work:
 
 
 def _ignore_warnings() -> None:
-    """Ignore from here on what asks to save and end: the process ends anyway, and is not to fail on its last steps.
+    """Ignore further requests to save and end: the process ends anyway and must not fail while exiting.
 
-    Python's own handlers are gone before the process is, which the signal would then kill.
+    Python removes its handlers before the process ends, and a signal would then kill it.
     """
-    if this_job()[0] is not None:  # else this is the process in which somebody typed the command
+    if this_job()[0] is not None:  # otherwise this is the user's own process
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
 
@@ -192,7 +193,7 @@ def _rank() -> int:
 
 
 def _is_preempted(number: str) -> bool:
-    """Ask whether the nodes are wanted from this start of the job: SLURM may remember an earlier preemption."""
+    """Return whether this start of the job is being preempted: SLURM may still report an earlier preemption."""
     try:
         job = slurm.show(number)
     except slurm.NoAnswer:

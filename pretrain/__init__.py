@@ -1,1 +1,1 @@
-"""Floor 1: backbones, objectives and the training engine."""
+"""Pretraining: backbones, objectives and the training engine."""

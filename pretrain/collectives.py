@@ -1,4 +1,4 @@
-"""The few collectives that objectives use; without a process group, the identity."""
+"""The collectives that objectives use; without a process group each is the identity."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """Count the ranks; 1 where nobody made a process group."""
+    """Return the number of ranks, 1 without a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Number this process."""
+    """Return the rank of this process, 0 without a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 @torch.no_grad()
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """Add a tensor up over all ranks, in place; it takes no gradient."""
+    """Sum a tensor over all ranks in place, without gradient."""
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
@@ -30,23 +30,23 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def of_first_rank(tensor: Tensor) -> Tensor:
-    """Give rank 0's values, for decisions that all must take alike: unlike processors differ in the last digit."""
+    """Return rank 0's values, for decisions that must agree: different processors differ in the last digit."""
     return sum_over_ranks(tensor.clone() if rank() == 0 else torch.zeros_like(tensor))
 
 
 @torch.no_grad()
 def gather_rows(rows_BD: Tensor) -> Tensor:
-    """Concatenate every rank's rows in the order of ranks; all ranks bring as many, and no gradient flows."""
+    """Concatenate every rank's rows in the order of ranks; all ranks pass equally many, and no gradient flows."""
     if world_size() == 1:
         return rows_BD
     gathered_ND = rows_BD.new_empty(world_size() * len(rows_BD), *rows_BD.shape[1:])
-    dist.all_gather_single(gathered_ND, rows_BD.contiguous())  # into one tensor, for all rows can be a lot of memory
+    dist.all_gather_single(gathered_ND, rows_BD.contiguous())  # into one tensor: all rows can take a lot of memory
     return gathered_ND
 
 
 @torch.no_grad()
 def gather_unequal_rows(rows_nD: Tensor) -> Tensor:
-    """Concatenate every rank's rows in the order of ranks; a rank may bring any number, and no gradient flows."""
+    """Concatenate every rank's rows in the order of ranks; a rank may pass any number, and no gradient flows."""
     if world_size() == 1:
         return rows_nD
     counts = gather_rows(torch.tensor([len(rows_nD)], device=rows_nD.device)).tolist()
@@ -57,21 +57,21 @@ def gather_unequal_rows(rows_nD: Tensor) -> Tensor:
 
 
 def gather_texts(texts: Sequence[str]) -> list[str]:
-    """Concatenate every rank's texts in the order of ranks; a rank may bring any number."""
+    """Concatenate every rank's texts in the order of ranks; a rank may pass any number."""
     encoded = [text.encode() for text in texts]
     lengths = gather_unequal_rows(torch.tensor([len(each) for each in encoded], dtype=torch.int64))
-    told = gather_unequal_rows(torch.from_numpy(np.frombuffer(b"".join(encoded), dtype=np.uint8).copy()))
-    pieces = told.numpy().tobytes()
+    bytes_N = gather_unequal_rows(torch.from_numpy(np.frombuffer(b"".join(encoded), dtype=np.uint8).copy()))
+    pieces = bytes_N.numpy().tobytes()
     ends = lengths.cumsum(0).tolist()
     return [pieces[end - length : end].decode() for end, length in zip(ends, lengths.tolist(), strict=True)]
 
 
 def mean_over_ranks(values_b: Tensor, weights_b: Tensor) -> Tensor:
-    """Give this rank's part of the weighted mean of all ranks' values: the mean of the parts is that mean.
+    """Return this rank's part of the weighted mean over all ranks' values: the mean of the parts is the weighted mean.
 
-    Values without weight count for nothing, whatever they are; where nothing has weight the mean is 0.
+    Values with zero weight are ignored, even if they are not finite; if all weights are zero, the mean is 0.
     """
     weights_b = weights_b.to(values_b.dtype)
     total = sum_over_ranks(weights_b.sum().detach().clone())
-    weighed_b = torch.where(weights_b > 0, values_b * weights_b, values_b.new_zeros(()))
-    return weighed_b.sum() * world_size() / torch.where(total > 0, total, torch.ones_like(total))
+    weighted_b = torch.where(weights_b > 0, values_b * weights_b, values_b.new_zeros(()))
+    return weighted_b.sum() * world_size() / torch.where(total > 0, total, torch.ones_like(total))

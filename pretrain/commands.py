@@ -1,4 +1,4 @@
-"""The commands of the first floor: pretrain a recipe, replay a step that failed, export weights."""
+"""The pretraining commands: pretrain a recipe, replay a failed step, export weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def declare_training(parser: ArgumentParser) -> None:
-    """Declare what every training by a recipe takes."""
+    """Declare the arguments of every command that trains a recipe."""
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name (`trichord show` lists them) or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ from the recipe")
     parser.add_argument(
@@ -25,15 +25,19 @@ def declare_training(parser: ArgumentParser) -> None:
         dest="run_folder",
         type=Path,
         metavar="DIR",
-        help="folder of the run; resumes if it holds any (default: runs/RECIPE)",
+        help="folder of the run; resumes if it holds checkpoints (default: runs/RECIPE)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print sizes, memory, steps and hours; train nothing")
-    parser.add_argument("--as-ranks", type=at_least(1), default=1, metavar="N", help="ranks to suppose in a dry run")
-    parser.add_argument("--device", metavar="NAME", help="device to suppose in a dry run, such as h200 (default: this)")
-    parser.add_argument("--mfu", type=float, default=0.4, metavar="X", help="share of its peak to suppose in a dry run")
+    parser.add_argument("--dry-run", action="store_true", help="print sizes, memory, steps and hours without training")
     parser.add_argument(
-        "--like", type=Path, metavar="RUN", help="take clips/s in a dry run from what this run measured"
+        "--as-ranks", type=at_least(1), default=1, metavar="N", help="number of ranks assumed in a dry run"
     )
+    parser.add_argument(
+        "--device", metavar="NAME", help="device assumed in a dry run, such as h200 (default: this machine's)"
+    )
+    parser.add_argument(
+        "--mfu", type=float, default=0.4, metavar="X", help="share of the device's peak FLOP/s assumed in a dry run"
+    )
+    parser.add_argument("--like", type=Path, metavar="RUN", help="use the clips/s measured by this run in a dry run")
     add_json(parser)
 
 
@@ -44,7 +48,7 @@ def _run_pretrain(arguments: Namespace) -> int:
 
 
 def run_training(config: RunConfig, arguments: Namespace) -> int:
-    """Train, or say what it would take."""
+    """Train the config, or print its estimate in a dry run; return the exit status."""
     if arguments.dry_run:
         from trichord.pretrain.engine.estimate import show_estimate
 
@@ -52,7 +56,7 @@ def run_training(config: RunConfig, arguments: Namespace) -> int:
     from trichord.pretrain.engine.signals import listening
     from trichord.pretrain.job import run_folder
 
-    with listening():  # while torch loads and ranks meet, too
+    with listening():  # also while torch loads and the process group is created
         return _train(config, run_folder(arguments), arguments.json)
 
 
@@ -65,7 +69,7 @@ def _train(config: RunConfig, run: Path, as_json: bool) -> int:
     from trichord.pretrain.engine.distributed import leave_world
     from trichord.pretrain.engine.run import pretrain
 
-    # Only where all ranks part alike: parting waits for the others, and a rank that failed must say why at once.
+    # Leave only where all ranks leave: it waits for the others, and a failed rank must report its error at once.
     try:
         figures = pretrain(config, run)
     except Interrupted:
@@ -86,7 +90,9 @@ def _pretrain_job(arguments: Namespace) -> Job:
 def _declare_replay(parser: ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a run that stopped at a failed step")
     parser.add_argument("--step", type=at_least(0), metavar="N", help="which failed step (default: the newest)")
-    parser.add_argument("--rank", type=at_least(0), metavar="R", help="whose samples (default: the first that failed)")
+    parser.add_argument(
+        "--rank", type=at_least(0), metavar="R", help="rank whose samples to replay (default: the first that failed)"
+    )
     add_json(parser)
 
 
@@ -97,7 +103,7 @@ def _run_replay(arguments: Namespace) -> int:
 
 
 def run_replay(arguments: Namespace, read: Callable[[Any], RunConfig]) -> int:
-    """Take a failed step again; `read` makes the config of what a checkpoint holds of it."""
+    """Repeat a failed step and print where it is not finite; `read` parses the config stored in a checkpoint."""
     from trichord.pretrain.engine.finite import replay
 
     rows = replay(arguments.run_folder, arguments.step, arguments.rank, read)
@@ -109,9 +115,13 @@ def run_replay(arguments: Namespace, read: Callable[[Any], RunConfig]) -> int:
 
 
 def _declare_export(parser: ArgumentParser) -> None:
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a run; its newest whole checkpoint")
-    parser.add_argument("--format", choices=("safetensors", "hf"), default="safetensors", help="layout of the weights")
-    parser.add_argument("--part", metavar="NAME", help="which network (default: the one that the objective is after)")
+    parser.add_argument(
+        "run_folder", type=Path, metavar="RUN", help="folder of a run, whose newest complete checkpoint is exported"
+    )
+    parser.add_argument("--format", choices=("safetensors", "hf"), default="safetensors", help="format of the weights")
+    parser.add_argument(
+        "--part", metavar="NAME", help="network to export (default: the one that the objective trains for later use)"
+    )
     parser.add_argument("--out", type=Path, metavar="PATH", help="file, or folder for hf (default: beside the run)")
     add_json(parser)
 
@@ -123,7 +133,7 @@ def _run_export(arguments: Namespace) -> int:
 
 
 def run_export(arguments: Namespace, read: Callable[[Any], RunConfig]) -> int:
-    """Write a run's weights for others; `read` makes the config of what a checkpoint holds of it."""
+    """Export a run's weights; `read` parses the config stored in a checkpoint."""
     from trichord.pretrain.weights.export import export
 
     row = export(arguments.run_folder, arguments.format, arguments.part, arguments.out, read)
@@ -133,7 +143,7 @@ def run_export(arguments: Namespace, read: Callable[[Any], RunConfig]) -> int:
 
 PRETRAIN = Command(
     "pretrain",
-    "train a recipe; a run folder that holds checkpoints is continued",
+    "pretrain a recipe, resuming from the checkpoints in the run folder",
     declare_training,
     _run_pretrain,
     (
@@ -145,14 +155,14 @@ PRETRAIN = Command(
 )
 REPLAY = Command(
     "replay",
-    "take a failed step again and name where it stops being finite",
+    "repeat a failed step and show where values stop being finite",
     _declare_replay,
     _run_replay,
     ("trichord replay runs/first",),
 )
 EXPORT = Command(
     "export",
-    "write a run's weights for others, and prove that they load",
+    "export a run's weights and verify that they load",
     _declare_export,
     _run_export,
     ("trichord export runs/first", "trichord export runs/first --format hf --out exported"),

@@ -1,4 +1,4 @@
-"""Everything that decides a run, checked as a whole before anything is built; needs no torch."""
+"""The config of a run, validated as a whole before anything is built; needs no torch."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 class RunConfig(BaseModel):
-    """A run: on one kind of CPU, with the same ranks and threads, the same config and data give the same weights.
+    """The config of a run; with the same data, CPU model, ranks and threads, the same config gives the same weights.
 
-    The engine knows of a run what stands here; a floor above has other objectives in a subclass.
+    The engine uses only the fields and methods of this class; fine-tuning adds its objectives in a subclass.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: NonNegativeInt = 0
-    steps: PositiveInt  # updates of the weights
+    steps: PositiveInt  # number of weight updates
     data: DataConfig
     backbone: AnyBackbone
     audio_backbone: AnyAudioBackbone | None = None
@@ -43,37 +43,37 @@ class RunConfig(BaseModel):
     log: LogConfig = LogConfig()
     init_from: InitFrom | None = None
     audio_init_from: InitFrom | None = None
-    text_init_from: InitFrom | None = None  # text.* of a file of CLIP or X-CLIP
+    text_init_from: InitFrom | None = None  # the tensors text.* of a CLIP or X-CLIP file
 
     def stream(self) -> StreamConfig:
-        """Give what is read, in the order that the run's seed makes."""
+        """Return the config of the sample stream, in the order of the run's seed."""
         return StreamConfig.model_validate({**dict(self.data), "seed": self.seed})
 
     def transform(self) -> SampleTransform:
-        """Give what makes an example of a sample."""
+        """Return the transform that makes an example of a sample."""
         from trichord.shards.sample import ClipTransform
 
         return ClipTransform(self.objective.sample_spec())
 
     def backbone_of(self, part: str) -> BackboneSpec | AudioBackboneSpec:
-        """Give the settings of the encoder in a part of a checkpoint."""
+        """Return the settings of the encoder in a part of a checkpoint."""
         return self.audio_backbone if part == "audio" and self.audio_backbone else self.backbone
 
     def build_objective(self) -> Objective:
-        """Build the objective with fresh weights drawn from torch's generator."""
+        """Build the objective with random weights from torch's generator."""
         return self.objective.build(self)
 
     def begin(self, objective: Objective) -> None:
-        """Give a new objective what it starts from; a resumed one finds that in its checkpoint."""
+        """Load the initial weights into a new objective; a resumed one loads its checkpoint instead."""
         self.objective.begin(self, objective)
 
     @property
     def checkpoints_activations(self) -> bool:
-        """Say whether backbones compute the inside of their blocks again going backward."""
+        """Whether the backbones use activation checkpointing: they recompute their blocks in the backward pass."""
         return all(spec.activation_checkpointing for spec in self._encoders().values())
 
     def with_checkpointing(self, checkpoints: bool) -> Self:
-        """Give the same run with or without that."""
+        """Return the same config with or without activation checkpointing."""
         update = {"activation_checkpointing": checkpoints}
         return self.model_copy(update={name: spec.model_copy(update=update) for name, spec in self._encoders().items()})
 
@@ -103,7 +103,7 @@ class RunConfig(BaseModel):
         batch_size, lanes = self.data.batch_size, self.data.lanes
         if batch_size % lanes:
             yield (
-                f"data.batch_size={batch_size} cannot be taken evenly from data.lanes={lanes}. Nearest: "
+                f"data.batch_size={batch_size} is not a multiple of data.lanes={lanes}. Nearest: "
                 f"data.batch_size {_nearest_multiples(batch_size, lanes)}, "
                 f"or data.lanes {nearest_divisors(batch_size, lanes)}"
             )
@@ -117,62 +117,62 @@ class RunConfig(BaseModel):
         for size in sorted({view.crop.size for views in seen for view in views.views}):
             if size % backbone.size_step:
                 yield (
-                    f"a view of {size} pixels is not made of whole patches of {backbone.size_step}, as backbone "
-                    f"{backbone.kind} takes them. Nearest sizes: {_nearest_multiples(size, backbone.size_step)}"
+                    f"a view of {size} pixels is not a multiple of the size step {backbone.size_step} of backbone "
+                    f"{backbone.kind}. Nearest sizes: {_nearest_multiples(size, backbone.size_step)}"
                 )
         for frames in sorted({frames for views in seen for frames in views.clips.frame_counts}):
             if frames % backbone.frame_step:
                 yield (
-                    f"a clip of {frames} frames is not made of whole steps of {backbone.frame_step}, as backbone "
-                    f"{backbone.kind} takes them. Nearest: {_nearest_multiples(frames, backbone.frame_step)} frames"
+                    f"a clip of {frames} frames is not a multiple of the frame step {backbone.frame_step} of backbone "
+                    f"{backbone.kind}. Nearest: {_nearest_multiples(frames, backbone.frame_step)} frames"
                 )
             elif frames < backbone.fewest_frames:
                 yield (
-                    f"a clip of {frames} frames is too short for backbone {backbone.kind}, as it is set: it takes "
-                    f"{backbone.fewest_frames} frames or more"
+                    f"a clip of {frames} frames is too short for backbone {backbone.kind} with these settings: "
+                    f"it needs at least {backbone.fewest_frames} frames"
                 )
 
     def _sound_complaints(self) -> Iterator[str]:
         sound = self.objective.sample_spec().sound
         if sound and not self.audio_backbone:
-            yield f"objective.kind={self.objective.kind} learns from sound: give audio_backbone.kind as well"
+            yield f"objective.kind={self.objective.kind} uses audio: set audio_backbone.kind as well"
         elif self.audio_backbone and not sound:
-            yield f"objective.kind={self.objective.kind} hears nothing: leave audio_backbone out"
+            yield f"objective.kind={self.objective.kind} does not use audio: remove audio_backbone"
         elif self.audio_backbone and sound and sound.mels != self.audio_backbone.mels:
             yield (
                 f"objective.sound.mels={sound.mels} and audio_backbone.mels={self.audio_backbone.mels} must be equal: "
-                "they are the height of the pictures of sounds"
+                "they are the height of the spectrograms"
             )
         if self.audio_init_from and not self.audio_backbone:
-            yield "audio_init_from gives weights to an audio_backbone, and there is none"
+            yield "audio_init_from needs an audio_backbone, and there is none"
 
     def _text_complaints(self) -> Iterator[str]:
         reads = self.objective.reads_text
         if reads and not self.text_backbone:
-            yield f"objective.kind={self.objective.kind} reads texts: give text_backbone.kind as well"
+            yield f"objective.kind={self.objective.kind} uses text: set text_backbone.kind as well"
         elif self.text_backbone and not reads:
-            yield f"objective.kind={self.objective.kind} reads nothing: leave text_backbone out"
+            yield f"objective.kind={self.objective.kind} does not use text: remove text_backbone"
         if self.text_init_from and (not self.text_backbone or not self.text_backbone.takes_clip_weights):
-            yield "text_init_from gives weights to a text_backbone of kind clip, and there is none"
+            yield "text_init_from needs a text_backbone of kind clip, and there is none"
 
     def _schedule_complaints(self) -> Iterator[str]:
         for name, schedule in _schedules(self):
             if schedule.warmup_steps >= self.steps:
                 yield (
-                    f"{name}.warmup_steps={schedule.warmup_steps} leaves nothing of steps={self.steps}: the run would "
-                    f"end while warming up. A twentieth of the run would be {name}.warmup_steps={self.steps // 20}"
+                    f"{name}.warmup_steps={schedule.warmup_steps} must be below steps={self.steps}: the run would "
+                    f"end while warming up. A twentieth of the run is {name}.warmup_steps={self.steps // 20}"
                 )
             if isinstance(schedule, Steps) and schedule.milestones[-1] >= self.steps:
-                yield f"{name}.milestones={list(schedule.milestones)} go beyond the last step, {self.steps - 1}"
+                yield f"{name}.milestones={list(schedule.milestones)} exceed the last step, {self.steps - 1}"
 
 
 def _nearest_multiples(number: int, step: int) -> str:
-    """Name the multiples of a step on both sides of a number."""
+    """Return the multiples of a step on both sides of a number, in words."""
     return " or ".join(str(each) for each in (number // step * step, (number // step + 1) * step) if each)
 
 
 def _schedules(config: BaseModel, above: str = "") -> Iterator[tuple[str, Schedule]]:
-    """Find all schedules of a config with their dotted names."""
+    """Yield all schedules of a config with their dotted names."""
     for name, value in config:
         if isinstance(value, Constant | Cosine | Linear | Steps):
             yield f"{above}{name}", value

@@ -1,9 +1,8 @@
-"""A config as a tree of names before it is checked: trees laid over one another, defaults filled in, leaves listed.
+"""A config as a tree before validation: overlay trees, fill in defaults, list leaves, and describe errors.
 
-A tree is what YAML gives: mappings, lists and plain values. Classes that may stand in one place are told apart by their
-`kind` (RandAugment's by `convention`).
-
-What is wrong with a config, in words: unknown keys with the nearest right one, values with what was expected.
+A tree is what YAML yields: mappings, lists and plain values. Alternative classes of one field are distinguished by
+their `kind` (those of RandAugment by `convention`). Errors name unknown keys with the nearest known one, and invalid
+values with what was expected.
 """
 
 from __future__ import annotations
@@ -17,15 +16,16 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from trichord.core.errors import UserError
 
 Tree = dict[str, Any]
-TELLING = ("kind", "convention")  # fields that say which class is meant
+TELLING = ("kind", "convention")  # fields that select the class
 _PLAIN: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 def overlay(below: Any, above: Any) -> Any:
-    """Lay one tree over another: mappings merge key by key, everything else replaces what was there.
+    """Overlay one tree on another: mappings merge key by key, everything else replaces the value below.
 
-    A mapping of another kind replaces too, for the fields of the old kind mean nothing to the new. Under a mapping, a
-    plain number is a schedule in short and a plain text a source. Keys that are numbers reach into a list.
+    A mapping of another kind replaces too, because the fields of the old kind do not apply to the new one. Below a
+    mapping, a plain number stands for a constant schedule and plain text for a source. Numeric keys address elements
+    of a list.
     """
     if not isinstance(above, dict):
         return above
@@ -41,7 +41,7 @@ def overlay(below: Any, above: Any) -> Any:
 
 
 def with_defaults(model: type[BaseModel], given: Mapping[str, Any]) -> Tree:
-    """Fill in whatever has a default, at any depth; what the model does not know stays as it is."""
+    """Fill in all defaults, at any depth; keys that the model does not know are kept."""
     filled: Tree = {}
     for name, field in model.model_fields.items():
         if name not in given and field.is_required():
@@ -56,7 +56,7 @@ def with_defaults(model: type[BaseModel], given: Mapping[str, Any]) -> Tree:
 
 
 def leaves(tree: Any, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Give the dotted names of a tree and their values; a list of plain values is one value."""
+    """Yield the dotted names of a tree and their values; a list of plain values is one value."""
     if isinstance(tree, dict) and tree:
         for key, value in tree.items():
             yield from leaves(value, f"{above}.{key}" if above else key)
@@ -68,60 +68,62 @@ def leaves(tree: Any, above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def classes_in(annotation: Any) -> list[type[BaseModel]]:
-    """Find the models that a field may hold, by itself, as one of several, or in a list."""
+    """Return the models that a field may hold, directly, in a union, or in a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in get_args(annotation) for model in classes_in(argument)]
 
 
 def class_for(annotation: Any, value: Any) -> type[BaseModel] | None:
-    """Choose among them by what a value says of itself; None where it does not say enough."""
+    """Return the model selected by a value's `kind` or `convention`; None if that does not decide."""
     models = classes_in(annotation)
     if len(models) == 1:
         return models[0]
-    said = [(key, value[key]) for key in TELLING if isinstance(value, dict) and key in value]
+    selectors = [(key, value[key]) for key in TELLING if isinstance(value, dict) and key in value]
     for model in models:
-        if any(key in model.model_fields and model.model_fields[key].default == what for key, what in said):
+        if any(
+            key in model.model_fields and model.model_fields[key].default == selected for key, selected in selectors
+        ):
             return model
     return None
 
 
 def _overlay_list(below: Any, above: Mapping[str, Any]) -> list[Any]:
-    """Change elements by their numbers; the number behind the last adds one."""
+    """Change elements by their index; the index after the last appends one."""
     elements = list(below) if isinstance(below, list) else [] if below is None else [below]
     for number, value in sorted((int(key), value) for key, value in above.items()):
         if number > len(elements):
-            raise UserError(f"there is no element {number}: they are numbered from 0 and there are {len(elements)}")
+            raise UserError(f"there is no element {number}: the first is 0, and the length is {len(elements)}")
         elements[number : number + 1] = [overlay(elements[number] if number < len(elements) else None, value)]
     return elements
 
 
-_ALIKE = 0.6  # of 1; a name less like the one found is no help
+_MIN_SIMILARITY = 0.6  # of 1; a less similar name is not suggested
 _LONGEST_VALUE = 60
 
 
 def find_mistakes(model: type[BaseModel], tree: Tree, error: ValidationError | None) -> list[str]:
-    """List the keys that the model does not know and, if it was refused, the values that it does not take."""
+    """List the keys that the model does not know and, after a failed validation, the invalid values."""
     known = list(_names(model, tree))
     found = []
     for name in _unknown_names(model, tree):
         found.append(f"unknown key {name!r}, {_hint(name, known)}")
     for each in error.errors() if error else ():
         if each["type"] != "extra_forbidden":
-            found += _word(model, each, _dotted(each["loc"], tree))
+            found += _describe(model, each, _dotted(each["loc"], tree))
     return found
 
 
-def _word(model: type[BaseModel], error: Mapping[str, Any], name: str) -> list[str]:
-    """Say in a line what is wrong with a value; what a check of several fields found, in as many as it took."""
+def _describe(model: type[BaseModel], error: Mapping[str, Any], name: str) -> list[str]:
+    """Return lines that describe an error: one for a value, one or more for a check of several fields."""
     if error["type"] == "missing":
         part = name.partition(".")[0]
-        can_be_left = part in model.model_fields and not model.model_fields[part].is_required()
-        choice = f", or do without: {part}=null" if can_be_left and part != name else ""
-        return [f"{name} is missing: it has no default. Give it: {name}=...{choice}"]
+        is_optional = part in model.model_fields and not model.model_fields[part].is_required()
+        choice = f", or omit it: {part}=null" if is_optional and part != name else ""
+        return [f"{name} is missing: it has no default. Set {name}=...{choice}"]
     if error["type"] == "union_tag_not_found":
-        telling = error["ctx"]["discriminator"].strip("'")
-        return [f"{name} does not say which one it is. Give it: {name}.{telling}=..."]
+        selector = error["ctx"]["discriminator"].strip("'")
+        return [f"{name} does not select a class. Set {name}.{selector}=..."]
     message, value = error["msg"].removeprefix("Value error, "), error["input"]
     if isinstance(value, dict):
         return [f"{name}: {line}" if name else line for line in message.splitlines()]
@@ -130,12 +132,12 @@ def _word(model: type[BaseModel], error: Mapping[str, Any], name: str) -> list[s
 
 
 def _dotted(place: Sequence[int | str], tree: Any) -> str:
-    """Turn pydantic's place into a name; it also names the class it tried, which is no part of the name."""
+    """Turn pydantic's location into a dotted name, without the classes that pydantic tried."""
     names = []
     for part in place:
         inside = dict(enumerate(tree)) if isinstance(tree, list) else tree
         if not isinstance(inside, dict):
-            break  # a value in short, such as a schedule's number
+            break  # a short form, such as a number for a schedule
         if part in inside:
             names.append(str(part))
             tree = inside[part]
@@ -150,7 +152,7 @@ def _unknown_names(model: type[BaseModel], tree: Tree, above: str = "") -> Itera
         field = model.model_fields.get(key)
         if field is None:
             name = f"{above}{key}"
-            while isinstance(value, dict) and len(value) == 1:  # `optim.lr=1` is answered as it was typed
+            while isinstance(value, dict) and len(value) == 1:  # report `optim.lr` as it was typed
                 ((key, value),) = value.items()
                 name = f"{name}.{key}"
             yield name
@@ -162,7 +164,7 @@ def _unknown_names(model: type[BaseModel], tree: Tree, above: str = "") -> Itera
 
 
 def _names(model: type[BaseModel], tree: Tree, above: str = "") -> Iterator[str]:
-    """Give every name that would be right, of all classes where the tree does not say which."""
+    """Yield every valid name, of all classes where the tree does not select one."""
     for key, field in model.model_fields.items():
         value = tree.get(key)
         yield f"{above}{key}"
@@ -173,7 +175,7 @@ def _names(model: type[BaseModel], tree: Tree, above: str = "") -> Iterator[str]
 
 
 def _mappings(name: str, value: Any) -> list[tuple[str, Tree]]:
-    """Give a mapping, or those in a list, with their names."""
+    """Return a mapping, or the mappings in a list, with their names."""
     if isinstance(value, dict):
         return [(name, value)]
     if isinstance(value, list):
@@ -182,20 +184,20 @@ def _mappings(name: str, value: Any) -> list[tuple[str, Tree]]:
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
-    """Name the key that was meant: the one most alike in its last word, or in its initials, and then in its way.
+    """Suggest the key most similar in its last part or its initials, and then in its parent path.
 
-    Where none is alike, name those that there are.
+    If none is similar, list the keys of the nearest known parent.
     """
     above, _, last = name.rpartition(".")
 
-    def word_likeness(candidate: str) -> float:
+    def similarity(candidate: str) -> float:
         word = candidate.rpartition(".")[2]
         initials = "".join(part[:1] for part in word.split("_"))
         return max(_ratio(last, word), 0.9 * _ratio(last, initials) if len(initials) > 1 else 0.0)
 
-    near = [each for each in known if word_likeness(each) >= _ALIKE]
+    near = [each for each in known if similarity(each) >= _MIN_SIMILARITY]
     if near:
-        best = max(near, key=lambda each: word_likeness(each) + 0.5 * _ratio(above, each.rpartition(".")[0]))
+        best = max(near, key=lambda each: similarity(each) + 0.5 * _ratio(above, each.rpartition(".")[0]))
         return f"nearest {best!r}"
     while above and above not in known:
         above = above.rpartition(".")[0]

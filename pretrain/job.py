@@ -1,4 +1,4 @@
-"""Pretraining as a cluster's job: what its snapshot holds, and what would go wrong at its start."""
+"""Pretraining as a cluster job: the files of its snapshot, and the checks before it is submitted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFIG, DEEPSPEED = RunFolder(Path()).config.name, "deepspeed.json"
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainJob(Job):
-    """A recipe, resolved when it was submitted: what becomes of its file meanwhile changes nothing."""
+    """A recipe, resolved at submission: later changes of its file have no effect."""
 
     config: RunConfig
     saves_when_told: bool = True
@@ -41,22 +41,22 @@ class PretrainJob(Job):
         micro = micro_batch_size(self.config.engine, data.batch_size, ranks)
         lanes = len(share_lanes(data.lanes, 0, ranks, data.workers)[0])
         lines = [
-            f"batch: {data.batch_size} clips a step = {ranks} ranks x {parts} parts x {micro}",
-            f"lanes: {data.lanes} = {ranks} ranks x {max(data.workers, 1)} readers x {lanes}",
+            f"batch: {data.batch_size} clips = {ranks} x {parts} x {micro} (ranks x accumulation x micro-batch)",
+            f"stream lanes: {data.lanes} = {ranks} x {max(data.workers, 1)} x {lanes} (ranks x readers x lanes each)",
         ]
         for source, opened in zip(data.sources, data.open_sources(), strict=True):
             held = [count for count in opened.counts if count]
             missing = _first_missing(opened.root.folder, [entry.name for entry in opened.manifest.shards])
             if missing:
                 raise UserError(
-                    f"{source.root}: the manifest names {missing}, which is not there. "
-                    f"Next: trichord shards index {source.root}, or copy the set again"
+                    f"{source.root}: the manifest lists {missing}, which does not exist. "
+                    f"Next: trichord shards index {source.root}, or copy the data set again"
                 )
-            lines.append(f"shards: {source.root} holds {len(held)} with {sum(held):,} clips")
+            lines.append(f"data: {source.root}, shards: {len(held)}, clips: {sum(held):,}")
         starts = {"init_from": self.config.init_from, "audio_init_from": self.config.audio_init_from}
         for name, init in starts.items():
             if init is not None and not init.path.exists():
-                raise UserError(f"{name}.path={init.path} does not exist. Give a file of weights, or {name}=null")
+                raise UserError(f"{name}.path={init.path} does not exist. Set it to a weights file, or {name}=null")
         return lines
 
     def weigh(self, ranks: int, device: str | None) -> Sequence[str]:
@@ -72,14 +72,14 @@ class PretrainJob(Job):
         limit = found.memory_gib if found else None
         if found and limit is not None and gib > limit:
             raise UserError(
-                f"a rank would need {gib:.1f} GiB, and {found.name} has {limit:.1f} GiB. Ways out: "
+                f"a rank would need {gib:.1f} GiB, and {found.name} has {limit:.1f} GiB. For smaller settings: "
                 f"trichord {self.verb} … --dry-run --as-ranks {ranks} --device {device}"
             )
-        beside = f" of {limit:.1f} on {found.name}" if found and limit is not None else ""
-        return [f"memory: {gib:.2g} GiB a rank{beside}, rehearsed"]
+        available = f" of {limit:.1f} on {found.name}" if found and limit is not None else ""
+        return [f"memory: {gib:.2g} GiB per rank{available}, measured"]
 
     def _refuse_other_run(self) -> None:
-        """Raise UserError where the folder holds checkpoints of another run: hours in a queue would be for nothing."""
+        """Raise UserError if the folder holds checkpoints of another run, before the job waits in a queue."""
         from trichord.pretrain.engine import checkpoint_files
         from trichord.pretrain.engine.saving import data_digests, refuse_other_run
 
@@ -93,25 +93,25 @@ class PretrainJob(Job):
 
 
 def pretrain_job(arguments: Namespace) -> PretrainJob:
-    """Make the job of what was typed."""
+    """Build the job from parsed arguments."""
     refuse_dry_run(arguments)
     config = load_recipe(arguments.recipe, arguments.overrides).config
     return PretrainJob(name=Path(arguments.recipe).stem, folder=run_folder(arguments), config=config)
 
 
 def refuse_dry_run(arguments: Namespace) -> None:
-    """Raise UserError where a job is to be made of what needs none."""
+    """Raise UserError if the command to launch is a dry run."""
     if arguments.dry_run:
-        raise UserError("a --dry-run is quick and needs no job. For the job's own: trichord launch --dry-run …")
+        raise UserError("a --dry-run is quick and needs no job. To preview the job: trichord launch --dry-run …")
 
 
 def run_folder(arguments: Namespace) -> Path:
-    """Say where the run that was typed keeps everything."""
+    """Return the run folder of parsed arguments."""
     return Path(arguments.run_folder or Path("runs") / Path(arguments.recipe).stem)
 
 
 def _first_missing(folder: Path | None, names: Sequence[str]) -> str | None:
-    """Name a shard that is promised and not there; of remote ones nothing is known before they are fetched."""
+    """Return the first listed shard that is missing, or None; remote shards are not checked."""
     if folder is None:
         return None
     present = {path.name for path in folder.iterdir()}

@@ -1,4 +1,4 @@
-"""In which precision products are taken where a loss sees to its own."""
+"""The dtype of matrix products in losses that choose it themselves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from torch import Tensor
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
-    """Say in which precision products are taken: autocast's, where it is on."""
+    """Return the dtype of matrix products: autocast's if it is enabled, otherwise the tensor's."""
     kind = tensor.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype

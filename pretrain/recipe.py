@@ -1,4 +1,4 @@
-"""From a recipe's name and `a.b=c` to a run's whole config, remembering where each value came from."""
+"""Resolve a recipe's name and overrides `a.b=c` to a run's complete config, with the origin of each value."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ DEFAULT, COMMAND_LINE, TO_BE_GIVEN = "default", "command line", "to be given"
 
 
 C = TypeVar("C", bound=RunConfig)
-Layers = list[tuple[str, Tree]]  # what set the values, and those values
+Layers = list[tuple[str, Tree]]  # pairs of an origin and the values that it set
 
 
 @dataclass(frozen=True)
-class Floor(Generic[C]):
-    """What the recipes of a floor make: which config, of which folder."""
+class RecipeSet(Generic[C]):
+    """A package's recipes: their folder, and the config class that they resolve to."""
 
     config: type[C]
-    recipes: Path
-    # Gives what follows from what recipes and command line give, such as from another run; it lies below all of them.
+    folder: Path
+    # Returns layers derived from the recipes and the command line, such as from another run; they go below all others.
     derive: Callable[[Layers], Layers] = lambda _: []
-    # Gives what has to fit all that was given, where that does not say it; it lies above, for a kind that one layer
-    # changes takes along what lies below.
+    # Returns layers with values that must fit the others and were not given. They go above all others, because a layer
+    # that changes a kind discards the values below it.
     fit: Callable[[Layers], Layers] = lambda _: []
-    # What recipes leave to be given, with a word in its place for who only wants to see them.
+    # Values that recipes leave to the user, with placeholders for showing a recipe.
     stand_ins: Mapping[str, Any] = field(default_factory=dict)
 
 
 def class_names(sources: Any) -> tuple[str, tuple[str, ...]] | None:
-    """Give the first set of shards and what it calls its classes; None where there is no set, or it names none."""
+    """Return the root of the first source and its class names; None without a source or class names."""
     first = sources[0] if isinstance(sources, list) and sources else sources
     root = first.get("root") if isinstance(first, dict) else first
     if not isinstance(root, str):
@@ -48,7 +48,7 @@ def class_names(sources: Any) -> tuple[str, tuple[str, ...]] | None:
 
 
 def _derive(layers: Layers) -> Layers:
-    """Let texts of classes be those that the shards name, where a recipe learns from classes and names none."""
+    """Return a layer with the shards' class names, if the recipe uses class texts and sets none."""
     if given(layers, "objective.classes") is None or given(layers, "objective.classes.names") is not None:
         return []
     named = class_names(given(layers, "data.sources"))
@@ -56,7 +56,7 @@ def _derive(layers: Layers) -> Layers:
     return [(f"shards {named[0]}", {"objective": objective})] if named else []
 
 
-PRETRAINING = Floor(
+PRETRAINING = RecipeSet(
     RunConfig,
     FOLDER,
     _derive,
@@ -71,7 +71,7 @@ PRETRAINING = Floor(
 
 @dataclass(frozen=True)
 class Resolved(Generic[C]):
-    """A config, and for each of its values what set it: default, a recipe, the command line."""
+    """A config and the origin of each of its values: default, a recipe, or the command line."""
 
     config: C
     origins: dict[str, str]
@@ -80,44 +80,44 @@ class Resolved(Generic[C]):
 def load_recipe(
     name_or_path: str | Path, overrides: Sequence[str] = (), stand_ins: Mapping[str, Any] | None = None
 ) -> Resolved[RunConfig]:
-    """Resolve a recipe of pretraining with the overrides laid over it."""
+    """Resolve a pretraining recipe with overrides."""
     return resolve(PRETRAINING, name_or_path, overrides, stand_ins)
 
 
 def resolve(
-    floor: Floor[C],
+    recipe_set: RecipeSet[C],
     name_or_path: str | Path,
     overrides: Sequence[str] = (),
     stand_ins: Mapping[str, Any] | None = None,
 ) -> Resolved[C]:
-    """Resolve a floor's recipe with the overrides laid over it.
+    """Resolve a recipe of a package with overrides.
 
-    `stand_ins` take the place of values that have no default and were not given, by their dotted names.
+    `stand_ins` maps dotted names to values that are used if there is no default and none was given.
     """
-    layers = _read_chain(str(name_or_path), floor.recipes)
+    layers = _read_chain(str(name_or_path), recipe_set.folder)
     typed = [(COMMAND_LINE, layer) for layer in read_overrides(overrides)]
-    layers = [*floor.derive([*layers, *typed]), *layers]
+    layers = [*recipe_set.derive([*layers, *typed]), *layers]
     tree: Tree = {}
     for _, layer in layers:
         tree = overlay(tree, layer)
-    tree = with_defaults(floor.config, tree)
+    tree = with_defaults(recipe_set.config, tree)
     for source, layer in typed:
         tree = overlay(tree, layer)
         layers.append((source, layer))
-    for source, layer in floor.fit(layers):
+    for source, layer in recipe_set.fit(layers):
         tree = overlay(tree, layer)
         layers.append((source, layer))
     for name, value in (stand_ins or {}).items():
-        if _lacks(floor.config, tree, name):
+        if _lacks(recipe_set.config, tree, name):
             layer = _nested(name, value)
             tree = overlay(tree, layer)
             layers.append((TO_BE_GIVEN, layer))
-    config = _check(floor, tree, str(name_or_path), is_overridden=bool(overrides))
+    config = _check(recipe_set, tree, str(name_or_path), is_overridden=bool(overrides))
     return Resolved(config, _origins(config, layers))
 
 
 def given(layers: Layers, name: str) -> Any:
-    """Give the value that the topmost of these layers has under a dotted name; None where none has one."""
+    """Return the value of a dotted name in the topmost layer that has one, or None."""
     for _, layer in reversed(layers):
         value: Any = layer
         for part in name.split("."):
@@ -128,9 +128,9 @@ def given(layers: Layers, name: str) -> Any:
 
 
 def read_overrides(overrides: Sequence[str]) -> list[Tree]:
-    """Read `a.b=c`, whose right side is YAML; elements of lists go by number, as in `data.sources.0.weight=2`.
+    """Parse overrides `a.b=c`, whose right side is YAML; list elements go by index, as in `data.sources.0.weight=2`.
 
-    Those that say a kind come first, whatever the order they were typed in: they clear the place for the others.
+    Overrides of a kind come first, whatever their order, because they discard the other values of their mapping.
     """
     layers: list[Tree] = []
     for text in sorted(overrides, key=lambda each: each.partition("=")[0].rpartition(".")[2] not in TELLING):
@@ -142,12 +142,12 @@ def read_overrides(overrides: Sequence[str]) -> list[Tree]:
 
 
 def to_yaml(config: RunConfig) -> str:
-    """Write a config whole; as a recipe it loads back to an equal one."""
+    """Return a config as complete YAML, which loads as a recipe to an equal config."""
     return write_yaml(config.model_dump(mode="json"))
 
 
 def _read_chain(name: str, folder: Path) -> Layers:
-    """Read a recipe and those it is based on, the lowest first."""
+    """Read a recipe and its chain of bases, the lowest first."""
     chain: Layers = []
     seen: list[Path] = []
     beside = None
@@ -155,7 +155,7 @@ def _read_chain(name: str, folder: Path) -> Layers:
         path = find_recipe(name, beside, folder)
         if path.resolve() in seen:
             names = " -> ".join(each.stem for each in [*seen, path])
-            raise UserError(f"recipes are based on one another in a circle: {names}. Take `base` out of one of them.")
+            raise UserError(f"recipes are based on one another in a cycle: {names}. Remove `base` from one of them.")
         seen.append(path.resolve())
         tree = read_recipe(path)
         base = tree.pop("base", None)
@@ -174,7 +174,7 @@ def _nested(name: str, value: Any) -> Tree:
 
 
 def _lacks(model: type[BaseModel], tree: Tree, name: str) -> bool:
-    """Say whether the mapping in which this name belongs is there, has room for it, and has no such key."""
+    """Return whether the mapping of this name exists, accepts the key, and does not have it yet."""
     *above, last = name.split(".")
     part: Any = tree
     chosen: type[BaseModel] | None = model
@@ -185,18 +185,18 @@ def _lacks(model: type[BaseModel], tree: Tree, name: str) -> bool:
     return isinstance(part, dict) and last not in part and chosen is not None and last in chosen.model_fields
 
 
-def _check(floor: Floor[C], tree: Tree, name: str, is_overridden: bool) -> C:
+def _check(recipe_set: RecipeSet[C], tree: Tree, name: str, is_overridden: bool) -> C:
     refused: ValidationError | None = None
     try:
-        return floor.config.model_validate(tree)
+        return recipe_set.config.model_validate(tree)
     except ValidationError as error:
         refused = error
-    mistakes = find_mistakes(floor.config, tree, refused)
+    mistakes = find_mistakes(recipe_set.config, tree, refused)
     count = "1 error" if len(mistakes) == 1 else f"{len(mistakes)} errors"
-    what = f"recipe {name}" + (" with what was laid over it" if is_overridden else "")
+    what = f"recipe {name}" + (" with overrides" if is_overridden else "")
     lines = "\n  ".join(mistakes)
-    sound = name if is_overridden else next(iter(list_recipes(floor.recipes)))
-    raise UserError(f"Found {count} in {what}:\n  {lines}\nAll keys: trichord show {sound}") from refused
+    valid = name if is_overridden else next(iter(list_recipes(recipe_set.folder)))
+    raise UserError(f"Found {count} in {what}:\n  {lines}\nAll keys: trichord show {valid}") from refused
 
 
 def _origins(config: RunConfig, layers: Sequence[tuple[str, Tree]]) -> dict[str, str]:
@@ -206,7 +206,7 @@ def _origins(config: RunConfig, layers: Sequence[tuple[str, Tree]]) -> dict[str,
             above, _, last = name.rpartition(".")
             is_new_kind = last in TELLING and name in given and given[name][1] != value
             gone = f"{above}." if is_new_kind else f"{name}."
-            given = {each: what for each, what in given.items() if each != name and not each.startswith(gone)}
+            given = {each: entry for each, entry in given.items() if each != name and not each.startswith(gone)}
             given[name] = (source, value)
     return {name: _origin(name, value, given) for name, value in leaves(config.model_dump(mode="json"))}
 
@@ -215,7 +215,7 @@ def _origin(name: str, value: Any, given: Mapping[str, tuple[str, Any]]) -> str:
     within = [source for each, (source, _) in given.items() if each == name or each.startswith(f"{name}.")]
     if within:
         return within[-1]
-    while "." in name:  # it may have been given in short: a root for a source, a number for a schedule
+    while "." in name:  # it may have a short form: a root for a source, a number for a schedule
         name = name.rpartition(".")[0]
         if name in given:
             source, short = given[name]

@@ -1,7 +1,7 @@
-"""Recipes on disk: where a name leads, and YAML that is read without surprises.
+"""Recipe files: find them by name, and read and write a strict subset of YAML.
 
-Values mean what they look like: 1e-4 is a number, `no` and 12:30 are text, a key that stands twice is a mistake.
-Nothing but mappings, lists, text, numbers, true, false and null can be written.
+In this subset 1e-4 is a number, `no` and 12:30 are text, and a duplicate key is an error. Only mappings, lists, text,
+numbers, true, false and null can be written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SUFFIX = ".yaml"
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe one, less the surprises of YAML 1.1."""
+    """PyYAML's safe loader, without the implicit conversions of YAML 1.1."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
                 raise yaml.MarkedYAMLError(problem="a key must be a name", problem_mark=key.start_mark)
             if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands here twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is a duplicate key", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -49,7 +49,7 @@ for _tag, _pattern in (
 
 
 def find_recipe(name: str, beside: Path | None = None, folder: Path = FOLDER) -> Path:
-    """Find a recipe of a folder by its name, or by the path of its file; `beside` is where paths start from."""
+    """Return the path of a recipe given its name in `folder` or its file; `beside` is the base of relative paths."""
     path = (beside or Path()) / name
     if path.suffix == SUFFIX and path.is_file():
         return path
@@ -59,24 +59,23 @@ def find_recipe(name: str, beside: Path | None = None, folder: Path = FOLDER) ->
     near = difflib.get_close_matches(name, shipped, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UserError(
-        f"no recipe is called {name!r}, and no file either.{hint}\n"
-        f"Recipes: {', '.join(shipped)}; or the path of a {SUFFIX} file"
+        f"no recipe or file is called {name!r}.{hint}\nRecipes: {', '.join(shipped)}; or the path of a {SUFFIX} file"
     )
 
 
 def list_recipes(folder: Path = FOLDER) -> dict[str, Path]:
-    """Give the recipes that come with trichord, by name; those of pretraining where no other folder is named."""
+    """Return the recipes in a folder by name; by default the pretraining recipes shipped with trichord."""
     return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
 def first_comment(path: Path) -> str:
-    """Give the sentence that a recipe opens with."""
+    """Return the first comment line of a recipe."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]
     return first.lstrip("# ").rstrip()
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Read a recipe's own differences."""
+    """Read a recipe file, without its base."""
     found = read_yaml(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(found, dict):
         raise UserError(f"{path} holds {type(found).__name__}, expected keys and values such as `steps: 1000`")
@@ -84,7 +83,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Read YAML; a mistake is told with its place."""
+    """Parse YAML; raise UserError with the position of an error."""
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -96,13 +95,13 @@ def read_yaml(text: str, where: str) -> Any:
 
 
 def write_yaml(values: Mapping[str, Any]) -> str:
-    """Write what `read_yaml` reads back."""
+    """Return values as YAML that `read_yaml` reads back."""
     text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts quotes around text that the loader above would take for something else, and around nothing more."""
+    """PyYAML's safe dumper; quotes only text that the loader above would not read as text."""
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 

@@ -1,4 +1,4 @@
-"""`trichord show`: every value of a recipe and where it came from; without a name, which recipes there are."""
+"""`trichord show`: print every value of a recipe with its origin, or list the recipes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from trichord.core.command import Command, add_json
 from trichord.core.console import show_figures
 
 if TYPE_CHECKING:
-    from trichord.pretrain.recipe import Floor
+    from trichord.pretrain.recipe import RecipeSet
 
 
 def _declare(parser: ArgumentParser) -> None:
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a recipe's name or its file (default: list them)")
-    parser.add_argument("settings", nargs="*", metavar="A.B=C", help="laid over the recipe")
+    parser.add_argument("settings", nargs="*", metavar="A.B=C", help="settings that override the recipe")
     add_json(parser)
 
 
@@ -27,19 +27,21 @@ def _run(arguments: Namespace) -> int:
     return show(arguments, (PRETRAINING,))
 
 
-def show(arguments: Namespace, floors: Sequence[Floor[Any]]) -> int:
-    """Show a recipe of one of these floors, or list all that they have; a file is read as one of the first floor's."""
+def show(arguments: Namespace, recipe_sets: Sequence[RecipeSet[Any]]) -> int:
+    """Show a recipe of these packages, or list all their recipes; a recipe file belongs to the first package."""
     from trichord.pretrain.config_tree import leaves
     from trichord.pretrain.recipe import resolve
     from trichord.pretrain.recipe_file import first_comment, list_recipes
 
-    shipped = {name: (floor, path) for floor in floors for name, path in list_recipes(floor.recipes).items()}
+    shipped = {
+        name: (recipe_set, path) for recipe_set in recipe_sets for name, path in list_recipes(recipe_set.folder).items()
+    }
     if arguments.recipe is None:
         rows = [{"recipe": name, "what it is": first_comment(path)} for name, (_, path) in shipped.items()]
         show_figures("recipes", rows, arguments.json)
         return 0
-    floor = shipped[arguments.recipe][0] if arguments.recipe in shipped else floors[0]
-    resolved = resolve(floor, arguments.recipe, arguments.settings, stand_ins=floor.stand_ins)
+    recipe_set = shipped[arguments.recipe][0] if arguments.recipe in shipped else recipe_sets[0]
+    resolved = resolve(recipe_set, arguments.recipe, arguments.settings, stand_ins=recipe_set.stand_ins)
     values = sorted(leaves(resolved.config.model_dump(mode="json")), key=lambda leaf: "." in leaf[0])
     title = f"recipe {arguments.recipe}"
     if arguments.json:
@@ -47,7 +49,7 @@ def show(arguments: Namespace, floors: Sequence[Floor[Any]]) -> int:
         show_figures(title, found, as_json=True)
         return 0
     for section, group in groupby(values, key=lambda leaf: leaf[0].partition(".")[0] if "." in leaf[0] else title):
-        # Values as they would be typed: a table of figures would write 1e-6 as 0.000001 and true as yes.
+        # Print values as they are typed: a table of figures would show 1e-6 as 0.000001 and true as yes.
         part = [{"setting": name, "value": _typed(value), "from": resolved.origins[name]} for name, value in group]
         show_figures(section, part, as_json=False)
     return 0
@@ -59,7 +61,7 @@ def _typed(value: object) -> str:
 
 SHOW = Command(
     "show",
-    "print every value of a recipe and where it came from",
+    "print every value of a recipe and its origin",
     _declare,
     _run,
     (

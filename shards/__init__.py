@@ -1,1 +1,1 @@
-"""Ground floor: from video files to batches. Knows no model and imports nothing of the floors above."""
+"""Data handling, from video files to batches. The lowest package: it imports nothing of the others except core."""

@@ -1,4 +1,4 @@
-"""The commands of this floor; a room is imported when its command is the one that was typed."""
+"""The commands of `trichord shards`; the module of a command is imported only when that command is called."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ SUMMARY = "from video files to batches"
 def _declare_world(parser: ArgumentParser) -> None:
     from trichord.shards.synthetic import LAYOUTS, WorldRules
 
-    add_out(parser, "a new folder, or one that the same command left unfinished")
-    parser.add_argument("--samples", type=at_least(1), default=200, metavar="N", help="how many clips")
+    add_out(parser, "a new folder, or one left unfinished by the same command")
+    parser.add_argument("--samples", type=at_least(1), default=200, metavar="N", help="number of clips")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="the same seed gives the same clips")
-    parser.add_argument("--layout", choices=tuple(LAYOUTS), default="csv", help="whose files to write it out as")
+    parser.add_argument("--layout", choices=tuple(LAYOUTS), default="csv", help="format of the files")
     parser.add_argument(
         "--holdout",
         nargs="+",
         action="extend",
         default=[],
         metavar="COLOUR/SHAPE/ACTION",
-        help="combinations that only the test split shows, with * for any",
+        help="combinations that occur only in the test split, with * for any",
     )
-    add_settings(parser, "--rules", WorldRules, "everything else that decides what the clips are like")
+    add_settings(parser, "--rules", WorldRules, "other properties of the clips")
     add_workers(parser)
     add_json(parser)
 
@@ -59,20 +59,20 @@ def _run_world(arguments: Namespace) -> int:
     rules = read_settings("--rules", arguments.rules, WorldRules)
     if arguments.holdout:
         rules = rules.model_copy(update={"holdout": (*rules.holdout, *arguments.holdout)})
-    made = make_world(
+    summary = make_world(
         arguments.out, arguments.samples, arguments.seed, arguments.layout, rules, processes=arguments.workers
     )
     row = {
-        "clips": made.clips,
-        "seconds": made.seconds,
-        "groups": made.groups,
-        **made.clips_by_split,
-        "silent": made.silent,
-        "held out": made.held_out,
-        "layout": made.layout,
-        "folder": str(made.out),
+        "clips": summary.clips,
+        "seconds": summary.seconds,
+        "groups": summary.groups,
+        **summary.clips_by_split,
+        "silent": summary.silent,
+        "held out": summary.held_out,
+        "layout": summary.layout,
+        "folder": str(summary.out),
     }
-    show_figures("a generated world", [row], arguments.json)
+    show_figures("synthetic data set", [row], arguments.json)
     return 0
 
 
@@ -81,37 +81,41 @@ def _declare_build(parser: ArgumentParser) -> None:
     from trichord.shards.layouts import LAYOUTS
 
     width = max(map(len, LAYOUTS))
-    listed = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in LAYOUTS.items())
+    listed = "\n".join(f"  {name:<{width}}  {layout.summary}" for name, layout in LAYOUTS.items())
     parser.description = f"{parser.description}\n\nlayouts:\n{listed}"
-    parser.add_argument("layout", metavar="LAYOUT", choices=tuple(LAYOUTS), help="whose files these are, see above")
-    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="where the dataset lies")
-    add_out(parser, "gets a folder of shards with a manifest.json for each split; run again, it continues")
-    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="only these (default: all there are)")
+    parser.add_argument("layout", metavar="LAYOUT", choices=tuple(LAYOUTS), help="format of the dataset, see above")
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder of the dataset")
+    add_out(parser, "output folder: a folder of shards with a manifest.json per split; a rerun continues")
+    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="splits to write (default: all)")
     parser.add_argument(
-        "--option", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="of the layout, e.g. fold=2"
+        "--option", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="layout options, e.g. fold=2"
     )
-    modes = "keep each file, move it to mp4 without re-encoding, or encode it for training"
+    modes = "copy each file, remux it to mp4 without re-encoding, or encode it for training"
     parser.add_argument("--mode", choices=tuple(mode.value for mode in Mode), default=Mode.COPY.value, help=modes)
-    add_settings(parser, "--preset", Preset, "how --mode encode does it")
+    add_settings(parser, "--preset", Preset, "settings of --mode encode")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--samples-per-shard", type=at_least(1), metavar="N", help="target size (default: 512 clips)")
-    size.add_argument("--bytes-per-shard", type=byte_size, metavar="SIZE", help="target size, e.g. 500MB")
+    size.add_argument("--samples-per-shard", type=at_least(1), metavar="N", help="clips per shard (default: 512)")
+    size.add_argument("--bytes-per-shard", type=byte_size, metavar="SIZE", help="bytes per shard, e.g. 500MB")
     parser.add_argument(
-        "--seed", type=at_least(0), default=0, metavar="N", help="of the shuffle before clips are dealt to shards"
+        "--seed", type=at_least(0), default=0, metavar="N", help="seed for shuffling clips across shards"
     )
     parser.add_argument("--no-shuffle", action="store_true", help="keep the order of the dataset's own lists")
-    parser.add_argument("--limit", type=at_least(1), metavar="N", help="take this many clips of each split")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="maximum number of clips per split")
     parser.add_argument(
         "--max-bad-fraction",
         type=share,
         default=0.05,
         metavar="SHARE",
-        help="of clips that cannot be read, before it stops",
+        help="stop above this share of unreadable clips",
     )
     parser.add_argument(
-        "--max-missing-fraction", type=share, default=0.05, metavar="SHARE", help="of listed files that are not there"
+        "--max-missing-fraction",
+        type=share,
+        default=0.05,
+        metavar="SHARE",
+        help="stop above this share of missing files",
     )
-    add_part(parser, "write every N-th shard from the I-th on, other jobs the rest; the last adds the manifest")
+    add_part(parser, "write every N-th shard from the I-th on; other jobs write the rest, the last one the manifest")
     add_workers(parser)
     add_json(parser)
 
@@ -140,8 +144,8 @@ def _run_build(arguments: Namespace) -> int:
     )
     for each in summary.splits:
         if not each.finished:
-            there = f"{each.whole_shards} of {each.planned_shards} shards are there"
-            print(f"{each.split}: {there}; the manifest comes with the last", file=sys.stderr)
+            written = f"{each.whole_shards} of {each.planned_shards} shards are written"
+            print(f"{each.split}: {written}; the manifest follows with the last shard", file=sys.stderr)
     show_figures(f"shards of {arguments.layout}", summary.rows(), arguments.json)
     return 0
 
@@ -159,10 +163,10 @@ def _declare_index(parser: ArgumentParser) -> None:
         help="a folder, an http(s):// address, or 'pipe:COMMAND' with {name} for the shard's name",
     )
     parser.add_argument(
-        "--names", nargs="+", metavar="NAME", help="the shards, braces allowed: '{00000..00099}.tar' (default: all)"
+        "--names", nargs="+", metavar="NAME", help="shards, braces allowed: '{00000..00099}.tar' (default: all)"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where manifest.json goes (default: ROOT, if it is a folder)"
+        "--out", type=Path, metavar="DIR", help="folder for manifest.json (default: ROOT, if it is a folder)"
     )
     add_workers(parser)
     add_json(parser)
@@ -176,9 +180,9 @@ def _run_index(arguments: Namespace) -> int:
     where = parse_root(arguments.root)
     folder = arguments.out or where.folder
     if folder is None:
-        raise UserError(f"{where.text} is no folder to put a manifest into. Next: add --out DIR")
+        raise UserError(f"{where.text} is not a folder, so a manifest cannot be written there. Next: add --out DIR")
     names = expand_names(arguments.names) if arguments.names else find_shards(where)
-    # Only headers are read: for a few shards, processes cost more to start than they save.
+    # Only headers are read, so for a few shards starting processes takes longer than it saves.
     workers = _workers(arguments) if arguments.workers or len(names) >= 32 else 1
     reports = list(track(scan_shards(where.text, names, workers), "reading shards", len(names)))
     for report in reports:
@@ -201,7 +205,7 @@ def _run_index(arguments: Namespace) -> int:
 
 
 def _manifest_before(folder: Path) -> Manifest | None:
-    """Give the manifest that is about to be replaced: what its maker said of name, split and classes stays."""
+    """Return the manifest that is about to be replaced, whose name, split and classes are kept."""
     from trichord.shards.reading.manifest import FILE_NAME, Manifest
 
     if not (folder / FILE_NAME).exists():
@@ -209,7 +213,7 @@ def _manifest_before(folder: Path) -> Manifest | None:
     try:
         return Manifest.load(folder)
     except UserError as error:
-        print(f"replacing a manifest that cannot be read: {error}", file=sys.stderr)
+        print(f"replacing an unreadable manifest: {error}", file=sys.stderr)
         return None
 
 
@@ -222,7 +226,7 @@ def _workers(arguments: Namespace) -> int:
 COMMANDS = (
     Command(
         "world",
-        "generate clips with moving things, sounds and captions, to learn and to test on",
+        "generate a synthetic data set of clips with moving objects, sounds and captions",
         _declare_world,
         _run_world,
         (
@@ -233,7 +237,7 @@ COMMANDS = (
     ),
     Command(
         "build",
-        "write a dataset's own files as shards",
+        "convert a dataset to shards",
         _declare_build,
         _run_build,
         (
@@ -248,7 +252,7 @@ COMMANDS = (
     ),
     Command(
         "index",
-        "write the manifest of shards that others made",
+        "write the manifest of existing shards",
         _declare_index,
         _run_index,
         (

@@ -1,6 +1,7 @@
-"""The commands that look at shards and change nothing; rooms are imported when their command was typed.
+"""The commands that read shards without changing them: verify, show, read and draw.
 
-`trichord shards draw`: a few clips of each class, as a shard set of its own that training takes like any other.
+Modules are imported only when their command is called. `draw` writes a few clips of each class as a new shard set,
+which training reads like any other.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from trichord.core.console import pulse, show_figures
 def _declare_verify(parser: ArgumentParser) -> None:
     _declare_shard_set(parser)
     some = parser.add_mutually_exclusive_group()
-    some.add_argument("--sample", type=at_least(1), metavar="N", help="decode so many clips (default: all)")
-    some.add_argument("--sample-share", type=share, metavar="SHARE", help="decode this share of the clips")
-    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the choice of clips")
-    parser.add_argument("--checksums", action="store_true", help="hold each shard against the manifest's sha256")
-    parser.add_argument("--timeout", type=at_least(1), default=300, metavar="SECONDS", help="that one clip may take")
+    some.add_argument("--sample", type=at_least(1), metavar="N", help="number of clips to decode (default: all)")
+    some.add_argument("--sample-share", type=share, metavar="SHARE", help="share of the clips to decode")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="seed for the choice of clips")
+    parser.add_argument("--checksums", action="store_true", help="compare each shard with the manifest's sha256")
+    parser.add_argument("--timeout", type=at_least(1), default=300, metavar="SECONDS", help="time limit per clip")
     add_workers(parser)
     add_json(parser)
 
@@ -45,7 +46,7 @@ def _run_verify(arguments: Namespace) -> int:
         details = {"of_a_clip": report.spreads(), "bad_list": report.listed(), "disagreements": report.disagreements}
         show_figures(title, [{**report.overview(), **details}], as_json=True)
         return report.exit_code
-    for rows, name in ((report.listed(), "what is bad"), (report.spreads(), "what the good clips are like")):
+    for rows, name in ((report.listed(), "errors"), (report.spreads(), "properties of the good clips")):
         if rows:
             show_figures(name, rows, as_json=False)
     for line in report.disagreements:
@@ -58,11 +59,13 @@ def _declare_show(parser: ArgumentParser) -> None:
     from trichord.shards.inspection.show import VIEWS
 
     _declare_shard_set(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the picture, a PNG")
-    parser.add_argument("--count", type=at_least(1), default=8, metavar="N", help="how many clips")
-    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the choice of clips and of views")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="path of the PNG to write")
+    parser.add_argument("--count", type=at_least(1), default=8, metavar="N", help="number of clips")
     parser.add_argument(
-        "--views", choices=tuple(VIEWS), default="none", help="frames as they are, or what a usual recipe makes of them"
+        "--seed", type=at_least(0), default=0, metavar="N", help="seed for the choice of clips and views"
+    )
+    parser.add_argument(
+        "--views", choices=tuple(VIEWS), default="none", help="transforms to apply: none, or those of a common recipe"
     )
     add_json(parser)
 
@@ -86,21 +89,22 @@ def _run_show(arguments: Namespace) -> int:
         "height": shown.height,
         "picture": str(shown.path),
     }
-    show_figures("a contact sheet", [row], arguments.json)
+    show_figures("contact sheet", [row], arguments.json)
     return 0
 
 
 def _declare_read(parser: ArgumentParser) -> None:
     _declare_shard_set(parser)
-    parser.add_argument("--steps", type=at_least(2), default=20, metavar="N", help="batches to read")
-    parser.add_argument("--start", type=at_least(0), default=0, metavar="STEP", help="begin here")
-    parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips a batch")
-    parser.add_argument("--lanes", type=at_least(1), default=4, metavar="N", help="streams that a batch is dealt from")
-    parser.add_argument("--frames", type=at_least(1), default=8, metavar="N", help="of a clip of 2 s")
-    parser.add_argument("--size", type=at_least(8), default=224, metavar="PIXELS", help="of a frame")
-    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of order and augmentation")
+    parser.add_argument("--steps", type=at_least(2), default=20, metavar="N", help="number of batches to read")
+    parser.add_argument("--start", type=at_least(0), default=0, metavar="STEP", help="first step")
+    parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips per batch")
+    lanes = "stream lanes, the independent sequences of samples that fill a batch"
+    parser.add_argument("--lanes", type=at_least(1), default=4, metavar="N", help=lanes)
+    parser.add_argument("--frames", type=at_least(1), default=8, metavar="N", help="frames per clip of 2 s")
+    parser.add_argument("--size", type=at_least(8), default=224, metavar="PIXELS", help="frame size")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="seed for order and augmentation")
     parser.add_argument(
-        "--workers", type=at_least(0), default=0, metavar="N", help="worker processes; 0 reads in this one"
+        "--workers", type=at_least(0), default=0, metavar="N", help="worker processes; 0 reads in the main process"
     )
     add_json(parser)
 
@@ -130,15 +134,15 @@ def _run_read(arguments: Namespace) -> int:
 
 
 def _declare_shard_set(parser: ArgumentParser) -> None:
-    parser.add_argument("root", metavar="ROOT", help="a folder of shards with its manifest.json, or where they lie")
-    parser.add_argument("--manifest", type=Path, metavar="DIR", help="where manifest.json lies, if not at ROOT")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep shards from elsewhere here")
+    parser.add_argument("root", metavar="ROOT", help="folder or address of shards with their manifest.json")
+    parser.add_argument("--manifest", type=Path, metavar="DIR", help="folder of manifest.json, if it is not at ROOT")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="cache for remote shards")
 
 
 COMMANDS = (
     Command(
         "verify",
-        "decode everything, or a sample, and count what is bad by cause",
+        "decode all clips, or a sample, and count errors by cause",
         _declare_verify,
         _run_verify,
         (
@@ -148,7 +152,7 @@ COMMANDS = (
     ),
     Command(
         "show",
-        "draw clips with their words, intervals and sound, for eyes",
+        "draw a contact sheet of clips with captions, intervals and spectrograms",
         _declare_show,
         _run_show,
         (
@@ -158,7 +162,7 @@ COMMANDS = (
     ),
     Command(
         "read",
-        "read batches as training would: how fast, what was bad, and a digest that workers must not change",
+        "read batches as in training; report speed, errors, and a digest that must not depend on workers",
         _declare_read,
         _run_read,
         (
@@ -171,13 +175,13 @@ COMMANDS = (
 
 
 def _declare(parser: ArgumentParser) -> None:
-    parser.add_argument("root", metavar="ROOT", help="a folder of shards with its manifest.json, or where they lie")
+    parser.add_argument("root", metavar="ROOT", help="folder or address of shards with their manifest.json")
     parser.add_argument(
-        "--per-class", type=at_least(1), required=True, metavar="K", help="clips of each class, such as 2, 4, 8 or 16"
+        "--per-class", type=at_least(1), required=True, metavar="K", help="clips per class, such as 2, 4, 8 or 16"
     )
-    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="another seed draws other clips")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep shards from elsewhere here")
-    add_out(parser, "a folder for the drawn clips")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="seed for the choice of clips")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="cache for remote shards")
+    add_out(parser, "folder for the drawn clips")
     add_json(parser)
 
 
@@ -190,7 +194,10 @@ def _run(arguments: Namespace) -> int:
     short = [number for number in classes if drawn.per_class.get(number, 0) < arguments.per_class]
     for number in short:
         name = names[number] if names else f"class {number}"
-        print(f"{name} has {drawn.per_class.get(number, 0)} clips, fewer than {arguments.per_class}", file=sys.stderr)
+        count = drawn.per_class.get(number, 0)
+        print(
+            f"{name} has {count} {'clip' if count == 1 else 'clips'}, fewer than {arguments.per_class}", file=sys.stderr
+        )
     row = {
         "clips": drawn.manifest.samples,
         "classes": len(drawn.per_class),

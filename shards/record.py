@@ -1,4 +1,4 @@
-"""A sample as it lies in a shard: `{key}.mp4`, `{key}.txt`, `{key}.json`, and how each part is read."""
+"""The format of a sample in a shard (`{key}.mp4`, `{key}.txt`, `{key}.json`), and the parsing of its members."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from trichord.core.errors import Cause, SampleError
 
-# What video2dataset, ShardWriter users and we call the media member, in the order of preference.
+# Extensions of the media member in shards of video2dataset, ShardWriter and trichord, in the order of preference.
 VIDEO_EXTENSIONS = ("mp4", "webm", "mkv", "avi", "mov", "m4v", "mpg", "mpeg")
 AUDIO_EXTENSIONS = ("m4a", "flac", "wav", "mp3", "ogg", "opus")
-# Members that Python or torch would unpickle: never opened, only counted.
+# Members that Python or torch would unpickle: only counted, never opened.
 PICKLE_EXTENSIONS = ("pickle", "pkl", "pyd", "pth", "pt", "joblib", "npy", "npz")
 
 
@@ -22,7 +22,7 @@ ClassNumber = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
 class Interval(BaseModel):
-    """An action with its place in time, in seconds from the clip's first frame."""
+    """An action with its start and end, in seconds from the clip's first frame."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,13 +32,13 @@ class Interval(BaseModel):
 
 
 def labels_within(intervals: Iterable[Interval], start_s: float, end_s: float) -> tuple[int, ...]:
-    """Give the classes of the intervals that share more than an instant with a stretch of time, each once."""
+    """Return the sorted, distinct classes of the intervals whose overlap with a stretch of time is longer than zero."""
     found = {each.label for each in intervals if max(each.start, start_s) < min(each.end, end_s)}
     return tuple(sorted(found))
 
 
 class Annotation(BaseModel):
-    """Everything a shard says about a clip besides its pixels and samples of sound."""
+    """The annotation of a clip: all that a shard holds about it besides video and audio."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -64,14 +64,14 @@ class RawSample:
     members: Mapping[str, bytes]
 
     def video(self) -> bytes:
-        """Give the media file, or say that there is none."""
+        """Return the media file; raise SampleError if there is none."""
         for extension in VIDEO_EXTENSIONS:
             if extension in self.members:
                 return self.members[extension]
         raise SampleError(Cause.NO_VIDEO, f"members are {sorted(self.members)}, none of {list(VIDEO_EXTENSIONS)}")
 
     def annotation(self) -> Annotation:
-        """Read json, txt and cls members; a caption in the json and the txt member is the same caption."""
+        """Parse the json, txt and cls members; a caption that is in both json and txt is kept once."""
         document = self._document()
         captions = _captions(document)
         text = self.members.get("txt")
@@ -82,7 +82,7 @@ class RawSample:
         known = {name: document[name] for name in Annotation.model_fields if name in document}
         if "cls" in self.members and "labels" not in known:
             known["labels"] = (_class_number(self.members["cls"]),)
-        return _understood({**known, "captions": captions})
+        return _validated({**known, "captions": captions})
 
     def _document(self) -> dict[str, Any]:
         raw = self.members.get("json")
@@ -97,24 +97,24 @@ class RawSample:
         return document
 
 
-def _understood(known: dict[str, Any]) -> Annotation:
-    """Take the fields that are what we mean by their names; what another tool meant by one is kept in `extra`.
+def _validated(known: dict[str, Any]) -> Annotation:
+    """Validate the fields; those of other tools that have the same name but another meaning are kept in `extra`.
 
-    Only intervals must be right where they are given: nobody else's format has them under this name.
+    Only `intervals` and `extra` must be valid where they are given: no other format has `intervals`.
     """
     try:
         return Annotation.model_validate(known)
     except ValidationError as error:
-        strange = {str(each["loc"][0]): each for each in error.errors()}
-    for name in strange.keys() & {"intervals", "extra"}:
-        where = ".".join(str(part) for part in strange[name]["loc"])
-        raise SampleError(Cause.BAD_JSON, f"{where}: {strange[name]['msg']}")
-    kept = {**known.get("extra", {}), **{name: known[name] for name in strange}}
-    return Annotation.model_validate({**{name: known[name] for name in known.keys() - strange.keys()}, "extra": kept})
+        invalid = {str(each["loc"][0]): each for each in error.errors()}
+    for name in invalid.keys() & {"intervals", "extra"}:
+        where = ".".join(str(part) for part in invalid[name]["loc"])
+        raise SampleError(Cause.BAD_JSON, f"{where}: {invalid[name]['msg']}")
+    kept = {**known.get("extra", {}), **{name: known[name] for name in invalid}}
+    return Annotation.model_validate({**{name: known[name] for name in known.keys() - invalid.keys()}, "extra": kept})
 
 
 def _captions(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """Accept our `captions` list and the single `caption` of video2dataset."""
+    """Return the `captions` list, or the single `caption` of video2dataset as a tuple."""
     found = document.get("captions", document.get("caption"))
     if found is None:
         return ()

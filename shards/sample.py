@@ -1,6 +1,6 @@
-"""From a raw sample to an example of a batch: the clip's frames as views, its sound as a log-mel picture, its words.
+"""Convert a raw sample to an example of a batch: views of the frames, log-mel spectrograms of the audio, and text.
 
-Legend: T frames of the sound's picture, F mel filters.
+Legend: T frames of the spectrogram, F mel filters.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from trichord.shards.transforms.views import make_views, plan_views
 
 
 class ClipTransform:
-    """Decodes and augments one sample; everything that chance decides comes from the generator it is given.
+    """A transform that decodes and augments one sample; all random draws come from the given generator.
 
-    Draws for views, caption and sound follow each other in this order, so that a recipe that adds sound keeps the very
-    views it had without.
+    Views, caption and audio are drawn in this order, so that a recipe with audio gets the same views as without it.
     """
 
     def __init__(self, spec: SampleSpec, limits: DecodeLimits | None = None) -> None:
@@ -43,11 +42,11 @@ class ClipTransform:
         labels = annotation.labels if self.spec.labels == "video" else _labels_of(plan.clips, annotation)
         views = make_views(self.spec.views, plan, needed_THWC, rng, labels, annotation.captions)
         text = self._text(annotation.captions, rng)
-        heard = self._sounds(video, plan.clips, rng)
+        sounds = self._sounds(video, plan.clips, rng)
         example = Example(
             video=views.tensors(),
-            audio=[spectrogram_TF for spectrogram_TF, _ in heard],
-            audio_present=bool(heard) and all(is_heard for _, is_heard in heard),
+            audio=[spectrogram_TF for spectrogram_TF, _ in sounds],
+            audio_present=bool(sounds) and all(is_present for _, is_present in sounds),
             text=text,
             labels=views.labels,
         )
@@ -57,7 +56,7 @@ class ClipTransform:
         return example
 
     def _text(self, captions: Sequence[str], rng: np.random.Generator) -> str:
-        """Give the caption that is asked for, or all of them; nothing where there is none."""
+        """Return the selected caption, or all of them one per line; an empty string if there is none."""
         match self.spec.caption:
             case "all":
                 return "\n".join(" ".join(caption.split()) for caption in captions)
@@ -68,14 +67,14 @@ class ClipTransform:
         return captions[chosen] if captions else ""
 
     def _sounds(self, video: Video, clips: Sequence[Clip], rng: np.random.Generator) -> list[tuple[Tensor, bool]]:
-        """Give the pictures of the clips' sounds that are asked for, and whether there is any."""
+        """Return the spectrograms of the selected clips, and whether each has audio."""
         if self.spec.sound is None:
             return []
         wanted = clips[:1] if self.spec.sound_of == "first_clip" else clips
         return [self._sound(self.spec.sound, video, clip, rng) for clip in wanted]
 
     def _sound(self, sound: SoundSpec, video: Video, clip: Clip, rng: np.random.Generator) -> tuple[Tensor, bool]:
-        """Give the picture of a clip's sound and whether there is any; digital silence counts as none."""
+        """Return the spectrogram of a clip and whether it has audio; digital silence counts as none."""
         start_s, end_s = clip.start_s, clip.end_s
         if self.spec.sound_seconds is not None:
             start_s = (start_s + end_s - self.spec.sound_seconds) / 2
@@ -88,6 +87,6 @@ class ClipTransform:
 
 
 def _labels_of(clips: Sequence[Clip], annotation: Annotation) -> tuple[int, ...]:
-    """Give the classes of what happens in any of the clips."""
+    """Return the classes of the intervals that overlap any of the clips."""
     found = {label for clip in clips for label in labels_within(annotation.intervals, clip.start_s, clip.end_s)}
     return tuple(sorted(found))

@@ -1,4 +1,4 @@
-"""What is made of each sample of a batch, as settings: its views, its sound, which of its captions."""
+"""The settings for converting a sample to an example: views, audio, captions and labels."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from trichord.shards.transforms.view_specs import ViewsSpec
 
 
 class SampleSpec(BaseModel):
-    """What is made of each sample; the same for all, so that a batch has one shape."""
+    """The conversion of a sample to an example; the same for all samples, so that a batch has one shape."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     views: ViewsSpec
     sound: SoundSpec | None = None
-    sound_seconds: float | None = Field(default=None, gt=0)  # around a clip's middle; None: that clip's stretch
+    sound_seconds: float | None = Field(default=None, gt=0)  # centred on the clip; None: the clip's own interval
     sound_of: Literal["first_clip", "each_clip"] = "first_clip"
-    caption: Literal["first", "random", "all"] = "random"  # all: each on a line of its own
-    labels: Literal["video", "clips"] = "video"  # clips: those of the intervals that overlap one of the clips
-    timeline: bool = False  # whether an example says where its clips lie, and what is said of the video when
-    decoder: Literal["planned", "torchcodec"] = "planned"  # of pixels: the same ones if both FFmpegs convert alike
-    is_training: bool = True  # SpecAugment is for training only
+    caption: Literal["first", "random", "all"] = "random"  # all: one per line
+    labels: Literal["video", "clips"] = "video"  # clips: labels of the intervals that overlap a clip
+    timeline: bool = False  # whether an example holds the times of its clips and the video's annotation
+    decoder: Literal["planned", "torchcodec"] = "planned"  # the same pixels if both FFmpegs convert alike
+    is_training: bool = True  # SpecAugment is applied in training only
 
     @model_validator(mode="after")
     def _sound_has_one_length(self) -> SampleSpec:
         if self.sound is not None and self.sound.frames is None and self.sound_seconds is None:
             raise ValueError(
-                "a batch needs sounds of one length: give sound_seconds, or frames in the sound's settings"
+                "all audio of a batch must have one length: give sound_seconds, or frames in the settings of sound"
             )
         return self

@@ -127,7 +127,7 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
         ("shards build csv --root . --out y --bytes-per-shard 3TB", "such as 500MB"),
         ("shards build csv --root . --out y --max-bad-fraction 5", "a share from 0 to 1"),
         ("shards build csv --root . --out y --bytes-per-shard 3MB --samples-per-shard 3", "not allowed with"),
-        ("shards index a b", "no place for 'b'"),
+        ("shards index a b", "does not take the argument 'b'"),
         ("shards index nowhere", "nowhere is not a folder"),
         ("shards index https://example.org/set --names 0.tar", "add --out DIR"),
     ],

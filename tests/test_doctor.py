@@ -46,7 +46,7 @@ def test_it_looks_at_everything(
     assert rows["PyAV"]["found"] == "decodes H.264 and AAC"
     assert rows["gloo"]["found"] == "available"
     assert "no commands found" in rows["SLURM"]["found"]
-    assert rows["writing here"]["found"].endswith("MB/s to the disk, in one file")
+    assert rows["writing here"]["found"].endswith("MB/s, one file, with fsync")
     assert any("TFLOP/s" in row["found"] for row in rows.values() if row["part"] == "devices")
     assert "GB/s" in rows["memory allocator"]["found"]
     assert not list(tmp_path.iterdir())
@@ -61,7 +61,7 @@ def test_a_missing_package_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch
 def test_native_code_that_does_not_fit_torch_is_reported(monkeypatch: pytest.MonkeyPatch, loads: bool) -> None:
     monkeypatch.setattr(wheels, "native_code_loads", lambda name: loads)
     found = {each.what: each.found for each in doctor._native_wheels()}
-    assert ["plain `import torchaudio` fails" in found["torchaudio"], "TORCH_INDEX" in found["torchvision"]] == [
+    assert ["`import torchaudio` fails" in found["torchaudio"], "TORCH_INDEX" in found["torchvision"]] == [
         not loads
     ] * 2
 
@@ -107,7 +107,7 @@ def test_what_is_wrong_is_said_again_at_the_end(
     monkeypatch.setattr(doctor, "examine", lambda folder: iter(found))
     assert cli.main(["doctor"]) == 1
     shown = capsys.readouterr()
-    assert shown.err == "wrong: free here: nothing\n  mend: free some\n"
+    assert shown.err == "wrong: free here: nothing\n  fix: free some\n"
     assert "grey" in shown.out
     monkeypatch.setattr(doctor, "examine", lambda folder: iter(found[1:]))
     assert cli.main(["doctor"]) == 0

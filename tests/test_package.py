@@ -53,5 +53,5 @@ def test_torchrun_trains_where_a_person_has_modules_of_the_same_names(tmp_path: 
         timeout=HANGS_AFTER_S,
     )
     assert done.returncode == 0, done.stderr
-    assert "2 ranks on cpu (said by torchrun)" in done.stdout + done.stderr
+    assert "2 ranks on cpu (torchrun)" in done.stdout + done.stderr
     assert (tmp_path / "here/metrics.jsonl").read_text().count("\n") >= 2

@@ -1,4 +1,4 @@
-"""Who is measured: this floor's own reader and its peers, each set up as its own documentation would have it.
+"""What is measured: our reader and its peers, each set up as its own documentation would have it.
 
 Every contender answers the same questions with the same shapes, so that answers can be compared; each runs in a
 process of its own, because several FFmpegs in one process can disturb each other.
@@ -24,7 +24,7 @@ SIDE, RATE, MELS = 224, 16000, 128
 
 
 class Ours:
-    """The rooms of this floor."""
+    """Our reader."""
 
     needs: ClassVar[tuple[str, ...]] = ()
 

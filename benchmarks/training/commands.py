@@ -1,4 +1,4 @@
-"""The first floor's measurements: what a step and a selective scan cost beside others' code."""
+"""The cost of a training step and of a selective scan compared with other implementations."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A page, and an interface for programs, where a video is dropped and what runs make of it is seen."""
+"""Web page and JSON API that show the output of runs for an uploaded video."""

@@ -1,4 +1,4 @@
-"""What a head says of one video: its likeliest classes, and how likely these are from window to window.
+"""Predictions of a head for one video: its likeliest classes, and their scores in each window.
 
 Legend: C clips of a video, K classes, k the likeliest of them, W windows.
 """
@@ -22,13 +22,13 @@ from trichord.shards.transforms.clip_specs import SlidingWindows
 
 TOP = 5
 _MOST_WINDOWS = 60
-_WINDOWS = 8  # of a video whose clips are as long as itself
+_WINDOWS = 8  # for a video whose clips cover all of it
 _SHORTEST_S = 0.5
 _FRAMES = 8
 
 
 class Facts(NamedTuple):
-    """What is known of a video before any model looks."""
+    """Properties of a video that are known without a model."""
 
     seconds: float
     frames: int
@@ -38,12 +38,12 @@ class Facts(NamedTuple):
     has_sound: bool
 
     def told(self) -> dict[str, Any]:
-        """Give them as the page's answer has them."""
+        """Return the properties in the format of the page's answer."""
         return {name: round(each, 3) if isinstance(each, float) else each for name, each in self._asdict().items()}
 
 
 class PredictedClip(NamedTuple):
-    """A clip among the views of a batch."""
+    """A clip among the views of a batch, and its time span."""
 
     batch: Batch
     view: int
@@ -51,14 +51,14 @@ class PredictedClip(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """A task's answer as the page has it, and the clip that speaks most for it, if any does."""
+    """A task's answer in the format of the page, and the clip with the highest score for it, if any."""
 
     answer: dict[str, Any]
     clip: PredictedClip | None = None
 
 
 def predict_actions(opened: OpenedRun, raw: RawSample, facts: Facts, limits: DecodeLimits) -> Prediction:
-    """Return the likeliest classes of a video, as an evaluation of the run would, and when they are."""
+    """Return the likeliest classes of a video, computed as in an evaluation of the run, and their scores over time."""
     objective = cast(Classification, opened.objective)
     spec = objective.spec
     batch = batch_of(raw, spec.test_spec(), limits, objective.pos_weight_K.device)
@@ -78,15 +78,15 @@ def predict_actions(opened: OpenedRun, raw: RawSample, facts: Facts, limits: Dec
 
 
 def _scored(objective: Classification, batch: Batch) -> Video:
-    given_CK = objective.clip_scores(batch)[0].float().cpu()
+    scores_CK = objective.clip_scores(batch)[0].float().cpu()
     (timeline,) = batch["timeline"]
-    return Video(batch["key"][0], timeline.duration_s, (), timeline.clips_s, given_CK)
+    return Video(batch["key"][0], timeline.duration_s, (), timeline.clips_s, scores_CK)
 
 
 def _timeline(
     objective: Classification, raw: RawSample, facts: Facts, limits: DecodeLimits, video: Video, likeliest_k: Tensor
 ) -> dict[str, Any]:
-    """Give scores of the likeliest classes in windows over the video: those of the test, where it has windows."""
+    """Return the scores of the likeliest classes in windows over the video: those of the test, if it has windows."""
     spec = objective.spec
     if not isinstance(spec.test_clips, SlidingWindows):
         windows = spec.model_copy(update={"test_clips": windows_of(spec, facts)})
@@ -96,9 +96,9 @@ def _timeline(
 
 
 def windows_of(spec: ClassificationSpec, facts: Facts) -> SlidingWindows:
-    """Make windows as long as a recipe's clips are, each beginning in the middle of the one before.
+    """Return windows as long as a recipe's clips, each starting in the middle of the one before.
 
-    Where a clip is the whole video, windows are an eighth of it. There are never too many to wait for.
+    If a clip is the whole video, windows are an eighth of it. The stride limits the number of windows.
     """
     clips = spec.test_clips
     seconds = getattr(clips, "clip_seconds", None)

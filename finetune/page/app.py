@@ -1,4 +1,4 @@
-"""The page's addresses: what each takes and gives, and what keeps it safe."""
+"""Routes of the page: their requests and responses, and the security middleware."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ Answer = Callable[[Request], Awaitable[Response]]
 
 
 class Page:
-    """Answers; models work on one thread, searches on another, so that these never wait for a video."""
+    """Request handlers; models run on one thread and searches on another, so that searches never wait for a video."""
 
-    def __init__(self, watcher: Watcher, samples: list[RawSample]) -> None:
-        self.watcher, self.samples = watcher, samples
+    def __init__(self, inference: Watcher, samples: list[RawSample]) -> None:
+        self.watcher, self.samples = inference, samples
         self.models = Line("models", LONGEST_LINE)
         self.searches = Line("searches", 16 * LONGEST_LINE)
 
     async def look(self, request: Request) -> Response:
-        """POST /api/look: a video's bytes, or ?sample=N; what the runs make of it."""
+        """POST /api/look: take a video's bytes, or ?sample=N; return the output of the runs."""
         if "sample" in request.query_params:
             raw = self._sample(request.query_params["sample"])
             return JSONResponse(await self.models.do(lambda: self.watcher.look(raw), _ticket(request)))
-        if len(self.models) >= self.models.longest:  # before all of it is sent
+        if len(self.models) >= self.models.longest:  # before the whole video is sent
             raise LineIsFull
         file = await receive(request, self.watcher.limits.max_bytes)
         try:
@@ -70,7 +70,7 @@ class Page:
         return JSONResponse(found)
 
     async def search(self, request: Request) -> Response:
-        """POST /api/search: a question as JSON; rows of the index."""
+        """POST /api/search: take a question as JSON; return rows of the index."""
         nearest = self._nearest()
         body = bytearray()
         async for chunk in request.stream():
@@ -82,7 +82,7 @@ class Page:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the question"
-            hint = 'Send such as {"text": "a person opens a box", "k": 10, "where": {"label": "jumping"}}'
+            hint = 'Send for example {"text": "a person opens a box", "k": 10, "where": {"label": "jumping"}}'
             raise Refused(400, f"{where}: {first['msg']}", hint) from error
         vector = question.vector
         if question.text is not None:
@@ -91,9 +91,9 @@ class Page:
         return JSONResponse({"hits": await self.searches.do(lambda: nearest.answer(question, vector))})
 
     async def about(self, request: Request) -> Response:
-        """GET /api/about: which models, classes, index, limits and samples."""
-        watcher = self.watcher
-        nearest = watcher.nearest
+        """GET /api/about: return the models, classes, index, limits and samples."""
+        inference = self.watcher
+        nearest = inference.nearest
         index = None
         if nearest is not None:
             catalogue = nearest.index.catalogue
@@ -102,19 +102,19 @@ class Page:
             {"number": number, "key": raw.key, "caption": next(iter(raw.annotation().captions), "")}
             for number, raw in enumerate(self.samples)
         ]
-        limits = {"megabytes": watcher.limits.max_bytes / 1e6, "seconds": watcher.limits.max_seconds}
-        return JSONResponse({"runs": watcher.about(), "index": index, "limits": limits, "samples": samples})
+        limits = {"megabytes": inference.limits.max_bytes / 1e6, "seconds": inference.limits.max_seconds}
+        return JSONResponse({"runs": inference.about(), "index": index, "limits": limits, "samples": samples})
 
     async def place_in_line(self, request: Request) -> Response:
-        """GET /api/line?ticket=…: how many are looked at before the video that was sent with this ticket."""
+        """GET /api/line?ticket=…: return how many requests are ahead of the video that was sent with this ticket."""
         return JSONResponse({"ahead": self.models.ahead_of(_ticket(request))})
 
     async def sample(self, request: Request) -> Response:
-        """GET /api/samples/N: a sample clip."""
+        """GET /api/samples/N: return a sample clip."""
         return _playable(request, self._sample(str(request.path_params["number"])))
 
     async def hit(self, request: Request) -> Response:
-        """GET /api/hits/SEGMENT/ROW: the video of a row of the index."""
+        """GET /api/hits/SEGMENT/ROW: return the video of a row of the index."""
         nearest, place = self._nearest(), (request.path_params["segment"], request.path_params["row"])
         try:
             raw = await self.searches.do(lambda: nearest.clip(*place))
@@ -131,13 +131,13 @@ class Page:
 
     def _sample(self, number: str) -> RawSample:
         if not number.isdecimal() or int(number) >= len(self.samples):
-            raise Refused(404, f"there is no sample {number[:20]!r}", f"There are {len(self.samples)}, from 0 on")
+            raise Refused(404, f"there is no sample {number[:20]!r}", f"Samples: {len(self.samples)}, numbered from 0")
         return self.samples[int(number)]
 
 
-def make_app(watcher: Watcher, samples: list[RawSample], hosts: list[str]) -> Starlette:
-    """Put the addresses together; `hosts` are names by which browsers may know this page, or `*`."""
-    page = Page(watcher, samples)
+def make_app(inference: Watcher, samples: list[RawSample], hosts: list[str]) -> Starlette:
+    """Build the application; `hosts` are the host names that requests may use, or `*`."""
+    page = Page(inference, samples)
 
     @asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
@@ -159,16 +159,16 @@ def make_app(watcher: Watcher, samples: list[RawSample], hosts: list[str]) -> St
         Refused: lambda _, error: _refusal(error),
         SampleError: lambda _, error: _refusal(of_sample(error)),
         UserError: lambda _, error: _refusal(of_mistake(error)),
-        LineIsFull: lambda *_: _refusal(Refused(503, "too many people wait", "Try again in a minute")),
-        ClientDisconnect: lambda *_: _refusal(Refused(400, "the video did not come to its end", "Send it again")),
-        Exception: lambda *_: _refusal(Refused(500, "the page failed at this", "What it failed at stands in its log")),
+        LineIsFull: lambda *_: _refusal(Refused(503, "too many requests are waiting", "Try again in a minute")),
+        ClientDisconnect: lambda *_: _refusal(Refused(400, "the upload was not completed", "Send the video again")),
+        Exception: lambda *_: _refusal(Refused(500, "internal error", "See the log of trichord serve")),
         HTTPException: lambda _, error: _refusal(Refused(error.status_code, error.detail, "See GET /api/about")),
     }
     return Starlette(routes=routes, middleware=guards, exception_handlers=handlers, lifespan=running)
 
 
 class _Guard:
-    """Adds headers to every answer, and refuses what another site's page has a browser send."""
+    """Middleware that adds security headers to every response, and refuses POST requests from pages of other sites."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -180,14 +180,14 @@ class _Guard:
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                told = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
-                message = {**message, "headers": [*message["headers"], *told]}
+                headers = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+                message = {**message, "headers": [*message["headers"], *headers]}
             await send(message)
 
         asked = Request(scope)
         origin = asked.headers.get("origin")
         if asked.method == "POST" and origin and urlsplit(origin).netloc != asked.headers.get("host"):
-            refused = _refusal(Refused(403, "another site's page asked for this", "Open the page itself"))
+            refused = _refusal(Refused(403, "the request comes from a page of another site", "Open this page itself"))
             await refused(scope, receive, send_guarded)
             return
         await self.app(scope, receive, send_guarded)
@@ -203,7 +203,7 @@ def _static(name: str, kind: str) -> Answer:
 
 
 def _playable(request: Request, raw: RawSample) -> Response:
-    """Give a video, or the part of it that is asked for: without parts a browser cannot jump to a moment."""
+    """Return a video or the requested byte range of it; browsers need ranges to seek."""
     extension = next(each for each in VIDEO_EXTENSIONS if each in raw.members)
     data, kind = raw.members[extension], _PLAYED.get(extension, "application/octet-stream")
     asked = _RANGE.fullmatch(request.headers.get("range", ""))
@@ -223,5 +223,5 @@ def _refusal(refused: Refused) -> Response:
 def _ticket(request: Request) -> str:
     ticket = request.query_params.get("ticket", "")
     if ticket and not _TICKET.fullmatch(ticket):
-        raise Refused(400, "the ticket is none", "Make up a name of letters, digits and -, at most 64")
+        raise Refused(400, "invalid ticket", "Use at most 64 letters, digits and -")
     return ticket

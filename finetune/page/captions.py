@@ -1,4 +1,4 @@
-"""What a captioner writes of one video."""
+"""Caption of a captioner for one video."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def predict_caption(opened: OpenedRun, raw: RawSample, facts: Facts, limits: Dec
     """Return a caption of a video with its log-probability."""
     objective = cast(Captioner, opened.objective)
     device = next(objective.parameters()).device
-    said = objective.tell(batch_of(raw, objective.spec.test_spec(), limits, device), opened.config.seed)
-    return Prediction({"run": opened.run.name, "caption": said.captions[0], "log_prob": said.log_probs[0]})
+    decoded = objective.tell(batch_of(raw, objective.spec.test_spec(), limits, device), opened.config.seed)
+    return Prediction({"run": opened.run.name, "caption": decoded.captions[0], "log_prob": decoded.log_probs[0]})

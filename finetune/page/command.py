@@ -1,4 +1,4 @@
-"""`trichord serve`: a page where a video is dropped and what runs make of it is seen."""
+"""`trichord serve`: a web page that shows the output of runs for an uploaded video."""
 
 from __future__ import annotations
 
@@ -26,28 +26,30 @@ def _declare(parser: ArgumentParser) -> None:
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="runs: a head gives actions and their timeline, captions a caption, video and text the index's model; the "
-        "first that sees gives the map of its tokens",
+        help="runs: a head predicts actions and their timeline, a captioner a caption, a run of video and text embeds "
+        "for the index; the token map is of the first run with video",
     )
-    parser.add_argument("--index", type=Path, metavar="DIR", help="find the nearest videos in this index, too")
+    parser.add_argument("--index", type=Path, metavar="DIR", help="also search the nearest videos in this index")
     parser.add_argument(
-        "--samples", metavar="SHARDS", help="offer some clips of this set (default: of the first run's own, if there)"
+        "--samples",
+        metavar="SHARDS",
+        help="set to offer clips of (default: the first run's training set, if it exists)",
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", metavar="NAME", help="address to listen at, by itself only this machine's"
+        "--host", default="127.0.0.1", metavar="NAME", help="address to listen on (default: this machine only)"
     )
-    parser.add_argument("--port", type=_port, default=8000, metavar="N", help="to listen at; 0 takes any free one")
-    parser.add_argument("--max-megabytes", type=at_least(1), default=100, metavar="N", help="of a video")
-    parser.add_argument("--max-seconds", type=at_least(1), default=300, metavar="N", help="of a video")
+    parser.add_argument("--port", type=_port, default=8000, metavar="N", help="port to listen on; 0 takes a free port")
+    parser.add_argument("--max-megabytes", type=at_least(1), default=100, metavar="N", help="largest video file")
+    parser.add_argument("--max-seconds", type=at_least(1), default=300, metavar="N", help="longest video")
 
 
 def _run(arguments: Namespace) -> int:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
-        raise UserError(f"the page needs {' and '.join(missing)}, not installed. Next: pip install 'trichord[page]'")
+        raise UserError(f"missing packages: {', '.join(missing)}. Next: pip install 'trichord[page]'")
     if not arguments.runs and arguments.index is None:
         raise UserError("nothing to serve: name a RUN, or --index DIR. Next: trichord status, which lists runs")
-    print("starting: libraries first, then runs", file=sys.stderr, flush=True)
+    print("starting: importing libraries, then loading runs", file=sys.stderr, flush=True)
     from trichord.pretrain.engine.allocator import apply
 
     apply()
@@ -62,12 +64,12 @@ def _run(arguments: Namespace) -> int:
 
 SERVE = Command(
     "serve",
-    "open a page where a video is dropped and its actions, caption, map and neighbours are seen",
+    "serve a page that shows actions, caption, token map and neighbours of an uploaded video",
     _declare,
     _run,
     (
-        "trichord serve runs/probe runs/told_in_words",
-        "trichord serve runs/probe runs/told --index vectors/val/index --samples shards/val --port 8080",
+        "trichord serve runs/probe runs/captions",
+        "trichord serve runs/probe runs/video_text --index vectors/val/index --samples shards/val --port 8080",
         "curl --data-binary @clip.mp4 http://127.0.0.1:8000/api/look",
     ),
 )

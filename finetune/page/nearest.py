@@ -1,4 +1,4 @@
-"""What is nearest in an index to a video, a text, a vector or one of its own rows, as the page's answers have it."""
+"""Search of an index by video, text, vector or one of its own rows, with results in the format of the page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST = 1000
 
 
 class Question(BaseModel):
-    """What POST /api/search takes: one of text, vector and like, how many hits, and what rows must say."""
+    """Body of POST /api/search: one of text, vector and like, the number of hits, and filters on rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +40,7 @@ class Question(BaseModel):
 
 
 class Nearest:
-    """An index, and the model whose vectors it holds, if that is there."""
+    """An index, and the model whose vectors it holds, if available."""
 
     def __init__(self, index: Index, embedder: Embedder | None) -> None:
         self.index, self.embedder = index, embedder
@@ -49,8 +49,8 @@ class Nearest:
 
     @classmethod
     def open(cls, folder: Path, embedders: Sequence[Embedder], device: torch.device) -> Nearest:
-        """Open an index with that of the models which fits, or with its own where that is still where it was."""
-        print(f"opening {folder}", file=sys.stderr, flush=True)
+        """Open an index with the matching one of the models, or with its own model if that still exists."""
+        print(f"loading {folder}", file=sys.stderr, flush=True)
         index = Index.open(folder)
         model, run = index.catalogue.model, Path(index.catalogue.run)
         fitting = next((each for each in embedders if each.hash == model), None)
@@ -58,27 +58,27 @@ class Nearest:
             fitting = Embedder.open(run, device)
         if fitting is None:
             print(
-                f"note: {folder} holds vectors of {run}, which is not there: only vectors and keys can be searched "
-                "for. Next: name its run among RUN",
+                f"note: {folder} holds vectors of {run}, which does not exist: search takes only vectors and keys. "
+                "Next: add its run to the arguments RUN",
                 file=sys.stderr,
             )
         return cls(index, fitting)
 
     def to_video(self, raw: RawSample) -> list[dict[str, Any]] | None:
-        """Find what a video is like; None without the model."""
+        """Return the hits nearest to a video; None without the model."""
         if self.embedder is None:
             return None
         return [self.told(hit) for hit in self.index.nearest(self.embedder.video(raw), _NEAREST)[0]]
 
     def read(self, text: str) -> list[float]:
-        """Make the vector of a text; raises UserError without the model."""
+        """Return the vector of a text; raise UserError without the model."""
         if self.embedder is None:
-            raise UserError("the model of this index is not here to read texts. Next: ask by vector or like")
+            raise UserError("the model of this index is not loaded: texts cannot be embedded. Next: use vector or like")
         vector: list[float] = self.embedder.read([text])[0].tolist()
         return vector
 
     def answer(self, question: Question, vector: Sequence[float] | None) -> list[dict[str, Any]]:
-        """Find what is near to a vector, or like a row; no torch is needed."""
+        """Return the hits nearest to a vector, or to a row of the index; no torch is needed."""
         if vector is not None:
             query_1D = np.asarray(vector, dtype=np.float32)[None]
             hits = self.index.nearest(query_1D, question.k, question.where)[0]
@@ -87,13 +87,13 @@ class Nearest:
         return [self.told(hit) for hit in hits]
 
     def clip(self, segment: int, row: int) -> RawSample:
-        """Read a row's sample; raises LookupError where there is no such row, SampleError where its shard is gone."""
+        """Read a row's sample; raise LookupError if there is no such row, SampleError if its shard is missing."""
         if not 0 <= segment < len(self.index.segments) or not 0 <= row < len(self.index.segments[segment].rows):
             raise LookupError
         return read_sample(self.index.hit(0.0, Place(segment, row)))
 
     def told(self, hit: Hit) -> dict[str, Any]:
-        """Say what a hit is."""
+        """Return a hit in the format of the page's answer."""
         return {
             "score": round(hit.score, 6),
             "key": hit.key,

@@ -1,8 +1,7 @@
-"""A video on its way in: written to a file without a name as it comes, and refused as soon as it is too large.
+"""Requests to the page: uploads, the queue for models, and refusals.
 
-Who waits for the models: one piece of work after another on a thread of its own, each answer to who asked.
-
-What the page cannot do, and why: an error for people and programs alike, as JSON with a hint.
+An upload is streamed to an unnamed file, and refused as soon as it is too large. Work for models is queued and runs
+one piece at a time on a separate thread. A refused request gets an error and a hint as JSON, for people and programs.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from trichord.shards.record import RawSample
 
 
 async def receive(request: Request, most_bytes: int) -> IO[bytes]:
-    """Take a request's body; the file is gone when it is closed, or when this process ends, however that comes."""
+    """Receive a request's body; the file is deleted when it is closed, or when this process ends in any way."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > most_bytes:
         raise _too_large(most_bytes)
-    file = tempfile.TemporaryFile(prefix="trichord-")  # noqa: SIM115  (closed by whoever reads it)
+    file = tempfile.TemporaryFile(prefix="trichord-")  # noqa: SIM115  (closed by its reader)
     try:
         size = 0
         async for chunk in request.stream():
@@ -38,12 +37,12 @@ async def receive(request: Request, most_bytes: int) -> IO[bytes]:
         raise
     if size == 0:
         file.close()
-        raise Refused(400, "no video came", "Send its bytes as the body, or name a sample: /api/look?sample=0")
+        raise Refused(400, "no video was received", "Send its bytes as the body, or name a sample: /api/look?sample=0")
     return file
 
 
 def sample_of(file: IO[bytes], name: str) -> RawSample:
-    """Read what came as a sample, and let the file go; its own bytes say what kind of video it is."""
+    """Read the received file as a sample and close it; the video format is detected from its bytes."""
     with file:
         file.seek(0)
         return RawSample(name, "upload", {"mp4": file.read()})
@@ -51,18 +50,18 @@ def sample_of(file: IO[bytes], name: str) -> RawSample:
 
 def _too_large(most_bytes: int) -> Refused:
     limit = f"{most_bytes / 1e6:g} MB"
-    return Refused(413, f"the video is larger than {limit}", "Send a shorter or smaller one, or raise --max-megabytes")
+    return Refused(413, f"the video is larger than {limit}", "Send a smaller video, or raise --max-megabytes")
 
 
 T = TypeVar("T")
 
 
 class LineIsFull(Exception):
-    """More would wait than anybody has patience for."""
+    """Raised when too many requests are waiting."""
 
 
 class Line:
-    """Used from one event loop; only the work itself runs elsewhere."""
+    """Queue of work; used from one event loop, while the work itself runs on a separate thread."""
 
     def __init__(self, name: str, longest: int) -> None:
         self.longest = longest
@@ -73,7 +72,7 @@ class Line:
         return len(self._tickets)
 
     async def do(self, work: Callable[[], T], ticket: str = "") -> T:
-        """Wait for one's turn and for the work; raise LineIsFull at once where too many wait."""
+        """Wait in the queue, then for the work; raise LineIsFull at once if too many are waiting."""
         if len(self._tickets) >= self.longest:
             raise LineIsFull
         self._tickets.append(ticket)
@@ -83,11 +82,11 @@ class Line:
             self._tickets.remove(ticket)
 
     def ahead_of(self, ticket: str) -> int | None:
-        """Count who comes before, the one at work among them; None for who does not wait."""
+        """Return how many tickets are ahead, the running one included; None for a ticket that is not in the queue."""
         return self._tickets.index(ticket) if ticket and ticket in self._tickets else None
 
     def close(self) -> None:
-        """Take no more work, and leave what waits undone."""
+        """Take no more work, and cancel what is waiting."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
@@ -96,7 +95,7 @@ _TOO_MUCH = {Cause.TOO_LONG, Cause.TOO_MANY_BYTES, Cause.TOO_MANY_PIXELS, Cause.
 
 
 class Refused(Exception):
-    """A request that gets no answer."""
+    """A refused request, with its HTTP status, an error and a hint."""
 
     def __init__(self, status: int, error: str, hint: str) -> None:
         super().__init__(error)
@@ -104,18 +103,20 @@ class Refused(Exception):
 
 
 def of_sample(error: SampleError) -> Refused:
-    """Say why a video cannot be used."""
+    """Return the refusal of a video that cannot be used."""
     if error.cause is Cause.TOO_LONG:
-        return Refused(413, f"the video is too long: {error.detail}", "Send a shorter one, or raise --max-seconds")
+        return Refused(413, f"the video is too long: {error.detail}", "Send a shorter video, or raise --max-seconds")
     if error.cause in _TOO_MUCH:
-        return Refused(413, f"the video is too large: {error.detail}", "Send a smaller one")
+        return Refused(413, f"the video is too large: {error.detail}", "Send a smaller video")
     if error.cause is Cause.TIMEOUT:
-        return Refused(422, f"the video takes too long to decode: {error.detail}", "Send a shorter or smaller one")
+        return Refused(422, f"the video takes too long to decode: {error.detail}", "Send a shorter or smaller video")
     detail = _OF_THE_LIBRARY.sub("", error.detail)
-    return Refused(422, f"this cannot be read as a video: {detail}", "Send an mp4 or webm file that plays elsewhere")
+    return Refused(
+        422, f"this cannot be read as a video: {detail}", "Send an mp4 or webm file that other programs play"
+    )
 
 
 def of_mistake(error: UserError) -> Refused:
-    """Pass on what a person can mend; what is behind `Next:` is the hint."""
-    told, _, hint = str(error).partition("Next: ")
-    return Refused(400, told.strip(), hint.strip() or "See GET /api/about for what this page can do")
+    """Return the refusal for a user error; the text after `Next:` is the hint."""
+    message, _, hint = str(error).partition("Next: ")
+    return Refused(400, message.strip(), hint.strip() or "See GET /api/about for what this page can do")

@@ -1,4 +1,4 @@
-"""Opens the runs, takes an address, and serves until it is told to stop."""
+"""Server of the page: load the runs, bind the address, and serve until interrupted."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from trichord.pretrain.engine.device import pick_device
 from trichord.shards.decoding.track import DecodeLimits
 
 _LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
-_MOST_CONNECTIONS = 100  # each may bring a file as large as the limit
-_PATIENCE_S = 10  # for answers that are under way when it is told to stop
+_MOST_CONNECTIONS = 100  # each may upload a file as large as the limit
+_SHUTDOWN_S = 10  # for requests in progress at shutdown
 
 
 @dataclass(frozen=True)
 class Served:
-    """What is served where, and what a video may be."""
+    """What to serve, at which address, and the limits of a video."""
 
     runs: Sequence[Path]
     index: Path | None
@@ -38,13 +38,13 @@ class Served:
 
 def serve(served: Served) -> None:
     """Serve until Ctrl-C."""
-    listening = _listen(served.host, served.port)  # first, for opening runs takes longer than finding a port taken
+    listening = _listen(served.host, served.port)  # first, because a port in use is found faster than runs are loaded
     torch.set_num_threads(thread_plan(1))
-    watcher = Watcher(served.runs, served.index, served.limits, pick_device(0))
+    inference = Watcher(served.runs, served.index, served.limits, pick_device(0))
     samples = samples_of(served.samples, served.runs)
     is_private = _is_loopback(listening.getsockname()[0])
-    app = make_app(watcher, samples, _LOOPBACK if is_private else ["*"])
-    for line in _welcome(watcher, len(samples), listening, is_private):
+    app = make_app(inference, samples, _LOOPBACK if is_private else ["*"])
+    for line in _welcome(inference, len(samples), listening, is_private):
         print(line, file=sys.stderr, flush=True)
     settings = uvicorn.Config(
         app,
@@ -52,11 +52,11 @@ def serve(served: Served) -> None:
         access_log=False,
         server_header=False,
         limit_concurrency=_MOST_CONNECTIONS,
-        timeout_graceful_shutdown=_PATIENCE_S,
+        timeout_graceful_shutdown=_SHUTDOWN_S,
     )
     try:
         uvicorn.Server(settings).run(sockets=[listening])
-    except KeyboardInterrupt:  # uvicorn raises it again when all is closed
+    except KeyboardInterrupt:  # uvicorn raises it again after shutdown
         pass
     finally:
         listening.close()
@@ -68,8 +68,8 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((host, port), family=family)
     except OSError as error:
-        raise UserError(f"{host}:{port} cannot be listened at: {error}. Next: another --port") from error
-    # asyncio does this for sockets whose protocol is told; otherwise a short answer waits 40 ms for the one before.
+        raise UserError(f"cannot listen on {host}:{port}: {error}. Next: another --port") from error
+    # asyncio does this only for sockets with an explicit protocol; without it, a short response may be delayed 40 ms.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
@@ -78,17 +78,17 @@ def _is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
-def _welcome(watcher: Watcher, samples: int, listening: socket.socket, is_private: bool) -> list[str]:
+def _welcome(inference: Watcher, samples: int, listening: socket.socket, is_private: bool) -> list[str]:
     lines = []
-    for run in watcher.about():
-        classes = f", {len(run['classes'])} classes" if run["classes"] else ""
+    for run in inference.about():
+        classes = f", classes: {len(run['classes'])}" if run["classes"] else ""
         lines.append(f"{run['name']}: {run['kind']}{classes}, step {run['step']}")
-    if watcher.nearest is not None:
-        lines.append(f"index: {len(watcher.nearest.index):,} rows")
+    if inference.nearest is not None:
+        lines.append(f"index rows: {len(inference.nearest.index):,}")
     host, port = listening.getsockname()[:2]
-    limits = watcher.limits
-    lines.append(f"{samples} sample clips; videos up to {limits.max_bytes / 1e6:g} MB and {limits.max_seconds:g} s")
+    limits = inference.limits
+    lines.append(f"sample clips: {samples}; videos up to {limits.max_bytes / 1e6:g} MB and {limits.max_seconds:g} s")
     if not is_private:
-        lines.append("note: everyone who reaches this machine may use the page; --host 127.0.0.1 keeps it to yourself")
-    lines.append(f"ready: http://{f'[{host}]' if ':' in host else host}:{port}   (Ctrl-C stops)")
+        lines.append("note: everyone who reaches this machine can use the page; --host 127.0.0.1 makes it local")
+    lines.append(f"ready: http://{f'[{host}]' if ':' in host else host}:{port}   (Ctrl-C to stop)")
     return lines

@@ -1,6 +1,6 @@
-"""Everything that was opened for the page: runs of heads and captions, an index with its model, and sample clips.
+"""Inference for the page: runs of heads and captions, an index with its model, and sample clips.
 
-The frames that a model saw, and on them where it looked and what its tokens hold, as pictures inside an answer.
+Answers contain the input frames of a model as pictures, with its attention and its tokens drawn over them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LONGEST_SAMPLE_BYTES = 32 << 20
 
 
 class Watcher:
-    """Looks at one video after another; used by one thread."""
+    """Inference with all runs on one video after another; used by one thread."""
 
     def __init__(self, runs: Sequence[Path], index: Path | None, limits: DecodeLimits, device: torch.device) -> None:
         self.limits = limits
@@ -51,26 +51,26 @@ class Watcher:
         self.nearest = None if index is None else Nearest.open(index, embedders, device)
 
     def look(self, raw: RawSample) -> dict[str, Any]:
-        """Say all there is to say of a video; raises SampleError for one that cannot be used."""
+        """Return the answers of all runs for a video; raise SampleError for one that cannot be used."""
         facts = self.facts(raw)
-        told: dict[str, Any] = {"video": facts.told()}
-        told |= {task.page_section: [] for task in TASKS.values()}
+        answer: dict[str, Any] = {"video": facts.told()}
+        answer |= {task.page_section: [] for task in TASKS.values()}
         clips = []
         for opened, spec in self.tasks:
             found: Prediction = load(spec.predicts)(opened, raw, facts, self.limits)
-            told[spec.page_section].append(found.answer)
+            answer[spec.page_section].append(found.answer)
             if found.clip is not None and "video" in spec.parts:
                 clips.append((opened, found.clip))
         if clips:
             opened, clip = clips[0]
-            told["map"] = draw_maps(eyes_of(opened), clip.batch, clip.view, clip.clip_s, opened.run.name)
+            answer["map"] = draw_maps(eyes_of(opened), clip.batch, clip.view, clip.clip_s, opened.run.name)
         else:
-            told["map"] = self._map_of_whole(raw)
-        told["nearest"] = self.nearest.to_video(raw) if self.nearest else None
-        return told
+            answer["map"] = self._map_of_whole(raw)
+        answer["nearest"] = self.nearest.to_video(raw) if self.nearest else None
+        return answer
 
     def facts(self, raw: RawSample) -> Facts:
-        """Index a video; raises SampleError for one that is broken or beyond the limits."""
+        """Return the properties of a video; raise SampleError for one that is broken or beyond the limits."""
         video = open_video(raw.video(), self.limits)
         return Facts(
             video.duration_s,
@@ -82,21 +82,21 @@ class Watcher:
         )
 
     def about(self) -> list[dict[str, Any]]:
-        """Say which runs these are and what each gives."""
+        """Return a description of each run."""
         return [_about(each) for each in self.runs]
 
     def _map_of_whole(self, raw: RawSample) -> dict[str, Any] | None:
-        """Draw how the first run looks at the whole video, where no head says which clip counts."""
+        """Draw maps of the first run with video over the whole video, for when no head selects a clip."""
         for opened in self.runs:
             if opened.config.backbone is not None:
-                eyes: Eyes = eyes_of(opened)
-                batch = batch_of(raw, eyes.spec, self.limits)
-                return draw_maps(eyes, batch, 0, (0.0, batch["timeline"][0].duration_s), opened.run.name)
+                encoder: Eyes = eyes_of(opened)
+                batch = batch_of(raw, encoder.spec, self.limits)
+                return draw_maps(encoder, batch, 0, (0.0, batch["timeline"][0].duration_s), opened.run.name)
         return None
 
 
 def samples_of(source: str | None, runs: Sequence[Path]) -> list[RawSample]:
-    """Read a few clips of a shard set; unnamed, of the first run whose own training set is still there."""
+    """Read a few clips of a shard set, by default of the first run whose training set still exists."""
     sources = [source] if source is not None else [each for run in runs for each in _trained_on(run)]
     for each in sources:
         try:
@@ -110,13 +110,13 @@ def samples_of(source: str | None, runs: Sequence[Path]) -> list[RawSample]:
 
 
 def _trained_on(run: Path) -> list[str]:
-    """Name a run's training sets that lie in folders here."""
+    """Return the training sets of a run that are local folders."""
     sources = (read_run(run).get("data") or {}).get("sources") or []
     return [str(each["root"]) for each in sources if isinstance(each, dict) and Path(str(each.get("root"))).is_dir()]
 
 
 def _opened(run: Path, device: torch.device) -> OpenedRun:
-    print(f"opening {run}", file=sys.stderr, flush=True)
+    print(f"loading {run}", file=sys.stderr, flush=True)
     return open_run(run, device)
 
 
@@ -141,13 +141,13 @@ _MOST_FRAMES = 8
 _QUALITY = 85
 
 
-def draw_maps(eyes: Eyes, batch: Batch, view: int, clip_s: tuple[float, float], run: str) -> dict[str, Any]:
-    """Give a clip's frames with their times, each as it is, with the places that count, and with tokens as colours."""
+def draw_maps(encoder: Eyes, batch: Batch, view: int, clip_s: tuple[float, float], run: str) -> dict[str, Any]:
+    """Return a clip's frames with their times: each unchanged, with attended places, and with tokens as colours."""
     frames_THWC = frames_of(batch, view)
-    pixels_BCTHW = eyes.normalisation(batch["video"][view].to(next(eyes.backbone.parameters()).device))
-    places = attended_places(eyes.backbone, pixels_BCTHW)
+    pixels_BCTHW = encoder.normalisation(batch["video"][view].to(next(encoder.backbone.parameters()).device))
+    places = attended_places(encoder.backbone, pixels_BCTHW)
     heat_THWC = heat_over(frames_THWC, places.weight_Bthw[0])
-    parts_THWC = colours_over(frames_THWC, main_directions(eyes.backbone, pixels_BCTHW)[0])
+    parts_THWC = colours_over(frames_THWC, main_directions(encoder.backbone, pixels_BCTHW)[0])
     start_s, end_s = clip_s
     frames = len(frames_THWC)
     shown = np.unique(np.linspace(0, frames - 1, _MOST_FRAMES).round().astype(int)).tolist()

@@ -1,1 +1,1 @@
-"""Search: what videos, texts and sounds are as vectors, and which of millions are nearest to a question."""
+"""Retrieval: vectors of videos, texts and sounds, and nearest-neighbour search among millions of them."""

@@ -1,12 +1,9 @@
-"""Writes a segment: rows of parts or of other segments go in block by block, within a budget of memory.
+"""Writing of segments, block by block within a memory budget, and tuning of their search settings.
 
-Legend: Q queries, N rows, n some of them, D features.
-
-How much an index must look at to find what an exact search finds: the least that meets a target of recall.
-
-It is asked what it will be asked: captions, whose vectors lie elsewhere than those of videos. Half of the queries
-decide the settings, the other half say what recall they have. A neighbour counts as found by its score, so that of
-equal ones any will do. Legend: Q queries, D features, k neighbours.
+Tuning selects the fastest settings that meet a target recall against an exact search. Queries are captions, as in
+later use, because their vectors are distributed differently from those of videos. Half of the queries select the
+settings, the other half measure their recall. A neighbour counts as found by its score, so that any of several equal
+ones will do. Legend: Q queries, N rows, n some of them, D features, k neighbours.
 """
 
 from __future__ import annotations
@@ -37,23 +34,23 @@ from trichord.finetune.retrieval.vectors import exact_neighbours, let_go, open_v
 
 MOST_QUERIES = 1024
 _BLOCK_BYTES = 32 << 20
-_OF_A_LIST = 40  # vectors that each of IVF's lists is trained with: most of a build's time goes into it
-_TRAINING_SHARE = 4  # of the memory goes to training vectors; FAISS may copy them once
+_OF_A_LIST = 40  # training vectors for each of IVF's lists: this takes most of a build's time
+_TRAINING_SHARE = 4  # divides the memory to limit training vectors; FAISS may copy them once
 
 
 @dataclass(frozen=True)
 class Options:
-    """How segments are made."""
+    """Options for building segments."""
 
     memory_bytes: int = 4 << 30
     recall: float = 0.97
-    kind: Kind | None = None  # none: by the number of vectors and the memory
+    kind: Kind | None = None  # None: chosen by the number of vectors and the memory
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Queries:
-    """What a search is tuned by, and what that is."""
+    """Queries for tuning a search, and what they are."""
 
     vectors_QD: NDArray[np.float32]
     of: str
@@ -62,12 +59,12 @@ class Queries:
 def write_segment(
     folder: Path, catalogue: Catalogue, sources: Sequence[Source], queries: Queries, options: Options
 ) -> SegmentEntry:
-    """Write a folder of files and say what is in it; nobody reads them before a catalogue names them."""
+    """Write the files of a segment and return its entry; they are not read before a catalogue names them."""
     name = f"segment-{catalogue.next_number:05d}"
     own = folder / name
     count = sum(len(source.keep_n) for source in sources)
     try:
-        if own.exists():  # of a build that was interrupted: no catalogue names it
+        if own.exists():  # left by an interrupted build: no catalogue names it
             shutil.rmtree(own)
         own.mkdir(parents=True)
         write_rows(own / ROWS, sources)
@@ -85,7 +82,7 @@ def write_segment(
     except OSError as error:
         shutil.rmtree(own, ignore_errors=True)
         raise UserError(
-            f"{own} cannot be written: {error}. The index is as it was. Next: the same command, when that is mended"
+            f"{own} cannot be written: {error}. The index is unchanged. Next: fix this, then repeat the command"
         ) from error
     return SegmentEntry(name=name, count=count, kind=kind, settings=settings, measured=measured, files=files)
 
@@ -97,7 +94,7 @@ def _blocks(sources: Sequence[Source], at_once: int) -> Iterator[NDArray[Any]]:
 
 
 def _write_search(path: Path, kind: Kind, catalogue: Catalogue, vectors_ND: NDArray[Any], options: Options) -> None:
-    """Train on vectors drawn from all, for those of one shard are alike, and add all."""
+    """Train on vectors drawn from all shards, because those of one shard are similar; then add all vectors."""
     count, dim = vectors_ND.shape
     index = kinds.make(kind, dim, catalogue.dtype, 1)
     if kind != "hnsw":
@@ -115,7 +112,7 @@ def _write_search(path: Path, kind: Kind, catalogue: Catalogue, vectors_ND: NDAr
         kinds.write(kind, index, temporary)
         sync(temporary)
         temporary.replace(path)
-    except RuntimeError as error:  # what FAISS raises where a disk is full
+    except RuntimeError as error:  # raised by FAISS when the disk is full
         raise OSError(f"FAISS could not write it: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -124,13 +121,13 @@ def _write_search(path: Path, kind: Kind, catalogue: Catalogue, vectors_ND: NDAr
 def _measure(
     searcher: kinds.Searcher, vectors_ND: NDArray[Any], queries: Queries, target: float
 ) -> tuple[Settings, Measured]:
-    asked_QD = queries.vectors_QD
+    queries_QD = queries.vectors_QD
     if searcher.kind == "flat":
         return Settings(), Measured(queries=0, of=queries.of, recall=1.0, target=target)
     k = min(NEIGHBOURS, len(vectors_ND))
-    scores_Qk, _ = exact_neighbours(vectors_ND, asked_QD, k)
+    scores_Qk, _ = exact_neighbours(vectors_ND, queries_QD, k)
     let_go(vectors_ND)
-    asked = Asked(asked_QD, scores_Qk[:, -1])
+    asked = Asked(queries_QD, scores_Qk[:, -1])
     tuned = tune(searcher, Asked(*(each[::2] for each in asked)), target, k)
     others = Asked(*(each[1::2] for each in asked))
     found = recall(searcher, others, tuned.settings, k) if len(others.least_Q) else tuned.recall
@@ -145,20 +142,20 @@ def _entry(path: Path) -> FileEntry:
 NEIGHBOURS = 10
 _SAME_SCORE = 1e-5
 _FACTORS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-_LEAST_GAIN = 1e-3  # of recall by half as many lists again, below which it is the codes that fall short
+_LEAST_GAIN = 1e-3  # in recall from 1.5 times as many lists; a smaller gain means that the codes limit recall
 _MOST_CANDIDATES = 4096
-_SURE = 2.0  # standard errors above the target: with one, other queries would miss it one time in four
+_MARGIN = 2.0  # standard errors above the target: with one, other queries would miss it in one case of four
 
 
 class Asked(NamedTuple):
-    """Queries, and the score of each one's k-th neighbour."""
+    """Queries, and the score of the exact k-th neighbour of each."""
 
     queries_QD: NDArray[np.float32]
     least_Q: NDArray[np.float32]
 
 
 class Tuned(NamedTuple):
-    """Settings, their recall on the queries that they were chosen by, and the seconds of these; inf: target missed."""
+    """Settings, their recall and time on the queries that selected them; inf seconds: target missed."""
 
     settings: Settings
     recall: float
@@ -166,12 +163,12 @@ class Tuned(NamedTuple):
 
 
 def recall(searcher: Searcher, asked: Asked, settings: Settings, k: int = NEIGHBOURS) -> float:
-    """Say which share of the exact k neighbours is found."""
+    """Return the share of the exact k neighbours that is found."""
     return float(_shares(searcher, asked, settings, k).mean())
 
 
 def _shares(searcher: Searcher, asked: Asked, settings: Settings, k: int) -> NDArray[np.float64]:
-    """Say it of each query."""
+    """Return the share of found neighbours for each query."""
     scores_Qk, rows_Qk = searcher.search(asked.queries_QD, k, settings)
     is_hit_Qk = (scores_Qk >= asked.least_Q[:, None] - _SAME_SCORE) & (rows_Qk >= 0)
     shares_Q: NDArray[np.float64] = is_hit_Qk.mean(axis=1)
@@ -179,19 +176,19 @@ def _shares(searcher: Searcher, asked: Asked, settings: Settings, k: int) -> NDA
 
 
 def tune(searcher: Searcher, asked: Asked, target: float, k: int = NEIGHBOURS) -> Tuned:
-    """Find the quickest settings that meet the target; those with the most recall where none do."""
+    """Return the fastest settings that meet the target, or those with the highest recall if none do."""
     if searcher.kind == "flat":
         return Tuned(Settings(), 1.0, 0.0)
     met: list[Tuned] = []
     missed: list[Tuned] = []
-    for ladder in _ladders(searcher):
-        found = _climb(searcher, asked, target, k, ladder)
+    for schedule in _schedules(searcher):
+        found = _first_to_meet(searcher, asked, target, k, schedule)
         (met if found.seconds < np.inf else missed).append(found)
     return min(met, key=lambda each: each.seconds) if met else max(missed, key=lambda each: each.recall)
 
 
-def _ladders(searcher: Searcher) -> Iterator[Iterator[Settings]]:
-    """Give settings from little work to much, a ladder for each number of candidates that are looked at again."""
+def _schedules(searcher: Searcher) -> Iterator[Iterator[Settings]]:
+    """Yield sequences of settings from least to most work, one for each number of candidates to rescore."""
     if searcher.kind == "hnsw":
         yield (Settings(candidates=step) for step in _steps(16, _MOST_CANDIDATES))
         return
@@ -211,13 +208,13 @@ def _steps(first: int, last: int) -> Iterator[int]:
     yield last
 
 
-def _climb(searcher: Searcher, asked: Asked, target: float, k: int, ladder: Iterator[Settings]) -> Tuned:
-    """Go up a ladder until the target is met, or more work finds nothing more."""
+def _first_to_meet(searcher: Searcher, asked: Asked, target: float, k: int, schedule: Iterator[Settings]) -> Tuned:
+    """Try settings in order of work until the target is met, or until more work does not improve recall."""
     best, before = Tuned(Settings(), -1.0, np.inf), [-1.0, -1.0]
-    for settings in ladder:
+    for settings in schedule:
         shares_Q = _shares(searcher, asked, settings, k)
         found = float(shares_Q.mean())
-        if found - _SURE * float(shares_Q.std()) / math.sqrt(len(shares_Q)) >= target:
+        if found - _MARGIN * float(shares_Q.std()) / math.sqrt(len(shares_Q)) >= target:
             return Tuned(settings, found, _seconds(searcher, asked, settings, k))
         best = max(best, Tuned(settings, found, np.inf), key=lambda each: each.recall)
         if found - before[0] < _LEAST_GAIN and settings.factor < _FACTORS[-1] and settings.probes > 8:
@@ -227,9 +224,9 @@ def _climb(searcher: Searcher, asked: Asked, target: float, k: int, ladder: Iter
 
 
 def _seconds(searcher: Searcher, asked: Asked, settings: Settings, k: int) -> float:
-    taken = []
+    times_s = []
     for _ in range(2):
         started = time.perf_counter()
         searcher.search(asked.queries_QD, k, settings)
-        taken.append(time.perf_counter() - started)
-    return min(taken)
+        times_s.append(time.perf_counter() - started)
+    return min(times_s)

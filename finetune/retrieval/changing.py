@@ -1,4 +1,4 @@
-"""Makes indexes and changes them: build, add, remove, merge, check. One process at a time changes one."""
+"""Operations on indexes: build, add, remove, merge, check. A lock lets one process at a time change an index."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from trichord.pretrain.engine.run_lock import take_lock
 _OF_CAPTIONS, _OF_VIDEOS, _OF_ROWS = "captions", "videos", "the rows themselves"
 
 
-def build(folders: Sequence[Path], out: Path, sense: Sense, options: Options) -> Catalogue:
-    """Make an index of all parts of some embeddings."""
+def build(folders: Sequence[Path], out: Path, modality: Sense, options: Options) -> Catalogue:
+    """Build an index of all parts of some embeddings."""
     if (out / CATALOGUE).exists():
-        raise UserError(f"{out} is an index already. Next: trichord index add {out} …, or another --out")
+        raise UserError(f"{out} is already an index. Next: trichord index add {out} …, or another --out")
     embeddings = [read_embedding(folder) for folder in folders]
     first = embeddings[0]
-    catalogue = Catalogue(model=first.model, run=first.run, dim=first.dim, dtype=first.dtype, sense=sense)
+    catalogue = Catalogue(model=first.model, run=first.run, dim=first.dim, dtype=first.dtype, sense=modality)
     return _append(out, catalogue, folders, embeddings, options, lambda: catalogue)
 
 
 def add(out: Path, folders: Sequence[Path], options: Options) -> Catalogue:
-    """Add the parts of some embeddings, as a segment of their own."""
+    """Add the parts of some embeddings as a new segment."""
     embeddings = [read_embedding(folder) for folder in folders]
     return _append(out, read_catalogue(out), folders, embeddings, options, lambda: read_catalogue(out))
 
@@ -51,11 +51,14 @@ def _append(
     for folder, embedding in zip(folders, embeddings, strict=True):
         refuse_other_model(out if catalogue.segments else folders[0], catalogue, embedding.model)
         if embedding.dtype != catalogue.dtype:
-            raise UserError(f"{folder} is in {embedding.dtype}, expected {catalogue.dtype}: embed it with --dtype")
+            raise UserError(
+                f"{folder} is in {embedding.dtype}, expected {catalogue.dtype}. "
+                f"Next: embed it with --dtype {catalogue.dtype}"
+            )
     tables = [table for each in zip(folders, embeddings, strict=True) for table in _parts(*each, catalogue)]
     sources = [_source(table, catalogue.sense) for table in tables]
     if not sum(len(source.keep_n) for source in sources):
-        raise UserError(f"{folders[0]} holds no vector of {catalogue.sense}, expected one at least")
+        raise UserError(f"{folders[0]} holds no vectors of {catalogue.sense}, expected at least one")
     with _changing(out):
         catalogue = current()
         if catalogue.segments:
@@ -65,7 +68,7 @@ def _append(
 
 
 def remove(out: Path, keys: Iterable[str], where: Mapping[str, str]) -> tuple[Catalogue, int]:
-    """Remove all rows of some keys, and all that `where` matches; says how many that were."""
+    """Remove all rows of some keys and all that `where` matches; return the catalogue and their number."""
     with _changing(out):
         catalogue = read_catalogue(out)
         index = Index(out, catalogue)
@@ -88,24 +91,24 @@ def remove(out: Path, keys: Iterable[str], where: Mapping[str, str]) -> tuple[Ca
             if not gone_N.all():
                 segments.append(_with_removed(out, catalogue, segment.entry, gone_N))
         if len(segments) == 0:
-            raise UserError(f"{out}: nothing would be left of it. Next: delete the folder")
+            raise UserError(f"{out}: this would remove all rows. Next: delete the folder instead")
         return _commit(out, catalogue, segments), removed
 
 
 def _with_removed(out: Path, catalogue: Catalogue, entry: SegmentEntry, gone_N: NDArray[np.bool_]) -> SegmentEntry:
-    """Write which rows of a segment are gone; a list that is there is never changed, for it may be read just now."""
+    """Write the list of removed rows of a segment; an existing list is never changed, because it may be in use."""
     if int(gone_N.sum()) == entry.gone:
         return entry
     name = f"removed-{entry.name.removeprefix('segment-')}-{catalogue.next_number:05d}.safetensors"
     try:
         write_table(out / name, {"row": whole(np.flatnonzero(gone_N).astype(np.int64))}, {"segment": entry.name})
     except OSError as error:
-        raise UserError(f"{out / name} cannot be written: {error}. The index is as it was") from error
+        raise UserError(f"{out / name} cannot be written: {error}. The index is unchanged") from error
     return entry.model_copy(update={"removed": name, "gone": int(gone_N.sum())})
 
 
 def merge(out: Path, options: Options) -> Catalogue:
-    """Make one segment of all, without what was removed."""
+    """Merge all segments into one, without the removed rows."""
     with _changing(out):
         catalogue = read_catalogue(out)
         index = Index(out, catalogue)
@@ -118,7 +121,7 @@ def merge(out: Path, options: Options) -> Catalogue:
 
 
 def check(out: Path) -> Catalogue:
-    """Compare every checksum of an index."""
+    """Verify every checksum of an index."""
     index = Index.open(out)
     for entry, segment in zip(index.catalogue.segments, index.segments, strict=True):
         for name, file in entry.files.items():
@@ -127,7 +130,7 @@ def check(out: Path) -> Catalogue:
                 found = hashlib.file_digest(opened, "sha256").hexdigest()
             if found != file.sha256:
                 raise UserError(
-                    f"{path} is not what was written: its checksum is {found[:12]}, expected {file.sha256[:12]}. "
+                    f"{path} has changed: its checksum is {found[:12]}, expected {file.sha256[:12]}. "
                     "Next: build the index again"
                 )
         segment.rows.check()
@@ -137,11 +140,11 @@ def check(out: Path) -> Catalogue:
 
 
 def _parts(folder: Path, embedding: Embedding, catalogue: Catalogue) -> list[Table]:
-    """Open all parts of an embedding; every one must be there, whole and of one model."""
+    """Open all parts of an embedding; each must exist, be complete and be of the same model."""
     tables, missing = [], []
     for place in range(len(embedding.shards)):
         if part_path(folder, place).exists():
-            Table.open(part_path(folder, place)).check()  # says what is wrong with one that is there
+            Table.open(part_path(folder, place)).check()  # raises an error that describes a damaged part
         table = finished(folder, embedding, place)
         if table is None:
             missing.append(embedding.shards[place])
@@ -158,26 +161,26 @@ def _parts(folder: Path, embedding: Embedding, catalogue: Catalogue) -> list[Tab
     return tables
 
 
-def _source(table: Table, sense: Sense) -> Source:
-    if sense not in table.columns:
-        raise UserError(f"{table.path} holds no vectors of {sense}: its model has learnt none")
-    return Source(table, table.columns[sense], np.flatnonzero(table.columns[f"has.{sense}"]))
+def _source(table: Table, modality: Sense) -> Source:
+    if modality not in table.columns:
+        raise UserError(f"{table.path} holds no vectors of {modality}: its model was not trained on it")
+    return Source(table, table.columns[modality], np.flatnonzero(table.columns[f"has.{modality}"]))
 
 
-def _queries(tables: Sequence[Table], sense: Sense, seed: int) -> Queries:
-    """Draw captions to tune by, or videos where texts are searched; where there are none, rows themselves."""
-    asked, of = ("video", _OF_VIDEOS) if sense == "text" else ("text", _OF_CAPTIONS)
-    there = [(table, np.flatnonzero(table.columns[f"has.{asked}"])) for table in tables]
-    if not sum(len(rows_n) for _, rows_n in there):
-        asked, of = sense, _OF_ROWS
-        there = [(table, np.flatnonzero(table.columns[f"has.{sense}"])) for table in tables]
-    ends = np.cumsum([len(rows_n) for _, rows_n in there])
+def _queries(tables: Sequence[Table], modality: Sense, seed: int) -> Queries:
+    """Draw captions for tuning, or videos for an index of texts; if there are none, rows of the index."""
+    column, of = ("video", _OF_VIDEOS) if modality == "text" else ("text", _OF_CAPTIONS)
+    available = [(table, np.flatnonzero(table.columns[f"has.{column}"])) for table in tables]
+    if not sum(len(rows_n) for _, rows_n in available):
+        column, of = modality, _OF_ROWS
+        available = [(table, np.flatnonzero(table.columns[f"has.{modality}"])) for table in tables]
+    ends = np.cumsum([len(rows_n) for _, rows_n in available])
     drawn = generator(seed, "queries").permutation(int(ends[-1]))[:MOST_QUERIES]
     found: list[NDArray[Any]] = []
     for number in drawn.tolist():
         place = int(np.searchsorted(ends, number, side="right"))
-        table, rows_n = there[place]
-        found.append(table.columns[asked][rows_n[number - (int(ends[place]) - len(rows_n))]])
+        table, rows_n = available[place]
+        found.append(table.columns[column][rows_n[number - (int(ends[place]) - len(rows_n))]])
     rows_QD = np.stack(found).astype(np.float32)
     return Queries(rows_QD / np.linalg.norm(rows_QD, axis=1, keepdims=True), of)
 
@@ -187,8 +190,8 @@ def _refuse_held(index: Index, sources: Sequence[Source]) -> None:
         for key in source.held_keys():
             if index.places(key):
                 raise UserError(
-                    f"{index.folder} holds {key!r} already; nothing was added. Next: trichord index remove "
-                    f"{index.folder} {key}, where it is to be replaced"
+                    f"{index.folder} already holds {key!r}; nothing was added. Next: to replace it, trichord index "
+                    f"remove {index.folder} {key}"
                 )
 
 
@@ -197,12 +200,12 @@ def _changing(out: Path) -> Any:
 
 
 def _commit(out: Path, catalogue: Catalogue, segments: Sequence[SegmentEntry]) -> Catalogue:
-    """Replace the catalogue, and clear away what none names any more."""
+    """Replace the catalogue, then delete files that it no longer names."""
     changed = catalogue.model_copy(update={"segments": tuple(segments), "next_number": catalogue.next_number + 1})
     try:
         write_whole(out / CATALOGUE, changed.model_dump_json(indent=1) + "\n")
     except OSError as error:
-        raise UserError(f"{out / CATALOGUE} cannot be written: {error}. The index is as it was") from error
+        raise UserError(f"{out / CATALOGUE} cannot be written: {error}. The index is unchanged") from error
     named = {*(entry.name for entry in segments), *(entry.removed for entry in segments)}
     for path in out.iterdir():
         if path.name not in named and path.name.startswith(("segment-", "removed-")):

@@ -1,4 +1,4 @@
-"""`trichord embed`, `search` and `retrieval`: make vectors, ask for them, and test how well they find."""
+"""`trichord embed`, `search` and `retrieval`: compute vectors, search them, and test retrieval."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def seconds(text: str) -> float:
-    """Read a length of time above 0."""
+    """Parse a number of seconds above 0."""
     try:
         value = float(text)
     except ValueError:
@@ -27,7 +27,7 @@ def seconds(text: str) -> float:
 
 
 def pairs(given: list[str]) -> dict[str, str]:
-    """Read NAME=TEXT, where the text is taken as it is."""
+    """Parse NAME=TEXT pairs; the text is used verbatim."""
     found = {}
     for pair in given:
         name, equals, text = pair.partition("=")
@@ -39,17 +39,25 @@ def pairs(given: list[str]) -> dict[str, str]:
 
 def _declare_embed(parser: ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="a run of video and text, or a file of CLIP")
-    parser.add_argument("shards", metavar="SHARDS", help="a folder of shards with its manifest.json, or where they lie")
-    add_out(parser, "gets a file of vectors for each shard; run again, it continues")
-    add_part(parser, "embed every N-th shard from the I-th on, other jobs the rest")
-    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="of the vectors")
-    parser.add_argument("--windows", type=seconds, metavar="SECONDS", help="a vector for each window of a video")
-    parser.add_argument("--stride", type=seconds, metavar="SECONDS", help="from window to window (default: no overlap)")
-    parser.add_argument("--batch-size", type=at_least(1), default=16, metavar="N", help="clips at once")
-    parser.add_argument("--workers", type=at_least(0), default=0, metavar="N", help="processes that decode")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep shards from elsewhere here")
+    parser.add_argument("shards", metavar="SHARDS", help="folder or address of shards with manifest.json")
+    add_out(parser, "folder for one file of vectors per shard; a repeated command continues")
+    add_part(parser, "embed every N-th shard from the I-th on; other jobs embed the rest")
+    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="data type of the vectors")
     parser.add_argument(
-        "--max-bad-fraction", type=share, default=0.05, metavar="SHARE", help="of unusable clips, before it stops"
+        "--windows", type=seconds, metavar="SECONDS", help="compute one vector for each window of a video"
+    )
+    parser.add_argument(
+        "--stride", type=seconds, metavar="SECONDS", help="distance between windows (default: no overlap)"
+    )
+    parser.add_argument("--batch-size", type=at_least(1), default=16, metavar="N", help="clips per batch")
+    parser.add_argument("--workers", type=at_least(0), default=0, metavar="N", help="decoder processes")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="cache folder for remote shards")
+    parser.add_argument(
+        "--max-bad-fraction",
+        type=share,
+        default=0.05,
+        metavar="SHARE",
+        help="share of unusable clips above which it stops",
     )
     add_json(parser)
 
@@ -63,7 +71,7 @@ def _run_embed(arguments: Namespace) -> int:
     from trichord.finetune.retrieval.spec import Windows
 
     if arguments.stride and not arguments.windows:
-        raise UserError("--stride is from window to window, and --windows is missing: say how long they are")
+        raise UserError("--stride is the distance between windows, but --windows is missing: give their length")
     windows = None
     if arguments.windows:
         windows = Windows(seconds=arguments.windows, stride_s=arguments.stride or arguments.windows)
@@ -98,23 +106,23 @@ def _embed_job(arguments: Namespace) -> Job:
 
 def _declare_search(parser: ArgumentParser) -> None:
     parser.add_argument("index", type=Path, metavar="INDEX", help="folder of an index")
-    asked = parser.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--text", metavar="TEXT", help="find what suits these words")
-    asked.add_argument("--video", type=Path, metavar="FILE", help="find what a video is like")
-    asked.add_argument("--audio", type=Path, metavar="FILE", help="find what suits a sound, or that of a video")
-    asked.add_argument("--like", metavar="KEY", help="find what a row of the index is like")
-    parser.add_argument("-k", type=at_least(1), default=10, metavar="N", help="how many")
+    query = parser.add_mutually_exclusive_group(required=True)
+    query.add_argument("--text", metavar="TEXT", help="search by a text")
+    query.add_argument("--video", type=Path, metavar="FILE", help="search by a video")
+    query.add_argument("--audio", type=Path, metavar="FILE", help="search by a sound, or the sound of a video")
+    query.add_argument("--like", metavar="KEY", help="search by a row of the index")
+    parser.add_argument("-k", type=at_least(1), default=10, metavar="N", help="number of hits")
     parser.add_argument(
         "--where",
         nargs="+",
         action="extend",
         default=[],
         metavar="NAME=TEXT",
-        help="only among rows of this label, shard, caption, root or key",
+        help="search only rows with this label, shard, caption, root or key",
     )
-    parser.add_argument("--weights", type=Path, metavar="RUN_OR_FILE", help="where the index's model is now")
-    parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw what was found")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="make a page in which what was found plays")
+    parser.add_argument("--weights", type=Path, metavar="RUN_OR_FILE", help="where the model of the index is now")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw the hits")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that plays the hits")
     add_json(parser)
 
 
@@ -127,42 +135,47 @@ def _run_search(arguments: Namespace) -> int:
         from trichord.finetune.retrieval.embedder import Embedder
 
         index.use(Embedder.open(arguments.weights))
-    asked = {name: getattr(arguments, name) for name in ("text", "video", "audio", "like")}
-    hits = index.search(**asked, k=arguments.k, where=where)
-    rows = [_told(place, hit) for place, hit in enumerate(hits, 1)]
-    told = next(f"{name} {value}" for name, value in asked.items() if value is not None)
-    show_figures(f"nearest to {told} of {len(index):,}", rows, arguments.json)
+    query = {name: getattr(arguments, name) for name in ("text", "video", "audio", "like")}
+    hits = index.search(**query, k=arguments.k, where=where)
+    rows = [_row(place, hit) for place, hit in enumerate(hits, 1)]
+    description = next(f"{name} {value}" for name, value in query.items() if value is not None)
+    show_figures(f"nearest to {description} of {len(index):,}", rows, arguments.json)
     if arguments.sheet:
         from trichord.finetune.retrieval.playable import draw_hits
 
-        draw_hits(f"nearest to {told}", hits, arguments.sheet)
+        draw_hits(f"nearest to {description}", hits, arguments.sheet)
     if arguments.html:
         from trichord.finetune.retrieval.playable import write_hits
 
-        write_hits(f"nearest to {told}", hits, arguments.html)
+        write_hits(f"nearest to {description}", hits, arguments.html)
     return 0
 
 
-def _told(place: int, hit: Hit) -> dict[str, object]:
+def _row(place: int, hit: Hit) -> dict[str, object]:
     time = f"{hit.start_s:.1f}-{hit.end_s:.1f} s"
-    told = {"rank": place, "score": round(hit.score, 4), "key": hit.key, "time": time, "caption": hit.caption}
-    return {**told, "label": hit.label.replace("\n", ", "), "shard": hit.shard}
+    row = {"rank": place, "score": round(hit.score, 4), "key": hit.key, "time": time, "caption": hit.caption}
+    return {**row, "label": hit.label.replace("\n", ", "), "shard": hit.shard}
 
 
 def _declare_retrieval(parser: ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="a run of video and text, or a file of CLIP")
-    parser.add_argument("--data", nargs="+", required=True, metavar="SHARDS", help="sets to test on, as one")
+    parser.add_argument("--data", nargs="+", required=True, metavar="SHARDS", help="shard sets to test on, together")
     parser.add_argument(
-        "--captions", choices=("all", "first"), default="all", help="of a clip that has several, ask with each or one"
+        "--captions",
+        choices=("all", "first"),
+        default="all",
+        help="for clips with several captions, search with all or with the first",
     )
     parser.add_argument(
-        "--bank", nargs="+", default=[], metavar="SHARDS", help="sets of training, whose queries correct hubs: QB-Norm"
+        "--bank", nargs="+", default=[], metavar="SHARDS", help="training sets, whose queries correct for hubs: QB-Norm"
     )
-    parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips at once on each rank")
-    parser.add_argument("--workers", type=at_least(0), default=0, metavar="N", help="processes that read, per rank")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep shards from elsewhere here")
-    parser.add_argument("--name", metavar="NAME", help="of the files (default: captions and the sets' folders)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="gets evaluations/ (default: the run; none for a file)")
+    parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips per batch on each rank")
+    parser.add_argument("--workers", type=at_least(0), default=0, metavar="N", help="reader processes per rank")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="cache folder for remote shards")
+    parser.add_argument("--name", metavar="NAME", help="file name of reports (default: captions and set folders)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for evaluations/ (default: the run; none for a file)"
+    )
     add_json(parser)
 
 
@@ -200,19 +213,19 @@ def _run_retrieval(arguments: Namespace) -> int:
 
 EMBED = Command(
     "embed",
-    "make vectors of a shard set's videos, captions and sounds",
+    "compute vectors of the videos, captions and sounds of a shard set",
     _declare_embed,
     _run_embed,
     (
-        "trichord embed runs/told shards/val --out vectors/val",
-        "trichord embed runs/told films --out vectors/films --windows 4 --stride 2 --workers 8",
-        "trichord launch --array 16 --gpus-per-node 1 embed runs/told k400/train --out vectors/k400",
+        "trichord embed runs/video_text shards/val --out vectors/val",
+        "trichord embed runs/video_text films --out vectors/films --windows 4 --stride 2 --workers 8",
+        "trichord launch --array 16 --gpus-per-node 1 embed runs/video_text k400/train --out vectors/k400",
     ),
     _embed_job,
 )
 SEARCH = Command(
     "search",
-    "find the videos, texts or sounds that are nearest to a question",
+    "search an index for the videos, texts or sounds nearest to a query",
     _declare_search,
     _run_search,
     (
@@ -223,12 +236,12 @@ SEARCH = Command(
 )
 RETRIEVAL = Command(
     "retrieval",
-    "test how well captions find their videos, and videos their captions",
+    "test retrieval of videos by captions, and of captions by videos",
     _declare_retrieval,
     _run_retrieval,
     (
-        "trichord retrieval runs/told --data msrvtt/test",
-        "trichord retrieval runs/told --data msvd/test --captions all --bank msvd/train",
-        "torchrun --nproc-per-node 8 -m trichord -- retrieval runs/told --data msrvtt/test",
+        "trichord retrieval runs/video_text --data msrvtt/test",
+        "trichord retrieval runs/video_text --data msvd/test --captions all --bank msvd/train",
+        "torchrun --nproc-per-node 8 -m trichord -- retrieval runs/video_text --data msrvtt/test",
     ),
 )

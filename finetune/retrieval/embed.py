@@ -1,7 +1,7 @@
-"""`trichord embed`: what a shard set's clips are to a model, as vectors; one part for each shard, whole or absent.
+"""`trichord embed`: vectors of a shard set's clips; one part for each shard, complete or absent.
 
-A part that is there is not made again, so a job that died goes on where it was, and jobs that know nothing of each
-other share the shards. Legend: n rows of a part, E features, T frames, M mel filters.
+An existing part is not computed again, so an interrupted job continues where it stopped, and independent jobs can
+share the shards. Legend: n rows of a part, E features, T frames, M mel filters.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from trichord.shards.reading.roots import Root, parse_root
 from trichord.shards.record import RawSample
 from trichord.shards.sample import ClipTransform
 
-_ROWS_BEFORE_JUDGEMENT = 200
+_FEWEST_CLIPS = 200
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be embedded, and how."""
+    """The shard set to embed, and the settings."""
 
     root: str
     out: Path
@@ -55,18 +55,18 @@ class Order:
 
 
 class Done(NamedTuple):
-    """What became of it."""
+    """Result of an `embed` command, over the parts of this process."""
 
     embedding: Embedding
     written: int
-    found: int  # parts that had been there
+    found: int  # parts that existed before
     rows: int
     bad: int
 
 
 @dataclass
 class _Gathering:
-    """Rows of one shard, and what is to become rows."""
+    """Rows of one shard, and inputs that are not embedded yet."""
 
     texts: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in TEXT_COLUMNS})
     spans: list[tuple[float, float]] = field(default_factory=list)
@@ -78,7 +78,7 @@ class _Gathering:
 
 
 def embed(embedder: Embedder, run: Path, order: Order) -> Done:
-    """Make all parts that fall to this process and are not there yet."""
+    """Compute all missing parts that are assigned to this process."""
     manifest = Manifest.load(order.root)
     embedding = _describe(embedder, run, order, manifest)
     _claim(order.out, embedding)
@@ -117,18 +117,20 @@ def _describe(embedder: Embedder, run: Path, order: Order, manifest: Manifest) -
 
 
 def _claim(folder: Path, embedding: Embedding) -> None:
-    """Take a folder, or find that it is of this very embedding."""
+    """Claim a folder for an embedding; raise UserError if it holds a different one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / FILE_NAME).exists():
             write_whole(folder / FILE_NAME, embedding.model_dump_json(indent=1) + "\n")
     except OSError as error:
         raise UserError(f"{folder} cannot be written to: {error}") from error
-    there = read_embedding(folder)
-    if plan_of(there) != plan_of(embedding):
-        differ = [name for name in Embedding.model_fields if getattr(there, name) != getattr(embedding, name)]
-        told = ", ".join(f"{name} {_short(getattr(there, name))}" for name in differ if name not in ("run", "step"))
-        raise UserError(f"{folder} holds embeddings of something else: {told}. Next: another --out")
+    existing = read_embedding(folder)
+    if plan_of(existing) != plan_of(embedding):
+        differ = [name for name in Embedding.model_fields if getattr(existing, name) != getattr(embedding, name)]
+        differences = ", ".join(
+            f"{name} {_short(getattr(existing, name))}" for name in differ if name not in ("run", "step")
+        )
+        raise UserError(f"{folder} holds different embeddings: {differences}. Next: another --out")
 
 
 def _short(value: object) -> str:
@@ -142,7 +144,7 @@ def _read_shard(
     gathering = _Gathering()
     transform = ClipTransform(embedder.sample_spec(order.windows))
     root = parse_root(order.root)
-    for raw, found in _looked_at(root, entry, order, transform, pool):
+    for raw, found in _examples(root, entry, order, transform, pool):
         if isinstance(found, SampleError):
             gathering.bad.append(f"{entry.name} {raw}: {found}")
             continue
@@ -154,10 +156,10 @@ def _read_shard(
     return gathering
 
 
-def _looked_at(
+def _examples(
     root: Root, entry: ShardEntry, order: Order, transform: ClipTransform, pool: ProcessPoolExecutor | None
 ) -> Iterator[tuple[str, Example | SampleError]]:
-    """Give each sample's key and what was made of it, in the shard's order; workers look a few samples ahead."""
+    """Yield the key and the example or error of each sample, in the shard's order; workers read a few samples ahead."""
     try:
         archive = open_archive(root, entry.name, cache_dir=order.cache, size=entry.bytes, sha256=entry.sha256)
     except SampleError as error:
@@ -187,20 +189,20 @@ def _looked_at(
 
 
 def look(transform: ClipTransform, raw: RawSample) -> Example | SampleError:
-    """Decode a sample, or say why that cannot be; this runs in workers."""
+    """Decode a sample, or return the error; this runs in workers."""
     try:
-        return transform(raw, generator(0, "embed"))  # nothing of it is left to chance
+        return transform(raw, generator(0, "embed"))  # the transform draws nothing from it
     except SampleError as error:
         return error
 
 
 def _take(gathering: _Gathering, root: str, shard: str, key: str, example: Example, classes: Sequence[str]) -> None:
-    """Make rows of a sample's clips."""
+    """Add a row for each clip of a sample."""
     timeline = example["timeline"]
     names = [classes[label] if label < len(classes) else str(label) for label in example["labels"]]
-    told = {"key": key, "shard": shard, "root": root, "caption": example["text"], "label": "\n".join(names)}
+    columns = {"key": key, "shard": shard, "root": root, "caption": example["text"], "label": "\n".join(names)}
     for number, (span, frames_CTHW) in enumerate(zip(timeline.clips_s, example["video"], strict=True)):
-        for name, text in told.items():
+        for name, text in columns.items():
             gathering.texts[name].append(text)
         gathering.spans.append(span)
         gathering.frames.append(frames_CTHW)
@@ -209,7 +211,7 @@ def _take(gathering: _Gathering, root: str, shard: str, key: str, example: Examp
 
 
 def _embed_some(embedder: Embedder, gathering: _Gathering, order: Order) -> None:
-    """Make vectors of the first frames and sounds that wait, and of their captions, each text once."""
+    """Embed the first pending frames and sounds and their captions, each distinct text once."""
     count = min(order.batch_size, len(gathering.frames))
     done = sum(len(rows) for rows in gathering.vectors.get("video", []))
     captions = gathering.texts["caption"][done : done + count]
@@ -224,23 +226,25 @@ def _embed_some(embedder: Embedder, gathering: _Gathering, order: Order) -> None
     present = {"video": np.ones(count, bool), "text": np.array([bool(caption) for caption in captions])}
     if gathering.sounds:
         sounds_nTM = torch.stack(gathering.sounds[:count])
-        heard_n = sounds_nTM.flatten(1).any(dim=1).numpy()  # of silence the picture is all zero
-        found["audio"], present["audio"] = embedder.hear(sounds_nTM) * heard_n[:, None], heard_n
+        has_sound_n = sounds_nTM.flatten(1).any(dim=1).numpy()  # the spectrogram of silence is all zero
+        found["audio"], present["audio"] = embedder.hear(sounds_nTM) * has_sound_n[:, None], has_sound_n
     del gathering.frames[:count], gathering.sounds[:count]
-    for sense, rows_nE in found.items():
+    for modality, rows_nE in found.items():
         if not np.isfinite(rows_nE).all():
-            raise RunStopped(f"vectors of {sense} are not finite: the network diverged; take an earlier checkpoint")
-        gathering.vectors.setdefault(sense, []).append(rows_nE.astype(order.dtype))
-        gathering.present.setdefault(sense, []).append(present[sense])
+            raise RunStopped(
+                f"vectors of {modality} are not finite: training diverged. Next: use an earlier checkpoint"
+            )
+        gathering.vectors.setdefault(modality, []).append(rows_nE.astype(order.dtype))
+        gathering.present.setdefault(modality, []).append(present[modality])
 
 
 def _write_part(path: Path, embedding: Embedding, entry: ShardEntry, gathering: _Gathering) -> None:
     columns: dict[str, Column] = {}
-    for sense in embedding.senses:
+    for modality in embedding.senses:
         none = np.empty((0, embedding.dim), embedding.dtype)
-        columns[sense] = whole(np.concatenate([none, *gathering.vectors.get(sense, [])]))
-        present = np.concatenate([np.empty(0, bool), *gathering.present.get(sense, [])])
-        columns[f"has.{sense}"] = whole(present.astype(np.uint8))
+        columns[modality] = whole(np.concatenate([none, *gathering.vectors.get(modality, [])]))
+        present = np.concatenate([np.empty(0, bool), *gathering.present.get(modality, [])])
+        columns[f"has.{modality}"] = whole(present.astype(np.uint8))
     spans_n2 = np.array(gathering.spans, np.float64).reshape(-1, 2)
     columns |= {"start_s": whole(spans_n2[:, 0].copy()), "end_s": whole(spans_n2[:, 1].copy())}
     for name, texts in gathering.texts.items():
@@ -250,12 +254,12 @@ def _write_part(path: Path, embedding: Embedding, entry: ShardEntry, gathering: 
         write_table(path, columns, about)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written: {error}. Parts that are done stay. Next: the same command, when that is mended"
+            f"{path} cannot be written: {error}. Finished parts are kept. Next: fix this, then repeat the command"
         ) from error
 
 
 def _check_bad(latest: Sequence[str], bad: int, clips: int, order: Order) -> None:
-    if bad > order.max_bad_fraction * max(clips, _ROWS_BEFORE_JUDGEMENT):
+    if bad > order.max_bad_fraction * max(clips, _FEWEST_CLIPS):
         named = "\n  ".join(latest[:12])
         raise RunStopped(
             f"{bad} of {clips} clips of {order.root} cannot be used, more than {order.max_bad_fraction:.0%}:\n  "

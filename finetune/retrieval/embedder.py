@@ -1,8 +1,8 @@
-"""A model as search uses it: videos, texts and sounds become vectors of length 1 of one space.
+"""Embedding of videos, texts and sounds as vectors of length 1 in one space.
 
-What decodes files is imported when a file is asked with: a search by words does without, and begins the sooner.
+Decoders are imported only when a file is embedded, so that a search by text starts sooner.
 
-Legend: B clips, T frames of a clip or of a sound's picture, M mel filters, C colours, H rows and W columns of pixels,
+Legend: B clips, T frames of a clip or of a spectrogram, M mel filters, C colours, H rows and W columns of pixels,
 E features.
 """
 
@@ -35,36 +35,36 @@ _TEXTS_AT_ONCE = 256
 
 
 class Embedder:
-    """A model of video and text, and of sound where it has learnt that."""
+    """A model of video and text, and of sound if it was trained on it."""
 
     def __init__(self, opened: Opened, device: torch.device | None = None) -> None:
         if opened.model.has_prompts:
             raise UserError(
-                "this model's prompts change texts with every video, so that no text has a vector of its own to search "
-                "with. Train with objective.prompts=false, or take a file of CLIP"
+                "this model's prompts change texts with every video, so a text has no fixed vector to search with. "
+                "Train with objective.prompts=false, or use a file of CLIP"
             )
         self.opened, self.device = opened, device or pick_device(0)
         self._model = opened.model.to(self.device)
-        self._hears = opened.hearing.model.to(self.device) if opened.hearing else None
+        self._audio_model = opened.hearing.model.to(self.device) if opened.hearing else None
         self.hash = weights_hash(opened)
 
     @classmethod
     def open(cls, source: Path, device: torch.device | None = None) -> Embedder:
-        """Open a run of video and text, or a file of CLIP."""
+        """Load a run of video and text, or a file of CLIP."""
         return cls(open_video_text(source), device)
 
     @property
     def dim(self) -> int:
-        """Features of a vector."""
+        """Number of features of a vector."""
         return self._model.dim
 
     @property
     def senses(self) -> tuple[str, ...]:
-        """Name what becomes vectors."""
+        """Modalities that the model embeds."""
         return ("video", "text") if self.opened.hearing is None else ("video", "text", "audio")
 
     def sample_spec(self, windows: Windows | None = None) -> SampleSpec:
-        """Say what a sample brings: all of it as one clip, or windows of it, and the sound of each."""
+        """Return what a sample contains: the whole video as one clip or windows of it, and the sound of each."""
         look, hearing = self.opened.look, self.opened.hearing
         spec = look.sample_spec(ZeroShotSpec())
         changes: dict[str, Any] = {"timeline": True}
@@ -73,28 +73,30 @@ class Embedder:
         if windows is not None:
             frames = getattr(look.clips, "frames", None)
             if frames is None:
-                raise UserError(f"this model learnt from clips of kind {look.clips.kind}, which have no windows")
+                raise UserError(
+                    f"this model was trained on clips of kind {look.clips.kind}, which do not support windows"
+                )
             clips = SlidingWindows(frames=frames, clip_seconds=windows.seconds, stride_seconds=windows.stride_s)
             changes["views"] = ViewsSpec(clips=clips, views=spec.views.views)
         return spec.model_copy(update=changes)
 
     @torch.no_grad()
     def see(self, frames_BCTHW: Tensor) -> Rows:
-        """Give vectors_BE of frames as samples have them, uint8."""
+        """Return vectors_BE of uint8 frames, as in samples."""
         with self._autocast():
             pixels = self.opened.look.normalisation(frames_BCTHW.to(self.device))
             return _rows(self._model.see(pixels).unit_BE)
 
     @torch.no_grad()
     def hear(self, audio_BTM: Tensor) -> Rows:
-        """Give vectors_BE of log-mel pictures."""
-        assert self._hears is not None
+        """Return vectors_BE of log-mel spectrograms."""
+        assert self._audio_model is not None
         with self._autocast():
-            return _rows(self._hears(audio_BTM.to(self.device)))
+            return _rows(self._audio_model(audio_BTM.to(self.device)))
 
     @torch.no_grad()
     def read(self, texts: Sequence[str]) -> Rows:
-        """Give vectors_BE of texts."""
+        """Return vectors_BE of texts."""
         found = [np.empty((0, self.dim), np.float32)]
         for first in range(0, len(texts), _TEXTS_AT_ONCE):
             with self._autocast():
@@ -102,24 +104,24 @@ class Embedder:
         return np.concatenate(found)
 
     def video_file(self, path: Path) -> Rows:
-        """Give the vector of a video file, as a row."""
+        """Return the vector of a video file, as a row."""
         from trichord.finetune.retrieval.questions import look_at
 
         return self.see(look_at(path, self.sample_spec())["video"][0])
 
     def video(self, raw: RawSample) -> Rows:
-        """Give the vector of a sample's video, as a row."""
+        """Return the vector of a sample's video, as a row."""
         from trichord.shards.reading.single import batch_of
 
         return self.see(batch_of(raw, self.sample_spec())["video"][0])
 
     def audio_file(self, path: Path) -> Rows:
-        """Give the vector of a file's sound, of a video's or on its own, as a row."""
+        """Return the vector of the sound of an audio or video file, as a row."""
         from trichord.finetune.retrieval.questions import listen_to, look_at
 
         hearing = self.opened.hearing
         if hearing is None:
-            raise UserError("this model has learnt no sound; ask with --text, --video or --like")
+            raise UserError("this model was not trained on sound. Next: search with --text, --video or --like")
         if path.suffix.lower().removeprefix(".") in VIDEO_EXTENSIONS:
             audio_TM = look_at(path, self.sample_spec())["audio"][0][0]
         else:
@@ -136,7 +138,7 @@ class Embedder:
 
 
 def weights_hash(opened: Opened) -> str:
-    """Digest all weights that make vectors, by name: a run and a file of the same weights have the same."""
+    """Return a digest of all weights that determine vectors, by name; a run and a file of the same weights agree."""
     digest = hashlib.sha256()
     parts = {"video": opened.model} | ({"audio": opened.hearing.model} if opened.hearing else {})
     for part, module in parts.items():

@@ -1,7 +1,8 @@
-"""Tests how well captions find their videos, videos their captions, and sounds their videos, on every clip once.
+"""Retrieval tests between captions, videos and sounds, on every clip once.
 
-MSR-VTT's 1k-A protocol is a set with one caption for each video; sets with several, as its full split and MSVD are,
-ask with each caption and take the best of a video's own. Figures that correct for hubs stand apart by their names.
+MSR-VTT's 1k-A protocol is a set with one caption for each video. In sets with several, such as its full split and
+MSVD, each caption is a query, and the best of a video's own captions counts. Figures corrected for hubs have their own
+names.
 Legend: B clips of a batch, n rows of this rank, E features.
 """
 
@@ -35,7 +36,7 @@ _PAIRS = (("text", "video"), ("text", "audio"), ("audio", "video"))
 
 @dataclass(frozen=True)
 class Question:
-    """What is tested on, and how it is read."""
+    """The sets to test on, and how they are read."""
 
     data: tuple[str, ...]
     captions: Literal["all", "first"] = "all"
@@ -45,7 +46,7 @@ class Question:
     cache: Path | None = None
 
     def stream(self, roots: Sequence[str]) -> StreamConfig:
-        """Say how sets are read."""
+        """Return the settings for reading sets."""
         return StreamConfig(
             sources=tuple(SourceConfig(root=root) for root in roots),
             batch_size=self.batch_size,
@@ -56,7 +57,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """Figures by what was measured, and what was read for them, over all ranks."""
+    """Figures by measurement, and the numbers of clips read, over all ranks."""
 
     figures: dict[str, dict[str, float]]
     clips: int
@@ -64,39 +65,39 @@ class Answer:
     digests: list[str]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Give a row for each measurement."""
+        """Return a row for each measurement."""
         return [{"measured": name, **found} for name, found in self.figures.items()]
 
 
 def evaluate(embedder: Embedder, question: Question, world: World) -> Answer:
-    """Embed all clips, each rank its share, and rank them among all; all ranks take part and get the same."""
+    """Embed all clips, each rank its share, and rank them among all; all ranks take part and get the same answer."""
     config = question.stream(question.data)
     sides, clips, bad = _sides(embedder, config, question, world)
     banks: dict[str, Tensor] = {}
     if question.bank:
         held, _, _ = _sides(embedder, question.stream(question.bank), question, world)
-        banks = {sense: side.rows_nD[side.clips_n >= 0] for sense, side in held.items()}
+        banks = {modality: side.rows_nD[side.clips_n >= 0] for modality, side in held.items()}
     figures: dict[str, dict[str, float]] = {}
     for one, other in _PAIRS:
         if one in sides and other in sides and _is_there(sides[one]) and _is_there(sides[other]):
             usable = {name: rows for name, rows in banks.items() if _count(len(rows), rows)}
             figures |= measure({one: sides[one], other: sides[other]}, banks=usable)
     if not figures:
-        raise UserError(f"{', '.join(question.data)}: no clip has a caption or a sound to be found by")
+        raise UserError(f"{', '.join(question.data)}: no clip has a caption or a sound to search with")
     return Answer(figures, clips, bad, [source.manifest.digest() for source in config.open_sources()])
 
 
 def _sides(
     embedder: Embedder, config: StreamConfig, question: Question, world: World
 ) -> tuple[dict[str, Side], int, int]:
-    """Give this rank's rows of each sense, and how many clips of all ranks can be used and cannot."""
+    """Return this rank's rows of each modality, and the numbers of usable and unusable clips of all ranks."""
     spec = embedder.sample_spec().model_copy(update={"caption": question.captions})
-    found: dict[str, list[Tensor]] = {sense: [] for sense in embedder.senses}
-    numbers: dict[str, list[int]] = {sense: [] for sense in embedder.senses}
+    found: dict[str, list[Tensor]] = {modality: [] for modality in embedder.senses}
+    numbers: dict[str, list[int]] = {modality: [] for modality in embedder.senses}
     usable = bad = 0
-    feeder = Feeder(evaluation_batches(config, ClipTransform(spec), world.rank, world.size), world.device)
+    prefetcher = Feeder(evaluation_batches(config, ClipTransform(spec), world.rank, world.size), world.device)
     try:
-        for batch in track(feeder, "batches of clips"):
+        for batch in track(prefetcher, "batches of clips"):
             clips = _clips(batch)
             usable += sum(clip >= 0 for clip in clips)
             bad += len(batch["bad"])
@@ -106,24 +107,27 @@ def _sides(
             found["text"].append(torch.from_numpy(embedder.read([text for _, text in texts])))
             numbers["text"] += [clip for clip, _ in texts]
             if "audio" in found:
-                is_heard = batch["audio_present"].tolist()
+                has_sound = batch["audio_present"].tolist()
                 found["audio"].append(torch.from_numpy(embedder.hear(batch["audio"][0])))
-                numbers["audio"] += [clip if heard else MISSING for clip, heard in zip(clips, is_heard, strict=True)]
+                numbers["audio"] += [clip if has else MISSING for clip, has in zip(clips, has_sound, strict=True)]
     finally:
-        feeder.close()
+        prefetcher.close()
     sides = {
-        sense: Side(torch.cat([torch.empty(0, embedder.dim), *rows]), torch.tensor(numbers[sense], dtype=torch.long))
-        for sense, rows in found.items()
+        modality: Side(
+            torch.cat([torch.empty(0, embedder.dim), *rows]), torch.tensor(numbers[modality], dtype=torch.long)
+        )
+        for modality, rows in found.items()
     }
     sides = {
-        sense: Side(*(each.to(world.device) for each in (side.rows_nD, side.clips_n))) for sense, side in sides.items()
+        modality: Side(*(each.to(world.device) for each in (side.rows_nD, side.clips_n)))
+        for modality, side in sides.items()
     }
     counted = sum_over_ranks(torch.tensor([usable, bad], device=world.device)).tolist()
     return sides, counted[0], counted[1]
 
 
 def _clips(batch: Batch) -> list[int]:
-    """Number the clips by their places in the sets; what pads a batch or cannot be used is missing."""
+    """Return the numbers of the clips in the sets; MISSING for padding and unusable clips."""
     places = zip(batch["position"], batch["valid"].tolist(), strict=True)
     return [place if is_valid else MISSING for place, is_valid in places]
 
@@ -133,7 +137,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _is_there(side: Side) -> bool:
-    """Say whether any rank has a row."""
+    """Return whether any rank has a row."""
     return _count(int((side.clips_n >= 0).sum()), side.rows_nD) > 0
 
 
@@ -144,7 +148,7 @@ def _count(own: int, near: Tensor) -> int:
 def report(
     folder: Path, name: str | None, run: Path, embedder: Embedder, question: Question, answer: Answer
 ) -> tuple[Path, ...]:
-    """Write what was found as reports of heads are; give the files."""
+    """Write the results in the format of reports of heads; return the files."""
     about = embedder.opened.about
     sets = "+".join(Path(root.rstrip("/")).name for root in question.data)
     name = name or f"retrieval_{question.captions}_{sets}"

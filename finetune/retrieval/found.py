@@ -1,4 +1,4 @@
-"""The sample that a hit is of, as its shard holds it."""
+"""Reading of the sample behind a hit from its shard."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from trichord.shards.record import RawSample
 
 
 def read_sample(hit: Hit) -> RawSample:
-    """Read it; raises SampleError where its shard is there no more, or holds it no more."""
+    """Read the sample of a hit; raise SampleError if its shard is missing or no longer holds it."""
     archive = open_archive(parse_root(hit.root), hit.shard)
     try:
         if hit.key not in archive.keys:
-            raise SampleError(Cause.MISSING, f"{hit.shard} holds no {hit.key} any more")
+            raise SampleError(Cause.MISSING, f"{hit.shard} no longer holds {hit.key}")
         return archive.read(archive.keys.index(hit.key))
     finally:
         archive.close()

@@ -1,4 +1,4 @@
-"""`trichord index`: build an index of embeddings, change it, and see that it is whole."""
+"""`trichord index`: build an index of embeddings, change it and verify it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ if TYPE_CHECKING:
     from trichord.finetune.retrieval.building import Options
     from trichord.finetune.retrieval.spec import Catalogue
 
-SUMMARY = "from vectors to an index that finds the nearest"
+SUMMARY = "build and change indexes for nearest-neighbour search"
 
 
 def _declare_options(parser: ArgumentParser) -> None:
     from trichord.finetune.retrieval.spec import KINDS
 
     parser.add_argument(
-        "--memory-gb", type=float, default=4.0, metavar="G", help="for building, and for what is searched"
+        "--memory-gb", type=float, default=4.0, metavar="G", help="memory for building and for searching"
     )
     parser.add_argument(
         "--recall",
         type=share,
         default=0.97,
         metavar="SHARE",
-        help="of the exact ten nearest that captions shall find",
+        help="target share of the ten exact nearest neighbours that captions find",
     )
-    parser.add_argument("--kind", choices=KINDS, help="of search (default: by the number of vectors and the memory)")
+    parser.add_argument(
+        "--kind", choices=KINDS, help="kind of search (default: by the number of vectors and the memory)"
+    )
 
 
 def _options(arguments: Namespace) -> Options:
@@ -63,8 +65,8 @@ def _show(title: str, catalogue: Catalogue, as_json: bool) -> int:
         found = segment.measured
         if found.recall is not None and found.recall < found.target and not as_json:
             print(
-                f"{segment.name} finds {found.recall:.3f} of the nearest ten, less than {found.target}. "
-                "Next: trichord index merge with --kind hnsw, or with more --memory-gb"
+                f"{segment.name} finds {found.recall:.3f} of the nearest ten, less than the target {found.target}. "
+                "Next: trichord index merge with --kind hnsw, or with a larger --memory-gb"
             )
     return 0
 
@@ -72,9 +74,9 @@ def _show(title: str, catalogue: Catalogue, as_json: bool) -> int:
 def _declare_build(parser: ArgumentParser) -> None:
     from trichord.finetune.retrieval.spec import SENSES
 
-    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="of `trichord embed`")
-    parser.add_argument("--out", type=Path, metavar="INDEX", help="a new folder (default: the first DIR's index/)")
-    parser.add_argument("--sense", choices=SENSES, default="video", help="what is to be found")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folders written by `trichord embed`")
+    parser.add_argument("--out", type=Path, metavar="INDEX", help="new folder (default: index/ in the first DIR)")
+    parser.add_argument("--sense", choices=SENSES, default="video", help="modality of the indexed vectors")
     _declare_options(parser)
     add_json(parser)
 
@@ -89,7 +91,9 @@ def _run_build(arguments: Namespace) -> int:
 
 def _declare_add(parser: ArgumentParser) -> None:
     parser.add_argument("index", type=Path, metavar="INDEX", help="folder of an index")
-    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="of `trichord embed`, by the same model")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="DIR", help="folders written by `trichord embed` with the same model"
+    )
     _declare_options(parser)
     add_json(parser)
 
@@ -102,9 +106,14 @@ def _run_add(arguments: Namespace) -> int:
 
 def _declare_remove(parser: ArgumentParser) -> None:
     parser.add_argument("index", type=Path, metavar="INDEX", help="folder of an index")
-    parser.add_argument("keys", nargs="*", metavar="KEY", help="of rows to remove")
+    parser.add_argument("keys", nargs="*", metavar="KEY", help="keys of rows to remove")
     parser.add_argument(
-        "--where", nargs="+", action="extend", default=[], metavar="NAME=TEXT", help="remove these, as in search"
+        "--where",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=TEXT",
+        help="remove matching rows, as in search",
     )
     add_json(parser)
 
@@ -116,7 +125,7 @@ def _run_remove(arguments: Namespace) -> int:
     if not arguments.keys and not where:
         raise UserError("expected keys to remove, or --where NAME=TEXT")
     catalogue, removed = remove(arguments.index, arguments.keys, where)
-    return _show(f"{arguments.index}, {removed:,} rows removed", catalogue, arguments.json)
+    return _show(f"{arguments.index}, rows removed: {removed:,}", catalogue, arguments.json)
 
 
 def _declare_merge(parser: ArgumentParser) -> None:
@@ -139,13 +148,13 @@ def _declare_check(parser: ArgumentParser) -> None:
 def _run_check(arguments: Namespace) -> int:
     from trichord.finetune.retrieval.changing import check
 
-    return _show(f"{arguments.index} is whole", check(arguments.index), arguments.json)
+    return _show(f"{arguments.index} is intact", check(arguments.index), arguments.json)
 
 
 COMMANDS = (
     Command(
         "build",
-        "make an index of embeddings",
+        "build an index of embeddings",
         _declare_build,
         _run_build,
         (
@@ -162,7 +171,7 @@ COMMANDS = (
     ),
     Command(
         "remove",
-        "take rows out of an index",
+        "remove rows from an index",
         _declare_remove,
         _run_remove,
         (
@@ -172,12 +181,16 @@ COMMANDS = (
     ),
     Command(
         "merge",
-        "make one segment of what was added and removed",
+        "merge all segments into one, without removed rows",
         _declare_merge,
         _run_merge,
         ("trichord index merge vectors/val/index",),
     ),
     Command(
-        "check", "compare an index's checksums", _declare_check, _run_check, ("trichord index check vectors/val/index",)
+        "check",
+        "verify the checksums of an index",
+        _declare_check,
+        _run_check,
+        ("trichord index check vectors/val/index",),
     ),
 )

@@ -1,7 +1,7 @@
-"""The kinds of search that FAISS offers, which of them suits how many vectors and how much memory, and how it is asked.
+"""The kinds of FAISS search, their choice by the number of vectors and the memory, and their use.
 
-All end in an exact score: kinds that shorten vectors are asked for some times k, and those are looked at again in the
-stored vectors. All take a filter. Figures of memory are bytes of a vector that must be there for a quick answer.
+All return exact scores: kinds that compress vectors return a multiple of k candidates, which are rescored with the
+stored vectors. All take a filter. Memory is counted in bytes per vector that must be resident for fast search.
 Legend: Q queries, N vectors, D features, k neighbours.
 """
 
@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from trichord.finetune.retrieval.spec import DType, Kind, Settings
 from trichord.finetune.retrieval.vectors import empty_flat
 
-faiss: Any = typed_faiss  # whose stubs lack half of it
+faiss: Any = typed_faiss  # its type stubs are incomplete
 LINKS = 32  # of HNSW
-_BUILD_CANDIDATES = 80  # efConstruction: of 40, 80 and 200 the middle, in recall as in time
-_EXACT_UP_TO = 50_000  # vectors, which one core looks through in a few milliseconds
-_LEAST_OF_A_LIST = 39  # vectors to train each of IVF's lists with, below which FAISS warns
+_BUILD_CANDIDATES = 80  # efConstruction: a compromise between recall and time among 40, 80 and 200
+_EXACT_UP_TO = 50_000  # vectors, which one core scans in a few milliseconds
+_LEAST_OF_A_LIST = 39  # training vectors for each of IVF's lists; FAISS warns below this number
 _MOST_LISTS = 65_536
-_SHORTENED = ("ivf_sq8", "ivf_pq")
+_COMPRESSED = ("ivf_sq8", "ivf_pq")
 
 
 def bytes_per_vector(kind: Kind, dim: int, dtype: DType) -> float:
-    """Say what a vector takes in memory while it is searched, apart from stored vectors that are looked up."""
+    """Return the bytes of memory per vector during search, without stored vectors used for rescoring."""
     stored = dim * np.dtype(dtype).itemsize
     of_kind = {
         "flat": stored,
@@ -41,10 +41,10 @@ def bytes_per_vector(kind: Kind, dim: int, dtype: DType) -> float:
 
 
 def choose(count: int, dim: int, dtype: DType, memory_bytes: int) -> Kind:
-    """Take the kind that is quickest at the same recall among those that fit.
+    """Return the fastest kind at equal recall among those that fit into memory.
 
-    A graph is none of them: of 250,000 vectors it answers a sixth as many queries, and links them longer than lists are
-    learnt; `--kind hnsw` has it.
+    A graph is never chosen: with 250,000 vectors it answers a sixth as many queries, and building its links takes
+    longer than training lists; `--kind hnsw` selects it.
     """
 
     def fits(kind: Kind, with_stored: bool = False) -> bool:
@@ -53,43 +53,43 @@ def choose(count: int, dim: int, dtype: DType, memory_bytes: int) -> Kind:
 
     if count <= _EXACT_UP_TO:
         return "flat"
-    # Looked up in memory, stored vectors make up for what product quantisation loses; from a disk that takes long.
+    # Rescoring with stored vectors offsets the loss of product quantisation; it is slow if they are read from disk.
     return "ivf_sq8" if not fits("ivf_pq", with_stored=True) and fits("ivf_sq8") else "ivf_pq"
 
 
 def list_count(count: int, training: int) -> int:
-    """Say into how many lists IVF divides so many vectors."""
+    """Return the number of IVF lists for a number of vectors."""
     return max(1, min(round(4 * math.sqrt(count)), training // _LEAST_OF_A_LIST, _MOST_LISTS))
 
 
 def make(kind: Kind, dim: int, dtype: DType, lists: int) -> Any:
-    """Make an empty index; HNSW's links are among vectors of the stored type."""
+    """Create an empty index; HNSW links vectors in the stored data type."""
     if kind == "hnsw":
         storage = empty_flat(dim, dtype)
         index = faiss.IndexHNSW(storage, LINKS)
         index.hnsw.efConstruction = _BUILD_CANDIDATES
         storage.this.disown()
-        index.own_fields = True  # the graph's own from here on, for FAISS keeps but its address
+        index.own_fields = True  # the graph owns the storage from here on, because FAISS keeps only its address
         return index
     codes = {"ivf_flat": "Flat", "ivf_sq8": "SQ8", "ivf_pq": f"PQ{_subvectors(dim)}x4fs"}[kind]
     return faiss.index_factory(dim, f"IVF{lists},{codes}", faiss.METRIC_INNER_PRODUCT)
 
 
 def write(kind: Kind, index: Any, path: Path) -> None:
-    """Write an index, a graph without its vectors, which lie in a file of their own."""
+    """Write an index; a graph is written without its vectors, which are in a separate file."""
     faiss.write_index(index, str(path), faiss.IO_FLAG_SKIP_STORAGE if kind == "hnsw" else 0)
 
 
 class Searcher:
-    """An index that is asked, and the stored vectors beside it."""
+    """An index to search, with the stored vectors."""
 
     def __init__(self, kind: Kind, vectors: Any, index: Any = None) -> None:
         self.kind, self._vectors, self._index = kind, vectors, index
-        self._refined = faiss.IndexRefine(index, vectors) if kind in _SHORTENED else None
+        self._refined = faiss.IndexRefine(index, vectors) if kind in _COMPRESSED else None
 
     @classmethod
     def open(cls, kind: Kind, vectors: Any, path: Path) -> Searcher:
-        """Map an index that was written; FAISS reads into memory what it cannot map."""
+        """Open an index by memory mapping; FAISS reads into memory what it cannot map."""
         if kind == "flat":
             return cls(kind, vectors)
         flag = faiss.IO_FLAG_MMAP_IFC if kind == "hnsw" else faiss.IO_FLAG_MMAP
@@ -100,18 +100,18 @@ class Searcher:
 
     @property
     def count(self) -> int:
-        """Vectors that are held."""
+        """Number of vectors in the index."""
         return int((self._index if self._index is not None else self._vectors).ntotal)
 
     @property
     def lists(self) -> int:
-        """IVF's lists."""
+        """Number of IVF lists; 0 for other kinds."""
         return int(self._index.nlist) if self.kind.startswith("ivf") else 0
 
     def search(
         self, queries_QD: NDArray[np.float32], k: int, settings: Settings, allowed_N: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Give the scores and rows of k neighbours, the nearest first; row -1 where fewer were found."""
+        """Return the scores and rows of k neighbours, the nearest first; row -1 where fewer were found."""
         chosen: dict[str, Any] = {}
         if allowed_N is not None:
             packed = np.packbits(allowed_N, bitorder="little")
@@ -133,5 +133,5 @@ class Searcher:
 
 
 def _subvectors(dim: int) -> int:
-    """Say into how many pieces product quantisation cuts a vector: of four features, or a few more."""
+    """Return the number of pieces per vector for product quantisation: of four features each, or a few more."""
     return next(pieces for pieces in range(max(1, dim // 4), 0, -1) if dim % pieces == 0)

@@ -1,6 +1,6 @@
-"""Writes what was found as a page for the browser: each hit's own seconds play, and no network is asked for any.
+"""Hits as files: a self-contained web page that plays each hit's time span, and a PNG with frames of each hit.
 
-Draws what was found: frames of each hit, with its score, words and place in time.
+Each hit is shown with its score, texts and time span.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from trichord.shards.inspection.sheet import Row, Strip, draw_sheet
 from trichord.shards.inspection.show import picture_of_sound, thumbnail
 from trichord.shards.record import VIDEO_EXTENSIONS
 
-MOST_BYTES = 64 << 20  # of the videos in a page, all of which a browser holds at once
+MOST_BYTES = 64 << 20  # of all videos in a page, because a browser holds them all in memory
 _PLAYED = {"mp4": "video/mp4", "m4v": "video/mp4", "webm": "video/webm"}
-_ABOUT_A_FRAME_S = 0.05  # by which a hit may end before its video, and still be all of it
+_ABOUT_A_FRAME_S = 0.05  # a hit that ends this much before its video still counts as the whole video
 
 
 def write_hits(title: str, hits: Sequence[Hit], out: Path, most_bytes: int = MOST_BYTES) -> None:
-    """Write the page; a hit whose video cannot be had, or would make the page too large, says so in its place."""
-    cards, room = [], most_bytes
+    """Write the page; a hit whose video cannot be read, or would make the page too large, is replaced by an error."""
+    cards, left_bytes = [], most_bytes
     for rank, hit in enumerate(track(hits, "cutting hits"), 1):
         try:
             kind, data = _clip(hit)
-            if len(data) > room:
-                told = f"{len(data) / 1e6:.1f} MB, and the page has room for {room / 1e6:.1f} more. Next: fewer, by -k"
-                raise SampleError(Cause.TOO_MANY_BYTES, told)
-            room -= len(data)
+            if len(data) > left_bytes:
+                detail = f"{len(data) / 1e6:.1f} MB, the page has {left_bytes / 1e6:.1f} MB left. Next: a smaller -k"
+                raise SampleError(Cause.TOO_MANY_BYTES, detail)
+            left_bytes -= len(data)
             source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
             shown = f'<video controls loop muted playsinline preload="metadata" src="{source}"></video>'
         except SampleError as error:
@@ -52,7 +52,7 @@ def write_hits(title: str, hits: Sequence[Hit], out: Path, most_bytes: int = MOS
 
 
 def _clip(hit: Hit) -> tuple[str, bytes]:
-    """Give a hit's seconds of its video: the file as it is where they are all of it and browsers know its kind."""
+    """Return the time span of a hit as a video: the original file if it is all of it and browsers play its format."""
     raw = read_sample(hit)
     extension = next((each for each in VIDEO_EXTENSIONS if each in raw.members), "")
     medium = make_medium(raw.video(), extension, Mode.COPY, Preset())
@@ -80,7 +80,7 @@ _FRAMES = 8
 
 
 def draw_hits(title: str, hits: Sequence[Hit], out: Path) -> None:
-    """Write a PNG; a hit whose video cannot be had says so in its place."""
+    """Write a PNG; a hit whose video cannot be read is replaced by an error."""
     rows = []
     for hit in track(hits, "drawing hits"):
         try:

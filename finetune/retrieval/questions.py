@@ -1,6 +1,6 @@
-"""Files that a question is: a video, or a sound on its own, as a model takes them.
+"""Query files, a video or an audio file, as inputs of a model.
 
-Legend: T frames of a sound's picture, M mel filters, N samples of sound.
+Legend: T frames of a spectrogram, M mel filters, N samples of sound.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trichord.shards.sample_spec import SampleSpec
 
 
 def look_at(path: Path, spec: SampleSpec) -> Batch:
-    """Make a batch of one video file."""
+    """Read one video file as a batch."""
     try:
         return batch_of(read_video(path), spec)
     except SampleError as error:
@@ -31,10 +31,10 @@ def look_at(path: Path, spec: SampleSpec) -> Batch:
 
 
 def listen_to(path: Path, hearing: Hearing) -> Tensor:
-    """Make the picture of a file that is nothing but sound: of its middle, or of all of it."""
+    """Return the spectrogram of an audio file: of its middle, or of all of it."""
     extension = path.suffix.lower().removeprefix(".")
     if not path.is_file() or extension not in AUDIO_EXTENSIONS:
-        raise UserError(f"{path}: expected a file of sound ({', '.join((*AUDIO_EXTENSIONS, *VIDEO_EXTENSIONS))})")
+        raise UserError(f"{path}: expected an audio file ({', '.join((*AUDIO_EXTENSIONS, *VIDEO_EXTENSIONS))})")
     limits, data = DecodeLimits(), path.read_bytes()
     deadline = limits.start()
     try:

@@ -1,9 +1,8 @@
-"""What the rows of a segment are of: key, shard, caption, label and span, found by row, by key and by what they say.
+"""Rows of a segment, with key, shard, caption, label and time span, and folders of embeddings; imports no torch.
 
-Keys are found by their hashes in order, so that neither opening nor asking reads a million of them.
+Rows are found by number, by key and by text. Keys are found through their sorted hashes, so that neither opening nor
+searching reads all of them. A folder of embeddings holds what its parts have in common, and one part for each shard.
 Legend: N rows, n some of them.
-
-A folder of embeddings: what its parts have in common, and a part for each shard; read without torch.
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ WHERE = ("key", "shard", "root", "caption", "label")
 
 
 class Row(NamedTuple):
-    """What a vector is of."""
+    """The clip that a vector represents."""
 
     key: str
     shard: str
     root: str
     caption: str
-    label: str  # names of classes, one on each line
+    label: str  # class names, one on each line
     start_s: float
     end_s: float
 
 
 class Rows:
-    """The rows of a table."""
+    """Rows of a table, found by number, key or text."""
 
     def __init__(self, table: Table, count: int) -> None:
         table.check_rows([*(name + ENDS for name in TEXT_COLUMNS), *_SPANS, _HASHES, _HASHED], count)
@@ -52,20 +51,20 @@ class Rows:
         return self._count
 
     def row(self, number: int) -> Row:
-        """Give one."""
-        told = {name: texts[number] for name, texts in self._texts.items()}
+        """Return a row by its number."""
+        fields = {name: texts[number] for name, texts in self._texts.items()}
         start_s, end_s = (float(self._table.columns[name][number]) for name in _SPANS)
-        return Row(**told, start_s=start_s, end_s=end_s)
+        return Row(**fields, start_s=start_s, end_s=end_s)
 
     def of_key(self, key: str) -> list[int]:
-        """Find the rows of a key: one, or as many as its video has windows; none where it is not there."""
+        """Return the rows of a key: one, or one for each window of its video; none for an unknown key."""
         hashes_N, wanted = self._table.columns[_HASHES], np.uint64(key_hash(key))
         first, last = (int(np.searchsorted(hashes_N, wanted, side=side)) for side in ("left", "right"))
         rows = sorted(int(row) for row in self._table.columns[_HASHED][first:last])
         return [row for row in rows if self._texts["key"][row] == key]
 
     def matching(self, where: Mapping[str, str]) -> NDArray[np.bool_]:
-        """Say which rows have these texts; of a column with several lines, as labels are, one of them."""
+        """Return which rows have these texts; in a column with several lines, such as labels, one line must match."""
         found_N = np.ones(len(self), dtype=bool)
         for name, text in where.items():
             if name not in WHERE:
@@ -74,35 +73,35 @@ class Rows:
         return found_N
 
     def check(self) -> None:
-        """Compare the table's checksum."""
+        """Verify the table's checksum."""
         self._table.check()
 
 
 class Source(NamedTuple):
-    """Rows to be written into a segment: those of `keep_n`, of a table and of vectors that are in its order."""
+    """Rows to write into a segment: rows `keep_n` of a table and of vectors in the same order."""
 
     table: Table
     vectors_ND: NDArray[Any]
     keep_n: Ints
 
     def blocks(self, at_once: int) -> Iterator[NDArray[Any]]:
-        """Give the vectors that are kept, some at once."""
+        """Yield the kept vectors in blocks."""
         for first in range(0, len(self.keep_n), at_once):
             yield np.asarray(self.vectors_ND[self.keep_n[first : first + at_once]])
 
     def held_keys(self) -> Iterator[str]:
-        """Give the keys that are kept."""
+        """Return the kept keys."""
         texts = self.table.texts("key")
         return (texts[int(row)] for row in self.keep_n)
 
 
 def key_hash(key: str) -> int:
-    """Give 64 bits of a key."""
+    """Return a 64-bit hash of a key."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
 
 
 def write_rows(path: Path, sources: Sequence[Source]) -> None:
-    """Write what the kept rows of all sources say, in their order."""
+    """Write the kept rows of all sources, in their order."""
     count = sum(len(source.keep_n) for source in sources)
     hashes_N = np.fromiter((key_hash(key) for source in sources for key in source.held_keys()), np.uint64, count)
     starts_N = np.concatenate([source.table.columns["start_s"][source.keep_n] for source in sources])
@@ -131,21 +130,21 @@ def _bytes(texts: Sequence[tuple[Texts, Ints]]) -> Iterator[NDArray[Any]]:
 def _refuse_twice(
     sources: Sequence[Source], hashes_N: NDArray[np.uint64], starts_N: NDArray[Any], order_N: Ints
 ) -> None:
-    """Stop where a key comes twice with one start: nobody could tell the two apart."""
+    """Raise UserError if a key occurs twice with the same start, because the two rows could not be told apart."""
     same_N = (np.diff(hashes_N[order_N]) == 0) & (np.diff(starts_N[order_N]) == 0)
     ends = np.cumsum([len(source.keep_n) for source in sources])
     for place in np.flatnonzero(same_N).tolist():
-        told = []
+        origins = []
         for row in order_N[place : place + 2].tolist():
             number = int(np.searchsorted(ends, row, side="right"))
             source = sources[number]
             within = int(source.keep_n[row - (int(ends[number]) - len(source.keep_n))])
-            told.append([source.table.texts(name)[within] for name in ("key", "root", "shard")])
-        if told[0][0] == told[1][0]:
-            (key, root, shard), (_, other_root, other) = told
+            origins.append([source.table.texts(name)[within] for name in ("key", "root", "shard")])
+        if origins[0][0] == origins[1][0]:
+            (key, root, shard), (_, other_root, other) = origins
             raise UserError(
-                f"{key} comes twice, in {root}/{shard} and in {other_root}/{other}, expected keys of their own. "
-                "Next: index sets that share keys apart, or remove the key first"
+                f"{key} occurs twice, in {root}/{shard} and in {other_root}/{other}; expected unique keys. "
+                "Next: index sets that share keys separately, or remove the key first"
             )
 
 
@@ -154,18 +153,18 @@ TEXT_COLUMNS = ("key", "shard", "root", "caption", "label")
 
 
 def part_path(folder: Path, place: int) -> Path:
-    """Name the file of the shard with this number."""
+    """Return the path of the part of the shard with this number."""
     return folder / f"{place:05d}.safetensors"
 
 
 def plan_of(embedding: Embedding) -> str:
-    """Digest what decides a part, but for where things lie."""
-    told = embedding.model_dump_json(exclude={"run", "root", "step"})
-    return hashlib.sha256(told.encode()).hexdigest()
+    """Return a digest of everything that determines a part, without locations."""
+    text = embedding.model_dump_json(exclude={"run", "root", "step"})
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def finished(folder: Path, embedding: Embedding, place: int) -> Table | None:
-    """Open the part of a shard if it is there, whole and of this very embedding."""
+    """Open the part of a shard; None unless it exists, is complete and belongs to this embedding."""
     try:
         table = Table.open(part_path(folder, place))
     except (FileNotFoundError, TornTable):
@@ -175,7 +174,7 @@ def finished(folder: Path, embedding: Embedding, place: int) -> Table | None:
 
 
 def read_embedding(folder: Path) -> Embedding:
-    """Read what the parts of a folder have in common."""
+    """Read the settings that the parts of a folder have in common."""
     path = folder / FILE_NAME
     try:
         return Embedding.model_validate_json(path.read_bytes())

@@ -1,4 +1,4 @@
-"""A segment of an index: rows that were written together and never change, with vectors, search and what they say.
+"""A segment of an index: rows that were written together and never change, with vectors, search index and texts.
 
 Legend: Q queries, N rows, n some of them, D features, k neighbours.
 """
@@ -21,11 +21,12 @@ from trichord.finetune.retrieval.vectors import exact_neighbours, open_vectors
 
 VECTORS, ROWS, SEARCH, QUERIES = "vectors.faiss", "rows.safetensors", "search.faiss", "queries.safetensors"
 _REMOVED = "row"
-_EXACT_UP_TO = 100_000  # rows that a filter leaves: looked at one by one, which no filter can mislead
+# Up to this many rows left by a filter are searched exhaustively, because a filter can lower the recall of the index.
+_EXACT_UP_TO = 100_000
 
 
 class Segment:
-    """One that was opened."""
+    """An open segment."""
 
     def __init__(self, folder: Path, entry: SegmentEntry, catalogue: Catalogue) -> None:
         self.entry, self._folder = entry, folder / entry.name
@@ -34,7 +35,7 @@ class Segment:
                 size = (self._folder / name).stat().st_size
                 if size != file.bytes:
                     raise UserError(
-                        f"{self._folder / name} has {size:,} bytes, expected {file.bytes:,}: it is cut off, or was "
+                        f"{self._folder / name} has {size:,} bytes, expected {file.bytes:,}: it is truncated or was "
                         "changed. Next: build the index again"
                     )
             self._table = Table.open(self._folder / ROWS)
@@ -44,10 +45,10 @@ class Segment:
             self.is_gone_N = self._read_removed(folder)
         except FileNotFoundError as error:
             raise UserError(
-                f"{folder} names {error.filename}, which is not there: it was changed while it was opened, or is not "
-                "whole. Next: the same again, or build the index anew"
+                f"{folder} names {error.filename}, which does not exist: the index was changed while it was opened, or "
+                "is incomplete. Next: repeat the command, or build the index again"
             ) from error
-        except RuntimeError as error:  # what FAISS raises
+        except RuntimeError as error:  # raised by FAISS
             raise UserError(f"{self._folder / SEARCH} cannot be read: {error}. Next: build the index again") from error
         if self.searcher.count != entry.count:
             raise UserError(
@@ -68,7 +69,7 @@ class Segment:
     def search(
         self, queries_QD: NDArray[np.float32], k: int, where: Mapping[str, str]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Give the scores and rows of k neighbours, the nearest first; row -1 where there are no more."""
+        """Return the scores and rows of k neighbours, the nearest first; row -1 where there are no more."""
         allowed_N = None if self.is_gone_N is None else ~self.is_gone_N
         if where:
             matching_N = self.rows.matching(where)
@@ -78,21 +79,21 @@ class Segment:
         if allowed_N is not None and count <= _EXACT_UP_TO:
             return exact_neighbours(self.vectors_ND, queries_QD, k, np.flatnonzero(allowed_N))
         scores_Qk, rows_Qk = self.searcher.search(queries_QD, k, self.entry.settings, allowed_N)
-        if len(short_q := np.flatnonzero((rows_Qk < 0).any(axis=1))):  # the lists that were looked at held too few
+        if len(short_q := np.flatnonzero((rows_Qk < 0).any(axis=1))):  # the probed lists held too few rows
             rows_n = None if allowed_N is None else np.flatnonzero(allowed_N)
             found = exact_neighbours(self.vectors_ND, queries_QD[short_q], k, rows_n)
             scores_Qk[short_q], rows_Qk[short_q] = found
         return scores_Qk, rows_Qk
 
     def alive(self, rows: list[int]) -> list[int]:
-        """Keep the rows that are not removed."""
+        """Return those of the rows that are not removed."""
         return [row for row in rows if self.is_gone_N is None or not self.is_gone_N[row]]
 
     def source(self) -> Source:
-        """Give the rows that are not removed, to be written elsewhere."""
+        """Return the rows that are not removed, as a source for another segment."""
         keep_n = np.arange(self.entry.count) if self.is_gone_N is None else np.flatnonzero(~self.is_gone_N)
         return Source(self._table, self.vectors_ND, keep_n)
 
     def queries(self) -> NDArray[Any]:
-        """Give the queries that it was tuned and measured by."""
+        """Return the queries that the segment was tuned and measured with."""
         return np.asarray(Table.open(self._folder / QUERIES).columns["query"], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What is embedded, and what an index is made of, as settings; read without torch."""
+"""Settings of embeddings and contents of indexes; imports no torch."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ class _Spec(BaseModel):
 
 
 class Windows(_Spec):
-    """Windows of videos, each a row of its own, so that moments are found."""
+    """Windows of videos, each a separate row, so that moments can be found."""
 
     seconds: PositiveFloat
     stride_s: PositiveFloat
 
 
 class Embedding(_Spec):
-    """What the parts of a folder have in common; what decides vectors is all in it."""
+    """Settings shared by the parts of a folder, including everything that determines vectors."""
 
     version: Literal[1] = 1
     model: str  # the hash of the weights
-    run: str  # where they were
+    run: str  # where the weights were
     step: int | None
     dim: PositiveInt
     dtype: DType
     senses: tuple[Sense, ...]
     root: str  # of the shards
-    shards: tuple[str, ...]  # one part for each, by number
-    digest: str  # of their manifest
+    shards: tuple[str, ...]  # with one part each, numbered in this order
+    digest: str  # of the manifest of the shards
     look: str
     windows: Windows | None
 
@@ -44,29 +44,29 @@ class Embedding(_Spec):
 class Settings(_Spec):
     """How an index is searched."""
 
-    probes: NonNegativeInt = 0  # of IVF's lists (nprobe)
-    candidates: NonNegativeInt = 0  # of HNSW (efSearch)
-    factor: PositiveFloat = 1.0  # so many times k are looked at again in their stored vectors
+    probes: NonNegativeInt = 0  # number of IVF lists to search (nprobe)
+    candidates: NonNegativeInt = 0  # for HNSW (efSearch)
+    factor: PositiveFloat = 1.0  # factor * k candidates are rescored with their stored vectors
 
 
 class Measured(_Spec):
-    """How a segment's search was tuned: recall@10 against an exact search, on other queries than it was tuned on."""
+    """Measured recall@10 of a segment against an exact search, on queries that were not used for tuning."""
 
     queries: NonNegativeInt
-    of: str  # captions, or where there are none the rows themselves
+    of: str  # what the queries are: captions, or the rows themselves if there are none
     recall: float | None
     target: float
 
 
 class FileEntry(_Spec):
-    """A file of an index, as it was written."""
+    """Size and checksum of a file of an index."""
 
     bytes: NonNegativeInt
     sha256: str
 
 
 class SegmentEntry(_Spec):
-    """Rows that were written together and never change; those that are removed since are in a list beside them."""
+    """Rows that were written together and never change; rows removed since are in a separate list."""
 
     name: str = Field(pattern=r"^segment-\d{5}$")
     count: PositiveInt
@@ -75,11 +75,11 @@ class SegmentEntry(_Spec):
     measured: Measured
     files: dict[str, FileEntry]
     removed: str | None = Field(default=None, pattern=r"^removed-\d{5}-\d{5}\.safetensors$")
-    gone: NonNegativeInt = 0  # rows that are removed
+    gone: NonNegativeInt = 0  # number of removed rows
 
 
 class Catalogue(_Spec):
-    """What an index is: the model that its vectors are of, and its segments. It is written last, and at once."""
+    """Description of an index: the model of its vectors, and its segments. It is written last and atomically."""
 
     version: Literal[1] = 1
     model: str
@@ -87,10 +87,10 @@ class Catalogue(_Spec):
     dim: PositiveInt
     dtype: DType
     sense: Sense
-    next_number: PositiveInt = 1  # of files, none of which is ever used again
+    next_number: PositiveInt = 1  # for file names; a number is never used again
     segments: tuple[SegmentEntry, ...] = ()
 
     @property
     def count(self) -> int:
-        """Rows that can be found."""
+        """Number of rows that can be found."""
         return sum(segment.count - segment.gone for segment in self.segments)

@@ -1,8 +1,8 @@
-"""Tables on the disk: columns of numbers and of texts in one safetensors file, whole or absent, mapped when read.
+"""Tables on disk: columns of numbers and texts in one safetensors file, complete or absent, memory-mapped when read.
 
-One file holds vectors together with what they are of, so that no row can part from its neighbour. Any reader of
-safetensors reads it: a text column is its bytes in UTF-8, one text after another, and `NAME.ends`, where each ends.
-Columns are written block by block, and never all at once in memory.
+One file holds vectors together with their descriptions, so that rows cannot get out of step. Any safetensors reader can
+read it: a text column is its bytes in UTF-8, one text after another, and `NAME.ends`, where each ends. Columns are
+written block by block, and are never in memory all at once.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _BLOCK = 1 << 24
 
 
 class TornTable(UserError):
-    """A file that is no whole table."""
+    """Raised for a file that is not a complete table."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """Numbers to be written: all of one type, blocks of rows that are as many as `shape` says."""
+    """Numbers to write: of one type, in blocks of rows that together have this shape."""
 
     dtype: Any
     shape: tuple[int, ...]
@@ -44,14 +44,14 @@ class Column:
 
 
 class Table:
-    """A table that was opened: its columns, mapped, and what it says about itself."""
+    """An open table: its memory-mapped columns and its metadata."""
 
     def __init__(self, path: Path, columns: dict[str, NDArray[Any]], about: dict[str, Any], digest: str) -> None:
         self.path, self.columns, self.about, self._digest = path, columns, about, digest
 
     @classmethod
     def open(cls, path: Path) -> Table:
-        """Map a table; one that is cut off, or whose columns do not fit each other, is refused."""
+        """Open a table by memory mapping; raise TornTable if it is truncated or its columns do not match."""
         try:
             with path.open("rb") as file:
                 header, start = _read_header(file)
@@ -62,10 +62,10 @@ class Table:
         except FileNotFoundError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise TornTable(f"{path} is cut off, or no table of trichord's: {error}") from error
+            raise TornTable(f"{path} is truncated, or is not a trichord table: {error}") from error
         if size != start + wanted:
-            raise TornTable(f"{path} has {size:,} bytes, expected {start + wanted:,}: it is cut off, or was changed")
-        # One mapping for all columns: a process has some ten thousands of them, and a set may have as many parts.
+            raise TornTable(f"{path} has {size:,} bytes, expected {start + wanted:,}: it is truncated or was changed")
+        # One mapping for all columns: a process may have only some ten thousand, and a set may have as many parts.
         data_X = np.memmap(path, np.uint8, "r", start) if wanted else np.empty(0, np.uint8)
         columns = {name: _column(path, data_X, entry) for name, entry in header.items()}
         table = cls(path, columns, about, digest)
@@ -73,17 +73,17 @@ class Table:
         return table
 
     def texts(self, name: str) -> Texts:
-        """Give a column of texts."""
+        """Return a column of texts."""
         return Texts(self.columns[name], self.columns[name + ENDS])
 
     def check(self) -> None:
-        """Compare the checksum, for which all of the file is read."""
+        """Verify the checksum, for which the whole file is read."""
         with self.path.open("rb") as file:
             _, start = _read_header(file)
             file.seek(start)
             found = _digest_of(file)
         if found != self._digest:
-            raise TornTable(f"{self.path} is not what was written: its checksum is {found}, expected {self._digest}")
+            raise TornTable(f"{self.path} has changed: its checksum is {found}, expected {self._digest}")
 
     def _check_texts(self) -> None:
         for name, ends_N in self.columns.items():
@@ -95,7 +95,7 @@ class Table:
                 raise TornTable(f"{self.path}: {name} ends at {last:,}, expected {held:,}: rows are missing")
 
     def check_rows(self, names: Sequence[str], count: int) -> None:
-        """Refuse a table that lacks a column, or rows of one."""
+        """Raise TornTable if a column is missing or has another number of rows."""
         for name in names:
             rows = len(self.columns[name]) if name in self.columns else None
             if rows != count:
@@ -104,7 +104,7 @@ class Table:
 
 
 class Texts(Sequence[str]):
-    """A column of texts, each read when it is asked for."""
+    """A column of texts, each read on access."""
 
     def __init__(self, bytes_X: NDArray[Any], ends_N: NDArray[Any]) -> None:
         self._bytes_X, self._ends_N = bytes_X, ends_N
@@ -117,7 +117,7 @@ class Texts(Sequence[str]):
         return self._bytes_X[first : int(self._ends_N[row])].tobytes().decode()
 
     def rows_with_line(self, line: str) -> NDArray[np.bool_]:
-        """Say which rows have this line, or are this text: found in the bytes, not row by row."""
+        """Return which rows contain this line; the bytes are searched at once, not row by row."""
         wanted, held = line.encode(), self._bytes_X.tobytes()
         found_N = np.zeros(len(self), dtype=bool)
         at = held.find(wanted) if wanted else -1
@@ -130,11 +130,11 @@ class Texts(Sequence[str]):
         return found_N
 
     def lengths(self) -> NDArray[np.int64]:
-        """Count the bytes of each."""
+        """Return the length of each text in bytes."""
         return np.diff(self._ends_N, prepend=0).astype(np.int64)
 
     def gathered(self, rows_n: NDArray[np.int64]) -> NDArray[Any]:
-        """Give the bytes of some, one after another."""
+        """Return the bytes of some texts, one after another."""
         lengths_n = self.lengths()[rows_n]
         before_n = np.cumsum(lengths_n) - lengths_n
         starts_n = self._ends_N[rows_n] - lengths_n
@@ -143,7 +143,7 @@ class Texts(Sequence[str]):
 
 
 def text_columns(name: str, texts: Sequence[str]) -> dict[str, Column]:
-    """Make a column of texts."""
+    """Return the two columns of a column of texts."""
     encoded = [text.encode() for text in texts]
     joined = np.frombuffer(b"".join(encoded), np.uint8)
     ends_N = np.cumsum([len(each) for each in encoded], dtype=np.int64)
@@ -151,13 +151,13 @@ def text_columns(name: str, texts: Sequence[str]) -> dict[str, Column]:
 
 
 def whole(values: NDArray[Any]) -> Column:
-    """Make a column of what is in memory."""
+    """Return a column of an array in memory."""
     return Column(values.dtype, values.shape, [values])
 
 
 def write_table(path: Path, columns: Mapping[str, Column], about: Mapping[str, Any]) -> None:
-    """Write a table; the checksum goes into its header when the rest is there."""
-    ordered = sorted(columns.items(), key=lambda each: -np.dtype(each[1].dtype).itemsize)  # so that all lie aligned
+    """Write a table; the checksum is written into the header last."""
+    ordered = sorted(columns.items(), key=lambda each: -np.dtype(each[1].dtype).itemsize)  # so that all are aligned
     header: dict[str, Any] = {"__metadata__": {_ABOUT: json.dumps(about, ensure_ascii=False), _DIGEST: _NO_DIGEST}}
     at = 0
     for name, column in ordered:
@@ -190,7 +190,7 @@ def _write_header(file: BinaryIO, header: Mapping[str, Any]) -> int:
 def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     size = int.from_bytes(file.read(8), "little")
     if not 0 < size <= _LARGEST_HEADER:
-        raise ValueError(f"a header of {size} bytes")
+        raise ValueError(f"the header has {size} bytes")
     text = file.read(size)
     if len(text) < size:
         raise ValueError("the header ends too early")
@@ -203,10 +203,10 @@ def _column(path: Path, data_X: NDArray[Any], entry: Mapping[str, Any]) -> NDArr
         dtype, shape = np.dtype(_NAMES[entry["dtype"]]), tuple(map(int, entry["shape"]))
         begin, end = map(int, entry["data_offsets"])
         if not 0 <= begin <= end:
-            raise ValueError(f"a column from {begin} to {end}")
+            raise ValueError(f"a column is from {begin} to {end}")
         return data_X[begin:end].view(dtype).reshape(shape)
     except (ValueError, KeyError, TypeError) as error:
-        raise TornTable(f"{path} is no table of trichord's: {error}") from error
+        raise TornTable(f"{path} is not a trichord table: {error}") from error
 
 
 def _digest_of(file: BinaryIO) -> str:

@@ -1,11 +1,8 @@
-"""Vectors on the disk in FAISS's own format of a flat index, so that FAISS and numpy map one and the same file.
+"""Vectors on disk in FAISS's format of a flat index, so that FAISS and numpy map the same file; and exact search.
 
-FAISS writes an index out of memory only; here rows are written block by block behind the header of an empty index that
-tells of as many rows as will come. Rows in float16 are FAISS's scalar quantizer of that type: as exact as they are.
-Legend: N vectors, D features.
-
-The exact neighbours of queries among vectors on the disk, block by block: what recall is measured against.
-
+FAISS can write only an index that is in memory; here rows are written block by block after the header of an empty
+index, changed to the final number of rows. Float16 rows use FAISS's scalar quantizer of that type, which is lossless.
+Exact search goes block by block and is the reference for recall.
 Legend: Q queries, N vectors, D features, k neighbours.
 """
 
@@ -25,19 +22,19 @@ from trichord.core.errors import UserError
 from trichord.core.files import whole_file
 
 Matrix = NDArray[Any]
-_COUNT_AT = 8  # in the header: behind four letters and the width
+_COUNT_AT = 8  # in the header: after four letters and the width
 _MAPPED = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY
 
 
 def empty_flat(dim: int, dtype: str) -> Any:
-    """Make an index of inner products that holds rows as they are."""
+    """Create an index of inner products that stores rows without loss."""
     if dtype == "float32":
         return faiss.IndexFlatIP(dim)
     return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
 
 
 def write_vectors(path: Path, dim: int, dtype: str, count: int, blocks: Iterable[Matrix]) -> None:
-    """Write so many rows."""
+    """Write `count` rows from blocks."""
     with whole_file(path) as file:
         file.write(_header(dim, dtype, count))
         before = file.tell()
@@ -49,7 +46,7 @@ def write_vectors(path: Path, dim: int, dtype: str, count: int, blocks: Iterable
 
 
 def open_vectors(path: Path, dim: int, dtype: str, count: int) -> tuple[Any, Matrix]:
-    """Map a file twice: as FAISS's index, and as vectors_ND."""
+    """Map a file twice: as a FAISS index, and as vectors_ND."""
     wanted = _header(dim, dtype, count)
     with path.open("rb") as file:
         _check(path, file, wanted, count * dim * np.dtype(dtype).itemsize)
@@ -59,7 +56,7 @@ def open_vectors(path: Path, dim: int, dtype: str, count: int) -> tuple[Any, Mat
 
 
 def let_go(mapped: Matrix) -> None:
-    """Take a mapped file's pages from this process, for its memory is counted with them; the system may keep them."""
+    """Release a mapped file's pages, which count as memory of this process; the system may keep them cached."""
     if isinstance(mapped, np.memmap):
         mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
@@ -68,14 +65,14 @@ def _check(path: Path, file: BinaryIO, wanted: bytes, rows_bytes: int) -> None:
     found, size = file.read(len(wanted)), file.seek(0, 2)
     if found != wanted or size != len(wanted) + rows_bytes:
         raise UserError(
-            f"{path} has {size:,} bytes, expected {len(wanted) + rows_bytes:,} of vectors as the index tells: it is "
-            "cut off, or of another index. Next: build the index again"
+            f"{path} has {size:,} bytes, expected {len(wanted) + rows_bytes:,} of vectors by the catalogue: it is "
+            "truncated, or of another index. Next: build the index again"
         )
 
 
 def _header(dim: int, dtype: str, count: int) -> bytes:
     header = bytearray(faiss.serialize_index(empty_flat(dim, dtype)).tobytes())
-    # The last number counts what follows: FAISS counts floats where it holds floats, else bytes.
+    # The last number is the size of the data: FAISS counts floats in an index of floats, otherwise bytes.
     units = count * dim if dtype == "float32" else 2 * count * dim
     header[_COUNT_AT : _COUNT_AT + 8] = struct.pack("<q", count)
     header[-8:] = struct.pack("<Q", units)
@@ -90,7 +87,7 @@ _BLOCK_BYTES = 64 << 20
 def exact_neighbours(
     vectors_ND: NDArray[Any], queries_QD: Scores, k: int, rows_n: Ints | None = None
 ) -> tuple[Scores, Ints]:
-    """Give scores and rows of the k nearest, of all vectors or of some rows; row -1 where there are fewer than k."""
+    """Return scores and rows of the k nearest among all vectors or some rows; row -1 where there are fewer than k."""
     count = len(vectors_ND) if rows_n is None else len(rows_n)
     at_once = max(1, _BLOCK_BYTES // (4 * vectors_ND.shape[1]))
     best_Qk = np.full((len(queries_QD), k), -np.inf, np.float32)

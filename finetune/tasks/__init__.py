@@ -1,1 +1,1 @@
-"""What is learnt on top of pretrained backbones: one folder a task."""
+"""Tasks on top of pretrained backbones, one package each."""

@@ -1,4 +1,4 @@
-"""Reads what the shards say of their clips, without their media."""
+"""Reads the annotations of clips from shards, without their media."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trichord.shards.record import Annotation
 
 
 def read_annotations(config: FinetuneConfig) -> Iterator[tuple[str, Annotation]]:
-    """Give what this rank's share of the shards says of its clips, and whose it is."""
+    """Yield a description of each clip and its annotation, from this rank's share of the shards."""
     limits = config.data.reading_limits()
     shards = [(source.root, entry) for source in config.data.open_sources() for entry in source.manifest.shards]
     for root, entry in shards[rank() :: world_size()]:
@@ -22,7 +22,7 @@ def read_annotations(config: FinetuneConfig) -> Iterator[tuple[str, Annotation]]
         for position, key in enumerate(archive.keys):
             try:
                 annotation = archive.read(position).annotation()
-            except SampleError:  # here it has no say; the stream counts and names it
+            except SampleError:  # skipped here; the stream counts and reports it
                 continue
             yield f"sample {key} of {entry.name}", annotation
         archive.close()

@@ -1,4 +1,4 @@
-"""A backbone under what is built on it: trained with it, left as it is, or left but for some parameters by name."""
+"""The base of tasks on a backbone, which is trained, frozen, or frozen except for parameters selected by name."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ from trichord.shards.reading.batch import Batch
 
 
 class OnTokens(Objective):
-    """A task on backbones' tokens; with `reads_tokens` these stand in the batch, in the place of what is looked at."""
+    """A task on backbones' tokens; with `reads_tokens` a batch contains the tokens in place of backbones' inputs."""
 
     spec: TaskSpec
     reads_tokens: bool
 
     @abstractmethod
     def tokens(self, modality: Modality, clips: Sequence[Tensor]) -> Tensor:
-        """Give a frozen backbone's tokens of a batch of clips, uint8 frames or sound, to be read instead of these."""
+        """Return a frozen backbone's tokens of a batch of clips (uint8 frames or audio), to be read in their place."""
 
     def as_read(self, batch: Batch) -> Batch:
         if not self.reads_tokens:
             return batch
-        read = {sense: [self.tokens(sense, batch[sense])] for sense in self.spec.inputs}
+        read = {modality: [self.tokens(modality, batch[modality])] for modality in self.spec.inputs}
         return Batch(**{**batch, **read})  # type: ignore[typeddict-item]
 
 
 class Trunk(nn.Module):
-    """Keeps a frozen backbone from training, whatever becomes of the rest."""
+    """A backbone that, if frozen, stays in eval mode when the rest of the model is in training mode."""
 
     def __init__(self, backbone: Encoder, is_frozen: bool, trained: Sequence[str] = ()) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(not is_frozen)
-        self.is_frozen = is_frozen  # then dropout and the like stand still, too
+        self.is_frozen = is_frozen  # then dropout and similar layers are inactive, too
         self.learns = not is_frozen or bool(trained)
         for pattern in trained:
-            met = [each for name, each in backbone.named_parameters() if fnmatchcase(name, pattern)]
-            for parameter in met:
+            matched = [each for name, each in backbone.named_parameters() if fnmatchcase(name, pattern)]
+            for parameter in matched:
                 parameter.requires_grad_(True)
-            if not met:
+            if not matched:
                 names = ", ".join(name for name, _ in list(backbone.named_parameters())[:4])
                 raise UserError(
-                    f"objective.trained: {pattern!r} matches no parameter of the backbone. They are called {names}, …"
+                    f"objective.trained: {pattern!r} matches no parameter of the backbone. Parameter names: {names}, …"
                 )
 
     def train(self, mode: bool = True) -> Trunk:
-        """Switch dropout and the like; a frozen backbone never trains."""
+        """Switch dropout and similar layers; a frozen backbone stays in eval mode."""
         super().train(mode)
         self.backbone.train(mode and not self.is_frozen)
         return self
 
     def looking(self) -> AbstractContextManager[object]:
-        """Spare what only gradients need, while a backbone of which nothing learns is asked."""
+        """Return the context for the backbone's forward pass, which disables gradients if no parameter is trained."""
         return nullcontext() if self.learns else torch.no_grad()

@@ -1,4 +1,4 @@
-"""The tasks that a recipe may choose from by `kind`: a line for each, or an entry point of a plug-in."""
+"""Registry of the tasks that a recipe selects by `kind`; plug-ins add theirs through an entry point."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TASKS: Registry[type[TaskSpec]] = Registry(
     },
 )
 
-# The type of a field that holds one of them.
+# Type of a pydantic field that holds any of them.
 if TYPE_CHECKING:
     AnyTask = TaskSpec
 else:

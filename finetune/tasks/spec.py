@@ -1,4 +1,4 @@
-"""What a recipe says of any task on pretrained backbones; read without torch."""
+"""Recipe settings common to all tasks on pretrained backbones; importable without torch."""
 
 from __future__ import annotations
 
@@ -17,68 +17,68 @@ Modality = Literal["video", "audio"]
 
 
 class TaskSpec(ObjectiveSpec):
-    """An objective that begins with pretrained backbones and can be evaluated."""
+    """An objective that starts from pretrained backbones and can be evaluated."""
 
     begins: ClassVar[str] = "trichord.finetune.init:begin"
-    prepares: ClassVar[str]  # "module:function", which gives a new task what it has to know of its data
-    predicts: ClassVar[str]  # "module:function", which answers the page about one video
-    page_section: ClassVar[str]  # where its answers stand
-    evaluates: ClassVar[str]  # "module:function", which evaluates it on shards
+    prepares: ClassVar[str]  # "module:function" that sets up a new task from its data
+    predicts: ClassVar[str]  # "module:function" that computes the web page's predictions for one video
+    page_section: ClassVar[str]  # the section of the page that shows its predictions
+    evaluates: ClassVar[str]  # "module:function" that evaluates it on shards
 
     inputs: tuple[Modality, ...] = Field(default=("video",), min_length=1)
     clips: ClipSpec  # in training
     view: ViewSpec
     test_clips: ClipSpec
     test_view: ViewSpec
-    frozen: bool = False  # backbones stay as they are: a probe
+    frozen: bool = False  # backbones are frozen: a probe
 
     @property
     @abstractmethod
     def head_words(self) -> str:
-        """In short, what is on the backbones."""
+        """A short description of the head on the backbones."""
 
     @property
     @abstractmethod
     def trained_words(self) -> str:
-        """In short, what is trained."""
+        """A short description of what is trained."""
 
     @property
     @abstractmethod
     def needs_grid(self) -> bool:
-        """Whether it takes more of a backbone than the pooled vector."""
+        """Whether it needs more of a backbone than the pooled vector."""
 
     @property
     @abstractmethod
     def random_settings(self) -> tuple[str, ...]:
-        """The settings by which a backbone is given other inputs at every step."""
+        """The settings that randomise a backbone's inputs at every step."""
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """The classes that it tells apart, if it does."""
+        """The names of the classes it distinguishes, if any."""
         return None
 
     @abstractmethod
     def test_spec(self) -> SampleSpec:
-        """Return what a sample must bring to an evaluation."""
+        """Return what a sample must contain in an evaluation."""
 
     def views_seen(self) -> tuple[ViewsSpec, ...]:
         return (self.sample_spec().views, self.test_spec().views)
 
     def feature_complaints(self) -> Iterator[str]:
-        """Yield why features of its backbones cannot be kept."""
+        """Yield the reasons why features of its backbones cannot be stored."""
         if not self.frozen:
-            yield "features are of a backbone that stays as it is: set objective.frozen=true, or leave features out"
+            yield "features need a frozen backbone: set objective.frozen=true, or leave features out"
         elif self.random_settings:
             drawn = ", ".join(f"objective.{name}" for name in self.random_settings)
-            yield f"features are computed once, and {drawn} would draw anew at every step: set what draws nothing"
+            yield f"features are computed once, but {drawn} would differ at every step: set values without randomness"
 
     def check(self, config: Any) -> str:
-        """Raise UserError for data that it cannot be trained or evaluated on; return a line on what it learns."""
+        """Raise UserError if it cannot be trained or evaluated on the data; return one line that describes the task."""
         return f"{self.kind}: {self.head_words}"
 
 
 def random_settings_of(clips: ClipSpec, view: ViewSpec) -> tuple[str, ...]:
-    """Return the settings by which chance decides what is seen of a video."""
+    """Return the settings that randomise the frames taken from a video."""
     draws = {
         "clips.placement": clips.is_random,
         "view.crop": view.crop.is_random,

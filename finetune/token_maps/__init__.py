@@ -1,1 +1,1 @@
-"""Where in its frames a backbone looks, and what its tokens hold, as pictures."""
+"""Pictures of a backbone's attention over frames and of its tokens."""

@@ -1,4 +1,4 @@
-"""`trichord visualise`: pictures of where a backbone looks, or of what its tokens hold."""
+"""`trichord visualise`: pictures of a backbone's attention or of its tokens."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from trichord.core.console import show_figures
 def _declare(parser: ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="a run of pretraining, of a head or of captions")
     parser.add_argument("source", metavar="VIDEO_OR_SHARDS", help="a video file, or a folder of shards")
-    add_out(parser, "gets the pictures, named by the clips' keys")
+    add_out(parser, "folder for the pictures, named after the keys of the clips")
     parser.add_argument(
         "--kind",
         choices=("attention", "pca"),
         default="attention",
-        help="where the class token looks (without one: which tokens are like the pooled vector), or the first three "
-        "principal components of a clip's tokens as colours",
+        help="attention of the class token (without one: similarity of tokens to the pooled vector), or the first "
+        "three principal components of a clip's tokens as colours",
     )
     parser.add_argument(
-        "--count", type=at_least(1), default=4, metavar="N", help="clips of shards, spread over the set"
+        "--count", type=at_least(1), default=4, metavar="N", help="number of clips from shards, spread over the set"
     )
     parser.add_argument("--gif", dest="endings", action="append_const", const="gif", help="write GIFs (default: both)")
     parser.add_argument("--png", dest="endings", action="append_const", const="png", help="write PNGs")
@@ -56,7 +56,7 @@ def _run(arguments: Namespace) -> int:
 
 VISUALISE = Command(
     "visualise",
-    "draw where a backbone looks, or what its tokens hold, over the frames of videos",
+    "draw a backbone's attention or its tokens over the frames of videos",
     _declare,
     _run,
     (

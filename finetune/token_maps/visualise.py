@@ -1,8 +1,6 @@
-"""Draws where a run's backbone looks, or what its tokens hold, for a video file or for clips of shards.
+"""Pictures of a backbone's attention or tokens over the frames of a video file or of clips from shards.
 
-Legend: C colours, T frames, H and W pixels.
-
-Lays what is said of places over frames, and writes a clip's pictures as a PNG side by side or as a GIF that moves.
+Maps are blended with the frames, and written as a PNG with frames side by side or as an animated GIF.
 
 Legend: T frames, H and W pixels, t steps of tokens, h x w their places, c and C colours.
 """
@@ -36,7 +34,7 @@ _FRAMES_OF_A_PNG = 8
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was written of a clip, and what its map is of."""
+    """The files written for a clip, and what its map shows."""
 
     key: str
     shows: str
@@ -46,20 +44,20 @@ class Drawn:
 
 
 def visualise(run: Path, source: str, out: Path, kind: Kind, count: int, endings: tuple[str, ...]) -> list[Drawn]:
-    """Write pictures of a video file, or of some clips of shards; endings are gif and png."""
-    eyes = eyes_of(open_run(run, pick_device(0)))
+    """Write pictures of a video file or of some clips from shards; `endings` may contain gif and png."""
+    encoder = eyes_of(open_run(run, pick_device(0)))
     drawn = []
     for raw in track(_samples(source, count), "drawing clips"):
         try:
-            batch = batch_of(raw, eyes.spec)
+            batch = batch_of(raw, encoder.spec)
         except SampleError as error:
             raise UserError(f"{raw.key} of {raw.shard} cannot be used: {error}") from error
-        drawn.append(_draw(eyes, batch, out, kind, endings))
+        drawn.append(_draw(encoder, batch, out, kind, endings))
     return drawn
 
 
 def frames_of(batch: Batch, view: int = 0) -> Pixels:
-    """Give the frames of a batch's first clip as pictures, THWC."""
+    """Return the frames of a batch's first clip as pictures, THWC."""
     frames_THWC: Pixels = np.ascontiguousarray(batch["video"][view][0].permute(1, 2, 3, 0).cpu().numpy())
     return frames_THWC
 
@@ -71,12 +69,12 @@ def _samples(source: str, count: int) -> Iterator[RawSample]:
     return pick_samples(source, count)
 
 
-def _draw(eyes: Eyes, batch: Batch, out: Path, kind: Kind, endings: tuple[str, ...]) -> Drawn:
-    frames_THWC, pixels_BCTHW = frames_of(batch), eyes.pixels(batch)
+def _draw(encoder: Eyes, batch: Batch, out: Path, kind: Kind, endings: tuple[str, ...]) -> Drawn:
+    frames_THWC, pixels_BCTHW = frames_of(batch), encoder.pixels(batch)
     if kind == "pca":
-        shows, over_THWC = "pca", colours_over(frames_THWC, main_directions(eyes.backbone, pixels_BCTHW)[0])
+        shows, over_THWC = "pca", colours_over(frames_THWC, main_directions(encoder.backbone, pixels_BCTHW)[0])
     else:
-        places = attended_places(eyes.backbone, pixels_BCTHW)
+        places = attended_places(encoder.backbone, pixels_BCTHW)
         shows, over_THWC = places.kind, heat_over(frames_THWC, places.weight_Bthw[0])
     (key,), (timeline,) = batch["key"], batch["timeline"]
     stem = out / f"{key.replace('/', '_')}.{shows}"
@@ -92,16 +90,16 @@ def _draw(eyes: Eyes, batch: Batch, out: Path, kind: Kind, endings: tuple[str, .
 
 
 Pixels = NDArray[np.uint8]
-# Dark to bright, and different from one another in grey, too.
+# From dark to bright, so that the colours also differ in greyscale.
 _SCALE = np.array([(10, 8, 40), (88, 22, 110), (188, 55, 84), (249, 142, 9), (252, 250, 160)], np.float64)
-_SHOWS_THROUGH = 0.45  # of a frame below a map
+_SHOWS_THROUGH = 0.45  # share of the frame in the blend with a map
 _GAP = 4
 _PAPER = 255
-_LARGEST_SIDE = 192  # that small pictures are enlarged to
+_LARGEST_SIDE = 192  # up to which small pictures are enlarged
 
 
 def heat_over(frames_THWC: Pixels, weight_thw: Tensor) -> Pixels:
-    """Lay weights over frames, the clip's largest bright and its smallest dark, smooth between places."""
+    """Blend weights with frames: the clip's largest bright, its smallest dark, with interpolation between places."""
     lowest, spread = weight_thw.min(), (weight_thw.max() - weight_thw.min()).clamp_min(1e-12)
     heat_THW = _fitted(((weight_thw - lowest) / spread).cpu()[..., None], frames_THWC.shape, "bilinear")[..., 0]
     stops = np.linspace(0, 1, len(_SCALE))
@@ -110,12 +108,12 @@ def heat_over(frames_THWC: Pixels, weight_thw: Tensor) -> Pixels:
 
 
 def colours_over(frames_THWC: Pixels, colours_thwc: Tensor) -> Pixels:
-    """Lay colours of places, from 0 to 1, over frames, each place a square."""
+    """Blend colours of places, from 0 to 1, with frames, each place as a square."""
     return _blended(frames_THWC, 255.0 * _fitted(colours_thwc.cpu(), frames_THWC.shape, "nearest"))
 
 
 def write_png(path: Path, rows: Sequence[Pixels]) -> None:
-    """Write frames from left to right, one row of pictures below the other."""
+    """Write rows of frames, each from left to right, one row below the other."""
     rows = [_large(frames_THWC) for frames_THWC in rows]
     _, height, width, _ = rows[0].shape
     sheet = Image.new("RGB", (_along(len(rows[0]), width), _along(len(rows), height)), (_PAPER,) * 3)
@@ -127,22 +125,22 @@ def write_png(path: Path, rows: Sequence[Pixels]) -> None:
 
 
 def write_gif(path: Path, rows: Sequence[Pixels], seconds: float) -> None:
-    """Write pictures that move as long as the clip lasts, the rows side by side."""
+    """Write an animation as long as the clip, with the rows side by side."""
     joined_THWC = np.concatenate([_large(frames_THWC) for frames_THWC in rows], axis=2)
     first, *others = (Image.fromarray(frame_HWC) for frame_HWC in joined_THWC)
-    each_ms = max(20, round(1000 * seconds / len(joined_THWC)))  # below 20, viewers take 100
+    each_ms = max(20, round(1000 * seconds / len(joined_THWC)))  # viewers replace values below 20 with 100
     _save(first, path, save_all=True, append_images=others, duration=each_ms, loop=0)
 
 
 def _large(frames_THWC: Pixels) -> Pixels:
-    """Let small pictures be seen."""
+    """Enlarge small pictures by an integer factor."""
     times = max(1, _LARGEST_SIDE // max(frames_THWC.shape[1:3]))
     large_THWC: Pixels = frames_THWC.repeat(times, axis=1).repeat(times, axis=2)
     return large_THWC
 
 
 def _fitted(values_thwc: Tensor, shape: tuple[int, ...], mode: str) -> NDArray[np.float64]:
-    """Give each frame its step's values, and each pixel its place's, THWc."""
+    """Resize values to frames and pixels, THWc: a frame gets the values of its step, a pixel those of its place."""
     frames, height, width, _ = shape
     of_frame_T = torch.arange(frames) * len(values_thwc) // frames
     edges = {"align_corners": False} if mode == "bilinear" else {}
@@ -153,7 +151,7 @@ def _fitted(values_thwc: Tensor, shape: tuple[int, ...], mode: str) -> NDArray[n
 
 
 def _blended(frames_THWC: Pixels, colours_THWC: NDArray[np.float64]) -> Pixels:
-    grey_THW1 = frames_THWC.mean(axis=-1, keepdims=True)  # colours are the map's alone
+    grey_THW1 = frames_THWC.mean(axis=-1, keepdims=True)  # so that all colour comes from the map
     blended_THWC = _SHOWS_THROUGH * grey_THW1 + (1 - _SHOWS_THROUGH) * colours_THWC
     return np.asarray(blended_THWC.round(), np.uint8)
 

@@ -1,4 +1,4 @@
-"""Zero-shot recognition: what a video shows, by texts alone."""
+"""Zero-shot recognition: classification of videos with texts only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def open_model(
     source: str | Path, *, part: str | None = None, backbone: Mapping[str, Any] | None = None, device: str | None = None
 ) -> Recogniser:
-    """Open a run of video and text, or a file of X-CLIP or CLIP; `backbone` says what a file's shapes cannot tell."""
+    """Load a run of video and text, or a file of X-CLIP or CLIP; `backbone` gives what a file's shapes do not."""
     import torch
 
     from trichord.finetune.zeroshot.classifier import Recogniser

@@ -1,7 +1,7 @@
-"""Among which classes a test lets its model choose: all of a set, lists of them, or draws of those new to another set.
+"""Candidate classes of a zero-shot test: all of a set, lists of them, or random draws of classes new to another set.
 
-Kinetics-600's zero-shot protocol is three draws of 160 of the classes that Kinetics-400 lacks; clips of other classes
-are left out, and so are other classes.
+Kinetics-600's zero-shot protocol is three draws of 160 of the classes that Kinetics-400 lacks; other classes and their
+clips are left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trichord.shards.reading.manifest import Manifest
 
 @dataclass(frozen=True)
 class Draws:
-    """So many draws of so many classes; the same for the same seed and names, whatever their numbers."""
+    """Number and size of random draws of classes; determined by the seed and the names, not by their numbering."""
 
     count: int
     size: int
@@ -28,7 +28,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Classes to choose among, by their numbers in the set."""
+    """Candidate classes, by their numbers in the set."""
 
     title: str
     numbers: tuple[int, ...]
@@ -37,17 +37,19 @@ class Candidates:
 def candidates_of(
     names: Sequence[str], lists: Sequence[Path] = (), draws: Draws | None = None, known: Collection[str] = ()
 ) -> list[Candidates]:
-    """Give what one set is tested on; `known` names classes that are no candidates, for they were trained on."""
+    """Return the candidates for one set; `known` names classes to exclude, because they were trained on."""
     left_out = {_plain(name) for name in known}
     pool = [number for number, name in enumerate(names) if _plain(name) not in left_out]
     if not pool:
-        raise UserError(f"all {len(names)} classes are known from training: none is left to be tested on")
+        raise UserError("every class of the set is known from training: none is left to test on")
     if lists:
         return [Candidates(str(path), _numbers(read_names(path), names, path)) for path in lists]
     if draws is None:
         return [Candidates(f"{'all' if len(pool) == len(names) else 'new'} {len(pool)}", tuple(pool))]
     if draws.size > len(pool):
-        raise UserError(f"--draws {draws.count}x{draws.size}: there are {len(pool)} classes to draw from")
+        raise UserError(
+            f"--draws {draws.count}x{draws.size}: found draws of {draws.size}, expected at most {len(pool)}"
+        )
     by_name = sorted(pool, key=lambda number: names[number])
     return [
         Candidates(f"draw {turn + 1} of {draws.size}", _drawn(by_name, draws.size, draws.seed, turn))
@@ -56,14 +58,14 @@ def candidates_of(
 
 
 def read_names(source: Path) -> list[str]:
-    """Read names of classes: of a shard set, or of a file with one on each line."""
+    """Read class names from a shard set, or from a file with one on each line."""
     if source.is_dir():
         return list(Manifest.load(source).classes)
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{source} cannot be read ({error}); expected a file with a class's name on each line"
+            f"{source} cannot be read ({error}); expected a file with one class name on each line"
         ) from error
     return [line.strip() for line in lines if line.strip()]
 
@@ -79,7 +81,7 @@ def _numbers(wanted: Sequence[str], names: Sequence[str], path: Path) -> tuple[i
         if _plain(name) not in by_name:
             raise UserError(unknown_name(f"{path}: the set has no class", name, list(names)))
     if not wanted:
-        raise UserError(f"{path} names no classes; expected one on each line")
+        raise UserError(f"{path} names no classes; expected one class name on each line")
     return tuple(sorted({by_name[_plain(name)] for name in wanted}))
 
 

@@ -1,10 +1,9 @@
-"""Classes by their texts alone (Radford et al. 2021, section 3.1): how well each text suits a video, as probabilities.
+"""Zero-shot classifiers: how well the text of each class matches a video, as probabilities (Radford et al. 2021, 3.1).
 
-Without X-CLIP's video-specific prompts a class is one vector, made once and kept. With them every video changes the
-texts' vectors, so that only the text encoder's own rows can be kept, and the mean over prompts is one of these rows.
+Labels need not occur in training. Without X-CLIP's video-specific prompts, a class is one vector, computed once and
+cached. With them, every video changes the texts' vectors, so that only the output rows of the text encoder can be
+cached, and the mean over prompts is a mean of these rows.
 Legend: V views, B videos, C colours, T frames, H rows and W columns of pixels; P prompts, K classes, E features.
-
-A model that names what a video shows, out of labels that it may never have heard.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _TEXTS_AT_ONCE = 256
 
 
 class Classifier:
-    """A model and the texts of the classes, which are read once."""
+    """A model and the texts of the classes, which are encoded once."""
 
     def __init__(self, model: VideoText, names: Sequence[str], spec: ZeroShotSpec) -> None:
         self.model, self.spec = model, spec
@@ -36,31 +35,31 @@ class Classifier:
 
     @torch.no_grad()
     def logits(self, views: Sequence[Tensor]) -> Tensor:
-        """Give logits_VPBK of normalised views, each frames_BCTHW."""
+        """Return logits_VPBK of normalised views, each frames_BCTHW."""
         per_view = []
         for frames_BCTHW in views:
-            seen = self.model.see(frames_BCTHW)
-            cosines_PBK = torch.stack([self.model.cosines(seen, rows_KE) for rows_KE in self.rows_PKE])
+            encoded = self.model.see(frames_BCTHW)
+            cosines_PBK = torch.stack([self.model.cosines(encoded, rows_KE) for rows_KE in self.rows_PKE])
             per_view.append(self.model.scale() * cosines_PBK)
         return torch.stack(per_view)
 
 
 @torch.no_grad()
 def read_classes(model: VideoText, names: Sequence[str], spec: ZeroShotSpec) -> Tensor:
-    """Give rows_PKE, one row of a class for each prompt; one for all where their vectors are averaged."""
+    """Return rows_PKE, one row of each class for each prompt, or one for all prompts if their vectors are averaged."""
     by_prompt = texts_of(names, spec.prompts, spec.names_as)
-    texts = [text for said in by_prompt for text in said]
+    texts = [text for of_classes in by_prompt for text in of_classes]
     read = [model.read(texts[first : first + _TEXTS_AT_ONCE]) for first in range(0, len(texts), _TEXTS_AT_ONCE)]
     rows_PKE: Tensor = torch.cat(read).unflatten(0, (len(by_prompt), len(names)))
     if spec.ensemble == "probability" or len(by_prompt) == 1:
         return rows_PKE
-    # Video-specific prompts are a network that learnt from rows of their own lengths.
+    # The network of video-specific prompts was trained on rows that are not normalised.
     mean_1KE: Tensor = (rows_PKE if model.has_prompts else to_unit(rows_PKE)).mean(dim=0, keepdim=True)
     return mean_1KE
 
 
 def probabilities(logits_VPBK: Tensor, spec: ZeroShotSpec) -> Tensor:
-    """Give probabilities_BK: over views logits or probabilities are averaged, over prompts probabilities."""
+    """Return probabilities_BK: logits or probabilities are averaged over views, probabilities over prompts."""
     if spec.average == "logit":
         logits_VPBK = logits_VPBK.mean(dim=0, keepdim=True)
     probabilities_BK: Tensor = logits_VPBK.softmax(dim=-1).mean(dim=(0, 1))
@@ -68,7 +67,7 @@ def probabilities(logits_VPBK: Tensor, spec: ZeroShotSpec) -> Tensor:
 
 
 class Recogniser:
-    """What was opened, on a device."""
+    """A loaded model of video and text on a device."""
 
     def __init__(self, opened: Opened, device: torch.device) -> None:
         self.opened, self.device = opened, device
@@ -76,9 +75,9 @@ class Recogniser:
         self._read: tuple[tuple[tuple[str, ...], ZeroShotSpec], Classifier] | None = None
 
     def zeroshot(self, video: str | Path, labels: Sequence[str], **how: Any) -> dict[str, float]:
-        """Give the probability of each label for a video file, the likeliest first; `how` is what ZeroShotSpec takes.
+        """Return the probability of each label for a video file, the likeliest first; `how` goes to ZeroShotSpec.
 
-        The texts are read once for several videos with the same labels.
+        The texts are encoded once for several videos with the same labels.
         """
         asked = (tuple(labels), ZeroShotSpec(**how))
         if self._read is None or self._read[0] != asked:
@@ -88,14 +87,14 @@ class Recogniser:
         return dict(sorted(by_label.items(), key=lambda each: -each[1]))
 
     def classifier(self, names: Sequence[str], spec: ZeroShotSpec) -> Classifier:
-        """Read the texts of classes."""
+        """Return a classifier with the encoded texts of the classes."""
         if not names or len(set(names)) < len(names):
             raise UserError(f"expected different labels, found {list(names) or 'none'}")
         with self.autocast():
             return Classifier(self.model, names, spec)
 
     def logits(self, views: Sequence[Tensor], classifier: Classifier) -> Tensor:
-        """Give logits_VPBK of views as batches have them, each uint8 frames_BCTHW."""
+        """Return logits_VPBK of views as in batches, each uint8 frames_BCTHW."""
         pixels = self.opened.look.normalisation
         with self.autocast():
             return classifier.logits([pixels(frames_BCTHW.to(self.device)) for frames_BCTHW in views])
@@ -110,7 +109,7 @@ class Recogniser:
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """Compute as the model was trained to."""
+        """Enable autocast with the precision that the model was trained with."""
         dtype = self.opened.precision
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             yield

@@ -1,4 +1,4 @@
-"""`trichord zeroshot`: what videos show, by texts alone; and how right that is on shard sets, as tables of figures."""
+"""`trichord zeroshot`: classify videos with texts only, or test that on shard sets and print tables of figures."""
 
 from __future__ import annotations
 
@@ -25,43 +25,49 @@ _OF_TESTS = ("classes", "draws", "new_to", "wise_from", "name", "out", "cache")
 
 
 def _declare(parser: ArgumentParser) -> None:
-    parser.add_argument("videos", nargs="*", type=Path, metavar="CLIP", help="video files, to be told by --labels")
+    parser.add_argument("videos", nargs="*", type=Path, metavar="CLIP", help="video files to classify by --labels")
+    parser.add_argument("--labels", metavar="TEXT,TEXT", help="candidate labels; or a file with one on each line")
     parser.add_argument(
-        "--labels", metavar="TEXT,TEXT", help="what the videos may show; or a file with one on each line"
+        "--data", nargs="+", default=[], metavar="SHARDS", help="shard sets to test on, such as three splits"
     )
-    parser.add_argument("--data", nargs="+", default=[], metavar="SHARDS", help="sets to test on, such as three splits")
     parser.add_argument(
-        "--weights", type=Path, metavar="RUN_OR_FILE", help="default: the newest run of video_text below runs/"
+        "--weights",
+        type=Path,
+        metavar="RUN_OR_FILE",
+        help="model (default: the newest run of video_text below runs/)",
     )
-    parser.add_argument("--part", metavar="NAME", help="which part of a file that holds several")
+    parser.add_argument("--part", metavar="NAME", help="part to load from a file that holds several")
     parser.add_argument(
         "--backbone",
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="what a file's shapes cannot tell, such as activation=gelu of most of open_clip's",
+        help="settings not implied by a file's shapes, such as activation=gelu for most open_clip models",
     )
     words = parser.add_argument_group("words and views")
     words.add_argument(
         "--prompts", type=_prompts, default="bare", metavar="SET", help=f"{', '.join(PROMPTS)}, or a text with {{}}"
     )
     words.add_argument(
-        "--ensemble", choices=("embedding", "probability"), default="embedding", help="what is averaged over prompts"
+        "--ensemble", choices=("embedding", "probability"), default="embedding", help="quantity averaged over prompts"
     )
     words.add_argument(
-        "--names-as", choices=("words", "given"), default="words", help="take ApplyEyeMakeup apart, or not"
+        "--names-as",
+        choices=("words", "given"),
+        default="words",
+        help="split names such as ApplyEyeMakeup, or keep them as given",
     )
     words.add_argument(
         "--views",
         type=_pair((1, 3), "clips and crops, 1 or 3, such as 4x3"),
         default="1x1",
         metavar="NxM",
-        help="clips, and crops of each",
+        help="number of clips, and of crops of each clip",
     )
     words.add_argument(
-        "--average", choices=("probability", "logit"), default="probability", help="what is averaged over views"
+        "--average", choices=("probability", "logit"), default="probability", help="quantity averaged over views"
     )
-    words.add_argument("--frames", type=at_least(1), metavar="N", help="of a clip (default: as in training)")
+    words.add_argument("--frames", type=at_least(1), metavar="N", help="frames per clip (default: as in training)")
     tests = parser.add_argument_group("with --data")
     tests.add_argument(
         "--classes",
@@ -69,18 +75,18 @@ def _declare(parser: ArgumentParser) -> None:
         type=Path,
         default=[],
         metavar="FILE",
-        help="test among these classes alone, list by list",
+        help="test among only these classes, one list after another",
     )
     tests.add_argument(
         "--draws",
         type=_pair(None, "draws and classes of each, such as 3x160"),
         metavar="DRAWSxCLASSES",
-        help="or these",
+        help="test among random draws of classes",
     )
     tests.add_argument(
-        "--new-to", type=Path, metavar="SHARDS_OR_FILE", help="leave out classes of this set, which were trained on"
+        "--new-to", type=Path, metavar="SHARDS_OR_FILE", help="exclude classes of this set, which were trained on"
     )
-    tests.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of --draws")
+    tests.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="random seed of --draws")
     tests.add_argument("--wise-from", type=Path, metavar="RUN_OR_FILE", help="weights before fine-tuning: WiSE-FT")
     tests.add_argument(
         "--alphas",
@@ -88,13 +94,18 @@ def _declare(parser: ArgumentParser) -> None:
         type=share,
         default=_ALPHAS,
         metavar="ALPHA",
-        help="how far from there to --weights",
+        help="positions between --wise-from (0) and --weights (1)",
     )
-    tests.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips at once on each rank")
-    tests.add_argument("--workers", type=at_least(0), default=0, metavar="N", help="processes that read, per rank")
-    tests.add_argument("--cache", type=Path, metavar="DIR", help="keep shards from elsewhere here")
-    tests.add_argument("--name", metavar="NAME", help="of the files (default: prompts, views and the sets' folders)")
-    tests.add_argument("--out", type=Path, metavar="DIR", help="gets evaluations/ (default: the run; none for a file)")
+    tests.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips per batch on each rank")
+    tests.add_argument("--workers", type=at_least(0), default=0, metavar="N", help="reader processes per rank")
+    tests.add_argument("--cache", type=Path, metavar="DIR", help="cache folder for remote shards")
+    tests.add_argument("--name", metavar="NAME", help="file name of reports (default: prompts, views and set folders)")
+    tests.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for evaluations/ (default: the run; none for a file)",
+    )
     add_json(parser)
 
 
@@ -102,16 +113,16 @@ def _run(arguments: Namespace) -> int:
     if bool(arguments.videos) == bool(arguments.data):
         raise UserError(
             'expected video files, as in trichord zeroshot CLIP.mp4 --labels "opening a box,holding a book", or '
-            "shard sets with --data SHARDS, one of the two"
+            "shard sets with --data SHARDS, but not both"
         )
-    return _tell(arguments) if arguments.videos else _test(arguments)
+    return _classify(arguments) if arguments.videos else _test(arguments)
 
 
-def _tell(arguments: Namespace) -> int:
+def _classify(arguments: Namespace) -> int:
     from trichord.finetune.zeroshot import open_model
 
     if ignored := [f"--{name.replace('_', '-')}" for name in _OF_TESTS if getattr(arguments, name)]:
-        raise UserError(f"{', '.join(ignored)}: for tests with --data, not for video files")
+        raise UserError(f"{', '.join(ignored)}: only for tests with --data, not for video files")
     labels, source, spec = _labels(arguments.labels), _weights(arguments), _spec(arguments)
     model = open_model(source, part=arguments.part, backbone=read_pairs("--backbone", arguments.backbone))
     rows = [
@@ -130,7 +141,7 @@ def _labels(text: str | None) -> list[str]:
         return read_names(Path(text))
     labels = [label.strip() for label in (text or "").split(",") if label.strip()]
     if not labels:
-        raise UserError('--labels is missing: say what the videos may show, as in --labels "opening a box,jumping"')
+        raise UserError('--labels is missing: list what the videos may show, as in --labels "opening a box,jumping"')
     return labels
 
 
@@ -147,7 +158,7 @@ def _test(arguments: Namespace) -> int:
     from trichord.pretrain.engine.distributed import join_world, leave_world
 
     if arguments.labels:
-        raise UserError("--labels is for video files; a set brings the names of its classes, and --classes chooses")
+        raise UserError("--labels is for video files; a shard set has its own class names: select with --classes")
     source, spec, question = _weights(arguments), _spec(arguments), _question(arguments)
     world = join_world()
     torch.set_num_threads(thread_plan(world.place.local_size))
@@ -168,15 +179,15 @@ def _test(arguments: Namespace) -> int:
 
 
 def _show(source: Path, opened: Opened, spec: ZeroShotSpec, rows: list[dict[str, object]], as_json: bool) -> None:
-    """Print a table, never without the words and views that it depends on."""
-    told = f"{spec.words(opened.model.has_prompts)}; {opened.look.words(spec)}"
-    show_figures(f"zero-shot by {source}" + (f": {told}" if as_json else ""), rows, as_json)
+    """Print a table together with the prompts and views that it depends on."""
+    conditions = f"{spec.words(opened.model.has_prompts)}; {opened.look.words(spec)}"
+    show_figures(f"zero-shot by {source}" + (f": {conditions}" if as_json else ""), rows, as_json)
     if not as_json:
-        print(told)
+        print(conditions)
 
 
 def _about(arguments: Namespace, source: Path, opened: Opened, spec: ZeroShotSpec) -> dict[str, object]:
-    """Say what was tested, as reports of heads do."""
+    """Return what was tested, in the format of reports of heads."""
     between = f"between {arguments.wise_from} and it" if arguments.wise_from else "nothing"
     return {
         "run": str(source),
@@ -210,7 +221,7 @@ def _weights(arguments: Namespace) -> Path:
         run for run in _RUNS.glob("*") if RunFolder(run).is_run and read_run(run)["objective"]["kind"] == "video_text"
     ]
     if not runs:
-        raise UserError(f"--weights RUN_OR_FILE is missing, and no run of video_text is below {_RUNS}/")
+        raise UserError(f"--weights RUN_OR_FILE is missing, and there is no run of video_text below {_RUNS}/")
     return max(runs, key=lambda run: RunFolder(run).checkpoints.stat().st_mtime)
 
 
@@ -227,7 +238,7 @@ def _question(arguments: Namespace) -> Question:
     from trichord.finetune.zeroshot.evaluate import Question
 
     if arguments.draws and arguments.classes:
-        raise UserError("--draws and --classes both say among which classes is tested; give one of them")
+        raise UserError("--draws and --classes both select the candidate classes; give only one of them")
     draws = Draws(arguments.draws[0], arguments.draws[1], arguments.seed) if arguments.draws else None
     names = ("batch_size", "workers", "cache")
     rest = {name: getattr(arguments, name) for name in names}
@@ -243,7 +254,7 @@ def _prompts(text: str) -> str:
 
 
 def _pair(allowed: tuple[int, ...] | None, expected: str) -> Callable[[str], tuple[int, int]]:
-    """Give a type for two numbers with an x between them."""
+    """Return an argument type for two numbers with an x between them."""
 
     def read(text: str) -> tuple[int, int]:
         found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
@@ -256,7 +267,7 @@ def _pair(allowed: tuple[int, ...] | None, expected: str) -> Callable[[str], tup
 
 ZEROSHOT = Command(
     "zeroshot",
-    "say what videos show by texts alone, or test that on shards",
+    "classify videos with texts only, or test that on shards",
     _declare,
     _run,
     (

@@ -1,9 +1,9 @@
-"""Tests a model of video and text on shard sets by their classes' names alone, every clip once, as tables of figures.
+"""Zero-shot tests of a model of video and text on shard sets, with class names only and every clip once.
 
-Several sets are splits of one data set, and several draws are draws of one set's classes: their mean and standard
-deviation (of a sample, with n - 1) stand below them. Legend: N clips, B of a batch, V views, P prompts, K classes.
-
-Weights between zero-shot ones a and fine-tuned ones b: (1 - alpha) a + alpha b (WiSE-FT, Wortsman et al. 2022).
+Several sets are splits of one data set, and several draws are draws of one set's classes: the tables of figures end
+with their mean and standard deviation (of a sample, with n - 1). Weights can be interpolated between zero-shot ones a
+and fine-tuned ones b: (1 - alpha) a + alpha b (WiSE-FT, Wortsman et al. 2022).
+Legend: N clips, B of a batch, V views, P prompts, K classes.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _MEASURED = ("top1", "top5", "mAP", "top1_mean_of_classes")
 
 @dataclass(frozen=True)
 class Question:
-    """What is tested on, among which classes, and how it is read."""
+    """The sets to test on, the candidate classes, and how the sets are read."""
 
     data: tuple[str, ...]
     lists: tuple[Path, ...] = ()
     draws: Draws | None = None
-    known: Path | None = None  # a set, or a list, of classes that are no candidates
+    known: Path | None = None  # a set, or a list, of classes to exclude
     batch_size: int = 8  # of each rank
     workers: int = 0
     cache: Path | None = None
 
     def stream(self, root: str) -> StreamConfig:
-        """Say how one set is read."""
+        """Return the settings for reading one set."""
         return StreamConfig(
             sources=(SourceConfig(root=root),),
             batch_size=self.batch_size,
@@ -58,7 +58,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one set, among some of its classes, with the weights of one alpha."""
+    """Results on one set, for some candidate classes and the weights of one alpha."""
 
     root: str
     digest: str
@@ -72,19 +72,19 @@ class Answer:
 
 
 class Line:
-    """The weights that are tested: a model's own, or several on the way to them from zero-shot ones."""
+    """The weights to test: a model's own, or several interpolated between zero-shot weights and its own."""
 
     def __init__(self, recogniser: Recogniser, zero_shot: Opened | None, alphas: Sequence[float]) -> None:
         self.recogniser, self.alphas = recogniser, tuple(dict.fromkeys(alphas)) if zero_shot else (1.0,)
         self._between = Between(recogniser.model, zero_shot.model.state_dict()) if zero_shot else None
 
     def go_to(self, alpha: float) -> None:
-        """Set the model's weights."""
+        """Set the model's weights to those of an alpha."""
         if self._between is not None:
             self._between.go_to(alpha)
 
     def classifiers(self, names: Sequence[str], spec: ZeroShotSpec) -> dict[float, Classifier]:
-        """Read the classes' texts with each of the weights."""
+        """Return a classifier of the classes for each alpha."""
         found = {}
         for alpha in self.alphas:
             self.go_to(alpha)
@@ -93,9 +93,9 @@ class Line:
 
 
 def answer(line: Line, spec: ZeroShotSpec, question: Question, world: World) -> list[Answer]:
-    """Test on all sets; all ranks take part and get the same."""
+    """Test on all sets; all ranks take part and get the same answers."""
     answers = [each for root in question.data for each in _answer_one(line, spec, question, root, world)]
-    # Splits have one measure: where one of them has clips of several classes, or of none, it is average precision.
+    # All splits use one measure: average precision if any of them has clips of several classes or of none.
     is_multi_label = any(each.is_multi_label for each in answers)
     return [replace(each, is_multi_label=is_multi_label) for each in answers]
 
@@ -105,7 +105,7 @@ def _answer_one(line: Line, spec: ZeroShotSpec, question: Question, root: str, w
     (source,) = config.open_sources()
     names = source.manifest.classes
     if not names:
-        raise UserError(f"{root} does not name its classes: its manifest.json wants a list of them under classes")
+        raise UserError(f"{root} does not name its classes: its manifest.json must list them under classes")
     known = read_names(question.known) if question.known else ()
     candidates = candidates_of(names, question.lists, question.draws, known)
     asked = sorted({number for each in candidates for number in each.numbers})
@@ -128,7 +128,7 @@ def _answer_one(line: Line, spec: ZeroShotSpec, question: Question, root: str, w
     answers = []
     for turn, each in enumerate(candidates):
         chosen = list(each.numbers)
-        # A clip without any class is a negative of all where all are asked for, and is else of no class that is.
+        # A clip without a class is a negative of all classes if all are candidates; otherwise it is left out.
         kept_N = truths_NK[:, chosen].any(axis=1) | (len(chosen) == len(names))
         if not kept_N.any():
             raise UserError(f"{root} has no clip of the classes of {each.title}")
@@ -145,14 +145,15 @@ def _truths(batch: Batch, classes: int, root: str) -> Tensor:
     for row, labels in enumerate(batch["labels"]):
         if beyond := [label for label in labels if label >= classes]:
             raise UserError(
-                f"sample {batch['key'][row]} of {root} has label {beyond[0]}, and {classes} classes are named"
+                f"sample {batch['key'][row]} of {root} has label {beyond[0]}, expected a number below "
+                f"{classes}, the number of named classes"
             )
         truths_BK[row, list(labels)] = 1
     return truths_BK
 
 
 def table(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Give a row for each set, each draw and each alpha; where there are several sets or draws, mean and deviation."""
+    """Return a row for each set, draw and alpha; with several sets or draws, also the mean and standard deviation."""
     several = len({each.alpha for each in answers}) > 1
     found: list[dict[str, Any]] = []
     for alpha in sorted({each.alpha for each in answers}):
@@ -171,7 +172,7 @@ def table(answers: Sequence[Answer]) -> list[dict[str, Any]]:
 
 
 def _ends(answer: Answer, name: str) -> dict[str, float | None]:
-    """Give the interval of a figure: the middle 95 % of what sets of as many clips, drawn again, give."""
+    """Return the bootstrap interval of a figure: its middle 95 % over resampled sets of as many clips."""
     figures = figures_of(answer.scores_NK, answer.truths_NK, answer.is_multi_label)
     low, high = known(intervals(figures, len(answer.scores_NK), seed=0)[name])
     return {f"{name} low": low, f"{name} high": high}
@@ -192,7 +193,7 @@ def _summaries(rows: Sequence[dict[str, Any]], with_alpha: dict[str, float]) -> 
 
 
 def write_reports(folder: Path, name: str, found: dict[str, Any], answers: Sequence[Answer]) -> list[Path]:
-    """Write a report for each alpha, of what all have in common and its own figures; give the files."""
+    """Write a report for each alpha, with the common entries and its own figures; return the files."""
     written: list[Path] = []
     alphas = sorted({each.alpha for each in answers})
     for alpha in alphas:
@@ -205,12 +206,12 @@ def write_reports(folder: Path, name: str, found: dict[str, Any], answers: Seque
 
 def _report(own: Sequence[Answer]) -> dict[str, Any]:
     rows = table(own)
-    told = rows[0] if len(own) == 1 else rows[len(own)]  # the mean
+    main = rows[0] if len(own) == 1 else rows[len(own)]  # the mean
     found: dict[str, Any] = {
         "clips": sum(len(each.scores_NK) for each in own),
         "bad": sum({each.root: each.bad for each in own}.values()),
         "data_digests": list({each.root: each.digest for each in own}.values()),
-        "metrics": {name: told[name] for name in _MEASURED if name in told},
+        "metrics": {name: main[name] for name in _MEASURED if name in main},
         "sets": rows,
         "candidates": {f"{each.root}, {each.candidates.title}": list(each.names) for each in own},
     }
@@ -222,7 +223,7 @@ def _report(own: Sequence[Answer]) -> dict[str, Any]:
 
 
 class Between:
-    """A fine-tuned model that can be set anywhere on the line from zero-shot weights of the same shape to its own."""
+    """A fine-tuned model whose weights can be interpolated with zero-shot weights of the same shapes."""
 
     def __init__(self, model: nn.Module, zero_shot: Mapping[str, Tensor]) -> None:
         self._places = model.state_dict(keep_vars=True)
@@ -232,7 +233,7 @@ class Between:
 
     @torch.no_grad()
     def go_to(self, alpha: float) -> None:
-        """Set the weights: 0 is zero-shot, 1 fine-tuned; counts and the like are the fine-tuned model's."""
+        """Set the weights: 0 is zero-shot, 1 fine-tuned; integer tensors, such as counts, stay fine-tuned."""
         for name, place in self._places.items():
             if place.is_floating_point():
                 place.copy_(self._zero_shot[name]).lerp_(self._fine_tuned[name], alpha)
@@ -244,7 +245,7 @@ def _check_same_shape(zero_shot: Mapping[str, Tensor], fine_tuned: Mapping[str, 
     differ = [name for name in names if name not in alone and zero_shot[name].shape != fine_tuned[name].shape]
     if alone or differ:
         raise UserError(
-            f"there is nothing between weights of different shape: {shortened(alone) or 'nothing'} only in one of "
-            f"them, {shortened(differ) or 'nothing'} of another shape. Expected the weights that fine-tuning set out "
+            f"weights of different shapes cannot be interpolated: {shortened(alone) or 'nothing'} only in one of "
+            f"them, {shortened(differ) or 'nothing'} of another shape. Expected the weights that fine-tuning started "
             "from, in the same backbone"
         )

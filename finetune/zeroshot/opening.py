@@ -1,7 +1,7 @@
-"""Opens what knows videos and texts: the folder of a run, or a published file of X-CLIP or CLIP.
+"""Loading of models of video and text: from a run folder, or from a published file of X-CLIP or CLIP.
 
-A file says nothing of its sizes but by its tensors' shapes. Heads are 64 features wide in all of CLIP's kin; of what
-shapes cannot tell, such as the activation, `backbone` says it.
+A file specifies its sizes only through the shapes of its tensors. Attention heads are 64 features wide in all CLIP
+variants; settings that shapes do not determine, such as the activation, are given by `backbone`.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ _CLIP_PIXELS = Normalisation(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26
 
 @dataclass(frozen=True)
 class Hearing:
-    """The network of sounds in the same space, and what it listens to."""
+    """The audio network that embeds into the same space, and its input settings."""
 
     model: AudioTower
     sound: SoundSpec
-    seconds: float | None  # around a clip's middle; None: its own stretch
+    seconds: float | None  # around a clip's middle; None: the clip's own time span
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A model in evaluation mode, how it looks at videos, and what it is."""
+    """A model in evaluation mode, its video transforms and its description."""
 
     model: VideoText
     look: Look
@@ -63,15 +63,15 @@ class Opened:
 
 
 def open_video_text(source: Path, part: str | None = None, backbone: Mapping[str, Any] | None = None) -> Opened:
-    """Open a run folder (its newest whole checkpoint) or a file of weights; `backbone` tells what a file does not."""
+    """Load a run folder (its newest complete checkpoint) or a file of weights; `backbone` completes a file."""
     if RunFolder(source).is_run:
         if part or backbone:
             raise UserError(
-                f"{source} is a run, which knows what it is; a part and a backbone are for files of weights"
+                f"{source} is a run, which has its own settings; part and backbone are only for files of weights"
             )
         return _open_run(source)
     if source.is_dir() and not any((source / name).is_file() for name in ("model.safetensors", "pytorch_model.bin")):
-        raise UserError(f"{source} is neither the folder of a run nor of weights; expected one with checkpoints/")
+        raise UserError(f"{source} is neither a run folder nor a folder of weights; expected one with checkpoints/")
     return _open_file(source, part, backbone or {})
 
 
@@ -80,7 +80,7 @@ def _open_run(run: Path) -> Opened:
     spec = config.objective
     if not isinstance(spec, VideoTextSpec):
         raise UserError(
-            f"{run} is a run of {spec.kind}, which knows no texts. Zero-shot wants a run of video_text, or a file of "
+            f"{run} is a run of {spec.kind}, which has no text encoder. Expected a run of video_text, or a file of "
             "X-CLIP or CLIP"
         )
     objective, step = load_objective(config, run, torch.device("cpu"))
@@ -101,8 +101,8 @@ def _open_file(path: Path, part: str | None, changes: Mapping[str, Any]) -> Open
     ours = {renamed(name, family.table): tensor for name, tensor in family.prepare(tensors).items()}
     if missing := [name for name in _OF_A_CLIP if name not in ours]:
         raise UserError(
-            f"{path} holds {family.name} weights without {', '.join(missing)}; zero-shot wants video and text in one "
-            "file, as X-CLIP's and CLIP's are"
+            f"{path} holds {family.name} weights without {', '.join(missing)}; zero-shot needs video and text in one "
+            "file, as in X-CLIP and CLIP"
         )
     video, text = specs_of(ours, changes)
     model = VideoText(XClip(video), ClipText(text), has_prompts="prompts.share" in ours)
@@ -112,17 +112,17 @@ def _open_file(path: Path, part: str | None, changes: Mapping[str, Any]) -> Open
 
 
 def specs_of(ours: Mapping[str, Tensor], changes: Mapping[str, Any]) -> tuple[XClipSpec, ClipTextSpec]:
-    """Work out sizes from tensors by our names; changes are settings of the backbone, an activation of both towers."""
+    """Infer sizes from tensors under our names; `changes` are backbone settings; activation applies to both towers."""
     width, _, _, patch = ours["backbone.patch_embed.proj.weight"].shape
     joint_dim = ours["backbone.proj.weight"].shape[0]
-    places = ours["backbone.pos_embed"].shape[1] - 1
+    patches = ours["backbone.pos_embed"].shape[1] - 1
     time = ours.get("backbone.time_embed")
     found: dict[str, Any] = {
         "dim": width,
         "depth": _count(ours, "backbone.blocks."),
         "heads": max(1, width // _HEAD_DIM),
         "patch": patch,
-        "size": isqrt(places) * patch,
+        "size": isqrt(patches) * patch,
         "joint_dim": joint_dim,
         "joint_heads": max(1, joint_dim // _HEAD_DIM),
         "messages": "backbone.blocks.0.message_fc.weight" in ours,
@@ -130,7 +130,7 @@ def specs_of(ours: Mapping[str, Tensor], changes: Mapping[str, Any]) -> tuple[XC
     }
     found |= {} if time is None else {"frames": time.shape[1]}
     vocabulary, text_width = ours["text.token_embed.weight"].shape
-    read = {
+    text = {
         "dim": text_width,
         "depth": _count(ours, "text.blocks."),
         "heads": max(1, text_width // _HEAD_DIM),
@@ -138,9 +138,9 @@ def specs_of(ours: Mapping[str, Tensor], changes: Mapping[str, Any]) -> tuple[XC
         "vocabulary": vocabulary,
         "length": ours["text.pos_embed"].shape[1],
     }
-    read |= {name: changes[name] for name in ("activation",) if name in changes}
+    text |= {name: changes[name] for name in ("activation",) if name in changes}
     try:
-        return XClipSpec.model_validate({**found, **changes}), ClipTextSpec.model_validate(read)
+        return XClipSpec.model_validate({**found, **changes}), ClipTextSpec.model_validate(text)
     except ValidationError as error:
         lines = (f"backbone {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise UserError("\n".join(lines)) from error
@@ -151,7 +151,7 @@ def _count(ours: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def _look_of(video: XClipSpec) -> Look:
-    """Say how the released models look: X-CLIP with ImageNet's colours at the centre of 256, CLIP with its own."""
+    """Return the released models' transforms: X-CLIP the centre of 256 with ImageNet's statistics, CLIP its own."""
     clips = Segments(frames=video.frames, placement="centre")
     if video.messages:
         return Look(clips, video.size, round(video.size * 8 / 7), "bilinear", Normalisation())

@@ -1,8 +1,8 @@
-"""From the names of classes to texts: the sets of prompts that were published, by name; read without torch.
+"""Texts for class names: the published sets of prompts, by name; imports no torch.
 
-Results move by points with these words, so whoever reports a figure names the set beside it. X-CLIP and ViFi-CLIP were
-measured with bare names; OpenAI's sets are those of its list of prompts for CLIP (Radford et al. 2021), one by one as
-they are, "a example" included; ActionCLIP's are those of its released code (Wang et al. 2021).
+Results change by percentage points with the prompts, so figures are always reported with the name of the set. X-CLIP
+and ViFi-CLIP were measured with bare names; OpenAI's sets are those of its list of prompts for CLIP (Radford et al.
+2021), copied verbatim, "a example" included; ActionCLIP's are those of its released code (Wang et al. 2021).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 from trichord.core.command import unknown_name
 
 NamesAs = Literal["words", "given"]
-PLACE = "{}"  # where a class's name goes
+PLACE = "{}"  # placeholder for the class name
 
 _SHOWN = ("photo", "video", "example", "demonstration")
 _DONE = ("", "using ", "doing ", "during ", "performing ", "practicing ")
@@ -44,16 +44,16 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 
 
 def templates_of(prompts: str) -> tuple[str, ...]:
-    """Give the templates of a set, or the one that stands there instead of a set's name."""
+    """Return the templates of a set, or the template that is given instead of a set's name."""
     if PLACE in prompts:
         return (prompts,)
     if prompts not in PROMPTS:
-        raise ValueError(f"{unknown_name('no prompts', prompts, list(PROMPTS))}, or a text with {PLACE} in it")
+        raise ValueError(f"{unknown_name('no prompts', prompts, list(PROMPTS))}, or a text that contains {PLACE}")
     return PROMPTS[prompts]
 
 
 def in_words(name: str) -> str:
-    """Take a name apart as data sets write them: `ApplyEyeMakeup` and `apply_eye_makeup` are apply eye makeup."""
+    """Split a class name into words: `ApplyEyeMakeup` and `apply_eye_makeup` become apply eye makeup."""
     spaced = " ".join(name.replace("_", " ").split())
     if " " in spaced or spaced.isupper():
         return spaced
@@ -62,6 +62,6 @@ def in_words(name: str) -> str:
 
 
 def texts_of(names: Sequence[str], prompts: str, names_as: NamesAs = "words") -> list[list[str]]:
-    """Give for each template the texts of all classes."""
-    said = [in_words(name) if names_as == "words" else name for name in names]
-    return [[template.replace(PLACE, name) for name in said] for template in templates_of(prompts)]
+    """Return, for each template, the texts of all classes."""
+    in_texts = [in_words(name) if names_as == "words" else name for name in names]
+    return [[template.replace(PLACE, name) for name in in_texts] for template in templates_of(prompts)]

@@ -1,1 +1,1 @@
-"""Video encoders, one family a file."""
+"""Encoders of video, audio and text, one package for each family."""

@@ -1,6 +1,6 @@
-"""`trichord models`: every published size by name, with its parameters, what a view costs and whose weights fit it.
+"""`trichord models`: all published sizes by name, with parameters, cost of a view and released weights.
 
-Of one size by itself it also says which settings of a recipe make it.
+For a single size, it also prints the recipe settings that select it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from trichord.core.command import Command, add_json, unknown_name
 from trichord.core.console import show_figures
 from trichord.core.errors import UserError
 
-_TITLE = "published sizes, without their classifiers; a MAC is a multiplication with an addition: 2 FLOPs"
+_TITLE = "published sizes, without their classifiers; a MAC is a multiply-add: 2 FLOPs"
 
 
 def _declare(parser: ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a family, or a size of one (default: all)")
-    parser.add_argument("--markdown", action="store_true", help="print the table as the README has it")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a family or a size (default: all)")
+    parser.add_argument("--markdown", action="store_true", help="print the table in Markdown, as in the README")
     add_json(parser)
 
 
@@ -34,7 +34,7 @@ def _run(arguments: Namespace) -> int:
 
 
 def list_models(wanted: str | None = None) -> list[dict[str, object]]:
-    """Give a row of figures for each size, or for those of a family, or for one by its name, counted now."""
+    """Return a row of figures for each size: of all sizes, of one family or of one size. The figures are computed."""
     from trichord.pretrain.backbones.counting import count
     from trichord.pretrain.backbones.registry import published_sizes
 
@@ -60,7 +60,7 @@ def list_models(wanted: str | None = None) -> list[dict[str, object]]:
 
 
 def as_markdown(rows: list[dict[str, object]]) -> str:
-    """Write the rows as a table for the README."""
+    """Format the rows as a Markdown table for the README."""
     lines = [list(rows[0]), ["---"] * len(rows[0])]
     lines += [
         [f"{value:,}" if isinstance(value, int | float) else str(value) for value in row.values()] for row in rows
@@ -70,7 +70,7 @@ def as_markdown(rows: list[dict[str, object]]) -> str:
 
 MODELS = Command(
     "models",
-    "list the published sizes: parameters, MACs per view, input, whose weights fit",
+    "list the published sizes: parameters, MACs per view, input, released weights",
     _declare,
     _run,
     ("trichord models", "trichord models vivit --json", "trichord models videomamba-small-16"),

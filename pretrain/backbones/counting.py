@@ -1,4 +1,4 @@
-"""Counts what a published size holds and what a view of it costs, on tensors that have shapes and no memory."""
+"""Counts the parameters of a published size and the cost of one view, on meta tensors, which use no memory."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from trichord.pretrain.engine.flops import count_flops
 
 @dataclass(frozen=True)
 class Count:
-    """Figures of one size."""
+    """The counts of one size."""
 
     parameters: int
-    macs: int  # multiplications with an addition, of one view
+    macs: int  # multiply-adds of one view
 
 
-class _NothingDrawn(TorchFunctionMode):
-    """Leaves out what would fill tensors, which takes most of the time of building where they hold nothing."""
+class _SkipFills(TorchFunctionMode):
+    """Skips in-place operations, which fill tensors: on meta tensors they take most of the time of construction."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.__name__
@@ -35,13 +35,13 @@ class _NothingDrawn(TorchFunctionMode):
 
 
 def on_meta(size: Size) -> Encoder:
-    """Build a published size out of shapes alone."""
-    with torch.device("meta"), _NothingDrawn():
+    """Build a published size on the meta device, without memory for its weights."""
+    with torch.device("meta"), _SkipFills():
         return size.spec.build().eval()
 
 
 def count(size: Size) -> Count:
-    """Count parameters, and the arithmetic of a view as published: products of matrices, convolutions, attention."""
+    """Count parameters and the multiply-adds of a view, as papers do: matrix products, convolutions and attention."""
     backbone = on_meta(size)
     for module in backbone.modules():
         if isinstance(module, DividedBlock):
@@ -57,10 +57,10 @@ def count(size: Size) -> Count:
 
 
 class _Repeats:
-    """Runs one of several like blocks and answers for the others: shapes are all that there is of their answers."""
+    """Runs one of several identical blocks and reuses its output for the others: meta tensors consist of shapes."""
 
     def __init__(self) -> None:
-        self.flops = 0  # of what was not run
+        self.flops = 0  # of the blocks that were not run
         self._seen: dict[object, tuple[Any, int]] = {}
 
     def forward(self, block: nn.Module, run: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -78,5 +78,5 @@ class _Repeats:
 
 
 def view(size: Size) -> Tensor:
-    """Make what one view is to a backbone: a clip, or a spectrogram."""
+    """Return an input of one view on the meta device: a clip or a spectrogram."""
     return torch.empty(1, *size.spec.input_shape, device="meta")

@@ -1,4 +1,4 @@
-"""The backbones that a recipe may choose from by `kind`: a line for each, or an entry point of a plug-in."""
+"""The backbones that a recipe can select by `kind`: one line for each here, or an entry point of a plug-in."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TEXT_BACKBONES: Registry[type[TextBackboneSpec]] = Registry(
     },
 )
 
-# The types of fields that hold one of them.
+# The types of recipe fields that hold a backbone.
 if TYPE_CHECKING:
     AnyBackbone = BackboneSpec
     AnyAudioBackbone = AudioBackboneSpec

@@ -1,4 +1,4 @@
-"""What a recipe says of any backbone, whatever its family; read without torch."""
+"""The settings that backbones of all families have in common; importable without torch."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class EncoderSpec(BaseModel, ABC):
-    """What the specs of all modalities have in common. A family adds its `kind` and fields of its own."""
+    """The base class of the specs of all modalities. A family adds its `kind` and its own fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str
     activation_checkpointing: bool = False  # recompute each block's activations in the backward pass
 
-    setting: ClassVar[str]  # where a recipe has it
-    init_setting: ClassVar[str]  # and where its initial weights
+    setting: ClassVar[str]  # its key in a recipe
+    init_setting: ClassVar[str]  # the key of its initial weights
     builds: ClassVar[str]  # "module:class" of the network, imported when one is built
-    file_names: ClassVar[str] = ""  # "module:families", what its released files call their tensors
+    file_names: ClassVar[str] = ""  # "module:families", the tensor names of its released files
 
     @classmethod
     def sizes(cls) -> Mapping[str, Size]:
@@ -40,9 +40,9 @@ class BackboneSpec(EncoderSpec):
     setting: ClassVar[str] = "backbone"
     init_setting: ClassVar[str] = "init_from"
 
-    frames: PositiveInt = 8  # that it is made for, as tables of positions are; clips may have others
-    size: PositiveInt = 224  # that it is made for, in pixels; clips may have others
-    drop_path: float = Field(default=0.1, ge=0, lt=1)  # of the last block; it grows from 0 in the first
+    frames: PositiveInt = 8  # of the position tables; clips may have others
+    size: PositiveInt = 224  # of the position tables, in pixels; clips may have others
+    drop_path: float = Field(default=0.1, ge=0, lt=1)  # rate of the last block; rates grow linearly from 0 in the first
 
     def build(self) -> Backbone:
         """Build the network with initial weights drawn from torch's generator."""
@@ -51,37 +51,37 @@ class BackboneSpec(EncoderSpec):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one view that it is made for."""
+        """The shape of one view of the configured size."""
         return (3, self.frames, self.size, self.size)
 
     @property
     def input_words(self) -> str:
-        """The same for people."""
+        """The input shape in readable form."""
         return f"{self.frames} x {self.size}²"
 
     @property
     def size_step(self) -> int:
-        """Sizes of views must be multiples of this many pixels."""
+        """The number of pixels of which sizes of views must be multiples."""
         return 1
 
     @property
     def frame_step(self) -> int:
-        """Numbers of frames must be multiples of this."""
+        """The number of which frame counts must be multiples."""
         return 1
 
     @property
     def fewest_frames(self) -> int:
-        """Clips must have this many frames at least."""
+        """The minimum number of frames of a clip."""
         return self.frame_step
 
 
 class AudioBackboneSpec(EncoderSpec):
-    """An encoder of log-mel spectrograms."""
+    """An audio backbone, which encodes log-mel spectrograms."""
 
     setting: ClassVar[str] = "audio_backbone"
     init_setting: ClassVar[str] = "audio_init_from"
 
-    frames: PositiveInt = 1024  # of the spectrogram that it is made for, as tables of positions are; others go in too
+    frames: PositiveInt = 1024  # of the position tables; spectrograms may have others
     mels: PositiveInt = 128
     drop_path: float = Field(default=0.0, ge=0, lt=1)
 
@@ -92,22 +92,22 @@ class AudioBackboneSpec(EncoderSpec):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one spectrogram that it is made for."""
+        """The shape of one spectrogram of the configured size."""
         return (self.frames, self.mels)
 
     @property
     def input_words(self) -> str:
-        """The same for people."""
+        """The input shape in readable form."""
         return f"{self.frames} x {self.mels} mels"
 
 
 class TextBackboneSpec(EncoderSpec):
-    """An encoder of text."""
+    """A text encoder."""
 
     setting: ClassVar[str] = "text_backbone"
     init_setting: ClassVar[str] = "text_init_from"
 
-    takes_clip_weights: ClassVar[bool] = False  # whether text_init_from can give it the text encoder of a CLIP
+    takes_clip_weights: ClassVar[bool] = False  # whether text_init_from can load a CLIP's text encoder into it
 
     def build(self) -> TextBackbone:
         """Build the network with initial weights drawn from torch's generator."""
@@ -120,12 +120,12 @@ class Size:
     """A published size of a backbone."""
 
     spec: BackboneSpec | AudioBackboneSpec
-    weights: str  # whose files fit it
-    giga_macs: float | None = None  # multiplications with an addition, of one view, as published or counted elsewhere
+    weights: str  # whose released files fit it
+    giga_macs: float | None = None  # multiply-adds of one view, as published or counted elsewhere
 
     @property
     def settings(self) -> list[str]:
-        """The settings of a recipe that make it."""
+        """The recipe settings that select this size."""
         kind = {"kind": self.spec.kind} | self.spec.model_dump(mode="json", exclude_defaults=True)
         return [f"{self.spec.setting}.{name}={value}" for name, value in kind.items()]
 

@@ -1,14 +1,10 @@
-"""Video and text in one space: CLIP (Radford et al. 2021) and X-CLIP (Ni et al. 2022) as their files hold them, and any
-other backbone beside any encoder of text.
+"""Video and text in one joint space: CLIP (Radford et al. 2021) and X-CLIP (Ni et al. 2022) with the layout of their
+released files, or any other video backbone with any text encoder.
 
-Legend: B clips, C colours, T frames, H rows and W columns of pixels; t steps and n places of tokens, D features of one;
-K texts of L tokens, E features of the space.
-
-X-CLIP's video-specific prompts (Ni et al. 2022, section 3.3): what a video shows is added to what a text says.
-
-Texts look at the video's patch tokens, averaged over frames, and not at each other.
-Legend: B clips, K texts, t frames, n places, D features of a patch token, E of the space shared with text; H heads,
-F = E / H.
+X-CLIP's video-specific prompts (Ni et al. 2022, section 3.3) add features of the video to each text's vector: texts
+attend to the video's patch tokens, averaged over frames, and not to each other.
+Legend: B clips, C colours, T frames, H rows and W columns of pixels; t steps or frames and n places of tokens, D
+features of a token; K texts of L tokens, E features of the joint space; H heads, F = E / H.
 """
 
 from __future__ import annotations
@@ -30,39 +26,39 @@ _HEAD_DIM = 64
 
 
 class Seen(NamedTuple):
-    """What clips are to texts."""
+    """Encoded clips, ready to be compared with texts."""
 
     unit_BE: Tensor
-    grid_BtnD: Tensor | None  # what prompts look at, where there are any
+    grid_BtnD: Tensor | None  # what prompts attend to; None without prompts
 
 
 class Scale(nn.Module):
-    """The factor of cosines, learnt as its logarithm. Modules of their own, as ZeRO 3 gathers weights for forwards."""
+    """The factor of cosines, learnt as its logarithm. It is a module, as ZeRO 3 gathers weights in `forward`."""
 
     def __init__(self, first: float) -> None:
         super().__init__()
         self.log = nn.Parameter(torch.full((1,), log(first)))  # not 0-dim, which DeepSpeed cannot clip
 
     def forward(self) -> Tensor:
-        """Give the factor; at its bound the gradient still passes, so that it can come down again."""
+        """Return the factor, limited to HIGHEST_SCALE; the gradient passes at the limit, so it can decrease again."""
         beyond = (self.log - log(HIGHEST_SCALE)).clamp(min=0).detach()
         return (self.log - beyond).exp()
 
 
 class Bias(nn.Module):
-    """What the sigmoid loss adds to scaled cosines."""
+    """The bias that the sigmoid loss adds to scaled cosines. It is a module for the same reason as `Scale`."""
 
     def __init__(self, first: float) -> None:
         super().__init__()
         self.value = nn.Parameter(torch.full((1,), first))
 
     def forward(self) -> Tensor:
-        """Give it."""
+        """Return the bias."""
         return self.value * 1.0
 
 
 class VideoText(nn.Module):
-    """Says how well texts suit videos. With prompts the texts are seen in the light of each video."""
+    """Computes cosine similarities of videos and texts. With prompts, text vectors depend on the video."""
 
     def __init__(
         self,
@@ -87,37 +83,37 @@ class VideoText(nn.Module):
 
     @property
     def has_prompts(self) -> bool:
-        """Say whether texts depend on the video: then no text's vector can be kept for all videos."""
+        """Whether text vectors depend on the video, so that they cannot be cached for all videos."""
         return self.prompts is not None
 
     def see(self, frames_BCTHW: Tensor) -> Seen:
-        """Look at normalised frames."""
+        """Encode normalised frames."""
         if self.prompts is None:
             return Seen(to_unit(self.proj(self.backbone(frames_BCTHW, pooled_only=True).pooled_BD)), None)
         pooled_BD, grid_BtnD = self.backbone.see_places(frames_BCTHW)
         return Seen(to_unit(self.proj(pooled_BD)), grid_BtnD)
 
     def read(self, texts: Sequence[str]) -> Tensor:
-        """Give text_KE, not of length 1, for prompts want it as it is."""
+        """Encode texts as text_KE, not normalised because prompts take the raw vectors."""
         return self.read_tokens(self.text.tokenise(texts).to(self.scale.log.device))
 
     def read_tokens(self, tokens_KL: Tensor) -> Tensor:
-        """Give text_KE of texts that are cut into tokens."""
+        """Encode tokenised texts as text_KE, not normalised."""
         text_KE: Tensor = self.text_proj(self.text(tokens_KL))
         return text_KE
 
     def cosines(self, seen: Seen, text_KE: Tensor) -> Tensor:
-        """Give cosines_BK of each video with each text, in float32: scaled by 100, bfloat16's would be off by 0.4."""
+        """Return cosines_BK of videos with texts, in float32: scaled by 100, bfloat16 would be off by 0.4."""
         if self.prompts is not None:
             assert seen.grid_BtnD is not None
-            text_KE = self.prompts(text_KE, seen.grid_BtnD)  # from here on of each video: BKE
+            text_KE = self.prompts(text_KE, seen.grid_BtnD)  # now one per video: BKE
         unit = to_unit(text_KE)
         with torch.autocast(unit.device.type, enabled=False):
             return (unit @ seen.unit_BE.unsqueeze(2)).squeeze(2) if unit.dim() == 3 else seen.unit_BE @ unit.T
 
 
 def projection(encoder: Encoder, dim: int) -> nn.Module:
-    """Give what brings an encoder's vectors into the space: nothing, where it was made for one of this width."""
+    """Return the projection of an encoder into the joint space; the identity for a joint encoder of this width."""
     if encoder.is_joint and encoder.dim == dim:
         return nn.Identity()
     linear = nn.Linear(encoder.dim, dim, bias=False)
@@ -126,16 +122,16 @@ def projection(encoder: Encoder, dim: int) -> nn.Module:
 
 
 def to_unit(rows_XE: Tensor) -> Tensor:
-    """Give rows of length 1, in float32: a norm taken in bfloat16 would be off by 1/400."""
+    """Normalise rows to length 1, in float32: a norm in bfloat16 would be off by 1/400."""
     return normalize(rows_XE.to(torch.promote_types(rows_XE.dtype, torch.float32)), dim=-1)
 
 
 _NORM_EPS = 1e-5
-_FIRST_SHARE = 0.1
+_INITIAL_SHARE = 0.1
 
 
 class CrossAttention(nn.Module):
-    """Texts ask, places answer."""
+    """Cross-attention with texts as queries and places as keys and values."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -146,14 +142,14 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, text_BKE: Tensor, places_BnE: Tensor) -> Tensor:
-        asked = ((self.q_proj, text_BKE), (self.k_proj, places_BnE), (self.v_proj, places_BnE))
-        answers_BKHF = attend(*(project(tokens).unflatten(-1, (self.heads, -1)) for project, tokens in asked))
+        projections = ((self.q_proj, text_BKE), (self.k_proj, places_BnE), (self.v_proj, places_BnE))
+        answers_BKHF = attend(*(project(tokens).unflatten(-1, (self.heads, -1)) for project, tokens in projections))
         mixed_BKE: Tensor = self.proj(answers_BKHF.flatten(2))
         return mixed_BKE
 
 
 class PromptBlock(nn.Module):
-    """Cross-attention, then a perceptron."""
+    """A pre-LN block of cross-attention and an MLP."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -169,7 +165,7 @@ class PromptBlock(nn.Module):
 
 
 class VideoPrompts(nn.Module):
-    """Gives each text a vector for each video."""
+    """Computes a vector of each text for each video."""
 
     def __init__(self, frame_dim: int, dim: int, heads: int, depth: int = 2) -> None:
         super().__init__()
@@ -182,12 +178,12 @@ class VideoPrompts(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw every weight anew; a tenth of what is learnt counts at first."""
+        """Initialise all weights; the prompts are added with a factor of 0.1 at first."""
         draw_by_width(self)
-        nn.init.constant_(self.share, _FIRST_SHARE)
+        nn.init.constant_(self.share, _INITIAL_SHARE)
 
     def forward(self, text_KE: Tensor, grid_BtnD: Tensor) -> Tensor:
-        """Give text_BKE."""
+        """Return text_BKE."""
         places_BnE = self.norm(self.frame_proj(self.frame_norm(grid_BtnD)).mean(dim=1))
         text_BKE = text_KE.expand(len(grid_BtnD), *text_KE.shape)
         learnt_BKE = text_BKE

@@ -1,1 +1,1 @@
-"""Clustering of embeddings that many ranks hold: what prototypes and pseudo-labels are made of."""
+"""Clustering of embeddings distributed over ranks, the source of prototypes and pseudo-labels."""

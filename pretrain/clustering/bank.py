@@ -1,8 +1,8 @@
-"""The embeddings of the last steps, kept as training goes by, so that clustering needs no pass over the data.
+"""The embeddings of the last steps, kept during training, so that clustering needs no pass over the data.
 
-Each rank keeps its own. A saved bank has the rows in the order of the global batches, oldest first, as one rank would
-have seen them all: the global batches are the same for any number of ranks, so any number takes it up where it was.
-Legend: R rows of this rank's ring, b of a push, n rows that are there, D features.
+Each rank keeps its own. A saved bank has the rows in the order of the global batches, oldest first, as a single rank
+would have seen them. The global batches are the same for any number of ranks, so any number of ranks can resume it.
+Legend: R rows of this rank's ring, b of a push, n filled rows, D features.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from trichord.pretrain.collectives import gather_rows, rank, world_size
 
 
 class MemoryBank:
-    """A ring of `rows_per_rank` samples with an embedding for each modality that a sample has; begins empty.
+    """A ring buffer of `rows_per_rank` samples with an embedding for each modality of a sample; initially empty.
 
-    `rows_per_step` is what this rank pushes in a step, in one push or several. The ring holds whole steps, else ranks
-    of another number could not hold the same rows together.
+    `rows_per_step` is the number of rows this rank pushes in a step, in one push or several. The ring holds whole
+    steps; otherwise a different number of ranks could not hold the same rows together.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class MemoryBank:
         device: torch.device | str = "cpu",
     ) -> None:
         if rows_per_rank <= 0 or rows_per_rank % rows_per_step:
-            raise ValueError(f"a bank of {rows_per_rank} rows holds no whole number of steps of {rows_per_step} rows")
+            raise ValueError(f"a bank of {rows_per_rank} rows is not a multiple of {rows_per_step} rows a step")
         self._size, self._step = rows_per_rank, rows_per_step
         self._embeddings = {
             name: torch.zeros(rows_per_rank, dim, dtype=torch.float16, device=device) for name, dim in dims.items()
@@ -43,17 +43,17 @@ class MemoryBank:
 
     @property
     def count(self) -> int:
-        """Say how many samples this rank holds."""
+        """The number of samples this rank holds."""
         return min(self._pushed, self._size)
 
     @torch.no_grad()
     def push(
         self, embeddings: Mapping[str, Tensor], keys_b: Tensor, present: Mapping[str, Tensor], truths_b: Tensor
     ) -> None:
-        """Keep a batch; the oldest rows make way.
+        """Store a batch in place of the oldest rows.
 
-        `present` has a mask_b for each modality: what a sample lacks is never clustered, whatever its embedding.
-        `truths_b` are labels that somebody gave the samples, -1 where nobody did; they are only compared with.
+        `present` has a mask_b for each modality: a missing modality is never clustered, whatever its embedding.
+        `truths_b` are ground-truth labels, -1 where there is none; they are used only for comparison.
         """
         if sorted(embeddings) != sorted(self._embeddings):
             raise ValueError(f"expected embeddings of {sorted(self._embeddings)}, found {sorted(embeddings)}")
@@ -69,19 +69,19 @@ class MemoryBank:
         self._pushed += len(keys_b)
 
     def rows(self, modality: str) -> TensorRows:
-        """Give the embeddings of the samples that have this modality, oldest first."""
+        """Return the embeddings of the samples that have this modality, oldest first."""
         return TensorRows(self._embeddings[modality], self._places(modality))
 
     def keys(self, modality: str) -> Tensor:
-        """Give the key hashes_n of what `rows` gives."""
+        """Return the key hashes_n of the rows that `rows` returns."""
         return self._keys_R[self._places(modality)]
 
     def truths(self, modality: str) -> Tensor:
-        """Give the given labels_n of what `rows` gives."""
+        """Return the ground-truth labels_n of the rows that `rows` returns."""
         return self._truths_R[self._places(modality)]
 
     def ages(self, modality: str) -> Tensor:
-        """Give for what `rows` gives how many rows of all ranks came later, so that of two rows the newer is known."""
+        """Return for each row of `rows` how many rows of all ranks are newer, so that rows can be ordered by age."""
         is_there_n = self._present[modality][self._oldest_first()]
         later_n = torch.arange(self.count - 1, -1, -1, device=is_there_n.device)
         steps_n, rest_n = later_n // self._step, later_n % self._step
@@ -89,9 +89,9 @@ class MemoryBank:
         return ages_n[is_there_n]
 
     def state(self) -> dict[str, Tensor]:
-        """Give the whole bank of all ranks, the same on each."""
+        """Return the whole bank of all ranks, the same on each."""
         if self._pushed % self._step:
-            raise ValueError("a bank is saved between steps, when every rank has pushed all of its rows")
+            raise ValueError("a bank can be saved only between steps, when every rank has pushed all of its rows")
         order_n = self._oldest_first()
         state = {"keys": self._gather(self._keys_R[order_n]), "truths": self._gather(self._truths_R[order_n])}
         for name, kept_RD in self._embeddings.items():
@@ -100,17 +100,17 @@ class MemoryBank:
         return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take this rank's part of a saved bank, the newest of it where there is more than this one holds."""
-        wanted = [
+        """Load this rank's part of a saved bank; if it is larger than this bank, its newest rows."""
+        expected = [
             "keys",
             "truths",
             *(f"{kind}.{name}" for kind in ("embedding", "present") for name in self._embeddings),
         ]
-        if sorted(state) != sorted(wanted):
-            raise ValueError(f"expected a bank's {sorted(wanted)}, found {sorted(state)}")
+        if sorted(state) != sorted(expected):
+            raise ValueError(f"expected a bank's {sorted(expected)}, found {sorted(state)}")
         batch = self._step * world_size()
         if len(state["keys"]) % batch:
-            raise ValueError(f"the saved bank's {len(state['keys'])} rows are no whole number of batches of {batch}")
+            raise ValueError(f"the saved bank's {len(state['keys'])} rows are not a multiple of the batch size {batch}")
         self._pushed = 0
         mine = {name: self._part(rows) for name, rows in state.items()}
         count = min(len(mine["keys"]), self._size)
@@ -121,7 +121,7 @@ class MemoryBank:
             self.push(embeddings, newest["keys"], present, newest["truths"])
 
     def _oldest_first(self) -> Tensor:
-        """Give the places in the ring that are filled, in the order in which they were."""
+        """Return the filled positions of the ring, oldest first."""
         first = self._pushed - self.count
         return (first + torch.arange(self.count, device=self._keys_R.device)) % self._size
 
@@ -130,13 +130,13 @@ class MemoryBank:
         return order_n[self._present[modality][order_n]]
 
     def _gather(self, rows_n: Tensor) -> Tensor:
-        """Put all ranks' rows, each oldest first, into the order of the global batches."""
+        """Gather all ranks' rows, each oldest first, into the order of the global batches."""
         steps = len(rows_n) // self._step
         gathered = gather_rows(rows_n)
         shape = gathered.shape[1:]
         return gathered.view(world_size(), steps, self._step, *shape).transpose(0, 1).reshape(-1, *shape)
 
     def _part(self, rows: Tensor) -> Tensor:
-        """Take what this rank would have seen of rows in the order of the global batches."""
+        """Return this rank's share of rows that are in the order of the global batches."""
         steps = len(rows) // (world_size() * self._step)
         return rows.view(steps, world_size(), self._step, *rows.shape[1:])[:, rank()].flatten(0, 1)

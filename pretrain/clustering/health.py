@@ -1,13 +1,12 @@
-"""What tells whether a round of clustering is any good: how even, how like the round before, how like known labels.
+"""Quality figures of a clustering round, and the temperature of each prototype.
 
-Over all ranks' rows: only the pairs of labels that occur are counted and gathered, which is little for any number of
+`health` measures how even the clusters are and how well they agree with the previous round and with known labels, over
+all ranks' rows. Only pairs of labels that occur are counted and gathered, which is little data for any number of
 clusters. Normalised mutual information is 2 I(a; b) / (H(a) + H(b)), in nats.
+
+`concentration` returns a temperature for every cluster, lower where its rows lie close together (Li et al. 2021,
+"Prototypical Contrastive Learning", section 3.3): phi_c = sum_i |v_i - c| / (n_c log(n_c + alpha)).
 Legend: N rows of this rank, P distinct pairs of labels, K clusters.
-
-How sharply each prototype is contrasted: a temperature for every cluster, lower where its rows lie close together.
-
-Li et al. 2021, "Prototypical Contrastive Learning", section 3.3: phi_c = sum_i |v_i - c| / (n_c log(n_c + alpha)).
-Legend: K clusters.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from trichord.pretrain.collectives import gather_unequal_rows, sum_over_ranks
 def health(
     labels_N: Tensor, clusters: int, before_N: Tensor | None = None, truths: Mapping[str, Tensor] | None = None
 ) -> dict[str, float]:
-    """Give the figures of a clustering, the same on all ranks; every rank calls it with its own rows.
+    """Return the figures of a clustering, the same on all ranks; every rank calls it with its own rows.
 
-    `before_N` are the same rows' labels of the round before, `truths` labels that somebody gave them. A row that has
-    -1 on either side is left out of a comparison, and so is a comparison that leaves out every row.
+    `before_N` are the same rows' labels in the previous round, `truths` their ground-truth labels by name. A comparison
+    leaves out rows with -1 on either side; if no row remains, its figures are left out.
     """
     counts_K = sum_over_ranks(torch.bincount(labels_N[labels_N >= 0], minlength=clusters)).double()
     entropy = _entropy(counts_K)
@@ -50,7 +49,7 @@ def health(
 
 
 class _Contingency:
-    """How many rows of all ranks have which pair of labels."""
+    """The contingency table of two labellings: over all ranks, the number of rows with each pair of labels."""
 
     def __init__(self, labels_N: Tensor, others_N: Tensor) -> None:
         is_known_N = (labels_N >= 0) & (others_N >= 0)
@@ -63,7 +62,7 @@ class _Contingency:
         self.total = float(self._counts_P.sum())
 
     def nmi(self) -> float:
-        """Give 1 where one labelling says all about the other, 0 where it says nothing."""
+        """Return the mutual information: 1 if one labelling determines the other, 0 if they are independent."""
         one = _entropy(torch.bincount(self._labels_P, weights=self._counts_P))
         other = _entropy(torch.bincount(self._others_P, weights=self._counts_P))
         if one + other == 0:  # all rows have one label on either side
@@ -72,26 +71,26 @@ class _Contingency:
         return max(0.0, 2 * shared / (one + other))
 
     def purity(self) -> float:
-        """Give the share of rows whose other label is the most frequent one in their cluster."""
+        """Return the share of rows whose other label is the most frequent one in their cluster."""
         best_K = self._counts_P.new_zeros(int(self._labels_P.max()) + 1)
         best_K.scatter_reduce_(0, self._labels_P, self._counts_P, "amax")
         return float(best_K.sum()) / self.total
 
 
 def _entropy(counts: Tensor) -> float:
-    """Give the entropy of a distribution that is known by counts."""
+    """Return the entropy in nats of the distribution given by counts."""
     shares = counts / counts.sum().clamp(min=1)
     return float(torch.special.entr(shares).sum())
 
 
-_LOWEST, _HIGHEST = 0.1, 0.9  # quantiles beyond which no cluster goes
+_LOWEST, _HIGHEST = 0.1, 0.9  # quantiles to which clusters' values are clamped
 
 
 @torch.no_grad()
 def concentration(distances_K: Tensor, counts_K: Tensor, temperature: float, alpha: float = 10.0) -> Tensor:
-    """Give temperatures whose mean is `temperature`, from sums of distances to centroids and numbers of rows.
+    """Return temperatures whose mean is `temperature`, from sums of distances to centroids and numbers of rows.
 
-    The distances are not squared. Of one row or none nothing can be said, so such clusters are as wide as the widest.
+    The distances are not squared. Clusters of at most one row have no width; they get that of the widest cluster.
     """
     counts_K = counts_K.double()
     phi_K = distances_K.double() / (counts_K.clamp(min=1) * torch.log(counts_K + alpha))

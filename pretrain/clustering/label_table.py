@@ -1,6 +1,7 @@
-"""The labels of a round of clusterings by sample, for whichever rank meets the sample next.
+"""The labels of a clustering round by sample, available on every rank.
 
-Samples go by a 64-bit hash of their key. Of a sample that several rows stand for the newest row's label counts.
+Samples are identified by a 64-bit hash of their key. If several rows belong to one sample, the newest row's label is
+used.
 Legend: n rows of this rank, N distinct samples, b keys of a batch.
 """
 
@@ -19,7 +20,7 @@ UNKNOWN = -1
 
 
 def hash_keys(keys: Sequence[str]) -> Tensor:
-    """Give an int64 for each key, the same on every machine."""
+    """Return an int64 hash for each key, the same on every machine."""
     return torch.tensor([derive_seed(key) - 2**63 for key in keys], dtype=torch.long)
 
 
@@ -32,14 +33,14 @@ class Labelled(NamedTuple):
 
 
 class LabelTable:
-    """What every rank knows of the newest round; empty before the first."""
+    """The labels of the newest round, the same on every rank; empty before the first round."""
 
     def __init__(self) -> None:
         self._tables: dict[str, tuple[Tensor, Tensor]] = {}  # keys_N, ascending, and labels_N, for each clustering
 
     @torch.no_grad()
     def replace(self, clusterings: Mapping[str, Labelled]) -> None:
-        """Forget the round before and take the rows of all ranks; every rank calls it with the same names."""
+        """Replace the previous round with the rows of all ranks; every rank calls it with the same names."""
         self._tables = {}
         for name, rows in clusterings.items():
             keys, ages, labels = (gather_unequal_rows(column) for column in _newest(*rows))
@@ -47,17 +48,17 @@ class LabelTable:
             self._tables[name] = (keys_N, labels_N.int())
 
     def lookup(self, name: str, keys_b: Tensor) -> Tensor:
-        """Give labels_b of this clustering, on the keys' device; -1 for a sample that had no row in the round."""
+        """Return labels_b of this clustering, on the keys' device; -1 for a sample that had no row in the round."""
         if name not in self._tables or not len(self._tables[name][0]):
             return torch.full_like(keys_b, UNKNOWN)
         keys_N, labels_N = self._tables[name]
-        wanted_b = keys_b.to(keys_N.device)
-        place_b = torch.searchsorted(keys_N, wanted_b).clamp(max=len(keys_N) - 1)
-        labels_b = torch.where(keys_N[place_b] == wanted_b, labels_N[place_b].long(), UNKNOWN)
+        query_b = keys_b.to(keys_N.device)
+        place_b = torch.searchsorted(keys_N, query_b).clamp(max=len(keys_N) - 1)
+        labels_b = torch.where(keys_N[place_b] == query_b, labels_N[place_b].long(), UNKNOWN)
         return labels_b.to(keys_b.device)
 
     def state(self) -> dict[str, Tensor]:
-        """Give the table, which is the same on all ranks."""
+        """Return the table, which is the same on all ranks."""
         return {
             f"{column}.{name}": tensor
             for name, table in self._tables.items()
@@ -65,13 +66,13 @@ class LabelTable:
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state` gave."""
+        """Load what `state` returned."""
         names = [field.removeprefix("keys.") for field in state if field.startswith("keys.")]
         self._tables = {name: (state[f"keys.{name}"], state[f"labels.{name}"]) for name in names}
 
 
 def _newest(keys: Tensor, ages: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Keep the newest row of each key, keys ascending."""
+    """Return the newest row of each key, in ascending order of keys."""
     by_age = ages.argsort(stable=True)
     order = by_age[keys[by_age].argsort(stable=True)]
     keys, ages, labels = keys[order], ages[order], labels[order]

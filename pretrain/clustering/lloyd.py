@@ -1,15 +1,13 @@
-"""K-means over rows that all ranks hold together: Lloyd's iterations (1957), the same on every rank.
+"""K-means over rows distributed over ranks: Lloyd's iterations (1957), with the same result on every rank.
 
 Each rank passes over its own rows; one message adds up the clusters' sums and counts; every rank then moves the
-centroids by the same arithmetic. Spherical k-means (Dhillon and Modha 2001) only puts them back onto the unit sphere.
-A first start is made on a sample, by greedy k-means++ and k-means. That costs little and ends in no worse an optimum
-than k-means++ or random rows alone; where rows lie in blobs, in one half as high as from random rows.
+centroids by the same arithmetic. Spherical k-means (Dhillon and Modha 2001) only projects them onto the unit sphere.
+The first round starts from greedy k-means++ and k-means on a sample. That costs little and reaches an optimum no worse
+than k-means++ or random rows alone; where rows lie in blobs, the objective is half as high as from random rows.
+
+Empty clusters are repaired and giant clusters reduced by splitting another cluster in two, in a random direction that
+all ranks share. All decisions use figures that are the same on all ranks, so they need no communication.
 Legend: N rows of this rank, D features, K clusters.
-
-What becomes of clusters without rows, and of giants: another one is split in two, by chance that all ranks share.
-
-Everything is decided on figures that are the same on all ranks, so no rank has to tell another.
-Legend: K clusters, D features.
 """
 
 from __future__ import annotations
@@ -28,28 +26,28 @@ from trichord.pretrain.clustering.start import choose_start, draw_sample
 from trichord.pretrain.clustering.sweep import Sweep, sweep
 from trichord.pretrain.collectives import sum_over_ranks
 
-SAMPLE_PER_CLUSTER = 64  # rows of the sample that a first start is made on
+SAMPLE_PER_CLUSTER = 64  # rows of the sample for the start of the first round
 SAMPLE_ITERATIONS = 10
-GIANT = 20.0  # times the mean size; so giants can cost no more than a tenth of the clusters
-STILL = 1e-6  # a share by which the objective falls at least, or it no longer moves
-# Of the mean squared length, what is left around the mean: below it all rows are one, but for rounding.
+GIANT = 20.0  # times the mean size; so splitting giants takes at most a tenth of the clusters
+STILL = 1e-6  # relative decrease of the objective at or below which it has converged
+# Share of the mean squared length that is variance; below it all rows are equal up to rounding.
 LEAST_SPREAD = 1e-6
 
 
 class ClusteringStopped(RunStopped):
-    """The rows cannot be clustered, and more training on what comes of them would be in vain."""
+    """Raised when the rows cannot be clustered, so that training on the result would be useless."""
 
 
 @dataclass(frozen=True)
 class Clustering:
-    """Centroids, this rank's labels by them, and figures over all ranks' rows."""
+    """Centroids, this rank's labels, and figures over all ranks' rows."""
 
     centroids_KD: Tensor
     labels_N: Tensor
     counts_K: Tensor
-    distances_K: Tensor  # sums of distances to the centroid, what `concentration` is made of
+    distances_K: Tensor  # sums of distances to the centroid, the input of `concentration`
     objective: float  # the mean squared distance to the nearest centroid
-    iterations: int  # how often centroids were moved to the mean of all their rows
+    iterations: int  # number of times the centroids were moved to the mean of their rows
     repaired_empty: int
     split_giant: int
 
@@ -65,26 +63,27 @@ def cluster(
     spherical: bool = True,
     giant: float = GIANT,
 ) -> Clustering:
-    """Cluster all ranks' rows; every rank calls it, and gets the same centroids.
+    """Cluster all ranks' rows; every rank calls it and gets the same centroids.
 
-    `start_KD`, the centroids of the round before, keeps the clusters' numbers. Rows have unit length where `spherical`.
+    `start_KD`, the centroids of the previous round, keeps the clusters' numbers. `spherical` requires unit rows.
     """
     count = _count_rows(rows, clusters)
     if start_KD is None:
         start_KD = _start(rows, count, clusters, seed, spherical, giant)
     elif start_KD.shape != (clusters, rows.dim):
-        raise ValueError(f"expected a start of {clusters} x {rows.dim}, found {tuple(start_KD.shape)}")
+        raise ValueError(f"expected start_KD of shape {(clusters, rows.dim)}, found {tuple(start_KD.shape)}")
     return _Lloyd(rows, spherical, giant, seed).run(start_KD.to(rows.device, torch.float32), iterations)
 
 
 def _start(rows: Rows, count: int, clusters: int, seed: int, spherical: bool, giant: float) -> Tensor:
-    """Begin at rows of a sample that lie far apart, and cluster it first if there are many more rows."""
+    """Choose distant rows of a sample as centroids; cluster the sample first if there are many more rows."""
     size = SAMPLE_PER_CLUSTER * clusters
     sample = draw_sample(rows, size, seed)
     if sample.count < clusters:
         raise ClusteringStopped(
-            f"clustering: among {count:,} rows only {sample.count:,} differ, expected {clusters:,} at least, one for "
-            f"each cluster. {_COLLAPSED if sample.count == 1 else 'Ask for fewer clusters.'}"
+            f"clustering: found only {sample.count:,} distinct row{'s' if sample.count != 1 else ''} among {count:,}, "
+            f"expected at least {clusters:,}, one for each cluster. "
+            f"{_COLLAPSED if sample.count == 1 else 'Set fewer clusters.'}"
         )
     start_KD = choose_start(sample, clusters, seed)
     if count < 2 * size:
@@ -93,7 +92,7 @@ def _start(rows: Rows, count: int, clusters: int, seed: int, spherical: bool, gi
 
 
 class _Lloyd:
-    """Lloyd's iterations over some rows."""
+    """Lloyd's iterations over the given rows."""
 
     def __init__(self, rows: Rows, spherical: bool, giant: float, seed: int) -> None:
         self._rows, self._spherical, self._giant = rows, spherical, giant
@@ -101,13 +100,13 @@ class _Lloyd:
         self._empty = self._split = 0
 
     def run(self, centroids_KD: Tensor, iterations: int) -> Clustering:
-        """Move the centroids so often, or until they no longer come nearer to their rows."""
+        """Iterate up to `iterations` times, or until the objective has converged."""
         centroids_KD = functional.normalize(centroids_KD) if self._spherical else centroids_KD
         found = sweep(self._rows, centroids_KD)
         _check(found, self._spherical)
         done, is_still = 0, False
         while done < iterations and not is_still:
-            # Giants only at first: of two halves each row has the nearer, and that takes iterations without splits.
+            # Giants only in the first half: after a split, rows need iterations without splits to settle.
             centroids_KD, was_repaired = self._move(centroids_KD, found, splits_giants=2 * done < iterations)
             before, found = found, sweep(self._rows, centroids_KD)
             is_still = not was_repaired and before.objective - found.objective <= STILL * before.objective
@@ -124,7 +123,7 @@ class _Lloyd:
         )
 
     def _move(self, centroids_KD: Tensor, found: Sweep, splits_giants: bool) -> tuple[Tensor, bool]:
-        """Put every centroid in the middle of its rows, and say whether any had to be moved elsewhere."""
+        """Move every centroid to the mean of its rows; also return whether any cluster was repaired or split."""
         means_KD = found.sums_KD / found.counts_K.clamp(min=1)[:, None]
         wide_KD = torch.where(found.counts_K[:, None] > 0, means_KD, centroids_KD.double())
         most_rows = self._giant * found.count / len(centroids_KD) if splits_giants else float("inf")
@@ -136,8 +135,8 @@ class _Lloyd:
 
 
 _COLLAPSED = (
-    "The network gives every sample the same features (collapse). Look at the collapse figures of this run's log, try "
-    "a lower learning rate or a later first clustering; for sound, see that the clips are not silent."
+    "The network returns the same features for every sample (collapse). Check the collapse figures in this run's log. "
+    "Try a lower learning rate or a later first clustering. For audio, check that the clips are not silent."
 )
 
 
@@ -145,49 +144,50 @@ def _count_rows(rows: Rows, clusters: int) -> int:
     count = int(sum_over_ranks(torch.tensor([rows.count], device=rows.device)))
     if count < clusters:
         raise ClusteringStopped(
-            f"clustering: found {count:,} rows over all ranks, expected {clusters:,} at least, one for each cluster. "
-            "Ask for fewer clusters, keep more rows, or cluster later, when more samples have been seen."
+            f"clustering: found {count:,} row{'s' if count != 1 else ''} over all ranks, expected at least "
+            f"{clusters:,}, one for each cluster. Set fewer clusters, keep more rows, or cluster later, when more "
+            "samples have been seen."
         )
     return count
 
 
 def _check(found: Sweep, spherical: bool) -> None:
-    """Stop before anything is learned from rows that say nothing; all ranks do so together."""
+    """Raise ClusteringStopped, on all ranks together, if the rows are not finite or carry no information."""
     if found.not_finite:
         raise ClusteringStopped(
-            f"clustering: {found.not_finite:,} of {found.count:,} rows hold values that are not finite. The network "
-            "diverged: continue from a checkpoint before it did, with a lower learning rate or stricter clipping."
+            f"clustering: {found.not_finite:,} of {found.count:,} rows hold values that are not finite. Training "
+            "diverged. Continue from an earlier checkpoint with a lower learning rate or stricter gradient clipping."
         )
     length = float(found.lengths_K.sum()) / found.count
     if spherical and abs(length - 1) > 0.01:
-        raise ValueError(f"spherical clustering takes unit vectors, found a mean squared length of {length:.4g}")
+        raise ValueError(f"spherical clustering expects unit vectors, found a mean squared length of {length:.4g}")
     around_zero = float((found.sums_KD.sum(dim=0) / found.count).square().sum())
     spread = 1 - around_zero / length if length else 0.0
     if spread < LEAST_SPREAD:
         raise ClusteringStopped(
-            f"clustering: all {found.count:,} rows are alike; around their mean lies {max(spread, 0.0):.1e} of their "
-            f"squared length, expected {LEAST_SPREAD:g} at least. {_COLLAPSED}"
+            f"clustering: all {found.count:,} rows are nearly equal. Their variance is {max(spread, 0.0):.1e} of their "
+            f"mean squared length, expected at least {LEAST_SPREAD:g}. {_COLLAPSED}"
         )
 
 
-# How far the halves of a cluster are put from where it was, in its radii: enough for every row to be nearer to one of
-# them, too little to come between the neighbours.
+# Distance of a cluster's two halves from its old centroid, in units of its radius: large enough for every row to be
+# nearer to one of them, too small to reach neighbouring clusters.
 _SPLIT = 0.05
-# Rows nearer to their centroid than this, relative to their length and squared, are one row to float32.
+# Rows within this squared distance of their centroid, relative to their squared length, are equal in float32.
 _LEAST_SPREAD = 1e-9
 
 
 @dataclass(frozen=True)
 class Repaired:
-    """Centroids, and how many of them were moved."""
+    """Centroids after repair, and how many of them were moved."""
 
     centroids_KD: Tensor
-    empty: int  # had no rows, and took half of the cluster with the greatest squared distances
-    giant: int  # had the fewest rows, and took half of a giant
+    empty: int  # clusters without rows that took half of the cluster with the greatest sum of squared distances
+    giant: int  # clusters with the fewest rows that took half of a giant
 
 
 def repair(centroids_KD: Tensor, found: Sweep, most_rows: float, generator: torch.Generator) -> Repaired:
-    """Give each empty cluster half of the widest one, and the smallest clusters halves of those above `most_rows`."""
+    """Split the widest clusters to fill empty ones, and clusters above `most_rows` to enlarge the smallest."""
     splitting = _Splitting(centroids_KD.clone(), found, generator)
     counts = splitting.counts
     by_size = sorted(range(len(counts)), key=lambda number: counts[number])
@@ -198,7 +198,7 @@ def repair(centroids_KD: Tensor, found: Sweep, most_rows: float, generator: torc
 
 
 class _Splitting:
-    """Centroids as they move, with what is expected of the clusters' figures."""
+    """Centroids during repair, with the clusters' figures as expected after each split."""
 
     def __init__(self, centroids_KD: Tensor, found: Sweep, generator: torch.Generator) -> None:
         self.centroids_KD, self._generator = centroids_KD, generator
@@ -207,7 +207,7 @@ class _Splitting:
         self._lengths: list[float] = found.lengths_K.tolist()
 
     def split(self, weights: Sequence[float], takers: Sequence[int], above: float) -> int:
-        """Halve the heaviest cluster as long as it weighs more than this, and a taker is left; count how often."""
+        """Halve the heaviest cluster while its weight is greater than `above` and a taker remains; return the count."""
         heap = [(-weight, number) for number, weight in enumerate(weights) if weight > above and self._is_wide(number)]
         heapq.heapify(heap)
         done, givers = 0, set()

@@ -1,4 +1,4 @@
-"""The rows that are clustered: this rank's part of all ranks' embeddings, in memory or in a file, chunk by chunk.
+"""The rows to cluster: this rank's part of all ranks' embeddings, in memory or in a file, read in chunks.
 
 Legend: N rows of this rank, n of a chunk, D features.
 """
@@ -14,23 +14,23 @@ from torch import Tensor
 
 from trichord.core.errors import UserError
 
-CHUNK_VALUES = 2**23  # of a chunk: 32 MiB of float32
+CHUNK_VALUES = 2**23  # values in a chunk: 32 MiB of float32
 
 
 class Rows(Protocol):
-    """This rank's rows. Every call of `chunks` gives them in the same order; a rank may have none."""
+    """This rank's rows. Every call of `chunks` yields them in the same order; a rank may have none."""
 
     count: int
     dim: int
     device: torch.device
 
     def chunks(self) -> Iterator[Tensor]:
-        """Give rows_nD in float32. A chunk is good until the next is asked for."""
+        """Yield rows_nD in float32. A chunk is valid until the next one is requested."""
         ...
 
 
 class TensorRows:
-    """Rows in memory, of any precision; with `chosen_N`, those of the tensor that it names, in its order."""
+    """Rows in memory, of any precision; with `chosen_N`, the rows at these indices, in this order."""
 
     def __init__(self, rows_ND: Tensor, chosen_N: Tensor | None = None) -> None:
         self._rows_ND, self._chosen_N = rows_ND, chosen_N
@@ -45,9 +45,9 @@ class TensorRows:
 
 
 class FileRows:
-    """Rows in a file that holds nothing else, one after the other, float16 or float32 as this machine writes them.
+    """Rows stored one after another in a raw file, float16 or float32 in the byte order of this machine.
 
-    They are read rather than mapped: pages of a mapping count as the process's memory until something else wants it.
+    They are read rather than mapped: mapped pages count as the process's memory until the system reclaims them.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class FileRows:
         self.count, rest = divmod(path.stat().st_size, dim * dtype.itemsize)
         if rest:
             raise UserError(
-                f"{path}: found {path.stat().st_size} bytes, expected a multiple of {dim * dtype.itemsize}, which "
-                f"{dim} values of {dtype} take. Name the dim and type it was written with, or write it again."
+                f"{path}: found {path.stat().st_size} bytes, expected a multiple of {dim * dtype.itemsize}, the size "
+                f"of {dim} values of {dtype}. Set the dim and dtype the file was written with, or write it again."
             )
 
     def chunks(self) -> Iterator[Tensor]:
@@ -73,16 +73,16 @@ class FileRows:
                 yield rows_nD[:here].copy_(stored_nD[:here])
 
     def _fill(self, file: RawFile, stored_nD: Tensor) -> None:
-        wanted = memoryview(stored_nD.view(torch.uint8).numpy().data).cast("B")
-        while wanted:
-            read = file.readinto(wanted)
+        missing = memoryview(stored_nD.view(torch.uint8).numpy().data).cast("B")
+        while missing:
+            read = file.readinto(missing)
             if not read:
-                raise UserError(f"{self._path} became shorter while it was read: {len(wanted)} bytes are missing.")
-            wanted = wanted[read:]
+                raise UserError(f"{self._path} was truncated while it was read: {len(missing)} bytes are missing.")
+            missing = missing[read:]
 
 
 class RawFile(Protocol):
-    """An unbuffered file."""
+    """An unbuffered binary file."""
 
     def readinto(self, buffer: memoryview, /) -> int | None: ...
 

@@ -1,9 +1,9 @@
-"""Where k-means starts: at rows chosen by what they hold, so that neither their order nor the ranks have a say.
+"""Initial centroids of k-means: rows chosen by their values, independent of their order and of the number of ranks.
 
-Every row has a number of its own, a random hash of its bits; a sample is the distinct rows with the lowest numbers.
-So whoever holds the rows, the same are chosen, and a row that occurs often is chosen no more than once.
-Among them k-means++ chooses (Arthur and Vassilvitskii 2007), greedily: of a few rows drawn with chances proportional to
-their squared distance from what is chosen already, that which lowers the sum of these distances most.
+Every row has a number, a random hash of its bits; a sample is the distinct rows with the lowest numbers. So the same
+rows are chosen whichever rank holds them, and a row that occurs several times is chosen at most once.
+From the sample, greedy k-means++ (Arthur and Vassilvitskii 2007) draws a few candidates with probability proportional
+to their squared distance from the rows chosen so far, and keeps the one that lowers the sum of these distances most.
 Legend: N rows of this rank, n of a chunk, s rows of this rank's part of a sample, S rows, D features, K clusters.
 """
 
@@ -18,7 +18,7 @@ from torch.nn import functional
 from trichord.pretrain.clustering.rows import Rows, TensorRows
 from trichord.pretrain.collectives import gather_unequal_rows, of_first_rank, rank
 
-# It takes a time that grows with the square of the clusters: for more of them random rows have to do.
+# The time of k-means++ grows with the square of the number of clusters; above this number, random rows are used.
 MOST_SPREAD = 4096
 SPREAD_PER_CLUSTER = 16  # rows that k-means++ chooses from
 _CANDIDATES = 4
@@ -26,15 +26,15 @@ _CANDIDATES = 4
 
 @dataclass(frozen=True)
 class Sample:
-    """This rank's part of the sample, lowest numbers first, and how many rows it has over all ranks."""
+    """This rank's part of the sample, lowest numbers first, and the sample's row count over all ranks."""
 
     rows_sD: Tensor
     numbers_s: Tensor
     count: int
 
     def first_rows(self, count: int) -> Tensor:
-        """Gather the sample's first rows, in its order, the same on all ranks."""
-        # No rank has more than `count` of them, whatever the others have.
+        """Return the sample's first rows, in its order, the same on all ranks."""
+        # No rank holds more than `count` of them.
         numbers = gather_unequal_rows(self.numbers_s[:count])
         rows_D = gather_unequal_rows(self.rows_sD[:count])
         return rows_D[numbers.argsort()[:count]]
@@ -46,7 +46,7 @@ class Sample:
 
 @torch.no_grad()
 def choose_start(sample: Sample, clusters: int, seed: int) -> Tensor:
-    """Give start_KD, rows of the sample that lie far apart, the same on all ranks."""
+    """Return start_KD, rows of the sample that lie far apart, the same on all ranks."""
     if clusters > MOST_SPREAD:
         return sample.first_rows(clusters)
     start_KD = _spread(sample.first_rows(SPREAD_PER_CLUSTER * clusters), clusters, seed)
@@ -56,7 +56,7 @@ def choose_start(sample: Sample, clusters: int, seed: int) -> Tensor:
 def _spread(rows_SD: Tensor, clusters: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     lengths_S = rows_SD.square().sum(dim=1)
-    chosen_K = torch.zeros(clusters, dtype=torch.long, device=rows_SD.device)  # the first is as random as any
+    chosen_K = torch.zeros(clusters, dtype=torch.long, device=rows_SD.device)  # row 0 first: their order is random
     squares_S = _squares(rows_SD, lengths_S, chosen_K[:1])[:, 0]
     for number in range(1, clusters):
         mass_S = squares_S.double().cumsum(dim=0)
@@ -70,7 +70,7 @@ def _spread(rows_SD: Tensor, clusters: int, seed: int) -> Tensor:
 
 
 def _squares(rows_SD: Tensor, lengths_S: Tensor, chosen_C: Tensor) -> Tensor:
-    """Give squared distances_SC to the chosen ones of these rows, and exactly 0 to themselves."""
+    """Return squared distances_SC from these rows to the chosen ones; a chosen row is exactly 0 from itself."""
     squares_SC = lengths_S[:, None] + lengths_S[chosen_C] - 2 * (rows_SD @ rows_SD[chosen_C].T)
     squares_SC[chosen_C, torch.arange(len(chosen_C), device=chosen_C.device)] = 0
     return squares_SC.clamp_(min=0)
@@ -78,12 +78,12 @@ def _squares(rows_SD: Tensor, lengths_S: Tensor, chosen_C: Tensor) -> Tensor:
 
 @torch.no_grad()
 def draw_sample(rows: Rows, size: int, seed: int) -> Sample:
-    """Draw up to `size` distinct rows of all ranks; fewer where there are not so many."""
+    """Draw up to `size` distinct rows of all ranks, fewer if there are not that many."""
     numbers_N = _number_rows(rows, seed)
     mine_s, place_s = _first_of_each(numbers_N)
     mine_s, place_s = mine_s[:size], place_s[:size]
     numbers, of = gather_unequal_rows(mine_s), gather_unequal_rows(torch.full_like(mine_s, rank()))
-    # Sorted stably, so of a row that several ranks hold the lowest rank's comes first.
+    # The sort is stable: of a row that several ranks hold, the lowest rank's copy comes first.
     kept, place = _first_of_each(numbers)
     kept, place = kept[:size], place[:size]
     is_mine_s = torch.isin(mine_s, kept[of[place] == rank()], assume_unique=True)
@@ -91,7 +91,7 @@ def draw_sample(rows: Rows, size: int, seed: int) -> Sample:
 
 
 def _number_rows(rows: Rows, seed: int) -> Tensor:
-    """Multiply a row's bits, 64 at a time, with random odd numbers, and add up, all modulo 2^64."""
+    """Return each row's hash: its bits, 64 at a time, times random odd numbers, summed modulo 2^64."""
     generator = torch.Generator().manual_seed(seed)
     words = (rows.dim + 1) // 2
     odd = torch.randint(-(2**63), 2**63 - 1, (words + 1,), generator=generator).bitwise_or_(1).to(rows.device)
@@ -101,13 +101,13 @@ def _number_rows(rows: Rows, seed: int) -> Tensor:
             rows_nD = functional.pad(rows_nD, (0, 1))
         for part_nD in rows_nD.split(4096):
             sums_n = (part_nD.contiguous().view(torch.int64) * odd[:-1]).sum(dim=1)
-            # The lowest bits of floats are mostly zeros; this lets the higher bits of the sum decide as well.
+            # The lowest bits of floats are mostly zeros; this mixes in the higher bits of the sum.
             numbers.append((sums_n ^ (sums_n >> 32)) * odd[-1])
     return torch.cat(numbers)
 
 
 def _first_of_each(numbers_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the distinct numbers, ascending, and where each first occurs."""
+    """Return the distinct numbers in ascending order, and the index where each first occurs."""
     sorted_N, order_N = numbers_N.sort(stable=True)
     is_first_N = torch.ones_like(sorted_N, dtype=torch.bool)
     is_first_N[1:] = sorted_N[1:] != sorted_N[:-1]
@@ -115,7 +115,7 @@ def _first_of_each(numbers_N: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _take(rows: Rows, place_s: Tensor) -> Tensor:
-    """Read the rows at these places, in their order."""
+    """Return the rows at these indices, in this order."""
     taken_sD = torch.empty(len(place_s), rows.dim, device=rows.device)
     ascending_s, order_s = place_s.sort()
     first = done = 0

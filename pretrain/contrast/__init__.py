@@ -1,1 +1,1 @@
-"""Losses that hold every row of a global batch against every other, without ever holding all products at once."""
+"""Losses that compare every row of a global batch with every other, without storing all products at once."""

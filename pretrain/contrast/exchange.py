@@ -1,9 +1,9 @@
-"""How a rank meets every rank's rows: all gathered at once, or block after block as they go round in a ring.
+"""Exchange of rows between ranks: all gathered at once, or one block at a time around a ring.
 
-The ring is the neighbour exchange of SigLIP (Zhai et al. 2023, section 3.3), of which autograd has no part: what is to
-be told of a block travels with it, so a rank holds two foreign blocks at most, one at hand and one on its way.
-Legend: W ranks, p this rank's rows, c the most that any rank has, n the rows of a block, N those of all ranks,
-D features, X whatever a row has.
+The ring is the neighbour exchange of SigLIP (Zhai et al. 2023, section 3.3). Autograd is not involved: the sums for a
+block travel with it, so a rank holds at most two foreign blocks, one in use and one in transit.
+Legend: W ranks, p this rank's rows, c the largest number of rows of any rank, n the rows of a block, N those of all
+ranks, D features, X any trailing dimensions.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ Form = Literal["gathered", "ring"]
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of the other side that this rank meets together."""
+    """Rows of the other side that this rank processes together."""
 
     rows_nD: Tensor
-    notes_n: Tensor | None  # what each row's owner tells of it
-    sums_nX: Tensor  # takes what this rank adds; every owner gets the sum over all ranks
-    own_at: int | None  # where this rank's own rows begin, if they are among them
+    notes_n: Tensor | None  # one value per row, sent along by the row's owner
+    sums_nX: Tensor  # this rank adds to it; each owner receives the sum over all ranks
+    own_at: int | None  # index of this rank's first row, if the block contains its rows
 
 
 Visit = Callable[[Block], None]
 
 
 class Exchange(ABC):
-    """Shows a rank the rows of all ranks, and brings home what they added to this rank's own."""
+    """Exchange that shows a rank the rows of all ranks and returns the sums they added for its own rows."""
 
     def __init__(self, counts: Sequence[int]) -> None:
         self.counts = tuple(counts)
 
     @property
     def total(self) -> int:
-        """Count the rows of all ranks."""
+        """The number of rows of all ranks."""
         return sum(self.counts)
 
     @abstractmethod
     def hold(self, rows_pX: Tensor) -> Tensor:
-        """Give what tours need of this rank's rows, to be kept while there may be another."""
+        """Return this rank's rows in the form `tour` takes; keep it as long as another tour may follow."""
 
     @abstractmethod
     def tour(self, held: Tensor, notes_p: Tensor | None, sums_pX: Tensor, visit: Visit) -> Tensor:
-        """Visit all rows; gives sums_pX, zeros of the shape that is wanted, with what all ranks added."""
+        """Call `visit` on all rows and return `sums_pX` (zeros on input) plus what all ranks added."""
 
     def _padded(self, rows_pX: Tensor) -> Tensor:
-        """Append zeros up to the most rows that any rank has, for messages are of one size."""
+        """Append zeros up to the largest row count of any rank, because messages have one size."""
         missing = max(self.counts) - len(rows_pX)
         return torch.cat((rows_pX, rows_pX.new_zeros(missing, *rows_pX.shape[1:]))) if missing else rows_pX
 
 
 class Gathered(Exchange):
-    """All rows at once: one message each way, and the memory of all ranks' rows."""
+    """All rows at once: one message in each direction, and memory for all ranks' rows."""
 
     def hold(self, rows_pX: Tensor) -> Tensor:
         gathered_WcX = gather_rows(self._padded(rows_pX))
@@ -85,44 +85,44 @@ class Gathered(Exchange):
 
 
 class Ring(Exchange):
-    """One rank's rows at a time: as many messages as ranks, and the memory of two ranks' rows."""
+    """One rank's rows at a time: as many messages as ranks, and memory for two ranks' rows."""
 
     def hold(self, rows_pX: Tensor) -> Tensor:
         return self._padded(rows_pX)
 
     def tour(self, held: Tensor, notes_p: Tensor | None, sums_pX: Tensor, visit: Visit) -> Tensor:
         sums_cX = self._padded(sums_pX)
-        at_hand = [held] if notes_p is None else [held, self._padded(notes_p)]
+        current = [held] if notes_p is None else [held, self._padded(notes_p)]
         for hop in range(world_size()):
             owner = (rank() - hop) % world_size()
             count = self.counts[owner]
             is_last = hop == world_size() - 1
-            passage = None if is_last else _Passage(at_hand)  # the next block comes while this one is worked on
-            rows_nD, *notes = [each[:count] for each in at_hand]
+            passage = None if is_last else _Passage(current)  # overlaps the next transfer with this block's work
+            rows_nD, *notes = [each[:count] for each in current]
             visit(Block(rows_nD, notes[0] if notes else None, sums_cX[:count], None if hop else 0))
             del rows_nD, notes
             if passage is not None:
-                at_hand = passage.finish()
+                current = passage.finish()
             if world_size() > 1:
-                (sums_cX,) = _Passage([sums_cX]).finish()  # after the last visit it comes home
+                (sums_cX,) = _Passage([sums_cX]).finish()  # after the last visit it is back at its owner
         return sums_cX[: len(sums_pX)]
 
 
 class _Passage:
-    """Tensors on their way to the next rank, and those of the rank before on their way here."""
+    """A transfer: tensors sent to the next rank, and those received from the previous rank."""
 
     def __init__(self, sent: Sequence[Tensor]) -> None:
         self._sent = [tensor.contiguous() for tensor in sent]
         self._received = [torch.empty_like(tensor) for tensor in self._sent]
         to, of = (rank() + 1) % world_size(), (rank() - 1) % world_size()
-        # All are posted together: a rank that only sent first would wait for one that does the same.
+        # All are posted together: if every rank sent first, all would wait for each other.
         self._works = dist.batch_isend_irecv(
             [dist.P2POp(dist.isend, tensor, to) for tensor in self._sent]
             + [dist.P2POp(dist.irecv, tensor, of) for tensor in self._received]
         )
 
     def finish(self) -> list[Tensor]:
-        """Wait for all, and let go of what was sent."""
+        """Wait for all transfers, release the sent tensors and return the received ones."""
         for work in self._works:
             work.wait()
         self._works, self._sent = [], []

@@ -1,14 +1,14 @@
 """InfoNCE over the pairs of all ranks: every row of one side against every row of the other, in both directions.
 
 CLIP's symmetric loss (Radford et al. 2021, figure 3) and SimCLR's NT-Xent (Chen et al. 2020, equation 1), which is the
-same among 2N views with each view's product with itself left out. With z = scale * a.b over P pairs,
+same over 2N views without each view's product with itself. With z = scale * a.b over P pairs,
 
     L = 1 / (2 P) sum_i (log sum_j exp z_ij + log sum_j exp z_ji - 2 z_ii)
     dL / dz_ij = (exp z_ij / row_i + exp z_ij / column_j - 2 [i = j]) / (2 P), with the sums row_i and column_j
 
-so one exponential of each product serves both directions, and a product is forgotten once it has been summed up and
-made again on the way back: memory is that of the rows and of a tile. Rank r gives W times its own rows' and columns'
-share of L, so the mean over the W ranks is L, and so is that of gradients, given that all go back with equal weights.
+so one exponential of each product serves both directions. A product is dropped once it has been summed and recomputed
+in the backward pass, so memory is that of the rows and of one tile. Rank r returns W times its own rows' and columns'
+share of L, so the mean over the W ranks is L; the same holds for gradients if all ranks weight their loss equally.
 Legend: b samples of this rank, p its rows, n rows of a block, N rows of all ranks, r and c those of a tile, D features.
 """
 
@@ -26,9 +26,9 @@ from trichord.pretrain.contrast.exchange import FORMS, Block, Exchange, Form
 from trichord.pretrain.contrast.tiles import Meeting, Segment, Tile, Tiles, dot_rows, meet, refuse_second_order
 from trichord.pretrain.precision import compute_dtype
 
-# Unit vectors bound z by the scale, so no maxima are looked for: exp(z - shift) is at most exp of this, and sums of
-# it over any batch are finite. The largest numbers are exp(88) in float32 and exp(709) in float64.
-_REACH = {torch.float32: 70.0, torch.float64: 600.0}
+# Unit vectors bound z by the scale, so no row maximum is needed: exp(z - shift) is at most exp of this value, and its
+# sums over any batch are finite. The largest numbers are exp(88) in float32 and exp(709) in float64.
+_LARGEST_EXPONENT = {torch.float32: 70.0, torch.float64: 600.0}
 
 
 def info_nce(
@@ -40,9 +40,9 @@ def info_nce(
     form: Form = "gathered",
     tile_bytes: int | None = None,
 ) -> Tensor:
-    """Give CLIP's loss of unit rows, the mean over all ranks' present pairs, with `scale` the inverse temperature.
+    """Return CLIP's loss of unit rows, the mean over all ranks' present pairs; `scale` is the inverse temperature.
 
-    Absent pairs weigh nothing and are nobody's negatives; without any pair the loss is 0, and so are its gradients.
+    Absent pairs have no weight and are not used as negatives. Without any pair the loss and its gradients are 0.
     """
     met = meet(a_bD, b_bD, scale, present_b)
     return _compare(met, met.a_pD, met.b_pD, scale, 1, form, tile_bytes, compute_dtype(a_bD))
@@ -57,7 +57,7 @@ def nt_xent(
     form: Form = "gathered",
     tile_bytes: int | None = None,
 ) -> Tensor:
-    """Give SimCLR's loss of unit rows, the mean over the two views of all ranks' present samples."""
+    """Return SimCLR's loss of unit rows, the mean over the two views of all ranks' present samples."""
     met = meet(first_bD, second_bD, scale, present_b)
     a_pD, b_pD = torch.cat((met.a_pD, met.b_pD)), torch.cat((met.b_pD, met.a_pD))
     return _compare(met, a_pD, b_pD, scale, 2, form, tile_bytes, compute_dtype(first_bD))
@@ -65,20 +65,20 @@ def nt_xent(
 
 @dataclass(frozen=True)
 class _Plan:
-    """How rows are compared, alike on all ranks."""
+    """Settings of the comparison, equal on all ranks."""
 
     exchange: Exchange
     products: torch.dtype
     sums: torch.dtype
     shift: float
-    left_out: tuple[Segment, ...]  # places of products that are no negatives
+    left_out: tuple[Segment, ...]  # positions of products that are not negatives
     tile_bytes: int | None
 
     def tiles(self, a_pD: Tensor) -> Tiles:
         return Tiles(a_pD, self.products, self.sums, self.tile_bytes)
 
     def exponentials(self, tiles: Tiles, block: Block, scale: Tensor) -> Iterator[Tile]:
-        """Give every tile of exp(z - shift)."""
+        """Yield every tile of exp(z - shift)."""
         for tile in tiles.of(block):
             tile.values_rc.mul_(scale).sub_(self.shift).exp_()
             for segment in self.left_out:
@@ -98,14 +98,14 @@ def _compare(
 ) -> Tensor:
     exchange = FORMS[form]([views * pairs for pairs in met.pairs])
     if exchange.total == 0:
-        return a_pD.sum() + b_pD.sum() + 0 * scale.sum()  # of no rows: zero, and zeros for gradients
+        return a_pD.sum() + b_pD.sum() + 0 * scale.sum()  # no rows: zero, with zero gradients
     pairs = len(a_pD) // views
     sums = a_pD.dtype
-    shift = max(0.0, met.scale - _REACH[sums])
-    if met.scale * met.lowest_cosine - shift < -_REACH[sums]:
-        # Some pair is so unlike that its row's sum might vanish. At the largest scale of CLIP that is a cosine of -0.4.
+    shift = max(0.0, met.scale - _LARGEST_EXPONENT[sums])
+    if met.scale * met.lowest_cosine - shift < -_LARGEST_EXPONENT[sums]:
+        # Some pair's cosine is so low that its row's sum might underflow: at CLIP's largest scale, below -0.4.
         sums = torch.float64
-        shift = max(0.0, met.scale - _REACH[sums])
+        shift = max(0.0, met.scale - _LARGEST_EXPONENT[sums])
     itself = (Segment(0, pairs, pairs), Segment(pairs, 0, pairs)) if views == 2 else ()
     plan = _Plan(exchange, products, sums, shift, itself, tile_bytes)
     loss: Tensor = _InfoNce.apply(a_pD, b_pD, scale, plan)  # type: ignore[no-untyped-call]
@@ -113,11 +113,11 @@ def _compare(
 
 
 class _InfoNce(torch.autograd.Function):
-    """Sums of exponentials forward; the exponentials once more, and what they pull at, backward."""
+    """Sums exponentials in the forward pass; recomputes them for the gradients in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, a_pD: Tensor, b_pD: Tensor, scale: Tensor, plan: _Plan) -> Tensor:
-        """Give W times this rank's share of the loss."""
+        """Return W times this rank's share of the loss."""
         row_p, none_p = (a_pD.new_zeros(len(a_pD), dtype=plan.sums) for _ in range(2))
         with torch.autocast(a_pD.device.type, enabled=False):
             tiles = plan.tiles(a_pD)
@@ -139,7 +139,7 @@ class _InfoNce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Give the gradients of this rank's rows on either side, of which other ranks hold a part, and of the scale."""
+        """Return the gradients of this rank's rows on both sides, summed over ranks, and of the scale."""
         refuse_second_order()
         plan: _Plan = ctx.plan
         a_pD, held, scale, row_p, column_p = ctx.saved_tensors
@@ -148,7 +148,7 @@ class _InfoNce(torch.autograd.Function):
         tiles = plan.tiles(a_pD)
         pairs = Segment(0, 0, len(a_pD))
 
-        def pull(block: Block) -> None:
+        def add_gradients(block: Block) -> None:
             assert block.notes_n is not None
             for tile in plan.exponentials(tiles, block, scale):
                 row_share_r1 = row_share_p[tile.rows].unsqueeze(1)
@@ -157,9 +157,9 @@ class _InfoNce(torch.autograd.Function):
                 tiles.pull(tile, block, grad_a_pD)
 
         with torch.autocast(a_pD.device.type, enabled=False):
-            grad_b_pD = plan.exchange.tour(held, column_p.reciprocal(), none_pD, pull)
+            grad_b_pD = plan.exchange.tour(held, column_p.reciprocal(), none_pD, add_gradients)
             weight = grad * ctx.weight
-            grad_scale = dot_rows(a_pD, grad_a_pD).sum() * weight  # what pulls at a is the sum over j of g_ij b_j
+            grad_scale = dot_rows(a_pD, grad_a_pD).sum() * weight  # the gradient of a_i is the sum over j of g_ij b_j
         return (
             grad_a_pD.mul_(weight * scale),
             grad_b_pD.mul_(weight * scale),

@@ -1,9 +1,9 @@
-"""A contrast over all parts of a batch whose gradients accumulate: the gradient of the whole, a part at a time.
+"""A contrastive loss over all parts of a batch under gradient accumulation: the full gradient, one part at a time.
 
-Every part is embedded once without a graph, the contrast is taken over all of them, and what it pulls at each part's
-vectors is kept; then each part goes through with a graph, with the same draws, and back from those pulls (Gao et al.
-2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"). What all parts share, such as the
-temperature, is pulled at by each part for its share.
+Every part is embedded once without a graph, the contrastive loss is computed over all of them, and its gradient with
+respect to each part's vectors is kept. Then each part runs with a graph and the same random draws, and its backward
+pass starts from those gradients (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
+Setup"). Of what all parts share, such as the temperature, each part contributes its share of the gradient.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import torch
 from torch import Tensor
 
 Rows = dict[str, Tensor]  # by name: the vectors of a part or of all
-Contrast = Callable[[Rows, Rows], Rows]  # from all parts' vectors and what they share to losses by name
+Contrast = Callable[[Rows, Rows], Rows]  # maps all parts' vectors and shared tensors to losses by name
 
 
 @dataclass
 class Pulls:
-    """What the contrast over all parts found."""
+    """Losses and gradients of the contrastive loss over all parts."""
 
     parts: int
     losses: Rows
-    left: list[Rows]  # by part: the gradient of each of its vectors, and of what is shared its share
+    left: list[Rows]  # for each part: gradients of its vectors and its share of those of shared tensors
 
     def take(self, contributed: Mapping[str, Tensor]) -> Tensor:
-        """Give the loss of the next part, from its vectors and what is shared: the contrast's value, with its pulls.
+        """Return the loss of the next part from its vectors and the shared tensors.
 
-        The mean over parts goes back as the contrast does.
+        It has the value of the contrastive loss. The mean over parts has the gradients of the contrastive loss.
         """
         pull = self.left.pop(0)
         towards = torch.stack([(contributed[name] * pull[name]).sum() for name in pull]).sum() * self.parts
@@ -38,7 +38,7 @@ class Pulls:
 
 
 def look_ahead(embedded: Sequence[Rows], shared: Rows, contrast: Contrast) -> Pulls:
-    """Take the contrast over the vectors of all parts, which have no graph."""
+    """Compute the contrastive loss and its gradients over the vectors of all parts, which have no graph."""
     leaves = {name: torch.cat([each[name] for each in embedded]).requires_grad_() for name in embedded[0]}
     factors = {name: each.detach().requires_grad_() for name, each in shared.items()}
     with torch.enable_grad():
@@ -54,5 +54,5 @@ def look_ahead(embedded: Sequence[Rows], shared: Rows, contrast: Contrast) -> Pu
 
 
 def _gradient(leaf: Tensor) -> Tensor:
-    """Give what was found for a tensor, which may have had no part in any loss."""
+    """Return a tensor's gradient, or zeros if no loss depends on it."""
     return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad

@@ -1,10 +1,7 @@
-"""Products of many rows with many others, a tile at a time in one buffer, and the way back from each tile.
+"""Products of many rows with many others, one tile at a time in one buffer, and the gradients from each tile.
 
-Legend: p this rank's rows, n the rows of a block, r and c those of a tile, D features.
-
-What ranks agree on before they compare rows: who brings how many pairs, and how unlike the most unlike pair is.
-
-Legend: b samples of this rank, p its present ones, D features.
+Also the exchange before ranks compare rows: how many pairs each rank has, and the lowest cosine of any pair.
+Legend: b samples of this rank, p its present rows, n the rows of a block, r and c those of a tile, D features.
 """
 
 from __future__ import annotations
@@ -19,12 +16,12 @@ from torch import Tensor
 from trichord.pretrain.collectives import gather_rows, world_size
 from trichord.pretrain.contrast.exchange import Block
 
-# Of a tile, of which two are held. On the CPU it should stay in the cache, on a GPU it should fill the device.
+# Size of one tile; two are held. On the CPU it should stay in the cache, on a GPU it should fill the device.
 CPU_TILE_BYTES, GPU_TILE_BYTES = 4 << 20, 64 << 20
 
 
 class Segment(NamedTuple):
-    """Places on a diagonal: (row, column), (row + 1, column + 1) and so on, counted in this rank's own rows."""
+    """Positions on a diagonal: (row, column), (row + 1, column + 1) and so on, as indices of this rank's rows."""
 
     row: int
     column: int
@@ -32,17 +29,17 @@ class Segment(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """Cosines of some of this rank's rows with some of a block's, to be worked on in place."""
+    """Cosines of some of this rank's rows with some of a block's; they are changed in place."""
 
     rows: slice
     columns: slice
     values_rc: Tensor
-    spare_rc: Tensor  # of the same shape, for whatever comes up
-    others_cD: Tensor  # the block's rows that it is of, as they were multiplied
-    own_at: int | None  # where this rank's rows begin among the block's
+    spare_rc: Tensor  # of the same shape, for temporary results
+    others_cD: Tensor  # the block's rows of this tile, in the dtype of the product
+    own_at: int | None  # index of this rank's first row in the block, if it contains them
 
     def along(self, segment: Segment) -> Tensor:
-        """Give a view of those of its values that lie on a segment."""
+        """Return a view of the values that lie on a segment."""
         if self.own_at is None:
             return self.values_rc.new_empty(0)
         shift = segment.column + self.own_at - segment.row
@@ -55,7 +52,7 @@ class Tile(NamedTuple):
 
 
 class Tiles:
-    """This rank's rows, ready to be multiplied with any block's in `products` and summed up in `sums`."""
+    """This rank's rows, multiplied with those of any block in dtype `products` and summed in dtype `sums`."""
 
     def __init__(self, rows_pD: Tensor, products: torch.dtype, sums: torch.dtype, tile_bytes: int | None) -> None:
         self.rows_pD = rows_pD.to(products)
@@ -64,11 +61,11 @@ class Tiles:
         self._most = max(1, (tile_bytes or default) // sums.itemsize)
 
     def of(self, block: Block) -> Iterator[Tile]:
-        """Give every tile with the block's rows, each in the place of the one before."""
+        """Yield every tile with the block's rows; each overwrites the previous one."""
         rows, columns = len(self.rows_pD), len(block.rows_nD)
         if not rows or not columns:
             return
-        # As near a square as may be, for a square reads the fewest rows for its size.
+        # As close to a square as possible, because a square reads the fewest rows for its size.
         width = min(columns, max(math.isqrt(self._most), self._most // rows))
         height = min(rows, max(1, self._most // width))
         held, spare = (self.rows_pD.new_empty(height * width, dtype=self._sums) for _ in range(2))
@@ -83,7 +80,7 @@ class Tiles:
                 yield Tile(own, other, values_rc, spare_rc, others_nD[other], block.own_at)
 
     def pull(self, tile: Tile, block: Block, grad_pD: Tensor) -> None:
-        """Add what a tile of gradients by cosines means to either side's rows."""
+        """Add the gradients of both sides' rows that follow from a tile of gradients of cosines."""
         values_rc = tile.values_rc.to(self.rows_pD.dtype)
         _accumulate(grad_pD[tile.rows], values_rc, tile.others_cD)
         _accumulate(block.sums_nX[tile.columns], values_rc.T, self.rows_pD[tile.rows])
@@ -104,31 +101,31 @@ def _accumulate(sum_xD: Tensor, values_xy: Tensor, rows_yD: Tensor) -> None:
 
 
 def dot_rows(one_pD: Tensor, other_pD: Tensor) -> Tensor:
-    """Multiply rows pair by pair; as products of matrices, which need no third tensor of the rows' size."""
+    """Return the dot product of each pair of rows; matrix products avoid a third tensor of the rows' size."""
     return (one_pD.unsqueeze(1) @ other_pD.unsqueeze(2)).view(-1)
 
 
 def refuse_second_order() -> None:
-    """Stop who wants a graph of the way back: taken tile by tile it leaves none, and would pass for a constant."""
+    """Raise RuntimeError if a graph of the backward pass is requested: there is none, it would count as constant."""
     if torch.is_grad_enabled():
-        raise RuntimeError("create_graph=True: these losses have first derivatives only; leave it out")
+        raise RuntimeError("create_graph=True: these losses have first derivatives only. Leave it out.")
 
 
 class Meeting(NamedTuple):
-    """This rank's present pairs, and what all ranks know."""
+    """This rank's present pairs, and figures that all ranks share."""
 
     a_pD: Tensor
     b_pD: Tensor
-    pairs: tuple[int, ...]  # that each rank brings
+    pairs: tuple[int, ...]  # of each rank
     lowest_cosine: float  # of any present pair, on any rank
     scale: float
 
 
 def meet(a_bD: Tensor, b_bD: Tensor, scale: Tensor, present_b: Tensor | None) -> Meeting:
-    """Leave absent pairs out, whatever their rows hold, and tell the other ranks of the present ones."""
+    """Drop absent pairs, whatever their rows hold, and exchange figures of the present ones with all ranks."""
     if a_bD.shape != b_bD.shape or a_bD.dim() != 2 or scale.numel() != 1:
         raise ValueError(
-            f"expected two tensors of as many rows and one number as scale, found {tuple(a_bD.shape)}, "
+            f"expected two tensors of the same shape BD and a scale of one element, found {tuple(a_bD.shape)}, "
             f"{tuple(b_bD.shape)} and {tuple(scale.shape)}"
         )
     exact = torch.promote_types(a_bD.dtype, torch.float32)
@@ -139,8 +136,8 @@ def meet(a_bD: Tensor, b_bD: Tensor, scale: Tensor, present_b: Tensor | None) ->
     with torch.no_grad():
         cosine_p = dot_rows(a_pD, b_pD)
         lowest = cosine_p.min() if len(cosine_p) else cosine_p.new_ones(())
-        told_13 = torch.stack([lowest.new_tensor(len(a_pD)), lowest, scale.detach().reshape(()).to(lowest)])[None]
-        told = gather_rows(told_13.double()).tolist()
-    # One rank knows its own number from the shape, which a rehearsal without values has as well.
-    pairs = (len(a_pD),) if world_size() == 1 else tuple(round(each[0]) for each in told)
-    return Meeting(a_pD, b_pD, pairs, min(each[1] for each in told), told[0][2])
+        own_13 = torch.stack([lowest.new_tensor(len(a_pD)), lowest, scale.detach().reshape(()).to(lowest)])[None]
+        figures = gather_rows(own_13.double()).tolist()
+    # A single rank takes its number of pairs from the shape, which a rehearsal on fake tensors has as well.
+    pairs = (len(a_pD),) if world_size() == 1 else tuple(round(each[0]) for each in figures)
+    return Meeting(a_pD, b_pD, pairs, min(each[1] for each in figures), figures[0][2])

@@ -1,1 +1,1 @@
-"""The training engine: DeepSpeed, checkpoints, schedules, figures. It knows no objective by name."""
+"""The training engine: DeepSpeed, checkpoints, schedules, metrics. It does not depend on any specific objective."""

@@ -1,7 +1,7 @@
-"""AdamW's moments by parameter name, whatever ZeRO made of them: how a checkpoint knows nothing of ranks or stages.
+"""AdamW's moments by parameter name under any ZeRO stage, so that checkpoints are independent of ranks and stages.
 
-ZeRO 1 and 2 keep a group's moments as a flat stretch for each rank, ZeRO 3 a slice of each parameter for each rank, and
-without ZeRO they stand as torch wrote them. All are made before the first step, for DeepSpeed links the moments of
+ZeRO 1 and 2 keep a flat partition of a group's moments on each rank, ZeRO 3 a slice of each parameter's moments, and
+without ZeRO torch's layout is kept. All are allocated before the first step, because DeepSpeed links the moments of
 stages 1 and 2 to their parameters only once, after the first group's first step, when the other groups have none yet.
 """
 
@@ -17,7 +17,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class AdamState:
-    """The moments of the parameters that an engine trains; reading is a collective that all ranks take part in."""
+    """The moments of the parameters that an engine trains. Reading is a collective operation on all ranks."""
 
     def __init__(self, engine: Any, parameters: Mapping[str, nn.Parameter], stage: int) -> None:
         self.stage, self.parameters = stage, dict(parameters)
@@ -33,7 +33,7 @@ class AdamState:
 
     @property
     def updates(self) -> int:
-        """Count the updates that the moments have seen; it is the same for all parameters."""
+        """The number of updates in the moments, the same for all parameters."""
         return int(next(iter(self._adam.state.values()))["step"].item())
 
     @updates.setter
@@ -42,7 +42,7 @@ class AdamState:
             state["step"].fill_(count)
 
     def read(self, name: str, moment: str) -> Tensor:
-        """Give a moment of one parameter, whole."""
+        """Return the full moment of one parameter."""
         parameter = self.parameters[name]
         if not self.stage:
             moments: Tensor = self._adam.state[parameter][moment]
@@ -71,13 +71,13 @@ class AdamState:
 
 
 def shape_of(parameter: Any) -> torch.Size:
-    """Give a parameter's shape, also while ZeRO 3 holds it in slices."""
+    """Return a parameter's full shape, even if ZeRO 3 holds it in slices."""
     shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
     return shape
 
 
 def _slice_of(parameter: Any, whole: Tensor) -> Tensor:
-    """Cut this rank's slice out; ZeRO 3 pads the last one with zeros."""
+    """Return this rank's slice; ZeRO 3 pads the last one with zeros."""
     length = parameter.ds_tensor.ds_numel
     padded = torch.zeros(length * parameter.ds_process_group.size(), dtype=whole.dtype)
     padded[: whole.numel()] = whole.flatten()

@@ -1,7 +1,7 @@
-"""Saves and loads a run: weights, Adam's moments and the objective's state by name, as if there had been one rank.
+"""Saving and loading of a run: weights, Adam's moments and the objective's state by name, independent of ranks.
 
-So a checkpoint of N ranks and one ZeRO stage loads on M ranks and another. All ranks gather a tensor together, one of
-them keeps it and writes it; the writers are as many as the bytes ask for, spread over the ranks.
+So a checkpoint of N ranks and one ZeRO stage loads on M ranks and another stage. All ranks gather each tensor together,
+and one of them writes it. The number of writers depends on the total size; they are spread over the ranks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _STATE = "state"
 
 
 class SaveFailed(Exception):
-    """Some rank could not write; nothing of this checkpoint is left."""
+    """Raised when a rank could not write; nothing of the checkpoint is kept."""
 
 
 def save(
@@ -40,8 +40,8 @@ def save(
 ) -> Path:
     """Write a checkpoint; all ranks take part. `facts(adam_updates=…, files=…)` completes the index.
 
-    `check` raises OSError on rank 0 where nothing may be written: it is asked before the checkpoint is begun, and again
-    before it gets its name.
+    `check` raises OSError on rank 0 if nothing may be written. It is called before the checkpoint is started and again
+    before it gets its final name.
     """
     index = facts(adam_updates=adam.updates, files={})
     temporary = folder / "nowhere"
@@ -77,11 +77,11 @@ def save(
 
 
 def newest_whole(folder: Path, world: World, warn: Callable[[str], None]) -> tuple[Path, CheckpointIndex] | None:
-    """Find the newest checkpoint that is what its index promises; torn ones are passed over with a warning.
+    """Return the newest checkpoint that matches its index, or None; incomplete ones are skipped with a warning.
 
-    Rank 0 looks, for ranks can see different files on a shared disk; the checksums are shared out.
+    Rank 0 lists the folder, because ranks can see different files on a shared disk; all ranks share the checksums.
     """
-    names = world.say(json.dumps([path.name for path in files.checkpoints_in(folder)]), "look for checkpoints")
+    names = world.say(json.dumps([path.name for path in files.checkpoints_in(folder)]), "list checkpoints")
     for name in json.loads(names):
         path = folder / name
         complaint = trouble = ""
@@ -93,41 +93,41 @@ def newest_whole(folder: Path, world: World, warn: Callable[[str], None]) -> tup
                     files.check_file(path, file, entry)
         except TornCheckpoint as error:
             complaint = str(error)
-        except OSError as error:  # of the disk, not of the checkpoint: hours of work may lie in it, whole
+        except OSError as error:  # a disk error, not a bad checkpoint: hours of intact work may be in it
             trouble = str(error)
         complaints = [each for each in world.gather(complaint, f"check {name}") if each]
         troubles = [each for each in world.gather(trouble, f"read {name}") if each]
         if troubles:
-            raise RunStopped(f"{path} cannot be read, so the run does not fall back behind it: {troubles[0]}")
+            raise RunStopped(f"{path} cannot be read, and the run does not use an older checkpoint: {troubles[0]}")
         if not complaints and index is not None:
             if world.rank == 0:
                 files.point_at(path)
             return path, index
-        warn(f"passing over a torn checkpoint: {complaints[0]}")
+        warn(f"skipping an incomplete checkpoint: {complaints[0]}")
     return None
 
 
 def load_weights(checkpoint: Path, index: CheckpointIndex, objective: Objective) -> None:
-    """Put weights, buffers and state into an objective that DeepSpeed has not touched yet."""
+    """Load weights, buffers and state into an objective before DeepSpeed wraps it."""
     own = dict(_tensors_of(objective))
     state: dict[str, Tensor] = {}
-    # Its files are what they were when written, so what does not fit is the doing of other settings.
-    advice = "Set objective and backbone back to continue, or give another --run to start anew."
+    # Checksums were verified, so a mismatch comes from changed settings.
+    advice = "Restore the settings of objective and backbone to continue, or give another --run to start a new run."
     for name, tensor in files.read_tensors(checkpoint, _of_kind(index, "weights")):
         if name not in own or own[name].shape != tensor.shape:
-            here = f"is {tuple(own[name].shape)} in this model" if name in own else "has no place in this model"
-            raise UserError(f"{checkpoint} holds {name} {tuple(tensor.shape)}, which {here}. {advice}")
+            here = f"has shape {tuple(own[name].shape)} in this model" if name in own else "is not in this model"
+            raise UserError(f"{checkpoint} holds {name} of shape {tuple(tensor.shape)}, which {here}. {advice}")
         with torch.no_grad():
             own.pop(name).copy_(tensor)
     if own:
-        raise UserError(f"{checkpoint} lacks {', '.join(sorted(own)[:10])} of this model. {advice}")
+        raise UserError(f"{checkpoint} lacks these tensors of this model: {', '.join(sorted(own)[:10])}. {advice}")
     for name, tensor in files.read_tensors(checkpoint, _of_kind(index, _STATE)):
         state[name] = tensor
     objective.load_state(state)
 
 
 def load_moments(checkpoint: Path, index: CheckpointIndex, adam: AdamState) -> None:
-    """Put Adam's moments into the engine that DeepSpeed made."""
+    """Load Adam's moments into the engine that DeepSpeed created."""
     for key, tensor in files.read_tensors(checkpoint, _of_kind(index, "moments")):
         moment, _, name = key.partition(":")
         adam.write(name, moment, tensor)
@@ -139,7 +139,7 @@ def _of_kind(index: CheckpointIndex, kind: str) -> list[str]:
 
 
 def _gather_owned(world: World, objective: Objective, adam: AdamState) -> dict[str, dict[str, Tensor]]:
-    """Gather every tensor on all ranks, one at a time, and keep on the CPU those that this rank writes."""
+    """Gather every tensor on all ranks, one at a time, and return those that this rank writes, on the CPU."""
     trained = [name for name, parameter in objective.named_parameters() if parameter.requires_grad]
     sizes: dict[str, int] = {
         name: shape_of(tensor).numel() * tensor.element_size() for name, tensor in _tensors_of(objective)
@@ -163,7 +163,7 @@ def _gather_owned(world: World, objective: Objective, adam: AdamState) -> dict[s
             whole = adam.read(name, moment)
             if is_mine(sizes[name]):
                 owned["moments"][f"{moment}:{name}"] = whole.to("cpu", copy=True)
-    state = objective.state()  # of all ranks, for it may have to be gathered
+    state = objective.state()  # called on all ranks, because it may have to be gathered
     if world.rank == 0:
         owned[_STATE] = {name: tensor.to("cpu", copy=True) for name, tensor in state.items()}
     return owned
@@ -176,7 +176,7 @@ def _tensors_of(objective: Objective) -> Iterator[tuple[str, Any]]:
 
 
 def _whole(tensor: Any) -> Any:
-    """Gather a parameter that ZeRO 3 holds in slices."""
+    """Return a context in which a parameter that ZeRO 3 holds in slices is gathered."""
     if not hasattr(tensor, "ds_id"):
         return nullcontext()
     import deepspeed

@@ -1,7 +1,7 @@
-"""Checkpoint folders on disk: whole or absent, checked before use, pruned by rule.
+"""Checkpoint folders on disk: complete or absent, verified before use, pruned by rule.
 
-A folder appears under its name by a rename after every file in it was written, synced and hashed; what a killed run
-left under a temporary name is removed by the next save. Files are safetensors and JSON: nothing in them can run.
+A folder is renamed to its final name after every file in it was written, synced and hashed; a temporary folder left by
+a killed run is removed by the next save. Files are safetensors and JSON, so nothing in them can be executed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DOOMED = ".removing-"
 
 
 class FileEntry(BaseModel):
-    """What a file must be for the checkpoint to be whole."""
+    """Size and checksum that a file must have for the checkpoint to be complete."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,12 +41,12 @@ class FileEntry(BaseModel):
 
 
 class CheckpointIndex(BaseModel):
-    """What stands in checkpoint.json."""
+    """The content of checkpoint.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: int = FORMAT
-    step: NonNegativeInt  # updates done; the run goes on with the step of this number
+    step: NonNegativeInt  # updates done; the run resumes with the step of this number
     adam_updates: NonNegativeInt
     world_size: int
     versions: dict[str, str]
@@ -56,40 +56,40 @@ class CheckpointIndex(BaseModel):
 
 
 class TornCheckpoint(Exception):
-    """A checkpoint folder is not what its index promises."""
+    """Raised when a checkpoint folder does not match its index."""
 
 
 def name_of(step: int) -> str:
-    """Name the folder of a step."""
+    """Return the folder name of a step's checkpoint."""
     return f"step_{step:08d}"
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """List finished checkpoints, newest first; whether they are whole `read_index` and `check_file` say."""
+    """Return finished checkpoints, newest first; `read_index` and `check_file` verify that they are complete."""
     found = [path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)] if folder.is_dir() else []
     return sorted(found, reverse=True)
 
 
 def begin(folder: Path, step: int) -> Path:
-    """Make the temporary folder that becomes the checkpoint of a step; leftovers of killed runs go first.
+    """Create the temporary folder of a step's checkpoint, after removing leftovers of killed runs.
 
-    Its name is its own: a start that lost the run to a later one, and still writes, must not write into that one's.
+    Its name is unique: an earlier start that lost the run to a later one must not write into the later one's folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in (*folder.glob(_UNFINISHED + "*"), *folder.glob(_DOOMED + "*")):
-        shutil.rmtree(leftover, ignore_errors=True)  # over NFS what someone reads stays a while, and is in nobody's way
+        shutil.rmtree(leftover, ignore_errors=True)  # over NFS, files being read stay for a while; they do no harm
     temporary = folder / f"{_UNFINISHED}{name_of(step)}-{secrets.token_hex(4)}"
     temporary.mkdir()
     return temporary
 
 
 def finish(temporary: Path, index: CheckpointIndex) -> Path:
-    """Write the index, give the folder its name, and say in `latest` that it is the newest."""
+    """Write the index, rename the folder to its final name, and make `latest` point to it."""
     write_whole(temporary / INDEX, json.dumps(index.model_dump(mode="json"), indent=1) + "\n")
     sync(temporary)
     folder = temporary.parent
     final = folder / name_of(index.step)
-    if final.exists():  # the same step again, after falling back past a torn checkpoint
+    if final.exists():  # the same step again, after an incomplete checkpoint was skipped
         remove(final)
     os.rename(temporary, final)
     sync(folder)
@@ -98,28 +98,28 @@ def finish(temporary: Path, index: CheckpointIndex) -> Path:
 
 
 def point_at(checkpoint: Path) -> None:
-    """Let `latest` name a checkpoint, unless it does already: a run may have been killed between rename and this."""
+    """Write a checkpoint's name to `latest` if it differs: a run may have been killed between the rename and this."""
     latest = checkpoint.parent / LATEST
     if not latest.is_file() or latest.read_text() != checkpoint.name + "\n":
         write_whole(latest, checkpoint.name + "\n")
 
 
 def discard(temporary: Path) -> None:
-    """Give up a checkpoint that could not be written, so that it takes no room on a full disk."""
+    """Remove a checkpoint that could not be written, so that it takes no space on a full disk."""
     shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove(checkpoint: Path) -> None:
-    """Delete a checkpoint so that a half-deleted one never bears a checkpoint's name."""
+    """Delete a checkpoint; it is renamed first, so that a partly deleted one never has a checkpoint's name."""
     doomed = checkpoint.with_name(_DOOMED + checkpoint.name)
     os.rename(checkpoint, doomed)
     shutil.rmtree(doomed)
 
 
 def prune(folder: Path, keep_last: int, keep_every_steps: int | None, newest: int) -> list[Path]:
-    """Remove all but the last k up to the newest step and every n-th; give what was removed.
+    """Remove all but the last k checkpoints up to step `newest` and every n-th; return the removed ones.
 
-    Later ones are torn and were passed over: counted among the last k they would push the good ones out.
+    Later ones are incomplete and were skipped: if they counted among the last k, good ones would be removed.
     """
     old = [path for path in checkpoints_in(folder) if step_of(path) <= newest][keep_last:]
     if keep_every_steps:
@@ -130,36 +130,36 @@ def prune(folder: Path, keep_last: int, keep_every_steps: int | None, newest: in
 
 
 def step_of(checkpoint: Path) -> int:
-    """Read the step from a checkpoint's name."""
+    """Return the step in a checkpoint's name."""
     return int(checkpoint.name.removeprefix("step_"))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
-    """Write a safetensors file and give what it must be; it is on the disk when this returns."""
+    """Write a safetensors file, sync it to disk and return its entry in the index."""
     save_tensors(path, {name: tensor.contiguous() for name, tensor in tensors.items()})
     sync(path)
     return FileEntry(bytes=path.stat().st_size, sha256=_digest(path))
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
-    """Save a safetensors file with the rights that the umask leaves; the library would keep it to its owner."""
+    """Save a safetensors file with the permissions of the umask; the library would restrict it to its owner."""
     path.touch()
     rights = path.stat().st_mode & 0o777
     try:
         save_file(tensors, path, metadata=about)
-    except SafetensorError as error:  # which is how a full disk shows
+    except SafetensorError as error:  # raised on a full disk, among others
         raise OSError(str(error)) from error
     path.chmod(rights)
 
 
 def read_index(checkpoint: Path) -> CheckpointIndex:
-    """Read a checkpoint's index and compare sizes; raise TornCheckpoint where it is not whole."""
+    """Read a checkpoint's index and compare file sizes; raise TornCheckpoint if it is incomplete."""
     try:
         index = CheckpointIndex.model_validate_json((checkpoint / INDEX).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValidationError) as error:
         raise TornCheckpoint(f"{checkpoint / INDEX} cannot be read: {error}") from error
     if index.format != FORMAT:
-        raise TornCheckpoint(f"{checkpoint} is of format {index.format}, this version reads {FORMAT}")
+        raise TornCheckpoint(f"{checkpoint} has format {index.format}, expected {FORMAT}")
     for name, entry in index.files.items():
         path = checkpoint / name
         size = path.stat().st_size if path.is_file() else -1
@@ -169,17 +169,17 @@ def read_index(checkpoint: Path) -> CheckpointIndex:
 
 
 def check_file(checkpoint: Path, name: str, entry: FileEntry) -> None:
-    """Compare a file's checksum; raise TornCheckpoint where it differs."""
+    """Compare a file's checksum with the index; raise TornCheckpoint if it differs."""
     if _digest(checkpoint / name) != entry.sha256:
-        raise TornCheckpoint(f"{checkpoint / name}: the checksum differs from the one written with it")
+        raise TornCheckpoint(f"{checkpoint / name}: the checksum differs from the one in {INDEX}")
 
 
 def read_tensors(checkpoint: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-    """Give the tensors of some of a checkpoint's files one after another, so that no more than one is in memory."""
+    """Yield the tensors in some of a checkpoint's files one by one, so that only one is in memory at a time."""
     for name in names:
         try:
             with safe_open(checkpoint / name, framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118  (it is no dict)
+                for key in file.keys():  # noqa: SIM118  (it is not a dict)
                     yield key, file.get_tensor(key)
         except SafetensorError as error:
             raise TornCheckpoint(f"{checkpoint / name} cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""The one place where DeepSpeed's JSON comes from: derived from the engine's settings, so that nobody writes it."""
+"""DeepSpeed's JSON configuration, derived from the engine's settings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from trichord.pretrain.engine.config import EngineConfig
 from trichord.shards.reading.order import nearest_divisors
 
 _BATCH = "it follows from data.batch_size, engine.accumulation and the number of ranks"
-_PRECISION = "set engine.precision; bf16 is autocast over fp32 weights and DeepSpeed has no part in it"
-_OPTIMISER = "the engine makes the optimiser and its schedules: set optimiser"
-# DeepSpeed's own bucket, ten times this, takes more memory than sharing a ViT-B out over ranks saves.
+_PRECISION = "set engine.precision; bf16 is autocast over fp32 weights and does not involve DeepSpeed"
+_OPTIMISER = "the engine creates the optimiser and its schedules: set optimiser"
+# DeepSpeed's default bucket, ten times this, takes more memory than partitioning a ViT-B over ranks saves.
 _BUCKETS = {"reduce_bucket_size": 50_000_000, "allgather_bucket_size": 50_000_000}
-# DeepSpeed would keep small parameters whole beside their slices; an EMA of the slices would then go unseen.
+# DeepSpeed would keep full copies of small parameters beside their slices, and miss EMA updates of the slices.
 _STAGE_3 = {"stage3_param_persistence_threshold": 0}
 _DERIVED = {
     "train_batch_size": _BATCH,
@@ -22,21 +22,21 @@ _DERIVED = {
     "gradient_accumulation_steps": "set engine.accumulation",
     "gradient_clipping": "set engine.clip_gradient_norm",
     "zero_optimization.stage": "set engine.zero_stage",
-    "zero_optimization.stage3_param_persistence_threshold": "it must be 0, or slices and wholes of parameters differ",
-    "zero_allow_untested_optimizer": "it must be true, for the optimiser is torch's own",
-    "zero_force_ds_cpu_optimizer": "it must be false, for the optimiser is torch's own",
+    "zero_optimization.stage3_param_persistence_threshold": "it must be 0, or slices and full parameters differ",
+    "zero_allow_untested_optimizer": "it must be true, because the optimiser is torch's own",
+    "zero_force_ds_cpu_optimizer": "it must be false, because the optimiser is torch's own",
     "optimizer": _OPTIMISER,
     "scheduler": _OPTIMISER,
     "fp16": _PRECISION,
     "bf16": _PRECISION,
     "amp": _PRECISION,
     "torch_autocast": _PRECISION,
-    "activation_checkpointing": "the backbone does that: set the field in backbone",
+    "activation_checkpointing": "the backbone does it: set activation_checkpointing in backbone",
 }
 
 
 def deepspeed_config(engine: EngineConfig, batch_size: int, world_size: int) -> dict[str, Any]:
-    """Derive DeepSpeed's JSON for so many ranks; `batch_size` is that of all ranks together."""
+    """Return DeepSpeed's JSON for `world_size` ranks; `batch_size` is the global one."""
     stage = engine.zero_stage
     config = {
         "train_batch_size": batch_size,
@@ -49,14 +49,14 @@ def deepspeed_config(engine: EngineConfig, batch_size: int, world_size: int) -> 
             **(_STAGE_3 if stage == 3 else {}),
         },
         "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,  # its own would be compiled at the first start
+        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own would be compiled at the first start
     }
     _refuse_derived(engine.deepspeed)
     return _merged(config, engine.deepspeed)
 
 
 def micro_batch_size(engine: EngineConfig, batch_size: int, world_size: int) -> int:
-    """Give the samples that a rank takes through the model at once."""
+    """Return the number of samples that a rank processes at once."""
     parts = world_size * engine.accumulation
     if batch_size % parts == 0:
         return batch_size // parts
@@ -65,8 +65,8 @@ def micro_batch_size(engine: EngineConfig, batch_size: int, world_size: int) -> 
     if batch_size % world_size == 0:
         choices.append(f"engine.accumulation {nearest_divisors(batch_size // world_size, engine.accumulation)}")
     raise UserError(
-        f"data.batch_size={batch_size} cannot be shared by {world_size} ranks in engine.accumulation="
-        f"{engine.accumulation} equal parts each: that makes {parts} parts. Nearest: {', or '.join(choices)}"
+        f"data.batch_size={batch_size} cannot be divided over {world_size} rank{'s' if world_size != 1 else ''} with "
+        f"engine.accumulation={engine.accumulation}: expected a multiple of {parts}. Nearest: {', or '.join(choices)}"
     )
 
 

@@ -1,10 +1,7 @@
-"""Which device a rank computes on, and what that device could do in a second at most: what MFU is a share of.
+"""The device of a rank, its peak throughput (the reference of MFU), and the device that a dry run assumes.
 
-What known GPUs can do in a second and hold, as their makers' data sheets say; read without torch.
-
-Dense products only: the doubled figures for sparse weights are nothing that a training step can reach.
-
-The device that a dry run supposes: one from the table of known GPUs, or the one at hand.
+Peak throughput and memory of known GPUs are from their makers' data sheets. They are for dense products: a training
+step cannot reach the doubled figures for sparse weights. A dry run assumes a GPU of that table or the local device.
 """
 
 from __future__ import annotations
@@ -23,12 +20,12 @@ from trichord.core.errors import UserError
 Precision = Literal["fp32", "bf16"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_LONG_ENOUGH_S = 0.02  # a product that takes so long hides what its call costs
-_PATIENCE_S = 0.4
+_LONG_ENOUGH_S = 0.02  # a product of this duration hides the overhead of its call
+_MEASURE_S = 0.4
 
 
 class Peak(NamedTuple):
-    """Floating-point operations per second of one device, and where the figure is from."""
+    """Peak floating-point operations per second of one device, and the source of the figure."""
 
     flops: float
     source: Literal["known", "measured"]
@@ -36,16 +33,16 @@ class Peak(NamedTuple):
 
 
 def pick_device(local_rank: int) -> torch.device:
-    """Take this rank's GPU, or the CPU where there is none, and make it the one that torch uses when none is named."""
+    """Return this rank's GPU, or the CPU if there is none, and make the GPU torch's current device."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     count = torch.cuda.device_count()
-    if count == 1:  # SLURM's --gpus-per-task shows each rank its own GPU only
+    if count == 1:  # SLURM's --gpus-per-task shows each rank only its own GPU
         local_rank = 0
     if local_rank >= count:
         raise UserError(
-            f"this is rank {local_rank} of its machine, counted from 0, and CUDA shows {count} GPUs here. Expected a "
-            f"GPU for each rank: start at most {count} ranks a machine, or look at CUDA_VISIBLE_DEVICES."
+            f"this is local rank {local_rank} on its machine, counted from 0, but CUDA shows {count} GPUs. Expected a "
+            f"GPU for each rank. Start at most {count} ranks on each machine, or check CUDA_VISIBLE_DEVICES."
         )
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
@@ -53,14 +50,15 @@ def pick_device(local_rank: int) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """Call the device by its name; a CPU by what decides how fast it multiplies."""
+    """Return the device's name; for a CPU, the threads and instruction set that determine its speed."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU threads, {torch.backends.cpu.get_cpu_capability()}"
+    threads = torch.get_num_threads()
+    return f"{threads} CPU thread{'s' if threads != 1 else ''}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def peak_flops(device: torch.device, precision: Precision) -> Peak:
-    """Look the device up, or measure it with the threads that torch has now; measuring takes half a second."""
+    """Return the device's peak from the table, or measure it with torch's current threads in half a second."""
     name = device_name(device)
     gpu = find_gpu(name) if device.type == "cuda" else None
     rounds_fp32 = torch.get_float32_matmul_precision() != "highest"
@@ -71,12 +69,12 @@ def peak_flops(device: torch.device, precision: Precision) -> Peak:
 
 
 def _measure(device: torch.device, dtype: torch.dtype) -> float:
-    """Give the best FLOP/s that any product of square matrices reached."""
+    """Return the highest FLOP/s over products of square matrices of growing size."""
     best, size = 0.0, 256
     left = right = torch.ones(size, size, dtype=dtype, device=device)
     _time_product(left, right)  # starts threads, loads kernels
     began_s = time.perf_counter()
-    while best == 0.0 or time.perf_counter() - began_s < _PATIENCE_S:
+    while best == 0.0 or time.perf_counter() - began_s < _MEASURE_S:
         seconds = _time_product(left, right)
         best = max(best, 2 * size**3 / seconds)
         if seconds < _LONG_ENOUGH_S:
@@ -103,23 +101,23 @@ _TERA = 1e12
 
 @dataclass(frozen=True)
 class Gpu:
-    """One kind of GPU. `tf32` is what float32 products reach where torch may round them; None: it has no such units."""
+    """A GPU model. `tf32_tflops` is for float32 products that torch may round; None means no such units."""
 
     name: str
-    pattern: str  # found in the name that the driver gives it
+    pattern: str  # regular expression that finds it in the driver's name
     fp32_tflops: float
     tf32_tflops: float | None
     bf16_tflops: float | None
-    memory_gib: float  # that a process can have
+    memory_gib: float  # available to a process
 
     def peak(self, precision: str, rounds_fp32: bool) -> float | None:
-        """Give its FLOP/s, or None where the data sheet has no figure for the precision."""
+        """Return its peak FLOP/s, or None if the data sheet has no figure for the precision."""
         if precision == "fp32":
             return (self.tf32_tflops if rounds_fp32 and self.tf32_tflops else self.fp32_tflops) * _TERA
         return None if self.bf16_tflops is None else self.bf16_tflops * _TERA
 
 
-# The first that fits is taken, so what is special stands before what is general. A10G, as rented out, is not an A10.
+# The first match is used, so specific entries come before general ones. The A10G of cloud providers is not an A10.
 KNOWN = (
     Gpu("v100", r"V100", 15.7, None, None, 31.7),
     Gpu("t4", r"\bT4\b", 8.1, None, None, 14.6),
@@ -139,18 +137,18 @@ KNOWN = (
     Gpu("b200", r"\bB200\b", 75.0, 1125.0, 2250.0, 178.0),
     Gpu("rtx3090", r"RTX 3090", 35.6, 35.6, 71.0, 23.6),
     Gpu("rtx4090", r"RTX 4090", 82.6, 82.6, 165.2, 23.6),
-    Gpu("mi250x", r"MI250X", 47.9, None, 191.5, 63.9),  # one of its two dies, which is what a process sees
+    Gpu("mi250x", r"MI250X", 47.9, None, 191.5, 63.9),  # one of its two dies, as a process sees it
     Gpu("mi300x", r"MI300X", 163.4, 653.7, 1307.4, 191.5),
 )
 
 
 def find_gpu(driver_name: str) -> Gpu | None:
-    """Find a GPU by what the driver calls it, such as NVIDIA A100-SXM4-80GB."""
+    """Return the GPU for a driver's name such as NVIDIA A100-SXM4-80GB, or None if it is unknown."""
     return next((gpu for gpu in KNOWN if re.search(gpu.pattern, driver_name, re.IGNORECASE)), None)
 
 
 def gpu_named(name: str) -> Gpu:
-    """Give the GPU that someone typed, such as h200."""
+    """Return the GPU with this name, such as h200."""
     for gpu in KNOWN:
         if gpu.name == name.lower():
             return gpu
@@ -158,12 +156,12 @@ def gpu_named(name: str) -> Gpu:
 
 
 _GIB = 1 << 30
-_GPU_RESERVE_GIB = 1.5  # supposed: CUDA's context, the work space of cuBLAS and NCCL
+_GPU_RESERVE_GIB = 1.5  # assumed: CUDA's context, the workspaces of cuBLAS and NCCL
 
 
 @dataclass(frozen=True)
 class SupposedDevice:
-    """What a dry run needs to know of a device."""
+    """The properties of a device that a dry run needs."""
 
     name: str
     is_gpu: bool
@@ -172,17 +170,17 @@ class SupposedDevice:
     gpu: Gpu | None = None
 
     def peak(self, precision: Precision) -> Peak:
-        """Give the peak: of a known GPU from the table, with float32 products as torch is told to round them."""
+        """Return the peak; for a known GPU from the table, with torch's current rounding of float32 products."""
         if self.gpu is None:
             return peak_flops(pick_device(0), precision)
         flops = self.gpu.peak(precision, torch.get_float32_matmul_precision() != "highest")
         if flops is None:
-            raise UserError(f"--device {self.gpu.name} has no units for {precision}. Set engine.precision=fp32.")
+            raise UserError(f"--device {self.gpu.name} does not support {precision}. Set engine.precision=fp32.")
         return Peak(flops, "known", self.gpu.name)
 
 
 def suppose(name: str | None) -> SupposedDevice:
-    """Find a device by name; without one, take this machine's."""
+    """Return a device by name, or this machine's device if `name` is None."""
     if name is not None and name.lower() != "cpu":
         gpu = gpu_named(name)
         return SupposedDevice(gpu.name, True, gpu.memory_gib, _GPU_RESERVE_GIB, gpu)

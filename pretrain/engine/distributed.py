@@ -1,4 +1,4 @@
-"""Who this process is among the ranks of a job, as SLURM, torchrun or submitit say; alone, it needs none of them."""
+"""The rank of this process in a job, read from SLURM, torchrun or submitit; a single process needs none of them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from torch import Tensor
 from trichord.core.errors import UserError
 from trichord.pretrain.engine.device import pick_device
 
-# Training collectives wait for the slowest rank of a step, of which the first may compile; control messages wait while
-# others write checkpoints to a slow disk.
+# Training collectives wait for the slowest rank of a step, and the first step may compile; control messages wait while
+# other ranks write checkpoints to a slow disk.
 _STEP_TIMEOUT = timedelta(minutes=30)
 _CONTROL_TIMEOUT = timedelta(hours=3)
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -27,18 +27,18 @@ _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 @dataclass(frozen=True)
 class Place:
-    """What the environment says about this process."""
+    """Rank and sizes of this process, as read from the environment."""
 
     rank: int
     size: int
     local_rank: int
     local_size: int
-    said_by: str
+    said_by: str  # the launcher that set them
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among the others, joined to them."""
+    """This process in an initialised process group."""
 
     place: Place
     device: torch.device
@@ -53,9 +53,9 @@ class World:
         return self.place.size
 
     def agree(self, numbers: list[float], waiting_in: str) -> list[float]:
-        """Give the greatest of each number over the ranks, once a step.
+        """Return the maximum of each number over the ranks; called once a step.
 
-        By the devices' own group: among hundreds of ranks gloo takes tens of milliseconds, and waits for no save here.
+        It uses the devices' own group: with hundreds of ranks gloo takes tens of milliseconds, and no save is awaited.
         """
         message = torch.tensor(numbers, dtype=torch.float32, device=self.device)
         with self._naming(waiting_in):
@@ -63,14 +63,14 @@ class World:
         return message.tolist()
 
     def highest(self, numbers: list[float], waiting_in: str) -> list[float]:
-        """Give the greatest of each number over the ranks, however long one of them takes to come."""
+        """Return the maximum of each number over the ranks, with the long time-out of the control group."""
         message = torch.tensor(numbers, dtype=torch.float64)
         with self._naming(waiting_in):
             dist.all_reduce(message, op=dist.ReduceOp.MAX, group=self.control)
         return [float(number) for number in message]
 
     def gather(self, text: str, waiting_in: str) -> list[str]:
-        """Give every rank's text, in the order of ranks."""
+        """Return every rank's text, in the order of ranks."""
         encoded = torch.frombuffer(bytearray(text.encode() or b" "), dtype=torch.uint8)
         longest = int(self.highest([float(len(encoded))], waiting_in)[0])
         mine = torch.full((longest,), ord(" "), dtype=torch.uint8)
@@ -81,7 +81,7 @@ class World:
         return [bytes(each.tolist()).decode().rstrip(" ") for each in found]
 
     def say(self, text: str, waiting_in: str) -> str:
-        """Give all ranks the text of rank 0."""
+        """Return the text of rank 0 on all ranks."""
         return self.gather(text if self.rank == 0 else "", waiting_in)[0]
 
     @contextmanager
@@ -90,39 +90,39 @@ class World:
             yield
         except RuntimeError as error:
             raise RuntimeError(
-                f"rank {self.rank} of {self.size} waited in vain for the others in: {waiting_in}. One of them is gone "
-                f"or stuck; its own log says why. ({error})"
+                f"rank {self.rank} of {self.size} waited in vain for the others in: {waiting_in}. One of them exited "
+                f"or hangs; see that rank's log for the reason. ({error})"
             ) from error
 
 
 def find_place(environment: Mapping[str, str] = os.environ) -> Place:
-    """Read the rank from the variables that torchrun, srun or submitit's local executor set; without any, be alone."""
+    """Return the place set by torchrun, srun or submitit's local executor; a single process if none of them did."""
     if "RANK" in environment or "WORLD_SIZE" in environment:
         missing = [name for name in _TORCHRUN if name not in environment]
         if missing:
             raise UserError(
                 f"the environment sets some of {', '.join(_TORCHRUN)} but not {', '.join(missing)}. Start with "
-                "torchrun or srun, which set them all, or unset them to run alone."
+                "torchrun or srun, which set them all, or unset them to run a single process."
             )
         rank, size, local_rank = (int(environment[name]) for name in _TORCHRUN)
         return _checked(Place(rank, size, local_rank, int(environment.get("LOCAL_WORLD_SIZE", size)), "torchrun"))
-    # The step's own count: a plain process in a batch script sees the job's SLURM_NTASKS, but has no step to itself.
+    # The job step's count: a plain process in a batch script sees the job's SLURM_NTASKS but has no step of its own.
     if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         size = int(environment["SLURM_STEP_NUM_TASKS"])
         rank, local_rank = int(environment["SLURM_PROCID"]), int(environment["SLURM_LOCALID"])
-        # "2(x3),1": tasks on each node; nodes may hold unequally many
+        # "2(x3),1": tasks on each node; nodes may have different numbers
         per_node = environment.get("SLURM_STEP_TASKS_PER_NODE", str(size))
         return _checked(Place(rank, size, local_rank, _tasks_on_node(per_node, environment), "SLURM"))
     if "SUBMITIT_LOCAL_NTASKS" in environment:
         size = int(environment["SUBMITIT_LOCAL_NTASKS"])
         rank = int(environment["SUBMITIT_LOCAL_GLOBALID"])
         return _checked(Place(rank, size, int(environment["SUBMITIT_LOCAL_LOCALID"]), size, "submitit"))
-    return Place(0, 1, 0, 1, "nobody: this process is alone")
+    return Place(0, 1, 0, 1, "single process")
 
 
 def _checked(place: Place) -> Place:
     if not 0 <= place.rank < place.size:
-        raise UserError(f"{place.said_by} says rank {place.rank} of {place.size} ranks; expected 0 to {place.size - 1}")
+        raise UserError(f"{place.said_by} set rank {place.rank} of {place.size}; expected 0 to {place.size - 1}")
     return place
 
 
@@ -135,10 +135,10 @@ def _tasks_on_node(per_node: str, environment: Mapping[str, str]) -> int:
 
 
 def join_world() -> World:
-    """Meet the other ranks, or find them where this process met them before; any failure here ends the run."""
+    """Initialise the process group, or reuse the existing one; any failure here ends the run."""
     place = find_place()
     device = pick_device(place.local_rank)
-    os.environ.update(  # DeepSpeed asks for these, whoever set the rank
+    os.environ.update(  # DeepSpeed reads these, whichever launcher set the rank
         RANK=str(place.rank),
         WORLD_SIZE=str(place.size),
         LOCAL_RANK=str(place.local_rank),
@@ -164,12 +164,12 @@ def join_world() -> World:
 
 
 def _set_meeting_point(place: Place) -> None:
-    """DeepSpeed and torch read where to meet, and who they are, from the environment."""
+    """Set MASTER_ADDR and MASTER_PORT, which DeepSpeed and torch read, unless they are set."""
     if place.said_by == "SLURM":
-        # The step's nodes, not the job's: a step may run on some of them, and rank 0 is on its first.
+        # The step's nodes, not the job's: a step may run on some of them, and rank 0 is on the step's first node.
         os.environ.setdefault("MASTER_ADDR", first_node(os.environ["SLURM_STEP_NODELIST"]))
-        # Below the ports that systems hand out on their own; jobs on one node differ, and so do steps of one job, and
-        # its starts: a former one may still be dying.
+        # Below the ephemeral ports. Jobs on one node get different ports, as do the steps of one job and its restarts:
+        # an earlier start may still be exiting.
         starts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
         number = int(os.environ["SLURM_JOB_ID"]) + 4001 * int(os.environ["SLURM_STEP_ID"]) + 1013 * starts
         os.environ.setdefault("MASTER_PORT", str(20000 + number % 12000))
@@ -179,22 +179,22 @@ def _set_meeting_point(place: Place) -> None:
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise UserError(
-            f"{place.size} ranks want to meet, but {' and '.join(missing)} are not set on {socket.gethostname()}. "
-            "Start with torchrun or srun."
+            f"{place.size} ranks need a rendezvous, but {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} "
+            f"not set on {socket.gethostname()}. Start with torchrun or srun."
         )
 
 
 def first_node(listed: str) -> str:
-    """Name the first node of a list as SLURM writes it, such as "gpu[003-005,9]-ib,cpu1": gpu003-ib."""
+    """Return the first node of a SLURM node list: of "gpu[003-005,9]-ib,cpu1", gpu003-ib."""
     group = re.match(r"(?:[^,\[]|\[[^\]]*\])+", listed)
     if not group:
-        raise UserError(f"SLURM lists the nodes {listed!r}; expected something like gpu[003-005]")
+        raise UserError(f"cannot parse SLURM's node list {listed!r}; expected something like gpu[003-005]")
     return re.sub(r"\[(\d+)[^\]]*\]", r"\1", group[0])
 
 
 def leave_world() -> None:
-    """Part from the other ranks in good order; this process may meet others later."""
+    """Destroy the process group; this process may join another one later."""
     if dist.is_initialized():
         dist.destroy_process_group()
     if groups := sys.modules.get("deepspeed.utils.groups"):
-        vars(groups)["_WORLD_GROUP"] = None  # it would hold on to the group that is no more
+        vars(groups)["_WORLD_GROUP"] = None  # it would keep a reference to the destroyed group

@@ -1,7 +1,7 @@
-"""The dry run: what a recipe would take on so many ranks, and what would go wrong, told before anything is started.
+"""The dry run: the resources a recipe needs on a given number of ranks, and its errors, before anything is started.
 
-Batch sizes, lanes, shards and passes are derived as the run derives them; memory and operations are counted on a
-rehearsal of one micro-batch (`pretrain.engine.memory`); hours rest on an assumption, which is named with them.
+Batch sizes, stream lanes, shards and passes are derived as the run derives them. Memory and operations are counted on a
+rehearsal of one micro-batch (`pretrain.engine.memory`). Hours depend on an assumption, which is printed with them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Estimate:
-    """What was derived, and what is wrong with it."""
+    """The derived figures, and the problems found."""
 
     figures: list[Row] = field(default_factory=list)
     memory: list[Row] = field(default_factory=list)  # a row for each ZeRO stage, in GiB
@@ -40,15 +40,15 @@ class Estimate:
 
 
 def show_estimate(config: RunConfig, arguments: Namespace) -> int:
-    """Print a dry run; the status is 1 where something would go wrong."""
+    """Print a dry run; return exit status 1 if a problem was found."""
     found = estimate(config, arguments.as_ranks, suppose(arguments.device), arguments.mfu, arguments.like)
     if arguments.json:
         row = {"figures": {each["figure"]: each["value"] for each in found.figures}, "memory_gib": found.memory}
         show_figures("dry run", [{**row, "deepspeed": found.deepspeed, "mistakes": found.mistakes}], as_json=True)
         return int(bool(found.mistakes))
-    show_figures(f"dry run as {arguments.as_ranks} ranks", found.figures, as_json=False)
+    show_figures(f"dry run as {_ranks(arguments.as_ranks)}", found.figures, as_json=False)
     if found.memory:
-        show_figures("GiB of a rank by ZeRO stage, at the worst moment of a step", found.memory, as_json=False)
+        show_figures("GiB of a rank by ZeRO stage, at the peak of a step", found.memory, as_json=False)
     print(f"DeepSpeed's JSON:\n{json.dumps(found.deepspeed, indent=2)}")
     for mistake in found.mistakes:
         print(f"\nmistake: {mistake}")
@@ -58,7 +58,7 @@ def show_estimate(config: RunConfig, arguments: Namespace) -> int:
 def estimate(
     config: RunConfig, ranks: int, device: SupposedDevice, mfu: float = 0.4, like: Path | None = None
 ) -> Estimate:
-    """Derive all figures; each part that cannot be derived leaves its reason among the mistakes."""
+    """Derive all figures; the error of each part that cannot be derived is added to `mistakes`."""
     found = Estimate()
     micro = 0
     try:
@@ -81,8 +81,8 @@ def _batches(found: Estimate, config: RunConfig, ranks: int) -> int:
     batch, parts = config.data.batch_size, config.engine.accumulation
     micro = micro_batch_size(config.engine, batch, ranks)
     found.deepspeed = deepspeed_config(config.engine, batch, ranks)
-    found.add("clips a step", batch, "data.batch_size, of all ranks")
-    found.add("clips a step and rank", micro * parts, f"{batch} / {ranks} ranks")
+    found.add("clips a step", batch, "data.batch_size, over all ranks")
+    found.add("clips a step and rank", micro * parts, f"{batch} / {_ranks(ranks)}")
     found.add("clips at once", micro, f"{micro * parts} / engine.accumulation={parts}")
     found.add("steps", config.steps, "steps")
     found.add("clips in all", config.steps * batch, f"{config.steps:,} steps x {batch}")
@@ -92,8 +92,9 @@ def _batches(found: Estimate, config: RunConfig, ranks: int) -> int:
 def _lanes(found: Estimate, config: RunConfig, ranks: int) -> None:
     shares = share_lanes(config.data.lanes, 0, ranks, config.data.workers)
     lanes, workers = config.data.lanes, len(shares)
-    found.add("lanes of a rank", lanes // ranks, f"data.lanes={lanes} / {ranks} ranks")
-    found.add("lanes of a worker", len(shares[0]), f"{lanes // ranks} / {workers} readers a rank (data.workers)")
+    found.add("lanes of a rank", lanes // ranks, f"data.lanes={lanes} / {_ranks(ranks)}")
+    readers = "1 reader" if workers == 1 else f"{workers} readers"
+    found.add("lanes of a worker", len(shares[0]), f"{lanes // ranks} / {readers} a rank (data.workers)")
 
 
 def _shards(found: Estimate, config: RunConfig, ranks: int) -> None:
@@ -103,35 +104,35 @@ def _shards(found: Estimate, config: RunConfig, ranks: int) -> None:
         name = f" of source {number}" if len(data.sources) > 1 else ""
         counts = [count for count in opened.counts if count]
         share = source.weight / weights
-        found.add(f"shards a lane{name}", len(counts) / data.lanes, f"{len(counts)} shards that hold clips")
+        found.add(f"shards a lane{name}", len(counts) / data.lanes, f"{len(counts)} non-empty shards")
         passes = clips * share / max(sum(counts), 1)
-        found.add(f"passes over the data{name}", passes, f"{share:.0%} of all clips / {sum(counts):,} clips there")
+        found.add(f"passes over the data{name}", passes, f"{share:.0%} of all clips / {sum(counts):,} clips in the set")
         if opened.root.folder is None and 0 < len(counts) < data.lanes:
             readers = -(-data.lanes // len(counts))
             found.mistakes.append(
                 f"{source.root} holds {len(counts)} shards for data.lanes={data.lanes}: each shard would be fetched by "
-                f"about {readers} lanes, over the network. Set data.lanes to {len(counts)} or fewer (ranks x workers "
-                "must divide it), write the set again with more and smaller shards, or copy it to a folder."
+                f"about {readers} lanes over the network. Set data.lanes to {len(counts)} or fewer (ranks x workers "
+                "must divide it), write the set again with more and smaller shards, or copy it to a local folder."
             )
 
 
 def _memory(
-    found: Estimate, config: RunConfig, ranks: int, device: SupposedDevice, micro: int, kept: ModelSize
+    found: Estimate, config: RunConfig, ranks: int, device: SupposedDevice, micro: int, plain: ModelSize
 ) -> None:
-    forgotten = measure(config, micro, checkpoints_activations=True)
-    chosen = forgotten if config.checkpoints_activations else kept
+    checkpointed = measure(config, micro, checkpoints_activations=True)
+    chosen = checkpointed if config.checkpoints_activations else plain
     found.add("trained parameters", chosen.trained, "counted")
-    found.add("frozen parameters", chosen.frozen, "counted; an EMA teacher is one")
+    found.add("frozen parameters", chosen.frozen, "counted; includes an EMA teacher")
     precision = config.engine.precision
-    for size, what in ((kept, "without"), (forgotten, "with")):
-        how = f"rehearsed: {micro} clips at once in {precision}"
+    for size, what in ((plain, "without"), (checkpointed, "with")):
+        how = f"rehearsed: micro-batch of {micro} in {precision}"
         found.add(f"GiB of a step {what} activation checkpointing", size.step_bytes / _GIB, how)
     stages = [rank_memory(config, chosen, stage, ranks) for stage in range(4)]
     found.memory = [_in_gib(each, device) for each in stages]
     needed, limit = stages[config.engine.zero_stage].total / _GIB + device.reserve_gib, device.memory_gib
     if limit is not None and needed > limit:
-        saved = [rank_memory(config, forgotten, stage, ranks) for stage in range(4)]
-        found.mistakes.append(_what_would_fit(config, device, needed, stages, saved))
+        saved = [rank_memory(config, checkpointed, stage, ranks) for stage in range(4)]
+        found.mistakes.append(_describe_shortage(config, device, needed, stages, saved))
 
 
 def _in_gib(memory: RankMemory, device: SupposedDevice) -> Row:
@@ -142,28 +143,28 @@ def _in_gib(memory: RankMemory, device: SupposedDevice) -> Row:
     return row if device.memory_gib is None else row | {"fits": total <= device.memory_gib}
 
 
-def _what_would_fit(
-    config: RunConfig, device: SupposedDevice, needed: float, kept: list[RankMemory], saved: list[RankMemory]
+def _describe_shortage(
+    config: RunConfig, device: SupposedDevice, needed: float, plain: list[RankMemory], saved: list[RankMemory]
 ) -> str:
-    """Word the mistake, with every single change that would mend it."""
+    """Return the out-of-memory message, with every single change that would be enough."""
     limit = device.memory_gib or 0.0
 
     def fits(memory: RankMemory) -> bool:
         return memory.total / _GIB + device.reserve_gib <= limit
 
-    stage, ways = config.engine.zero_stage, []
+    stage, options = config.engine.zero_stage, []
     if fits(saved[stage]) and not config.checkpoints_activations:
-        ways.append("backbone.activation_checkpointing=true")
-    ways += [f"engine.zero_stage={other.stage}" for other in kept if other.stage != stage and fits(other)]
-    room = limit - device.reserve_gib - (kept[stage].total - kept[stage].step) / _GIB
+        options.append("backbone.activation_checkpointing=true")
+    options += [f"engine.zero_stage={other.stage}" for other in plain if other.stage != stage and fits(other)]
+    room = limit - device.reserve_gib - (plain[stage].total - plain[stage].step) / _GIB
     if room > 0:
-        times = -(-kept[stage].step // max(int(room * _GIB), 1))
-        ways.append(f"engine.accumulation={config.engine.accumulation * times} or more (clips at once shrink with it)")
+        times = -(-plain[stage].step // max(int(room * _GIB), 1))
+        options.append(f"engine.accumulation={config.engine.accumulation * times} or more (reduces clips at once)")
     if config.engine.precision == "fp32" and device.is_gpu:
-        ways.append("engine.precision=bf16 (nearly half of a step's memory)")
+        options.append("engine.precision=bf16 (nearly halves a step's memory)")
     return (
-        f"a rank would need {needed:.1f} GiB under engine.zero_stage={stage}, and {device.name} has {limit:.1f} GiB. "
-        f"Change one of: {'; '.join(ways) or 'a smaller data.batch_size together with more ranks'}."
+        f"a rank would need {needed:.1f} GiB with engine.zero_stage={stage}, but {device.name} has {limit:.1f} GiB. "
+        f"Change one of: {'; '.join(options) or 'a smaller data.batch_size together with more ranks'}."
     )
 
 
@@ -177,25 +178,29 @@ def _time(
     like: Path | None,
 ) -> None:
     batch = config.data.batch_size
-    found.add("TFLOP a step and rank", flops / 1e12, "counted: forward and backward, nothing twice")
+    found.add("TFLOP a step and rank", flops / 1e12, "counted: forward and backward, without recomputation")
     if like is not None:
         each = _measured_clips_per_s(like)
         step_s = batch / (each * ranks)
-        how = f"measured by {like}: {each:.3g} clips/s a device; supposed: ranks do not slow one another"
+        how = f"measured in {like}: {each:.3g} clips/s a device; ASSUMED: ranks do not slow each other down"
     else:
         peak = device.peak(config.engine.precision)
         step_s = flops / (peak.flops * mfu)
         how = f"ASSUMED: {mfu:.0%} of {peak.flops / 1e12:.4g} TFLOP/s ({peak.source} peak of {peak.name})"
     found.add("seconds a step", step_s, how)
-    found.add("clips/s", batch / step_s, "of all ranks; the loader has to bring as many")
-    found.add("hours", step_s * config.steps / 3600, f"{config.steps:,} steps, without saving and starting")
+    found.add("clips/s", batch / step_s, "over all ranks; the loader must deliver as many")
+    found.add("hours", step_s * config.steps / 3600, f"{config.steps:,} steps, without saves and start-up")
+
+
+def _ranks(count: int) -> str:
+    return "1 rank" if count == 1 else f"{count} ranks"
 
 
 def _measured_clips_per_s(run: Path) -> float:
     path = run / FILE_NAME if run.is_dir() else run
     if not path.exists():
-        raise UserError(f"--like: there is no {path}. Expected the folder of a run that has written a log line.")
+        raise UserError(f"--like: {path} does not exist. Expected the folder of a run that has written a log line.")
     found = [float(row["clips_per_s_device"]) for row in read_rows(path) if row.get("clips_per_s_device")]
     if not found:
-        raise UserError(f"--like: {path} tells no clips_per_s_device yet. Give a run that has done more steps.")
+        raise UserError(f"--like: {path} has no clips_per_s_device yet. Give a run that has done more steps.")
     return statistics.median(found[len(found) // 2 :])

@@ -1,6 +1,7 @@
-"""Finds losses and gradients that are not finite before an update can spread them, and keeps what a replay needs.
+"""Detection of non-finite losses and gradients before an update applies them, and replay of the failed step.
 
-Takes a step again that gave what is not finite: the same weights, samples and draws, with every layer looked at.
+A failure is written with all that a replay needs. The replay repeats the step with the same weights, samples and random
+draws, and checks the output of every layer.
 """
 
 from __future__ import annotations
@@ -29,43 +30,43 @@ from trichord.shards.reading.stream import batches
 
 
 class FiniteGuard:
-    """Looks at every gradient as it arrives, on the device, without waiting for it; `verdict` waits once a step."""
+    """Checks every gradient as it is computed, without synchronising the device; `verdict` does so once a step."""
 
     def __init__(self, trained: Mapping[str, nn.Parameter]) -> None:
         self._seen: list[tuple[str, Tensor]] = []  # since the last verdict
         self._hooks = [
-            parameter.register_hook(lambda gradient, what=f"the gradient of {name}": self._look(gradient, what))
+            parameter.register_hook(lambda gradient, what=f"the gradient of {name}": self._record(gradient, what))
             for name, parameter in trained.items()
         ]
 
     def add_loss(self, loss: Tensor) -> None:
-        """Look at a loss."""
-        self._look(loss, "the loss")
+        """Record a loss for the next verdict."""
+        self._record(loss, "the loss")
 
     def verdict(self) -> list[str]:
-        """Name what was not finite since the last verdict, on this rank."""
+        """Return the names of the tensors that were not finite on this rank since the last verdict."""
         if not self._seen:
             return []
         seen, self._seen = self._seen, []
         are_finite = torch.stack([total for _, total in seen]).isfinite().tolist()
-        # Each once, though gradients that accumulate come several times.
+        # Each name once: accumulated gradients are recorded several times.
         return list(dict.fromkeys(what for (what, _), is_finite in zip(seen, are_finite, strict=True) if not is_finite))
 
     def close(self) -> None:
-        """Stop looking."""
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
 
-    def _look(self, tensor: Tensor, what: str) -> None:
-        # A sum is finite if and only if all its terms are, short of an overflow that would be trouble as well. It is
-        # all that is launched for each of hundreds of gradients; they are judged together.
+    def _record(self, tensor: Tensor, what: str) -> None:
+        # A sum is finite if and only if all its terms are, except on overflow, which is a problem as well. Only the sum
+        # is launched for each of hundreds of gradients; they are checked together.
         self._seen.append((what, tensor.detach().sum(dtype=torch.float32)))
 
 
 def write_failure(
     folder: Path, world: World, step: int, found: list[str], batch: Batch, losses: Mapping[str, float]
 ) -> list[str]:
-    """Write who was in the batch and what was not finite, for all ranks; give the ranks' findings."""
+    """Write all ranks' samples and non-finite tensors to failure.json; return the findings, each with its rank."""
     mine = {
         "rank": world.rank,
         "not_finite": found[:50],
@@ -74,7 +75,7 @@ def write_failure(
     }
     everyone = [json.loads(text) for text in world.gather(json.dumps(mine), f"describe the failure of step {step}")]
     if world.rank == 0:
-        with suppress(OSError):  # no room: so the save of the weights, which follows, says to all ranks
+        with suppress(OSError):  # disk full: the save of the weights that follows reports it on all ranks
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / "failure.json", json.dumps({"step": step, "ranks": everyone}, indent=1) + "\n")
     return [f"rank {each['rank']}: {name}" for each in everyone for name in each["not_finite"]]
@@ -86,75 +87,77 @@ _LISTED = 20
 def replay(
     run: Path, step: int | None, rank: int | None, read: Callable[[Any], RunConfig] = RunConfig.model_validate
 ) -> list[dict[str, Any]]:
-    """Take a failed step of one rank again; give what was found, one row a finding, and none if all is finite now.
+    """Repeat a failed step of one rank; return one row per finding, and no rows if everything is finite now.
 
-    `read` makes the config of what a checkpoint holds of it.
+    `read` makes a config from the one stored in a checkpoint.
     """
     folder = find_failure(run, step)
-    told = json.loads((folder / "failure.json").read_text())
-    chosen = _choose_rank(told, rank)
+    failure = json.loads((folder / "failure.json").read_text())
+    chosen = _choose_rank(failure, rank)
     saved = checkpoint_files.checkpoints_in(folder)
     if not saved:
-        raise UserError(f"{folder} holds no weights: the disk may have been full when the run stopped")
+        raise UserError(f"{folder} has no weights: the disk may have been full when the run stopped")
     index = checkpoint_files.read_index(saved[0])
     config = read(index.config)
     objective = build(config)
     checkpoint.load_weights(saved[0], index, objective)
-    batch, device = _draw(config, told["step"], chosen["rank"], index.world_size)
+    batch, device = _draw(config, failure["step"], chosen["rank"], index.world_size)
     if [sample["key"] for sample in chosen["samples"]] != batch["key"]:
         raise UserError(
-            f"step {told['step']} held other samples when it failed: data.sources of {saved[0]} changed since"
+            f"step {failure['step']} had other samples when it failed: data.sources of {saved[0]} changed since then"
         )
     objective.to(device)
     rows: list[dict[str, Any]] = []
     parts = split(batch, config.engine.accumulation)
     if len(parts) > 1:
         with objective.casting(device):
-            objective.preview(parts, told["step"], lambda part: draw_as(config, told["step"], part, chosen["rank"]))
+            objective.preview(
+                parts, failure["step"], lambda part: draw_as(config, failure["step"], part, chosen["rank"])
+            )
     for number, part in enumerate(parts):
-        draw_as(config, told["step"], number, chosen["rank"])
-        rows += _look(objective, config, part, told["step"])
+        draw_as(config, failure["step"], number, chosen["rank"])
+        rows += _check_part(objective, config, part, failure["step"])
         objective.zero_grad()
-    return [{"step": told["step"], "rank": chosen["rank"], **row} for row in rows]
+    return [{"step": failure["step"], "rank": chosen["rank"], **row} for row in rows]
 
 
 def find_failure(run: Path, step: int | None) -> Path:
-    """Find the folder of the newest failure, or of the one of a step."""
+    """Return the folder of the newest failure, or of the failure of `step`."""
     found = sorted(RunFolder(run).failures.glob("step_*/failure.json"))
     if not found:
-        raise UserError(f"{run} holds no failed step: expected {RunFolder(run).failures}/step_…/failure.json")
+        raise UserError(f"{run} has no failed step: expected {RunFolder(run).failures}/step_…/failure.json")
     if step is None:
         return found[-1].parent
     for path in found:
         if path.parent.name == checkpoint_files.name_of(step):
             return path.parent
-    raise UserError(f"{run} holds no failure of step {step}. Known: {', '.join(path.parent.name for path in found)}")
+    raise UserError(f"{run} has no failure of step {step}. Known: {', '.join(path.parent.name for path in found)}")
 
 
-def _choose_rank(told: dict[str, Any], rank: int | None) -> dict[str, Any]:
-    ranks: list[dict[str, Any]] = told["ranks"]
+def _choose_rank(failure: dict[str, Any], rank: int | None) -> dict[str, Any]:
+    ranks: list[dict[str, Any]] = failure["ranks"]
     if rank is None:
         return next(each for each in ranks if each["not_finite"])
     if rank >= len(ranks):
-        raise UserError(f"--rank {rank}: the run had {len(ranks)} ranks")
+        raise UserError(f"--rank {rank}: expected a rank from 0 to {len(ranks) - 1}")
     return ranks[rank]
 
 
 def _draw(config: RunConfig, step: int, rank: int, world_size: int) -> tuple[Batch, torch.device]:
     stream = batches(config.stream(), config.transform(), rank, world_size, step)
     device = pick_device(0)
-    feeder = Feeder(stream, device)
+    prefetcher = Feeder(stream, device)
     try:
-        return next(feeder), device
+        return next(prefetcher), device
     finally:
-        feeder.close()
+        prefetcher.close()
 
 
-def _look(objective: Objective, config: RunConfig, batch: Batch, step: int) -> list[dict[str, Any]]:
+def _check_part(objective: Objective, config: RunConfig, batch: Batch, step: int) -> list[dict[str, Any]]:
     objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
     objective.train()
     rows: list[dict[str, Any]] = []
-    with _watching(objective, rows.append):
+    with _checked_outputs(objective, rows.append):
         output = objective(batch, step)
     for name, value in {"loss": output.loss, **output.losses}.items():
         if not bool(torch.isfinite(value)):
@@ -167,10 +170,10 @@ def _look(objective: Objective, config: RunConfig, batch: Batch, step: int) -> l
 
 
 @contextmanager
-def _watching(objective: Objective, note: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-    """Note modules whose inputs are finite and whose outputs are not: there it began."""
+def _checked_outputs(objective: Objective, note: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Report modules whose inputs are finite and whose outputs are not, the origin of non-finite values."""
 
-    def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def check(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_: nn.Module, inputs: Any, output: Any) -> None:
             bad = [tensor for tensor in _tensors(output) if not bool(torch.isfinite(tensor).all())]
             if bad and all(bool(torch.isfinite(tensor).all()) for tensor in _tensors(inputs)):
@@ -178,7 +181,7 @@ def _watching(objective: Objective, note: Callable[[dict[str, Any]], None]) -> I
 
         return hook
 
-    hooks = [module.register_forward_hook(look(name)) for name, module in objective.named_modules() if name]
+    hooks = [module.register_forward_hook(check(name)) for name, module in objective.named_modules() if name]
     try:
         yield
     finally:

@@ -1,8 +1,8 @@
-"""Counts the floating-point operations of a training step, which MFU and the dry run's hours are made of.
+"""Floating-point operations of a training step, the basis of MFU and of the dry run's hours.
 
-Counted are products of matrices, convolutions and attention, forward and backward, a multiplication and an addition
-as two: the model's own work. What is computed a second time to save memory (activation checkpointing, the scores of
-fused attention) is not counted, so that it cannot pass for speed.
+Matrix products, convolutions and attention are counted, forward and backward; a multiplication and an addition count as
+two. What is recomputed to save memory (activation checkpointing, the scores of fused attention) is not counted, so that
+recomputation does not increase MFU.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def _attention_forward(queries: Shape, keys: Shape, values: Shape, *rest: Any, *
 
 
 def _attention_backward(gradient: Shape, queries: Shape, keys: Shape, values: Shape, *rest: Any, **named: Any) -> int:
-    """Two gradients of each of two products; the kernel's second look at the scores is left out."""
+    """Count two gradients for each of two products; the kernel's recomputation of the scores is not counted."""
     return 2 * _attention_forward(queries, keys, values)
 
 
-# torch counts attention on GPUs, but not the CPU's kernel.
+# torch counts attention on GPUs, but not the CPU kernel.
 _CPU_ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
@@ -36,7 +36,7 @@ _CPU_ATTENTION = {
 
 
 def count_flops(work: Callable[[], object]) -> int:
-    """Count what `work` computes, run once as it stands; compiled modules run as if they were not."""
+    """Run `work` once and return its operations; compiled modules run in eager mode."""
     counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
     with torch.compiler.set_stance("force_eager"), counter:
         work()
@@ -44,6 +44,6 @@ def count_flops(work: Callable[[], object]) -> int:
 
 
 def training_flops(config: RunConfig, micro_batch: int) -> int:
-    """Count a micro-batch's forward and backward on one rank, from the config alone, in a second or two."""
+    """Return the operations of a micro-batch's forward and backward on one rank; takes a second or two."""
     with rehearse(config, micro_batch, checkpoints_activations=False) as rehearsal:
         return count_flops(lambda: rehearsal.forward().backward())

@@ -1,4 +1,4 @@
-"""The training loop: forward, backward, look, draw, agree, update, tell, save. It knows no objective by name."""
+"""The training loop: forward, backward, gradient check, next batch, agreement of ranks, update, log, save."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from trichord.shards.reading.batch import Batch
 
 @dataclass(frozen=True)
 class Drawn:
-    """A batch, or what went wrong on the way to it."""
+    """A batch, or the error that occurred while reading it."""
 
     batch: Batch | None = None
     problem: Exception | None = None
 
 
 class Agreed(NamedTuple):
-    """What holds for all ranks because it holds for one."""
+    """Conditions that hold for all ranks because they hold for at least one."""
 
     is_not_finite: bool
     cannot_read: bool
@@ -47,24 +47,24 @@ class Agreed(NamedTuple):
 
 @dataclass
 class Loop:
-    """One rank's part of a run, from its first step to its last."""
+    """One rank's part of a run, from the first step to the last."""
 
     config: RunConfig
     run: Path
     world: World
-    lock: RunLock | None  # of rank 0
+    lock: RunLock | None  # on rank 0
     training: Training
     feeder: Feeder
     saver: Saver
     meter: Meter
-    recorder: Recorder | None  # of rank 0
+    recorder: Recorder | None  # on rank 0
     watch: Watch
     loader_watch: LoaderWatch
-    keep_failed: Callable[[int], str]  # saves the state before a step that must not be taken, and says where
-    say: Callable[[str], None]  # on rank 0
+    keep_failed: Callable[[int], str]  # saves the state before a failed step and returns where it is
+    say: Callable[[str], None]  # prints on rank 0
 
     def go(self) -> dict[str, object]:
-        """Take all steps that are left, then save; give the figures of the last line."""
+        """Run all remaining steps, then save; return the figures of the last log line."""
         self._guard = FiniteGuard(self.training.adam.parameters)
         self._means = WindowMeans(self.world.device)
         first, last = self.training.start_step, self.config.steps - 1
@@ -76,24 +76,24 @@ class Loop:
                 output = self._forward_and_backward(batch, step)
                 found = self._guard.verdict()
                 drawn = self._draw() if step < last else Drawn()
-                agreed = self._agree(found, drawn, stop, f"look at the gradients of step {step}")
+                agreed = self._agree(found, drawn, stop, f"check the gradients of step {step}")
                 if agreed.is_not_finite:
                     self._stop(found, batch, output, step)
                 self._update(step)
                 self.meter.step_done()
-                if self._is_told(step):
-                    self._tell(step, output)
+                if self._is_logged(step):
+                    self._log(step, output)
                 if self.saver.is_due_by_step(step + 1) and step < last:
                     with self.meter.aside():
                         self.saver.save(step + 1)
             self.saver.save(self.config.steps, is_last=True)
         return self._row
 
-    def _is_told(self, step: int) -> bool:
+    def _is_logged(self, step: int) -> bool:
         return (step + 1) % self.config.log.every_steps == 0 or step + 1 == self.config.steps
 
     def _draw(self) -> Drawn:
-        """Draw this rank's next batch; what goes wrong is for all ranks to know first."""
+        """Read this rank's next batch; an error is kept until all ranks know of it."""
         with self.meter.waiting():
             try:
                 return Drawn(next(self.feeder))
@@ -101,45 +101,45 @@ class Loop:
                 return Drawn(problem=error)
 
     def _agree(self, found: list[str], drawn: Drawn, stop: StopFlag, waiting_in: str) -> Agreed:
-        """Let all ranks do the same next: stop, save or go on. The one message of a step that the host waits for.
+        """Return what all ranks do next: stop, save or continue. The only message of a step that the host waits for.
 
-        Raise RunStopped on all of them where a later start of this job holds the run's folder.
+        Raise RunStopped on all ranks if a later start of this job holds the run's folder.
         """
         save_due = self.world.rank == 0 and self.saver.is_due_by_clock()
         lost = self.lock is not None and self.lock.is_lost
-        told: list[float] = [bool(found), drawn.problem is not None, rank_of(stop.received), save_due, lost]
-        is_not_finite, cannot_read, signal, is_save_due, is_lost = self.world.agree(told, waiting_in)
+        flags: list[float] = [bool(found), drawn.problem is not None, rank_of(stop.received), save_due, lost]
+        is_not_finite, cannot_read, signal, is_save_due, is_lost = self.world.agree(flags, waiting_in)
         if is_lost:  # before anything of this step is written
             raise RunStopped(f"{self.run} belongs to a later start of this job; this one stops and writes nothing more")
         return Agreed(bool(is_not_finite), bool(cannot_read), of_rank(int(signal)), bool(is_save_due))
 
     def _go_on(self, step: int, drawn: Drawn, agreed: Agreed) -> Batch:
-        """Save if that is agreed, and give the batch of this step unless the run is to end here."""
+        """Save if agreed, and return the batch of this step, or raise if the run ends here."""
         ends = agreed.cannot_read or agreed.signal is not None
         if ends or agreed.is_save_due:
             with self.meter.aside():
                 self.saver.save(step, is_last=ends)
-        if (
-            agreed.signal is not None
-        ):  # before the failure, for clusters signal the data workers as well: their end looks like one
-            told = f"stopped after {step} steps by {agreed.signal.name}, all is saved"
-            raise Interrupted(agreed.signal, told) from drawn.problem
+        # The signal comes first: clusters signal the data workers as well, and their exit looks like a read error.
+        if agreed.signal is not None:
+            steps_done = f"{step} step{'s' if step != 1 else ''}"
+            message = f"stopped after {steps_done} by {agreed.signal.name}, everything is saved"
+            raise Interrupted(agreed.signal, message) from drawn.problem
         if agreed.cannot_read:
-            other = RunStopped(f"rank {self.world.rank} stops at step {step}: another rank could not read on")
+            other = RunStopped(f"rank {self.world.rank} stops at step {step}: another rank could not read its data")
             raise drawn.problem or other
         assert drawn.batch is not None
         self.meter.count(drawn.batch)
         return drawn.batch
 
     def _forward_and_backward(self, batch: Batch, step: int) -> StepOutput:
-        """Take a rank's part of the batch through the model; the update's last word is left to `_update`."""
+        """Run forward and backward on this rank's batch; `_update` makes the engine's last call of the step."""
         config, training = self.config, self.training
         self._rates = steps.set_rates(training, config, step)
         parts = steps.split(batch, config.engine.accumulation)
         steps.preview(training, config, parts, step, self.world.rank)
         for part, piece in enumerate(parts):
             if part:
-                training.engine.step()  # which only counts until the last part
+                training.engine.step()  # only counts parts until the last one
             output = steps.forward(training, config, piece, step, part, self.world.rank)
             self._guard.add_loss(output.loss)
             training.engine.backward(output.loss)
@@ -147,7 +147,7 @@ class Loop:
         return output
 
     def _update(self, step: int) -> None:
-        self._gradient_norm = steps.gradient_norm(self.training) if self._is_told(step) else None
+        self._gradient_norm = steps.gradient_norm(self.training) if self._is_logged(step) else None
         self.training.engine.step()
         self.training.objective.after_update(step)
 
@@ -160,13 +160,13 @@ class Loop:
             f"\n  and {len(everyone) - 10} more" * (len(everyone) > 10)
         )
         raise RunStopped(
-            f"step {step} gave what is not finite, and was not taken:\n{listed}\n"
-            f"Its samples are kept in {folder}. {kept}\n"
-            f"Look at it with: trichord replay {self.run}"
+            f"step {step} had values that are not finite, and was not applied:\n{listed}\n"
+            f"Its samples are listed in {folder}. {kept}\n"
+            f"Next: trichord replay {self.run}"
         )
 
-    def _tell(self, step: int, output: StepOutput) -> None:
-        """Write and say the figures of the window that ends with this step."""
+    def _log(self, step: int, output: StepOutput) -> None:
+        """Write and print the figures of the window that ends with this step."""
         row = {
             **self.meter.figures(step),
             **self._rates,
@@ -181,7 +181,7 @@ class Loop:
             return
         try:
             self.recorder.write({**row, "bad": self.feeder.stream.figures()["bad"]})
-        except OSError as error:  # a full disk for one; whether the run may go on without one is for the saves to say
+        except OSError as error:  # such as a full disk; whether the run can continue is decided at the next save
             self.say(f"warning: the figures of step {step} could not be written: {error}")
         self.say(step_line(row))
         wait_share = row["data_wait_share"]

@@ -1,11 +1,9 @@
-"""What a rank's memory holds while it trains, for each ZeRO stage: counted from the config, nothing is allocated.
+"""Memory of a rank during training, for each ZeRO stage: computed from the config without allocating anything.
 
-Rajbhandari et al. 2020, "ZeRO", section 3, for AdamW over float32 weights, with what DeepSpeed keeps beside. What the
-steps themselves hold (activations and work space at their worst moment) is watched on a rehearsal of one micro-batch.
-Tensors are counted, to the byte; what kernels use within themselves, such as oneDNN's copies in bf16, depends on the
-processor and comes on top.
-
-Watches how many bytes of tensors are alive at once while something runs; on fake tensors it takes none itself.
+The model is Rajbhandari et al. 2020, "ZeRO", section 3, for AdamW over float32 weights, plus what DeepSpeed keeps. What
+a step itself holds (activations and workspaces at its peak) is measured on a rehearsal of one micro-batch of fake
+tensors, by tracking the bytes of live tensors. Tensors are counted to the byte; memory inside kernels, such as oneDNN's
+copies in bf16, depends on the processor and is not included.
 """
 
 from __future__ import annotations
@@ -26,23 +24,23 @@ from trichord.pretrain.engine.flops import count_flops
 from trichord.pretrain.engine.rehearsal import Rehearsal, rehearse
 
 _FLOAT32 = 4
-_DEEPSPEED_BUCKET = 500_000_000  # elements; its default, and what it sums at a time without ZeRO
+_DEEPSPEED_BUCKET = 500_000_000  # elements; its default, also the size of one all-reduce without ZeRO
 _DEEPSPEED_REUSE, _DEEPSPEED_PREFETCH = 1_000_000_000, 50_000_000  # elements; its defaults for stage 3
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Elements of an objective's parameters, and what one micro-batch takes."""
+    """Parameter counts of an objective, and the memory of one micro-batch."""
 
     trained: int
     frozen: int
-    batch_bytes: int  # of the frames and sounds of a micro-batch, as they arrive
-    step_bytes: int  # at the worst moment of forward and backward, besides parameters, their gradients and the batch
+    batch_bytes: int  # of a micro-batch's frames and spectrograms, as the loader delivers them
+    step_bytes: int  # peak of forward and backward, without parameters, their gradients and the batch
 
 
 @dataclass(frozen=True)
 class RankMemory:
-    """Bytes of one rank under one stage."""
+    """Memory of one rank under one ZeRO stage, in bytes."""
 
     stage: int
     trained: int
@@ -59,24 +57,24 @@ class RankMemory:
 
 
 def measure(config: RunConfig, micro_batch: int, checkpoints_activations: bool) -> ModelSize:
-    """Rehearse a micro-batch and watch what it holds."""
+    """Rehearse a micro-batch and return its size."""
     with rehearse(config, micro_batch, checkpoints_activations) as rehearsal:
-        return _watch(rehearsal)
+        return _measure_step(rehearsal)
 
 
 def measure_with_flops(config: RunConfig, micro_batch: int) -> tuple[ModelSize, int]:
-    """Watch and count in one rehearsal; without activation checkpointing, whatever the config says."""
+    """Return size and operations from one rehearsal, without activation checkpointing whatever the config says."""
     with rehearse(config, micro_batch, checkpoints_activations=False) as rehearsal:
         found: list[ModelSize] = []
-        flops = count_flops(lambda: found.append(_watch(rehearsal)))
+        flops = count_flops(lambda: found.append(_measure_step(rehearsal)))
         return found[0], flops
 
 
-def _watch(rehearsal: Rehearsal) -> ModelSize:
+def _measure_step(rehearsal: Rehearsal) -> ModelSize:
     objective, batch = rehearsal.objective, rehearsal.batch
     inputs = [*batch["video"], *batch["audio"]]
     trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    for parameter in trained:  # gradients are counted by themselves, so each goes as soon as it is there
+    for parameter in trained:  # gradients are counted separately, so each is dropped as soon as it is accumulated
         parameter.register_post_accumulate_grad_hook(_drop_gradient)
     known = [*objective.parameters(), *objective.buffers(), *inputs]
     with LiveMemory(known) as live:
@@ -94,7 +92,7 @@ def _drop_gradient(parameter: Tensor) -> None:
 
 
 def rank_memory(config: RunConfig, size: ModelSize, stage: int, ranks: int) -> RankMemory:
-    """Say what a rank of so many would hold under this stage."""
+    """Return the memory of one of `ranks` ranks under this stage."""
     engine = config.engine.model_copy(update={"zero_stage": stage})
     zero: Mapping[str, Any] = deepspeed_config(engine, config.data.batch_size, ranks)["zero_optimization"]
 
@@ -116,20 +114,20 @@ def rank_memory(config: RunConfig, size: ModelSize, stage: int, ranks: int) -> R
 def _deepspeed_elements(zero: Mapping[str, Any], size: ModelSize, stage: int, ranks: int) -> int:
     if ranks == 1 and stage == 0:
         return 0
-    if stage == 0:  # gradients are laid end to end to be summed
+    if stage == 0:  # gradients are concatenated for the all-reduce
         return min(size.trained, _DEEPSPEED_BUCKET)
     bucket = int(zero.get("reduce_bucket_size", _DEEPSPEED_BUCKET))
     copy = -(-size.trained // ranks)  # of the weights that this rank updates
     if stage < 3:
         return copy + bucket * (2 if zero.get("overlap_comm", False) else 1)
-    # Trained weights are whole from their forward to their backward; what comes ahead lands beside its place first.
+    # Trained weights stay gathered from forward to backward; prefetched ones are in a separate buffer first.
     ahead = int(zero.get("stage3_prefetch_bucket_size", _DEEPSPEED_PREFETCH))
     whole = min(size.trained, int(zero.get("stage3_max_reuse_distance", _DEEPSPEED_REUSE))) + min(size.frozen, ahead)
     return copy + bucket + whole + min(whole, ahead)
 
 
 class LiveMemory(TorchDispatchMode):
-    """While entered, counts the memory behind every tensor that an operation gives, each once, until it is freed."""
+    """Dispatch mode that tracks the storage of every tensor an operation returns, each once, until it is freed."""
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The figures of a run: what a step cost (Meter), what it gave on average (WindowMeans), and where both are written."""
+"""The metrics of a run: step times (Meter), window averages of scalars (WindowMeans), and their output (Recorder)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Work:
-    """What the steps of a run are. `flops_per_step` are one device's, `peak_flops` what it could do in a second."""
+    """Size of a run's steps. `flops_per_step` and `peak_flops`, the peak per second, are those of one device."""
 
     steps: int
     batch_size: int  # of all ranks
@@ -39,7 +39,7 @@ class Work:
 
 @dataclass
 class _Window:
-    """Seconds and samples of this rank since the last log line; the first steps after a start count apart."""
+    """Times and samples of this rank since the last log line; warm-up steps after a start are separate."""
 
     steps: int = 0
     step_s: float = 0.0
@@ -49,12 +49,12 @@ class _Window:
     warm_up_s: float = 0.0
     samples: int = 0
     bad: int = 0
-    with_sound: int = 0  # samples of which sound was asked for
+    with_sound: int = 0  # samples for which audio was requested
     silent: int = 0
 
 
 class Meter:
-    """Times the steps of a run on every rank.
+    """Measures the steps of a run on every rank.
 
     with meter.waiting(): batch = next(stream)
     meter.count(batch); …; meter.step_done()
@@ -81,13 +81,13 @@ class Meter:
 
     @contextmanager
     def aside(self) -> Generator[None, None, None]:
-        """Time what is no training, such as a save; it counts towards no step."""
+        """Time work other than training, such as a save; it is excluded from step times."""
         began_s = self._clock()
         yield
         self._step_aside_s += self._clock() - began_s
 
     def count(self, batch: Batch) -> None:
-        """Count a batch's samples: how many another had to stand in for, and how many make no sound."""
+        """Count a batch's samples, how many of them were replaced as unreadable, and how many have no audio."""
         self._window.samples += len(batch["key"])
         self._window.bad += len(batch["bad"])
         if batch["audio"]:
@@ -95,7 +95,7 @@ class Meter:
             self._window.silent += int((~batch["audio_present"]).sum())
 
     def step_done(self) -> None:
-        """End a step; the next one begins."""
+        """End a step and start the next one."""
         now_s = self._clock()
         step_s = now_s - self._step_began_s - self._step_aside_s
         window = self._window
@@ -112,7 +112,7 @@ class Meter:
         self._step_wait_s = self._step_aside_s = 0.0
 
     def figures(self, step: int) -> Figures:
-        """Give the figures of the window that ends with this step, over all ranks, and begin the next; a collective."""
+        """Return the figures of the window that ends with this step, over all ranks, and reset it; a collective."""
         window, self._window = self._window, _Window()
         all_R = self._over_ranks(window)
         step_s = _divide(max(all_R["step_s"]), window.steps)
@@ -129,7 +129,7 @@ class Meter:
             "clips_per_s_device": None if clips_per_s is None else clips_per_s / world_size(),
             "step_s": step_s,
             "worst_step_s": max(all_R["worst_step_s"]) or None,
-            # Of the rank that waits longest: the others wait for it in turn, inside their collectives.
+            # Of the rank that waits longest: the others wait for it inside their collectives.
             "data_wait_share": max(shares, default=None),
             "mfu": flops / step_s / peak if flops and peak and step_s else None,
             "memory_gib": max(all_R["memory_bytes"]) / _GIB,
@@ -153,7 +153,7 @@ class Meter:
 
 
 class WindowMeans:
-    """Averages scalars over the steps of a window and over ranks; the device is not waited for before the end."""
+    """Averages of scalars over the steps of a window and over ranks; the device is synchronised only at the end."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -161,14 +161,14 @@ class WindowMeans:
         self._counts: dict[str, int] = {}
 
     def add(self, figures: Mapping[str, Tensor]) -> None:
-        """Add the scalars of a step, or of a part of one; each name has a mean of its own."""
+        """Add the scalars of a step or of a part of one; each name is averaged separately."""
         for name, value in figures.items():
             value = value.detach().to(self._device, torch.float64)
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:
-        """Give the means and begin anew; a collective, to which all ranks bring the same names as often."""
+        """Return the means and reset; a collective, for which all ranks must add the same names equally often."""
         sums, counts, self._sums, self._counts = self._sums, self._counts, {}, {}
         if not sums:
             return {}
@@ -178,10 +178,10 @@ class WindowMeans:
 
 
 class Recorder:
-    """Writes rows of figures for rank 0: into metrics.jsonl always, elsewhere as the recipe says.
+    """Writes rows of figures on rank 0: always to metrics.jsonl, and to the trackers set in the recipe.
 
-    A row's `step` is the step just done, the first being 0. `time_s` is the clock of the world, `run_s` the seconds
-    that the run has been running, all its starts together.
+    A row's `step` is the step just done, counted from 0. `time_s` is Unix time, `run_s` the seconds the run has been
+    running, summed over all its starts.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class Recorder:
             tracker.write(step, finite)
 
     def close(self) -> None:
-        """Close the file and whatever else is written to."""
+        """Close the file and the trackers."""
         self._file.close()
         for tracker in self._trackers:
             tracker.close()
@@ -220,7 +220,7 @@ def _divide(above: float, below: float | None) -> float | None:
 
 
 def _memory_bytes(device: torch.device) -> int:
-    """Give the most this process has held so far: on the device, or in all where that is the CPU."""
+    """Return this process's peak memory: of tensors on a GPU, or of the whole process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

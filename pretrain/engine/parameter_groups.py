@@ -1,8 +1,8 @@
-"""Which parameters share a learning rate and a weight decay: groups made by rule from parameters' names and shapes.
+"""Parameter groups with a common learning rate and weight decay, made by rule from parameters' names and shapes.
 
-Layer-wise decay follows BEiT (Bao et al. 2022): a parameter of layer l of L learns at layer_decay^(L - 1 - l) times the
-scheduled rate. A backbone itself says to which layer a parameter belongs; whatever lies outside it (heads) learns at
-the full rate, like the last layer.
+Layer-wise decay follows BEiT (Bao et al. 2022): a parameter of layer l of L has layer_decay^(L - 1 - l) times the
+scheduled learning rate. The backbone assigns its parameters to layers; parameters outside it (heads) have the full
+rate, like the last layer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["GroupRules", "ParameterGroup", "describe", "group_parameters"]
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that are treated alike; scales multiply what the schedules say."""
+    """Parameters with common settings; the scales multiply the scheduled values."""
 
     name: str
     parameters: dict[str, nn.Parameter]
@@ -36,11 +36,11 @@ class ParameterGroup:
 
 
 class _Treatment(NamedTuple):
-    """What parameters of one group have in common; its order is that of the groups."""
+    """The common settings of one group; the order of its fields determines the order of groups."""
 
-    above: int  # layers between it and the last
-    lr_scale: float  # besides what the layer makes of it
-    spared: bool  # from weight decay
+    above: int  # number of layers after this one
+    lr_scale: float  # in addition to layer-wise decay
+    undecayed: bool  # has no weight decay
     frozen_steps: int
 
 
@@ -50,10 +50,10 @@ def group_parameters(
     backbones: Mapping[str, Encoder] = MappingProxyType({}),
     frozen_steps: Mapping[str, int] = MappingProxyType({}),
 ) -> list[ParameterGroup]:
-    """Share out all parameters that take a gradient, each once, under the names that they have in `module`.
+    """Return groups of all trainable parameters of `module`, each in exactly one, under their names in `module`.
 
-    `backbones` are the parts of the module whose parameters' names begin so; layer-wise decay asks them.
-    `frozen_steps` says for patterns of names how long the matching parameters stand still.
+    `backbones` maps prefixes of parameter names to the encoders that assign layers for layer-wise decay.
+    `frozen_steps` maps name patterns to the number of steps for which matching parameters are frozen.
     """
     trainable = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     _check_patterns("optimiser.rules.no_decay_names", rules.no_decay_names, trainable)
@@ -62,9 +62,9 @@ def group_parameters(
     members: dict[_Treatment, dict[str, nn.Parameter]] = {}
     for name, parameter in trainable.items():
         above = _layers_above(name, backbones) if rules.layer_decay is not None else 0
-        still = max((steps for pattern, steps in frozen_steps.items() if fnmatchcase(name, pattern)), default=0)
+        frozen = max((steps for pattern, steps in frozen_steps.items() if fnmatchcase(name, pattern)), default=0)
         scale = ([1.0] + [factor for pattern, factor in rules.lr_scales.items() if fnmatchcase(name, pattern)])[-1]
-        treatment = _Treatment(above, scale, _is_spared(name, parameter, rules, never_decayed), still)
+        treatment = _Treatment(above, scale, _is_undecayed(name, parameter, rules, never_decayed), frozen)
         members.setdefault(treatment, {})[name] = parameter
     last = max((encoder.layers for encoder in backbones.values()), default=1) - 1
     ordered = sorted(members, key=lambda treatment: (-treatment.above, *treatment[1:]))
@@ -72,7 +72,7 @@ def group_parameters(
 
 
 def describe(groups: Sequence[ParameterGroup]) -> list[dict[str, object]]:
-    """Give the rows of a table of the groups, for the console and the log."""
+    """Return a table of the groups for console and log, one row each."""
     return [
         {
             "group": group.name,
@@ -88,16 +88,16 @@ def describe(groups: Sequence[ParameterGroup]) -> list[dict[str, object]]:
 
 
 def _group(treatment: _Treatment, parameters: dict[str, nn.Parameter], rules: GroupRules, last: int) -> ParameterGroup:
-    words = [f"layer {last - treatment.above}"] if rules.layer_decay is not None else []
-    words += [f"rate x {treatment.lr_scale:g}"] if treatment.lr_scale != 1 else []
-    words.append("not decayed" if treatment.spared else "decayed")
+    parts = [f"layer {last - treatment.above}"] if rules.layer_decay is not None else []
+    parts += [f"rate x {treatment.lr_scale:g}"] if treatment.lr_scale != 1 else []
+    parts.append("not decayed" if treatment.undecayed else "decayed")
     if treatment.frozen_steps:
-        words.append(f"frozen {treatment.frozen_steps}")
+        parts.append(f"frozen {treatment.frozen_steps}")
     return ParameterGroup(
-        name=", ".join(words),
+        name=", ".join(parts),
         parameters=parameters,
         lr_scale=(rules.layer_decay or 1.0) ** treatment.above * treatment.lr_scale,
-        decay_scale=0.0 if treatment.spared else 1.0,
+        decay_scale=0.0 if treatment.undecayed else 1.0,
         frozen_steps=treatment.frozen_steps,
     )
 
@@ -109,7 +109,7 @@ def _layers_above(name: str, backbones: Mapping[str, Encoder]) -> int:
     return 0
 
 
-def _is_spared(name: str, parameter: nn.Parameter, rules: GroupRules, never_decayed: Sequence[str]) -> bool:
+def _is_undecayed(name: str, parameter: nn.Parameter, rules: GroupRules, never_decayed: Sequence[str]) -> bool:
     is_bias = name.rpartition(".")[2] == "bias"
     if rules.no_decay_one_dimensional and (is_bias or len(_shape(parameter)) <= 1):
         return True
@@ -117,13 +117,13 @@ def _is_spared(name: str, parameter: nn.Parameter, rules: GroupRules, never_deca
 
 
 def _shape(parameter: nn.Parameter) -> torch.Size:
-    """Give the whole shape, also of a parameter that ZeRO-3 has split among ranks."""
+    """Return the full shape, even of a parameter that ZeRO 3 has partitioned over ranks."""
     shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
     return shape
 
 
 def _check_patterns(what: str, patterns: Iterable[str], names: Mapping[str, nn.Parameter]) -> None:
-    """Refuse a pattern that meets no parameter: it was meant for something."""
+    """Raise UserError for a pattern that matches no parameter, which is probably misspelt."""
     for pattern in patterns:
         if any(fnmatchcase(name, pattern) for name in names):
             continue

@@ -1,4 +1,4 @@
-"""Draws the next batch and moves it to the device in a thread, while the device works on the one before."""
+"""Prefetching: a thread reads the next batch and copies it to the device while the device processes the current one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.stream import BatchStream
 
-_LOOK_EVERY_S = 0.2
+_POLL_EVERY_S = 0.2
 
 
 class Feeder(Iterator[Batch]):
-    """Gives a stream's batches on a device, one ahead.
+    """Iterator over a stream's batches on a device that reads one batch ahead.
 
-    What goes wrong while reading is raised by `next`, in the place of the batch that it spoiled.
+    An error while reading is raised by `next` in place of the affected batch.
     """
 
     def __init__(self, stream: BatchStream, device: torch.device) -> None:
@@ -43,7 +43,7 @@ class Feeder(Iterator[Batch]):
         return batch
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading and close the stream."""
         self._is_closed.set()
         self._thread.join()
         self.stream.close()
@@ -53,11 +53,11 @@ class Feeder(Iterator[Batch]):
             found: tuple[Batch, Any] | BaseException
             try:
                 found = self._moved(next(self.stream))
-            except BaseException as error:  # whatever it is, the caller gets it and decides
+            except BaseException as error:  # any error is passed to the caller
                 found = error
             while not self._is_closed.is_set():
                 try:
-                    self._ready.put(found, timeout=_LOOK_EVERY_S)
+                    self._ready.put(found, timeout=_POLL_EVERY_S)
                     break
                 except queue.Full:
                     continue

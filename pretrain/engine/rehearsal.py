@@ -1,7 +1,7 @@
-"""A training step made of shapes alone: no data, no memory, no device; for counting what a real one will take.
+"""A training step on fake tensors, without data, memory or device, to measure the resources of a real step.
 
-torch's fake tensors have shapes and dtypes but no values, so a step of any size passes in seconds. What they count is
-the step as the CPU takes it; a GPU takes the same products, and its fused attention keeps as much.
+torch's fake tensors have shapes and dtypes but no values, so a step of any size takes seconds. They follow the CPU's
+code path; a GPU computes the same products, and its fused attention stores as much.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ from trichord.shards.sample_spec import SampleSpec
 from trichord.shards.transforms.clips import Clip
 from trichord.shards.transforms.views import plan_views
 
-_VIDEO_SECONDS, _VIDEO_FPS = 10, 30  # of the video that is supposed, where the length of a clip depends on it
+_VIDEO_SECONDS, _VIDEO_FPS = 10, 30  # of the assumed video, if the length of a clip depends on it
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """An objective and a micro-batch of fake tensors, on a step when nothing of the objective is frozen any more."""
+    """An objective and a micro-batch of fake tensors, at a step at which no part of the objective is frozen."""
 
     objective: Objective
     batch: Batch
     step: int
 
     def forward(self) -> Tensor:
-        """Give the loss."""
+        """Return the loss."""
         output: StepOutput = self.objective(self.batch, self.step)
         return output.loss
 
 
 class _Shapes(FakeTensorMode):
-    """A copied model belongs to the same mode; torch would copy that as well."""
+    """Fake tensor mode that a deep copy of a model shares; torch would copy the mode as well."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Shapes:
         return self
 
 
 class _AllZero(TorchDispatchMode):
-    """Answers whoever asks a fake tensor for its value, as the drawing of first weights does: it is zero.
+    """Dispatch mode in which reading the value of a fake tensor, as weight initialisation does, returns zero.
 
-    Who asks which values are not zero, as of a mask of what samples have, is told all of them: the most there can be.
+    `nonzero`, used on masks of present samples, returns all indices: the most there can be.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -66,7 +66,7 @@ class _AllZero(TorchDispatchMode):
 
 @contextmanager
 def _buffers_are_copied() -> Generator[None]:
-    """Let `copy.deepcopy` copy fake buffers, such as batch norm's; torch looks for their storage, and there is none."""
+    """Make `copy.deepcopy` work on fake buffers, such as batch norm's; torch's version needs their missing storage."""
 
     def clone(tensor: FakeTensor, memo: dict[int, Any]) -> Tensor:
         copied: Tensor = tensor.detach().clone()
@@ -85,11 +85,11 @@ def _buffers_are_copied() -> Generator[None]:
 
 @contextmanager
 def rehearse(config: RunConfig, micro_batch: int, checkpoints_activations: bool | None = None) -> Generator[Rehearsal]:
-    """Build a run's objective and one micro-batch of what it asks for; leave with all of it gone."""
+    """Yield a run's objective and one micro-batch of the samples it needs; both are freed on exit."""
     if checkpoints_activations is not None:
         config = config.with_checkpointing(checkpoints_activations)
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _Shapes(), _AllZero(), _buffers_are_copied():  # type: ignore[no-untyped-call]
-        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by torch, when it copies one
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # torch does when it copies one
         objective = config.build_objective()
         objective.cast_to = torch.bfloat16 if config.engine.precision == "bf16" else None
         objective.keeps_casts = config.engine.zero_stage < 3
@@ -98,7 +98,7 @@ def rehearse(config: RunConfig, micro_batch: int, checkpoints_activations: bool 
 
 
 def fake_batch(spec: SampleSpec, samples: int) -> Batch:
-    """Make a batch of the shapes that the stream would give; within a fake tensor mode it takes no memory."""
+    """Return a batch with the shapes of the stream's batches; in a fake tensor mode it takes no memory."""
     times_s = np.arange(_VIDEO_SECONDS * _VIDEO_FPS) / _VIDEO_FPS
     clips = plan_views(spec.views, times_s, _VIDEO_SECONDS, np.random.default_rng(0)).clips
     per_clip = spec.views.views if len(spec.views.views) > 1 else spec.views.views * len(clips)

@@ -1,4 +1,4 @@
-"""One pretraining run from its config to its last checkpoint: starts or resumes, and says what it is about to do."""
+"""One pretraining run from its config to its last checkpoint: start or resume, and a summary at the start."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ from trichord.shards.reading.stream import batches
 
 
 def pretrain(config: RunConfig, run: Path) -> dict[str, object]:
-    """Run to the end, or go on where the run folder's newest whole checkpoint ends; give what the last line said.
+    """Run to the end, resuming from the run folder's newest complete checkpoint; return the last log line's figures.
 
-    The ranks stay joined, for what comes after in this process; `leave_world` parts them.
+    The process group stays initialised for later work in this process; `leave_world` destroys it.
     """
     world = join_world()
     torch.set_num_threads(thread_plan(world.place.local_size))
-    say = partial(_say, world)
+    say = partial(_print_on_rank_0, world)
     lock = _lock_together(run, world, say)
     with lock or nullcontext(), own_linear():
         return _pretrain(config, run, world, lock, say)
 
 
 def _lock_together(run: Path, world: World, say: Callable[[str], None]) -> RunLock | None:
-    """Hold the folder on rank 0, for all; where another run holds it, no rank goes on."""
+    """Take the folder's lock on rank 0; raise UserError on all ranks if another run holds it."""
     lock, complaint = None, ""
     if world.rank == 0:
         try:
             lock = take_lock(run, say)
         except UserError as error:
             complaint = str(error)
-    complaint = world.say(complaint, "take the run's folder")
+    complaint = world.say(complaint, "take the lock of the run's folder")
     if complaint:
         raise UserError(complaint)
     return lock
@@ -69,14 +69,14 @@ def _pretrain(
         refuse_other_run(config, digests, resumed)
         for change in changes(config, resumed[1]):
             say(f"changed since the checkpoint: {change}")
-        say(f"resuming {resumed[0]}, saved by {resumed[1].world_size} ranks")
+        say(f"resuming {resumed[0]}, saved by {_ranks(resumed[1].world_size)}")
         if resumed[1].step >= config.steps:
-            say(f"all {config.steps} steps are done; raise `steps` to go on")
+            say(f"all {config.steps} steps are done; raise `steps` to continue")
             return {"run": str(run), "steps": config.steps}
     if world.rank == 0:
         write_whole(RunFolder(run).config, to_yaml(config))
     training = prepare(config, world, resumed)
-    _introduce(config, world, training, say)
+    _print_summary(config, world, training, say)
     about = config.model_dump(mode="json")
     facts = partial(
         CheckpointIndex,
@@ -87,7 +87,7 @@ def _pretrain(
     )
     check = lock.check if lock else _nothing
     stream = batches(config.stream(), config.transform(), world.rank, world.size, training.start_step)
-    feeder = Feeder(stream, world.device)
+    prefetcher = Feeder(stream, world.device)
     recorder = None
     try:
         recorder = Recorder(run, config.log, training.start_step, about) if world.rank == 0 else None
@@ -97,7 +97,7 @@ def _pretrain(
             world=world,
             lock=lock,
             training=training,
-            feeder=feeder,
+            feeder=prefetcher,
             saver=Saver(RunFolder(run).checkpoints, config.checkpoints, world, training, facts, check, say),
             meter=Meter(_work(config, world), world.device),
             recorder=recorder,
@@ -108,13 +108,13 @@ def _pretrain(
         )
         return {"run": str(run), **loop.go()}
     finally:
-        feeder.close()
+        prefetcher.close()
         if recorder:
             recorder.close()
 
 
 def _nothing() -> None:
-    """Do nothing: only rank 0 holds the run's folder."""
+    """Do nothing: only rank 0 holds the lock of the run's folder."""
 
 
 def _keep_failed(
@@ -135,8 +135,8 @@ def _keep_failed(
             check,
         )
     except checkpoint.SaveFailed as error:
-        return f"The weights before it could not be kept: {error}."
-    return f"The weights before it are in {path}."
+        return f"The weights before this step could not be saved: {error}."
+    return f"The weights before this step are in {path}."
 
 
 def _work(config: RunConfig, world: World) -> Work:
@@ -150,17 +150,23 @@ def _work(config: RunConfig, world: World) -> Work:
     )
 
 
-def _introduce(config: RunConfig, world: World, training: Training, say: Callable[[str], None]) -> None:
-    batch, parts = config.data.batch_size, config.engine.accumulation
+def _print_summary(config: RunConfig, world: World, training: Training, say: Callable[[str], None]) -> None:
+    batch, parts, threads = config.data.batch_size, config.engine.accumulation, torch.get_num_threads()
+    ranks = _ranks(world.size)
     say(
-        f"{world.size} ranks on {world.device.type} (said by {world.place.said_by}), {torch.get_num_threads()} threads "
-        f"each; ZeRO {config.engine.zero_stage}, {config.engine.precision}; {batch} clips a step = {world.size} ranks "
-        f"x {parts} parts x {batch // (world.size * parts)}; steps {training.start_step} to {config.steps}"
+        f"{ranks} on {world.device.type} ({world.place.said_by}), {threads} thread{'s' if threads != 1 else ''} each; "
+        f"ZeRO {config.engine.zero_stage}, {config.engine.precision}; {batch} clips a step = {ranks} "
+        f"x {parts} part{'s' if parts != 1 else ''} x {batch // (world.size * parts)}; "
+        f"steps {training.start_step} to {config.steps}"
     )
     for group in describe(training.groups):
         say("  " + ", ".join(f"{name} {value}" for name, value in group.items()))
 
 
-def _say(world: World, text: str) -> None:
+def _ranks(count: int) -> str:
+    return "1 rank" if count == 1 else f"{count} ranks"
+
+
+def _print_on_rank_0(world: World, text: str) -> None:
     if world.rank == 0:
         print(text, file=sys.stderr, flush=True)

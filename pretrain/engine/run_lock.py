@@ -1,10 +1,10 @@
-"""The file `lock` of a run's folder: one job at a time writes there, and one that died is not waited for.
+"""The file `lock` of a run's folder: only one job at a time writes there, and a dead holder does not block others.
 
-The holder touches the file every few seconds. It is dead when its process is gone from this machine, or when it has
-been silent for long by the disk's own clock, which needs no agreement between the clocks of nodes. A job that the
-cluster starts again takes over from its former start, which a node that lost touch may still be running: that one finds
-out at its next beat or save, and writes nothing more. No locks of the file system are used: over NFS they hold when it
-pleases.
+The holder touches the file every few seconds. It is dead if its process no longer exists on this machine, or if it has
+not touched the file for long by the disk's own clock, so that clocks of nodes need not be synchronised. A job that the
+cluster restarts takes over from its earlier start, which a disconnected node may still be running: the earlier start
+notices at its next heartbeat or save and writes nothing more. File system locks are not used: they are unreliable over
+NFS.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ from trichord.core.run_folder import RunFolder
 
 BEAT_S = 5.0
 SILENT_S = 4 * BEAT_S
-_SETTLE_S = 1.0  # after taking over: of two that do so at once, the later one's name stands
+_SETTLE_S = 1.0  # wait after taking over: if two processes do so at once, the later one's name remains
 
 
 class Holder(BaseModel):
-    """Who holds a run's folder."""
+    """The process that holds a run's folder."""
 
     model_config = ConfigDict(frozen=True)
 
     token: str
-    job_id: str | None  # of a cluster's job
+    job_id: str | None  # of a cluster job
     restarts: int
     host: str
-    machine: str  # its start and the processes that can be seen from there
+    machine: str  # identifies the boot and the PID namespace
     pid: int
-    started: str  # when the process began, as the kernel counts
+    started: str  # start time of the process, in the kernel's units
 
     @property
     def words(self) -> str:
-        """Name it to people."""
+        """A description for messages."""
         job = f"job {self.job_id}, " if self.job_id else ""
         return f"{job}process {self.pid} on {self.host}"
 
     def is_gone(self) -> bool:
-        """Say whether it is certainly dead: it ran on this machine, and does not any more."""
+        """Return whether it is certainly dead: it ran on this machine and no longer does."""
         here = _machine()
         if self.host != socket.gethostname() or not here:
             return False
         if self.machine.partition(" ")[0] != here.partition(" ")[0]:
-            return True  # the machine was started anew
+            return True  # the machine was rebooted
         return self.machine == here and _start_of(self.pid) != self.started
 
 
 class RunLock:
-    """Holds a run's folder for this process until it is left, or lost to a later start of the same job."""
+    """The lock on a run's folder, held until the context exits or a later start of the same job takes it."""
 
     def __init__(self, path: Path, mine: Holder) -> None:
         self._path, self._mine = path, mine
@@ -77,9 +77,9 @@ class RunLock:
             self._path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Raise OSError where the disk says now that the folder is another's: for what may not be written then.
+        """Raise OSError if the lock on disk belongs to another process; call it right before writing.
 
-        What is written right after is in time: a later start waits for two beats before it goes on.
+        A write right after it is safe: a later start waits for two heartbeats before it continues.
         """
         self.is_lost = self.is_lost or not _is_of(self._path, self._mine)
         if self.is_lost:
@@ -92,12 +92,12 @@ class RunLock:
                     self.is_lost = True
                     return
                 os.utime(self._path)
-            except OSError:  # a disk that does not answer now may do so at the next beat
+            except OSError:  # a disk error now may be gone at the next heartbeat
                 continue
 
 
 def take_lock(run: Path, say: Callable[[str], None] = lambda _: None) -> RunLock:
-    """Hold a run's folder, or raise UserError naming who does. Waits where the holder may have died just now."""
+    """Take the lock of a run's folder, or raise UserError naming its holder. Waits if the holder may just have died."""
     path, mine = RunFolder(run).lock, _myself()
     fresh = path.with_name(f".{path.name}.{mine.token}")
     try:
@@ -105,7 +105,7 @@ def take_lock(run: Path, say: Callable[[str], None] = lambda _: None) -> RunLock
         while True:
             fresh.write_text(mine.model_dump_json() + "\n")
             try:
-                os.link(fresh, path)  # fails where one is there, over NFS too
+                os.link(fresh, path)  # fails if the lock exists, over NFS too
                 return RunLock(path, mine)
             except FileExistsError:
                 settle_s = _wait_for_turn(path, mine, fresh, say)
@@ -115,14 +115,14 @@ def take_lock(run: Path, say: Callable[[str], None] = lambda _: None) -> RunLock
                 if _is_of(path, mine):
                     return RunLock(path, mine)
     except OSError as error:
-        raise UserError(f"{run} cannot be written to: {error}. Next: take a folder that you may write to.") from error
+        raise UserError(f"{run} cannot be written to: {error}. Next: use a folder with write permission.") from error
     finally:
         with suppress(OSError):
             fresh.unlink()
 
 
 def read_holder(run: Path) -> Holder | None:
-    """Say who holds a run's folder, dead or alive."""
+    """Return the holder of a run's folder, alive or dead, or None."""
     try:
         return Holder.model_validate_json(RunFolder(run).lock.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValidationError):
@@ -130,7 +130,7 @@ def read_holder(run: Path) -> Holder | None:
 
 
 def this_job(environment: Mapping[str, str] = os.environ) -> tuple[str | None, int]:
-    """Give the id of the cluster's job that this process is part of, and how often it was started before."""
+    """Return the id of the cluster job of this process, and the number of its earlier starts."""
     if "SLURM_JOB_ID" in environment:
         array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
         job_id = f"{array}_{task}" if array and task else environment["SLURM_JOB_ID"]
@@ -139,24 +139,24 @@ def this_job(environment: Mapping[str, str] = os.environ) -> tuple[str | None, i
 
 
 def _wait_for_turn(path: Path, mine: Holder, fresh: Path, say: Callable[[str], None]) -> float | None:
-    """Give the seconds to wait after replacing the lock, None where it is gone; raise UserError if its holder lives."""
+    """Return the seconds to wait after replacing the lock, None if it is gone; raise UserError if its holder lives."""
     holder, seen_s = read_holder(path.parent), _touched_at_s(path)
     if seen_s is None:
         return None
     if holder is None:
-        say(f"taking {path} over: what it says cannot be read")
+        say(f"taking over {path}: its content cannot be read")
         return _SETTLE_S
     if holder.is_gone():
-        say(f"taking {path} over from {holder.words}, which is gone")
+        say(f"taking over {path} from {holder.words}, which is gone")
         return _SETTLE_S
     if mine.job_id is not None and holder.job_id == mine.job_id and holder.restarts < mine.restarts:
-        say(f"taking {path} over from an earlier start of this job, {holder.words}")
-        return 2 * BEAT_S  # by then that one, if it lives, has seen it
+        say(f"taking over {path} from an earlier start of this job, {holder.words}")
+        return 2 * BEAT_S  # by then the earlier start, if alive, has noticed
     while True:
         os.utime(fresh)
         age_s = fresh.stat().st_mtime - seen_s
         if age_s > SILENT_S:
-            say(f"taking {path} over from {holder.words}, silent for {age_s:.0f} s")
+            say(f"taking over {path} from {holder.words}, silent for {age_s:.0f} s")
             return _SETTLE_S
         time.sleep(BEAT_S / 10)
         now_s = _touched_at_s(path)
@@ -164,8 +164,8 @@ def _wait_for_turn(path: Path, mine: Holder, fresh: Path, say: Callable[[str], N
             return None
         if now_s != seen_s:
             raise UserError(
-                f"{path.parent} is in use by {holder.words}. Wait for it, or end it "
-                f"(trichord cancel {path.parent}), or take another folder."
+                f"{path.parent} is in use by {holder.words}. Wait until it ends, cancel it "
+                f"(trichord cancel {path.parent}), or use another folder."
             )
 
 
@@ -195,16 +195,16 @@ def _myself() -> Holder:
 
 
 def _machine() -> str:
-    """Name this start of this machine, and which processes can be seen: containers have their own numbers."""
+    """Return the boot id and PID namespace of this process, because containers have their own process ids."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # no Linux: then silence alone tells
+    except OSError:  # not Linux: only the heartbeat shows whether a holder is alive
         return ""
 
 
 def _start_of(pid: int) -> str:
-    """Give when a process began, or nothing where there is none; numbers of processes come round again."""
+    """Return a process's start time, or "" if it does not exist; process ids are reused."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,6 +1,7 @@
-"""When a run saves: every so many steps, every so many seconds by rank 0's clock, at a signal, and at the end.
+"""Schedule of a run's saves, and the check that a config can resume a checkpoint.
 
-Whether a config may go on with a checkpoint: the same samples in the same order, the same weights' shapes.
+A run saves every `every_steps` steps, every `every_s` seconds by rank 0's clock, at a signal, and at the end. A config
+can resume a checkpoint if it has the same samples in the same order and weights of the same shapes.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from trichord.pretrain.engine.config import CheckpointConfig
 from trichord.pretrain.engine.distributed import World
 from trichord.pretrain.engine.training import Training
 
-_MOST_FAILURES = 3  # saves in a row that may fail before the run stops: after that it would work for nothing
+_MOST_FAILURES = 3  # consecutive failed saves after which the run stops: more work would be lost
 
 
 class Saver:
-    """Saves into a folder and prunes it. A save that fails is told, and the next one tried, but not for ever."""
+    """Saves checkpoints to a folder and prunes it. Failed saves are reported; several in a row stop the run."""
 
     def __init__(
         self,
@@ -31,26 +32,26 @@ class Saver:
         world: World,
         training: Training,
         facts: Callable[..., CheckpointIndex],
-        check: Callable[[], None],  # raises OSError on rank 0 where nothing may be written
+        check: Callable[[], None],  # raises OSError on rank 0 if nothing may be written
         say: Callable[[str], None],
     ) -> None:
         self._folder, self._config, self._world, self._training = folder, config, world, training
-        self._facts, self._check, self._say = facts, check, say
+        self._facts, self._check, self._print = facts, check, say
         self._saved_at_s = time.monotonic()
         self._failures = 0
         self.saved_step = training.start_step
 
     def is_due_by_clock(self) -> bool:
-        """Say whether so many seconds went by; each rank has its own clock, so only rank 0's answer counts."""
+        """Return whether every_s has passed since the last save; only rank 0's answer counts, because clocks differ."""
         every_s = self._config.every_s
         return every_s is not None and time.monotonic() - self._saved_at_s >= every_s
 
     def is_due_by_step(self, done: int) -> bool:
-        """Say whether so many updates are a multiple of every_steps."""
+        """Return whether `done` updates are a multiple of every_steps."""
         return self._config.every_steps is not None and done % self._config.every_steps == 0
 
     def save(self, done: int, is_last: bool = False) -> None:
-        """Save after so many updates, all ranks together."""
+        """Save after `done` updates, on all ranks together."""
         if done == self.saved_step:
             return
         began_s = time.monotonic()
@@ -68,27 +69,28 @@ class Saver:
             return
         self._failures, self.saved_step = 0, done
         self._saved_at_s = time.monotonic()
-        self._say(f"saved {path} in {self._saved_at_s - began_s:.1f} s")
+        self._print(f"saved {path} in {self._saved_at_s - began_s:.1f} s")
         if self._world.rank == 0:
             self._prune(done)
 
     def _prune(self, newest: int) -> None:
-        """Make room; what cannot be removed now, such as a file that someone reads over NFS, the next save tries."""
+        """Remove old checkpoints; the next save retries those that cannot be removed, such as files in use over NFS."""
         try:
             checkpoint_files.prune(self._folder, self._config.keep_last, self._config.keep_every_steps, newest)
         except OSError as error:
-            self._say(f"warning: an old checkpoint could not be removed: {error}")
+            self._print(f"warning: an old checkpoint could not be removed: {error}")
 
     def _count_failure(self, error: checkpoint.SaveFailed, is_last: bool) -> None:
         self._failures += 1
         self._saved_at_s = time.monotonic()
-        told = f"nothing was saved: {error}. The newest checkpoint is that of step {self.saved_step}."
+        message = f"nothing was saved: {error}. The newest checkpoint is that of step {self.saved_step}."
         if is_last or self._failures == _MOST_FAILURES:
-            raise RunStopped(f"{told} {self._failures} saves in a row failed. Mend this, then type the same command.")
-        self._say(f"warning: {told} The run goes on and tries again at the next save.")
+            failed = "1 save" if self._failures == 1 else f"{self._failures} saves in a row"
+            raise RunStopped(f"{message} {failed} failed. Fix the cause, then run the same command again.")
+        self._print(f"warning: {message} The run continues and tries again at the next save.")
 
 
-# With another value the run would be another run: other samples, or weights that do not fit.
+# A change of these would make it a different run: other samples, or weights of other shapes.
 _FIXED = (
     "seed",
     "data.batch_size",
@@ -100,16 +102,16 @@ _FIXED = (
     "text_backbone",
 )
 _FREE_IN_BACKBONES = (".drop_path", ".activation_checkpointing")
-_NOT_WORTH_SAYING = ("data.sources",)  # shards may lie elsewhere today; their manifests' digests are compared
+_NOT_REPORTED = ("data.sources",)  # shards may have moved; the digests of their manifests are compared
 
 
 def data_digests(config: RunConfig) -> list[str]:
-    """Identify the shard sets by their manifests, wherever they lie."""
+    """Return the manifests' digests, which identify the shard sets independently of their location."""
     return [source.manifest.digest() for source in config.stream().open_sources()]
 
 
 def refuse_other_run(config: RunConfig, digests: list[str], resumed: tuple[Path, CheckpointIndex]) -> None:
-    """Raise UserError where the checkpoint belongs to another run than the config describes."""
+    """Raise UserError if the checkpoint belongs to a different run than the config describes."""
     path, index = resumed
     fixed = (*_FIXED, *(f"objective.{name}" for name in config.objective.fixed))
     found = [
@@ -118,23 +120,23 @@ def refuse_other_run(config: RunConfig, digests: list[str], resumed: tuple[Path,
         if name.startswith(fixed) and not name.endswith(_FREE_IN_BACKBONES)
     ]
     if _weights(index.config) != _weights(config.model_dump(mode="json")):
-        found.append("  data.sources: their weights are not those that the samples were mixed by")
+        found.append("  data.sources: the weights differ from those in the checkpoint")
     if digests != index.data_digests:
-        found.append("  data.sources: the manifests are not those that the checkpoint was trained on")
+        found.append("  data.sources: the manifests differ from those the checkpoint was trained on")
     if found:
         listed = "\n".join(found)
         raise UserError(
             f"{path} cannot be continued with these settings:\n{listed}\n"
-            "Set them back to continue, or give another --run to start anew; init_from.path takes over its weights."
+            "Restore the settings to continue, or give another --run to start a new run; init_from.path loads weights."
         )
 
 
 def changes(config: RunConfig, index: CheckpointIndex) -> list[str]:
-    """Word what differs and may: it takes effect from here on."""
+    """Return descriptions of the allowed changes, which take effect from here on."""
     return [
         f"{name}: {before} -> {after}"
         for name, before, after in _differences(index.config, config.model_dump(mode="json"))
-        if not name.startswith(_NOT_WORTH_SAYING)
+        if not name.startswith(_NOT_REPORTED)
     ]
 
 

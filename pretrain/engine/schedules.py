@@ -1,16 +1,16 @@
-"""Values that change along a run: learning rate, weight decay, momentum of a teacher, temperatures.
+"""Values that change during a run: learning rate, weight decay, momentum of a teacher, temperatures.
 
-A schedule is a pure function of the step, so nothing of it needs saving. With N steps, numbered from 0, and w of them
-warm-up, the first stretch is
+A schedule is a pure function of the step, so it has no state to save. With N steps, numbered from 0, and w of them
+warm-up, the warm-up is
 
     warmup_from + (start - warmup_from) * step / w            for step < w
 
-and what follows goes by p = (step - w) / (N - 1 - w), which is 0 at step w and 1 at the last step N - 1:
+and the rest depends on p = (step - w) / (N - 1 - w), which is 0 at step w and 1 at the last step N - 1:
 
     constant   value
     linear     start (1 - p) + end p
     cosine     start c + end (1 - c) with c = (1 + cos(pi p)) / 2       (Loshchilov and Hutter 2017, one period)
-    steps      start * factor^m, where m counts the milestones that are not after the step
+    steps      start * factor^m, where m is the number of milestones <= step
 
 So step w has exactly the start value and the last step exactly the end value. A plain number in a recipe is a constant
 without warm-up.
@@ -36,7 +36,7 @@ from pydantic import (
 
 
 class _Schedule(BaseModel, ABC):
-    """What all kinds share: the warm-up."""
+    """Base of all schedules, with the warm-up."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,7 +44,7 @@ class _Schedule(BaseModel, ABC):
     warmup_from: FiniteFloat = 0.0
 
     def at(self, step: int, steps: int) -> float:
-        """Give the value at a step of a run of so many; after the last step its value stays."""
+        """Return the value at a step of a run of `steps` steps; after the last step it stays constant."""
         if step < self.warmup_steps:
             return _between(self.warmup_from, self._after_warmup(0.0, self.warmup_steps), step / self.warmup_steps)
         last = steps - 1
@@ -53,7 +53,7 @@ class _Schedule(BaseModel, ABC):
 
     @abstractmethod
     def _after_warmup(self, share: float, step: int) -> float:
-        """Give the value when this share of what follows the warm-up has gone by."""
+        """Return the value after the given share of the steps that follow the warm-up."""
 
 
 class Constant(_Schedule):
@@ -71,7 +71,7 @@ class Constant(_Schedule):
 
 
 class Linear(_Schedule):
-    """A straight line."""
+    """A linear change from start to end."""
 
     kind: Literal["linear"] = "linear"
     start: FiniteFloat
@@ -82,7 +82,7 @@ class Linear(_Schedule):
 
 
 class Cosine(_Schedule):
-    """Half a wave: slow at both ends."""
+    """Half a cosine period from start to end, slow at both ends."""
 
     kind: Literal["cosine"] = "cosine"
     start: FiniteFloat
@@ -93,7 +93,7 @@ class Cosine(_Schedule):
 
 
 class Steps(_Schedule):
-    """A stair: multiplied by `factor` at each milestone, and from there on."""
+    """A step function: multiplied by `factor` at each milestone."""
 
     kind: Literal["steps"] = "steps"
     start: FiniteFloat
@@ -103,10 +103,10 @@ class Steps(_Schedule):
     @model_validator(mode="after")
     def _in_order(self) -> Steps:
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones must rise, found {list(self.milestones)}")
+            raise ValueError(f"milestones must be strictly increasing, found {list(self.milestones)}")
         if self.milestones[0] <= self.warmup_steps:
             raise ValueError(
-                f"milestones begin at {self.milestones[0]}, within the warm-up of {self.warmup_steps} steps"
+                f"the first milestone, {self.milestones[0]}, is within the warm-up of {self.warmup_steps} steps"
             )
         return self
 
@@ -115,7 +115,7 @@ class Steps(_Schedule):
 
 
 def _between(first: float, second: float, share: float) -> float:
-    """Mix two values; written so that both ends come out exactly."""
+    """Interpolate linearly, in a form that is exact at both ends."""
     return first * (1 - share) + second * share
 
 

@@ -1,7 +1,7 @@
-"""Turns the signals by which clusters and people end a process into a flag that is read between two steps.
+"""Conversion of the signals that end a process into a flag that is read between two steps.
 
-SIGTERM, SIGUSR1 and SIGINT ask to save and end; SIGUSR2, the warning that comes before a time limit or a preemption, to
-save and go on later in another start of the job. This module imports no torch: a job listens before it loads anything.
+SIGTERM, SIGUSR1 and SIGINT request to save and end; SIGUSR2, the warning before a time limit or a preemption, to save
+and continue in a later start of the job. This module does not import torch: handlers are installed before any loading.
 """
 
 from __future__ import annotations
@@ -14,38 +14,39 @@ from types import FrameType
 
 from trichord.core.errors import Interrupted
 
-_BY_RANK = (signal.SIGUSR2, signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)  # of several, the later one counts
-# SLURM looks at its limits every half minute and may warn another minute early.
+# Ascending priority: of several signals, the last in this order counts.
+_BY_RANK = (signal.SIGUSR2, signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
+# SLURM checks time limits every half minute and may warn up to another minute early.
 _EARLIEST_WARNING_S = 90.0
-_listening: StopFlag | None = None
+_active: StopFlag | None = None
 
 
 class StopFlag:
-    """Where it takes signals, a first one only asks to stop; a second SIGINT interrupts at once, as people expect."""
+    """Flag set by signals. The first one only requests a stop; a second SIGINT interrupts at once."""
 
     def __init__(self, interrupts: bool = False) -> None:
-        self.hears_warnings = True  # of a job's ranks one is enough
-        self.deadline_s: float | None = None  # of time.monotonic: when to stop, whether warned or not
-        self.is_preempted: Callable[[], bool] = lambda: False  # asked when a warning comes shortly before the deadline
+        self.hears_warnings = True  # one rank of a job is enough
+        self.deadline_s: float | None = None  # in time.monotonic: when to stop, with or without a warning
+        self.is_preempted: Callable[[], bool] = lambda: False  # called when a warning comes shortly before the deadline
         self._interrupts = interrupts
         self._noted: signal.Signals | None = None
 
     @property
     def received(self) -> signal.Signals | None:
-        """What asks to stop; a deadline that is over counts as the warning."""
+        """The signal that requests a stop, or None; a passed deadline counts as the warning SIGUSR2."""
         if self._noted is None and self.deadline_s is not None and time.monotonic() >= self.deadline_s:
             return signal.SIGUSR2
         return self._noted
 
     @contextmanager
     def takes(self, *numbers: signal.Signals) -> Iterator[StopFlag]:
-        """Take these signals over for the time being."""
+        """Handle these signals while the context is active."""
         before = {number: signal.signal(number, self._note) for number in numbers}
         try:
             yield self
         finally:
             for number, handler in before.items():
-                if signal.getsignal(number) is not signal.SIG_IGN:  # a job that ends ignores its warnings to the last
+                if signal.getsignal(number) is not signal.SIG_IGN:  # a job that ends keeps ignoring warnings
                     signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
@@ -55,15 +56,15 @@ class StopFlag:
         if found == signal.SIGUSR2 and (not self.hears_warnings or self._is_early()):
             return
         if self._interrupts and self._noted is not None:
-            return  # the way out is not to be interrupted: a job that requeues itself is sent SIGTERM for it
+            return  # shutdown must not be interrupted: a job that requeues itself receives SIGTERM
         if self._interrupts:
             self._noted = found
-            raise Interrupted(found, f"interrupted by {found.name}; what is finished stays")
+            raise Interrupted(found, f"interrupted by {found.name}; finished work is kept")
         if self._noted is None or _BY_RANK.index(found) > _BY_RANK.index(self._noted):
             self._noted = found
 
     def _is_early(self) -> bool:
-        """Know the warning of a time limit: the deadline will say it again, when it is time."""
+        """Return whether this is the early warning of a time limit, which the deadline will repeat when it is due."""
         if self.deadline_s is None or not 0 < self.deadline_s - time.monotonic() <= _EARLIEST_WARNING_S:
             return False
         return not self.is_preempted()
@@ -71,27 +72,27 @@ class StopFlag:
 
 @contextmanager
 def listening(interrupts: bool = False) -> Iterator[StopFlag]:
-    """Listen to what a cluster sends, from before anything is loaded; who comes later shares the flag.
+    """Handle a cluster's signals; entered before anything is loaded, nested contexts share the same flag.
 
-    Work that does not look at the flag is interrupted where it is, as by Ctrl-C.
+    With `interrupts`, for work that does not read the flag, a signal raises Interrupted at once, like Ctrl-C.
     """
-    global _listening
-    if _listening is not None:
-        yield _listening
+    global _active
+    if _active is not None:
+        yield _active
         return
-    _listening = StopFlag(interrupts)
+    _active = StopFlag(interrupts)
     try:
-        with _listening.takes(signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2) as flag:
+        with _active.takes(signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2) as flag:
             yield flag
     finally:
-        _listening = None
+        _active = None
 
 
 def rank_of(found: signal.Signals | None) -> int:
-    """Number a signal so that the greatest over all ranks is the one that counts; 0 is none."""
+    """Return a signal's number, whose maximum over ranks is the signal that counts; 0 is none."""
     return 0 if found is None else _BY_RANK.index(found) + 1
 
 
 def of_rank(number: int) -> signal.Signals | None:
-    """Give the signal of a number."""
+    """Return the signal of a number from `rank_of`."""
     return _BY_RANK[number - 1] if number else None

@@ -1,25 +1,25 @@
-"""One line on the console for each log step: how far, what came out, how fast, and what held it up."""
+"""The console line of a log step: progress, losses, speed, waiting times and remaining time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-_LOSSES_WIDTH = 52  # what more parts of the loss would take stands in metrics.jsonl
+_LOSSES_WIDTH = 52  # further parts of the loss are only in metrics.jsonl
 _PART = "loss/"
 
 
 def step_line(row: Mapping[str, object]) -> str:
-    """Word a row of figures; what it does not know is left out."""
+    """Format a row of figures as one line; missing figures are left out."""
     numbers = {name: float(value) for name, value in row.items() if isinstance(value, int | float)}
-    words = [_progress(numbers), "  ".join(_losses(numbers)), *_speed(numbers)]
-    for name, in_words in _WORDS.items():
+    fields = [_progress(numbers), "  ".join(_losses(numbers)), *_speed(numbers)]
+    for name, format_value in _FORMATS.items():
         if name in numbers:
-            words.append(in_words(numbers[name]))
-    return "  ".join(word for word in words if word)
+            fields.append(format_value(numbers[name]))
+    return "  ".join(word for word in fields if word)
 
 
 def duration(seconds: float) -> str:
-    """Word a time in its two largest units."""
+    """Format a duration in its two largest units."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s" if whole >= 10 else f"{seconds:.1f}s"
@@ -64,7 +64,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}%" if share >= 0.1 or share == 0 else f"{100 * share:.2g}%"
 
 
-_WORDS: dict[str, Callable[[float], str]] = {
+_FORMATS: dict[str, Callable[[float], str]] = {
     "data_wait_share": lambda value: f"wait {_percent(value)}",
     "mfu": lambda value: f"MFU {_percent(value)}",
     "memory_gib": lambda value: f"{value:.1f} GiB",

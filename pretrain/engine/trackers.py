@@ -1,6 +1,6 @@
-"""Where figures go besides metrics.jsonl: TensorBoard and Weights & Biases, each only when the recipe asks for it.
+"""Output of a run's figures: metrics.jsonl, and TensorBoard and Weights & Biases if the recipe enables them.
 
-The file metrics.jsonl in a run's folder: one JSON object a log step, readable while it grows, however it ends.
+metrics.jsonl in the run's folder has one JSON object per log step. It is readable while it is written and after a kill.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _WANDB_ID = "wandb_run_id.txt"
 
 
 class Tracker(Protocol):
-    """Takes the figures of a log step."""
+    """Receives the figures of each log step."""
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """Pass figures on."""
+        """Write the figures of a step."""
 
     def close(self) -> None:
-        """Hand over what is still held back."""
+        """Flush and close."""
 
 
 class TensorBoard:
-    """Writes event files into the run's folder `tensorboard`; after a resume, later steps of old files are hidden."""
+    """Writes event files to `tensorboard` in the run's folder; a resume hides later steps in old files."""
 
     def __init__(self, run: Path, start_step: int) -> None:
         module = _optional("torch.utils.tensorboard", "tensorboard", "log.tensorboard=true")
@@ -45,7 +45,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """Logs to a Weights & Biases project, offline where WANDB_MODE says so; a resumed run goes on under its id."""
+    """Logs to a Weights & Biases project, offline if WANDB_MODE is set so; a resumed run continues under its id."""
 
     def __init__(self, run: Path, project: str, about: Mapping[str, object]) -> None:
         wandb = _optional("wandb", "wandb", f"log.wandb_project={project}")
@@ -57,11 +57,11 @@ class Wandb:
             )
         except wandb.errors.Error as error:
             raise UserError(
-                f"log.wandb_project={project}: wandb does not start: {error}\n"
-                "Next: wandb login, or without a network set WANDB_MODE=offline and `wandb sync` the folder later"
+                f"log.wandb_project={project}: wandb failed to start: {error}\n"
+                "Next: wandb login; without a network, set WANDB_MODE=offline and run `wandb sync` on the folder later"
             ) from error
         id_file.write_text(f"{self._run.id}\n")
-        # Steps that a killed run did are done again: wandb's own count must not go back, so the step is a figure.
+        # After a kill, steps are repeated: wandb's own step must not decrease, so the step is logged as a figure.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 
@@ -77,8 +77,8 @@ def _optional(module: str, package: str, setting: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise UserError(
-            f"{setting} needs the package {package}, which is not installed ({error}).\n"
-            f"Next: pip install {package}, or leave the setting out; metrics.jsonl is written either way"
+            f"{setting} requires the package {package}, which cannot be imported ({error}).\n"
+            f"Next: pip install {package}, or remove the setting; metrics.jsonl is written either way"
         ) from error
 
 
@@ -88,7 +88,7 @@ Row = dict[str, Any]
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Give the rows in order; a line that a kill tore in two is passed over."""
+    """Yield the rows in order; an incomplete line, left by a kill, is skipped."""
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             row = _parse(line)
@@ -97,7 +97,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def encode(row: Mapping[str, object]) -> str:
-    """Write a row as one line; a figure that is not finite becomes null, and its name stays in `not_finite`."""
+    """Return a row as one line; a figure that is not finite becomes null, and its name is listed in `not_finite`."""
     broken = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
     plain = {name: None if name in broken else value for name, value in row.items()}
     if broken:
@@ -106,9 +106,9 @@ def encode(row: Mapping[str, object]) -> str:
 
 
 def keep_before(path: Path, start_step: int) -> Row:
-    """Drop the rows from `start_step` on and whatever is torn, in one move; give the last row that stays, or nothing.
+    """Drop rows from `start_step` on and incomplete lines, atomically; return the last remaining row, or {}.
 
-    Those steps were done after the last checkpoint by a run that was killed, and will be done again.
+    A killed run did those steps after its last checkpoint, and they will be repeated.
     """
     last: Row = {}
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Puts a run together: the objective with its first or resumed weights, AdamW, and DeepSpeed around them."""
+"""Assembly of a run: the objective with its initial or resumed weights, AdamW, and DeepSpeed around them."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from trichord.shards.reading.batch import Batch
 
 @dataclass(frozen=True)
 class Training:
-    """Everything that one update needs."""
+    """The objects that an update needs."""
 
     objective: Objective
     groups: list[ParameterGroup]
-    engine: Any  # DeepSpeed's
+    engine: Any  # DeepSpeed's engine
     adam: AdamState
     start_step: int
 
 
 def prepare(config: RunConfig, world: World, resumed: tuple[Path, CheckpointIndex] | None) -> Training:
-    """Build the run, fresh or from a checkpoint."""
+    """Build a new run, or one resumed from a checkpoint."""
     objective = build(config)
     if resumed:
         checkpoint.load_weights(*resumed, objective)
@@ -67,9 +67,9 @@ def prepare(config: RunConfig, world: World, resumed: tuple[Path, CheckpointInde
 
 @contextmanager
 def own_linear() -> Iterator[None]:
-    """Restore `functional.linear` at the end: DeepSpeed's stage 3 replaces it for the rest of the process.
+    """Restore `functional.linear` on exit: DeepSpeed's stage 3 replaces it for the rest of the process.
 
-    Whatever the process computed afterwards, such as an evaluation of the run, would round differently.
+    Otherwise later computations in the process, such as an evaluation of the run, would round differently.
     """
     linear = functional.linear
     try:
@@ -79,7 +79,7 @@ def own_linear() -> Iterator[None]:
 
 
 def build(config: RunConfig) -> Objective:
-    """Make the objective with the first weights that the seed gives; DeepSpeed sends the first rank's to all."""
+    """Build the objective with initial weights drawn from the seed; DeepSpeed broadcasts rank 0's weights to all."""
     torch.manual_seed(derive_seed(config.seed, "first weights"))
     return config.build_objective()
 
@@ -102,38 +102,38 @@ def _initialise_deepspeed(config: RunConfig, world: World, objective: Objective,
             dist_init_required=False,
         )
     except ValidationError as error:
-        raise UserError(f"DeepSpeed does not take engine.deepspeed={config.engine.deepspeed}: {error}") from error
+        raise UserError(f"DeepSpeed rejects engine.deepspeed={config.engine.deepspeed}: {error}") from error
     return engine
 
 
 def import_deepspeed(device_type: str) -> Any:
-    """Import DeepSpeed with the right accelerator, quietly, and without compiling anything on the way."""
+    """Import DeepSpeed for this type of device, without its output and without compiling anything."""
     os.environ.setdefault("DS_ACCELERATOR", device_type)
-    # Thousands of notes on collectives that torch renamed, all inside DeepSpeed.
+    # Thousands of warnings about collectives that torch renamed, all inside DeepSpeed.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed|deepspeed")
-    # Its logger stays on stderr: stdout is for figures, of `--json` for one.
-    with redirect_stdout(sys.stderr), _without_what_is_not_used():
+    # Its logger stays on stderr: stdout is for results, such as those of `--json`.
+    with redirect_stdout(sys.stderr), _without_unused_imports():
         import deepspeed
         from deepspeed import ops
 
-    # It would be compiled at the first start, for a minute, to speed up what gloo does well enough.
+    # It would be compiled for a minute at the first start, to speed up what gloo does well enough.
     ops.__compatible_ops__["deepspeed_shm_comm"] = False
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     return deepspeed
 
 
 @contextmanager
-def _without_what_is_not_used() -> Iterator[None]:
-    """Hide from DeepSpeed's import what costs each rank a third of it: transformers, and a compiler for its experts.
+def _without_unused_imports() -> Iterator[None]:
+    """Hide transformers and torch.compile from DeepSpeed's import; they take a third of its time on each rank.
 
-    It asks for the first to patch it where a model is asked for, and compiles functions for mixtures of experts, which
-    brings torch's whole compiler along. Neither is met in what is used of DeepSpeed here.
+    DeepSpeed imports transformers to patch it when models are loaded, and compiles functions for mixtures of experts,
+    which loads torch's compiler. Neither feature is used here.
     """
     compiler = torch.compile
     is_hidden = "transformers" not in sys.modules
     if is_hidden:
-        sys.modules["transformers"] = cast(ModuleType, None)  # which makes `import transformers` an ImportError
-    torch.compile = cast(Any, _as_it_is)
+        sys.modules["transformers"] = cast(ModuleType, None)  # makes `import transformers` raise ImportError
+    torch.compile = cast(Any, _uncompiled)
     try:
         yield
     finally:
@@ -142,12 +142,12 @@ def _without_what_is_not_used() -> Iterator[None]:
             del sys.modules["transformers"]
 
 
-def _as_it_is(function: Any = None, **_: object) -> Any:
-    return _as_it_is if function is None else function
+def _uncompiled(function: Any = None, **_: object) -> Any:
+    return _uncompiled if function is None else function
 
 
 def set_rates(training: Training, config: RunConfig, step: int) -> dict[str, float]:
-    """Set each group's learning rate and weight decay for this step; give the base ones."""
+    """Set each group's learning rate and weight decay for this step; return the unscaled values."""
     optimiser = config.optimiser
     rate = optimiser.learning_rate_at(step, config.steps, config.data.batch_size)
     decay = optimiser.weight_decay.at(step, config.steps)
@@ -158,21 +158,21 @@ def set_rates(training: Training, config: RunConfig, step: int) -> dict[str, flo
 
 
 def forward(training: Training, config: RunConfig, batch: Batch, step: int, part: int, rank: int) -> StepOutput:
-    """Run the objective on a part of a step's batch."""
+    """Run the objective on one part of a step's batch."""
     draw_as(config, step, part, rank)
     output: StepOutput = training.engine(batch, step)
     return output
 
 
 def preview(training: Training, config: RunConfig, parts: Sequence[Batch], step: int, rank: int) -> None:
-    """Let the objective see all parts of a step that has several."""
+    """Pass all parts of the step to the objective's `preview` if there are several."""
     if len(parts) > 1:
         with training.objective.casting(parts[0]["valid"].device):
             training.objective.preview(parts, step, lambda part: draw_as(config, step, part, rank))
 
 
 def gradient_norm(training: Training) -> Tensor | None:
-    """Give the norm of all gradients between backward and update; nothing under ZeRO, where DeepSpeed measures it."""
+    """Return the norm of all gradients between backward and update; None under ZeRO, where DeepSpeed computes it."""
     if training.adam.stage:
         return None
     gradients = [parameter.grad for parameter in training.adam.parameters.values() if parameter.grad is not None]
@@ -180,12 +180,12 @@ def gradient_norm(training: Training) -> Tensor | None:
 
 
 def draw_as(config: RunConfig, step: int, part: int, rank: int) -> None:
-    """Seed what the model draws (drop path): a function of these alone, so no generator's state needs to be saved."""
+    """Seed the model's random draws (drop path) from these values alone, so that no generator state needs saving."""
     torch.manual_seed(derive_seed(config.seed, "model", step, part, rank))
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:
-    """Cut a rank's batch into equal parts, in order."""
+    """Split a rank's batch into equal parts, in order."""
     if parts == 1:
         return [batch]
     size = len(batch["key"]) // parts

@@ -1,8 +1,9 @@
-"""Watches logged figures for a run that learns nothing, or starves, and says once in plain words what to try.
+"""Health checks on logged figures: warnings, with advice, when a run collapses or waits for data.
 
-Collapse has two faces, so two figures. Spread: the standard deviation of normalised embeddings (Chen and He 2021,
-SimSiam, section 4.1), here times sqrt(D): 1 when they point everywhere, 0 when all are one. Directions: the effective
-rank of the spread (Roy and Vetterli 2007, equation 2): exp of the entropy of the singular values, normalised to sum 1.
+Collapse has two forms, each with a figure. Spread: the standard deviation of normalised embeddings (Chen and He 2021,
+SimSiam, section 4.1), here times sqrt(D): 1 for uniformly distributed directions, 0 if all embeddings are equal. Rank:
+the effective rank of the centred embeddings (Roy and Vetterli 2007, equation 2), exp of the entropy of the singular
+values, normalised to sum 1.
 
 Legend: N rows of all ranks, D features.
 """
@@ -21,9 +22,9 @@ from trichord.pretrain.collectives import gather_rows, world_size
 from trichord.pretrain.objectives.base import HealthRule
 
 _HEALTH = "health/"
-_MOST_ROWS = 1024  # of all ranks; more change neither figure much
+_MOST_ROWS = 1024  # over all ranks; more rows change neither figure much
 _NO_SPREAD = 1e-6
-_LEAST_ROWS = 8  # fewer span few directions whatever the network does
+_LEAST_ROWS = 8  # fewer rows span few directions whatever the network does
 
 EMBEDDING_RULES = (
     HealthRule(
@@ -31,15 +32,15 @@ EMBEDDING_RULES = (
         side="below",
         limit=0.05,
         from_step=100,
-        advice="The network gives every clip nearly the same embedding (collapse). Try a slower teacher (momentum "
-        "nearer 1), a faster centre, a lower teacher temperature, or a lower learning rate with a longer warm-up.",
+        advice="The network maps every clip to nearly the same embedding (collapse). Try a slower teacher (momentum "
+        "closer to 1), a faster centre, a lower teacher temperature, or a lower learning rate with a longer warm-up.",
     ),
     HealthRule(
         figure="embedding_rank/*",
         side="below",
         limit=2.0,
         from_step=100,
-        advice="Embeddings differ along hardly more than one direction (dimensional collapse). Try stronger or more "
+        advice="Embeddings vary along hardly more than one direction (dimensional collapse). Try stronger or more "
         "varied augmentation, a larger batch, more weight decay, or a lower learning rate.",
     ),
 )
@@ -47,7 +48,7 @@ EMBEDDING_RULES = (
 
 @torch.no_grad()
 def embedding_figures(embeddings: Mapping[str, Tensor]) -> dict[str, float]:
-    """Measure spread and directions of embeddings BD over all ranks; a collective, to which all bring as many rows."""
+    """Return spread and rank of embeddings BD over all ranks; a collective with equally many rows on each rank."""
     figures = {}
     for name in sorted(embeddings):
         own_BD = embeddings[name].detach()[: max(1, _MOST_ROWS // world_size())]
@@ -58,25 +59,25 @@ def embedding_figures(embeddings: Mapping[str, Tensor]) -> dict[str, float]:
         centred_ND = unit_ND - unit_ND.mean(dim=0)
         spread = float(centred_ND.pow(2).mean(dim=0).sqrt().mean()) * math.sqrt(features)
         figures[f"embedding_std/{name}"] = spread
-        if spread > _NO_SPREAD:  # else there are no directions to count; nor where an embedding is no number
+        if spread > _NO_SPREAD:  # otherwise, or if an embedding is NaN, the rank is undefined
             rank = _effective_rank(centred_ND)
             figures[f"embedding_rank/{name}"] = rank
-            figures[f"embedding_rank_share/{name}"] = rank / min(rows - 1, features)  # the mean takes one direction
+            figures[f"embedding_rank_share/{name}"] = rank / min(rows - 1, features)  # centring removes one direction
     return figures
 
 
 def _effective_rank(centred_ND: Tensor) -> float:
-    """Give exp(entropy) of the singular values' shares."""
-    # The squares of the singular values are the eigenvalues of the smaller Gram matrix, which is found far sooner.
+    """Return exp(entropy) of the singular values' shares."""
+    # The squared singular values are the eigenvalues of the smaller Gram matrix, which are much faster to compute.
     gram = centred_ND @ centred_ND.T if len(centred_ND) < centred_ND.shape[1] else centred_ND.T @ centred_ND
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     return float(torch.special.entr(singular / singular.sum()).sum().exp())
 
 
 class Watch:
-    """Holds the figures of each log step against rules; a rule speaks once, and again after it was well between.
+    """Checks the figures of each log step against rules; a rule warns once, and again only after recovery.
 
-    A rule names a figure as the objective does, or by a pattern; in a row the objective's begin with health/.
+    A rule's `figure` is a name as in the objective, or a pattern; in a row, names of the objective begin with health/.
     """
 
     def __init__(self, rules: Sequence[HealthRule]) -> None:
@@ -84,7 +85,7 @@ class Watch:
         self._lines_broken: dict[tuple[HealthRule, str], int] = {}
 
     def check(self, step: int, figures: Mapping[str, object]) -> list[str]:
-        """Give the warnings that are due; a figure that is missing or no number neither breaks a rule nor heals it."""
+        """Return the warnings that are due; a missing figure or NaN changes no rule's state."""
         warnings = []
         for rule in self._rules:
             for name, value in figures.items():
@@ -104,7 +105,7 @@ class Watch:
 
 
 class LoaderWatch:
-    """Says when the loader starves the device, once, and when it no longer does. `cores` are those of this rank."""
+    """Reports once when the device waits for the loader, and once when it no longer does. `cores` are this rank's."""
 
     LIMIT = 0.1
     PATIENCE = 3
@@ -113,10 +114,10 @@ class LoaderWatch:
         self._workers = workers
         self._cores = cores
         self._is_starving = False
-        self._shares: list[float] = []  # of the log lines that speak against what was said last
+        self._shares: list[float] = []  # of consecutive log lines that contradict the last report
 
     def check(self, step: int, data_wait_share: float | None) -> str | None:
-        """Give the verdict, if it changes with this log line."""
+        """Return a report if the state changes with this log line."""
         if data_wait_share is None:
             return None
         if (data_wait_share > self.LIMIT) == self._is_starving:
@@ -131,19 +132,20 @@ class LoaderWatch:
         if not self._is_starving:
             return f"step {step}: the loader keeps up again: {100 * share:.0f} % of the time is spent waiting for data."
         return (
-            f"step {step}: the loader starves the device: {100 * share:.0f} % of the time is spent waiting for data. "
+            f"step {step}: the loader is too slow: {100 * share:.0f} % of the time is spent waiting for data. "
             f"{self._advice()}"
         )
 
     def _advice(self) -> str:
-        measure = "`trichord shards read ROOT --workers N` measures what reading alone gives."
-        cheaper = "Make clips cheaper to decode (`trichord shards build … --mode encode`) or take smaller views"
+        measure = "`trichord shards read ROOT --workers N` measures the throughput of reading alone."
+        cheaper = "Make clips cheaper to decode (`trichord shards build … --mode encode`) or use smaller views"
         if self._workers < self._cores:
             return (
                 f"Raise data.workers ({self._workers} now, {self._cores} cores for this rank). "
                 f"{cheaper} if that is not enough. {measure}"
             )
-        return f"data.workers={self._workers} already uses all {self._cores} cores of this rank. {cheaper}. {measure}"
+        cores = "the only core" if self._cores == 1 else f"all {self._cores} cores"
+        return f"data.workers={self._workers} already uses {cores} of this rank. {cheaper}. {measure}"
 
 
 def _log_lines(count: int) -> str:

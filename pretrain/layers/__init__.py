@@ -1,1 +1,1 @@
-"""Parts that several backbones are made of."""
+"""Layers shared by several backbones."""

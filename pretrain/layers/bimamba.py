@@ -1,12 +1,9 @@
-"""VideoMamba's block (Li et al. 2024, section 3): Mamba's mixer run over the sequence both ways, behind a norm.
+"""VideoMamba's block (Li et al. 2024, section 3): a norm, then Mamba's mixer run over the sequence in both directions.
 
-The ways share the maps in and out; convolution, what makes steps, writing and reading, decay and skip are each way's
-own. Both answers are gated and summed, not averaged.
-Legend: B samples, L tokens, D features, E = 2 D channels, N states of a channel, R features of which steps are made.
-
-Mamba's short convolution over the past: each channel by itself, then SiLU.
-
-Legend: B samples, L steps, E channels, K steps that are seen, the present one and those before it.
+The directions share the input and output projections. Each has its own short causal depthwise convolution (followed by
+SiLU), projections to steps, writing and reading, decay and skip. Both outputs are gated and summed, not averaged.
+Legend: B samples, L tokens, D features, E = 2 D channels, N states of a channel, R features from which steps are
+projected, K tokens of the convolution's window: the current one and those before it.
 """
 
 from __future__ import annotations
@@ -21,12 +18,12 @@ from trichord.pretrain.layers.selective_scan import ScanInputs, convolution_kern
 from trichord.pretrain.layers.transformer import DropPath
 
 NORM_EPS = 1e-5
-_WIDENING, _STATES, _WIDTH = 2, 16, 4  # E / D, N, and how many tokens the convolution sees: the same in all sizes
+_WIDENING, _STATES, _WIDTH = 2, 16, 4  # E / D, N and K: the same in all sizes
 _SHORTEST_STEP, _LONGEST_STEP, _LEAST_STEP = 1e-3, 1e-1, 1e-4
 
 
 class Direction(nn.Module):
-    """What one way over the sequence has to itself."""
+    """The layers of one scan direction."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -39,20 +36,20 @@ class Direction(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw steps from 0.001 to 0.1, evenly by their logarithms; the states decay at rates 1 to N."""
-        if self.A_log.is_meta:  # there is nothing to fill, and working out with what takes long
+        """Initialise all weights: steps log-uniform from 0.001 to 0.1, decay rates of states 1 to N."""
+        if self.A_log.is_meta:  # nothing to fill, and computing the values takes long
             return
         self.conv1d.reset_parameters()
         nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
         shares_E = torch.rand_like(self.dt_proj.bias)
         steps_E = torch.exp(shares_E * (log(_LONGEST_STEP) - log(_SHORTEST_STEP)) + log(_SHORTEST_STEP))
         steps_E = steps_E.clamp(min=_LEAST_STEP)
-        self.dt_proj.bias.copy_(steps_E + torch.log(-torch.expm1(-steps_E)))  # softplus gives the steps back
+        self.dt_proj.bias.copy_(steps_E + torch.log(-torch.expm1(-steps_E)))  # inverse of softplus
         self.A_log.copy_(torch.arange(1.0, _STATES + 1).log().expand_as(self.A_log))
         nn.init.ones_(self.D)
 
     def forward(self, inputs_BLE: Tensor, gate_BLE: Tensor) -> Tensor:
-        """Look from first to last."""
+        """Scan from first to last."""
         inputs_BLE = self.conv1d(inputs_BLE)
         ranks_BLR, write_BLN, read_BLN = self.x_proj(inputs_BLE).split([self.rank, _STATES, _STATES], dim=-1)
         steps_BLE = functional.linear(ranks_BLR, self.dt_proj.weight)
@@ -63,7 +60,7 @@ class Direction(nn.Module):
 
 
 class BidirectionalMixer(nn.Module):
-    """Widens, scans both ways, narrows."""
+    """Projects to more channels, scans in both directions, projects back."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -80,7 +77,7 @@ class BidirectionalMixer(nn.Module):
 
 
 class BidirectionalBlock(nn.Module):
-    """A pre-norm block without a perceptron; what is added to stays in single precision."""
+    """A pre-norm block without an MLP; the residual stream stays in single precision."""
 
     def __init__(self, dim: int, drop_path: float) -> None:
         super().__init__()
@@ -89,13 +86,13 @@ class BidirectionalBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens_BLD: Tensor) -> Tensor:
-        # A token that this adds to is the released code's residual after its next block's addition, one sum later here.
+        # The released code adds the residual at the start of the next block; here it is added at the end of this one.
         mixed_BLD: Tensor = self.drop_path(self.mixer(self.norm(tokens_BLD)))
         return tokens_BLD + mixed_BLD
 
 
 class CausalConvolution(nn.Conv1d):
-    """Its parameters are those of a grouped convolution."""
+    """A causal depthwise convolution, then SiLU. Its parameters are those of a grouped convolution."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__(channels, channels, width, groups=channels)
@@ -109,7 +106,7 @@ class CausalConvolution(nn.Conv1d):
             weight_EK, bias_E = (each.to(inputs_BLE.dtype) for each in (weight_EK, self.bias))
             out_BEL: Tensor = kernel(inputs_BEL, weight_EK, bias_E, activation="silu")
             return out_BEL.transpose(1, 2)
-        # Sums of shifted sequences: with channels innermost that takes two thirds of the time of conv1d.
+        # Sum of shifted sequences: with channels as the last axis, this takes two thirds of the time of conv1d.
         length, width = inputs_BLE.shape[1], weight_EK.shape[1]
         padded_BLE = functional.pad(inputs_BLE, (0, 0, width - 1, 0))
         seen_BLE = self.bias.to(inputs_BLE.dtype)

@@ -1,18 +1,12 @@
-"""Cuts frames into square patches and makes a token of each (Dosovitskiy et al. 2021).
+"""Embeddings of patches and of positions.
 
-Legend: B clips, C colours, T frames, H rows and W columns of pixels, D features, t = T, h rows and w columns of
-patches, p pixels along a patch.
-
-Tables of positions for another number of frames or another size: in time by the nearest entry, as TimeSformer and
-SVT do, or linear, as VideoMamba does; in space by the nearest as well, or bicubic, as CLIP does.
-
-Legend: D features, T frames and N places of the table, t frames, h rows and w columns of the clip, n = h x w.
-
-Cuts clips into tubelets, patches of several frames, and makes a token of each (ViViT, Arnab et al. 2021, 3.2).
-
-Tubelets of one frame are the paper's uniform frame sampling.
-Legend: B clips, C colours, T frames, H rows and W columns of pixels, D features; t steps, h rows and w columns of
-tubelets; f frames, p pixels along a tubelet.
+Frames are cut into square patches (Dosovitskiy et al. 2021), or clips into tubelets, patches of several frames (ViViT,
+Arnab et al. 2021, 3.2), and each is projected to a token. Tubelets of one frame are ViViT's uniform frame sampling.
+Position tables are resized for another number of frames or another size: in time by the nearest entry, as in
+TimeSformer and SVT, or linearly, as in VideoMamba; in space by the nearest entry or bicubically, as in CLIP.
+Legend: B clips, C colours, T frames, H rows and W columns of pixels, D features; t frames or steps, h rows and w
+columns of patches or tubelets, n = h x w; f frames and p pixels along a tubelet or patch; of tables, T frames and N
+places.
 """
 
 from __future__ import annotations
@@ -26,7 +20,7 @@ from torch.nn import functional
 
 
 class PatchProjection(nn.Conv2d):
-    """A convolution whose windows touch and do not overlap, worked out as the matrix product that it is."""
+    """A convolution with stride equal to kernel size, computed as one matrix product."""
 
     def __init__(self, dim: int, patch: int, has_bias: bool = True) -> None:
         super().__init__(3, dim, kernel_size=patch, stride=patch, bias=has_bias)
@@ -41,14 +35,14 @@ class PatchProjection(nn.Conv2d):
 
 
 class PatchEmbedding(nn.Module):
-    """Looks at each frame by itself."""
+    """Embeds the patches of each frame separately."""
 
     def __init__(self, dim: int, patch: int, has_bias: bool = True) -> None:
         super().__init__()
         self.proj = PatchProjection(dim, patch, has_bias)
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
-        """Give a grid BthwD."""
+        """Return a grid BthwD."""
         height, width = frames_BCTHW.shape[-2:]
         patch = self.proj.patch
         if height % patch or width % patch:
@@ -57,11 +51,11 @@ class PatchEmbedding(nn.Module):
         return grid_BthwD
 
 
-Between = Literal["nearest", "bicubic"]  # how entries are made that lie between those of the table
+Between = Literal["nearest", "bicubic"]  # how a table is interpolated
 
 
 def positions_in_time(table_1TD: Tensor, frames: int, between: Literal["nearest", "linear"] = "nearest") -> Tensor:
-    """Give 1tD."""
+    """Resize a temporal position table to 1tD."""
     if table_1TD.shape[1] == frames:
         return table_1TD
     resized_1Dt: Tensor = functional.interpolate(table_1TD.transpose(1, 2), size=frames, mode=between)
@@ -69,7 +63,7 @@ def positions_in_time(table_1TD: Tensor, frames: int, between: Literal["nearest"
 
 
 def positions_in_space(table_1ND: Tensor, rows: int, columns: int, between: Between = "nearest") -> Tensor:
-    """Give 1hwD from a table of a square, row by row."""
+    """Resize a spatial position table of a square, in row order, to 1hwD."""
     side = isqrt(table_1ND.shape[1])
     table_1hwD = table_1ND.reshape(1, side, side, -1)
     if (side, side) == (rows, columns):
@@ -80,7 +74,7 @@ def positions_in_space(table_1ND: Tensor, rows: int, columns: int, between: Betw
 
 
 def table_of_square(table_1ND: Tensor, places: int, between: Between = "nearest") -> Tensor | None:
-    """Give a table of another square, 1nD; both begin with the class token. None where either is no square."""
+    """Resize a square table to another square, 1nD, both with a leading class token; None if either is not square."""
     sides = [isqrt(number - 1) for number in (table_1ND.shape[1], places)]
     if [side**2 + 1 for side in sides] != [table_1ND.shape[1], places]:
         return None
@@ -90,7 +84,7 @@ def table_of_square(table_1ND: Tensor, places: int, between: Between = "nearest"
 
 
 def positions_between(table_1TND: Tensor, frames: int, rows: int, columns: int) -> Tensor:
-    """Give 1thwD from a square table of each frame, on straight lines between its entries."""
+    """Resize a table of a square for each frame to 1thwD, by trilinear interpolation."""
     side = isqrt(table_1TND.shape[2])
     table_1ThwD = table_1TND.reshape(1, -1, side, side, table_1TND.shape[3])
     if table_1ThwD.shape[1:4] == (frames, rows, columns):
@@ -104,7 +98,7 @@ FirstTubelets = Literal["central", "inflated"]
 
 
 class TubeletProjection(nn.Conv3d):
-    """A convolution whose windows touch and do not overlap, worked out as the matrix product that it is."""
+    """A convolution with stride equal to kernel size, computed as one matrix product."""
 
     def __init__(self, dim: int, frames: int, patch: int) -> None:
         super().__init__(3, dim, kernel_size=(frames, patch, patch), stride=(frames, patch, patch))
@@ -119,14 +113,14 @@ class TubeletProjection(nn.Conv3d):
 
 
 class TubeletEmbedding(nn.Module):
-    """Looks at a few frames at a time."""
+    """Embeds tubelets, patches of several frames."""
 
     def __init__(self, dim: int, frames: int, patch: int) -> None:
         super().__init__()
         self.proj = TubeletProjection(dim, frames, patch)
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
-        """Give a grid BthwD."""
+        """Return a grid BthwD."""
         total, height, width = frames_BCTHW.shape[2:]
         frames, patch, _ = self.proj.kernel_size
         if total % frames or height % patch or width % patch:
@@ -139,9 +133,9 @@ class TubeletEmbedding(nn.Module):
 
 
 def tubelets_of_images(kernel_DCpp: Tensor, frames: int, first: FirstTubelets) -> Tensor:
-    """Give a kernel DCfpp that sees in a still clip what the kernel of an image model sees (ViViT, 3.4).
+    """Return a kernel DCfpp whose output on a still clip is that of an image model's kernel (ViViT, 3.4).
 
-    Inflated, it looks at the mean of its frames; central, at one of them: of two, at the second.
+    "inflated" applies the kernel to the mean of the frames, "central" to the central frame: of two, the second.
     """
     kernel_DCfpp = kernel_DCpp.unsqueeze(2).expand(-1, -1, frames, -1, -1)
     if first == "inflated":

@@ -1,6 +1,6 @@
-"""timm's networks of images, as what looks at single frames or at spectrograms: by name, without a classifier.
+"""timm's image networks without their classifiers, applied to single frames or to spectrograms.
 
-Legend: N entries of a table of positions, n those of a network, D features.
+Legend: N entries of a position table, n those of a network, D features.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from trichord.core.errors import UserError
 from trichord.core.wheels import make_importable
 from trichord.pretrain.layers.checkpointing import count_batches_once
 
-# These take any size at run time, if told so; their tables of positions are made for one.
+# Models that accept any size at run time with `dynamic_img_size`; their position tables are resized.
 _OF_ANY_SIZE = ("timm.models.vision_transformer", "timm.models.deit")
 
 
 def image_network(
     setting: str, name: str, size: int, drop_path: float, forgets: bool = False, colours: int = 3
 ) -> nn.Module:
-    """Build one with fresh weights; `setting` is what a recipe calls its name, for who has misspelt it."""
+    """Build a network with initial weights; `setting` is the recipe setting of its name, for the error message."""
     timm = _timm()
     if not timm.is_model(name):
         near = ", ".join(get_close_matches(name, timm.list_models(), n=5)) or "none"
-        way = "python -c 'import timm; print(*timm.list_models())'"
-        raise UserError(f"timm has no {setting} '{name}'. Near it: {near}. All: {way}")
+        listing = "python -c 'import timm; print(*timm.list_models())'"
+        raise UserError(f"timm has no {setting} '{name}'. Close matches: {near}. To list all: {listing}")
     sizes: dict[str, Any] = {"img_size": size, "dynamic_img_size": True}
     options = sizes if timm.models.model_entrypoint(name).__module__ in _OF_ANY_SIZE else {}
     network: Any = timm.create_model(name, num_classes=0, in_chans=colours, drop_path_rate=drop_path or None, **options)
@@ -39,14 +39,14 @@ def image_network(
 
 
 def of_network(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Let a network of images by itself be that part of a backbone; leave a backbone's tensors alone."""
+    """Add the prefix `part` to the tensors of an image network; return those of a backbone unchanged."""
     if any(name.startswith(f"{part}.") for name in tensors):
         return tensors
     return {f"{part}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def fitted_positions(network: nn.Module, table_1ND: Tensor) -> Tensor | None:
-    """Fit the table of another size to a ViT as timm does at run time; None for other networks and other tables."""
+    """Resize a position table to that of a ViT, as timm does at run time; None for other networks or tables."""
     timm = _timm()
     if not isinstance(network, timm.models.VisionTransformer):
         return None
@@ -61,17 +61,18 @@ def fitted_positions(network: nn.Module, table_1ND: Tensor) -> Tensor | None:
 
 
 def features_of(network: nn.Module) -> int:
-    """Say how many features a network gives of a picture; some widen what their last map holds."""
-    said: Any = network
-    return int(getattr(said, "head_hidden_size", said.num_features))
+    """Return the number of output features; some networks have more than the features of their last map."""
+    timm_network: Any = network
+    return int(getattr(timm_network, "head_hidden_size", timm_network.num_features))
 
 
 def layers_of(network: nn.Module) -> dict[str, int]:
-    """Number the layers of parameters as timm does for layer-wise learning rates."""
+    """Return the layer number of each parameter, as timm assigns them for layer-wise learning rates."""
     from timm.models._manipulate import group_with_matcher
 
-    said: Any = network
-    return dict(group_with_matcher(said.named_parameters(), said.group_matcher(), reverse=True))
+    timm_network: Any = network
+    matcher = timm_network.group_matcher()
+    return dict(group_with_matcher(timm_network.named_parameters(), matcher, reverse=True))
 
 
 def _timm() -> Any:

@@ -1,4 +1,4 @@
-"""The arithmetic of the selective scan, a span of steps at a time, forward and backward; time first.
+"""Forward and backward computation of the selective scan, one span of steps at a time, with time as the first axis.
 
 Legend: B samples, L steps, E channels, N states, S spans, T steps of a span.
 """
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_SPAN_BYTES = 2 << 20  # of the states of a span, so that they stay in the cache, as far as _SHORTEST allows
-_SHORTEST = 16  # so the states that are kept are at most this part of all
+_SPAN_BYTES = 2 << 20  # of the states of a span, so that they fit the cache, unless _SHORTEST is longer
+_SHORTEST = 16  # in steps; at most one state in 16 is saved
 
 
 class ScanInputs(NamedTuple):
-    """What a scan takes, in the order of its operators."""
+    """The inputs of a scan, in the order of the operator's arguments."""
 
     inputs_BLE: Tensor
     steps_BLE: Tensor  # before bias and softplus
@@ -31,7 +31,7 @@ class ScanInputs(NamedTuple):
 
 
 class ScanResults(NamedTuple):
-    """What a scan gives, and what it keeps for its way back."""
+    """The output of a scan, and what is saved for the backward pass."""
 
     out_BLE: Tensor
     ungated_BLE: Tensor
@@ -39,7 +39,7 @@ class ScanResults(NamedTuple):
 
 
 class _Span(NamedTuple):
-    """What the inputs say of the steps of a span, in the type of the states."""
+    """The inputs for the steps of a span, in the dtype of the states."""
 
     inputs_TBE: Tensor
     raw_steps_TBE: Tensor  # before softplus
@@ -50,7 +50,7 @@ class _Span(NamedTuple):
 
 
 def empty_results(given: ScanInputs) -> ScanResults:
-    """Make room for the results; without computing anything, as tensors without values need it."""
+    """Allocate the results without computing anything, which also works for fake tensors."""
     batch, length, channels = given.inputs_BLE.shape
     kept = (-(-length // span_length(given)), batch, given.decay_EN.shape[1], channels)
     out_BLE = given.inputs_BLE.new_empty(given.inputs_BLE.shape)
@@ -58,24 +58,24 @@ def empty_results(given: ScanInputs) -> ScanResults:
 
 
 def empty_gradients(given: ScanInputs) -> ScanInputs:
-    """Make room for the gradients by the inputs."""
+    """Allocate the gradients with respect to the inputs."""
     return ScanInputs(*(each.new_empty(each.shape) for each in given))
 
 
 def state_type(given: ScanInputs) -> torch.dtype:
-    """Keep states in single precision whatever half precision comes in."""
+    """Return the dtype of the states: at least single precision, also for half-precision inputs."""
     return torch.promote_types(given.inputs_BLE.dtype, torch.float32)
 
 
 def span_length(given: ScanInputs) -> int:
-    """Choose T."""
+    """Return the number of steps of a span, T."""
     batch, length, channels = given.inputs_BLE.shape
     step_bytes = batch * channels * given.decay_EN.shape[1] * state_type(given).itemsize
     return min(length, max(_SHORTEST, _SPAN_BYTES // step_bytes))
 
 
 class SpanScan:
-    """Runs over the spans of one scan, in buffers that all of them share."""
+    """Runs one scan span by span, in buffers that all spans share."""
 
     def __init__(self, given: ScanInputs) -> None:
         self.given = given
@@ -83,15 +83,15 @@ class SpanScan:
         self.length = given.inputs_BLE.shape[1]
         self.span_length = span_length(given)
         self.decay_NE = given.decay_EN.to(self.dtype).t().contiguous()
-        self.halving_NE = self.decay_NE * log2(e)  # exp(x) = 2 ^ (x log2(e)); powers of two are twice as quick
+        self.halving_NE = self.decay_NE * log2(e)  # exp(x) = 2 ^ (x log2(e)); exp2 is twice as fast
         self.skip_E = given.skip_E.to(self.dtype)
         self.bias_E = given.bias_E.to(self.dtype)
         shape_TBNE = (self.span_length, len(given.inputs_BLE), *self.decay_NE.shape)
         self.decays_TBNE = self.decay_NE.new_empty(shape_TBNE)
-        self.states_TBNE = self.decay_NE.new_empty((1 + shape_TBNE[0], *shape_TBNE[1:]))  # the first is that before
+        self.states_TBNE = self.decay_NE.new_empty((1 + shape_TBNE[0], *shape_TBNE[1:]))  # the first: before the span
 
     def forward(self, results: ScanResults) -> None:
-        """Fill in the results."""
+        """Write the output and the saved states to `results`."""
         self.states_TBNE[-1] = 0
         for kept_BNE, bounds in zip(results.kept_SBNE, self._bounds(), strict=True):
             kept_BNE.copy_(self.states_TBNE[-1])
@@ -103,7 +103,7 @@ class SpanScan:
             _put(results.out_BLE, bounds, ungated_TBE * functional.silu(span.gate_TBE))
 
     def backward(self, gradient_BLE: Tensor, ungated_BLE: Tensor, kept_SBNE: Tensor, found: ScanInputs) -> None:
-        """Fill in the gradients by the inputs."""
+        """Write the gradients with respect to the inputs to `found`."""
         by_decay_NE, by_skip_E, by_bias_E = map(torch.zeros_like, (self.decay_NE, self.skip_E, self.bias_E))
         flow_TBNE = torch.empty_like(self.decays_TBNE)
         later_BNE = torch.zeros_like(kept_SBNE[0])
@@ -111,15 +111,15 @@ class SpanScan:
             span = self._span(bounds)
             decays_TBNE, states_TBNE = self._run(span, kept_BNE)
             by_out_TBE = self._take(gradient_BLE, bounds)
-            opening_TBE = span.gate_TBE.sigmoid()
-            by_ungated_TBE = by_out_TBE * span.gate_TBE * opening_TBE
-            by_opening_TBE = by_out_TBE * self._take(ungated_BLE, bounds) * opening_TBE
-            _put(found.gate_BLE, bounds, by_opening_TBE * (1 + span.gate_TBE * (1 - opening_TBE)))
+            sigmoid_TBE = span.gate_TBE.sigmoid()
+            by_ungated_TBE = by_out_TBE * span.gate_TBE * sigmoid_TBE
+            by_gated_TBE = by_out_TBE * self._take(ungated_BLE, bounds) * sigmoid_TBE
+            _put(found.gate_BLE, bounds, by_gated_TBE * (1 + span.gate_TBE * (1 - sigmoid_TBE)))
             _put(found.read_BLN, bounds, _over_channels(by_ungated_TBE, states_TBNE[1:]))
 
             flow = flow_TBNE[: len(decays_TBNE)]
             torch.mul(by_ungated_TBE.unsqueeze(2), span.read_TBN.unsqueeze(3), out=flow)
-            self._run_back(decays_TBNE, flow, later_BNE)
+            self._run_backward(decays_TBNE, flow, later_BNE)
             written_TBE = span.steps_TBE * span.inputs_TBE
             _put(found.write_BLN, bounds, _over_channels(written_TBE, flow))
             by_written_TBE = _over_states(span.write_TBN, flow)
@@ -154,7 +154,7 @@ class SpanScan:
         return _Span(inputs_TBE, raw_TBE, functional.softplus(raw_TBE), write_TBN, read_TBN, gate_TBE)
 
     def _run(self, span: _Span, before_BNE: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the decay of each step of a span and the states before and after them."""
+        """Return the decay of each step of a span, and the states before the span and after each step."""
         decays_TBNE = self.decays_TBNE[: len(span.steps_TBE)]
         states_TBNE = self.states_TBNE[: len(span.steps_TBE) + 1]
         torch.mul(span.steps_TBE.unsqueeze(2), self.halving_NE, out=decays_TBNE).exp2_()
@@ -166,10 +166,10 @@ class SpanScan:
             state_BNE.addcmul_(decay_BNE, before_BNE)
         return decays_TBNE, states_TBNE
 
-    def _run_back(self, decays_TBNE: Tensor, flow_TBNE: Tensor, later_BNE: Tensor) -> None:
-        """Let gradients flow from each state to the one before, and each decay take that of the product it stands in.
+    def _run_backward(self, decays_TBNE: Tensor, flow_TBNE: Tensor, later_BNE: Tensor) -> None:
+        """Propagate gradients from each state to the previous one, and replace each decay by its product with them.
 
-        What flows out of the span, to the state before its first, replaces what flowed into it.
+        The gradient of the state before the span replaces `later_BNE`, that of the state after it.
         """
         flowing_BNE = later_BNE
         for decay_BNE, flow_BNE in zip(reversed(decays_TBNE.unbind()), reversed(flow_TBNE.unbind()), strict=True):
@@ -187,5 +187,5 @@ def _over_states(weights_TBN: Tensor, values_TBNE: Tensor) -> Tensor:
 
 
 def _over_channels(weights_TBE: Tensor, values_TBNE: Tensor) -> Tensor:
-    # Rows times matrices: the same product as matrices times columns takes MKL ten times as long.
+    # Row vectors times matrices: as matrices times column vectors, MKL takes ten times as long.
     return (weights_TBE.unsqueeze(2) @ values_TBNE.transpose(2, 3)).squeeze(2)

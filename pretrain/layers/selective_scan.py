@@ -1,19 +1,16 @@
-"""Mamba's selective scan (Gu and Dao 2023, algorithm 2): exact, quick on a CPU, and sparing with memory.
+"""Mamba's selective scan (Gu and Dao 2023, algorithm 2): exact, fast on a CPU, with low memory use.
 
 For each sample, channel e and state n  h_t = exp(d_t decay_en) h_{t-1} + d_t write_tn x_te  with  d = softplus(steps +
-bias); the answer is  (sum over n of read_tn h_tn + skip_e x_te) silu(gate_te).
+bias); the output is  (sum over n of read_tn h_tn + skip_e x_te) silu(gate_te).
 
-Steps are taken in spans that fit the cache: all decays of a span at once, then for each step one fused product and sum
-of all samples, channels and states, in place, then all sums over states at once. Going backward, a span is computed
-anew from the state before it, the only one kept. Chunks of the sequence side by side would take fewer steps, but each
-exponential twice, and exponentials are most of the work (here they are powers of two, which are twice as quick).
-Tensors on a GPU go to the kernel of `mamba_ssm` where that is installed; without, the same arithmetic runs there.
+Steps are processed in spans that fit the cache: all decays of a span at once, then for each step one fused in-place
+multiply-add over all samples, channels and states, then all sums over states at once. The backward pass recomputes a
+span from the state before it, the only one saved. Parallel chunks of the sequence would need fewer steps, but every
+exponential twice, and exponentials are most of the work (here exp2 is used, which is twice as fast).
+Tensors on a GPU use the fused kernels of `mamba_ssm` and `causal_conv1d` if these are installed, otherwise the same
+arithmetic. They are the upstream packages; the fork of VideoMamba's authors is not needed, as a direction is one call.
+The kernels were not run, for lack of a GPU: the calls are tested with stand-ins of the same signature.
 Legend: B samples, L steps, E channels, N states, S spans.
-
-Finds the fused kernels of `mamba_ssm` and `causal_conv1d`, which only tensors on a GPU can use.
-
-They are the upstream packages (the fork that VideoMamba's authors ship is not needed: a direction is one call). No GPU
-was at hand: the calls are tested with stand-ins of the same signature, the kernels themselves never ran here.
 """
 
 from __future__ import annotations
@@ -31,11 +28,11 @@ from trichord.pretrain.layers.scan_spans import ScanInputs, SpanScan, empty_grad
 
 __all__ = ["ScanInputs", "selective_scan"]
 
-_OPERATIONS = 9  # for each step, channel and state, as Mamba's authors count them; twice that going backward
+_OPERATIONS = 9  # per step, channel and state, as Mamba's authors count them; twice that in the backward pass
 
 
 def selective_scan(given: ScanInputs) -> Tensor:
-    """Give what is read out of the states, BLE, in the type of the inputs; the states are single precision at least."""
+    """Return the output of the scan, BLE, in the dtype of the inputs; states have at least single precision."""
     kernel = scan_kernel(given.inputs_BLE.device)
     if kernel is None:
         out_BLE: Tensor = _scan(*given)[0]
@@ -49,7 +46,7 @@ def selective_scan(given: ScanInputs) -> Tensor:
     return out_BEL.transpose(1, 2)
 
 
-# An operator of torch's, because torch.compile would else unroll the loop over steps; it counts its own work, too.
+# A custom operator, because torch.compile would otherwise unroll the loop over steps; it also counts its own FLOPs.
 @torch.library.custom_op("trichord::selective_scan", mutates_args=())
 def _scan(
     inputs_BLE: Tensor,
@@ -61,7 +58,7 @@ def _scan(
     gate_BLE: Tensor,
     bias_E: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Give ScanResults."""
+    """Run the scan forward; return ScanResults."""
     given = ScanInputs(inputs_BLE, steps_BLE, decay_EN, write_BLN, read_BLN, skip_E, gate_BLE, bias_E)
     results = empty_results(given)
     with torch.autocast(inputs_BLE.device.type, enabled=False):
@@ -73,7 +70,7 @@ def _scan(
 def _scan_backward(
     gradient_BLE: Tensor, ungated_BLE: Tensor, kept_SBNE: Tensor, given: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Give the gradients by ScanInputs."""
+    """Return the gradients with respect to ScanInputs."""
     inputs = ScanInputs(*given)
     found = empty_gradients(inputs)
     with torch.autocast(gradient_BLE.device.type, enabled=False):
@@ -93,8 +90,8 @@ def _scan_backward_fake(
     return list(empty_gradients(ScanInputs(*given)))
 
 
-def _remember(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    ctx.set_materialize_grads(False)  # what is kept has no gradient, and zeros in its place would take memory
+def _save_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)  # saved outputs have no gradient, and zeros for it would take memory
     _, ungated_BLE, kept_SBNE = output
     ctx.save_for_backward(ungated_BLE, kept_SBNE, *inputs)
 
@@ -106,7 +103,7 @@ def _differentiate(ctx: Any, gradient_BLE: Tensor | None, *unused: None) -> tupl
     return tuple(_scan_backward(gradient_BLE, ungated_BLE, kept_SBNE, given))
 
 
-_scan.register_autograd(_differentiate, setup_context=_remember)
+_scan.register_autograd(_differentiate, setup_context=_save_context)
 
 
 def _operations(inputs_BLE: Sequence[int], decay_EN: Sequence[int]) -> int:
@@ -127,12 +124,12 @@ def _scan_backward_operations(
 
 
 def scan_kernel(device: torch.device) -> Callable[..., Any] | None:
-    """Give `selective_scan_fn(inputs_BEL, steps_BEL, decay_EN, write_BNL, read_BNL, skip_E, z=, delta_bias=, …)`."""
+    """Return `selective_scan_fn(inputs_BEL, steps_BEL, decay_EN, write_BNL, read_BNL, skip_E, z=, delta_bias=, …)`."""
     return _found("mamba_ssm.ops.selective_scan_interface", "selective_scan_fn") if device.type == "cuda" else None
 
 
 def convolution_kernel(device: torch.device) -> Callable[..., Any] | None:
-    """Give `causal_conv1d_fn(inputs_BEL, weight_EK, bias_E, activation=)`."""
+    """Return `causal_conv1d_fn(inputs_BEL, weight_EK, bias_E, activation=)` if available."""
     return _found("causal_conv1d", "causal_conv1d_fn") if device.type == "cuda" else None
 
 
@@ -140,6 +137,6 @@ def convolution_kernel(device: torch.device) -> Callable[..., Any] | None:
 def _found(module: str, name: str) -> Callable[..., Any] | None:
     try:
         kernel: Callable[..., Any] | None = getattr(importlib.import_module(module), name)
-    except ImportError:  # not installed, or built for another torch or without its CUDA part
+    except ImportError:  # not installed, built for another torch, or without CUDA
         return None
     return kernel

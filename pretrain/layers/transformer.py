@@ -1,17 +1,9 @@
-"""Multi-head self-attention (Vaswani et al. 2017) along one axis of a grid of tokens, without rearranging the grid.
+"""Layers of transformers: attention, MLP, stochastic depth (Huang et al. 2016), the plain pre-LN block of a vision
+transformer, and initial weights by the width of each layer's input.
 
-Legend: B samples, L tokens that attend to each other, P places that do so side by side, D features, H heads, K = D / H;
-G = P x H, the heads of all places.
-
-The two-layer perceptron of a transformer block.
-
-Stochastic depth (Huang et al. 2016): a branch is left out of some rows, and those that keep it count for more.
-
-First weights of a network, by the width of what its maps look at, as CLIP draws them: they suit any width.
-
-The plain block of a vision transformer: attention, then a perceptron, each normalised before and added to what was.
-
-Legend: B samples, L tokens, D features.
+Multi-head self-attention (Vaswani et al. 2017) runs along one axis of a grid of tokens, without rearranging the grid.
+Legend: B samples, L tokens that attend to each other, P places that do so independently, D features, H heads, K = D /
+H; G = P x H, the heads of all places.
 """
 
 from __future__ import annotations
@@ -26,7 +18,7 @@ from torch.nn import functional
 
 
 class QueryKeyValue(nn.Linear):
-    """One linear map whose output is three."""
+    """One linear map with three outputs: queries, keys and values."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, 3 * dim)
@@ -34,14 +26,14 @@ class QueryKeyValue(nn.Linear):
     def forward(self, tokens_BLPD: Tensor, asking: int) -> tuple[Tensor, ...]:  # type: ignore[override]
         if tokens_BLPD.shape[1:3] == (asking, 1):
             return super().forward(tokens_BLPD).chunk(3, dim=-1)
-        # Three dense outputs rather than thirds of one: then places and heads are one axis, and nothing is copied.
+        # Three dense outputs rather than thirds of one: then places and heads can be viewed as one axis without copies.
         inputs = (tokens_BLPD[:, :asking], tokens_BLPD, tokens_BLPD)
         parts = zip(inputs, self.weight.chunk(3), self.bias.chunk(3), strict=True)
         return tuple(functional.linear(*part) for part in parts)
 
 
 class Attention(nn.Module):
-    """Self-attention over L, at each of P places by itself; where it is causal, all ask and none looks ahead."""
+    """Self-attention over L, at each of P places separately; causal attention needs `asking` = L."""
 
     def __init__(self, dim: int, heads: int, is_causal: bool = False) -> None:
         super().__init__()
@@ -51,29 +43,29 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def answers(self, tokens_BLPD: Tensor, asking: int) -> Tensor:
-        """Give what each head found for the first tokens, side by side, before `proj` mixes them."""
+        """Return the concatenated outputs of the heads for the first `asking` tokens, before `proj`."""
         samples, _, places, dim = tokens_BLPD.shape
         shape_GK = (places * self.heads, dim // self.heads)
         queries, keys, values = (part.view(samples, -1, *shape_GK) for part in self.qkv(tokens_BLPD, asking))
         return attend(queries, keys, values, self.is_causal).reshape(samples, asking, places, dim)
 
     def first_looks_at(self, tokens_BLPD: Tensor) -> Tensor:
-        """Say how much the first token looks at each, the mean over heads, BLP; for pictures."""
+        """Return the attention weights of the first token, averaged over heads, BLP; for visualisation."""
         samples, _, places, dim = tokens_BLPD.shape
         shape_PHK = (places, self.heads, dim // self.heads)
         queries, keys, _ = (part.view(samples, -1, *shape_PHK) for part in self.qkv(tokens_BLPD, 1))
         scores_BLPH = (queries * keys).sum(dim=-1) * shape_PHK[-1] ** -0.5
-        looks_BLP: Tensor = scores_BLPH.softmax(dim=1).mean(dim=3)
-        return looks_BLP
+        weights_BLP: Tensor = scores_BLPH.softmax(dim=1).mean(dim=3)
+        return weights_BLP
 
     def forward(self, tokens_BLPD: Tensor, asking: int) -> Tensor:
-        """Attend among all L tokens, for the first `asking` of them."""
+        """Attend to all L tokens; only the first `asking` tokens are queries."""
         mixed_BLPD: Tensor = self.proj(self.answers(tokens_BLPD, asking))
         return mixed_BLPD
 
 
 def attend(queries_BLGK: Tensor, keys_BLGK: Tensor, values_BLGK: Tensor, is_causal: bool = False) -> Tensor:
-    """Give BLGK, each head's answers."""
+    """Return BLGK, the output of each head."""
     queries, keys, values = (part.transpose(1, 2) for part in (queries_BLGK, keys_BLGK, values_BLGK))
     if products_are_faster(queries) and not is_causal:
         return attend_by_products(queries, keys, values).transpose(1, 2)
@@ -82,16 +74,16 @@ def attend(queries_BLGK: Tensor, keys_BLGK: Tensor, values_BLGK: Tensor, is_caus
 
 
 def attend_by_products(queries_BGLK: Tensor, keys_BGLK: Tensor, values_BGLK: Tensor) -> Tensor:
-    """Attend with the scores written out."""
+    """Attend with explicit score matrices."""
     scores_BGLL = (queries_BGLK * queries_BGLK.shape[-1] ** -0.5) @ keys_BGLK.transpose(-2, -1)
     answers_BGLK: Tensor = scores_BGLL.softmax(dim=-1) @ values_BGLK
     return answers_BGLK
 
 
 def products_are_faster(queries_BGLK: Tensor) -> bool:
-    """Say whether written-out scores beat the fused kernel: short sequences in bf16 on a CPU with matrix tiles.
+    """Return whether explicit scores are faster than the fused kernel: short bf16 sequences on a CPU with AMX tiles.
 
-    The fused kernel's way back leaves the tiles idle there; without tiles it wins by twice, and everywhere in fp32.
+    The fused kernel's backward pass does not use the tiles; without tiles, and always in fp32, it is twice as fast.
     """
     short_bf16_on_cpu = (
         queries_BGLK.device.type == "cpu" and queries_BGLK.dtype == torch.bfloat16 and queries_BGLK.shape[2] <= 256
@@ -103,7 +95,7 @@ Activation = Literal["gelu", "tanh_gelu", "quick_gelu"]
 
 
 def quick_gelu(inputs: Tensor) -> Tensor:
-    """Give OpenAI's x sigmoid(1.702 x), in a form whose way back needs one tensor of that size and not three."""
+    """Compute OpenAI's x sigmoid(1.702 x), in a form whose backward pass needs one saved tensor instead of three."""
     outputs: Tensor = functional.silu(1.702 * inputs) / 1.702
     return outputs
 
@@ -116,7 +108,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 
 class Mlp(nn.Module):
-    """Widen, activate, narrow."""
+    """The two-layer perceptron of a transformer block."""
 
     def __init__(self, dim: int, hidden_dim: int, activation: Activation = "gelu") -> None:
         super().__init__()
@@ -130,7 +122,7 @@ class Mlp(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Draws which rows keep a branch; the mean over draws is the branch itself."""
+    """Stochastic depth: drops a branch at random rows and scales the others so that the expectation is unchanged."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -138,11 +130,11 @@ class DropPath(nn.Module):
 
     @property
     def is_active(self) -> bool:
-        """Say whether anything is dropped now."""
+        """Whether anything is dropped: in training, with a rate above 0."""
         return self.training and self.rate > 0
 
     def scales(self, like: Tensor, *rows: int) -> Tensor:
-        """Draw for each row 0, or with probability 1 - rate 1 / (1 - rate)."""
+        """Draw 0 (with probability `rate`) or 1 / (1 - rate) for each row."""
         kept = torch.rand(rows, device=like.device) >= self.rate
         return kept.to(like.dtype) / (1 - self.rate)
 
@@ -157,13 +149,13 @@ class DropPath(nn.Module):
 
 
 def growing_rates(last: float, depth: int) -> list[float]:
-    """Give each block its rate, from 0 in the first to `last` in equal steps."""
+    """Return the rate of each block, from 0 in the first to `last` in equal steps."""
     return [last * number / max(depth - 1, 1) for number in range(depth)]
 
 
 @torch.no_grad()
 def draw_by_width(module: nn.Module) -> None:
-    """Draw all linear maps of a module with a deviation of 1 / sqrt(inputs); reset its norms and convolutions."""
+    """Initialise linear layers with a deviation of 1 / sqrt(inputs), as CLIP does; reset norms and convolutions."""
     for each in module.modules():
         if isinstance(each, nn.Linear):
             nn.init.trunc_normal_(each.weight, std=each.in_features**-0.5)
@@ -197,11 +189,11 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens_BLD: Tensor, class_only: bool = False) -> Tensor:
-        """Give all tokens, or the first alone."""
+        """Return all tokens, or only the first if `class_only`."""
         return self.answer(tokens_BLD, 1 if class_only else tokens_BLD.shape[1])
 
     def answer(self, tokens_BLD: Tensor, asking: int) -> Tensor:
-        """Give the first `asking` tokens, which attend to all."""
+        """Return the first `asking` tokens, which attend to all."""
         attended_BL1D = self.attn(self.norm1(tokens_BLD).unsqueeze(2), asking)
         tokens_BLD = tokens_BLD[:, :asking] + self.drop_path(attended_BL1D.squeeze(2))
         learnt_BLD: Tensor = self.drop_path(self.mlp(self.norm2(tokens_BLD)))

@@ -1,1 +1,1 @@
-"""What is minimised, one objective a file."""
+"""Pretraining objectives, one per module or package."""

@@ -1,4 +1,4 @@
-"""What an objective is to the training loop: the owner of models and loss, and all that the loop knows of it."""
+"""The interface between an objective, which owns the models and the loss, and the training loop."""
 
 from __future__ import annotations
 
@@ -15,75 +15,75 @@ from trichord.shards.reading.batch import Batch
 
 
 class StepOutput(NamedTuple):
-    """What one (micro-)batch gave. `losses` and `health` are scalars to be logged, detached and means over samples.
+    """The result of one (micro-)batch. `losses` and `health` are scalars to log: detached means over samples.
 
-    A tuple, for DeepSpeed must find the tensors in it to gather ZeRO 3's slices before the backward pass.
+    A tuple, because DeepSpeed must find the tensors in it to gather ZeRO 3's slices before the backward pass.
     """
 
-    loss: Tensor  # the scalar to go backward from: a mean over this rank's samples
+    loss: Tensor  # the scalar to backpropagate: a mean over this rank's samples
     losses: dict[str, Tensor]
     health: dict[str, Tensor]
-    embeddings: dict[str, Tensor]  # detached BD, for the collapse watch
+    embeddings: dict[str, Tensor]  # detached, BD, for the collapse check
 
 
 @dataclass(frozen=True)
 class HealthRule:
-    """When a logged figure means trouble, and what to try."""
+    """The condition under which a logged figure indicates a problem, and what to try then."""
 
     figure: str
     side: Literal["above", "below"]
     limit: float
-    advice: str  # one plain sentence on what it means, one on what to try
-    patience: int = 3  # log lines in a row before it is said
+    advice: str  # one sentence on what it means, one on what to try
+    patience: int = 3  # consecutive log lines before the advice is printed
     from_step: int = 0
 
 
 class Objective(nn.Module, ABC):
-    """Owns models and loss. Frozen parameters (an EMA teacher) live in it as well, so that ZeRO shards them alike."""
+    """A module that owns models and loss, and frozen parameters (an EMA teacher), so that ZeRO shards them alike."""
 
     cast_to: torch.dtype | None = None  # autocast of the training step, set by the engine
-    keeps_casts: bool = True  # whether cast weights are kept for the step; under ZeRO 3 they would be the whole model
+    keeps_casts: bool = True  # whether cast weights are cached for the step; under ZeRO 3 they would be the whole model
 
     @abstractmethod
     def parameter_groups(self, rules: GroupRules) -> list[ParameterGroup]:
-        """Share the trainable parameters out into groups, all of them, each once."""
+        """Return the groups of trainable parameters; each parameter is in exactly one group."""
 
     @abstractmethod
     def training_step(self, batch: Batch, step: int) -> StepOutput:
-        """Give the loss of a batch, or of a part of one where gradients accumulate; tensors are on the device."""
+        """Return the loss of a batch, or of one part where gradients accumulate; tensors are on the device."""
 
     def preview(self, parts: Sequence[Batch], step: int, draw: Callable[[int], None]) -> None:
-        """See all parts of a step, where gradients accumulate over several, before the first goes back.
+        """Process all parts of a step with gradient accumulation before the first backward pass.
 
-        For a loss over all of them. `draw` seeds what the model draws for a part, as its training step will find it.
+        Needed for a loss over all parts. `draw(n)` seeds the model's randomness for part n as its training step will.
         """
 
     def as_read(self, batch: Batch) -> Batch:
-        """Make of a batch of views what the stream of this run gives in their place."""
+        """Replace the views of a batch by what the data stream of this run yields in their place."""
         return batch
 
     def after_update(self, step: int) -> None:
-        """Follow the optimiser's update of this step: an EMA teacher, a centre, prototypes."""
+        """Update what follows the optimiser's step: an EMA teacher, a centre, prototypes."""
 
     def state(self) -> dict[str, Tensor]:
-        """Give what must survive a resume besides parameters and buffers; all ranks are asked, rank 0's counts."""
+        """Return the state to save besides parameters and buffers; called on all ranks, rank 0's result is saved."""
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state` gave, maybe on another number of ranks."""
+        """Load what `state` returned, possibly on another number of ranks."""
         if state:
             raise ValueError(f"{type(self).__name__} keeps no state, found {sorted(state)}")
 
     def health_rules(self) -> Sequence[HealthRule]:
-        """Say which figures betray a run that learns nothing."""
+        """Return the rules that detect a run which does not learn."""
         return ()
 
     def forward(self, batch: Batch, step: int) -> StepOutput:
-        """Run the training step as DeepSpeed calls it, which switches off any autocast around it."""
+        """Run the training step under the engine's autocast; DeepSpeed disables any autocast around this call."""
         with self.casting(batch["valid"].device):
             return self.training_step(batch, step)
 
     def casting(self, device: torch.device) -> torch.autocast:
-        """Give the autocast that the engine set."""
+        """Return the autocast context that the engine set."""
         on = self.cast_to is not None
         return torch.autocast(device.type, self.cast_to, enabled=on, cache_enabled=self.keeps_casts)

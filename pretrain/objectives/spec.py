@@ -1,4 +1,4 @@
-"""What a recipe says of any objective; read without torch."""
+"""Recipe settings common to all objectives; importable without torch."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class ObjectiveSpec(BaseModel, ABC):
-    """All that the engine, the launcher and the commands know of an objective before it is built.
+    """What the engine, the launcher and the commands know of an objective before it is built.
 
-    An objective adds its `kind` and fields of its own.
+    A subclass adds its `kind` and its own fields.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,33 +30,33 @@ class ObjectiveSpec(BaseModel, ABC):
     flips: FlipRule = FlipRule()
     normalisation: Normalisation = Normalisation()
 
-    builds: ClassVar[str]  # "module:function", which makes the objective of this spec and the run's config
-    begins: ClassVar[str] = "trichord.pretrain.weights.init:begin"  # gives a new objective its initial weights
-    reads_text: ClassVar[bool] = False  # whether it takes a text_backbone
-    fixed: ClassVar[tuple[str, ...]] = ()  # further settings that a run cannot change when it is resumed
+    builds: ClassVar[str]  # "module:function" that builds the objective from this spec and the run's config
+    begins: ClassVar[str] = "trichord.pretrain.weights.init:begin"  # sets the initial weights of a new objective
+    reads_text: ClassVar[bool] = False  # whether it uses a text_backbone
+    fixed: ClassVar[tuple[str, ...]] = ()  # further settings that cannot change when a run is resumed
 
     @property
     @abstractmethod
     def parts(self) -> tuple[str, ...]:
-        """The networks in a checkpoint by name, first the one to take away."""
+        """The names of the networks in a checkpoint, the one to export first."""
 
     @abstractmethod
     def sample_spec(self) -> SampleSpec:
-        """Return what a sample must bring."""
+        """Return what a sample must contain."""
 
     def views_seen(self) -> tuple[ViewsSpec, ...]:
-        """Return all views that the backbone is to take."""
+        """Return the specs of all views that the backbone must accept."""
         return (self.sample_spec().views,)
 
     def complaints(self, run: Any) -> Iterator[str]:
-        """Yield what in the rest of a run's config does not go with this objective."""
+        """Yield a message for each part of the run's config that is incompatible with this objective."""
         yield from ()
 
     def build(self, run: Any) -> Objective:
-        """Build the objective and the backbones of a run's config with initial weights of torch's generator."""
+        """Build the objective and its backbones from a run's config; torch's generator draws the initial weights."""
         built: Objective = load(self.builds)(self, run)
         return built
 
     def begin(self, run: Any, objective: Objective) -> None:
-        """Give a new objective what it starts from, on all ranks; a resumed one finds that in its checkpoint."""
+        """Initialise a new objective, on all ranks; a resumed one is loaded from its checkpoint instead."""
         load(self.begins)(run, objective)

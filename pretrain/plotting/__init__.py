@@ -1,1 +1,1 @@
-"""Curves of runs, as a page or a picture."""
+"""Curves of runs, as an HTML page or an image."""

@@ -1,4 +1,4 @@
-"""The command `trichord plot`: curves of one or several runs, as a picture or as a page."""
+"""The command `trichord plot`: curves of one or several runs, as an image or an HTML page."""
 
 from __future__ import annotations
 
@@ -21,17 +21,13 @@ def _out(text: str) -> Path:
 def _declare(parser: ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, finished or still running")
     parser.add_argument(
-        "--out", type=_out, metavar="FILE", help="a .png, .svg or .html (default: curves.html in the first RUN)"
+        "--out", type=_out, metavar="FILE", help="a .png, .svg or .html file (default: curves.html in the first RUN)"
     )
+    parser.add_argument("--figures", metavar="NAME,NAME", help="such as loss,lr,health/* (default: all that vary)")
     parser.add_argument(
-        "--figures", metavar="NAME,NAME", help="such as loss,lr,health/* (default: all that tell something)"
+        "--smooth", type=at_least(1), metavar="N", help="average over N log lines (default: 1/30 of a run's)"
     )
-    parser.add_argument(
-        "--smooth", type=at_least(1), metavar="N", help="average over N log lines (default: a 30th of a run's)"
-    )
-    parser.add_argument(
-        "--x", choices=("step", "samples", "hours"), default="step", help="what runs from left to right"
-    )
+    parser.add_argument("--x", choices=("step", "samples", "hours"), default="step", help="the quantity on the x axis")
     add_json(parser)
 
 
@@ -64,13 +60,13 @@ def _run(arguments: Namespace) -> int:
         }
         for run in runs
     ]
-    show_figures(f"{len(panels)} figures drawn: {out}", rows, arguments.json)
+    show_figures(f"{len(panels)} figure{'' if len(panels) == 1 else 's'} drawn: {out}", rows, arguments.json)
     return 0
 
 
 PLOT = Command(
     "plot",
-    "draw curves of one or several runs as PNG, SVG or a page for the browser",
+    "draw curves of one or several runs as PNG, SVG or an HTML page",
     _declare,
     _run,
     (

@@ -1,4 +1,4 @@
-"""Writes runs as a page for the browser: one file with data and code inside, which asks no network for anything."""
+"""Writes the curves of runs as an HTML page: one file that contains data and code and needs no network."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from trichord.core.files import write_whole
 from trichord.pretrain.plotting.picture import COLOURS
 from trichord.pretrain.plotting.series import AXES, AxisName, Panel, Run, Values, thin, window_of
 
-MOST_POINTS = 2000  # of a curve: more than a screen has columns
+MOST_POINTS = 2000  # of a curve: more than a screen has pixel columns
 _AXIS_DIGITS = 9  # steps and samples of long runs stay exact
 _DIGITS = 6
 
 
 def draw_page(path: Path, runs: Sequence[Run], panels: Sequence[Panel], axis: AxisName, points: int | None) -> None:
-    """Write the page; a browser that has an older one open reads that or this, never a part."""
+    """Write the page atomically: a browser that reloads it gets the old or the new version, never a part."""
     write_whole(path, make_page(runs, panels, axis, points))
 
 
 def make_page(runs: Sequence[Run], panels: Sequence[Panel], axis: AxisName, points: int | None) -> str:
-    """Give the page's text."""
+    """Return the page's HTML."""
     title = ", ".join(run.name for run in runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
     data = page_data(runs, panels, axis, points)
-    # Inside a script nothing but a closing tag ends it, so no name of a run may hold one.
+    # Only a closing tag ends a script, so no run name may contain one.
     inline = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     page = _read_beside("plot_page.html")
     for mark, text in (("title", html.escape(title)), ("code", _read_beside("plot_page.js")), ("data", inline)):
@@ -38,7 +38,7 @@ def make_page(runs: Sequence[Run], panels: Sequence[Panel], axis: AxisName, poin
 
 
 def page_data(runs: Sequence[Run], panels: Sequence[Panel], axis: AxisName, points: int | None) -> dict[str, Any]:
-    """Give what the page draws, with long curves thinned to means of neighbours."""
+    """Return the page's data, with long curves thinned to means of neighbouring points."""
     longest = max(runs, key=lambda run: len(run.axis("step")))
     shrink = -(-len(longest.axis("step")) // MOST_POINTS)
     known_axes = [name for name in AXES if any(np.isfinite(run.axis(name)).any() for run in runs)]

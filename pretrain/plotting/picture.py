@@ -1,4 +1,4 @@
-"""Draws runs as a picture, PNG or SVG: a panel a figure, a colour a run, the raw curve pale behind the smoothed one."""
+"""Draws runs as a PNG or SVG: one panel per figure, one colour per run, the raw curve pale behind the smoothed one."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind eyes; yellow left out, which is too pale on white.
+# Okabe and Ito's colours, which colour-blind people can distinguish, without yellow, which is too pale on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#595959")
-DASHES = ("-", "--", ":", "-.")  # for the runs after the seventh, fourteenth, …
+DASHES = ("-", "--", ":", "-.")  # the next one after each seven runs
 INK, FAINT, GRID = "#1a1c20", "#6b7078", "#e6e8eb"
 _PANEL_INCHES = (4.8, 2.75)
 _MOST_LAST_VALUES = 3
-_SPIKE = 4.0  # a curve that leaves the usual range further than makes it so many times as high leaves the panel
+_SPIKE = 4.0  # the range of the raw points may grow by at most this factor to show a curve; the rest is cut off
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "text.color": INK,
@@ -34,12 +34,12 @@ STYLE: dict[Any, Any] = {
     "grid.color": GRID,
     "grid.linewidth": 0.8,
     "axes.axisbelow": True,
-    "svg.hashsalt": "trichord",  # the same runs give the same file
+    "svg.hashsalt": "trichord",  # the same runs produce the same file
 }
 
 
 def draw_picture(path: Path, runs: Sequence[Run], panels: Sequence[Panel], axis: AxisName, points: int | None) -> None:
-    """Draw all panels on one sheet and save it; the ending of the path says as what."""
+    """Draw all panels in one figure and save it in the format of the path's suffix."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -65,7 +65,7 @@ def draw_picture(path: Path, runs: Sequence[Run], panels: Sequence[Panel], axis:
                     place.set_xlabel("hours of running" if axis == "hours" else axis)
             else:
                 place.set_visible(False)
-        handles = [Line2D([], [], lw=2.4, label=run.name, **_look(index)) for index, run in enumerate(runs)]
+        handles = [Line2D([], [], lw=2.4, label=run.name, **_line_style(index)) for index, run in enumerate(runs)]
         figure.legend(
             handles=handles, loc="outside upper left", ncols=min(len(runs), 2 * columns), frameon=False, fontsize=10.5
         )
@@ -73,7 +73,7 @@ def draw_picture(path: Path, runs: Sequence[Run], panels: Sequence[Panel], axis:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Save a sheet as what the ending of the path says, without a date: the same figures give the same file."""
+    """Save a figure in the format of the path's suffix, without a date, so that the same data gives the same file."""
     from matplotlib import pyplot
 
     figure.savefig(path, dpi=140, metadata={"Date": None} if path.suffix == ".svg" else None)
@@ -81,7 +81,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def limits(curves: Sequence[Values], raw: Sequence[Values], from_zero: bool) -> tuple[float, float] | None:
-    """Give a range that shows the curves and all but the rarest raw points; a spike that dwarfs the rest is cut off."""
+    """Return a range that shows the curves and all but the rarest raw points; extreme spikes are cut off."""
     known = [values[np.isfinite(values)] for values in raw]
     usual = [np.quantile(values, [0.01, 0.99]) for values in known if len(values)]
     if not usual:
@@ -106,7 +106,7 @@ def _draw_panel(place: Axes, runs: Sequence[Run], panel: Panel, axis: AxisName, 
         mark = "o" if np.isfinite(values).sum() == 1 else None
         if window > 1:
             place.plot(x, values, color=COLOURS[index % len(COLOURS)], lw=0.8, alpha=0.25)
-        place.plot(x, curve, lw=1.7, marker=mark, ms=4, solid_joinstyle="round", **_look(index))
+        place.plot(x, curve, lw=1.7, marker=mark, ms=4, solid_joinstyle="round", **_line_style(index))
         raw.append(values)
         curves.append(curve)
         known = curve[np.isfinite(curve)]
@@ -117,7 +117,7 @@ def _draw_panel(place: Axes, runs: Sequence[Run], panel: Panel, axis: AxisName, 
     if panel.is_logarithmic:
         place.set_yscale("log")
     else:
-        # What is measured in a unit has a zero that means something.
+        # For figures with a unit, zero is meaningful.
         found = limits(curves, raw, from_zero=bool(panel.unit))
         if found:
             place.set_ylim(*found)
@@ -128,7 +128,7 @@ def _draw_panel(place: Axes, runs: Sequence[Run], panel: Panel, axis: AxisName, 
 
 
 def _write_last_values(place: Axes, lasts: Sequence[tuple[float, str]]) -> None:
-    """Write where each run ended above the panel's right end, in its colour."""
+    """Write each run's last value above the panel's right end, in its colour."""
     if not 0 < len(lasts) <= _MOST_LAST_VALUES:
         return
     words = [f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}" for value, _ in lasts]
@@ -148,7 +148,7 @@ def _write_last_values(place: Axes, lasts: Sequence[tuple[float, str]]) -> None:
         )
 
 
-def _look(index: int) -> dict[str, Any]:
+def _line_style(index: int) -> dict[str, Any]:
     return {
         "color": COLOURS[index % len(COLOURS)],
         "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
@@ -156,7 +156,7 @@ def _look(index: int) -> dict[str, Any]:
 
 
 def short_number(value: float, _: object = None) -> str:
-    """Write the number of an axis."""
+    """Format a number on an axis."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.4g}{letter}"

@@ -1,4 +1,4 @@
-"""What there is to draw of runs: their logged figures as curves, which of them are worth a panel, and in what units."""
+"""The data to plot: the logged figures of runs as curves, which of them get a panel, and their units."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ AxisName = Literal["step", "samples", "hours"]
 AXES: tuple[AxisName, ...] = ("step", "samples", "hours")
 _AXIS_FIGURES = {"step": "step", "samples": "samples", "hours": "run_s"}
 _SHORT_NAMES = {"lr": "learning_rate"}
-# In this order; what an objective or a schedule adds of its own comes before speed.
+# Panels are in this order; figures that an objective or a schedule adds come between the two.
 _BEFORE = ("loss", "loss/*", "health/*", "embedding_*", "gradient_norm", "learning_rate", "weight_decay")
 _AFTER = ("clips_per_s", "data_wait_share", "mfu", "memory_gib", "bad_share", "silent_share")
 _ASKED_FOR_ONLY = ("step", "steps", "samples", "*_s", "clips_per_s_device", "embedding_rank_share/*")
-_SCHEDULES = ("learning_rate", "weight_decay", "*momentum*", "*temperature*")  # exact as they are: not smoothed
+_SCHEDULES = ("learning_rate", "weight_decay", "*momentum*", "*temperature*")  # exact values, so not smoothed
 _UNITS = {"_share": ("%", 100.0), "_gib": ("GiB", 1.0), "_s": ("s", 1.0)}
 _TITLES = {
     "mfu": ("MFU", "%", 100.0),
@@ -34,30 +34,30 @@ _TITLES = {
     "bad_share": ("bad samples", "%", 100.0),
     "silent_share": ("silent samples", "%", 100.0),
 }
-_POINTS_PER_WINDOW = 30  # a curve is smoothed over a 30th of it, unless one says otherwise
+_POINTS_PER_WINDOW = 30  # by default a curve is smoothed over 1/30 of its length
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """The figures of a run, each as long as its log; NaN where a row lacks one."""
+    """The figures of a run, one value for each log line, NaN where a line lacks the figure."""
 
     name: str
     figures: dict[str, Values]
 
     def axis(self, name: AxisName) -> Values:
-        """Give where the points lie."""
+        """Return the x coordinates of the points."""
         values = self.figures.get(_AXIS_FIGURES[name], np.full(len(self.figures["step"]), np.nan))
         return values / 3600 if name == "hours" else values
 
     def last(self, figure: str) -> float | None:
-        """Give the last value that was logged."""
+        """Return the last logged value."""
         values = self.figures.get(figure, np.empty(0))
         known = values[np.isfinite(values)]
         return float(known[-1]) if len(known) else None
 
 
 class Panel(NamedTuple):
-    """One figure to draw: its title, the unit, and what to multiply it with to have it in that unit."""
+    """One figure to draw: its title, its unit, and the factor that converts it to that unit."""
 
     figure: str
     title: str
@@ -67,13 +67,13 @@ class Panel(NamedTuple):
     is_logarithmic: bool
 
     def values(self, run: Run) -> Values | None:
-        """Give a run's values in the panel's unit, if it logged any."""
+        """Return a run's values in the panel's unit, None if it logged none."""
         found = run.figures.get(self.figure)
         return None if found is None else found * self.factor
 
 
 def load_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read runs, given as folders or as their metrics files; names are as short as tells them apart."""
+    """Read runs, given as folders or as their metrics files, with the shortest names that are distinct."""
     files = list(dict.fromkeys(_metrics_of(path) for path in paths))
     return [
         Run(name, _columns(path)) for name, path in zip(_short_names([f.parent for f in files]), files, strict=True)
@@ -81,12 +81,12 @@ def load_runs(paths: Sequence[Path]) -> list[Run]:
 
 
 def choose_panels(runs: Sequence[Run], wanted: Sequence[str] | None, axis: AxisName) -> list[Panel]:
-    """Give the panels that are asked for, by names or patterns such as loss/*; else those that tell something."""
+    """Return the panels requested by names or patterns such as loss/*, or by default those of figures that vary."""
     if not any(np.isfinite(run.axis(axis)).any() for run in runs):
-        raise UserError(f"no run logged what --x {axis} needs: {_AXIS_FIGURES[axis]}. Next: --x step")
+        raise UserError(f"no run logged {_AXIS_FIGURES[axis]}, which --x {axis} needs. Next: --x step")
     known = list(dict.fromkeys(name for run in runs for name in run.figures))
     if wanted is None:
-        return [_panel(name, runs) for name in _ordered(name for name in known if _tells_something(name, runs))]
+        return [_panel(name, runs) for name in _ordered(name for name in known if _is_informative(name, runs))]
     found: list[str] = []
     for name in (_SHORT_NAMES.get(each, each) for each in wanted):
         matches = [each for each in _ordered(known) if fnmatchcase(each, name)]
@@ -97,12 +97,12 @@ def choose_panels(runs: Sequence[Run], wanted: Sequence[str] | None, axis: AxisN
 
 
 def window_of(run: Run, points: int | None) -> int:
-    """Give over how many points a run's curves are smoothed."""
+    """Return the number of points over which a run's curves are smoothed."""
     return points or max(1, len(run.figures["step"]) // _POINTS_PER_WINDOW)
 
 
 def smooth(values: Values, window: int) -> Values:
-    """Average over a window around each point, shorter at the ends: no lag, and gaps stay gaps."""
+    """Average over a window centred on each point, shorter at the ends; there is no lag, and gaps stay gaps."""
     is_known = np.isfinite(values)
     reach = min(window, len(values)) // 2
     sums = np.concatenate([[0.0], np.cumsum(np.where(is_known, values, 0.0))])
@@ -114,7 +114,7 @@ def smooth(values: Values, window: int) -> Values:
 
 
 def thin(values: Values, size: int) -> Values:
-    """Average so many neighbours each; the last few may be fewer."""
+    """Average each `size` neighbouring points; the last group may be smaller."""
     groups = np.full(-(-len(values) // size) * size, np.nan)
     groups[: len(values)] = values
     grouped = groups.reshape(-1, size)
@@ -129,15 +129,15 @@ def _metrics_of(path: Path) -> Path:
         raise UserError(f"there is no run at {path}. Next: name the run's folder, the one given as --run to pretrain")
     if not file.exists():
         within = sorted(each.parent.name for each in path.glob(f"*/{FILE_NAME}"))
-        hint = f"It holds runs: {', '.join(within)}. Next: trichord plot {path}/*" if within else ""
-        raise UserError(f"{path} holds no {FILE_NAME}, which a run writes with its first log line. {hint}".rstrip())
+        hint = f"It contains runs: {', '.join(within)}. Next: trichord plot {path}/*" if within else ""
+        raise UserError(f"{path} has no {FILE_NAME}, which a run writes with its first log line. {hint}".rstrip())
     return file
 
 
 def _columns(path: Path) -> dict[str, Values]:
     rows = list(read_rows(path))
     if not rows:
-        raise UserError(f"{path} holds no whole line yet. Next: wait for the run's first log line")
+        raise UserError(f"{path} has no complete line yet. Next: wait for the run's first log line")
     names = dict.fromkeys(name for row in rows for name, value in row.items() if _is_number(value))
     return {
         name: np.array([row[name] if _is_number(row.get(name)) else np.nan for row in rows], np.float64)
@@ -168,8 +168,8 @@ def _ordered(names: Iterable[str]) -> list[str]:
     return sorted(names, key=place)
 
 
-def _tells_something(name: str, runs: Sequence[Run]) -> bool:
-    """Leave out what only helps to read other figures, and what never moves."""
+def _is_informative(name: str, runs: Sequence[Run]) -> bool:
+    """Return whether a figure is drawn by default: it varies, and is not auxiliary to other figures."""
     if name == "loss":
         return True
     if name not in _AFTER and any(fnmatchcase(name, pattern) for pattern in _ASKED_FOR_ONLY):
@@ -195,6 +195,6 @@ def _describe(figure: str) -> tuple[str, str, float]:
 
 
 def _spans_decades(values: Values) -> bool:
-    """Tell whether most of a curve would lie on the floor of a linear scale."""
+    """Return whether most of a curve would lie at the bottom of a linear scale."""
     known = values[np.isfinite(values)]
     return bool(len(known) and known.min() > 0 and np.median(known) < known.max() / 30)

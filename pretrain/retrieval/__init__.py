@@ -1,1 +1,1 @@
-"""Which rows belong together: ranks of each query's own targets, exact and in chunks, and the figures made of them."""
+"""Retrieval evaluation: exact ranks of each query's own targets, computed in chunks, and the metrics of these ranks."""

@@ -1,15 +1,13 @@
-"""The rank of each query's own target among all targets: one more than are in front of it, and of its equals half are.
+"""The rank of each query's own target among all targets, and metrics of ranks: recalls, median and mean rank.
 
-Where a query's clip has several targets, the rank is that of the best of them (Kiros et al. 2014, and the tables of
-MSR-VTT's full split since), and its others are not in its way. Of two conventions about the rest, either by its name:
+The rank is 1, plus the number of targets with a higher score, plus half the number of other targets with an equal
+score. A result with ties thus does not depend on the sort order: if all N scores are equal, each rank is (N + 1) / 2.
+If a query's clip has several targets, the rank is that of the best (Kiros et al. 2014, and since then the tables of
+MSR-VTT's full split), and the others are not counted. For the targets of other clips, there are two conventions:
 - among "rows": every target of other clips counts (collaborative experts, QB-Norm);
-- among "clips": of every other clip only its best target counts (CLIP4Clip's table of MSVD), which gives lower ranks.
-Ties would be won by whoever sorts kindly: where all scores are equal, the rank of any among N is (N + 1) / 2 here.
-Legend: Q queries of this rank, N targets of all ranks, r and c those of a tile, g its clips, D features.
-
-What ranks say together: recalls, the median and the mean rank, of one direction or of both.
-
-Legend: Q queries of this rank, n all ranks' queries that have a rank.
+- among "clips": only the best target of every other clip counts (CLIP4Clip's table of MSVD), which gives lower ranks.
+Legend: Q queries of this process, N targets of all processes, r and c those of a tile, g its clips, D features; of
+metrics, n the queries of all processes that have a rank.
 """
 
 from __future__ import annotations
@@ -37,10 +35,10 @@ def own_ranks(
     among: Among = "rows",
     memory_bytes: int = MEMORY_BYTES,
 ) -> Tensor:
-    """Rank this rank's queries among all ranks' targets; NaN for one that is missing or has no target.
+    """Return the ranks of this process's queries among the targets of all; NaN if a query is missing or has no target.
 
-    All ranks call it, each with its own queries and its own targets. Beside all targets' rows, which every rank
-    gathers once, it takes `memory_bytes` and some numbers for each query and target.
+    All processes must call it, each with its own queries and targets. In addition to the rows of all targets, which
+    every process gathers once, it uses `memory_bytes` and a few numbers per query and target.
     """
     queries.check("the queries")
     targets.check("the targets")
@@ -49,19 +47,19 @@ def own_ranks(
 
 @torch.no_grad()
 def ranks_among(found: Side, queries: Side, scoring: Scoring, among: Among, memory_bytes: int) -> Tensor:
-    """Rank this rank's queries among targets that have been gathered; both sides have been checked."""
+    """Return the ranks of this process's queries among gathered targets; both sides must have been checked."""
     has_target_Q = (queries.clips_n >= 0) & torch.isin(queries.clips_n, found.clips_n)
     places_q = has_target_Q.nonzero()[:, 0]
     places_q = places_q[queries.clips_n[places_q].argsort(stable=True)]
-    asked = queries.where(places_q)
+    valid = queries.where(places_q)
     ranks_Q = torch.full((len(queries),), torch.nan, dtype=torch.float64, device=queries.rows_nD.device)
-    for is_chosen_q, way in scoring.ways(asked.rows_nD, found.rows_nD, memory_bytes):
-        ranks_Q[places_q[is_chosen_q]] = _rank(asked.where(is_chosen_q), found, way, among, memory_bytes)
+    for is_chosen_q, convert in scoring.ways(valid.rows_nD, found.rows_nD, memory_bytes):
+        ranks_Q[places_q[is_chosen_q]] = _rank(valid.where(is_chosen_q), found, convert, among, memory_bytes)
     return ranks_Q
 
 
-def _rank(queries: Side, targets: Side, way: Way, among: Among, memory_bytes: int) -> Tensor:
-    """Rank queries that all have targets; both sides come by the numbers of their clips."""
+def _rank(queries: Side, targets: Side, convert: Way, among: Among, memory_bytes: int) -> Tensor:
+    """Return ranks of queries that all have targets; both sides must be sorted by the numbers of their clips."""
     borders = None
     if among == "clips":
         borders = targets.clips_n.unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
@@ -69,17 +67,17 @@ def _rank(queries: Side, targets: Side, way: Way, among: Among, memory_bytes: in
     ranks = [torch.empty(0, dtype=torch.float64, device=queries.rows_nD.device)]
     for rows in tiles.rows():
         clips_r = queries.clips_n[rows]
-        # Both are in order, so that own targets are in few tiles.
+        # Both sides are sorted, so own targets are in few tiles.
         first = int(torch.searchsorted(targets.clips_n, clips_r[0]))
         last = int(torch.searchsorted(targets.clips_n, clips_r[-1], right=True))
         own_r1 = clips_r.new_full((len(clips_r), 1), -torch.inf, dtype=torch.float64)
         for tile in tiles.of(rows, near=(first, last)):
-            way(tile)
+            convert(tile)
             tile.values_rc.masked_fill_(clips_r[:, None] != targets.clips_n[tile.columns], -torch.inf)
             own_r1 = own_r1.maximum(tile.values_rc.amax(dim=1, keepdim=True))
         in_front_r, equal_r = torch.zeros_like(clips_r), torch.zeros_like(clips_r)
         for tile in tiles.of(rows):
-            way(tile)
+            convert(tile)
             if tile.columns.start < last and tile.columns.stop > first:
                 tile.values_rc.masked_fill_(clips_r[:, None] == targets.clips_n[tile.columns], -torch.inf)
             scores = tile.values_rc if among == "rows" else _best_of_clips(tile, targets.clips_n[tile.columns])
@@ -90,7 +88,7 @@ def _rank(queries: Side, targets: Side, way: Way, among: Among, memory_bytes: in
 
 
 def _best_of_clips(tile: Tile, clips_c: Tensor) -> Tensor:
-    """Give each clip's greatest score of a tile."""
+    """Return the highest score of each clip in a tile."""
     of_c = clips_c.unique_consecutive(return_inverse=True)[1]
     best_rg = tile.spare_rc[:, : int(of_c[-1]) + 1].fill_(-torch.inf)
     return best_rg.scatter_reduce_(1, of_c.expand_as(tile.values_rc), tile.values_rc, "amax")
@@ -102,12 +100,12 @@ MEDIAN, MEAN, QUERIES = "median rank", "mean rank", "queries"
 
 @torch.no_grad()
 def rank_figures(ranks_Q: Tensor) -> dict[str, float]:
-    """Give R@1, R@5 and R@10 in shares of 1, the median and the mean rank, and of how many queries, over all ranks."""
+    """Return R@1, R@5 and R@10 as fractions, the median and mean rank and the number of queries, over all processes."""
     gathered_N = gather_unequal_rows(ranks_Q)
     sorted_n = gathered_N[~gathered_N.isnan()].sort().values
     count = len(sorted_n)
     if not count:
-        raise UserError("retrieval: no query has a target of its own; are both sides' clips numbered alike?")
+        raise UserError("retrieval: no query has a target of its own; expected both sides to use the same clip numbers")
     middle = (float(sorted_n[(count - 1) // 2]) + float(sorted_n[count // 2])) / 2
     shares = {f"R@{k}": float((sorted_n <= k).double().mean()) for k in RECALLS}
     return {**shares, MEDIAN: middle, MEAN: float(sorted_n.mean()), QUERIES: float(count)}
@@ -121,11 +119,11 @@ def measure(
     banks: Mapping[str, Tensor] | None = None,
     memory_bytes: int = MEMORY_BYTES,
 ) -> dict[str, dict[str, float]]:
-    """Measure two sides both ways and give figures by what was measured, such as "text to video".
+    """Evaluate retrieval between two sides in both directions; return figures by name, such as "text to video".
 
-    The second side has one row for each clip, the first has any number. Where several are found for a video, figures
-    among clips come beside those among rows. Names tell what corrected for hubs: the dual softmax, if it has a scale,
-    and the bank of unit rows of each side's kind that `banks` has, of queries that are not of the test.
+    The second side has one row for each clip, the first any number. If a video has several targets, figures among clips
+    are added to those among rows. Names include the correction for hubs: the dual softmax, if a scale is given, and
+    QB-Norm, if `banks` has unit rows of the query side, from queries that are not part of the test.
     """
     (one, several), (other, single) = sides.items()
     several.check(one)
@@ -134,25 +132,25 @@ def measure(
     _refuse_repeated(other, gathered[other].clips_n)
     is_plural = bool((gathered[one].clips_n.diff() == 0).any())
     found: dict[str, dict[str, float]] = {}
-    for asks, gives in ((one, other), (other, one)):
+    for query, target in ((one, other), (other, one)):
         scorings: list[Scoring] = [COSINE]
         scorings += [DualSoftmax(dual_softmax)] if dual_softmax is not None else []
-        scorings += [QueryBank(banks[asks])] if banks and asks in banks else []
-        ways: tuple[Among, ...] = ("rows", "clips") if is_plural and gives == one else ("rows",)
+        scorings += [QueryBank(banks[query])] if banks and query in banks else []
+        conventions: tuple[Among, ...] = ("rows", "clips") if is_plural and target == one else ("rows",)
         for scoring in scorings:
-            for among in ways:
-                ranks_Q = ranks_among(gathered[gives], sides[asks], scoring, among, memory_bytes)
-                notes = (f"{asks} to {gives}", scoring.name, "best of each clip" if among == "clips" else "")
+            for among in conventions:
+                ranks_Q = ranks_among(gathered[target], sides[query], scoring, among, memory_bytes)
+                notes = (f"{query} to {target}", scoring.name, "best of each clip" if among == "clips" else "")
                 found[", ".join(note for note in notes if note)] = rank_figures(ranks_Q)
     return found
 
 
 def _refuse_repeated(name: str, clips_N: Tensor) -> None:
-    """Stop where a clip comes twice, for it would be asked twice; numbers come in order."""
-    again_n = clips_N[1:][clips_N.diff() == 0].unique()
-    if len(again_n):
+    """Raise if a clip has several rows, each of which would be a query; numbers must be sorted."""
+    repeated_n = clips_N[1:][clips_N.diff() == 0].unique()
+    if len(repeated_n):
         raise UserError(
-            f"retrieval: {len(again_n):,} clips, such as clip {int(again_n[0])}, have several rows of {name}, expected "
-            "one: each would be asked. Where a sampler repeats clips to fill ranks, give the repeated ones the clip "
-            f"{MISSING}."
+            f"retrieval: expected one row of {name} per clip, found several for clip {int(repeated_n[0])} (clips with "
+            f"several: {len(repeated_n):,}). If a sampler pads with repeated clips, set the clip of these rows to "
+            f"{MISSING}"
         )

@@ -1,14 +1,14 @@
-"""What targets are put in order by: cosines, or what two methods make of them that correct hubs, each by its name.
+"""The scores by which targets are ranked: cosines, or one of two corrections of cosines for hubs.
 
-A hub is a target that is near to most queries. Both methods weigh a query's cosines by what other queries have with
-the same targets, so figures by them stand apart from those by cosines: the dual softmax uses the other queries of the
-test, which nobody has who asks one question; the query bank uses queries of training instead.
+A hub is a target that is near to most queries. Both corrections weight a query's cosines by those of other queries with
+the same targets, so their figures are reported separately: the dual softmax uses the other queries of the test, which
+are not available for a single query; the query bank uses training queries instead.
 With s the cosines of queries q with targets t:
 - Dual softmax at inference (Cheng et al. 2021, arXiv 2109.04290): s_qt softmax_q(a s_qt), the softmax over queries.
 - Dynamic inverted softmax of QB-Norm (Bogolin et al. 2022, arXiv 2112.12777): exp(b s_qt) / sum_k exp(b s_kt) over a
   bank's queries k, for those q whose nearest target is the nearest of some k; others keep their cosines.
-Of targets that tie for nearest each counts as nearest, for their order must not matter.
-Legend: Q queries of this rank, N targets of all ranks, K rows of this rank's part of a bank, r and c those of a tile.
+Of targets that tie for nearest, each counts as nearest, so that the result does not depend on their order.
+Legend: Q queries of this process, N targets of all, K rows of this process's part of a bank, r and c those of a tile.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from trichord.pretrain.retrieval.tiles import Side, Tile, Tiles, round_digits
 SCALE, BETA = 100.0, 20.0
 STEEPEST = 300.0  # exp(-2 * 300) is still a number in float64
 
-Way = Callable[[Tile], None]  # turns a tile's cosines into scores, in place
+Way = Callable[[Tile], None]  # converts a tile's cosines to scores in place
 
 
 class Scoring(ABC):
-    """A way to score; `name` is what figures are called by, of cosines it is empty."""
+    """A scoring method; `name` is part of the names of its figures and empty for cosines."""
 
     name: str
 
     @abstractmethod
     def ways(self, queries_QD: Tensor, targets_ND: Tensor, memory_bytes: int) -> list[tuple[Tensor, Way]]:
-        """Say which of this rank's queries are scored in which way, each in one; all ranks call it."""
+        """Return pairs of query mask and conversion; each query is in one mask. All processes must call it."""
 
 
 class Cosine(Scoring):
-    """Scores are cosines."""
+    """Cosines without a correction."""
 
     name = ""
 
@@ -50,7 +50,7 @@ class Cosine(Scoring):
 
 @dataclass(frozen=True)
 class DualSoftmax(Scoring):
-    """The dual softmax of Cheng et al. over the queries of the test; `scale` is what cosines are multiplied by."""
+    """The dual softmax of Cheng et al. over the queries of the test; `scale` is the factor of cosines."""
 
     scale: float = SCALE
 
@@ -73,7 +73,7 @@ class DualSoftmax(Scoring):
 
 @dataclass(frozen=True)
 class QueryBank(Scoring):
-    """QB-Norm by a bank of training queries, of which every rank brings a part; its rows have length 1."""
+    """QB-Norm with a bank of training queries, of which every process holds a part; its rows have length 1."""
 
     rows_KD: Tensor
     beta: float = BETA
@@ -90,7 +90,7 @@ class QueryBank(Scoring):
         bank = Tiles(self.rows_KD, targets_ND, memory_bytes)
         sums_N = _sums_of_exponentials(bank, targets_ND, self.beta)
         is_near_N = _nearest_of_some(bank, targets_ND)
-        del bank  # whose tiles would be held beside the next
+        del bank  # free the buffers of its tiles before allocating the next
         is_corrected_Q = _whose_nearest_is_among(is_near_N, Tiles(queries_QD, targets_ND, memory_bytes), queries_QD)
 
         def invert(tile: Tile) -> None:
@@ -100,7 +100,7 @@ class QueryBank(Scoring):
 
 
 def _sums_of_exponentials(tiles: Tiles, targets_ND: Tensor, steepness: float) -> Tensor:
-    """Add exp(steepness * (s - 1)) up over all ranks' queries, for each target; the 1 cancels out of a softmax."""
+    """Sum exp(steepness * (s - 1)) over the queries of all processes for each target; the 1 cancels in a softmax."""
     sums_N = targets_ND.new_zeros(len(targets_ND), dtype=torch.float64)
     for rows in tiles.rows():
         for tile in tiles.of(rows):
@@ -109,7 +109,7 @@ def _sums_of_exponentials(tiles: Tiles, targets_ND: Tensor, steepness: float) ->
 
 
 def _nearest_of_some(tiles: Tiles, targets_ND: Tensor) -> Tensor:
-    """Say which targets are the nearest of some query of any rank."""
+    """Return a mask of the targets that are nearest to at least one query of any process."""
     counts_N = targets_ND.new_zeros(len(targets_ND), dtype=torch.int32)
     for rows in tiles.rows():
         best_r = torch.stack([tile.values_rc.amax(dim=1) for tile in tiles.of(rows)]).amax(dim=0)
@@ -119,7 +119,7 @@ def _nearest_of_some(tiles: Tiles, targets_ND: Tensor) -> Tensor:
 
 
 def _whose_nearest_is_among(is_near_N: Tensor, tiles: Tiles, queries_QD: Tensor) -> Tensor:
-    """Say of which queries a nearest target is among some."""
+    """Return a mask of the queries that have a nearest target in `is_near_N`."""
     found = [torch.empty(0, dtype=torch.bool, device=queries_QD.device)]
     for rows in tiles.rows():
         best, near = [], []
@@ -135,7 +135,7 @@ def _all(queries_QD: Tensor) -> Tensor:
 
 
 def _keep(tile: Tile) -> None:
-    """Take cosines for scores."""
+    """Use cosines as scores."""
 
 
 def _check_steepness(name: str, value: float) -> None:

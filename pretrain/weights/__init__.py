@@ -1,1 +1,1 @@
-"""Weights from elsewhere and for others: released files read strictly, by name, and exports."""
+"""Import of released weights, strictly and by name, and export of a run's weights."""

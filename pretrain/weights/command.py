@@ -1,4 +1,4 @@
-"""`trichord weights inspect`: what a file of weights is, which published sizes it fits, and what the nearest lacks."""
+"""`trichord weights inspect`: the family of a weight file, the sizes it fits, and differences to the nearest."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from trichord.pretrain.backbones.spec import Size
     from trichord.pretrain.weights.report import Report, SizeFit
 
-SUMMARY = "look into files of weights"
+SUMMARY = "inspect weight files"
 
 
 def _declare(parser: ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="safetensors, .pth, .pyth, .pt, .bin, or a folder")
-    parser.add_argument("--part", metavar="NAME", help="which part of a file that holds several, such as student")
+    parser.add_argument("--part", metavar="NAME", help="part of a file with several parts, such as student")
     add_json(parser)
 
 
@@ -34,12 +34,12 @@ def _run(arguments: Namespace) -> int:
     title = f"{arguments.file}: {found.family}, {found.tensors:,} tensors, {found.parameters:,} parameters"
     show_figures(title, [_row(fit, arguments.json) for fit in shown], arguments.json)
     if not arguments.json:
-        _tell(found, nearest, arguments)
+        _print_details(found, nearest, arguments)
     return 1 if nearest.amiss else 0
 
 
 def _row(fit: SizeFit, whole: bool) -> dict[str, object]:
-    """Give a size's line; names in JSON, their number for people."""
+    """Return the row of a size; with lists of names if `whole` (for JSON), otherwise with their numbers."""
     names = {
         "resized": fit.resized,
         "missing": fit.missing,
@@ -50,7 +50,7 @@ def _row(fit: SizeFit, whole: bool) -> dict[str, object]:
     return {"size": fit.preset, "fits": fit.verdict, "taken": fit.taken} | listed
 
 
-def _tell(found: Report, nearest: SizeFit, arguments: Namespace) -> None:
+def _print_details(found: Report, nearest: SizeFit, arguments: Namespace) -> None:
     from trichord.pretrain.backbones.registry import published_sizes
     from trichord.pretrain.weights.load import shortened
 
@@ -59,7 +59,7 @@ def _tell(found: Report, nearest: SizeFit, arguments: Namespace) -> None:
         (f"{nearest.preset}, not in the file", nearest.missing),
         (f"{nearest.preset}, not in the network", nearest.unused),
         (f"{nearest.preset}, of another shape", nearest.misshapen),
-        ("beside the backbone", found.beside),
+        ("outside the backbone", found.beside),
     ):
         if names:
             print(f"{what}: {shortened(names)}")
@@ -68,7 +68,7 @@ def _tell(found: Report, nearest: SizeFit, arguments: Namespace) -> None:
 
 
 def _settings(size: Size, beside: Sequence[str], arguments: Namespace) -> list[str]:
-    """Give the settings of a recipe that begins with this file."""
+    """Return the settings of a recipe that starts from this file."""
     init_from = size.spec.init_setting
     settings = [*size.settings, f"{init_from}.path={arguments.file}"]
     settings += [f"{init_from}.part={arguments.part}"] if arguments.part else []
@@ -78,7 +78,7 @@ def _settings(size: Size, beside: Sequence[str], arguments: Namespace) -> list[s
 
 INSPECT = Command(
     "inspect",
-    "say what a file of weights is, which sizes it fits, and what is amiss",
+    "show the family of a weight file, the sizes it fits and what does not fit",
     _declare,
     _run,
     ("trichord weights inspect kinetics400_vitb_ssl.pth", "trichord weights inspect model.safetensors --json"),

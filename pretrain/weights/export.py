@@ -1,4 +1,4 @@
-"""Writes a run's weights as others read them, loads them back and compares."""
+"""Exports a run's weights to common formats, reads them back and compares."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trichord.pretrain.weights.export_hf import as_hugging_face, write_config
 
 
 def newest_checkpoint(run: Path) -> tuple[Path, CheckpointIndex]:
-    """Find the newest whole checkpoint of a run, checksums compared."""
+    """Return the newest complete checkpoint of a run, verified by checksums."""
     torn = []
     for path in checkpoint_files.checkpoints_in(RunFolder(run).checkpoints):
         try:
@@ -34,15 +34,15 @@ def newest_checkpoint(run: Path) -> tuple[Path, CheckpointIndex]:
             continue
         return path, index
     why = f" ({torn[0]})" if torn else ""
-    raise UserError(f"{run} holds no whole checkpoint: looked for {RunFolder(run).checkpoints}/step_…{why}")
+    raise UserError(f"{run} holds no complete checkpoint; expected {RunFolder(run).checkpoints}/step_…{why}")
 
 
 def read_part(
     run: Path, part: str | None = None, read: Callable[[Any], RunConfig] = RunConfig.model_validate
 ) -> tuple[dict[str, Tensor], RunConfig, int]:
-    """Read one network's weights from a run's newest checkpoint, by their names within it; with its config and step.
+    """Read one network's weights, by their names within it, from a run's newest checkpoint; with its config and step.
 
-    `read` makes the config of what a checkpoint holds of it.
+    `read` parses the config that is stored in the checkpoint.
     """
     path, index = newest_checkpoint(run)
     config = read(index.config)
@@ -66,7 +66,7 @@ def export(
     out: Path | None,
     read: Callable[[Any], RunConfig] = RunConfig.model_validate,
 ) -> dict[str, Any]:
-    """Write one network in a layout; give what was written."""
+    """Export one network in a layout; return a summary of what was written."""
     tensors, config, step = read_part(run, part, read)
     part = part or config.objective.parts[0]
     spec = config.backbone_of(part)
@@ -86,10 +86,10 @@ def export(
 
 def _write_and_compare(tensors: dict[str, Tensor], about: dict[str, str], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".unfinished-{path.name}")  # whoever watches for the file finds it whole
+    unfinished = path.with_name(f".unfinished-{path.name}")  # so that only a complete file has the final name
     checkpoint_files.save_tensors(unfinished, tensors, {"format": "pt", **about})
     with safe_open(unfinished, framework="pt") as file:
-        back = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+        back = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is not a dict)
     if back.keys() != tensors.keys() or not all(torch.equal(back[name], tensors[name]) for name in tensors):
-        raise RuntimeError(f"{path} does not hold what was written to it; is the disk sound?")
+        raise RuntimeError(f"{path} differs from what was written to it; check the disk")
     os.replace(unfinished, path)

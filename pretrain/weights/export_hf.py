@@ -1,4 +1,4 @@
-"""Writes a backbone as a folder that Hugging Face's transformers loads with `from_pretrained`."""
+"""Exports a backbone as a folder that Hugging Face's transformers loads with `from_pretrained`."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from trichord.pretrain.backbones.timesformer.names import HUGGING_FACE_TIMESFORM
 from trichord.pretrain.weights.naming import renamed, reversed_table
 
 _ATTENTION = {"divided": "divided_space_time", "joint": "joint_space_time", "space": "space_only"}
-_POSITIONS = {"divided": "space-time", "joint": "space-time", "space": "space"}  # all that the class there has
+_POSITIONS = {"divided": "space-time", "joint": "space-time", "space": "space"}  # the only ones that its class supports
 _TABLE = reversed_table(HUGGING_FACE_TIMESFORMER)
 
 
 def as_hugging_face(
     tensors: dict[str, Tensor], spec: BackboneSpec | AudioBackboneSpec
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Give a network's backbone under the names of TimesformerModel, which has no head, and its config.json."""
+    """Return a backbone with the names of TimesformerModel, which has no head, and the content of its config.json."""
     if not isinstance(spec, TimeSformerSpec):
         raise UserError(
-            f"a backbone of kind '{spec.kind}' is not written for Hugging Face's transformers, only timesformer. "
+            f"cannot export a backbone of kind '{spec.kind}' for Hugging Face's transformers, only timesformer. "
             "Next: trichord export RUN --format safetensors"
         )
     if spec.positions != _POSITIONS[spec.attention]:
         raise UserError(
-            f"Hugging Face's TimeSformer has no positions '{spec.positions}' with attention '{spec.attention}', only "
-            f"'{_POSITIONS[spec.attention]}'. Next: trichord export RUN --format safetensors"
+            f"Hugging Face's TimeSformer does not support positions '{spec.positions}' with attention "
+            f"'{spec.attention}', only '{_POSITIONS[spec.attention]}'. Next: trichord export RUN --format safetensors"
         )
     named = {
         renamed(name, _TABLE).removeprefix("timesformer."): tensor
@@ -63,5 +63,5 @@ def as_hugging_face(
 
 
 def write_config(config: dict[str, Any], folder: Path) -> None:
-    """Write config.json beside the weights."""
+    """Write config.json next to the weights."""
     write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Reads the tensors of a checkpoint file without executing anything of it."""
+"""Reads the tensors of a checkpoint file without executing code from it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from torch import Tensor
 
 from trichord.core.errors import UserError
 
-# Where files keep their weights, and in this order where there are several: the teacher is the better network.
+# Keys of weights in files, in order of preference: the teacher is better than the student.
 PARTS = ("teacher", "student", "model_state", "state_dict", "model")
-_OLD_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # torch.save's before it made zip files
+_OLD_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # of torch.save before it wrote zip files
 
 
 class _PlainDict:
-    """Stands for a class of dict that is not asked for: what would be made of it is a dict of torch's own list."""
+    """Replaces a dict class that is not imported; the result is an OrderedDict, which torch allows."""
 
     def __new__(cls) -> Any:
         return OrderedDict()
 
 
-# What files keep beside their weights and needs no code of its own to be read past. SVT's and DINO's checkpoints hold
-# their command line in a Namespace, a plain holder of values; X-CLIP's their config in nodes of yacs, which are dicts.
+# Additional classes in files that are safe to load, as they run no code. SVT's and DINO's checkpoints hold their
+# command line in a Namespace, which only stores values; X-CLIP's hold their config in nodes of yacs, which are dicts.
 _INERT: list[Any] = [
     argparse.Namespace,
     (_PlainDict, "yacs.config.CfgNode"),
@@ -38,17 +38,17 @@ _INERT: list[Any] = [
 
 
 def read_tensors(path: Path, part: str | None = None) -> dict[str, Tensor]:
-    """Read a file's tensors by the names they have there, of one part where it has several."""
-    if path.is_dir():  # as Hugging Face saves a model, now and in former times
-        whole, former = path / "model.safetensors", path / "pytorch_model.bin"
-        path = former if former.is_file() and not whole.is_file() else whole
+    """Read the tensors of a file, or of one part if it has several, with the names in the file."""
+    if path.is_dir():  # as saved by Hugging Face, now and formerly
+        current, former = path / "model.safetensors", path / "pytorch_model.bin"
+        path = former if former.is_file() and not current.is_file() else current
     if not path.is_file():
         raise UserError(f"found no file {path}; expected weights as .safetensors, .pth, .pyth, .pt or .bin")
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise UserError(f"{path} is no whole safetensors file ({error}); fetch it again") from error
+            raise UserError(f"{path} is not a complete safetensors file ({error}); download it again") from error
     return _choose(_load(path), part, path)
 
 
@@ -56,7 +56,7 @@ def _load(path: Path) -> Any:
     with path.open("rb") as file:
         is_old = file.read(len(_OLD_MAGIC)) == _OLD_MAGIC
     if not is_old and not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is no whole file of torch.save; expected weights there, or a .safetensors file")
+        raise UserError(f"{path} is not a complete file of torch.save; expected a file of torch.save or .safetensors")
     if _is_torchscript(path):
         raise UserError(_refusal_of_torchscript(path))
     with torch.serialization.safe_globals(_INERT):
@@ -65,11 +65,11 @@ def _load(path: Path) -> Any:
         except pickle.UnpicklingError as error:
             raise UserError(_refusal(path)) from error
         except (RuntimeError, EOFError, LookupError, TypeError, ValueError, struct.error) as error:
-            raise UserError(f"{path} is a torn file of torch.save ({error}); fetch it again") from error
+            raise UserError(f"{path} is a damaged file of torch.save ({error}); download it again") from error
 
 
 def _is_torchscript(path: Path) -> bool:
-    """Say whether a file is a program with its weights, as OpenAI releases CLIP."""
+    """Return whether a file is a TorchScript program with weights, as OpenAI releases CLIP."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -79,12 +79,12 @@ def _is_torchscript(path: Path) -> bool:
 def _refusal_of_torchscript(path: Path) -> str:
     out = path.with_suffix(".safetensors")
     return (
-        f"{path} is a TorchScript program, as OpenAI's CLIP files are, and nothing in a file of weights is run here. "
-        "If you trust who made it, keep its tensors alone:\n"
+        f"{path} is a TorchScript program, like OpenAI's CLIP files, and trichord runs no code from weight files. "
+        "If you trust its source, extract the tensors:\n"
         "  python -c 'import torch, safetensors.torch as s; "
         f'found = torch.jit.load("{path}", map_location="cpu").state_dict(); '
         f's.save_file({{n: t.contiguous() for n, t in found.items()}}, "{out}")\'\n'
-        f"then give {out}."
+        f"then use {out}."
     )
 
 
@@ -93,25 +93,27 @@ def _refusal(path: Path) -> str:
     if zipfile.is_zipfile(path):
         with torch.serialization.safe_globals(_INERT):
             needs = ", ".join(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
-    wants = f"wants to run {needs or 'more than plain values need'}"
+    code = needs or "code beyond that for plain values"
     out = path.with_suffix(".safetensors")
     return (
-        f"{path} {wants}, and nothing in a file of weights is run here. If you trust who made it, keep its tensors "
-        "alone, on a machine with nothing to lose:\n"
+        f"{path} would run {code}, and trichord runs no code from weight files. If you trust its source, extract the "
+        "tensors on a machine without valuable data:\n"
         "  python -c 'import torch, safetensors.torch as s; "
         f'found = torch.load("{path}", weights_only=False, map_location="cpu"); '
         f's.save_file({{n: t.contiguous() for n, t in found["{PARTS[2]}"].items()}}, "{out}")\'\n'
-        f"(with the part that holds the weights, such as {', '.join(PARTS)}); then give {out}."
+        f"(with the part that holds the weights, such as {', '.join(PARTS)}); then use {out}."
     )
 
 
 def _choose(found: Any, part: str | None, path: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict):
-        raise UserError(f"{path} holds a {type(found).__name__}; expected tensors by name")
+        raise UserError(f"{path} holds a {type(found).__name__}; expected a dict of tensors")
     parts = [str(name) for name, value in found.items() if isinstance(value, dict) and _tensors(value)]
     if part is not None and part not in parts:
-        raise UserError(f"{path} has no part {part}; found {', '.join(parts) or 'none'}. Leave part out, or name one.")
-    part = part or next((name for name in PARTS if name in parts), None)  # beside which figures may stand as tensors
+        raise UserError(
+            f"{path} has no part {part}; found {', '.join(parts) or 'none'}. Omit the part, or name one of these."
+        )
+    part = part or next((name for name in PARTS if name in parts), None)  # the file may have scalar tensors as well
     if part is None and _tensors(found):
         return _tensors(found)
     if part is None:

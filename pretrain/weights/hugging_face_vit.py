@@ -1,6 +1,6 @@
-"""How Hugging Face calls the layers of models that grew out of its ViT: in released files, and what it writes now.
+"""Tensor names of Hugging Face's models that derive from its ViT, in released files and in those written today.
 
-Queries, keys and values stand apart there. Released files name `encoder.layer`, those of transformers 5 `layers`.
+Queries, keys and values are separate there. Released files use `encoder.layer`, those of transformers 5 `layers`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _BLOCK = "backbone.blocks.{n}."
 
 
 def model_table(prefix: str) -> Table:
-    """Name what all of them have; `prefix` is what the names of a model's tensors begin with."""
+    """Return the table of names that these models share; `prefix` is that of a model's tensors."""
     old, new = f"{prefix}encoder.layer.{{n}}.", f"{prefix}layers.{{n}}."
     return (
         (f"{prefix}embeddings.cls_token", "backbone.cls_token"),
@@ -35,7 +35,7 @@ def model_table(prefix: str) -> Table:
 
 
 def with_prefix_and_joined(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Give every tensor but a classifier's the prefix, if a file lacks it, and join queries, keys and values."""
+    """Add a missing prefix to all tensors except a classifier's, and join queries, keys and values."""
     found = {
         name if name.startswith((prefix, "classifier.")) else f"{prefix}{name}": tensor
         for name, tensor in tensors.items()

@@ -1,4 +1,4 @@
-"""The initial weights of a pretraining run, where its config names any."""
+"""The initial weights of a pretraining run, if its config names any."""
 
 from __future__ import annotations
 

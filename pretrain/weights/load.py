@@ -1,4 +1,4 @@
-"""Starts a network from published weights, strictly: what is missing, unused or of other shape is named, or allowed."""
+"""Loads published weights strictly: missing, unused and misshapen tensors are errors unless allowed by pattern."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from trichord.pretrain.weights.naming import Family, renamed
 
 _NAMES_SHOWN = 12
 _OF_BACKBONE, _OF_TEXT = "backbone.", "text."
-# Counts of batches, which older files of torchvision lack; nothing is made of them but where momentum is None.
-_NEVER_MISSED = ".num_batches_tracked"
+# Batch counters, which older torchvision files lack; they are used only if momentum is None.
+_OPTIONAL = ".num_batches_tracked"
 
 
 @dataclass
 class Fit:
-    """What became of the tensors of a file and of a network; names are those that the network has."""
+    """The result of comparing a file with a network; names are those of the network."""
 
     family: str
     taken: dict[str, Tensor] = field(default_factory=dict)
@@ -35,21 +35,21 @@ class Fit:
     unused: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """Say in plain words what happened."""
-        said = [f"{self.family} weights: {len(self.taken)} tensors taken"]
-        said += [f"resized: {line}" for line in self.resized]
-        said += [f"left as initialised: {shortened(self.missing)}"] if self.missing else []
-        said += [f"left out: {shortened(self.unused)}"] if self.unused else []
-        return said
+        """Describe the result in lines of text."""
+        lines = [f"{self.family} weights: {len(self.taken)} tensors loaded"]
+        lines += [f"resized: {line}" for line in self.resized]
+        lines += [f"left as initialised: {shortened(self.missing)}"] if self.missing else []
+        lines += [f"left out: {shortened(self.unused)}"] if self.unused else []
+        return lines
 
 
-def load_published(init: InitFrom, module: nn.Module, sense: type[Encoder] = Encoder) -> Fit:
-    """Give every network of a sense in a module, or a backbone by itself, the weights of a file."""
-    return load_tensors(read_tensors(init.path, init.part), init, module, sense)
+def load_published(init: InitFrom, module: nn.Module, modality: type[Encoder] = Encoder) -> Fit:
+    """Load the weights of a file into every network of a modality in a module, or into a single backbone."""
+    return load_tensors(read_tensors(init.path, init.part), init, module, modality)
 
 
 def load_text(init: InitFrom, text: TextBackbone) -> Fit:
-    """Give a text encoder what a file of video and text, or of images and text, has of one."""
+    """Load the text encoder of a file with video and text, or with images and text."""
     tensors = read_tensors(init.path, init.part)
     family = recognised(tensors, init.path)
     offered = {renamed(name, family.table): tensor for name, tensor in family.prepare(tensors).items()}
@@ -59,7 +59,7 @@ def load_text(init: InitFrom, text: TextBackbone) -> Fit:
         if name.startswith(_OF_TEXT)
     }
     if not own:
-        raise UserError(f"{init.path} holds {family.name} weights, among them none of a text encoder; take a CLIP's")
+        raise UserError(f"{init.path} holds {family.name} weights without a text encoder; expected CLIP weights")
     return load_tensors(own, init, text, TextBackbone, family=Family(family.name, "backbone.*", ()))  # type: ignore[type-abstract]
 
 
@@ -67,16 +67,16 @@ def load_tensors(
     tensors: Mapping[str, Tensor],
     init: InitFrom,
     module: nn.Module,
-    sense: type[Encoder] = Encoder,
+    modality: type[Encoder] = Encoder,
     family: Family | None = None,
 ) -> Fit:
-    """Give every network in a module the same weights: student and teacher set out from one point.
+    """Load the same weights into every network in a module, so that student and teacher start equal.
 
-    The family is told by the tensors' names where it is not known.
+    If `family` is None, it is recognised by the tensor names.
     """
-    networks = networks_in(module, sense)
+    networks = networks_in(module, modality)
     if not networks:
-        raise ValueError(f"{type(module).__name__} holds no {sense.__name__}")
+        raise ValueError(f"{type(module).__name__} has no {modality.__name__}")
     found = compared(tensors, family or recognised(tensors, init.path), networks[0], init)
     _check(found, init)
     with torch.no_grad():
@@ -87,40 +87,40 @@ def load_tensors(
     return found
 
 
-def networks_in(module: nn.Module, sense: type[Encoder] = Encoder) -> list[nn.Module]:
-    """Find what has a `backbone` of this sense; one that stands by itself is put where it would be."""
-    if isinstance(module, sense):
+def networks_in(module: nn.Module, modality: type[Encoder] = Encoder) -> list[nn.Module]:
+    """Return the modules with a `backbone` of this modality; a single backbone is wrapped in such a module."""
+    if isinstance(module, modality):
         return [nn.ModuleDict({"backbone": module})]
-    return [network for network in module.modules() if isinstance(getattr(network, "backbone", None), sense)]
+    return [network for network in module.modules() if isinstance(getattr(network, "backbone", None), modality)]
 
 
 def compared(tensors: Mapping[str, Tensor], family: Family, network: nn.Module, init: InitFrom) -> Fit:
-    """Find a tensor for each place of a network, and say what is left over on either side."""
+    """Match the tensors of a file with those of a network, and list what remains on either side."""
     backbone = network.get_submodule("backbone")
     assert isinstance(backbone, Encoder)
     offered = {renamed(name, family.table): tensor for name, tensor in family.prepare(tensors).items()}
     if init.time_from_space:
         offered = _with_time_from_space(offered, backbone.time_from_space)
     wanted = network.state_dict(keep_vars=True)
-    begun = _begun(offered, backbone)
+    adapted = _adapted(offered, backbone)
     found = Fit(family.name)
     for name, place in wanted.items():
-        if name not in begun:
-            found.missing += [] if name.endswith(_NEVER_MISSED) else [name]
+        if name not in adapted:
+            found.missing += [] if name.endswith(_OPTIONAL) else [name]
             continue
-        given, made = offered.get(name, begun[name]), _resized(backbone, name, begun[name], place)
+        given, made = offered.get(name, adapted[name]), _resized(backbone, name, adapted[name], place)
         if made is None:
             found.misshapen[name] = f"{name}: {_shape(given)} in the file, {_shape(place)} in the network"
             continue
         found.taken[name] = made
         if made is not given:
             found.resized.append(f"{name} from {_shape(given)} to {_shape(place)}")
-    found.unused = [name for name in begun if name not in wanted]
+    found.unused = [name for name in adapted if name not in wanted]
     return found
 
 
-def _begun(offered: dict[str, Tensor], backbone: Encoder) -> dict[str, Tensor]:
-    """Let the backbone make what it needs of a model of images."""
+def _adapted(offered: dict[str, Tensor], backbone: Encoder) -> dict[str, Tensor]:
+    """Convert the tensors of an image model for the backbone."""
     within, others = dict[str, Tensor](), dict[str, Tensor]()
     for name, tensor in offered.items():
         (within if name.startswith(_OF_BACKBONE) else others)[name.removeprefix(_OF_BACKBONE)] = tensor
@@ -128,7 +128,7 @@ def _begun(offered: dict[str, Tensor], backbone: Encoder) -> dict[str, Tensor]:
 
 
 def _resized(backbone: Encoder, name: str, tensor: Tensor, place: Tensor) -> Tensor | None:
-    """Make a tensor fit its place, if it does not yet and can."""
+    """Resize a tensor to the shape of its place if necessary; None if that is not possible."""
     within = name.removeprefix(_OF_BACKBONE)
     if tensor.shape == place.shape or within == name:
         return tensor if tensor.shape == place.shape else None
@@ -137,18 +137,18 @@ def _resized(backbone: Encoder, name: str, tensor: Tensor, place: Tensor) -> Ten
 
 
 def recognised(tensors: Mapping[str, Tensor], path: Path) -> Family:
-    """Tell the family of a file's tensors, or stop with what there is to be told."""
+    """Return the family of a file by its tensor names; raise if it is unknown."""
     family = recognise(tensors)
     if family is None:
         known = ", ".join(f"{each.name} ({each.sign})" for each in families())
         raise UserError(
-            f"{path} is of no known family: its tensors are called {shortened(tensors)}; expected one of {known}"
+            f"{path} is not of a known family: its tensors are named {shortened(tensors)}; expected one of {known}"
         )
     return family
 
 
 def _with_time_from_space(offered: Mapping[str, Tensor], time_from_space: Mapping[str, str]) -> dict[str, Tensor]:
-    """Let attention in time begin as attention in space, where a model of images has nothing for it."""
+    """Copy the weights of spatial attention to temporal attention where the file has none for it."""
     copies = {
         name.replace(space, time): tensor
         for name, tensor in offered.items()
@@ -159,7 +159,7 @@ def _with_time_from_space(offered: Mapping[str, Tensor], time_from_space: Mappin
 
 
 def _check(found: Fit, init: InitFrom) -> None:
-    """Stop at what no pattern allows; a tensor of another shape is missing here and unused there."""
+    """Raise for tensors that no pattern allows; one of another shape counts as both missing and unused."""
     missing = _not_allowed([*found.missing, *found.misshapen], init.allow_missing)
     unused = _not_allowed([*found.unused, *found.misshapen], init.allow_unused)
     if not missing and not unused:
@@ -174,9 +174,11 @@ def _check(found: Fit, init: InitFrom) -> None:
         ("of another shape", shapes),
     ):
         lines += [f"  {len(names)} {title}: {shortened(names)}"] if names else []
-    ways = [("missing", missing), ("unused", unused)]
-    allowed = " and ".join(f"init_from.allow_{way}" for way, names in ways if names)
-    lines.append(f"Choose the backbone that they were made for, or allow them by pattern: {allowed}='[\"...\"]'")
+    kinds = [("missing", missing), ("unused", unused)]
+    allowed = " and ".join(f"init_from.allow_{kind}" for kind, names in kinds if names)
+    lines.append(
+        f"Choose the backbone that the weights were made for, or allow these names by pattern: {allowed}='[\"...\"]'"
+    )
     raise UserError("\n".join(lines))
 
 
@@ -189,7 +191,7 @@ def _shape(tensor: Tensor) -> str:
 
 
 def shortened(names: Iterable[str]) -> str:
-    """List names, not all of very many."""
+    """Return a list of names as text, at most 12 of them."""
     listed = list(names)
     more = f" and {len(listed) - _NAMES_SHOWN} more" if len(listed) > _NAMES_SHOWN else ""
     return ", ".join(listed[:_NAMES_SHOWN]) + more

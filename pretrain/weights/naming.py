@@ -1,7 +1,7 @@
-"""Tables of names: what the tensors of a released file are called there and here.
+"""Tables of names that map the tensors of released files to those of trichord.
 
-{n} stands for the number of a block, {rest} for whatever follows. Here a network has a `backbone` and a `head`;
-`classifier` is what a released model learnt with labels.
+{n} stands for the number of a block, {rest} for any remaining part. A network of trichord has a `backbone` and a
+`head`; `classifier` is the supervised classifier of a released model.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-Table = tuple[tuple[str, str], ...]  # theirs, ours; the first that fits counts
+Table = tuple[tuple[str, str], ...]  # (theirs, ours); the first match applies
 
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of file, known by a tensor, or by a pattern of names, that files of other kinds do not have."""
+    """A kind of weight file, identified by a tensor name, or a pattern of names, that other kinds do not have."""
 
     name: str
     sign: str
     table: Table
-    prepare: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict  # into tensors that a table of names can serve
-    but_not: tuple[str, ...] = ()  # tensors of other families that bear the sign as well
+    prepare: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict  # convert tensors so that renaming suffices
+    but_not: tuple[str, ...] = ()  # tensors of other families that also match the sign
 
     def is_that_of(self, names: Collection[str]) -> bool:
-        """Return whether a file whose tensors are called so is of this family."""
+        """Return whether a file with these tensor names is of this family."""
         return bool(matching(names, self.sign)) and not any(other in names for other in self.but_not)
 
 
 def renamed(name: str, table: Table) -> str:
-    """Give a tensor's name here; one that the table does not know keeps its own."""
+    """Return the new name of a tensor; names that are not in the table are unchanged."""
     for theirs, ours in table:
         if found := pattern(theirs).fullmatch(name):
             return ours.format_map(found.groupdict())
@@ -44,21 +44,21 @@ def renamed(name: str, table: Table) -> str:
 
 
 def reversed_table(table: Table) -> Table:
-    """Give the table that leads back."""
+    """Return the table of the opposite direction."""
     return tuple((ours, theirs) for theirs, ours in table)
 
 
 @cache
 def pattern(template: str) -> re.Pattern[str]:
-    """Make the pattern of the names that a template stands for."""
+    """Compile a template to the regular expression of the names that it matches."""
     parts: Mapping[str, str] = {"{n}": r"(?P<n>\d+)", "{rest}": "(?P<rest>.+)"}
     return re.compile("".join(parts.get(part, re.escape(part)) for part in re.split(r"(\{\w+\})", template)))
 
 
 def joined(tensors: Mapping[str, Tensor], parts: Sequence[str], whole: str) -> dict[str, Tensor]:
-    """Put the tensors that `parts` name below each other as `whole`; a set that is not complete is left as it is.
+    """Concatenate the tensors named by `parts` as `whole`; incomplete sets are left unchanged.
 
-    All are templates of tables of names: `joined(tensors, ["{n}.query.{rest}", "{n}.key.{rest}"], "{n}.both.{rest}")`.
+    All are templates of name tables: `joined(tensors, ["{n}.query.{rest}", "{n}.key.{rest}"], "{n}.both.{rest}")`.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Says of a file of weights which family it is of, and how it fits each published size."""
+"""Reports the family of a weight file and how it fits each published size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OF_BACKBONE = "backbone."
 
 @dataclass(frozen=True)
 class SizeFit:
-    """How a file fits one size, whatever it holds beside a backbone."""
+    """How the backbone in a file fits one published size."""
 
     preset: str
     taken: int
@@ -29,35 +29,35 @@ class SizeFit:
 
     @property
     def amiss(self) -> int:
-        """Count what stands in the way."""
+        """The number of tensors that prevent a strict load."""
         return len(self.missing) + len(self.unused) + len(self.misshapen)
 
     @property
     def begins(self) -> bool:
-        """Say whether all of the file has a place, but some places are left, as where a network of images goes in."""
+        """Whether all tensors are used but some weights are missing, for example for an image model."""
         return bool(self.taken and self.missing) and not (self.unused or self.misshapen)
 
     @property
     def verdict(self) -> str:
-        """Say it in a word or two."""
+        """The result in one or two words."""
         if self.amiss:
-            return "begins it" if self.begins else "no"
+            return "as init" if self.begins else "no"
         return "once resized" if self.resized else "strictly"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a file is."""
+    """The description of a weight file."""
 
     family: str
     tensors: int
     parameters: int
-    beside: list[str]  # what it holds beside a backbone, by our names
-    fits: list[SizeFit]  # the best first
+    beside: list[str]  # tensors that are not part of the backbone, with trichord's names
+    fits: list[SizeFit]  # best first
 
 
 def report(tensors: Mapping[str, Tensor], path: Path) -> Report:
-    """Compare a file's tensors with the published sizes, by names and shapes alone."""
+    """Compare the tensors of a file with the published sizes, by names and shapes only."""
     family = recognised(tensors, path)
     shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
 
@@ -67,7 +67,7 @@ def report(tensors: Mapping[str, Tensor], path: Path) -> Report:
         network = nn.ModuleDict({"backbone": on_meta(sizes[size])})
         return compared(shapes, family, network, InitFrom(path=path))
 
-    # Names tell the kind of backbone, whatever its size: those in which all have a place, or else the nearest.
+    # Names identify the kind of backbone for all sizes: those kinds that use all tensors, and the nearest.
     of_kind = {size.spec.kind: name for name, size in reversed(sizes.items())}
     firsts = {kind: fit(name) for kind, name in of_kind.items()}
     nearest = min(firsts, key=lambda kind: len(firsts[kind].missing) + len(firsts[kind].unused))

@@ -1,1 +1,1 @@
-"""From samples of sound to log-mel pictures, in the conventions that weights were trained with."""
+"""Conversion of audio samples to log-mel spectrograms, in the conventions of published weights."""

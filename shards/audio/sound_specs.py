@@ -1,4 +1,4 @@
-"""How sound becomes a picture, as settings: the three log-mel conventions that published weights were trained with."""
+"""Settings of log-mel spectrograms: the three conventions that published weights were trained with."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-AST_BLIND_FILTERS = 1  # of AST's 128 filters one (the fourth) falls between two bins; its weights have learnt so
+AST_BLIND_FILTERS = 1  # one of AST's 128 filters (the fourth) is between two bins; its weights were trained so
 
 
 class SpecAugment(BaseModel):
-    """Bands of frequency and stretches of time that are wiped out, each up to its width (Park et al. 2019)."""
+    """Masks of frequency bands and time intervals, each of random width up to the given one (Park et al. 2019)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,13 +22,13 @@ class SpecAugment(BaseModel):
 
 
 class _SoundSpec(BaseModel):
-    """What the conventions share; audio is normalised as (x - mean) / (deviations * std)."""
+    """Settings common to all conventions; audio is normalised as (x - mean) / (deviations * std)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rate_hz: int = Field(default=16000, gt=0)
     mels: int = Field(default=128, ge=1)
-    frames: int | None = Field(default=None, ge=1)  # pad or cut to this many; None keeps what the sound gives
+    frames: int | None = Field(default=None, ge=1)  # pad or cut to this many; None keeps the sound's own number
     mean: float = 0.0
     std: float = Field(default=1.0, gt=0)
     deviations: float = Field(default=1.0, gt=0)
@@ -36,10 +36,10 @@ class _SoundSpec(BaseModel):
 
 
 class KaldiFbank(_SoundSpec):
-    """AST's: kaldi fbank of the sound less its mean, natural logarithm, AudioSet's statistics, two deviations.
+    """AST's convention: Kaldi fbank of the mean-free sound, natural logarithm, AudioSet's statistics, two deviations.
 
-    Padding and SpecAugment write 0 before normalising, which is 0.467 afterwards: a loud value, but the one that AST
-    and its descendants were trained with. CAV-MAE has mean -5.081, std 4.4849 and one deviation.
+    Padding and SpecAugment write 0 before normalisation, which becomes 0.467: a loud value, but the one that AST and
+    models derived from it were trained with. CAV-MAE has mean -5.081, std 4.4849 and one deviation.
     """
 
     kind: Literal["kaldi_fbank"] = "kaldi_fbank"
@@ -56,16 +56,16 @@ class KaldiFbank(_SoundSpec):
         blind = blind_filters(kaldi_edges_hz(self.rate_hz, self.mels), self.rate_hz, fft_size)
         if len(blind) > AST_BLIND_FILTERS:
             raise ValueError(
-                f"{len(blind)} of {self.mels} mel filters see no frequency at all (the first: {blind[0]}) with frames "
+                f"{len(blind)} of {self.mels} mel filters cover no frequency bin (the first: {blind[0]}) with frames "
                 f"of {self.frame_ms} ms at {self.rate_hz} Hz; use fewer mels or a longer frame_ms"
             )
         return self
 
 
 class _StftMel(_SoundSpec):
-    """MelSpectrogram's: centred frames with reflected ends, periodic Hann window, power, triangles linear in hertz.
+    """MelSpectrogram's conventions: centred frames, reflected ends, periodic Hann window, power, triangles in hertz.
 
-    Padding and SpecAugment write the mean, which is 0 after normalising.
+    Padding and SpecAugment write the mean, which is 0 after normalisation.
     """
 
     fft_size: int = Field(default=1024, ge=2)
@@ -76,8 +76,8 @@ class _StftMel(_SoundSpec):
     scale: Literal["htk", "slaney"] = "htk"
     logarithm: Literal["decibel", "natural"] = "decibel"
     floor: float = Field(default=1e-10, gt=0)  # of the power, before the logarithm
-    range_db: float | None = Field(default=80.0, gt=0)  # what lies further below a sound's own peak is lifted to there
-    drop_last: bool = False  # N samples give N / hop frames, not one more
+    range_db: float | None = Field(default=80.0, gt=0)  # lower limit of levels, relative to the sound's own peak
+    drop_last: bool = False  # N samples give N / hop frames instead of N / hop + 1
 
     @model_validator(mode="after")
     def _no_blind_filters(self) -> _StftMel:
@@ -90,7 +90,7 @@ class _StftMel(_SoundSpec):
         fewer = next((mels for mels in range(self.mels - 1, 0, -1) if not self._blind(mels, self.fft_size)), None)
         fixes = [f"fft_size={enough}"] * (enough is not None) + [f"mels={fewer}"] * (fewer is not None)
         raise ValueError(
-            f"{len(blind)} of {self.mels} mel filters see no frequency at all (the first: {blind[0]}) with "
+            f"{len(blind)} of {self.mels} mel filters cover no frequency bin (the first: {blind[0]}) with "
             f"fft_size={self.fft_size} at {self.rate_hz} Hz; use {' or '.join(fixes) or 'a wider band'}"
         )
 
@@ -100,13 +100,13 @@ class _StftMel(_SoundSpec):
 
 
 class LogMel(_StftMel):
-    """The general one, in decibels."""
+    """The general log-mel spectrogram, in decibels."""
 
     kind: Literal["log_mel"] = "log_mel"
 
 
 class XdcMel(_StftMel):
-    """XDC's (Alwassel et al. 2020): 40 mels, 100 frames for 2 s. The paper leaves rate, window and logarithm open."""
+    """XDC's (Alwassel et al. 2020): 40 mels, 100 frames for 2 s. The paper omits rate, window and logarithm."""
 
     kind: Literal["xdc_mel"] = "xdc_mel"
     mels: int = Field(default=40, ge=1)
@@ -121,13 +121,13 @@ SoundSpec = Annotated[KaldiFbank | LogMel | XdcMel, Field(discriminator="kind")]
 
 
 def kaldi_edges_hz(rate_hz: int, mels: int) -> list[float]:
-    """Give the frequencies at which Kaldi's triangles begin, peak and end, 20 Hz to Nyquist."""
+    """Return the frequencies at which Kaldi's triangles start, peak and end, from 20 Hz to Nyquist."""
     low, high = 1127 * np.log1p(20 / 700), 1127 * np.log1p(rate_hz / 2 / 700)
     return [float(700 * np.expm1(edge / 1127)) for edge in np.linspace(low, high, mels + 2)]
 
 
 def stft_edges_hz(low_hz: float, high_hz: float, mels: int, scale: str) -> list[float]:
-    """Give the frequencies at which MelSpectrogram's triangles begin, peak and end."""
+    """Return the frequencies at which MelSpectrogram's triangles start, peak and end."""
     if scale == "htk":
         low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (low_hz, high_hz))
         return [float(700 * (10 ** (edge / 2595) - 1)) for edge in np.linspace(low, high, mels + 2)]
@@ -136,14 +136,14 @@ def stft_edges_hz(low_hz: float, high_hz: float, mels: int, scale: str) -> list[
 
 
 def blind_filters(edges_hz: list[float], rate_hz: int, fft_size: int) -> list[int]:
-    """Find triangles that hold no frequency bin between their feet: their output is the floor, whatever sounds."""
+    """Return the numbers of triangles without a frequency bin inside: their output is the floor for every sound."""
     bins_hz = np.arange(fft_size // 2 + 1) * (rate_hz / fft_size)
     feet = zip(edges_hz[:-2], edges_hz[2:], strict=True)
     return [number for number, (left, right) in enumerate(feet) if not ((bins_hz > left) & (bins_hz < right)).any()]
 
 
 def _to_slaney(hertz: float) -> float:
-    """Slaney's scale: linear to 1 kHz, then 27 steps for each factor of 6.4."""
+    """Convert hertz to Slaney's mel scale: linear to 1 kHz, then 27 steps for each factor of 6.4."""
     return hertz * 3 / 200 if hertz < 1000 else float(15 + 27 * np.log(hertz / 1000) / np.log(6.4))
 
 

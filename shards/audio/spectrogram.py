@@ -1,15 +1,14 @@
-"""From a clip's sound to a log-mel picture: three conventions; padding, SpecAugment and normalising in AST's order.
+"""Log-mel spectrograms of clips in three conventions; padding, SpecAugment and normalisation in AST's order.
 
-Sound is float mono in [-1, 1]; integers are refused (16-bit numbers would shift every log-mel value by 20.8). Pictures
-are audio_TF: time first, as AST takes them. A sound shorter than one window is filled up with zeros to one window.
-Legend: B sounds, N samples, T frames, F mel filters.
+Sound is float mono in [-1, 1]; integers are rejected (16-bit numbers would shift every log-mel value by 20.8).
+Spectrograms are audio_TF: time first, as AST takes them. A sound shorter than one window is zero-padded to one window.
 
-Kaldi's log-mel filterbank as AST uses it, batched and with its tables kept: over twice as fast as torchaudio's.
+Kaldi's log-mel filterbank, as AST uses it, is implemented here with batching and cached tables: over twice as fast as
+torchaudio's. Per 25 ms frame every 10 ms: subtraction of the frame's mean, pre-emphasis 0.97, symmetric Hann window,
+zero-padding to 512 samples, power spectrum, triangles that are linear on the mel scale 1127 ln(1 + f / 700) from 20 Hz
+to Nyquist, natural logarithm with a floor at the machine epsilon. Only whole frames are used (`snip_edges`), dither is
+0, energy is omitted (so `htk_compat`, which only determines the position of the energy, has no effect).
 
-Per 25 ms frame every 10 ms: the frame's mean off, pre-emphasis 0.97, symmetric Hann window, zeros to 512 samples, power
-spectrum, triangles that are linear on the mel scale 1127 ln(1 + f / 700) from 20 Hz to Nyquist, natural logarithm with
-a floor at the machine epsilon. Only whole frames count (`snip_edges`), dither is 0, energy is left out (so
-`htk_compat`, which only says where energy goes, changes nothing).
 Legend: B sounds, N samples, T frames, W samples of a frame, F mel filters, K frequency bins.
 """
 
@@ -29,7 +28,7 @@ from trichord.shards.audio.sound_specs import KaldiFbank, LogMel, SoundSpec, Spe
 
 
 def spectrogram(spec: SoundSpec, samples_N: NDArray[np.floating], rng: np.random.Generator | None = None) -> Tensor:
-    """Give the normalised audio_TF of one sound; SpecAugment is applied where `rng` is given and the spec has it.
+    """Return the normalised audio_TF of one sound; SpecAugment is applied if `rng` is given and the spec has it.
 
     The order is AST's: logarithm, pad or cut, mask, normalise.
     """
@@ -44,9 +43,9 @@ def spectrogram(spec: SoundSpec, samples_N: NDArray[np.floating], rng: np.random
 
 
 def log_mel(spec: SoundSpec, samples_BN: Tensor) -> Tensor:
-    """Give audio_BTF, not yet padded nor normalised."""
+    """Return audio_BTF, not yet padded or normalised."""
     if isinstance(spec, KaldiFbank):
-        # In float64 and by numpy: torch splits a long sum among threads, of which a loader's workers have one.
+        # In float64 with numpy: torch splits long sums among threads, so its results differ in one-thread workers.
         mean_B1 = samples_BN.numpy().mean(axis=-1, keepdims=True, dtype=np.float64).astype(np.float32)
         centred_BN = samples_BN - torch.from_numpy(mean_B1)
         return log_fbank(centred_BN, spec.rate_hz, spec.mels, spec.frame_ms, spec.shift_ms)
@@ -59,12 +58,12 @@ def log_mel(spec: SoundSpec, samples_BN: Tensor) -> Tensor:
     decibel_BTF = power_BTF.clamp_(min=spec.floor).log10_().mul_(10)
     if spec.range_db is None:
         return decibel_BTF
-    # The peak of each sound by itself: torchaudio's AmplitudeToDB would take that of the whole batch.
+    # The peak of each sound separately: torchaudio's AmplitudeToDB would use that of the whole batch.
     return torch.maximum(decibel_BTF, decibel_BTF.amax(dim=(-2, -1), keepdim=True) - spec.range_db)
 
 
 def frame_count(spec: SoundSpec, samples: int) -> int:
-    """Say how many frames a sound of so many samples gives before padding."""
+    """Return the number of frames, before padding, of a sound with this many samples."""
     if isinstance(spec, KaldiFbank):
         length, shift = frame_length(spec.rate_hz, spec.frame_ms), frame_length(spec.rate_hz, spec.shift_ms)
         return 1 + max(samples - length, 0) // shift
@@ -72,14 +71,14 @@ def frame_count(spec: SoundSpec, samples: int) -> int:
 
 
 def fit_frames(audio_TF: Tensor, frames: int | None, fill: float) -> Tensor:
-    """Cut at the end, or pad there, to the asked number of frames."""
+    """Cut or pad at the end to this number of frames; None keeps all."""
     if frames is None:
         return audio_TF
     return functional.pad(audio_TF[:frames], (0, 0, 0, max(frames - len(audio_TF), 0)), value=fill)
 
 
 def mask(spec: SpecAugment, audio_TF: Tensor, rng: np.random.Generator, fill: float) -> Tensor:
-    """Wipe out bands and stretches; widths and places are this sample's own."""
+    """Fill random frequency bands and time intervals; widths and places are drawn per sample."""
     masked_TF = audio_TF.clone()
     for _ in range(spec.frequency_masks):
         first, end = _stretch(spec.frequency_width, audio_TF.shape[1], rng)
@@ -99,7 +98,7 @@ def _stretch(width: int, length: int, rng: np.random.Generator) -> tuple[int, in
 @functools.lru_cache(maxsize=8)
 def _mel_spectrogram(spec: LogMel | XdcMel) -> nn.Module:
     make_importable()
-    from torchaudio.transforms import MelSpectrogram  # here, for most workers never need it
+    from torchaudio.transforms import MelSpectrogram  # imported here, because most workers do not need it
 
     module: nn.Module = MelSpectrogram(
         sample_rate=spec.rate_hz,
@@ -121,10 +120,10 @@ LOW_HZ = 20.0
 
 @functools.lru_cache(maxsize=8)
 def filters_KF(rate: int, fft_size: int, mels: int) -> Tensor:
-    """Make the triangles: rising from the left neighbour's centre, falling to the right one's, linear in mel.
+    """Return the triangles: rising from the left neighbour's centre, falling to the right one's, linear in mel.
 
-    In single precision throughout, as torchaudio makes them: the triangles are so narrow that doubles would move the
-    result by 1e-4, and published weights have seen these.
+    Computed in float32 throughout, as in torchaudio: the triangles are so narrow that float64 would change the result
+    by 1e-4, and published weights were trained with these.
     """
     low, high = _mel(LOW_HZ), _mel(rate / 2)
     step = (high - low) / (mels + 1)
@@ -137,20 +136,20 @@ def filters_KF(rate: int, fft_size: int, mels: int) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def window_W(length: int) -> Tensor:
-    """Make the symmetric Hann window."""
+    """Return the symmetric Hann window."""
     return torch.hann_window(length, periodic=False)
 
 
 def frame_length(rate: int, milliseconds: float) -> int:
-    """Give the samples in this time, cut off as Kaldi does."""
+    """Return the number of samples in this time, rounded down as in Kaldi."""
     return int(rate * milliseconds * 0.001)
 
 
 @functools.lru_cache(maxsize=8)
 def bands(rate: int, fft_size: int, mels: int) -> tuple[tuple[int, int, Tensor], ...]:
-    """Cut the filters into four bands and keep of each only the bins it looks at: (first bin, end, filters).
+    """Split the filters into four bands with only the bins that each uses: (first bin, end, filters).
 
-    Three quarters of the matrix are zero, and a product that skips most of them takes half the time.
+    Three quarters of the matrix are zeros; a product that skips most of them takes half the time.
     """
     cut = []
     for band_KF in filters_KF(rate, fft_size, mels).chunk(4, dim=1):
@@ -161,7 +160,7 @@ def bands(rate: int, fft_size: int, mels: int) -> tuple[tuple[int, int, Tensor],
 
 
 def log_fbank(samples_BN: Tensor, rate: int, mels: int, frame_ms: float = 25.0, shift_ms: float = 10.0) -> Tensor:
-    """Give audio_BTF of float sounds in [-1, 1]; one shorter than a frame is filled up with zeros to one frame."""
+    """Return audio_BTF of float sounds in [-1, 1]; a sound shorter than a frame is zero-padded to one frame."""
     length, shift = frame_length(rate, frame_ms), frame_length(rate, shift_ms)
     if samples_BN.shape[-1] < length:
         samples_BN = functional.pad(samples_BN, (0, length - samples_BN.shape[-1]))
@@ -169,10 +168,10 @@ def log_fbank(samples_BN: Tensor, rate: int, mels: int, frame_ms: float = 25.0, 
     frames_BTW = samples_BN.unfold(-1, length, shift)
     padded_BTW = frames_BTW.new_empty(*frames_BTW.shape[:-1], fft_size)
     padded_BTW[..., length:] = 0.0
-    # In place wherever it can be: fresh memory costs as much as the arithmetic here.
+    # In place where possible: allocating memory costs as much as the arithmetic here.
     centred_BTW = padded_BTW[..., :length]
     torch.sub(frames_BTW, frames_BTW.mean(dim=-1, keepdim=True), out=centred_BTW)
-    # Product and difference are rounded apart, as torchaudio does: near a spectral zero one more bit shows in the log.
+    # Product and difference are rounded separately, as in torchaudio: near a spectral zero one bit shows in the log.
     earlier_BTW = centred_BTW * PRE_EMPHASIS
     centred_BTW[..., 1:] -= earlier_BTW[..., :-1]
     centred_BTW[..., 0] -= earlier_BTW[..., 0]

@@ -1,1 +1,1 @@
-"""From video files to shards: plans, re-encoding, files that are whole or absent."""
+"""Building shards from video files: planning, re-encoding and atomic writing."""

@@ -1,7 +1,7 @@
-"""Draws a few clips of each class out of a shard set, for few-shot training: samples are copied bit for bit.
+"""Draw a few clips of each class from a shard set for few-shot training; samples are copied bit for bit.
 
-Which clips are drawn depends on the seed and the samples' keys alone, and who asks for more of each class gets those
-of fewer and others besides.
+The drawn clips depend only on the seed and the samples' keys. With the same seed, a draw of more clips per class
+contains the clips of a smaller draw.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from trichord.shards.reading.pool import ArchivePool
 from trichord.shards.reading.stream_config import DataConfig, ReadingLimits, SourceConfig
 from trichord.shards.record import RawSample
 
-_SAMPLES_PER_SHARD = 64  # few, for a draw is small and lanes want several shards
+_SAMPLES_PER_SHARD = 64  # small, because a draw is small and the stream lanes need several shards
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What came of a draw."""
+    """The result of a draw."""
 
     manifest: Manifest
-    per_class: dict[int, int]  # clips of each class that was found
+    per_class: dict[int, int]  # drawn clips of each class
     without_label: int
     bad: int
 
@@ -47,12 +47,12 @@ class Candidate:
 
 
 def draw(root: str, out: Path, per_class: int, seed: int = 0, cache: Path | None = None) -> Drawn:
-    """Write a set of `per_class` clips of each class; a clip of several classes counts for each of them."""
+    """Write a shard set with `per_class` clips of each class; a clip with several classes counts for each of them."""
     if (out / FILE_NAME).exists():
-        raise UserError(f"{out} holds a shard set already; give another --out")
+        raise UserError(f"{out} already contains a shard set. Next: choose another --out.")
     (source,) = DataConfig(sources=(SourceConfig(root=root),), batch_size=1).open_sources()
     if source.root.folder is None and cache is None:
-        raise UserError(f"{root} lies elsewhere, and a draw reads it twice: add --cache DIR to keep its shards")
+        raise UserError(f"{root} is not a local folder, and a draw reads it twice. Next: add --cache DIR.")
     pool = ArchivePool((source,), ReadingLimits(cache))
     candidates, bad = [], 0
     for found in track(_survey(pool, source.counts), "reading labels", source.manifest.samples):
@@ -70,10 +70,10 @@ def draw(root: str, out: Path, per_class: int, seed: int = 0, cache: Path | None
 
 
 def choose(candidates: Sequence[Candidate], per_class: int, seed: int) -> tuple[list[Candidate], Counter[int]]:
-    """Take the first of each class in an order that the seed makes of the keys; they stay in it, classes mixed."""
-    twice = [key for key, count in Counter(each.key for each in candidates).items() if count > 1]
-    if twice:
-        raise UserError(f"key {twice[0]!r} names several samples of this set; a draw needs one key for each")
+    """Return the first clips of each class, in an order derived from the seed and the keys, with classes mixed."""
+    repeated = [key for key, count in Counter(each.key for each in candidates).items() if count > 1]
+    if repeated:
+        raise UserError(f"key {repeated[0]!r} is shared by several samples of this set; a draw needs unique keys")
     seen: Counter[int] = Counter()
     taken: Counter[int] = Counter()
     chosen = []
@@ -83,12 +83,12 @@ def choose(candidates: Sequence[Candidate], per_class: int, seed: int) -> tuple[
             taken.update(set(each.labels))
         seen.update(set(each.labels))
     if not chosen:
-        raise UserError(f"none of {len(candidates)} samples has a label, so there are no classes to draw from")
+        raise UserError(f"no sample has a label (samples read: {len(candidates)}), so there are no classes to draw")
     return chosen, taken
 
 
 def _survey(pool: ArchivePool, counts: Sequence[int]) -> Iterator[Candidate | None]:
-    """Give every sample's key and labels; None for one that cannot be read."""
+    """Yield every sample's key and labels, or None for a sample that cannot be read."""
     for shard, count in enumerate(counts):
         for index in range(count):
             address = SampleAddress(0, shard, index, lane=0)

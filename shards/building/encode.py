@@ -1,8 +1,8 @@
-"""Encode clips: the preset made for training, and lossless clips from volumes.
+"""Encode clips: video with the training preset, its sound as AAC, and lossless clips from volumes.
 
-Why the preset is what it is. A loader takes a few frames out of a clip, and what it must decode to reach them is set by
-the encoder. Measured with one thread on three textured scenes of 10 s at 340x256 and 30 fps (CPU time for 8 frames,
-from the nearest sync sample on and without the pictures that nothing refers to), against x264's defaults:
+Choice of the preset. A loader takes a few frames out of a clip, and the encoder determines how much must be decoded to
+reach them. Measured with one thread on three textured scenes of 10 s at 340x256 and 30 fps (CPU time for 8 frames,
+decoding from the nearest sync sample and skipping non-reference pictures), relative to x264's defaults:
 
     encoding                    8 frames of 10 s   8 frames of 2 s   bytes               PSNR, dB
     GOP 250, CRF 23             76 ms              31 ms             1                   0
@@ -11,20 +11,20 @@ from the nearest sync sample on and without the pictures that nothing refers to)
     GOP 12, fastdecode, CRF 23  x4.2               x1.9              x2.2 (two scenes)   -0.3, -0.2
     GOP 8, no B, fastdecode     x5.1               x2.1              x2.7, 2.4           -0.4, -0.5
 
-Most of the gain over a whole clip is the short group of pictures; `tune fastdecode` (no arithmetic coding, no
-deblocking) gives the rest, and x1.4 by itself. Both are paid for with bytes at the same quality, so CRF 25 gives some
-quality back: GOP 16 is the row that keeps the bytes under 1.6 times at the smallest loss. Through our own reader, and
-from sources that were encoded once before, the preset reads x4.4 and x2.6 faster at x1.56, x1.51 and x1.28 the bytes.
-Figures from a shared machine move by a tenth; still scenes pay more bytes, grainy ones fewer.
+Over a whole clip, most of the gain comes from the short group of pictures; `tune fastdecode` (no arithmetic coding, no
+deblocking) contributes the rest, and x1.4 by itself. Both need more bytes at the same quality, so CRF 25 gives up some
+quality: GOP 16 is the row that stays below 1.6 times the bytes at the smallest loss. With this package's reader, and
+from sources that had been encoded once before, the preset reads x4.4 and x2.6 faster at x1.56, x1.51 and x1.28 the
+bytes. The figures come from a shared machine and vary by a tenth; still scenes need more bytes, grainy ones fewer.
 
-The same frames give the same H.264 bytes on every processor. Left to itself, x264 weighs its macroblock tree with
-approximate instructions of the processor at hand, and with AVX-512 gives other bytes from one call to the next; so its
-exact functions are asked for (`cpu-independent`), and swscale's for the conversion to 4:2:0. That costs x1.04 the CPU
-time of encoding and no bytes (x0.998 to x1.000; four clips of 150 frames, AMD EPYC with AVX-512, 2026-11-28).
+The same frames produce the same H.264 bytes on every processor. By default, x264 computes its macroblock tree with
+approximate instructions of the processor, and with AVX-512 its bytes differ from one call to the next. Therefore its
+exact functions (`cpu-independent`) are enabled, as are those of swscale for the conversion to 4:2:0. That costs x1.04
+the CPU time of encoding and no bytes (x0.998 to x1.000; four clips of 150 frames, AMD EPYC with AVX-512, 2026-11-28).
 
-Encode a clip's sound to AAC on the clip's own clock: what is late is preceded by silence, what is early is cut.
-
-The encoder computes in floating point: the same sound gives the same bytes on one kind of processor.
+Sound is encoded on the clip's own clock: silence is inserted before sound that starts late, and sound that starts
+early is cut. The AAC encoder computes in floating point, so the same sound produces the same bytes only on the same
+kind of processor.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ from trichord.shards.building.source_frames import Clock, Part, part_frames, rea
 # Shapes: volume_DHW (slices, height, width), frame_HWC.
 
 _LIMITED_RANGE, _FULL_RANGE = 1, 2
-_FASTSTART = {"movflags": "+faststart", "fflags": "+bitexact"}  # no version in the file: same input, same bytes
-# One thread, because clips run in parallel and the bytes must not depend on cores; no approximations of one processor.
+_FASTSTART = {"movflags": "+faststart", "fflags": "+bitexact"}  # omit the version from the file: same input, same bytes
+# One thread, because clips are encoded in parallel and the bytes must not depend on cores or kind of processor.
 X264_REPRODUCIBLE = {"threads": "1", "x264-params": "cpu-independent=1"}
 SCALING_REPRODUCIBLE = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT)
 
 
 class Preset(BaseModel):
-    """How to encode; `None` leaves size or rate as they are. Nothing is ever enlarged."""
+    """Encoding settings; `None` keeps the source's size or rate. Frames are never enlarged."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     short_side: int | None = Field(default=256, ge=16)
@@ -65,7 +65,7 @@ class Preset(BaseModel):
     speed: str = "medium"
 
     def options(self) -> dict[str, str]:
-        """Return x264's options."""
+        """Return the options for x264."""
         return {
             **X264_REPRODUCIBLE,
             "preset": self.speed,
@@ -79,10 +79,10 @@ class Preset(BaseModel):
 def encode(data: bytes, preset: Preset, part: Part, has_times: bool) -> bytes:
     """Re-encode a clip, or a part of it, to mp4 with its sound.
 
-    The clip begins with the first frame at or after the start of the part. Presentation times stay what they are, so a
-    variable frame rate stays one; sound and picture are shifted by the same amount; rotation, aspect ratio and
-    range are applied to the pixels. `has_times` False means that the container tells decode order only (AVI with
-    B-frames): frames are then spaced evenly.
+    The clip starts with the first frame at or after the start of the part. Presentation times are kept, so a variable
+    frame rate stays variable; sound and picture are shifted by the same amount; rotation, aspect ratio and range are
+    applied to the pixels. `has_times` is False if the container stores decode order only (AVI with B-frames); frames
+    are then spaced evenly.
     """
     with tempfile.TemporaryDirectory() as folder:  # moving the index to the front needs a real file
         path = Path(folder, "clip.mp4")
@@ -95,7 +95,7 @@ def encode(data: bytes, preset: Preset, part: Part, has_times: bool) -> bytes:
 
 
 def lossless_gray(volume_DHW: NDArray[np.uint8], slices_per_second: int) -> bytes:
-    """Encode slices to H.264 whose decoded grey values, and RGB values, are exactly those of the volume."""
+    """Encode slices to H.264 such that the decoded grey and RGB values are exactly those of the volume."""
     output = io.BytesIO()
     with av.open(output, "w", format="mp4", options={"fflags": "+bitexact"}) as target:
         stream: Any = target.add_stream(
@@ -115,7 +115,7 @@ def lossless_gray(volume_DHW: NDArray[np.uint8], slices_per_second: int) -> byte
 def _encode_video(
     data: bytes, target: Any, preset: Preset, part: Part, has_times: bool
 ) -> tuple[list[Any], Fraction, Fraction | None]:
-    """Give the packets, the source's time of the first kept frame, and the source's time at which sound must end."""
+    """Return the packets, and the source times of the first kept frame and of the end of the sound."""
     with av.open(io.BytesIO(data)) as source:
         clock = read_clock(source, has_times)
     shape = _Shape(preset, clock.aspect)
@@ -131,7 +131,7 @@ def _encode_video(
         picture.time_base = clock.tick
         packets += stream.encode(picture)
     if origin is None:
-        raise SampleError(Cause.NO_VIDEO, f"not one frame decodes from {part.start:g} s on")
+        raise SampleError(Cause.NO_VIDEO, f"no frame can be decoded from {part.start:g} s on")
     return packets + stream.encode(None), origin, None if part.end is None else clock.first + Fraction(part.end)
 
 
@@ -150,7 +150,7 @@ def _add_video(target: Any, frame: Any, clock: Clock, preset: Preset, shape: _Sh
 
 
 class _Shape:
-    """Turns decoded frames upright, to square pixels, to the preset's size and to 8-bit 4:2:0."""
+    """Conversion of decoded frames to upright, square pixels, the preset's size and 8-bit 4:2:0."""
 
     def __init__(self, preset: Preset, aspect: Fraction) -> None:
         self._short_side, self._aspect = preset.short_side, aspect
@@ -158,7 +158,7 @@ class _Shape:
         self._size: tuple[int, int] | None = None
 
     def size_of(self, frame: Any) -> tuple[int, int]:
-        """Give even width and height after turning; fixed by the first frame, never larger than that."""
+        """Return even width and height after rotation; determined by the first frame, never larger than it."""
         if self._size is None:
             width = frame.width * min(self._aspect, Fraction(1))
             height = frame.height / max(self._aspect, Fraction(1))
@@ -188,7 +188,7 @@ class _Shape:
             dst_color_range=_LIMITED_RANGE,
             threads=1,
         )
-        picture.pict_type = 0  # the source's picture types would be forced on the encoder
+        picture.pict_type = 0  # otherwise the encoder would reuse the source's picture types
         return picture
 
 
@@ -196,16 +196,17 @@ class _Shape:
 
 _RATES = (16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 BIT_RATE_PER_CHANNEL = 64_000
-# Without noise substitution: a decoder draws that noise anew, so that a window would not sound as in a full decode.
+# Without noise substitution: decoders generate that noise at random, so a window would differ from a full decode.
 _OPTIONS = {"threads": "1", "aac_pns": "0"}
-_JITTER_S = Fraction(5, 1000)  # containers that tell time in milliseconds are off by less; more is a gap
-_FAULTS_BORNE = 0.05
+_JITTER_S = Fraction(5, 1000)  # containers with times in milliseconds deviate by less; a larger deviation is a gap
+_MAX_FAULT_FRACTION = 0.05
 
 
 def encode_sound(data: bytes, target: Any, origin: Fraction, end: Fraction | None) -> list[Any]:
-    """Encode the first sound track between two moments of the source's clock; without a track there are no packets.
+    """Encode the first sound track between two source times; return no packets if there is no track.
 
-    Mono and stereo and the rates from 16 to 48 kHz are kept; more channels become stereo, other rates the nearest.
+    Mono, stereo and the common rates from 16 to 48 kHz are kept; more channels are mixed to stereo, and other rates are
+    resampled to the nearest of these.
     """
     with av.open(io.BytesIO(data)) as source:
         if not source.streams.audio or source.streams.audio[0].codec_context is None:
@@ -224,7 +225,7 @@ def encode_sound(data: bytes, target: Any, origin: Fraction, end: Fraction | Non
             frame.pts, frame.time_base = position, Fraction(1, rate)
             position += samples_CN.shape[1]
             packets += stream.encode(frame)
-        if position == 0:  # an empty track would leave a stream without a header
+        if position == 0:  # without any frame the stream would have no header
             silence_CN = np.zeros((len(stream.codec_context.layout.channels), 1024), np.float32)
             frame = av.AudioFrame.from_ndarray(silence_CN, "fltp", layout)
             frame.sample_rate = rate
@@ -234,7 +235,7 @@ def encode_sound(data: bytes, target: Any, origin: Fraction, end: Fraction | Non
 
 
 def _resampled(source: Any, layout: str, rate: int) -> Iterator[tuple[Fraction, NDArray[np.float32]]]:
-    """Decode the track; give pieces with the time of their first sample."""
+    """Decode the track; yield pieces with the time of their first sample."""
     stream = source.streams.audio[0]
     resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
     packets, faults = 0, 0
@@ -248,9 +249,9 @@ def _resampled(source: Any, layout: str, rate: int) -> Iterator[tuple[Fraction, 
         for frame in frames:
             yield from _pieces(resampler.resample(frame))
     yield from _pieces(resampler.resample(None))
-    if faults > max(1, _FAULTS_BORNE * packets):
+    if faults > max(1, _MAX_FAULT_FRACTION * packets):
         name = stream.codec_context.name
-        raise SampleError(Cause.AUDIO, f"{faults} of {packets} packets of sound do not decode ({name})")
+        raise SampleError(Cause.AUDIO, f"{faults} of {packets} audio packets cannot be decoded ({name})")
 
 
 def _pieces(frames: list[Any]) -> Iterator[tuple[Fraction, NDArray[np.float32]]]:
@@ -262,7 +263,7 @@ def _pieces(frames: list[Any]) -> Iterator[tuple[Fraction, NDArray[np.float32]]]
 def _continuous(
     pieces: Iterator[tuple[Fraction, NDArray[np.float32]]], origin: Fraction, end: Fraction | None, rate: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Lay pieces on one line that begins at `origin`: gaps become silence, overlaps and the outside are cut."""
+    """Join pieces to a signal that starts at `origin`: gaps become silence, overlaps and samples outside are cut."""
     position = 0
     last = None if end is None else round((end - origin) * rate)
     for time, samples_CN in pieces:

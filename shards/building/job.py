@@ -1,4 +1,4 @@
-"""A build as work for a cluster: in parts, each of which writes its share of the shards into the same folder."""
+"""A build as a cluster job: divided into parts, each of which writes its share of the shards into the same folder."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from trichord.core.command import read_pairs
 from trichord.core.errors import UserError
 from trichord.core.job import Job
 
-_FOLDER = "jobs"  # beside those of the splits
+_FOLDER = "jobs"  # next to the folders of the splits
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildJob(Job):
-    """One `shards build` as it was typed."""
+    """One `shards build` command as it was typed."""
 
     typed: tuple[str, ...]
     settings: Namespace
@@ -27,10 +27,10 @@ class BuildJob(Job):
             return (*self.typed, "--part", f"{part[0]}/{part[1]}")
         if self.folder.name == _FOLDER:
             return self.typed
-        return (*self.typed, "--out", str(self.settings.out / self.folder.name))  # each of a sweep gets sets of its own
+        return (*self.typed, "--out", str(self.settings.out / self.folder.name))  # one folder per sweep element
 
     def files(self, ranks: int) -> Mapping[str, str]:
-        return {}  # the words say all
+        return {}  # the command line contains everything
 
     def check(self, ranks: int) -> Sequence[str]:
         from trichord.core.command import read_settings
@@ -44,22 +44,24 @@ class BuildJob(Job):
         found = survey(given.layout, given.root, options, given.splits, given.max_missing_fraction)
         if _FOLDER in found.listings:
             raise UserError(
-                f"The split {_FOLDER!r} of {given.root} and the logs of its jobs would both go to {self.folder}. "
+                f"The split {_FOLDER!r} of {given.root} and the logs of the jobs would both go to {self.folder}. "
                 "Next: rename the split, or build without `launch`."
             )
         _check_writable([given.out, *(given.out / split for split in found.listings)])
         lines = []
         for split, listing in found.listings.items():
-            line = f"{split}: {min(len(listing.items), given.limit or len(listing.items))} clips"
-            if given.bytes_per_shard is None:  # otherwise clips would have to be encoded to know
+            clips = min(len(listing.items), given.limit or len(listing.items))
+            line = f"{split}: {_counted(clips, 'clip')}"
+            if given.bytes_per_shard is None:  # otherwise the number depends on the size of encoded clips
                 size = ShardSize.of(given.samples_per_shard, None)
-                line += f" in {len(cut(listing.items, size, Mode(given.mode), preset, None, given.limit))} shards"
+                shards = cut(listing.items, size, Mode(given.mode), preset, None, given.limit)
+                line += f" in {_counted(len(shards), 'shard')}"
             lines.append(line)
         return lines
 
 
 def build_job(arguments: Namespace) -> BuildJob:
-    """Make the job of what was typed; a part that was typed is done as it is, and not divided again."""
+    """Build the job from the typed command; a command with --part is run as it is and not divided again."""
     return BuildJob(
         name=f"build-{arguments.layout}",
         folder=arguments.out / _FOLDER,
@@ -69,8 +71,14 @@ def build_job(arguments: Namespace) -> BuildJob:
     )
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _check_writable(folders: Sequence[Path]) -> None:
     for folder in folders:
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise UserError(f"{folder} cannot be written: {there} is not a folder of yours. Next: another --out")
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise UserError(
+                f"{folder} cannot be written: {existing} is not a writable folder. Next: choose another --out."
+            )

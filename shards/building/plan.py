@@ -1,4 +1,4 @@
-"""Which clip goes into which shard: a pure function of the listing and the options."""
+"""The assignment of clips to shards: a pure function of the listing and the options."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from trichord.shards.building.shard_file import sample_members
 from trichord.shards.building.transcode import Mode, Preset
 from trichord.shards.layouts.listing import Item, Layout, relative_name
 
-_PILOT = 8  # clips that are encoded beforehand to learn what a byte of the source becomes
-_FORMAT = 2  # raise it when what is written changes for the same options: older shards are then built anew
+_PILOT_CLIPS = 8  # encoded in advance to estimate the ratio of output bytes to source bytes
+_FORMAT = 2  # increase it when the output changes for the same options; older shards are then rebuilt
 
 
 @dataclass(frozen=True)
 class ShardSize:
-    """How large a shard is to be, at most about; the smaller of two targets counts."""
+    """The approximate maximum size of a shard; with two targets, the one that yields smaller shards applies."""
 
     samples: int | None = None
     bytes: int | None = None
 
     @classmethod
     def of(cls, samples: int | None, bytes: int | None) -> ShardSize:
-        """Take what was asked for, or else 512 clips."""
+        """Return the given targets, or 512 clips if there are none."""
         return cls(samples or (None if bytes else 512), bytes)
 
     def __post_init__(self) -> None:
@@ -46,10 +46,10 @@ class ShardSize:
 def cut(
     items: Sequence[Item], size: ShardSize, mode: Mode, preset: Preset, seed: int | None, limit: int | None
 ) -> list[list[Item]]:
-    """Cut clips into shards of nearly equal size: mixed by a seed, or without one in the order of the listing."""
+    """Divide clips into shards of nearly equal size: shuffled by the seed, or in listing order without one."""
     ordered = list(items)
     if seed is not None:
-        ordered.sort(key=lambda item: item.key)  # the mixture must not depend on the order of a list
+        ordered.sort(key=lambda item: item.key)  # the shuffle must not depend on the order of the listing
         ordered = [ordered[place] for place in generator(seed, "build").permutation(len(ordered))]
     ordered = ordered[:limit]
     by_samples = math.ceil(len(ordered) / size.samples) if size.samples else 1
@@ -67,7 +67,7 @@ def cut(
 
 
 def plan_digest(items: Sequence[Item], root: Path, layout: Layout, mode: Mode, preset: Preset) -> str:
-    """Digest the options and the source files that decide a shard; versions of FFmpeg and x264 are not among them."""
+    """Return a digest of the options and source files of a shard; versions of FFmpeg and x264 are not included."""
     plan = {
         "format": _FORMAT,
         "layout": [layout.name, layout.model_dump()],
@@ -82,7 +82,7 @@ def plan_digest(items: Sequence[Item], root: Path, layout: Layout, mode: Mode, p
 
 
 def _state(path: Path) -> tuple[int, int]:
-    """Give size and time of change; a file that has gone since the listing is skipped later, by name."""
+    """Return size and modification time; a file deleted since the listing is skipped and named later."""
     try:
         found = path.stat()
     except OSError:
@@ -91,24 +91,24 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def _estimated_bytes(items: Sequence[Item], mode: Mode, preset: Preset) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Estimate what each clip will take: its file's size, times what the first few clips became."""
+    """Estimate the output bytes of each clip: its file size, scaled by the ratio measured on the first few clips."""
     sizes = np.array([1.0 if item.load else max(_state(item.path)[0], 1.0) for item in items])
     if mode is not Mode.ENCODE and not any(item.load for item in items):
         return sizes
     before = after = 0.0
-    for item, size in zip(items[:_PILOT], sizes[:_PILOT].tolist(), strict=True):
+    for item, size in zip(items[:_PILOT_CLIPS], sizes[:_PILOT_CLIPS].tolist(), strict=True):
         try:
             after += _size_anywhere(sample_members(item, mode, preset))
-        except SampleError:  # it will be skipped and named when its shard is written
+        except SampleError:  # it is skipped and named when its shard is written
             continue
         before += size
     return sizes * (after / before if before else 1.0)
 
 
 def _size_anywhere(members: Mapping[str, bytes]) -> float:
-    """Return the size of members with sound counted by its length.
+    """Return the size of members, with sound counted by its duration.
 
-    AAC takes other bytes on another processor, and parts of a build on different nodes must plan alike.
+    The size of AAC data depends on the processor, and all parts of a build must make the same plan on every node.
     """
     size = 0.0
     for extension, data in members.items():

@@ -1,4 +1,4 @@
-"""One shard: written under a temporary name, made whole by a rename, described by a side file that a restart trusts."""
+"""One shard: written under a temporary name, completed by a rename, described by a side file that restarts rely on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trichord.shards.record import Annotation, Interval
 
 
 class Skipped(BaseModel):
-    """A clip that is not in the shard, and why."""
+    """A clip that was left out of the shard, and the reason."""
 
     model_config = ConfigDict(frozen=True)
     key: str
@@ -28,7 +28,7 @@ class Skipped(BaseModel):
 
 
 class ShardRecord(BaseModel):
-    """What the side file `00000.done.json` says; `plan` tells whether it still answers the question asked."""
+    """The content of the side file `00000.done.json`; it is valid only while `plan` equals the current plan."""
 
     model_config = ConfigDict(frozen=True)
     version: Literal[1] = 1
@@ -42,7 +42,7 @@ class ShardRecord(BaseModel):
 
 @dataclass(frozen=True)
 class ShardTask:
-    """All that a worker process needs to write one shard."""
+    """Everything that a worker process needs to write one shard."""
 
     folder: Path
     name: str  # without extension
@@ -53,17 +53,17 @@ class ShardTask:
 
     @property
     def tar(self) -> Path:
-        """Where the shard will be."""
+        """Path of the shard."""
         return self.folder / f"{self.name}.tar"
 
     @property
     def side_file(self) -> Path:
-        """Where its record will be."""
+        """Path of the shard's record."""
         return self.folder / f"{self.name}.done.json"
 
 
 def finished(task: ShardTask) -> ShardRecord | None:
-    """Give the record of a shard that is there, whole and of this very plan."""
+    """Return the record of the shard if it exists, is complete and has the same plan; otherwise None."""
     try:
         record = ShardRecord.model_validate_json(task.side_file.read_bytes())
         size = task.tar.stat().st_size if record.samples else 0
@@ -73,13 +73,13 @@ def finished(task: ShardTask) -> ShardRecord | None:
 
 
 def write_shard(task: ShardTask) -> ShardRecord:
-    """Write a shard. A clip that cannot be used is left out and named; a shard without a clip leaves no tar.
+    """Write a shard. Clips that cannot be used are left out and recorded; a shard without clips has no tar file.
 
-    The side file goes first, so that at no moment a tar is there without the record that vouches for it.
+    The side file is written first, so that a tar file never exists without its record.
     """
-    from webdataset import TarWriter  # brings torch, which planning can do without
+    from webdataset import TarWriter  # imports torch, which planning does not need
 
-    for leftover in (task.tar, *task.folder.glob(f".{task.name}.*{PARTIAL}")):  # nobody else is to write this shard
+    for leftover in (task.tar, *task.folder.glob(f".{task.name}.*{PARTIAL}")):  # no other process writes this shard
         leftover.unlink(missing_ok=True)
     partial = temporary_path(task.tar)
     skipped: list[Skipped] = []
@@ -116,7 +116,7 @@ def write_shard(task: ShardTask) -> ShardRecord:
 
 
 def sample_members(item: Item, mode: Mode, preset: Preset) -> dict[str, bytes]:
-    """Make the members of one sample: the media, its annotation, and the first caption if there is one."""
+    """Build the members of one sample: the media, its annotation, and the first caption if there is one."""
     annotation = item.annotation
     if item.load is not None:
         medium = make_medium(item.load(), "mp4", Mode.COPY, preset)
@@ -135,7 +135,7 @@ def sample_members(item: Item, mode: Mode, preset: Preset) -> dict[str, bytes]:
 
 
 def _completed(annotation: Annotation, medium: Medium) -> Annotation:
-    """Add what the media says; intervals end where it ends, and one that begins later cannot be seen."""
+    """Add rate and duration of the media; clip intervals to the duration, and drop those that start after it."""
     intervals = tuple(
         Interval(label=interval.label, start=interval.start, end=min(interval.end, medium.duration_s))
         for interval in annotation.intervals
@@ -146,7 +146,7 @@ def _completed(annotation: Annotation, medium: Medium) -> Annotation:
 
 
 class _HashedFile:
-    """A file that knows the checksum of what went into it."""
+    """A writable file that computes the checksum and size of its content."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

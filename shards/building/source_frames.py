@@ -1,4 +1,4 @@
-"""The frames of a source, or of a part of it, with the source's own times, for the encoder."""
+"""Frames of a source, or of a part of it, with their source times, as input of the encoder."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import av
 
 from trichord.core.errors import Cause, SampleError
 
-_FAULTS_BORNE = 0.05  # share of packets that may fail to decode, as players bear it; more and the clip is refused
-_SEEK_FROM_S = 5.0  # a part that begins earlier is reached by decoding from the front
-_TOLERANCE = Fraction(1, 1000)  # some containers tell time in milliseconds
+_MAX_FAULT_FRACTION = 0.05  # fraction of packets that may fail to decode, as in players; above it the clip is refused
+_SEEK_FROM_S = 5.0  # parts that start earlier are reached by decoding from the beginning
+_TOLERANCE = Fraction(1, 1000)  # some containers store times in milliseconds
 
 
 @dataclass(frozen=True)
@@ -26,21 +26,22 @@ class Part:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is cut."""
+        """Whether the part is the whole source."""
         return self.start <= 0 and self.end is None
 
 
 @dataclass(frozen=True)
 class Clock:
-    """How the source's picture stream tells time, and the shape of its pixels."""
+    """The timing of the source's video stream, and the aspect ratio of its pixels."""
 
-    first: Fraction  # time of the first frame that is shown, as the container tells it
+    first: Fraction  # time of the first displayed frame, as stored in the container
     rate: Fraction
     tick: Fraction
     aspect: Fraction
 
 
 def read_clock(source: Any, has_times: bool) -> Clock:
+    """Return the clock of the first video stream; without presentation times, one tick is one frame."""
     stream = source.streams.video[0]
     rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
     return Clock(
@@ -52,7 +53,7 @@ def read_clock(source: Any, has_times: bool) -> Clock:
 
 
 def part_frames(data: bytes, part: Part, clock: Clock, has_times: bool) -> Iterator[tuple[Fraction, Any]]:
-    """Decode the part; give each frame with its time in the source."""
+    """Decode the part; yield each frame with its time in the source."""
     start = clock.first + Fraction(part.start) - _TOLERANCE
     end = None if part.end is None else clock.first + Fraction(part.end)
     seek_to: Fraction | None = None
@@ -70,7 +71,7 @@ def part_frames(data: bytes, part: Part, clock: Clock, has_times: bool) -> Itera
 
 def _decoded(source: Any, clock: Clock, has_times: bool, seek_to: Fraction | None) -> Iterator[tuple[Fraction, Any]]:
     stream = source.streams.video[0]
-    stream.thread_type = "NONE"  # frame threads can deadlock when a loop is left early
+    stream.thread_type = "NONE"  # frame threads can deadlock if the loop is left early
     stream.codec_context.thread_count = 1
     if seek_to is not None:
         source.seek(int(seek_to / stream.time_base), stream=stream, backward=True)
@@ -92,17 +93,17 @@ def _decoded(source: Any, clock: Clock, has_times: bool, seek_to: Fraction | Non
             else:
                 time = clock.first if latest is None else latest + 1 / clock.rate
             number += 1
-            if latest is None or time > latest:  # two pictures of one moment cannot both be shown
+            if latest is None or time > latest:  # of two frames with the same time, only one can be displayed
                 latest = time
                 yield time, frame
-    if faults > _FAULTS_BORNE * packets:
-        raise SampleError(Cause.CODEC, f"{faults} of {packets} packets do not decode ({stream.codec_context.name})")
+    if faults > _MAX_FAULT_FRACTION * packets:
+        raise SampleError(Cause.CODEC, f"{faults} of {packets} packets cannot be decoded ({stream.codec_context.name})")
 
 
 def thinned(
     frames: Iterator[tuple[Fraction, Any]], rate: Fraction, max_fps: float | None
 ) -> Iterator[tuple[Fraction, Any]]:
-    """Keep one frame for each tick of the highest rate; the kept ones keep their times."""
+    """Yield at most one frame for each period of `max_fps`; frames keep their times."""
     if max_fps is None or rate <= max_fps * 1.01:
         yield from frames
         return
@@ -110,7 +111,7 @@ def thinned(
     taken = -1
     for time, frame in frames:
         origin = time if origin is None else origin
-        place = int((time - origin) * Fraction(max_fps) + Fraction(1, 4))  # a quarter: times may jitter
+        place = int((time - origin) * Fraction(max_fps) + Fraction(1, 4))  # a quarter period, as times may jitter
         if place > taken:
             taken = place
             yield time, frame

@@ -1,8 +1,8 @@
-"""What came of a build, for people, for `--json` and for `build.json` beside the shards.
+"""The input and the result of a build.
 
-What a build refuses: groups on two sides of a split, too many missing files, too many that cannot be used.
-
-What a build would read: the listings of a dataset's splits, refused where they cannot make a shard set.
+`survey` reads the listings of a dataset's splits before anything is written. The checks refuse groups that are in
+several splits, too many missing files and too many clips that cannot be used. The summaries are printed, returned for
+`--json` and saved as `build.json` beside the shards.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REPORT = "build.json"
 
 
 class SplitSummary(BaseModel):
-    """What came of one split; also written as `build.json` beside its shards."""
+    """The result of one split; also written as `build.json` beside its shards."""
 
     model_config = ConfigDict(frozen=True)
     split: str
@@ -36,9 +36,9 @@ class SplitSummary(BaseModel):
     seed: int
     finished: bool
     planned_shards: int
-    whole_shards: int = 0  # that are there, with those that no clip was left for
+    whole_shards: int = 0  # that exist, including those without a usable clip
     shards: int = 0
-    reused_shards: int = 0  # that this process found and did not have to write
+    reused_shards: int = 0  # that this process found complete and did not write
     samples: int = 0
     bytes: int = 0
     classes: int = 0
@@ -46,18 +46,18 @@ class SplitSummary(BaseModel):
     skipped: tuple[Skipped, ...] = ()
 
     def save(self) -> None:
-        """Write build.json: the same, whoever of many writes it."""
+        """Write build.json; its content does not depend on which part of a build writes it."""
         write_whole(self.folder / REPORT, self.model_dump_json(indent=1, exclude={"reused_shards"}))
 
 
 class BuildSummary(BaseModel):
-    """What came of a build."""
+    """The result of a build."""
 
     model_config = ConfigDict(frozen=True)
     splits: tuple[SplitSummary, ...]
 
     def rows(self) -> list[dict[str, object]]:
-        """Give one row of figures a split."""
+        """Return one table row per split."""
         return [
             {
                 "split": each.split,
@@ -75,15 +75,15 @@ class BuildSummary(BaseModel):
 
 
 def count_causes(skipped: Sequence[Skipped]) -> dict[str, int]:
-    """Count what was skipped by cause."""
+    """Return the number of skipped clips by cause."""
     return dict(sorted(Counter(str(each.cause) for each in skipped).items()))
 
 
-_NAMED = 12  # how many offenders an error message names; the rest stands in build.json
+_MAX_NAMED = 12  # entries listed in an error message; build.json has all of them
 
 
 def check_groups(listings: Mapping[str, Listing]) -> None:
-    """Refuse splits that share a group: clips of one source on both sides make a test worthless."""
+    """Refuse splits that share a group: clips of one source in training and test invalidate the test."""
     sides: dict[str, set[str]] = {}
     for split, listing in listings.items():
         for item in listing.items:
@@ -91,46 +91,47 @@ def check_groups(listings: Mapping[str, Listing]) -> None:
                 sides.setdefault(item.annotation.group, set()).add(split)
     shared = {group: sorted(of) for group, of in sorted(sides.items()) if len(of) > 1}
     if shared:
-        named = "\n  ".join(f"{group}: {', '.join(of)}" for group, of in list(shared.items())[:_NAMED])
+        count = "1 group is" if len(shared) == 1 else f"{len(shared)} groups are"
+        named = "\n  ".join(f"{group}: {', '.join(of)}" for group, of in list(shared.items())[:_MAX_NAMED])
         raise UserError(
-            f"{len(shared)} groups are in more than one split:\n  {named}\n"
+            f"{count} in more than one split:\n  {named}\n"
             "Clips of one group come from one source, so every group must be in one split only. "
-            "Next: mend the column or list that assigns splits."
+            "Next: correct the column or list that assigns splits."
         )
 
 
 def check_missing(listing: Listing, split: str, root: Path, max_missing_fraction: float) -> None:
-    """Refuse a split of which too much is not on the disk."""
+    """Refuse a split with too many missing files."""
     listed = len(listing.items) + len(listing.missing)
     if listed == 0:
-        raise UserError(f"The split {split} under {root} lists no clip at all.")
+        raise UserError(f"The split {split!r} under {root} has no clips.")
     if len(listing.missing) > max_missing_fraction * listed or not listing.items:
-        named = "\n  ".join(listing.missing[:_NAMED])
+        named = "\n  ".join(listing.missing[:_MAX_NAMED])
         share = len(listing.missing) / listed
         raise UserError(
-            f"{len(listing.missing)} of the {listed} files listed for {split} are not under {root} ({share:.1%}):\n"
-            f"  {named}\nThe limit is {max_missing_fraction:.1%}. "
-            f"Next: put them there, or accept it with --max-missing-fraction {min(1.0, share + 0.01):.2f}"
+            f"Missing under {root}: {len(listing.missing)} of the {listed} files listed for split {split!r} "
+            f"({share:.1%}):\n  {named}\nThe limit is {max_missing_fraction:.1%}. "
+            f"Next: add the files, or accept the loss with --max-missing-fraction {min(1.0, share + 0.01):.2f}"
         )
 
 
 def check_bad(skipped: Sequence[Skipped], clips: int, max_bad_fraction: float, split: str) -> None:
-    """Stop as soon as it is certain that too many clips of a split cannot be used."""
+    """Raise UserError as soon as it is certain that too many clips of a split cannot be used."""
     if len(skipped) > max_bad_fraction * clips:
-        named = "\n  ".join(f"{each.key} ({each.source}): {each.cause}: {each.detail}" for each in skipped[:_NAMED])
+        named = "\n  ".join(f"{each.key} ({each.source}): {each.cause}: {each.detail}" for each in skipped[:_MAX_NAMED])
         causes = ", ".join(f"{cause}: {count}" for cause, count in count_causes(skipped).items())
         raise UserError(
-            f"{len(skipped)} of the {clips} clips of {split} cannot be used ({causes}); the limit is "
+            f"{len(skipped)} of the {clips} clips of split {split!r} cannot be used ({causes}); the limit is "
             f"{max_bad_fraction:.1%}:\n  {named}\n"
             "Next: replace these files, or accept the loss with a larger --max-bad-fraction."
         )
 
 
 class Survey(NamedTuple):
-    """A dataset as it lies on the disk."""
+    """The layout of a dataset and its listings."""
 
     layout: Layout
-    listings: dict[str, Listing]  # of the chosen splits, in the order they were chosen
+    listings: dict[str, Listing]  # of the chosen splits, in the given order
 
 
 def survey(
@@ -140,7 +141,7 @@ def survey(
     splits: Sequence[str] | None = None,
     max_missing_fraction: float = 0.05,
 ) -> Survey:
-    """Read the listings. Groups are compared over all splits, chosen or not."""
+    """Read and check the listings. Groups are compared over all splits, chosen or not."""
     opened = open_layout(layout, options)
     if not root.exists():
         raise UserError(f"--root {root} does not exist. The layout {layout} expects:\n{opened.expects.rstrip()}")

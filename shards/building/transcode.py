@@ -1,4 +1,4 @@
-"""Make a shard's media member out of a source file: copied as it is, moved to mp4, or re-encoded for training."""
+"""Build a shard's media member from a source file: copied unchanged, remuxed to mp4, or re-encoded for training."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from trichord.shards.record import VIDEO_EXTENSIONS
 
 __all__ = ["Medium", "Mode", "Part", "Preset", "lossless_gray", "make_medium"]
 
-# A source may be an hour of film of which a clip is a part; a member of a shard may not.
+# A source may be an hour-long film from which clips are cut, so its limits are wider than those of a shard's members.
 SOURCE_LIMITS = DecodeLimits(max_bytes=16 << 30, max_pixels=8192 * 4352, timeout_s=600.0)
 _VIDEO_IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"})
 _SOUND_IN_MP4 = frozenset({"aac", "mp3", "opus", "flac", "ac3", "eac3", "alac"})
 
 
 class Mode(StrEnum):
-    """What happens to the bytes of a video."""
+    """How the bytes of a video are processed."""
 
-    COPY = "copy"  # the file as it is, under its own extension
-    REMUX = "remux"  # the same packets in an mp4 with its index in front; re-encoded where mp4 cannot hold them
-    ENCODE = "encode"  # the training preset
+    COPY = "copy"  # the unchanged file, with its own extension
+    REMUX = "remux"  # the same packets in an mp4 with its index at the front; re-encoded if mp4 does not support them
+    ENCODE = "encode"  # re-encoded with the training preset
 
 
 @dataclass(frozen=True)
 class Medium:
-    """A finished member, and what is known of it after looking."""
+    """A finished member and its properties, as read back from its data."""
 
     data: bytes
     extension: str
@@ -49,16 +49,17 @@ class Medium:
 
 
 def make_medium(data: bytes, extension: str, mode: Mode, preset: Preset, part: Part | None = None) -> Medium:
-    """Make the member; what cannot be read raises SampleError, so that it is left out and named.
+    """Build the member; raise SampleError for a source that cannot be read, so that it is left out and recorded.
 
-    A part of a source is always re-encoded, since packets can be cut at sync samples only; in the modes `copy` and
+    A part of a source is always re-encoded, because packets can only be cut at sync samples; in the modes `copy` and
     `remux` it keeps its size and rate.
     """
     part = part or Part()
     index = index_media(data, SOURCE_LIMITS, SOURCE_LIMITS.start())
     source = Video(data, index, SOURCE_LIMITS, SOURCE_LIMITS.start())
     if part.start >= source.duration_s:
-        raise SampleError(Cause.NO_VIDEO, f"the clip starts at {part.start:g} s of {source.duration_s:.2f} s")
+        detail = f"the clip starts at {part.start:g} s, but the source lasts {source.duration_s:.2f} s"
+        raise SampleError(Cause.NO_VIDEO, detail)
     extension = extension.lower().lstrip(".")
     if mode is Mode.COPY and part.is_whole and extension in VIDEO_EXTENSIONS:
         return _medium(data, extension, source)
@@ -75,7 +76,7 @@ def make_medium(data: bytes, extension: str, mode: Mode, preset: Preset, part: P
 
 
 def _checked(data: bytes) -> Medium:
-    """Read our own output back by its index before it is trusted."""
+    """Read the properties of the output back through its index, to verify it."""
     index = index_media(data, SOURCE_LIMITS, SOURCE_LIMITS.start())
     return _medium(data, "mp4", Video(data, index, SOURCE_LIMITS, SOURCE_LIMITS.start()))
 
@@ -87,7 +88,7 @@ def _medium(data: bytes, extension: str, video: Video) -> Medium:
 
 
 def _remux(data: bytes) -> bytes | None:
-    """Move the packets to an mp4, or say by None that it cannot hold them."""
+    """Copy the packets into an mp4; return None if mp4 does not support them."""
     with av.open(io.BytesIO(data)) as source:
         streams: list[Any] = [source.streams.video[0], *source.streams.audio[:1]]
         names = [None if stream.codec_context is None else stream.codec_context.name for stream in streams]
@@ -114,9 +115,9 @@ def _copy_packets(source: Any, streams: list[Any], path: Path) -> None:
 
 
 def _complete_decode_times(packets: list[Any]) -> None:
-    """Give packets in decode order the latest decode times that keep order and lie before presentation.
+    """Set all decode times, if any is missing, to the latest increasing times that are not after presentation.
 
-    Matroska tells presentation times only, and what libavformat derives from them begins late.
+    Matroska stores presentation times only, and the decode times that libavformat derives from them start too late.
     """
     if all(packet.dts is not None for packet in packets):
         return

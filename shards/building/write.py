@@ -1,7 +1,8 @@
-"""Build a shard set from a dataset's own files: plan, write shards in parallel processes, sign with a manifest.
+"""Build a shard set from a dataset's files: plan, write shards in parallel processes, complete with a manifest.
 
-Jobs on many nodes may share a build. Each plans alike, writes the shards that fall to it and, should it find at its end
-that all are there, signs the set. No two write the same shard, and what is signed is the same whoever does it.
+Jobs on many nodes may share a build. Each job makes the same plan, writes the shards assigned to it and, if all shards
+exist when it finishes, writes the manifest. No two jobs write the same shard, and the manifest is the same whichever
+job writes it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Records = dict[str, ShardRecord]  # by the task's name
 
 @dataclass(frozen=True)
 class _Order:
-    """The options of a build, checked once."""
+    """The validated options of a build."""
 
     layout: Layout
     root: Path
@@ -50,7 +51,7 @@ class _Order:
 
 @dataclass(frozen=True)
 class _Plan:
-    """The shards of a split, and which of them this process is to write."""
+    """The shards of a split, and those assigned to this process."""
 
     split: str
     listing: Listing
@@ -77,12 +78,12 @@ def build(
     max_missing_fraction: float = 0.05,
     part: tuple[int, int] = (1, 1),
 ) -> BuildSummary:
-    """Write OUT/SPLIT/00000.tar … and OUT/SPLIT/manifest.json for each split; run again, it continues.
+    """Write OUT/SPLIT/00000.tar … and OUT/SPLIT/manifest.json for each split; a rerun continues where it stopped.
 
-    The same input and options give the same bytes, whatever the number of workers and of parts (re-encoded sound on one
-    kind of processor, the rest on any, with one version of PyAV). `limit` takes that many clips of each split, after
-    the shuffle. Without a target a shard has 512 clips. `part` is a number from 1 on, and of how many: of all shards
-    only every so many-th is written then, and the manifest comes with the last of all parts.
+    The same input and options produce the same bytes for any number of workers and parts with one version of PyAV
+    (re-encoded sound only on the same kind of processor). `limit` keeps that many clips of each split after the
+    shuffle. Without a size target a shard has 512 clips. `part` is (number, total) with numbers from 1: part k of n
+    writes every n-th shard, starting from the k-th, and the last part to finish writes the manifest.
     """
     found = survey(layout, root, options, splits, max_missing_fraction)
     size = ShardSize.of(samples_per_shard, bytes_per_shard)
@@ -93,15 +94,15 @@ def build(
 
 
 def _plans(order: _Order, listings: Mapping[str, Listing], part: tuple[int, int]) -> list[_Plan]:
-    """Deal the shards of all splits in turn, so that no part gets the first of every small one."""
+    """Assign the shards of all splits to parts in turn, so that no part gets the first shard of every small split."""
     number, parts = part
     plans = []
-    dealt = 0
+    assigned = 0
     for split, listing in listings.items():
         tasks = _tasks(order, order.out / split, listing)
-        own = [task for place, task in enumerate(tasks, dealt) if place % parts == number - 1]
+        own = [task for place, task in enumerate(tasks, assigned) if place % parts == number - 1]
         plans.append(_Plan(split, listing, tasks, own))
-        dealt += len(tasks)
+        assigned += len(tasks)
     return plans
 
 
@@ -141,20 +142,20 @@ def _build_split(order: _Order, plan: _Plan) -> SplitSummary:
         classes=len(plan.listing.classes),
         missing=plan.listing.missing,
     )
-    if len(done) < len(plan.tasks):  # until the last shard is there, nothing may pass for a whole set
+    if len(done) < len(plan.tasks):  # an incomplete set must not have a manifest
         (folder / FILE_NAME).unlink(missing_ok=True)
         summary.save()
     _write(order, plan, done)
     others = [task for task in plan.tasks if task.name not in done]
-    if others:  # NFS looks at a folder anew when one has changed it, and the last two parts must not miss each other
+    if others:  # a write makes NFS refresh its view of the folder; otherwise the last two parts may miss each other
         _count(summary, plan, done).save()
         done |= _whole(others)
     summary = _count(summary, plan, done)
-    return _sign(order, plan, summary, done) if len(done) == len(plan.tasks) else summary
+    return _complete(order, plan, summary, done) if len(done) == len(plan.tasks) else summary
 
 
 def _write(order: _Order, plan: _Plan, done: Records) -> None:
-    """Write the shards that fall to this process and are not done."""
+    """Write the shards assigned to this process that are not yet complete."""
     folder = order.out / plan.split
     todo = [task for task in plan.own if task.name not in done]
     _check_bad(order, plan.split, plan.own, done)
@@ -164,8 +165,8 @@ def _write(order: _Order, plan: _Plan, done: Records) -> None:
             _check_bad(order, plan.split, plan.own, done)
 
 
-def _sign(order: _Order, plan: _Plan, summary: SplitSummary, done: Records) -> SplitSummary:
-    """Say that the set is whole."""
+def _complete(order: _Order, plan: _Plan, summary: SplitSummary, done: Records) -> SplitSummary:
+    """Write the manifest and mark the split as finished."""
     _check_bad(order, plan.split, plan.tasks, done)
     entries = tuple(_entries(plan.tasks, done))
     Manifest(name=order.layout.name, split=plan.split, shards=entries, classes=plan.listing.classes).save(
@@ -210,10 +211,10 @@ def _skipped(tasks: Iterable[ShardTask], done: Records) -> list[Skipped]:
 
 
 def _claim(folder: Path, names: set[str]) -> None:
-    """Take the folder: refuse one with shards of another making, and clear what an earlier plan left."""
+    """Create the folder; refuse one with shards of other origin, and delete the files of an earlier plan."""
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.glob("*.tar")) and not (folder / REPORT).exists():  # in this order: another part may just begin
-        raise UserError(f"{folder} holds shards that no build made. Next: choose an empty folder as --out.")
+    if any(folder.glob("*.tar")) and not (folder / REPORT).exists():  # in this order: another part may be starting
+        raise UserError(f"{folder} contains shards that were not built here. Next: choose an empty folder as --out.")
     for path in folder.iterdir():
         own = _OWN_FILE.fullmatch(path.name)
         if own and own["shard"] not in names:
@@ -221,8 +222,8 @@ def _claim(folder: Path, names: set[str]) -> None:
 
 
 def _written(tasks: Sequence[ShardTask], workers: int, folder: Path) -> Generator[ShardRecord, None, None]:
-    """Write shards, here or in worker processes, giving each record as it comes."""
-    again = "Finished shards stay and are not written again. Next: run the same command once more"
+    """Write shards in this process or in workers; yield each record when its shard is complete."""
+    again = "Finished shards are kept. Next: run the same command once more"
     try:
         if workers <= 1 or len(tasks) <= 1:
             yield from map(write_shard, tasks)
@@ -232,10 +233,10 @@ def _written(tasks: Sequence[ShardTask], workers: int, folder: Path) -> Generato
                     yield future.result()
     except BrokenProcessPool as error:
         raise UserError(
-            f"A worker process died while shards were written to {folder}: killed from outside, most often for want of "
-            f"memory. {again}, with fewer --workers."
+            f"A worker process died while writing shards to {folder}. It was probably killed because memory ran out. "
+            f"{again}, with fewer --workers."
         ) from error
     except OSError as error:
-        raise UserError(f"Cannot write to {folder}: {error}. {again} when that is mended.") from error
+        raise UserError(f"Cannot write to {folder}: {error}. {again} after correcting this.") from error
     finally:
         clear_after_workers(folder)

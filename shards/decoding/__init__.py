@@ -1,1 +1,1 @@
-"""From bytes to frames and samples of sound: indexes of containers, planned decoding, limits."""
+"""Decoding bytes to frames and audio samples: container indexes, planned decoding and limits."""

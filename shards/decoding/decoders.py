@@ -1,9 +1,9 @@
-"""Set up libavcodec's decoders, and keep H.264's for the next clip of the same kind.
+"""Create libavcodec decoders, and reuse those of H.264 for the next clip of the same kind.
 
-The clips of a shard mostly come from one encoder with one configuration; a decoder that was flushed is then as good as
-a new one, and its picture buffers are already in memory. One that met parameter sets inside a clip, or an error, is
-thrown away: what a strange clip left behind must not reach the next one. Sound decoders are always new, since AAC draws
-noise from a generator that outlives a flush.
+The clips of a shard mostly come from one encoder with one configuration; a flushed decoder is then equivalent to a new
+one, and its picture buffers are already allocated. A decoder that found parameter sets inside a clip, or an error, is
+discarded, so that the state of an unusual clip cannot affect the next one. Audio decoders are always new, because the
+state of AAC's noise generator survives a flush.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import av
 
 from trichord.shards.decoding.track import DecodeLimits, Track
 
-KEPT = 4  # decoders a thread keeps
-# FFmpeg: leave samples that a container marks as padding to us, so that each frame keeps its packet's number.
+KEPT = 4  # idle decoders per thread
+# FFmpeg flag: keep the samples that the container marks as padding, so that each frame keeps its packet's number.
 SKIP_MANUAL = 1 << 29
 
 _Kind = tuple[str, bytes, int]
 
 
 class _Kept(threading.local):
-    """This thread's idle decoders, the last used at the end."""
+    """Idle decoders of the current thread, most recently used last."""
 
     def __init__(self) -> None:
         self.idle: OrderedDict[_Kind, Any] = OrderedDict()
@@ -38,7 +38,7 @@ _kept = _Kept()
 
 
 class VideoDecoder:
-    """A decoder in use; `spoilt` says that it must not be used again."""
+    """A decoder in use; `spoilt` marks one that must not be reused."""
 
     def __init__(self, context: Any) -> None:
         self.context = context
@@ -47,7 +47,7 @@ class VideoDecoder:
 
 @contextmanager
 def video_decoder(track: Track, limits: DecodeLimits) -> Iterator[VideoDecoder]:
-    """Lend a decoder for one pass over a track, in a state as if new."""
+    """Provide a decoder for one pass over a track, in the state of a new one."""
     kind = (track.codec, track.extradata or b"", limits.max_pixels)
     may_be_kept = track.context is None and track.nal_length_size > 0
     idle = _kept.idle.pop(kind, None) if may_be_kept else None
@@ -56,12 +56,12 @@ def video_decoder(track: Track, limits: DecodeLimits) -> Iterator[VideoDecoder]:
     try:
         yield decoder
         healthy = True
-    except GeneratorExit:  # whoever asked for frames has what they wanted
+    except GeneratorExit:  # the caller stopped early because it has its frames
         healthy = True
         raise
     finally:
         if track.context is not None:
-            decoder.context.flush_buffers()  # it is the container's own, for the next pass
+            decoder.context.flush_buffers()  # it belongs to the container and is used for the next pass
         elif may_be_kept and healthy and not decoder.spoilt:
             decoder.context.flush_buffers()
             _kept.idle[kind] = decoder.context
@@ -82,7 +82,7 @@ def _new_video_decoder(track: Track, limits: DecodeLimits) -> Any:
 
 
 def audio_decoder(track: Track) -> Any:
-    """Give a decoder for a track's sound."""
+    """Return a decoder for an audio track."""
     context: Any
     if track.context is not None:
         context = track.context
@@ -95,10 +95,10 @@ def audio_decoder(track: Track) -> Any:
 
 
 def keep_freed_memory() -> bool:
-    """Let this process's allocator hold on to freed pictures instead of asking the kernel for new pages each time.
+    """Configure the allocator to keep freed picture buffers instead of requesting new pages each time.
 
-    For processes that do nothing but decode: their memory stays at its high-water mark, and page faults vanish.
-    Only glibc knows these settings; elsewhere this does nothing and says False.
+    Intended for processes that only decode: their memory stays at its maximum, and page faults disappear. Only glibc
+    has these settings; with other C libraries this does nothing and returns False.
     """
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3
     name = ctypes.util.find_library("c")

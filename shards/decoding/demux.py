@@ -1,4 +1,4 @@
-"""Index a media file by libavformat: the general way, for whatever is not an ordinary mp4."""
+"""Index a media file with libavformat: the general method, for files that are not ordinary mp4."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from trichord.core.errors import Cause, SampleError
 from trichord.shards.decoding.mp4 import NotPlainMp4, index_mp4
 from trichord.shards.decoding.track import Deadline, DecodeLimits, MediaIndex, Track
 
-# Only containers that hold their own media. Playlists (HLS, DASH, concat, SDP) name other files or addresses, and
-# libavformat would open those for whoever wrote the sample.
+# Only self-contained containers. Playlists (HLS, DASH, concat, SDP) refer to other files or addresses, which
+# libavformat would open on behalf of an untrusted sample.
 FORMATS = (
     *(
         "mov",
@@ -36,7 +36,7 @@ FORMATS = (
 
 
 class _TimedBytes(io.BytesIO):
-    """A file in memory that stops a demuxer which reads for ever."""
+    """An in-memory file that stops a demuxer at the deadline."""
 
     def __init__(self, data: bytes, deadline: Deadline) -> None:
         super().__init__(data)
@@ -48,7 +48,7 @@ class _TimedBytes(io.BytesIO):
 
 
 def index_media(data: bytes, limits: DecodeLimits, deadline: Deadline) -> MediaIndex:
-    """Index a media file, by its own tables where those can be trusted."""
+    """Return the index of a media file, from its own mp4 tables if these are reliable."""
     limits.check_bytes(len(data))
     try:
         return index_mp4(data, limits)
@@ -57,15 +57,15 @@ def index_media(data: bytes, limits: DecodeLimits, deadline: Deadline) -> MediaI
 
 
 def demux(data: bytes, limits: DecodeLimits, deadline: Deadline) -> MediaIndex:
-    """Read every packet with libavformat, decoding none."""
+    """Read all packets with libavformat without decoding them."""
     try:
-        # Probing decodes pictures to learn their size; the limit must reach that decoder too.
+        # Probing decodes pictures to determine their size, so the limit must also apply to that decoder.
         options = {"max_pixels": str(limits.max_pixels), "format_whitelist": ",".join(FORMATS)}
         container: Any = av.open(_TimedBytes(data, deadline), options=options)
     except (av.FFmpegError, ValueError, OverflowError) as error:
         raise SampleError(Cause.UNREADABLE_VIDEO, str(error)) from error
-    firsts = [kind[0] for kind in (container.streams.video, container.streams.audio) if kind]
-    streams = [stream for stream in firsts if stream.codec_context is not None]  # None: no decoder knows the codec
+    first_streams = [kind[0] for kind in (container.streams.video, container.streams.audio) if kind]
+    streams = [stream for stream in first_streams if stream.codec_context is not None]  # None: unknown codec
     for stream in streams:
         limits.check_pixels(getattr(stream.codec_context, "width", 0), getattr(stream.codec_context, "height", 0))
     packets: dict[int, list[Any]] = {stream.index: [] for stream in streams}
@@ -85,14 +85,14 @@ def _track(container: Any, stream: Any, packets: list[Any]) -> Track:
     context = stream.codec_context
     has_times = all(packet.pts is not None for packet in packets)
     if container.format.name == "avi" and getattr(context, "has_b_frames", False):
-        has_times = False  # AVI knows decode order only; its demuxer dresses that up as presentation times
+        has_times = False  # AVI stores decode order only, which its demuxer presents as presentation times
     rate = float(getattr(stream, "average_rate", None) or 0) or 25.0
     if has_times:
         times_s = np.array([packet.pts * packet.time_base for packet in packets], np.float64)
     else:
         times_s = np.arange(len(packets)) / rate
     extradata = context.extradata
-    counts_lengths = context.name == "h264" and extradata is not None and len(extradata) > 4 and extradata[0] == 1
+    has_length_prefixes = context.name == "h264" and extradata is not None and len(extradata) > 4 and extradata[0] == 1
     return Track(
         codec=context.name,
         times_s=times_s,
@@ -103,7 +103,7 @@ def _track(container: Any, stream: Any, packets: list[Any]) -> Track:
         height=getattr(context, "height", 0),
         sample_rate=getattr(context, "sample_rate", 0) or 0,
         channels=getattr(context, "channels", 0) or 0,
-        nal_length_size=(extradata[4] & 3) + 1 if counts_lengths and extradata is not None else 0,
+        nal_length_size=(extradata[4] & 3) + 1 if has_length_prefixes and extradata is not None else 0,
         packets=[bytes(packet) for packet in packets],
         context=context,
         container=container,

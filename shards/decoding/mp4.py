@@ -1,7 +1,7 @@
-"""Read an mp4's own sample tables (ISO/IEC 14496-12) with numpy.
+"""Read an mp4's sample tables (ISO/IEC 14496-12) with numpy.
 
-This costs a tenth of opening and demuxing the file, and it names every sync sample, so that a reader decodes only the
-groups of pictures it needs. A file that is not of the ordinary kind is refused with `NotPlainMp4`, never guessed at.
+This costs a tenth of opening and demuxing the file, and it lists every sync sample, so that a reader decodes only the
+groups of pictures that it needs. Files with unusual features are refused with `NotPlainMp4`; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ VIDEO_CODECS = {b"avc1": ("h264", b"avcC"), b"hvc1": ("hevc", b"hvcC"), b"hev1":
 
 
 class NotPlainMp4(Exception):
-    """These tables cannot be vouched for; a general demuxer must look at the file."""
+    """The sample tables are not reliable; a general demuxer must read the file."""
 
 
 def index_mp4(data: bytes, limits: DecodeLimits) -> MediaIndex:
-    """Index an ordinary mp4."""
+    """Return the index of an ordinary mp4; raise NotPlainMp4 for any other file."""
     try:
         index = _index(memoryview(data), limits)
     except (struct.error, IndexError, ValueError, StopIteration, MemoryError) as error:
@@ -38,13 +38,13 @@ def index_mp4(data: bytes, limits: DecodeLimits) -> MediaIndex:
 
 def _check_extents(track: Track, size: int) -> None:
     assert track.offsets is not None and track.sizes is not None
-    there = int(np.count_nonzero((track.offsets >= 0) & (track.offsets <= size - track.sizes)))
-    if there < len(track):
-        raise SampleError(Cause.TRUNCATED_VIDEO, f"{there} of {len(track)} packets of {track.codec} are there")
+    complete = int(np.count_nonzero((track.offsets >= 0) & (track.offsets <= size - track.sizes)))
+    if complete < len(track):
+        raise SampleError(Cause.TRUNCATED_VIDEO, f"only {complete} of {len(track)} {track.codec} packets are complete")
 
 
 def boxes(view: memoryview, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Walk the boxes between two positions, giving (type, start of payload, end)."""
+    """Yield (type, start of payload, end) of the boxes between two positions."""
     while start + 8 <= end:
         size, kind = struct.unpack_from(">I4s", view, start)
         payload = start + 8
@@ -54,14 +54,14 @@ def boxes(view: memoryview, start: int, end: int) -> Iterator[tuple[bytes, int, 
         elif size == 0:
             size = end - start
         if size < payload - start:
-            raise NotPlainMp4(f"box {kind!r} says it has {size} bytes")
+            raise NotPlainMp4(f"box {kind!r} has an invalid size of {size} bytes")
         yield kind, payload, min(start + size, end)
         start += size
 
 
 def _index(view: memoryview, limits: DecodeLimits) -> MediaIndex:
     if bytes(view[4:8]) != b"ftyp":
-        raise NotPlainMp4("no ftyp box in front")
+        raise NotPlainMp4("no ftyp box at the beginning")
     moov = next(((start, end) for kind, start, end in boxes(view, 0, len(view)) if kind == b"moov"), None)
     if moov is None:
         raise NotPlainMp4("no moov box")
@@ -75,7 +75,7 @@ def _index(view: memoryview, limits: DecodeLimits) -> MediaIndex:
         elif kind == b"trak":
             leaves: dict[bytes, tuple[int, int]] = {}
             for leaf, *extent in _leaves(view, start, end):
-                leaves.setdefault(leaf, (extent[0], extent[1]))  # QuickTime has a second hdlr, of the data
+                leaves.setdefault(leaf, (extent[0], extent[1]))  # QuickTime has a second hdlr, for the data
             _read_track(view, leaves, movie_timescale, tracks, limits)
     return MediaIndex(tracks.get("video"), tracks.get("audio"))
 
@@ -95,7 +95,7 @@ def _read_track(
     tracks: dict[str, Track],
     limits: DecodeLimits,
 ) -> None:
-    """Add the first track of each kind."""
+    """Read a track and add it to `tracks`, unless there already is one of its kind."""
     if any(name not in leaves for name in NEEDED):
         raise NotPlainMp4("a table is missing")
     handler = bytes(view[leaves[b"hdlr"][0] + 8 : leaves[b"hdlr"][0] + 12])
@@ -109,13 +109,13 @@ def _read_track(
         raise NotPlainMp4("no samples or no clock")
     spans = _expand(view, leaves[b"stts"][0], len(sizes))
     times = np.cumsum(spans) - spans
-    if b"ctts" in leaves:  # unsigned in version 0, but every muxer that needs them writes signed offsets
+    if b"ctts" in leaves:  # unsigned in version 0, but muxers that need them write signed offsets
         times = times + _expand(view, leaves[b"ctts"][0], len(sizes)).astype(np.uint32).astype(np.int32)
     first, delay_s = 0, 0.0
     if b"elst" in leaves:
         first, delay_s, shown_s = _edit(view, leaves[b"elst"][0], movie_timescale)
         if shown_s and (int((times + spans).max()) - first) / timescale - shown_s > int(spans.max()) / timescale:
-            raise NotPlainMp4("the end is edited out")  # less than one frame is rounding to the movie's clock
+            raise NotPlainMp4("the end is edited out")  # a difference below one frame is rounding to the movie's clock
     track = Track(
         codec="",
         times_s=(times - first) / timescale + delay_s,
@@ -140,7 +140,7 @@ def _table(view: memoryview, start: int, columns: int) -> Ints:
 
 
 def _expand(view: memoryview, start: int, samples: int) -> Ints:
-    """Read a run-length table to one value for each sample."""
+    """Expand a run-length table to one value per sample."""
     table = _table(view, start, 2)
     if int(table[:, 0].sum()) != samples:
         raise NotPlainMp4("the tables disagree on the number of samples")
@@ -149,7 +149,7 @@ def _expand(view: memoryview, start: int, samples: int) -> Ints:
 
 def _sizes(view: memoryview, start: int, limits: DecodeLimits) -> Ints:
     constant, count = struct.unpack_from(">II", view, start + 4)
-    if count > limits.max_packets:  # before any table of that length exists; raw sound counts each sample as one
+    if count > limits.max_packets:  # before a table of that length is allocated; in raw audio each sample is a packet
         raise NotPlainMp4(f"{count} packets")
     if not constant:
         return np.frombuffer(view, ">u4", count, start + 12).astype(np.int64)
@@ -163,17 +163,17 @@ def _sync(view: memoryview, box: tuple[int, int] | None, samples: int) -> np.nda
     numbers = _table(view, box[0], 1)[:, 0]
     sync[numbers - 1] = True
     if not sync[0] or not numbers.all():
-        raise NotPlainMp4("does not begin with a sync sample")
+        raise NotPlainMp4("does not start with a sync sample")
     return sync
 
 
 def _edit(view: memoryview, start: int, movie_timescale: int) -> tuple[int, float, float]:
-    """Give media time of the first shown moment, seconds of delay before it and seconds shown (0: all)."""
+    """Return the media time of the first displayed moment, the delay before it and the displayed duration (0: all)."""
     count = struct.unpack_from(">I", view, start + 4)[0]
-    form = ">QqI" if view[start] == 1 else ">IiI"
+    layout = ">QqI" if view[start] == 1 else ">IiI"
     if count > 2:
         raise NotPlainMp4("several edits")
-    edits = [struct.unpack_from(form, view, start + 8 + number * struct.calcsize(form)) for number in range(count)]
+    edits = [struct.unpack_from(layout, view, start + 8 + number * struct.calcsize(layout)) for number in range(count)]
     delay_s = edits.pop(0)[0] / movie_timescale if edits and edits[0][1] == -1 else 0.0
     if len(edits) != 1 or edits[0][1] < 0 or edits[0][2] != 0x10000:
         raise NotPlainMp4("unusual edits")
@@ -181,7 +181,7 @@ def _edit(view: memoryview, start: int, movie_timescale: int) -> tuple[int, floa
 
 
 def _offsets(view: memoryview, leaves: dict[bytes, tuple[int, int]], sizes: Ints) -> Ints:
-    """Turn chunk positions and samples per chunk into a position for each sample."""
+    """Compute the position of each sample from chunk positions and samples per chunk."""
     if b"co64" in leaves:
         start = leaves[b"co64"][0]
         count = struct.unpack_from(">I", view, start + 4)[0]
@@ -195,19 +195,19 @@ def _offsets(view: memoryview, leaves: dict[bytes, tuple[int, int]], sizes: Ints
     per_chunk = np.repeat(runs[:, 1], lengths)
     if int(per_chunk.sum()) != len(sizes):
         raise NotPlainMp4("the chunk table disagrees on the number of samples")
-    before = np.cumsum(sizes) - sizes  # bytes before each sample, counted over the whole track
+    before = np.cumsum(sizes) - sizes  # bytes before each sample in the whole track
     first_of_chunk = np.cumsum(per_chunk) - per_chunk
     offsets: Ints = np.repeat(chunks - before[first_of_chunk], per_chunk) + before
     return offsets
 
 
 def _quarter_turns(view: memoryview, start: int) -> int:
-    """Read from the display matrix how often the picture is to be turned anticlockwise by 90 degrees."""
+    """Return the number of anticlockwise turns by 90 degrees that the display matrix specifies."""
     matrix = struct.unpack_from(">9i", view, start + (52 if view[start] == 1 else 40))
     signs = tuple((value > 0) - (value < 0) for value in (matrix[0], matrix[1], matrix[3], matrix[4]))
     turns = {(1, 0, 0, 1): 0, (0, 1, -1, 0): 3, (-1, 0, 0, -1): 2, (0, -1, 1, 0): 1}
     if signs not in turns:
-        raise NotPlainMp4("a display matrix that mirrors or shears")
+        raise NotPlainMp4("the display matrix mirrors or shears")
     return turns[signs]
 
 
@@ -234,12 +234,12 @@ def _describe_audio(view: memoryview, name: bytes, start: int, end: int, track: 
     track.channels, track.sample_rate = struct.unpack_from(">H6xH", view, start + 16)
     inner = {kind: (first, last) for kind, first, last in boxes(view, start + 28, end)}
     if b"esds" not in inner:
-        raise NotPlainMp4("no decoder configuration for the sound")
+        raise NotPlainMp4("no audio decoder configuration")
     track.codec, track.extradata = "aac", _audio_configuration(view, *inner[b"esds"])
 
 
 def _audio_configuration(view: memoryview, start: int, end: int) -> bytes:
-    """Dig the AAC configuration out of the nested descriptors of an esds box (ISO/IEC 14496-1)."""
+    """Extract the AAC configuration from the nested descriptors of an esds box (ISO/IEC 14496-1)."""
     position = start + 4
     while position < end:
         tag, size = view[position], 0
@@ -250,12 +250,12 @@ def _audio_configuration(view: memoryview, start: int, end: int) -> bytes:
             size = size << 7 | byte & 0x7F
             if not byte & 0x80:
                 break
-        if tag == 3:  # elementary stream: its header only, then what it holds
+        if tag == 3:  # elementary stream: skip its header and continue with its content
             flags = view[position + 2]
             position += 3 + (2 if flags & 0x80 else 0) + (2 if flags & 0x20 else 0)
             if flags & 0x40:
-                raise NotPlainMp4("sound configuration by address")
-        elif tag == 4:  # decoder configuration: its header only
+                raise NotPlainMp4("the audio configuration is given as an address")
+        elif tag == 4:  # decoder configuration: skip its header
             if view[position] != 0x40:
                 raise NotPlainMp4(f"audio object type {view[position]:#x}")
             position += 13
@@ -263,4 +263,4 @@ def _audio_configuration(view: memoryview, start: int, end: int) -> bytes:
             return bytes(view[position : position + size])
         else:
             position += size
-    raise NotPlainMp4("no decoder configuration for the sound")
+    raise NotPlainMp4("no audio decoder configuration")

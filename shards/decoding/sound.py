@@ -1,4 +1,4 @@
-"""Decode the sound of a window, on the clip's own clock.
+"""Decode the sound of a time window, on the clip's own clock.
 
 Legend: C channels, N samples.
 """
@@ -18,31 +18,33 @@ from trichord.shards.decoding.track import Deadline, Ints, Track, make_packet
 
 Samples = npt.NDArray[np.float32]
 
-# Packets a decoder must have seen before its output is right: AAC overlaps with one, others keep a longer memory.
+# Packets to decode before the output is correct: AAC overlaps with one packet, other codecs depend on more.
 WARM_UP_PACKETS = {"aac": 2, "flac": 0, "pcm_s16le": 0}
 OTHER_WARM_UP_PACKETS = 12
-# Output samples decoded beyond each end of the window, so that the resampling filter has settled inside it.
+# Output samples decoded beyond each end of the window, so that the resampling filter has settled within it.
 MARGIN_SAMPLES = 64
-HIGHEST_RATE = 768_000  # above what any recorder writes; a forged rate would be a forged amount of memory
-MOST_SAMPLES = 1 << 27  # of a window: three quarters of an hour at 48 kHz
-LOUDEST = 1e4  # of full scale: floats of a forged or damaged track reach to infinity, and one would poison a batch
-# Packets that stray no further than this from an even spacing are evenly spaced.
+HIGHEST_RATE = 768_000  # above the rate of any recorder; a forged rate would determine the amount of memory
+MOST_SAMPLES = 1 << 27  # per window: three quarters of an hour at 48 kHz
+LOUDEST = 1e4  # times full scale: a forged or damaged track can have infinite values, and one would corrupt a batch
+# Packets that deviate from even spacing by no more than this are treated as evenly spaced.
 ROUNDING_S = 0.0021
 
 
 def decode_sound(
     data: memoryview, track: Track, start_s: float, end_s: float, rate: int, deadline: Deadline
 ) -> Samples:
-    """Give exactly round((end - start) * rate) mono samples; zero where the track holds nothing."""
+    """Return exactly round((end - start) * rate) mono samples, with zeros where the track has no sound."""
     wanted = max(round((end_s - start_s) * rate), 0)
     native = track.sample_rate
     if not 0 < native <= HIGHEST_RATE:
-        raise SampleError(Cause.AUDIO, f"the sound track claims {native} samples a second")
+        raise SampleError(Cause.AUDIO, f"the sound track declares {native} samples per second")
     lead = _lead(start_s, native, rate)
     first = round((start_s - lead / rate) * native)
     length = math.ceil((wanted + 2 * lead) * native / rate)
     if max(wanted, length) > MOST_SAMPLES:
-        raise SampleError(Cause.TOO_LONG, f"{end_s - start_s:.0f} s of sound at {native} Hz, more than memory is for")
+        raise SampleError(
+            Cause.TOO_LONG, f"{end_s - start_s:.0f} s of sound at {native} Hz, the limit is {MOST_SAMPLES} samples"
+        )
     mono_N = _mono(data, track, first, length, deadline)
     resampled_N = mono_N if native == rate else resample(mono_N, native, rate)
     out_N = np.zeros(wanted, np.float32)
@@ -52,7 +54,7 @@ def decode_sound(
 
 
 def _lead(start_s: float, native: int, rate: int) -> int:
-    """Choose how many output samples to make before the window so that its start falls on the native samples' grid."""
+    """Return the number of output samples before the window that aligns its start with the native sample grid."""
     if native == rate:
         return 0
     leads = np.arange(MARGIN_SAMPLES, MARGIN_SAMPLES + rate // math.gcd(native, rate))
@@ -61,7 +63,7 @@ def _lead(start_s: float, native: int, rate: int) -> int:
 
 
 def resample(samples_N: Samples, native: int, rate: int) -> Samples:
-    """Change the sample rate with FFmpeg's windowed-sinc filter; the first samples coincide."""
+    """Resample with FFmpeg's windowed-sinc filter; the first samples of input and output coincide."""
     resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
     frame: Any = av.AudioFrame.from_ndarray(samples_N[None, :], format="flt", layout="mono")
     frame.sample_rate = native
@@ -71,7 +73,7 @@ def resample(samples_N: Samples, native: int, rate: int) -> Samples:
 
 
 def _mono(data: memoryview, track: Track, first: int, length: int, deadline: Deadline) -> Samples:
-    """Decode native samples [first, first + length) of the track's clock, channels averaged."""
+    """Decode native samples [first, first + length) on the track's clock, and average the channels."""
     window_CN: Samples = np.zeros((1, length), np.float32)
     if not track.has_times or not track.shown.any():
         return np.zeros(length, np.float32)
@@ -86,7 +88,9 @@ def _mono(data: memoryview, track: Track, first: int, length: int, deadline: Dea
             for frame in context.decode(make_packet(track.payload(data, number), number)):
                 source = number if frame.pts is None else int(frame.pts)
                 if not begin <= source <= number:
-                    raise SampleError(Cause.AUDIO, f"{track.codec}: a frame of packet {source} came out at {number}")
+                    raise SampleError(
+                        Cause.AUDIO, f"{track.codec}: packet {number} returned a frame of packet {source}"
+                    )
                 window_CN = _place(frame, track, window_CN, int(starts[source]) - first, hidden)
     except av.FFmpegError as error:
         raise SampleError(Cause.AUDIO, f"{track.codec}: {error}") from error
@@ -94,13 +98,13 @@ def _mono(data: memoryview, track: Track, first: int, length: int, deadline: Dea
         if track.context is not None:
             context.flush_buffers()
     mono_N: Samples = window_CN.mean(axis=0) if len(window_CN) > 1 else window_CN[0]
-    if not float(np.abs(mono_N).max(initial=0.0)) <= LOUDEST:  # also where it is no number
-        raise SampleError(Cause.AUDIO, f"{track.codec}: the sound holds values that no sound has")
+    if not float(np.abs(mono_N).max(initial=0.0)) <= LOUDEST:  # also true for NaN
+        raise SampleError(Cause.AUDIO, f"{track.codec}: decoded samples are NaN or exceed {LOUDEST:g} times full scale")
     return mono_N
 
 
 def _packet_starts(track: Track) -> Ints:
-    """Place each packet on the track's own sample clock, undoing the millisecond rounding of Matroska and others."""
+    """Return each packet's start on the track's sample clock, undoing millisecond rounding (Matroska and others)."""
     starts = np.rint(track.times_s * track.sample_rate).astype(np.int64)
     if len(starts) < 2:
         return starts
@@ -114,9 +118,9 @@ def _packet_starts(track: Track) -> Ints:
 
 
 def _place(frame: Any, track: Track, window_CN: Samples, start: int, hidden: int) -> Samples:
-    """Write one decoded frame at its place in the window, as far as it lies inside and is not edited out."""
+    """Write one decoded frame into the window, as far as it lies inside and is not edited out."""
     if frame.sample_rate != track.sample_rate:
-        raise SampleError(Cause.AUDIO, f"{frame.sample_rate} Hz decoded where {track.sample_rate} Hz was declared")
+        raise SampleError(Cause.AUDIO, f"decoded at {frame.sample_rate} Hz, but {track.sample_rate} Hz was declared")
     first, stop = max(start, hidden, 0), min(start + frame.samples, window_CN.shape[1])
     if stop <= first:
         return window_CN
@@ -131,8 +135,8 @@ def _place(frame: Any, track: Track, window_CN: Samples, start: int, hidden: int
 
 
 def _float_planes(frame: Any) -> list[Samples]:
-    """Give each channel as floats in [-1, 1], whatever the decoder's own format is."""
-    if frame.format.name == "fltp":  # AAC and most others: no copy before the one into the window
+    """Return each channel as floats in [-1, 1], for any sample format of the decoder."""
+    if frame.format.name == "fltp":  # AAC and most others: copied only once, into the window
         return [np.frombuffer(plane, np.float32, frame.samples) for plane in frame.planes]
     raw = frame.to_ndarray()
     if not frame.format.is_planar:

@@ -1,8 +1,8 @@
-"""The same clip with torchcodec decoding its pixels, where torchcodec and FFmpeg's libraries are installed.
+"""Clips whose pixels are decoded by torchcodec, if torchcodec and FFmpeg's libraries are installed.
 
-Index, times, limits and sound stay this floor's own, so that a recipe gives the same clips with either decoder; pixels
-are the same where both FFmpegs convert colours alike. Not asked of torchcodec: clips that are to be turned, and those
-whose container tells no presentation times.
+Index, times, limits and sound come from this package, so that a recipe produces the same clips with either decoder;
+pixels are the same if both versions of FFmpeg convert colours alike. Clips that need rotation, and those whose
+container stores no presentation times, are not decoded with torchcodec.
 Legend: T frames, H height, W width, C colour.
 """
 
@@ -22,7 +22,7 @@ from trichord.shards.decoding.video import Pixels, Video
 
 @cache
 def torchcodec_decoders() -> Any:
-    """Import torchcodec, or say what is missing."""
+    """Return the module `torchcodec.decoders`; raise UserError if it cannot be imported."""
     try:
         from torchcodec import decoders
     except (ImportError, OSError, RuntimeError) as error:
@@ -35,7 +35,7 @@ def torchcodec_decoders() -> Any:
 
 
 class TorchcodecVideo(Video):
-    """A clip whose frames torchcodec decodes."""
+    """A clip whose frames are decoded by torchcodec."""
 
     def __init__(self, data: bytes, index: MediaIndex, limits: DecodeLimits, deadline: Deadline) -> None:
         super().__init__(data, index, limits, deadline)
@@ -43,22 +43,22 @@ class TorchcodecVideo(Video):
         self._decoder: Any = None
 
     def frames(self, indices: Sequence[int] | Ints) -> Pixels:
-        """Give frames by their place in presentation order, as RGB, in the order asked for."""
+        """Return frames by their index in presentation order, as RGB, in the order of `indices`."""
         wanted = np.asarray(indices, np.int64)
         if self._track.quarter_turns or not self._track.has_times:
             return super().frames(wanted)
         if wanted.size == 0 or wanted.min() < 0 or wanted.max() >= len(self):
-            raise IndexError(f"frames {wanted.tolist()} of a clip with {len(self)}")
+            raise IndexError(f"frame indices {wanted.tolist()}: expected one or more from 0 to {len(self) - 1}")
         self._deadline.check()
         try:
             if self._decoder is None:
                 make = torchcodec_decoders().VideoDecoder
                 self._decoder = make(self._bytes, dimension_order="NHWC", num_ffmpeg_threads=1)
-            # What the container's tables say was checked before; this is what the stream itself says.
+            # The size in the container's tables was checked before; this checks the size in the stream itself.
             width, height = self._decoder.metadata.width or 0, self._decoder.metadata.height or 0
             self._limits.check_pixels(width, height)
             self._limits.check_frames(len(wanted), width, height)
-            if len(self._decoder) != len(self):  # an edit list that it reads otherwise
+            if len(self._decoder) != len(self):  # torchcodec interprets the edit list differently
                 return super().frames(wanted)
             frames_THWC: Pixels = self._decoder.get_frames_at(wanted.tolist()).data.numpy()
         except (RuntimeError, ValueError, IndexError) as error:
@@ -67,7 +67,7 @@ class TorchcodecVideo(Video):
 
 
 def open_with_torchcodec(data: bytes, limits: DecodeLimits) -> TorchcodecVideo:
-    """Index a clip for torchcodec to decode; the clip's time-out starts here and is looked at before each call."""
+    """Index a clip to be decoded by torchcodec; its time-out starts here and is checked before each call."""
     torchcodec_decoders()
     deadline = limits.start()
     return TorchcodecVideo(data, index_media(data, limits, deadline), limits, deadline)

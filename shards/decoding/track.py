@@ -1,4 +1,4 @@
-"""What is known of a media file before anything is decoded: its packets, their times, and the limits they must keep."""
+"""Properties of a media file before decoding: its packets, their times, and the limits that apply to them."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ Seconds = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Deadline:
-    """The moment by which a sample must be done; asked between packets, since a call into C cannot be interrupted."""
+    """The time limit of a sample; checked between packets, because a call into C cannot be interrupted."""
 
     at: float
     allowed_s: float
 
     def check(self) -> None:
-        """Refuse the sample when its time is up."""
+        """Raise SampleError after the deadline."""
         if time.monotonic() > self.at:
             raise SampleError(Cause.TIMEOUT, f"not decoded within {self.allowed_s:g} s")
 
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """What one sample may cost; beyond it the sample is refused under a cause of its own."""
+    """The resources that one sample may use; each limit refuses samples with its own cause."""
 
-    max_bytes: int = 256 << 20  # as StreamConfig has it, so that what verifies is also read
+    max_bytes: int = 256 << 20  # as in StreamConfig, so that verified samples can also be read
     max_pixels: int = 4096 * 2304
-    max_decoded_bytes: int = 8 << 30  # of frames held at once
+    max_decoded_bytes: int = 8 << 30  # of all frames in memory at once
     max_packets: int = 1_000_000
     max_seconds: float = 4 * 3600.0
     timeout_s: float = 30.0
@@ -46,32 +46,32 @@ class DecodeLimits:
         return Deadline(time.monotonic() + self.timeout_s, self.timeout_s)
 
     def check_bytes(self, size: int) -> None:
-        """Refuse a member before it is parsed."""
+        """Refuse an empty or too large member before it is parsed."""
         if size == 0:
             raise SampleError(Cause.EMPTY, "the media member has no bytes")
         if size > self.max_bytes:
             raise SampleError(Cause.TOO_MANY_BYTES, f"{size} bytes, the limit is {self.max_bytes}")
 
     def check_pixels(self, width: int, height: int) -> None:
-        """Refuse a picture before a buffer for it exists."""
+        """Refuse a too large picture before its buffer is allocated."""
         if width * height > self.max_pixels:
             raise SampleError(Cause.TOO_MANY_PIXELS, f"{width}x{height}, the limit is {self.max_pixels} pixels")
 
     def check_frames(self, frames: int, width: int, height: int) -> None:
-        """Refuse pictures that would fill the memory together, though each alone is small enough."""
+        """Refuse frames whose total size is too large, even if each single one is small enough."""
         if 3 * frames * width * height > self.max_decoded_bytes:
             raise SampleError(
                 Cause.TOO_MANY_PIXELS,
-                f"{frames} frames of {width}x{height}, the limit is {self.max_decoded_bytes} bytes",
+                f"number of frames of {width}x{height}: {frames}, the limit is {self.max_decoded_bytes} bytes",
             )
 
     def check_packets(self, packets: int) -> None:
-        """Refuse an endless stream."""
+        """Refuse a stream with too many packets."""
         if packets > self.max_packets:
             raise SampleError(Cause.TOO_MANY_FRAMES, f"{packets} packets, the limit is {self.max_packets}")
 
     def check_seconds(self, seconds: float) -> None:
-        """Refuse time stamps that would make windows of years; one forged number is enough for those."""
+        """Refuse time stamps that would produce windows of years, as a single forged number can."""
         if not seconds <= self.max_seconds:
             raise SampleError(Cause.TOO_LONG, f"{seconds:.0f} s, the limit is {self.max_seconds:.0f} s")
 
@@ -83,27 +83,27 @@ class Track:
     codec: str
     times_s: Seconds
     sync: Bools
-    shown: Bools  # False for what an edit list or the container hides
+    shown: Bools  # False for packets hidden by an edit list or the container
     extradata: bytes | None = None
     width: int = 0
     height: int = 0
     quarter_turns: int = 0  # anticlockwise, to be applied to decoded frames
     sample_rate: int = 0
     channels: int = 0
-    nal_length_size: int = 0  # H.264 with lengths before its units: how many bytes hold one; otherwise 0
-    offsets: Ints | None = None  # into the file, where its own tables were read
+    nal_length_size: int = 0  # bytes of each length prefix in H.264; 0 without prefixes
+    offsets: Ints | None = None  # in the file, if its own tables were read
     sizes: Ints | None = None
-    packets: list[bytes] = field(default_factory=list)  # where libavformat demuxed it
+    packets: list[bytes] = field(default_factory=list)  # if demuxed by libavformat
     context: Any = None  # libavformat's decoder, configured by the container
-    container: Any = None  # keeps what `context` belongs to alive
+    container: Any = None  # keeps the owner of `context` alive
     frames_per_second: float = 0.0
-    has_times: bool = True  # False where the container tells no presentation times (some AVI files)
+    has_times: bool = True  # False if the container stores no presentation times (some AVI files)
 
     def __len__(self) -> int:
         return len(self.sync)
 
     def payload(self, data: memoryview, number: int) -> bytes | memoryview:
-        """Give one packet's bytes."""
+        """Return the bytes of one packet."""
         if self.offsets is None or self.sizes is None:
             return self.packets[number]
         start = int(self.offsets[number])
@@ -111,10 +111,10 @@ class Track:
 
 
 def make_packet(payload: bytes | memoryview, number: int) -> Any:
-    """Wrap a packet's bytes for a decoder, with its number for a time: the decoded frame brings it back.
+    """Wrap a packet's bytes for a decoder, with its number as its time; the decoded frame carries the same time.
 
-    The bytes are copied into memory that libavcodec allocates, because its readers look some bytes beyond the end;
-    a packet made from a Python buffer lacks that padding, and what stands behind it changes the decoded picture.
+    The bytes are copied into memory allocated by libavcodec, because its parsers read some bytes beyond the end. A
+    packet made from a Python buffer lacks that padding, and the bytes after it would change the decoded picture.
     """
     packet: Any = av.Packet(len(payload))
     packet.update(payload)
@@ -124,7 +124,7 @@ def make_packet(payload: bytes | memoryview, number: int) -> Any:
 
 @dataclass
 class MediaIndex:
-    """The two streams that matter; a further audio or video stream is ignored, as players do."""
+    """The first video and the first audio stream; others are ignored, as in players."""
 
     video: Track | None
     audio: Track | None

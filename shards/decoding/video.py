@@ -1,8 +1,8 @@
-"""Decode the frames that are asked for and no others, bit for bit what a full decode would give.
+"""Decode only the requested frames, bit for bit the same as with a full decode.
 
-The plan: for each wanted frame the packets from its sync sample on, without the H.264 pictures that nothing refers to
-(nal_ref_idc 0). One decoder thread a clip: clips run in parallel, and FFmpeg's frame threads can deadlock when a
-decoder is freed with frames in flight.
+For each requested frame, the packets from its sync sample on are decoded, except H.264 pictures to which no other
+refers (nal_ref_idc 0). Each clip uses one decoder thread: clips are decoded in parallel, and FFmpeg's frame threads can
+deadlock when a decoder is freed with frames in flight.
 
 Legend: T frames, H height, W width, C colour, N sound samples.
 """
@@ -24,15 +24,15 @@ from trichord.shards.decoding.sound import decode_sound
 from trichord.shards.decoding.track import Bools, Deadline, DecodeLimits, Ints, MediaIndex, Seconds, Track, make_packet
 
 Pixels = npt.NDArray[np.uint8]
-_MOST_UNITS = 40_000  # of a packet: the largest picture has 36,864 macroblocks, and a slice at least one of them
+_MAX_UNITS = 40_000  # per packet: the largest picture has 36,864 macroblocks, and each slice has at least one
 
 
 class Video:
-    """One clip, indexed; frames and sound are decoded on demand. Its clock starts with its first frame."""
+    """An indexed clip whose frames and sound are decoded on demand. Its clock starts with its first frame."""
 
     def __init__(self, data: bytes, index: MediaIndex, limits: DecodeLimits, deadline: Deadline) -> None:
         if index.video is None or not index.video.shown.any():
-            raise SampleError(Cause.NO_VIDEO, "no video stream, or one without a frame")
+            raise SampleError(Cause.NO_VIDEO, "no video stream, or no frames in it")
         self._data, self._limits, self._deadline = memoryview(data), limits, deadline
         self._track, self._audio = index.video, index.audio
         if not self._track.has_times:
@@ -52,60 +52,60 @@ class Video:
 
     @property
     def frames_per_second(self) -> float:
-        """The stream's average rate."""
+        """Average frame rate of the stream."""
         return self._track.frames_per_second
 
     @property
     def duration_s(self) -> float:
-        """From the first frame to the end of the last one."""
+        """Duration from the first frame to the end of the last one."""
         return float(self.times_s[-1]) + 1.0 / self.frames_per_second
 
     @property
     def has_sound(self) -> bool:
-        """Whether there is a sound track with anything in it."""
+        """Whether there is a sound track that is not empty."""
         return self._audio is not None and len(self._audio) > 0
 
     def frames(self, indices: Sequence[int] | Ints) -> Pixels:
-        """Give frames by their place in presentation order, as RGB, in the order asked for."""
+        """Return frames by their index in presentation order, as RGB, in the order of `indices`."""
         wanted = np.asarray(indices, np.int64)
         if wanted.size == 0 or wanted.min() < 0 or wanted.max() >= len(self):
-            raise IndexError(f"frames {wanted.tolist()} of a clip with {len(self)}")
+            raise IndexError(f"frame indices {wanted.tolist()}: expected one or more from 0 to {len(self) - 1}")
         packets_T = self._packet_of_frame[wanted]
         unique, inverse = np.unique(packets_T, return_inverse=True)
         found = self._convert(self._planned_frames(unique), unique)
-        if found is None:  # the container's index and the decoder disagree, e.g. over field pairs: decode everything
+        if found is None:  # index and decoder disagree, e.g. on field pairs: decode everything
             found = self._convert(self._all_frames(), unique)
         if found is None:
-            raise SampleError(Cause.TRUNCATED_VIDEO, "the decoder gives fewer frames than the container promises")
+            raise SampleError(Cause.TRUNCATED_VIDEO, "the decoder returns fewer frames than the container lists")
         frames_THWC = np.rot90(found, self._track.quarter_turns, (1, 2)) if self._track.quarter_turns else found
         ordered = np.array_equal(inverse, np.arange(len(unique)))
         return np.ascontiguousarray(frames_THWC if ordered else frames_THWC[inverse])
 
     def walk(self) -> Iterator[Any]:
-        """Decode every frame once, one after another and without colour conversion, for whoever only wants to know."""
+        """Yield every frame once, in order and without colour conversion, to check that the whole clip decodes."""
         shown = self._track.shown
-        came_out = np.zeros(len(shown), np.bool_)
+        decoded_packets = np.zeros(len(shown), np.bool_)
         size = None
         for frame in self._all_frames():
             size = size or (frame.width, frame.height)
             if size != (frame.width, frame.height):
                 raise SampleError(Cause.CODEC, f"the picture size changes to {frame.width}x{frame.height}")
             if frame.pts is not None:
-                came_out[frame.pts] = True
+                decoded_packets[frame.pts] = True
             yield frame
-        decoded = int((came_out & shown).sum())
+        decoded = int((decoded_packets & shown).sum())
         if decoded < len(self):
-            raise SampleError(Cause.TRUNCATED_VIDEO, f"{decoded} of {len(self)} frames decode")
+            raise SampleError(Cause.TRUNCATED_VIDEO, f"only {decoded} of {len(self)} frames can be decoded")
 
     @property
     def codecs(self) -> tuple[str, str | None]:
-        """Name the codecs of picture and sound."""
+        """Names of the video codec and the audio codec."""
         return self._track.codec, self._audio.codec if self._audio is not None and self.has_sound else None
 
     def sound(self, start_s: float, end_s: float, rate: int) -> npt.NDArray[np.float32] | None:
-        """Give mono sound of a window of the clip's clock, exactly round((end - start) * rate) samples.
+        """Return mono sound of a window on the clip's clock, exactly round((end - start) * rate) samples.
 
-        Where the track holds nothing the samples are zero; without a track the answer is None.
+        Samples are zero where the track has no sound; the result is None without a track.
         """
         if self._audio is None or len(self._audio) == 0:
             return None
@@ -113,7 +113,7 @@ class Video:
         return decode_sound(self._data, self._audio, start_s + shift, end_s + shift, rate, self._deadline)
 
     def _convert(self, decoded: Iterator[Any], packets: Ints) -> Pixels | None:
-        """Collect the frames of these packets (sorted) as RGB; None when one does not come out."""
+        """Return the frames of these packets (sorted) as RGB, or None if one is not decoded."""
         place = {int(packet): number for number, packet in enumerate(packets)}
         reformatter = VideoReformatter()
         out: Pixels | None = None
@@ -133,7 +133,7 @@ class Video:
         return None
 
     def _adopt(self, frame: Any) -> None:
-        """Believe the decoder on size, and on rotation where the container was not read by our own tables."""
+        """Take the size from the decoder, and also the rotation if the container was demuxed by libavformat."""
         if self._track.context is not None:
             self._track.quarter_turns = round(frame.rotation / 90) % 4
         sideways = self._track.quarter_turns % 2 == 1
@@ -149,7 +149,7 @@ class Video:
         yield from self._decode(segments(track, wanted), is_wanted)
 
     def _all_frames(self) -> Iterator[Any]:
-        """Decode everything; frames carry their packet's number, or their own where the container has no times."""
+        """Decode everything; a frame's pts is its packet's number, or its own number if the container has no times."""
         frames = self._decode([(0, len(self._track))], None)
         if self._track.has_times:
             yield from frames
@@ -159,7 +159,7 @@ class Video:
             yield frame
 
     def _decode(self, spans: list[tuple[int, int]], wanted: Bools | None) -> Iterator[Any]:
-        """Feed spans of packets to one decoder; each packet's pts is its number, which its frame brings back."""
+        """Decode spans of packets with one decoder; the pts of each frame is the number of its packet."""
         track, data = self._track, self._data
         with video_decoder(track, self._limits) as decoder:
             decode = decoder.context.decode
@@ -182,16 +182,16 @@ class Video:
 
 
 def open_video(data: bytes, limits: DecodeLimits | None = None) -> Video:
-    """Index a clip; nothing is decoded yet. The clip's time-out starts here."""
+    """Index a clip without decoding it. The clip's time-out starts here."""
     limits = limits or DecodeLimits()
     deadline = limits.start()
     return Video(data, index_media(data, limits, deadline), limits, deadline)
 
 
 def segments(track: Track, wanted: Ints) -> list[tuple[int, int]]:
-    """Plan the packets to decode: for each wanted one, from its sync sample on, merged where they touch.
+    """Return the spans of packets to decode: for each wanted one, from its sync sample on; touching spans are merged.
 
-    A frame shown before its own sync sample (a leading picture of an open group) also needs the group before.
+    A frame displayed before its own sync sample (a leading picture of an open group) also needs the preceding group.
     """
     syncs = np.flatnonzero(track.sync)
     spans: list[tuple[int, int]] = []
@@ -208,21 +208,21 @@ def segments(track: Track, wanted: Ints) -> list[tuple[int, int]]:
 
 
 class Seen(NamedTuple):
-    """What the units of an H.264 packet tell without decoding; all False where they cannot be told apart."""
+    """Properties of an H.264 packet found without decoding; all False if its units cannot be separated."""
 
     is_disposable: bool = False  # no other picture refers to this one (nal_ref_idc is 0)
-    is_fresh_start: bool = False  # an IDR picture: decoding starts here without a flush of what came before
+    is_fresh_start: bool = False  # an IDR picture: decoding can start here without a flush
     has_parameters: bool = False
 
 
 def look_into(track: Track, payload: bytes | memoryview) -> Seen:
-    """Walk the H.264 units of a packet; one with absurdly many is decoded whole and its decoder not used again."""
+    """Inspect the H.264 units of a packet; one with too many is decoded whole, and its decoder is not reused."""
     position, size = 0, track.nal_length_size
     slices: list[int] = []
     has_parameters = False
     units = 0
     while size and position + size < len(payload):
-        if (units := units + 1) > _MOST_UNITS:
+        if (units := units + 1) > _MAX_UNITS:
             return Seen(has_parameters=True)
         header = payload[position + size]
         if 1 <= header & 31 <= 5:
@@ -235,16 +235,16 @@ def look_into(track: Track, payload: bytes | memoryview) -> Seen:
 
 
 def _number_frames(track: Track, frames: Iterator[Any]) -> None:
-    """Count what the decoder gives where the container tells no times, and space it evenly."""
+    """Count the decoded frames of a track without presentation times, and space them evenly."""
     count = sum(1 for _ in frames)
     if count == 0:
-        raise SampleError(Cause.NO_VIDEO, "not one frame decodes")
+        raise SampleError(Cause.NO_VIDEO, "no frame can be decoded")
     track.times_s = np.arange(count) / track.frames_per_second
     track.shown = np.ones(count, np.bool_)
 
 
 def _rgb(reformatter: VideoReformatter, frame: Any) -> Pixels:
-    """Convert one frame to 8-bit RGB, a view on the converted buffer without its padding."""
+    """Convert one frame to 8-bit RGB; return a view of the converted buffer without its padding."""
     plane: Any = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
     rows: Pixels = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
     return rows[:, : plane.width * 3].reshape(plane.height, plane.width, 3)

@@ -1,1 +1,1 @@
-"""Looking at shard sets: verification of every clip, and contact sheets for eyes."""
+"""Inspection of shard sets: verification of every clip, contact sheets, and timed reading."""

@@ -1,6 +1,6 @@
-"""Decode one sample to the last frame and the last moment of its sound, and say what it is.
+"""Decode one sample completely, video and audio, and return its properties.
 
-Legend: N sound samples.
+Legend: N audio samples.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from trichord.shards.decoding.track import DecodeLimits
 from trichord.shards.decoding.video import Video, open_video
 from trichord.shards.record import RawSample
 
-_SOUND_WINDOW_S = 30.0  # decoded at once, so that a long track takes no more memory than a short one
+_SOUND_WINDOW_S = 30.0  # decoded at a time, so that a long track takes no more memory than a short one
 _SOUND_RATE = 16000
 
 
 class Sound(StrEnum):
-    """What there is to hear."""
+    """Whether a clip has audio: with signal, all zero, or no track."""
 
     HEARD = "heard"
     ALL_ZERO = "all_zero"
@@ -27,7 +27,7 @@ class Sound(StrEnum):
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """What a clip turned out to be."""
+    """The properties of a decoded clip."""
 
     seconds: float
     frames: int
@@ -38,18 +38,18 @@ class ClipFacts:
     video_codec: str
     sound_codec: str | None
     sound: Sound
-    damaged_frames: int  # decoded, but the decoder had to make up parts of them
+    damaged_frames: int  # decoded, but the decoder had to conceal errors in them
     has_caption: bool
     has_labels: bool
 
 
 def check_clip(raw: RawSample, limits: DecodeLimits) -> ClipFacts:
-    """Decode everything; raise SampleError with the first thing that is wrong."""
+    """Decode everything and return the clip's properties; raise SampleError for the first defect."""
     annotation = raw.annotation()
     data = raw.video()
     video = open_video(data, limits)
     damaged = sum(bool(frame.is_corrupt) for frame in video.walk())
-    sound = _listen(video)
+    sound = _check_sound(video)
     video_codec, sound_codec = video.codecs
     return ClipFacts(
         seconds=video.duration_s,
@@ -67,13 +67,13 @@ def check_clip(raw: RawSample, limits: DecodeLimits) -> ClipFacts:
     )
 
 
-def _listen(video: Video) -> Sound:
-    """Decode the whole sound, window by window."""
+def _check_sound(video: Video) -> Sound:
+    """Decode the whole audio track, window by window, and classify it."""
     if not video.has_sound:
         return Sound.NO_TRACK
-    is_heard = False
+    is_audible = False
     for window in range(math.ceil(video.duration_s / _SOUND_WINDOW_S)):
         start_s = window * _SOUND_WINDOW_S
         sound_N = video.sound(start_s, min(start_s + _SOUND_WINDOW_S, video.duration_s), _SOUND_RATE)
-        is_heard = is_heard or (sound_N is not None and bool(sound_N.any()))
-    return Sound.HEARD if is_heard else Sound.ALL_ZERO
+        is_audible = is_audible or (sound_N is not None and bool(sound_N.any()))
+    return Sound.HEARD if is_audible else Sound.ALL_ZERO

@@ -1,8 +1,8 @@
-"""Read batches as training would and say how fast they come, what was bad or silent, and whether they are the same.
+"""Read batches as training does, and report the rate, the bad and silent samples, and a digest of the content.
 
-Answers two questions before a cluster is asked for: whether this many workers feed the device, and whether batches are
-what they were. The digest is over names, words, pixels and sound of all steps: on one machine it must not change with
-the workers.
+The figures answer two questions before a job is submitted: whether this many workers are fast enough for the device,
+and whether batches are unchanged. The digest covers keys, texts, labels, pixels and audio of all steps; on one machine
+it must not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SOUND_FRAMES = 198  # of 10 ms in 2 s
 
 
 def usual_recipe(frames: int, size: int) -> SampleSpec:
-    """Give the work of an ordinary training sample: one clip of 2 s, cropped and flipped, with its log-mel sound."""
+    """Return a typical training recipe: one clip of 2 s, cropped and flipped, with its log-mel spectrogram."""
     view = ViewSpec(crop=RandomResizedCrop(size=size), flip_probability=0.5)
     clips = DenseWindow(frames=frames, clip_seconds=CLIP_SECONDS)
     return SampleSpec(views=ViewsSpec(clips=clips, views=(view,)), sound=KaldiFbank(frames=SOUND_FRAMES))
@@ -35,7 +35,7 @@ def usual_recipe(frames: int, size: int) -> SampleSpec:
 def read(
     config: StreamConfig, spec: SampleSpec, *, steps: int, start_step: int = 0, beat: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
-    """Read so many steps and give one row of figures; the first step's wait is told apart from the rate."""
+    """Read `steps` batches and return one row of figures; the time to the first batch is excluded from the rate."""
     digest = hashlib.blake2b(digest_size=8)
     began_s = time.perf_counter()
     stream = batches(config, ClipTransform(spec), start_step=start_step)
@@ -64,7 +64,7 @@ def read(
 
 
 def _digest(digest: Any, batch: Batch) -> None:
-    for key, words, labels in zip(batch["key"], batch["text"], batch["labels"], strict=True):
-        digest.update(repr((key, words, labels)).encode())
+    for key, text, labels in zip(batch["key"], batch["text"], batch["labels"], strict=True):
+        digest.update(repr((key, text, labels)).encode())
     for tensor in (*batch["video"], *batch["audio"], batch["audio_present"]):
         digest.update(tensor.contiguous().numpy().data)

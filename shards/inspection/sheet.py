@@ -1,4 +1,4 @@
-"""Lay out the contact sheet: words on the left; frames, intervals and spectrogram above one time axis on the right."""
+"""Lay out the contact sheet: text on the left; frames, intervals and spectrogram above one time axis on the right."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 WIDTH, MARGIN, GAP = 1440, 28, 8
 TEXT_WIDTH = 330
-LEFT = MARGIN + TEXT_WIDTH + 24  # where the time axis begins
+LEFT = MARGIN + TEXT_WIDTH + 24  # start of the time axis
 AXIS_WIDTH = WIDTH - MARGIN - LEFT
-STRIP_LABEL_WIDTH = 150  # beside the frames of a view
+STRIP_LABEL_WIDTH = 150  # left of the frames of a view
 SOUND_HEIGHT, LANE_HEIGHT = 72, 20
-MOST_LANES = 40  # of overlapping intervals; what a forged list holds beyond is not drawn
+MOST_LANES = 40  # of overlapping intervals; a malformed list may hold more, which are not drawn
 PAPER, INK, GREY, LINE, ALARM = "#ffffff", "#1a1c20", "#6b7078", "#dde0e4", "#b3261e"
 BARS = ("#c7dbf7", "#f9d8b5", "#cdebd0", "#ead3f3", "#f6cfd3", "#d3ecef")
-# Dark to light, as in a print: silence is pale.
+# Colours of the spectrogram from silence (light) to loud (dark).
 _SCALE = np.array([(250, 250, 252), (196, 210, 232), (112, 140, 196), (88, 62, 140), (30, 14, 52)], np.float64)
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -26,7 +26,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class Span:
-    """A named stretch of the clip, in seconds."""
+    """A named interval of the clip, in seconds."""
 
     name: str
     start_s: float
@@ -35,7 +35,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Strip:
-    """Frames side by side; with a `span` they are a view of that stretch and carry a label of their own."""
+    """Frames side by side; with a `span` they are a view of that interval and have their own label."""
 
     label: str
     pictures: tuple[Image.Image, ...]
@@ -44,7 +44,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Row:
-    """One clip; `spectrogram` is log-mel FT, low pitches first."""
+    """One clip; `spectrogram` is log-mel with shape FT, low frequencies first."""
 
     key: str
     facts: tuple[str, ...]
@@ -58,7 +58,7 @@ class Row:
 
 
 def draw_sheet(title: str, rows: Sequence[Row]) -> Image.Image:
-    """Draw all rows below one another on a sheet as high as they need."""
+    """Draw all rows below one another, on a sheet of the height they need."""
     drawn = [_draw_row(row) for row in rows]
     head = MARGIN + 34
     height = head + sum(each.height + 2 * GAP + 9 for each in drawn) + MARGIN
@@ -76,7 +76,7 @@ def draw_sheet(title: str, rows: Sequence[Row]) -> Image.Image:
 def _draw_row(row: Row) -> Image.Image:
     canvas = Image.new("RGB", (WIDTH, 6000), PAPER)
     pen = ImageDraw.Draw(canvas)
-    bottom = _write_words(pen, row)
+    bottom = _write_text(pen, row)
     if row.error:
         for number, line in enumerate(_wrap(row.error, _font(15), AXIS_WIDTH, 4)):
             pen.text((LEFT, 2 + 21 * number), line, ALARM, _font(15))
@@ -91,12 +91,13 @@ def _draw_row(row: Row) -> Image.Image:
     return canvas.crop((0, 0, WIDTH, max(top, bottom)))
 
 
-def _write_words(pen: ImageDraw.ImageDraw, row: Row) -> int:
+def _write_text(pen: ImageDraw.ImageDraw, row: Row) -> int:
     top = 0
     lines = [(row.key, 17, INK, 2)] + [(fact, 13, GREY, 2) for fact in row.facts]
     lines += [(f"“{caption}”", 15, INK, 4) for caption in row.captions[:3]]
     if len(row.captions) > 3:
-        lines.append((f"and {len(row.captions) - 3} more captions", 13, GREY, 1))
+        more = len(row.captions) - 3
+        lines.append((f"and {more} more {'caption' if more == 1 else 'captions'}", 13, GREY, 1))
     lines.append(("labels: " + (", ".join(row.labels) or "none"), 13, GREY, 3))
     for text, size, colour, most in lines if not row.error else lines[: 1 + len(row.facts)]:
         if size == 15 or text.startswith("labels: "):
@@ -108,7 +109,7 @@ def _write_words(pen: ImageDraw.ImageDraw, row: Row) -> int:
 
 
 def _draw_strip(canvas: Image.Image, pen: ImageDraw.ImageDraw, strip: Strip, seconds: float, top: int) -> int:
-    """Spread the clip's frames over the axis, or put a view's frames beside its label and its place in time."""
+    """Spread the clip's frames over the axis, or draw a view's frames beside its label and its interval."""
     height = max(picture.height for picture in strip.pictures)
     if strip.span is None:
         cell = AXIS_WIDTH / len(strip.pictures)
@@ -135,7 +136,7 @@ def _draw_strip(canvas: Image.Image, pen: ImageDraw.ImageDraw, strip: Strip, sec
 
 
 def _draw_spans(pen: ImageDraw.ImageDraw, row: Row, top: int) -> int:
-    """Draw intervals as bars; those that overlap get lanes of their own."""
+    """Draw intervals as bars; those that overlap are drawn in separate lanes."""
     lanes: list[float] = []
     names = sorted({span.name for span in row.spans})
     for span in sorted(row.spans, key=lambda each: (each.start_s, each.end_s)):
@@ -155,11 +156,11 @@ def _draw_spans(pen: ImageDraw.ImageDraw, row: Row, top: int) -> int:
 def _draw_sound(canvas: Image.Image, pen: ImageDraw.ImageDraw, row: Row, top: int) -> int:
     sound_FT = row.spectrogram
     if sound_FT is None or sound_FT.max() - sound_FT.min() < 1e-3:
-        words = "no sound track" if sound_FT is None else "a sound track of silence"
+        text = "no audio track" if sound_FT is None else "silent audio track"
         pen.rectangle((LEFT, top, LEFT + AXIS_WIDTH - 1, top + 26), "#f4f5f7")
-        pen.text((LEFT + 8, top + 5), words, GREY, _font(13))
+        pen.text((LEFT + 8, top + 5), text, GREY, _font(13))
         return top + 27
-    # Noise is in most of the picture: it stays pale, so that what stands out of it is seen.
+    # Most of the spectrogram is noise: it stays light, so that the signal stands out.
     low, high = float(np.quantile(sound_FT, 0.35)), float(np.quantile(sound_FT, 0.998))
     level = np.clip((sound_FT - low) / max(high - low, 1e-3), 0, 1)[::-1]
     places = np.linspace(0, 1, len(_SCALE))
@@ -170,16 +171,16 @@ def _draw_sound(canvas: Image.Image, pen: ImageDraw.ImageDraw, row: Row, top: in
 
 
 def _draw_axis(pen: ImageDraw.ImageDraw, seconds: float, top: int) -> int:
-    """Draw ticks at round numbers, about ten of them."""
+    """Draw about ten ticks at round numbers."""
     if seconds <= 0:
         return top
     step = next((each for each in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if seconds / each <= 12), 20)
     for number in range(int(seconds / step + 1e-6) + 1):
         x = min(_at(number * step, seconds), LEFT + AXIS_WIDTH - 1)
         pen.line((x, top, x, top + 4), GREY, 1)
-        words = f"{number * step:g} s"
-        width = round(_font(12).getlength(words))
-        pen.text((min(max(x - width // 2, LEFT), LEFT + AXIS_WIDTH - width), top + 5), words, GREY, _font(12))
+        text = f"{number * step:g} s"
+        width = round(_font(12).getlength(text))
+        pen.text((min(max(x - width // 2, LEFT), LEFT + AXIS_WIDTH - width), top + 5), text, GREY, _font(12))
     return top + 22
 
 
@@ -192,7 +193,7 @@ def _font(size: int) -> Font:
 
 
 def _wrap(text: str, font: Font, width: int, most: int) -> list[str]:
-    """Break at spaces, and words that are too long anywhere; the last line allowed ends in dots."""
+    """Wrap a text at spaces, and words that are too long at any character; end in dots after `most` lines."""
     lines = [""]
     for word in _printable(text).split():
         longer = f"{lines[-1]} {word}".strip()
@@ -211,7 +212,7 @@ def _wrap(text: str, font: Font, width: int, most: int) -> list[str]:
 
 
 def _fit(text: str, font: Font, width: int) -> str:
-    """Cut a text so that it fits on one line."""
+    """Truncate a text so that it fits on one line."""
     text = _printable(text)
     if font.getlength(text) <= width:
         return text

@@ -1,6 +1,6 @@
-"""Draw a contact sheet: what a model would see and hear of some clips, with their words and intervals, for eyes.
+"""Draw a contact sheet of some clips: frames or views, spectrograms, captions and intervals.
 
-Legend: T frames, H height, W width, C colour, N sound samples, F mel filters.
+Legend: T frames, H height, W width, C colour, N audio samples, F mel filters.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from trichord.shards.transforms.views import make_views, plan_views
 
 Pixels = npt.NDArray[np.uint8]
 
-LONGEST_S = 60.0  # of a clip that is shown and heard
+LONGEST_S = 60.0  # what is shown of a longer clip
 _FRAMES_OF_A_STRIP = 8
 _STRIP_HEIGHT = 76
 _MOST_STRIPS = 30
 _RATE = 16000
 
-# What `--views` may say: the frames as they are, or what a usual recipe makes of them.
+# The values of `--views`: the frames without transforms, or the views of a common recipe.
 VIEWS: dict[str, ViewsSpec | None] = {
     "none": None,
     "segments": ViewsSpec(
@@ -55,7 +55,7 @@ VIEWS: dict[str, ViewsSpec | None] = {
 
 @dataclass(frozen=True)
 class Shown:
-    """What is on the sheet."""
+    """A written contact sheet and the number of its clips."""
 
     path: Path
     clips: int
@@ -75,7 +75,7 @@ def show(
     cache_dir: Path | None = None,
     manifest: Path | None = None,
 ) -> Shown:
-    """Draw `count` clips, chosen by the seed, into a PNG; with `views` what these make of each clip."""
+    """Draw `count` clips, chosen by the seed, into a PNG; with `views`, draw the views of each clip."""
     where, listed = parse_root(root), Manifest.load(manifest or root)
     if listed.samples == 0:
         raise UserError(f"{where.text} holds no samples. Next: trichord shards verify {where.text}")
@@ -133,7 +133,7 @@ def _cut_note(video: Video) -> str:
 
 
 def _whole(video: Video, shown_s: float) -> Strip:
-    """Take frames from the middles of equal parts of the time, to stand above the time axis."""
+    """Return frames from the middles of equal parts of the time, to be drawn above the time axis."""
     middles_T = (np.arange(_FRAMES_OF_A_STRIP) + 0.5) * shown_s / _FRAMES_OF_A_STRIP
     indices = np.searchsorted(video.times_s, middles_T + 1e-6, side="right") - 1
     return Strip("", tuple(map(thumbnail, video.frames(indices))), None)
@@ -154,14 +154,14 @@ def _views(spec: ViewsSpec, video: Video, annotation: Annotation, key: str, seed
 
 
 def thumbnail(frame_HWC: Pixels) -> Image.Image:
-    """Make a frame small enough for a strip."""
+    """Return a frame scaled to the height of a strip."""
     picture = Image.fromarray(frame_HWC)
     width = max(1, round(picture.width * _STRIP_HEIGHT / picture.height))
     return picture.resize((width, _STRIP_HEIGHT), Image.Resampling.LANCZOS)
 
 
 def picture_of_sound(video: Video, start_s: float, end_s: float) -> npt.NDArray[np.float32] | None:
-    """Give log-mel energies FT, low pitches first; None for a clip without a sound track."""
+    """Return log-mel energies with shape FT, low frequencies first; None for a clip without an audio track."""
     import torch
 
     sound_N = video.sound(start_s, end_s, _RATE)

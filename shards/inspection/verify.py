@@ -1,6 +1,6 @@
-"""Decode a shard set, whole or a sample of it, and report what is bad by cause and what the good clips are like.
+"""Decode a shard set, all of it or a sample, and report errors by cause and the properties of the good clips.
 
-One process checks one shard at a time; of each clip only a row of numbers is kept, so memory stays flat.
+One process checks one shard at a time; only a row of numbers is kept of each clip, so memory use stays low.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from trichord.shards.reading.manifest import Manifest, ShardEntry
 from trichord.shards.reading.roots import Root, parse_root
 from trichord.shards.reading.transfer import TransferPolicy
 
-_NAMED_PER_SHARD = 100  # counts are exact; this many are named
+_NAMED_PER_SHARD = 100  # counts are exact; at most this many are listed
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """How shards are looked at; travels to the workers."""
+    """The settings of a verification, which are sent to the workers."""
 
     root: Root
     limits: DecodeLimits
@@ -44,14 +44,14 @@ class Inspection:
 
 @dataclass(frozen=True)
 class Job:
-    """One shard; `positions` are the samples to decode, None for all."""
+    """One shard to verify; `positions` are the samples to decode, None for all."""
 
     entry: ShardEntry
     positions: tuple[int, ...] | None
 
 
 class ShardFindings:
-    """What one shard gave."""
+    """The results of one shard."""
 
     def __init__(self) -> None:
         self.counts: Counter[Cause] = Counter()
@@ -62,13 +62,13 @@ class ShardFindings:
         self.quantities: dict[str, list[float]] = {name: [] for name in QUANTITIES}
 
     def note(self, shard: str, key: str, cause: Cause, detail: str, times: int = 1) -> None:
-        """Count something bad."""
+        """Count an error, and list it while the list is short."""
         self.counts[cause] += times
         if len(self.named) < _NAMED_PER_SHARD:
             self.named.append(Finding(shard, key, cause, detail))
 
     def add(self, facts: ClipFacts) -> None:
-        """Take a good clip."""
+        """Add the properties of a good clip."""
         for name, values in self.quantities.items():
             values.append(float(getattr(facts, name)))
         self.tallies["video_codec", facts.video_codec] += 1
@@ -91,9 +91,9 @@ def verify(
     manifest: Path | None = None,
     with_checksums: bool = False,
 ) -> VerifyReport:
-    """Look at every clip of a shard set, or at `sample` of them: a number, or a share below 1.
+    """Verify every clip of a shard set, or `sample` of them: a number (int) or a share of all (float).
 
-    With a sample only the shards that hold some of it are opened.
+    With a sample, only the shards that hold some of it are opened.
     """
     where = parse_root(root)
     listed = Manifest.load(manifest or root)
@@ -113,13 +113,13 @@ def verify(
 
 
 def _choose(manifest: Manifest, sample: int | float | None, seed: int) -> list[Job]:
-    """Choose what is looked at: the same for the same seed and manifest."""
+    """Return the samples to verify: the same for the same seed and manifest."""
     if sample is None:
         return [Job(entry, None) for entry in manifest.shards]
     total = manifest.samples
     wanted = min(total, sample if isinstance(sample, int) else round(sample * total))
     if wanted < 1:
-        raise UserError(f"a sample of {sample} of {total} clips holds none. Next: --sample 100")
+        raise UserError(f"a sample of {sample} is empty (clips in the set: {total}). Next: --sample 100")
     chosen = np.sort(generator(seed, "verify").choice(total, wanted, replace=False))
     ends = np.cumsum([entry.samples for entry in manifest.shards])
     shards = np.searchsorted(ends, chosen, side="right")
@@ -145,13 +145,13 @@ def _results(jobs: Sequence[Job], inspection: Inspection, workers: int) -> Itera
         except BrokenProcessPool as error:
             near = ", ".join(job.entry.name for job in jobs[done : done + 2 * workers])
             raise UserError(
-                f"a process that verified shards died (memory, or a decoder's fault); it was at one of {near}. "
-                "Next: the same with --workers 1"
+                f"a worker process died (out of memory, or a crash in a decoder) at one of these shards: {near}. "
+                "Next: the same command with --workers 1"
             ) from error
 
 
 def verify_shard(inspection: Inspection, job: Job) -> ShardFindings:
-    """Look at one shard."""
+    """Verify one shard."""
     findings = ShardFindings()
     entry = job.entry
     try:
@@ -178,8 +178,8 @@ def verify_shard(inspection: Inspection, job: Job) -> ShardFindings:
         missing = max(entry.samples - len(archive), 0) if job.positions is None else 0
         if missing:
             ending = archive.listing.ending
-            cause, detail = (ending.cause, ending.detail) if ending else (Cause.MISSING, "the archive ends before")
-            uncounted = missing - 1 if ending else missing  # the break itself is among what was left out
+            cause, detail = (ending.cause, ending.detail) if ending else (Cause.MISSING, "the archive ends before them")
+            uncounted = missing - 1 if ending else missing  # the truncation itself is among the problems noted above
             findings.note(entry.name, f"(samples {len(archive)} to {entry.samples - 1})", cause, detail, uncounted)
             findings.checked += missing
     finally:
@@ -197,7 +197,7 @@ def _check(archive: Archive, position: int, limits: DecodeLimits, findings: Shar
 
 
 def _note_left_out(archive: Archive, findings: ShardFindings) -> None:
-    """Count the members that nobody may use; the first hundred are known by name."""
+    """Count the members that were left out; only the first hundred are known by name."""
     for problem in archive.problems:
         findings.note(archive.name, problem.name, problem.cause, problem.detail)
     named = Counter(problem.cause for problem in archive.problems)
@@ -205,11 +205,11 @@ def _note_left_out(archive: Archive, findings: ShardFindings) -> None:
 
 
 def _compare(archive: Archive, inspection: Inspection, entry: ShardEntry, findings: ShardFindings) -> None:
-    """Hold the shard against the manifest."""
+    """Compare the shard with the manifest."""
     if len(archive) != entry.samples:
-        findings.disagreements.append(f"{entry.name}: {len(archive)} samples, the manifest says {entry.samples}")
+        findings.disagreements.append(f"{entry.name}: found samples={len(archive)}, expected {entry.samples}")
     if archive.stored_bytes != entry.bytes:
-        findings.disagreements.append(f"{entry.name}: {archive.stored_bytes} bytes, the manifest says {entry.bytes}")
+        findings.disagreements.append(f"{entry.name}: found bytes={archive.stored_bytes}, expected {entry.bytes}")
     if inspection.with_checksums and entry.sha256 is not None:
         found = archive.sha256 if inspection.root.folder is None else _checksum(inspection.root.folder / entry.name)
         if found is not None and found != entry.sha256:

@@ -1,4 +1,4 @@
-"""What `verify` found, added up over shards, and the rows that are shown of it."""
+"""The results of `verify`, summed over shards, and the rows of its tables."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from trichord.core.errors import Cause
 
-# The numbers of a clip whose spread is reported; names of ClipFacts.
+# The quantities of a clip whose quantiles are reported; names of fields of ClipFacts.
 QUANTITIES = ("seconds", "frames", "frames_per_second", "width", "height", "bytes")
 QUANTILES = {"least": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "most": 1.0}
-_NAMED = 10_000  # over all shards; counts go on
+_NAMED = 10_000  # listed over all shards; counts stay exact
 
 
 class Finding(NamedTuple):
-    """Something bad, by name."""
+    """An error of one sample or archive member."""
 
     shard: str
     key: str
@@ -27,7 +27,7 @@ class Finding(NamedTuple):
 
 
 class VerifyReport:
-    """Counts of all that was looked at; a clip adds six numbers of four bytes and nothing else."""
+    """The counts of a verification; it stores only six numbers of four bytes per clip."""
 
     def __init__(self, root: str, samples_promised: int, shards_promised: int) -> None:
         self.root = root
@@ -51,7 +51,7 @@ class VerifyReport:
         tallies: Mapping[tuple[str, str], int],
         quantities: Mapping[str, npt.NDArray[np.float32]],
     ) -> None:
-        """Add one shard."""
+        """Add the results of one shard."""
         self.shards += 1
         self.samples += checked
         self.good += len(next(iter(quantities.values())))
@@ -64,24 +64,24 @@ class VerifyReport:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing is bad and the manifest tells the truth."""
+        """Whether there are no errors and the shards match the manifest."""
         return not self.bad and not self.disagreements
 
     @property
     def exit_code(self) -> int:
-        """Give the command's exit status: 0 clean, 1 when something is bad."""
+        """The command's exit status: 0 if clean, else 1."""
         return 0 if self.is_clean else 1
 
     def share(self, what: str) -> float:
-        """Give the share of good clips that are: no_sound_track, sound_all_zero, with_caption, with_labels, ..."""
+        """Return the share of good clips with a property: no_sound_track, sound_all_zero, with_caption, ..."""
         return self._tallies["clips", what] / max(self.good, 1)
 
     def codecs(self, kind: str) -> dict[str, int]:
-        """Count clips by `video_codec` or `sound_codec`."""
+        """Return the number of clips of each codec; `kind` is `video_codec` or `sound_codec`."""
         return {name: count for (about, name), count in self._tallies.most_common() if about == kind}
 
     def spread(self, name: str) -> dict[str, float]:
-        """Give the quantiles of a quantity over the good clips."""
+        """Return the quantiles of a quantity over the good clips."""
         values = np.concatenate([np.zeros(0, np.float32), *self._quantities[name]])
         if not len(values):
             return {}
@@ -89,7 +89,7 @@ class VerifyReport:
         return dict(zip(QUANTILES, (round(float(value), 3) for value in places), strict=True))
 
     def overview(self) -> dict[str, object]:
-        """Give the figures that fit into one row."""
+        """Return the summary as one row."""
         hours = sum(float(values.sum(dtype=np.float64)) for values in self._quantities["seconds"]) / 3600
         return {
             "shards": self.shards,
@@ -110,11 +110,11 @@ class VerifyReport:
         }
 
     def spreads(self) -> list[dict[str, object]]:
-        """Give one row of quantiles for each quantity."""
+        """Return one row of quantiles for each quantity."""
         return [{"of a clip": name.replace("_", " "), **self.spread(name)} for name in QUANTITIES if self.good]
 
     def listed(self) -> list[dict[str, object]]:
-        """Give one row for each thing that is bad."""
+        """Return one row for each listed error."""
         return [
             {"shard": each.shard, "key": each.key, "cause": each.cause.value, "detail": each.detail}
             for each in self.findings

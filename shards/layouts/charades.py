@@ -1,4 +1,4 @@
-"""Charades: household activities with several, overlapping actions a video, a script and descriptions."""
+"""Charades: household activities with several overlapping actions per video, a script and descriptions."""
 
 from __future__ import annotations
 
@@ -24,27 +24,28 @@ _COLUMNS = ("id", "script", "descriptions", "actions")
 
 
 class CharadesLayout(Layout):
-    """Videos without actions are kept: the official localisation metric counts them.
+    """Layout of Charades. Videos without actions are kept, because the official localisation metric counts them.
 
-    Intervals are clipped to the video's length, which many of the official ones exceed; one that lies wholly beyond
-    it is dropped and its label kept, because the official classification metric asks only whether an action occurs.
-    The official strings stay in `extra` for those metrics.
+    Intervals are clipped to the video's length, which many of the official ones exceed. An interval entirely beyond it
+    is dropped and its label kept, because the official classification metric only considers whether an action occurs.
+    The official strings are kept in `extra` for those metrics.
     """
 
     name: ClassVar[str] = "charades"
+    summary: ClassVar[str] = "Charades_v1_{train,test}.csv, Charades_v1_classes.txt and ID.mp4"
     expects: ClassVar[str] = """\
   ROOT/Charades_v1_train.csv and Charades_v1_test.csv (or in ROOT/Charades/), ROOT/Charades_v1_classes.txt beside
   ROOT/Charades_v1_480/ID.mp4 or ROOT/Charades_v1/ID.mp4 (anywhere below ROOT)"""
 
     def splits(self, root: Path) -> tuple[str, ...]:
-        """Name the splits whose csv is there."""
+        """Return the splits whose csv exists."""
         found = tuple(split for split in ("train", "test") if first_existing(root, _candidates(split)))
         if not found:
             raise self.not_found("csv", [*_candidates("train"), *_candidates("test")], root)
         return found
 
     def list_split(self, root: Path, split: str) -> Listing:
-        """List a split by the columns' names: the order in the file is not the order in its documentation."""
+        """List a split by column names, because the column order in the file differs from its documentation."""
         table = self.find(root, f"{split} csv", _candidates(split))
         class_file = self.find(root, "class list", [f"{folder}Charades_v1_classes.txt" for folder in _FOLDERS])
         classes = _class_names(class_file)
@@ -67,7 +68,7 @@ def _candidates(split: str) -> list[str]:
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
-    """Read lines such as `c000 Holding some clothes`; only the first space separates."""
+    """Read lines such as `c000 Holding some clothes`; the first space is the separator."""
     names: list[str] = []
     for number, line in enumerate(read_lines(path)):
         identity, _, name = line.partition(" ")
@@ -98,17 +99,14 @@ def _action(entry: str, classes: int, where: str) -> Interval:
     match entry.split():
         case [identity, start, end] if identity.startswith("c") and identity[1:].isdecimal():
             if int(identity[1:]) >= classes:
-                raise UserError(f"{where}: action {identity}, and the class list has {classes} lines")
+                raise UserError(f"{where}: action {identity} is not in the class list (number of classes: {classes})")
             return Interval(label=int(identity[1:]), start=_seconds(start, where), end=_seconds(end, where))
         case _:
-            raise UserError(f"{where}: action {entry!r}, expected such as 'c092 11.90 21.20'")
+            raise UserError(f"{where}: action {entry!r}, expected the form 'c092 11.90 21.20'")
 
 
 def _seconds(text: str, where: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise UserError(f"{where}: {text!r} is no number of seconds") from error
-
-
-LAYOUT = CharadesLayout
+        raise UserError(f"{where}: {text!r} is not a number of seconds") from error

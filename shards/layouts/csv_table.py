@@ -1,4 +1,4 @@
-"""A table with a header, one clip a row: the layout for everything that has no layout of its own."""
+"""A table with a header and one clip per row: the layout for any dataset without a layout of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KNOWN = frozenset({"path", "caption", "captions", "labels", "intervals", "group
 
 @dataclass(frozen=True)
 class _Row:
-    """A row with its line number, so that a mistake in it can be pointed at."""
+    """A row with its number, so that errors can refer to it."""
 
     where: str
     cells: Mapping[str, str]
@@ -48,18 +48,19 @@ class _Row:
 
 
 class CsvLayout(Layout):
-    """Labels are class names; `classes.txt` beside the table fixes their numbers, else they are sorted by name."""
+    """Layout of a csv table; labels are class names, numbered by `classes.txt` beside the table or else by name."""
 
     name: ClassVar[str] = "csv"
+    summary: ClassVar[str] = "a table with a header: path, caption(s), labels, intervals, group, split, start, end"
     expects: ClassVar[str] = """\
   ROOT/clips.csv (or one other .csv, or --root TABLE.csv) with a header; columns:
-    path (required, relative to the table), caption or captions (JSON list), labels (names, ';' between),
-    intervals (JSON list of [name, start_s, end_s]), group, split, start, end (seconds), anything else is kept
-  ROOT/classes.txt (optional): one class name a line"""
+    path (required, relative to the table), caption or captions (JSON list), labels (names separated by ';'),
+    intervals (JSON list of [name, start_s, end_s]), group, split, start, end (seconds); other columns are kept
+  ROOT/classes.txt (optional): one class name per line"""
     table: str | None = None
 
     def splits(self, root: Path) -> tuple[str, ...]:
-        """Name the values of the column `split`, in their order of appearance; without one: `all`."""
+        """Return the values of the column `split` in order of appearance; rows without a value belong to `all`."""
         return tuple(dict.fromkeys(row.text("split") or "all" for row in self._rows(root)))
 
     def list_split(self, root: Path, split: str) -> Listing:
@@ -97,7 +98,7 @@ class CsvLayout(Layout):
             if not row.text("path"):
                 raise UserError(f"{row.where}: the path is empty, expected a video file relative to the table")
         if not rows:
-            raise UserError(f"{table} has a header and no rows, expected one clip a row")
+            raise UserError(f"{table} has a header but no rows, expected one clip per row")
         return rows
 
 
@@ -112,7 +113,7 @@ def _class_names(folder: Path, rows: list[_Row]) -> tuple[str, ...]:
     for name, where in named.items():
         if name not in classes:
             near = difflib.get_close_matches(name, classes, n=1)
-            hint = f"; the nearest there is {near[0]!r}" if near else ""
+            hint = f". Did you mean {near[0]!r}?" if near else ""
             raise UserError(f"{where}: class {name!r} is not in {folder / 'classes.txt'}{hint}")
     return classes
 
@@ -140,7 +141,7 @@ def _annotation(row: _Row, numbers: Mapping[str, int]) -> Annotation:
         raise UserError(f"{row.where}: captions is {row.text('captions')[:60]!r}, expected a JSON list of strings")
     start, end = row.seconds("start"), row.seconds("end")
     if end is not None and end <= (start or 0.0):
-        raise UserError(f"{row.where}: the clip ends at {end:g} s and starts at {start or 0:g} s")
+        raise UserError(f"{row.where}: the clip ends at {end:g} s but starts at {start or 0:g} s")
     return Annotation(
         captions=tuple(dict.fromkeys(caption for caption in captions if caption)),
         labels=tuple(sorted(labels)),
@@ -155,7 +156,7 @@ def _annotation(row: _Row, numbers: Mapping[str, int]) -> Annotation:
 
 
 def _parsed(text: str) -> Any:
-    """Read a cell as JSON if it is JSON; NaN and Infinity are not."""
+    """Parse a cell as JSON, or return its text if it is not valid JSON; NaN and Infinity are not valid."""
 
     def refuse(constant: str) -> None:
         raise ValueError(constant)
@@ -164,6 +165,3 @@ def _parsed(text: str) -> Any:
         return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError):
         return text
-
-
-LAYOUT = CsvLayout

@@ -1,4 +1,4 @@
-"""Class folders: the name of a video's folder is its label."""
+"""Class folders: the label of a video is the name of its class folder."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ _SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "te
 
 
 class FolderLayout(Layout):
-    """With split folders above the class folders each is a split, otherwise there is one split, `all`."""
+    """Layout of class folders. Each split folder above them is a split; without any there is one split, `all`."""
 
     name: ClassVar[str] = "folder"
+    summary: ClassVar[str] = "class folders: ROOT/[train|val|test/]CLASS/VIDEO"
     expects: ClassVar[str] = """\
   ROOT/CLASS/VIDEO.mp4             or
   ROOT/train/CLASS/VIDEO.mp4, ROOT/val/CLASS/VIDEO.mp4, ..."""
 
     def splits(self, root: Path) -> tuple[str, ...]:
-        """Name the split folders that hold class folders, else `all`."""
+        """Return the split folders that contain class folders, or `all` if there are none."""
         found = tuple(name for name in _SPLIT_FOLDERS if _class_folders(root / name))
         if found:
             return found
-        if all(folder.name in _SPLIT_FOLDERS for folder in _class_folders(root)):  # also: videos right below train/
+        if all(folder.name in _SPLIT_FOLDERS for folder in _class_folders(root)):  # or videos directly in train/
             raise self.not_found("class folder with videos", ["CLASS/*.mp4", "train/CLASS/*.mp4"], root)
         return ("all",)
 
     def list_split(self, root: Path, split: str) -> Listing:
-        """Number the classes over all splits, so that a label means the same in each."""
+        """List a split; classes are numbered over all splits, so that a label has the same meaning in each."""
         splits = self.splits(root)
         folders = [root] if splits == ("all",) else [root / name for name in splits]
         classes = tuple(sorted({folder.name for base in folders for folder in _class_folders(base)}))
@@ -52,11 +53,8 @@ class FolderLayout(Layout):
 
 
 def _class_folders(base: Path) -> list[Path]:
-    """Give the folders directly under base that hold a video at any depth."""
+    """Return the folders directly in `base` that contain a video at any depth."""
     if not base.is_dir():
         return []
     folders = sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
     return [folder for folder in folders if walk_videos(folder)]
-
-
-LAYOUT = FolderLayout

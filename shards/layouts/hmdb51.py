@@ -1,4 +1,4 @@
-"""HMDB51: 51 classes in three official folds, with file names that hold nearly every character there is."""
+"""HMDB51: 51 classes in three official folds; file names contain many special characters."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ _MARKS = {"0": "unused", "1": "train", "2": "test"}
 
 
 class Hmdb51Layout(Layout):
-    """Every class has its own list per fold; a clip marked 0 belongs to neither side of that fold."""
+    """Layout of HMDB51. Every class has one list per fold; a clip marked 0 is in neither split of that fold."""
 
     name: ClassVar[str] = "hmdb51"
+    summary: ClassVar[str] = "CLASS/*.avi and testTrainMulti_7030_splits (fold=1|2|3)"
     expects: ClassVar[str] = """\
   ROOT/testTrainMulti_7030_splits/CLASS_test_split1.txt ... CLASS_test_split3.txt, lines 'NAME.avi 1'
   ROOT/CLASS/NAME.avi (anywhere below ROOT)"""
     fold: int = Field(default=1, ge=1, le=3)
 
     def splits(self, root: Path) -> tuple[str, ...]:
-        """Both sides of the fold; the lists hold both."""
+        """Return train and test; each list contains both."""
         self._lists(root)
         return ("train", "test")
 
     def list_split(self, root: Path, split: str) -> Listing:
-        """List one side of the chosen fold."""
+        """List one split of the chosen fold."""
         lists = self._lists(root)
         videos = VideoIndex(root)
         items: list[Item] = []
@@ -51,13 +52,10 @@ class Hmdb51Layout(Layout):
         return Listing(tuple(lists), items, tuple(missing))
 
     def _lists(self, root: Path) -> dict[str, Path]:
-        """Give the list of each class, in alphabetical order of the classes."""
+        """Return the list file of each class, in alphabetical order of the classes."""
         ending = f"_test_split{self.fold}.txt"
         for folder in _FOLDERS:
             found = sorted((root / folder).glob(f"*{ending}"))
             if found:
                 return {path.name.removesuffix(ending): path for path in found}
         raise self.not_found(f"list of fold {self.fold}", [f"{folder}/CLASS{ending}" for folder in _FOLDERS], root)
-
-
-LAYOUT = Hmdb51Layout

@@ -1,4 +1,4 @@
-"""Kinetics-400, -600 and -700: official csv and txt lists over CVDF's flat folders or class folders."""
+"""Kinetics-400, -600 and -700: official csv and txt lists with CVDF's flat folders or class folders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FOLDERS = ("annotations/", "")
 
 @dataclass(frozen=True)
 class _Row:
-    """A line of a list: `label` is a name, the text of a number (path lists), or absent (test lists)."""
+    """A line of a list; `label` is a name, a number as text (path lists) or None (test lists)."""
 
     stem: str
     label: str | None
@@ -39,27 +39,28 @@ class _Row:
 
 
 class KineticsLayout(Layout):
-    """Class ids are the alphabetical order of the class names over all lists that are there, as the field has it.
+    """Layout of Kinetics. Classes are numbered alphabetically over all existing lists, as is customary.
 
-    Where both exist the txt list is read: the csv lists of Kinetics-600 are marked incomplete by their publisher.
+    If both exist, the txt list is read: the csv lists of Kinetics-600 are marked incomplete by their publisher.
     """
 
     name: ClassVar[str] = "kinetics"
+    summary: ClassVar[str] = "Kinetics-400/600/700: annotations/{train,val,test}.csv|txt and flat or class folders"
     expects: ClassVar[str] = """\
   ROOT/annotations/{train,val,test}.csv or .txt, rows label,youtube_id,time_start,time_end,split
     (with or without a header, or path lists "PATH LABEL" / "PATH,LABEL")
   videos ID_000010_000020.mp4 anywhere below ROOT: ROOT/{train,val,test}/[CLASS/]..., replacement_* folders first"""
-    version: int | None = None  # 400, 600 or 700: refuse lists with another number of classes
+    version: int | None = None  # 400, 600 or 700: lists with another number of classes are refused
 
     def splits(self, root: Path) -> tuple[str, ...]:
-        """Name the splits whose lists are there."""
+        """Return the splits whose lists exist."""
         found = tuple(split for split in _SPELLINGS if first_existing(root, _candidates(split)))
         if not found:
             raise self.not_found("annotation list", [name for split in _SPELLINGS for name in _candidates(split)], root)
         return found
 
     def list_split(self, root: Path, split: str) -> Listing:
-        """List a split; its files are found by name, wherever they were unpacked."""
+        """List a split; its files are found by name in any folder below the root."""
         lists = {name: _read_list(self._list_of(root, name)) for name in self.splits(root)}
         classes = self._classes(root, {row.label for rows in lists.values() for row in rows if row.label is not None})
         numbers = {name: number for number, name in enumerate(classes)}
@@ -90,8 +91,9 @@ class KineticsLayout(Layout):
             classes = tuple(sorted(labels))
         if self.version is not None and len(classes) != self.version:
             raise UserError(
-                f"kinetics: the lists under {root} name {len(classes)} classes, expected {self.version}. Versions must "
-                "not be mixed: videos of one version's val are in another's train. Next: one version a folder."
+                f"kinetics: number of classes in the lists under {root}: {len(classes)}, expected {self.version}. "
+                "Versions must not be mixed: validation videos of one version are training videos of another. "
+                "Next: use one folder per version."
             )
         return classes
 
@@ -106,14 +108,14 @@ def _candidates(split: str) -> list[str]:
 
 
 def _replacement_folders(root: Path) -> list[str]:
-    """CVDF re-issued some 1,400 corrupted training videos of Kinetics-400 in a folder of this name."""
+    """Return the folders in which CVDF reissued some 1,400 corrupted training videos of Kinetics-400."""
     return sorted({path.name for path in root.glob("**/replacement*") if path.is_dir()})
 
 
 def _number(label: str, numbers: dict[str, int], by_number: bool) -> int:
     number = int(label) if by_number and label.isdecimal() else numbers[label]
     if number >= len(numbers):
-        raise UserError(f"kinetics: class number {number} in a list, and only {len(numbers)} class names")
+        raise UserError(f"kinetics: a list has the class number {number}, expected 0 to {len(numbers) - 1}")
     return number
 
 
@@ -141,7 +143,7 @@ def _row_without_header(row: list[str], path: Path) -> _Row:
 def _official_row(cells: dict[str, str], path: Path) -> _Row:
     start, end = cells.get("time_start", ""), cells.get("time_end", "")
     if not _is_number(start) or not _is_number(end):
-        raise UserError(f"{path}: times {start!r} to {end!r} of {cells.get('youtube_id')!r}, expected seconds")
+        raise UserError(f"{path}: {cells.get('youtube_id')!r} has the times {start!r} to {end!r}, expected seconds")
     identity = cells["youtube_id"].strip()
     stem = f"{identity}_{int(float(start)):06d}_{int(float(end)):06d}"
     label = cells.get("label", "").strip() or None
@@ -150,6 +152,3 @@ def _official_row(cells: dict[str, str], path: Path) -> _Row:
 
 def _is_number(text: str) -> bool:
     return text.strip().replace(".", "", 1).isdecimal()
-
-
-LAYOUT = KineticsLayout

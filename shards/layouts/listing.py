@@ -1,4 +1,4 @@
-"""What every layout gives (classes, items, what is missing), and how official files are looked for."""
+"""The interface of layouts (classes, items, missing files), and helpers for finding and reading official files."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from trichord.core.errors import UserError
 from trichord.shards.record import VIDEO_EXTENSIONS, Annotation
 
 _READABLE_EXTENSIONS = frozenset({*VIDEO_EXTENSIONS, "flv", "wmv", "3gp", "ts", "mts", "ogv"})
-_KEY_LENGTH = 80  # a tar header of the ustar format has room for 100 bytes, extension included
+_KEY_LENGTH = 80  # a ustar header has 100 bytes for the name, including the extension
 
 
 @dataclass(frozen=True)
 class Item:
-    """One clip to be: where its media is, or how to make it, and all that is known of it."""
+    """One clip to write: the path of its media or a function that creates it, and its annotation."""
 
     key: str
     path: Path
     annotation: Annotation
-    load: Callable[[], bytes] | None = None  # gives finished media, written as it is; must survive pickling
+    load: Callable[[], bytes] | None = None  # returns finished media, which is written unchanged; must be picklable
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A split of a dataset; `missing` names what the official lists promise and the disk does not hold."""
+    """A split of a dataset; `missing` names the files in the official lists that do not exist."""
 
     classes: tuple[str, ...]
     items: list[Item]
@@ -43,22 +43,23 @@ class Listing:
 
 
 class Layout(BaseModel, ABC):
-    """A dataset's own files; the fields of a subclass are the options that layout takes."""
+    """The arrangement of a dataset's files; the fields of a subclass are the options of that layout."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: ClassVar[str]
-    expects: ClassVar[str]  # the tree of files, as it stands in error messages
+    summary: ClassVar[str]  # one line for `--help`
+    expects: ClassVar[str]  # the tree of files, shown in error messages
 
     @abstractmethod
     def splits(self, root: Path) -> tuple[str, ...]:
-        """Name the splits that are there; none at all is a UserError."""
+        """Return the existing splits; raise UserError if there are none."""
 
     @abstractmethod
     def list_split(self, root: Path, split: str) -> Listing:
         """List one of `splits(root)`."""
 
     def read(self, root: Path, split: str) -> Listing:
-        """List a split under distinct keys, in the order of the dataset's own lists."""
+        """List a split with unique keys, in the order of the dataset's own lists."""
         known = self.splits(root)
         if split not in known:
             raise UserError(
@@ -68,16 +69,16 @@ class Layout(BaseModel, ABC):
         return replace(listing, items=_with_distinct_keys(listing.items, root), missing=tuple(sorted(listing.missing)))
 
     def not_found(self, what: str, looked_for: Iterable[str], root: Path) -> UserError:
-        """Say which file was looked for where, and what this layout expects."""
+        """Return an error that names the searched paths and the files that this layout expects."""
         tried = "\n  ".join(dict.fromkeys(looked_for))
         return UserError(
-            f"{self.name}: found no {what} under {root}. Looked for:\n  {tried}\n"
+            f"{self.name}: found no {what} under {root}. Searched for:\n  {tried}\n"
             f"This layout expects:\n{self.expects.rstrip()}\n"
-            f"Next: give the folder that holds these as --root, e.g. trichord shards build {self.name} --root DIR ..."
+            f"Next: set --root to the folder that contains these, e.g. trichord shards build {self.name} --root DIR ..."
         )
 
     def find(self, root: Path, what: str, candidates: Sequence[str]) -> Path:
-        """Give the first candidate that exists, or raise `not_found`."""
+        """Return the first existing candidate, or raise `not_found`."""
         found = first_existing(root, candidates)
         if found is None:
             raise self.not_found(what, candidates, root)
@@ -85,7 +86,7 @@ class Layout(BaseModel, ABC):
 
 
 class VideoIndex:
-    """Every video file under a folder by its name without extension; one walk serves a whole listing."""
+    """Index of all video files under a folder by name without extension; one walk serves a whole listing."""
 
     def __init__(self, root: Path) -> None:
         self._by_stem: dict[str, list[Path]] = {}
@@ -98,7 +99,7 @@ class VideoIndex:
         return len(self._by_stem)
 
     def find(self, stem: str, prefer: Sequence[str] = ()) -> Path | None:
-        """Give the file of that name, first from the preferred folders; case decides only between two."""
+        """Return the file with that name, from the preferred folders first; an exact match of case has precedence."""
         found = self._by_stem.get(stem) or self._by_folded.get(stem.casefold()) or []
         for folder in prefer:
             for path in found:
@@ -108,7 +109,7 @@ class VideoIndex:
 
 
 def walk_videos(root: Path) -> list[Path]:
-    """List the video files under a folder, sorted; links are followed, each real folder once."""
+    """Return the video files under a folder, sorted; links are followed, and each real folder is visited once."""
     found: list[Path] = []
     seen: set[str] = set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
@@ -123,17 +124,17 @@ def walk_videos(root: Path) -> list[Path]:
 
 
 def is_video(name: str) -> bool:
-    """Tell a video by its extension; hidden files (`._x.mp4` of a Mac's tar) are none."""
+    """Return whether a file is a video by its extension; hidden files (`._x.mp4` in tars from macOS) are not."""
     return not name.startswith(".") and name.rpartition(".")[2].lower() in _READABLE_EXTENSIONS
 
 
 def first_existing(root: Path, candidates: Sequence[str]) -> Path | None:
-    """Give the first of these relative paths that exists under root."""
+    """Return the first of these relative paths that exists under root, or None."""
     return next((root / name for name in candidates if (root / name).exists()), None)
 
 
 def key_from(name: str) -> str:
-    """Make a key without dots and slashes; a name that had to change keeps its identity in a short hash."""
+    """Return a key without dots and slashes; a changed name is made unique by a short hash."""
     clean = re.sub(r"[^A-Za-z0-9_-]", "_", name)
     if clean == name and 0 < len(name) <= _KEY_LENGTH:
         return name
@@ -141,12 +142,12 @@ def key_from(name: str) -> str:
 
 
 def relative_name(path: Path, root: Path) -> str:
-    """Write a path relative to the root, with forward slashes."""
+    """Return a path relative to the root, with forward slashes."""
     return Path(os.path.relpath(path, root)).as_posix()
 
 
 def read_text(path: Path) -> str:
-    """Read text with any line ends and with or without a byte order mark; old lists are sometimes latin-1."""
+    """Read text with any line endings, with or without a byte order mark; old lists that are not UTF-8 are latin-1."""
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8-sig")
@@ -156,12 +157,12 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read the lines that hold something, without white space around them."""
+    """Read the non-empty lines, without surrounding white space."""
     return [line.strip() for line in read_text(path).split("\n") if line.strip()]
 
 
 def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
-    """Read a comma-separated file by the names of its header."""
+    """Read a comma-separated file as one dictionary per row, by the column names in its header."""
     reader = csv.DictReader(read_text(path).splitlines(keepends=True), restkey="", restval="")
     header = [name.strip() for name in reader.fieldnames or []]
     absent = [name for name in required if name not in header]
@@ -172,7 +173,7 @@ def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file, or say that it is none."""
+    """Read a JSON file; raise UserError if it is not valid JSON."""
     try:
         return json.loads(read_text(path))
     except ValueError as error:
@@ -184,7 +185,7 @@ def _short_hash(text: str) -> str:
 
 
 def _with_distinct_keys(items: Iterable[Item], root: Path) -> list[Item]:
-    """Tell apart items that share a key by their path, their part of it and, last, their place among equals."""
+    """Make shared keys unique by a hash of the path, the part of the source and, among equals, the position."""
     listed = list(items)
     counts = Counter(item.key for item in listed)
     seen: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""MedMNIST's 3D sets: arrays of volumes, written as lossless clips whose frames are the slices."""
+"""MedMNIST 3D: arrays of volumes, written as lossless clips whose frames are the slices."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ _CLASSES = {
 
 
 class Medmnist3dLayout(Layout):
-    """One npz a data set, with {train,val,test}_images and _labels; arrays only, nothing in it is ever unpickled.
+    """Layout of one npz file per data set, with {train,val,test}_images and _labels; nothing in it is unpickled.
 
-    The clips are bit-exact whatever the mode of the build, because a volume is a measurement and no film.
+    The clips are bit-exact in every mode of the build, because volumes are measurements.
     """
 
     name: ClassVar[str] = "medmnist3d"
+    summary: ClassVar[str] = "MedMNIST 3D: *mnist3d*.npz volumes as lossless clips"
     expects: ClassVar[str] = """\
   ROOT/{organ,nodule,adrenal,fracture,vessel,synapse}mnist3d[_64].npz: one such file, or --root FILE.npz
     arrays train_images (N,D,H,W uint8), train_labels (N,1), and the same for val and test"""
@@ -43,20 +44,20 @@ class Medmnist3dLayout(Layout):
     slices_per_second: int = 14  # 28 slices make a clip of 2 s
 
     def splits(self, root: Path) -> tuple[str, ...]:
-        """Name the splits whose arrays are in the file."""
+        """Return the splits whose arrays are in the file."""
         names = _array_names(self._archive(root))
         found = tuple(split for split in ("train", "val", "test") if f"{split}_images" in names)
         if not found:
-            raise UserError(f"medmnist3d: {self._archive(root)} holds {names}, expected train_images, train_labels ...")
+            raise UserError(f"medmnist3d: {self._archive(root)} contains {names}, expected e.g. train_images")
         return found
 
     def list_split(self, root: Path, split: str) -> Listing:
-        """List the volumes of a split by their number in the array."""
+        """List the volumes of a split by their index in the array."""
         path = self._archive(root)
         labels_N = _array(path, f"{split}_labels").reshape(-1).astype(np.int64)
         count = len(_array(path, f"{split}_images"))
         if len(labels_N) != count:
-            raise UserError(f"medmnist3d: {path} holds {count} volumes and {len(labels_N)} labels of {split}")
+            raise UserError(f"medmnist3d: {path}: number of {split} labels: {len(labels_N)}, expected {count}")
         items = [
             Item(
                 key=key_from(f"{path.stem}_{split}_{number:05d}"),
@@ -78,15 +79,15 @@ class Medmnist3dLayout(Layout):
         found = sorted(root.glob("*mnist3d*.npz"))
         if len(found) > 1:
             names = ", ".join(path.name for path in found)
-            raise UserError(f"medmnist3d: {root} holds {names}. Next: choose one, e.g. --option file={found[0].name}")
+            raise UserError(f"medmnist3d: {root} has {names}. Next: choose one, e.g. --option file={found[0].name}")
         if not found:
             raise self.not_found("volume file", ["*mnist3d*.npz"], root)
         return found[0]
 
 
 def lossless_volume(path: Path, name: str, number: int, slices_per_second: int) -> bytes:
-    """Give volume `number` of an array as an mp4 that decodes to the very same grey values."""
-    from trichord.shards.building.transcode import lossless_gray  # the codec library is not needed to list
+    """Return volume `number` of an array as an mp4 that decodes to exactly the same grey values."""
+    from trichord.shards.building.transcode import lossless_gray  # listing does not need the codec library
 
     return lossless_gray(_array(path, name)[number], slices_per_second)
 
@@ -103,14 +104,14 @@ def _array_names(path: Path) -> list[str]:
         with np.load(path, allow_pickle=False) as archive:
             return list(archive.files)
     except (ValueError, OSError, zipfile.BadZipFile, AttributeError) as error:
-        raise UserError(f"medmnist3d: {path} is no npz of arrays ({error}). Next: download it again.") from error
+        raise UserError(f"medmnist3d: {path} is not an npz of arrays ({error}). Next: download it again.") from error
 
 
 @lru_cache(maxsize=4)
 def _array(path: Path, name: str) -> NDArray[np.uint8]:
-    """Load one array whole: an npz is compressed as a piece, so a worker reads it once for all its volumes."""
+    """Load an entire array; an array in an npz is compressed as a whole, so a worker reads it once for all volumes."""
     if name not in _array_names(path):
-        raise UserError(f"medmnist3d: {path} lacks the array {name}")
+        raise UserError(f"medmnist3d: {path} has no array {name}")
     try:
         with np.load(path, allow_pickle=False) as archive:
             found: NDArray[np.uint8] = archive[name]
@@ -119,6 +120,3 @@ def _array(path: Path, name: str) -> NDArray[np.uint8]:
     if name.endswith("_images") and (found.dtype != np.uint8 or found.ndim != 4):
         raise UserError(f"medmnist3d: {name} is {found.dtype} {found.shape}, expected uint8 (N, slices, height, width)")
     return found
-
-
-LAYOUT = Medmnist3dLayout

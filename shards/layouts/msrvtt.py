@@ -28,14 +28,15 @@ _OFFICIAL = {"train": "train", "validate": "val", "val": "val", "test": "test"}
 
 
 class MsrvttLayout(Layout):
-    """`full` is the challenge's train, val and test; `1k-A` tests on the 1,000 pairs of the JSFusion list.
+    """Layout of MSR-VTT. `full` has the challenge's splits; `1k-A` tests on the 1,000 pairs of the JSFusion list.
 
-    1k-A trains on 9k (every video that it does not test on) or 7k (the official train and val); the train list is
-    read where it is there and follows from that rule where it is not. The times in the JSON are places in the YouTube
-    original: the released files are already cut.
+    1k-A trains on 9k (every video outside its test split) or 7k (the official train and val). The train list is read if
+    it exists, and otherwise derived from that rule. The times in the JSON refer to the original YouTube videos: the
+    released files are already cut.
     """
 
     name: ClassVar[str] = "msrvtt"
+    summary: ClassVar[str] = "MSR-VTT: videodatainfo JSON (protocol=full|1k-A, train=9k|7k)"
     expects: ClassVar[str] = """\
   ROOT/train_val_videodatainfo.json and test_videodatainfo.json, or MSRVTT_data.json; category.txt is optional
   protocol=1k-A: also MSRVTT_JSFUSION_test.csv (and MSRVTT_train.9k.csv or MSRVTT_train.7k.csv)
@@ -44,14 +45,14 @@ class MsrvttLayout(Layout):
     train: Literal["9k", "7k"] = "9k"
 
     def splits(self, root: Path) -> tuple[str, ...]:
-        """Name the splits of the protocol that the annotation holds."""
+        """Return the splits of the protocol that are in the annotation."""
         if self.protocol == "1k-A":
             return ("train", "test")
         present = {_split_of(video) for video in self._information(root)[0]}
         return tuple(split for split in ("train", "val", "test") if split in present)
 
     def list_split(self, root: Path, split: str) -> Listing:
-        """List a split; every caption stays, except that the 1k-A test has the one that its list pairs."""
+        """List a split with all captions, or for the test of 1k-A only with the caption that its list pairs."""
         described, captions = self._information(root)
         paired = self._test_pairs(root) if self.protocol == "1k-A" else {}
         chosen = self._chosen(root, split, described, paired)
@@ -67,9 +68,9 @@ class MsrvttLayout(Layout):
             if path is None:
                 missing.append(f"{identity}.mp4")
                 continue
-            said = (paired[identity],) if identity in paired and split == "test" else tuple(captions.get(identity, []))
+            texts = (paired[identity],) if identity in paired and split == "test" else tuple(captions.get(identity, []))
             annotation = Annotation(
-                captions=tuple(dict.fromkeys(said)),
+                captions=tuple(dict.fromkeys(texts)),
                 labels=(int(video["category"]),) if "category" in video else (),
                 source=relative_name(path, root),
                 split=split,
@@ -117,18 +118,15 @@ def _in_folders(names: tuple[str, ...]) -> list[str]:
 def _split_of(video: dict[str, Any]) -> str:
     split = video.get("split", "test")
     if split not in _OFFICIAL:
-        raise UserError(f"msrvtt: {video.get('video_id')} is of split {split!r}, expected train, validate or test")
+        raise UserError(f"msrvtt: {video.get('video_id')} has the split {split!r}, expected train, validate or test")
     return _OFFICIAL[split]
 
 
 def _categories(root: Path, described: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Read `music<TAB>0`; without the file the 20 categories keep their numbers for names."""
+    """Read lines such as `music<TAB>0`; without the file, the names of the 20 categories are their numbers."""
     path = first_existing(root, _in_folders(("category.txt",)))
     if path is None:
         count = max((int(video["category"]) for video in described if "category" in video), default=-1) + 1
         return tuple(f"category {number}" for number in range(count))
     pairs = [line.rsplit(maxsplit=1) for line in read_lines(path)]
     return tuple(name for name, _ in sorted(pairs, key=lambda pair: int(pair[1])))
-
-
-LAYOUT = MsrvttLayout

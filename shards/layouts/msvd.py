@@ -24,19 +24,20 @@ _LAST_NUMBER = {"train": 1200, "val": 1300, "test": 1970}
 
 
 class MsvdLayout(Layout):
-    """Clips are named YOUTUBEID_START_END, and ids hold '_' and '-', so a name is only ever cut from its end.
+    """Layout of MSVD. Clips are named YOUTUBEID_START_END; ids can contain '_' and '-', so names are split at the end.
 
-    Splits come from train_list.txt, val_list.txt and test_list.txt, or else from the numbers in youtube_mapping.txt.
+    Splits are defined by train_list.txt, val_list.txt and test_list.txt, or else by the numbers in youtube_mapping.txt.
     """
 
     name: ClassVar[str] = "msvd"
+    summary: ClassVar[str] = "MSVD: YouTubeClips/*.avi, AllVideoDescriptions.txt and split lists or youtube_mapping.txt"
     expects: ClassVar[str] = """\
   ROOT/AllVideoDescriptions.txt, lines 'CLIP CAPTION'
   ROOT/train_list.txt, val_list.txt, test_list.txt (clip names or vidN), or ROOT/youtube_mapping.txt ('CLIP vidN')
   ROOT/YouTubeClips/CLIP.avi (anywhere below ROOT)"""
 
     def splits(self, root: Path) -> tuple[str, ...]:
-        """Name the splits that have a list, or all three by the mapping."""
+        """Return the splits that have a list, or all three if there is only the mapping."""
         listed = tuple(split for split in _LAST_NUMBER if first_existing(root, _in_folders(f"{split}_list.txt")))
         if listed:
             return listed
@@ -75,7 +76,7 @@ class MsvdLayout(Layout):
         numbers = [int(name[3:]) if name.startswith("vid") and name[3:].isdecimal() else None for name in names]
         unknown = [name for name, number in zip(names, numbers, strict=True) if number and number not in by_number]
         if unknown:
-            raise UserError(f"{listed}: {unknown[0]} is not in youtube_mapping.txt, which says what clip it is")
+            raise UserError(f"{listed}: {unknown[0]} is not in youtube_mapping.txt, which maps it to a clip")
         return [by_number[number] if number else name for name, number in zip(names, numbers, strict=True)]
 
 
@@ -84,7 +85,7 @@ def _in_folders(name: str) -> list[str]:
 
 
 def _captions(path: Path) -> dict[str, list[str]]:
-    """Read 'CLIP CAPTION'; comments begin with '#', and only the first space separates."""
+    """Read lines 'CLIP CAPTION'; comments start with '#', and the first space is the separator."""
     captions: dict[str, list[str]] = {}
     for line in read_lines(path):
         clip, _, caption = line.partition(" ")
@@ -101,6 +102,3 @@ def _by_number(path: Path) -> dict[int, str]:
             raise UserError(f"{path}: cannot read {line!r}, expected 'CLIP vidN'")
         numbered[int(name[3:])] = clip.strip()
     return numbered
-
-
-LAYOUT = MsvdLayout

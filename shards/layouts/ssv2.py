@@ -1,4 +1,4 @@
-"""Something-Something v2: 174 templates of actions with objects, in the naming of 20bn and of Qualcomm."""
+"""Something-Something v2: 174 templates of actions with objects, with the file names of 20bn or Qualcomm."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ _SPELLINGS = {"train": "train", "val": "validation", "test": "test", "labels": "
 
 
 class Ssv2Layout(Layout):
-    """The label is the template without its brackets, looked up in labels.json; the caption is the filled template.
+    """Layout of SSv2. The label is the template without brackets, from labels.json; the caption is the filled template.
 
-    Left and right are classes here: a horizontal flip changes the label, which is the business of the views.
+    Some classes differ only in left and right, so a horizontal flip changes the label; the transforms handle that.
     """
 
     name: ClassVar[str] = "ssv2"
+    summary: ClassVar[str] = "Something-Something v2: label JSON of 20bn or Qualcomm and ID.webm"
     expects: ClassVar[str] = """\
   ROOT/something-something-v2-{train,validation,test,labels}.json          (20bn) or
   ROOT/labels/{train,validation,test,labels}.json [and test-answers.csv]   (Qualcomm)
   ROOT/20bn-something-something-v2/ID.webm (anywhere below ROOT)"""
 
     def splits(self, root: Path) -> tuple[str, ...]:
-        """Name the splits whose JSON is there."""
+        """Return the splits whose JSON exists."""
         found = tuple(split for split in ("train", "val", "test") if first_existing(root, _candidates(split)))
         if not found:
             raise self.not_found("list", [*_candidates("train"), *_candidates("val"), *_candidates("test")], root)
         return found
 
     def list_split(self, root: Path, split: str) -> Listing:
-        """List a split; test entries hold an id only, their answers came later in a file of their own."""
+        """List a split; test entries have an id only, and their answers were published later in a separate file."""
         numbers = self._class_numbers(root)
         listed = self.find(root, f"{split} list", _candidates(split))
         answers = _answers(root) if split == "test" else {}
@@ -70,7 +71,7 @@ class Ssv2Layout(Layout):
         path = self.find(root, "class list", _candidates("labels"))
         numbers = {str(name): int(number) for name, number in read_json(path).items()}
         if sorted(numbers.values()) != list(range(len(numbers))):
-            raise UserError(f"{path}: the class numbers are not 0 to {len(numbers) - 1}")
+            raise UserError(f"{path}: expected the class numbers 0 to {len(numbers) - 1}")
         return numbers
 
 
@@ -96,6 +97,3 @@ def _number(template: str, numbers: dict[str, int], where: str) -> int:
 
 def _extra(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: entry[name] for name in ("template", "placeholders") if entry.get(name)}
-
-
-LAYOUT = Ssv2Layout

@@ -16,20 +16,21 @@ _FOLDERS = ("ucfTrainTestlist/", "", "UCF101TrainTestSplits-RecognitionTask/ucfT
 
 
 class Ucf101Layout(Layout):
-    """Test lists name no class number, so the folder decides, and its case is not to be trusted.
+    """Layout of UCF101. Test lists have no class numbers, so the folder name determines the class, ignoring case.
 
     Files of the class HandstandPushups are called v_HandStandPushups_*, and copies of the dataset differ in the case
-    of either: names match exactly or else without regard to case.
+    of both. Names are therefore matched exactly, or else ignoring case.
     """
 
     name: ClassVar[str] = "ucf101"
+    summary: ClassVar[str] = "UCF-101/CLASS/*.avi and ucfTrainTestlist (fold=1|2|3)"
     expects: ClassVar[str] = """\
   ROOT/ucfTrainTestlist/classInd.txt, trainlist01.txt ... testlist03.txt
   ROOT/UCF-101/CLASS/v_CLASS_gGG_cCC.avi (anywhere below ROOT)"""
     fold: int = Field(default=1, ge=1, le=3)
 
     def splits(self, root: Path) -> tuple[str, ...]:
-        """Both splits of a fold are always there."""
+        """Return train and test; raise UserError if the list of either is missing."""
         for split in ("train", "test"):
             self.find(root, f"{split} list", self._candidates(f"{split}list{self.fold:02d}.txt"))
         return ("train", "test")
@@ -46,7 +47,7 @@ class Ucf101Layout(Layout):
             name = line.split()[0]
             folder = Path(name).parent.name
             if folder.casefold() not in numbers:
-                raise UserError(f"{listed}: {line!r} is of a class that classInd.txt does not name")
+                raise UserError(f"{listed}: the class of {line!r} is not in classInd.txt")
             path = videos.find(Path(name).stem, prefer=(folder,))
             if path is None:
                 missing.append(name)
@@ -64,23 +65,20 @@ class Ucf101Layout(Layout):
         return [f"{folder}{name}" for folder in _FOLDERS]
 
     def _class_names(self, root: Path) -> tuple[str, ...]:
-        """Read `1 ApplyEyeMakeup`: numbers there begin with 1, labels with 0."""
+        """Read lines such as `1 ApplyEyeMakeup`; these numbers start at 1, labels at 0."""
         path = self.find(root, "class list", self._candidates("classInd.txt"))
         numbered: dict[int, str] = {}
         for line in read_lines(path):
             number, _, name = line.partition(" ")
             if not number.isdecimal() or not name:
-                raise UserError(f"{path}: cannot read {line!r}, expected such as '1 ApplyEyeMakeup'")
+                raise UserError(f"{path}: cannot read {line!r}, expected the form '1 ApplyEyeMakeup'")
             numbered[int(number)] = name.strip()
         if sorted(numbered) != list(range(1, len(numbered) + 1)):
-            raise UserError(f"{path}: the class numbers are not 1 to {len(numbered)}")
+            raise UserError(f"{path}: expected the class numbers 1 to {len(numbered)}")
         return tuple(numbered[number] for number in sorted(numbered))
 
 
 def _group(stem: str) -> str | None:
-    """Clips of one group are cut from one video: `v_Archery_g08_c01` is of group `v_archery_g08`."""
+    """Return the group of clips cut from the same video: `v_archery_g08` for `v_Archery_g08_c01`."""
     found = re.fullmatch(r"(.+_g\d+)_c\d+", stem)
     return found.group(1).casefold() if found else None
-
-
-LAYOUT = Ucf101Layout

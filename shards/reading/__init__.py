@@ -1,1 +1,1 @@
-"""From shards to batches: archives, the order of samples, the stream and its evaluation twin."""
+"""Reading of shards as batches: archives, sample order, the training stream and the evaluation stream."""

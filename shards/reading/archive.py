@@ -1,7 +1,8 @@
-"""A shard opened for random access: one walk over its headers, then each sample is read alone, when it is wanted.
+"""Random access to the samples of a shard: its headers are scanned once, then each sample is read on demand.
 
-Grouping is webdataset's: members of one key stand together, the key ends at the first dot of the file's name, suffixes
-are lower case, `__meta__` names are passed over. Nothing is ever unpacked to a path, and pickles are never read.
+Members are grouped as in webdataset: the members of one key are adjacent, the key ends at the first dot of the file
+name, suffixes are lower case, and `__meta__` names are skipped. Nothing is ever unpacked to a path, and pickles are
+never read.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from trichord.shards.reading.tar_headers import walk_headers
 from trichord.shards.reading.transfer import OpenShard, TransferPolicy, open_shard
 from trichord.shards.record import AUDIO_EXTENSIONS, PICKLE_EXTENSIONS, VIDEO_EXTENSIONS, RawSample
 
-Handler = Callable[[Exception], bool]  # webdataset's kind: re-raise, or say whether to go on
+Handler = Callable[[Exception], bool]  # as in webdataset: re-raises, or returns whether to continue
 
-_META = re.compile(r"__[^/]*__($|/)")  # what webdataset passes over
+_META = re.compile(r"__[^/]*__($|/)")  # names that webdataset skips
 _COMPRESSED = ("gz", "bz2", "xz")
 _MEDIA = VIDEO_EXTENSIONS + AUDIO_EXTENSIONS
-_NAMED_PROBLEMS = 100  # a shard of a million pickles is counted exactly and named this often
-_READ_TOGETHER = 1 << 16  # a sample this small is read in one call, its members cut out of it
+_NAMED_PROBLEMS = 100  # problems kept with their names per shard; all are counted
+_READ_TOGETHER = 1 << 16  # samples of up to this many bytes are read in one call and then split into members
 
 
 class Problem(NamedTuple):
-    """A member that was left out, and why."""
+    """A member that was left out, and the reason."""
 
     name: str
     cause: Cause
@@ -41,21 +42,21 @@ class Problem(NamedTuple):
 
 
 class Listing:
-    """Where the members of each sample lie, in flat arrays: a shard of 1000 clips takes about 100 kB."""
+    """Offsets and sizes of the members of each sample, in flat arrays: about 100 kB for a shard of 1000 clips."""
 
     def __init__(self) -> None:
         self.keys: list[str] = []
         self.problems: list[Problem] = []
         self.counts: Counter[Cause] = Counter()
         self.ignored = 0  # links, folders, devices, names without a suffix
-        self.ending: SampleError | None = None  # why the walk stopped before the end marker
+        self.ending: SampleError | None = None  # why the scan stopped before the end marker
         self.first_member = array("q", [0])
         self.suffixes: list[str] = []
         self.offsets = array("q")
         self.sizes = array("q")
 
     def add(self, key: str, members: dict[str, tuple[int, int]]) -> None:
-        """Take a whole sample."""
+        """Add a complete sample; `members` maps suffixes to (offset, size)."""
         self.keys.append(key)
         for suffix, (offset, size) in members.items():
             self.suffixes.append(suffix)
@@ -64,7 +65,7 @@ class Listing:
         self.first_member.append(len(self.suffixes))
 
     def note(self, problem: Problem, handler: Handler) -> bool:
-        """Count a problem and ask the handler whether to go on."""
+        """Count a problem and return the handler's answer on whether to continue."""
         self.counts[problem.cause] += 1
         if len(self.problems) < _NAMED_PROBLEMS:
             self.problems.append(problem)
@@ -72,7 +73,7 @@ class Listing:
 
 
 def scan(descriptor: int, name: str, handler: Handler = ignore_and_continue) -> Listing:
-    """List the samples of a tar file; what cannot be used is noted, and the rest is found all the same."""
+    """List the samples of a tar file; unusable members are recorded as problems and do not hide the others."""
     listing = Listing()
     seen: set[str] = set()
     key, members = "", dict[str, tuple[int, int]]()
@@ -80,7 +81,7 @@ def scan(descriptor: int, name: str, handler: Handler = ignore_and_continue) -> 
     try:
         for member in walk_headers(descriptor):
             if member.is_file and _is_unsafe(member.name):
-                problem = Problem(member.name, Cause.UNSAFE_NAME, "the name leaves its folder or cannot be shown")
+                problem = Problem(member.name, Cause.UNSAFE_NAME, "the name leaves its folder or is not printable")
                 if not listing.note(problem, handler):
                     return listing
                 continue
@@ -95,17 +96,17 @@ def scan(descriptor: int, name: str, handler: Handler = ignore_and_continue) -> 
                 key, members = prefix, {}
                 is_repeated = prefix in seen
                 seen.add(prefix)
-                if is_repeated and not listing.note(Problem(prefix, Cause.DUPLICATE_KEY, "key came before"), handler):
+                if is_repeated and not listing.note(Problem(prefix, Cause.DUPLICATE_KEY, "repeated key"), handler):
                     return listing
             if is_repeated:
                 continue
-            objection = _objection(member.name, suffix, members)
-            if objection is None:
+            rejection = _check_member(member.name, suffix, members)
+            if rejection is None:
                 members[suffix] = (member.offset, member.size)
-            elif not listing.note(objection, handler):
+            elif not listing.note(rejection, handler):
                 return listing
     except SampleError as error:
-        # The sample at the break may have lost members: it is left out with all that came after it.
+        # The sample at the damaged place may lack members, so it is left out, with everything after it.
         listing.ending = error
         listing.note(Problem(name, error.cause, error.detail), handler)
         return listing
@@ -118,18 +119,18 @@ def _is_unsafe(name: str) -> bool:
     return name.startswith("/") or ".." in name.split("/") or not name.isprintable()
 
 
-def _objection(name: str, suffix: str, members: dict[str, tuple[int, int]]) -> Problem | None:
-    """Say why this member may not be used, if so."""
+def _check_member(name: str, suffix: str, members: dict[str, tuple[int, int]]) -> Problem | None:
+    """Return the reason why this member must not be used, or None."""
     kinds = suffix.split(".")
     if kinds[-1] in PICKLE_EXTENSIONS or (kinds[-1] in _COMPRESSED and kinds[-2:-1] and kinds[-2] in PICKLE_EXTENSIONS):
-        return Problem(name, Cause.PICKLE_MEMBER, "members that Python would unpickle are never read")
+        return Problem(name, Cause.PICKLE_MEMBER, "pickled members are never read")
     if suffix in members:
-        return Problem(name, Cause.DUPLICATE_KEY, "the sample has a member with this suffix; the first is kept")
+        return Problem(name, Cause.DUPLICATE_KEY, "the sample already has a member with this suffix; the first is kept")
     return None
 
 
 class Archive:
-    """The samples of one shard, by position; position i is the i-th key in the order of first appearance."""
+    """The samples of one shard by position, in the order in which their keys first appear."""
 
     def __init__(self, name: str, listing: Listing, shard: OpenShard, max_bytes: int | None) -> None:
         self.name = name
@@ -145,19 +146,19 @@ class Archive:
 
     @property
     def keys(self) -> Sequence[str]:
-        """Give the samples' keys in order."""
+        """Keys of the samples, in order."""
         return self.listing.keys
 
     @property
     def problems(self) -> Sequence[Problem]:
-        """Give the members that were left out (the first hundred; `listing.counts` has the exact numbers)."""
+        """Members that were left out (the first hundred; `listing.counts` has the exact numbers)."""
         return self.listing.problems
 
     def read(self, position: int) -> RawSample:
         """Read one sample's members, or raise SampleError."""
         listing = self.listing
         if position >= len(listing.keys):
-            raise self._absence(position)
+            raise self._missing_error(position)
         first, last = listing.first_member[position], listing.first_member[position + 1]
         suffixes, sizes = listing.suffixes[first:last], listing.sizes[first:last]
         self._check_sizes(listing.keys[position], suffixes, sizes)
@@ -172,37 +173,38 @@ class Archive:
         return RawSample(listing.keys[position], self.name, dict(zip(suffixes, contents, strict=True)))
 
     def rest(self) -> None:
-        """Give the file descriptor back until the next read, where the file can be opened again."""
+        """Close the file descriptor until the next read, if the file can be opened again."""
         if self._path is not None:
             self.close()
 
     def close(self) -> None:
-        """Give the file descriptor back; an anonymous file vanishes."""
+        """Close the file descriptor; an anonymous file is deleted by this."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _absence(self, position: int) -> SampleError:
+    def _missing_error(self, position: int) -> SampleError:
         ending = self.listing.ending
         if ending is not None:
-            return SampleError(ending.cause, f"sample {position} lies behind the break: {ending.detail}")
-        return SampleError(Cause.MISSING, f"the manifest promises sample {position}, the archive holds {len(self)}")
+            return SampleError(ending.cause, f"sample {position} lies after the damaged place: {ending.detail}")
+        held = f"only {len(self)} sample{'' if len(self) == 1 else 's'}"
+        return SampleError(Cause.MISSING, f"the manifest lists sample {position}, but the archive has {held}")
 
     def _check_sizes(self, key: str, suffixes: Sequence[str], sizes: Sequence[int]) -> None:
         total = sum(sizes)
         if self._max_bytes is not None and total > self._max_bytes:
-            raise SampleError(Cause.TOO_MANY_BYTES, f"{key} holds {total} bytes, the limit is {self._max_bytes}")
+            raise SampleError(Cause.TOO_MANY_BYTES, f"{key} has {total} bytes, the limit is {self._max_bytes}")
         if total == 0 or any(not size and suffix in _MEDIA for suffix, size in zip(suffixes, sizes, strict=True)):
-            raise SampleError(Cause.EMPTY, f"{key}: a media member of zero bytes")
+            raise SampleError(Cause.EMPTY, f"{key}: a media member has zero bytes")
 
     def _read_bytes(self, offset: int, size: int) -> bytes:
         try:
             if self._descriptor is None:
                 if self._path is None:
-                    raise SampleError(Cause.SHARD_UNREADABLE, f"{self.name} was closed")
+                    raise SampleError(Cause.SHARD_UNREADABLE, f"{self.name} is closed")
                 self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             content = os.pread(self._descriptor, size, offset)
-            while len(content) < size:  # a signal or a read beyond 2 GiB gives less than asked
+            while len(content) < size:  # a signal, or a read beyond 2 GiB, returns fewer bytes than requested
                 more = os.pread(self._descriptor, size - len(content), offset + len(content))
                 if not more:
                     raise SampleError(Cause.SHARD_TRUNCATED, f"{self.name} became shorter while it was read")
@@ -223,9 +225,9 @@ def open_archive(
     policy: TransferPolicy | None = None,
     handler: Handler = ignore_and_continue,
 ) -> Archive:
-    """Open a shard wherever it lies; raise SampleError(SHARD_UNREADABLE) if it cannot be had.
+    """Open a local or remote shard; raise SampleError(SHARD_UNREADABLE) if that fails.
 
-    `size` and `sha256` are the manifest's and are checked on what was transferred.
+    `size` and `sha256` are the manifest's; transferred files are checked against them.
     """
     shard = open_shard(root, name, cache_dir, size, sha256, policy or TransferPolicy())
     try:

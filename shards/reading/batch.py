@@ -1,11 +1,11 @@
-"""What a transform makes of one sample, and what a training step gets: uint8 frames, sound, text, labels, names.
+"""The output of a transform for one sample, and batches of it: uint8 frames, audio, text, labels, keys.
 
-Shape letters: B samples of the batch, C colours, T frames, H rows, W columns.
+Workers stack examples into shared-memory tensors that are reused in turn, since new ones would cost a page fault per
+4 kB, a tenth of the decoding time. The loader of torch requests part k from a worker only after part k - prefetch was
+taken from it, and the receiver here copies each part before it takes the next. So with prefetch + 1 buffers used in
+turn, none is written while it is still read.
 
-Shared-memory tensors used in turn by a worker: fresh ones would cost a page fault per 4 kB, a tenth of decoding.
-
-torch's loader asks a worker for part k only after part k - prefetch was taken from it, and whoever takes parts here
-copies them before taking the next. So with prefetch + 1 buffers in turn, none is written while it is still read.
+Legend: B samples of the batch, C colours, T frames, H rows, W columns, M mel filters.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trichord.shards.record import Annotation, RawSample
 
 
 class Timeline(NamedTuple):
-    """A sample in time, for tests: the stretch in seconds that each of its clips stands for, and what is said of it."""
+    """Times of a sample, for tests: the interval in seconds that each of its clips covers, and its annotation."""
 
     clips_s: tuple[tuple[float, float], ...] = ()
     duration_s: float = 0.0
@@ -31,7 +31,7 @@ class Timeline(NamedTuple):
 
 
 class Example(TypedDict):
-    """One sample, decoded. A transform that gives sound gives zeros of the same shape for a clip without."""
+    """One decoded sample. A transform that returns audio returns zeros of the same shape for a clip without audio."""
 
     video: list[Tensor]  # one frames_CTHW uint8 tensor per view
     audio: list[Tensor]  # one spectrogram_TM per sound
@@ -42,9 +42,9 @@ class Example(TypedDict):
 
 
 Sense = Literal["video", "audio"]
-_SENSES: tuple[Sense, ...] = ("video", "audio")
+_MODALITIES: tuple[Sense, ...] = ("video", "audio")
 
-# Runs in the workers, so it must be picklable; all its chance comes from the generator.
+# Runs in the workers, so it must be picklable; its only source of randomness is the generator.
 SampleTransform = Callable[[RawSample, np.random.Generator], Example]
 
 
@@ -58,27 +58,27 @@ class BadSample(NamedTuple):
 
 
 class Batch(TypedDict):
-    """The samples of one step on one rank, lane by lane."""
+    """The samples of one step on one rank, grouped by stream lane (see `order`)."""
 
     video: list[Tensor]  # one frames_BCTHW uint8 tensor per view
     audio: list[Tensor]  # one spectrogram_BTM per sound
     audio_present: Tensor  # bool, B
-    valid: Tensor  # bool, B; False only in evaluation: padding, or a sample that could not be used
+    valid: Tensor  # bool, B; False only in evaluation, for padding and samples that could not be used
     text: list[str]
     labels: list[tuple[int, ...]]
     key: list[str]
     shard: list[str]
     source: list[int]
-    position: list[int]  # in evaluation the sample's place in the whole set, else -1; -1 for padding
+    position: list[int]  # in evaluation, the index of the sample in the whole set; -1 for padding and in training
     step: int
-    bad: list[BadSample]  # samples whose place another took (training) or that are not valid (evaluation)
-    left_out: list[BadSample]  # members that shards opened for this batch hold but nobody may use
-    surplus: int  # samples those shards hold beyond what the manifest says; they are not read
+    bad: list[BadSample]  # samples that were replaced by another (training) or are not valid (evaluation)
+    left_out: list[BadSample]  # members, in shards opened for this batch, that must not be used
+    surplus: int  # samples in those shards beyond the manifest's number; they are not read
     timeline: NotRequired[list[Timeline]]
 
 
 class Named(NamedTuple):
-    """An example with where it came from."""
+    """An example and its origin."""
 
     example: Example
     key: str
@@ -91,7 +91,7 @@ class Named(NamedTuple):
 def collate(
     named: Sequence[Named], step: int, bad: list[BadSample], left_out: list[BadSample], surplus: int, stack: Stacker
 ) -> Batch:
-    """Put examples together."""
+    """Collate examples into a batch."""
     examples = [each.example for each in named]
     _check_shapes(named)
     batch = Batch(
@@ -122,21 +122,21 @@ def collate(
 
 
 def with_as_many_views(named: Sequence[Named]) -> list[Named]:
-    """Fill up with empty views and sounds to the most that any example has; its timeline says which are none."""
-    most = {sense: max(len(each.example[sense]) for each in named) for sense in _SENSES}
+    """Pad each example with empty views and sounds to the largest number of any; its timeline has the true number."""
+    most = {modality: max(len(each.example[modality]) for each in named) for modality in _MODALITIES}
     return [each._replace(example=_filled_up(each.example, most)) for each in named]
 
 
 def _filled_up(example: Example, most: Mapping[Sense, int]) -> Example:
     filled = example.copy()
-    for sense in _SENSES:
-        own = example[sense]
-        filled[sense] = [*own, *([torch.zeros_like(own[0])] * (most[sense] - len(own)) if own else [])]
+    for modality in _MODALITIES:
+        own = example[modality]
+        filled[modality] = [*own, *([torch.zeros_like(own[0])] * (most[modality] - len(own)) if own else [])]
     return filled
 
 
 def join(parts: Sequence[Batch], pin_memory: bool = False) -> Batch:
-    """Put the workers' parts of a step together in their order; the tensors are copies, page-locked if wanted."""
+    """Concatenate the workers' parts of a step in order, as copies, in page-locked memory if `pin_memory`."""
     first = parts[0]
     batch = Batch(
         video=[
@@ -164,7 +164,7 @@ def join(parts: Sequence[Batch], pin_memory: bool = False) -> Batch:
 
 
 def blank_like(example: Example) -> Example:
-    """Make the padding: an example of the same shapes that holds nothing."""
+    """Return padding: an example of the same shapes, all zeros, without text and labels."""
     blank = Example(
         video=[torch.zeros_like(view) for view in example["video"]],
         audio=[torch.zeros_like(sound) for sound in example["audio"]],
@@ -183,14 +183,14 @@ def _concatenate(tensors: Sequence[Tensor], pin_memory: bool) -> Tensor:
 
 
 def _check_shapes(named: Sequence[Named]) -> None:
-    """A transform must give the same shapes for every sample; name the two that differ."""
-    wanted = _shapes(named[0].example)
+    """Raise ValueError that names two samples for which the transform returned different shapes."""
+    expected = _shapes(named[0].example)
     for each in named[1:]:
         found = _shapes(each.example)
-        if found != wanted:
+        if found != expected:
             raise ValueError(
-                f"the transform gives {named[0].key} the shapes {wanted} and {each.key} the shapes {found} "
-                "(video views, then sounds); a batch needs them equal, also for a clip without sound"
+                f"the transform returned the shapes {expected} for {named[0].key} and the shapes {found} for "
+                f"{each.key} (video views, then sounds); they must be equal in a batch, also for clips without audio"
             )
 
 
@@ -199,20 +199,20 @@ def _shapes(example: Example) -> tuple[list[tuple[int, ...]], list[tuple[int, ..
 
 
 class Stacker(Protocol):
-    """Stacks tensors of one shape; `name` tells the batch's tensors apart."""
+    """Callable that stacks tensors of one shape; `name` identifies the tensor within the batch."""
 
     def __call__(self, name: str, tensors: Sequence[Tensor]) -> Tensor: ...
 
 
 class SharedRing:
-    """For each name as many buffers as batches may be on their way."""
+    """A stacker with, for each name, as many shared-memory buffers as batches can be in flight."""
 
     def __init__(self, buffers: int) -> None:
         self._buffers = buffers
         self._rings: dict[str, deque[Tensor]] = {}
 
     def __call__(self, name: str, tensors: Sequence[Tensor]) -> Tensor:
-        """Stack into the buffer that was used longest ago; called once per name and batch."""
+        """Stack into the least recently used buffer; called once per name and batch."""
         first = tensors[0]
         shape = (len(tensors), *first.shape)
         ring = self._rings.get(name)
@@ -229,5 +229,5 @@ def _make_shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def stack_anew(name: str, tensors: Sequence[Tensor]) -> Tensor:
-    """Stack into memory of this process alone."""
+    """Stack into new memory that is private to this process."""
     return torch.stack(list(tensors))

@@ -1,8 +1,8 @@
-"""The finite stream for evaluation: every sample exactly once, as many steps on every rank, padding marked.
+"""The finite stream for evaluation: every sample exactly once, equally many steps on every rank, padding marked.
 
-Consecutive samples make up a batch, the last one filled up with padding, and each batch is read whole by one rank. So a
-model sees the same samples together, in tensors of the same shape, whatever the number of ranks and workers: kernels
-may round a sample differently in another batch.
+A batch consists of consecutive samples, the last one is padded, and each batch is read whole by one rank. So the
+composition and the shape of batches do not depend on the number of ranks and workers. This matters because kernels may
+round a sample differently in another batch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TRIES_FOR_A_SHAPE = 64
 
 
 class Roll:
-    """All samples of all sources in the manifests' order, found by number."""
+    """Index of all samples of all sources, numbered in the order of the manifests."""
 
     def __init__(self, sources: tuple[ShardSource, ...]) -> None:
         self._shards = [
@@ -47,18 +47,18 @@ class Roll:
         self.total = sum(counts)
 
     def address(self, number: int) -> SampleAddress:
-        """Give the address of the sample with this number."""
+        """Return the address of the sample with this number."""
         place = int(np.searchsorted(self._ends, number, side="right"))
         before = int(self._ends[place - 1]) if place else 0
         return SampleAddress(*self._shards[place], number - before, lane=0)
 
     def first_of_next_shard(self, number: int) -> int:
-        """Give the number of the first sample behind the shard that holds this one."""
+        """Return the number of the first sample after the shard that contains this one."""
         return int(self._ends[np.searchsorted(self._ends, number, side="right")])
 
 
 class RollDataset(IterableDataset[Batch | Failure]):
-    """What a worker runs: one stretch of the batches, so that each shard is opened by as few workers as can be."""
+    """The data set of one worker: a contiguous range of batches, so that few workers open the same shard."""
 
     def __init__(
         self,
@@ -78,11 +78,11 @@ class RollDataset(IterableDataset[Batch | Failure]):
         stack = stacker_of(worker, self._config)
         place, workers = (worker.id if worker else 0), max(self._config.workers, 1)
         reader = self._rank * workers + place
-        roll, size = Roll(self._sources), self._config.batch_size
-        turns = -(-roll.total // (size * self._readers))
+        sample_index, size = Roll(self._sources), self._config.batch_size
+        turns = -(-sample_index.total // (size * self._readers))
         pool = ArchivePool(self._sources, self._config.reading_limits())
-        end = min((reader + 1) * turns * size, roll.total)
-        part_reader = _PartReader(roll, pool, self._transform, self._config.seed, end)
+        end = min((reader + 1) * turns * size, sample_index.total)
+        part_reader = _PartReader(sample_index, pool, self._transform, self._config.seed, end)
         try:
             for turn in range(turns):
                 start = (reader * turns + turn) * size
@@ -95,10 +95,10 @@ class RollDataset(IterableDataset[Batch | Failure]):
 
 
 class _PartReader:
-    """Reads samples by number; what cannot be used is named and left blank."""
+    """Reader of samples by number; unusable samples are reported and replaced by padding."""
 
-    def __init__(self, roll: Roll, pool: ArchivePool, transform: SampleTransform, seed: int, end: int) -> None:
-        self._roll, self._pool, self._transform, self._seed, self._end = roll, pool, transform, seed, end
+    def __init__(self, sample_index: Roll, pool: ArchivePool, transform: SampleTransform, seed: int, end: int) -> None:
+        self._index, self._pool, self._transform, self._seed, self._end = sample_index, pool, transform, seed, end
         self._blank: Example | None = None
         self._current: ShardId | None = None
 
@@ -109,19 +109,19 @@ class _PartReader:
         named = [
             found if isinstance(found, Named) else Named(blank, found.key, found.shard, source, number, valid=False)
             for number, found in zip(numbers, read, strict=True)
-            for source in (self._roll.address(number).source,)
+            for source in (self._index.address(number).source,)
         ]
         named += [Named(blank, "", "", source=0, valid=False)] * (size - len(named))
         left_out, surplus = self._pool.take_news()
-        # Windows that slide over a video are as many as it is long.
+        # The number of sliding windows depends on the length of the video.
         return collate(with_as_many_views(named), step, bad, left_out, surplus, stack)
 
     def _read(self, number: int, bad: list[BadSample]) -> Named | BadSample:
-        address = self._roll.address(number)
+        address = self._index.address(number)
         self._follow(ShardId(address.source, address.shard), number)
         try:
             raw = self._pool.read(address)
-            # Nothing of the step or the rank: the same sample looks the same however the work is shared out.
+            # The seed has no step or rank, so a sample is transformed alike however the work is distributed.
             example = transform_or_name(self._transform, raw, self._seed, "evaluate")
         except SampleError as error:
             bad.append(BadSample(*self._pool.describe(address), error.cause, error.detail))
@@ -131,39 +131,42 @@ class _PartReader:
         return Named(example, raw.key, raw.shard, address.source, number)
 
     def _follow(self, shard: ShardId, number: int) -> None:
-        """On entering a shard, let go of the last one and have the next fetched."""
+        """On entering a shard, release the previous one and start to fetch the next."""
         if shard == self._current:
             return
         self._current = shard
         wanted = [shard]
-        behind = self._roll.first_of_next_shard(number)
-        if behind < self._end:
-            following = self._roll.address(behind)
+        next_number = self._index.first_of_next_shard(number)
+        if next_number < self._end:
+            following = self._index.address(next_number)
             wanted.append(ShardId(following.source, following.shard))
         self._pool.keep(set(wanted))
         self._pool.expect(wanted)
 
     def _find_blank(self, read: list[Named | BadSample], bad: list[BadSample]) -> Example:
-        """Give padding of the right shapes: the first good sample's, found elsewhere if this part has none."""
-        for number in range(min(self._roll.total, _TRIES_FOR_A_SHAPE)):
+        """Return padding of the shapes of the first good sample, which may lie outside this part."""
+        for number in range(min(self._index.total, _TRIES_FOR_A_SHAPE)):
             if self._blank is not None:
                 return self._blank
             self._read(number, [])
         if self._blank is None:
             seen = "\n".join(f"  {each.shard} {each.key}: {each.cause}: {each.detail}" for each in bad[:20])
-            raise UserError(f"none of the first {_TRIES_FOR_A_SHAPE} samples can be used:\n{seen}")
+            raise UserError(
+                f"none of the first {_TRIES_FOR_A_SHAPE} samples can be used:\n{seen}\n"
+                "Check the whole set with: trichord shards verify"
+            )
         return self._blank
 
 
 def evaluation_batches(
     config: StreamConfig, transform: SampleTransform, rank: int = 0, world_size: int = 1
 ) -> BatchStream:
-    """Read every sample of the sources once, in equally many batches on every rank; weights and lanes have no say here.
+    """Read every sample of the sources once, in equally many batches on every rank; weights and lanes are ignored.
 
-    `batch_size` is that of one rank. `valid` is False for padding and for bad samples.
+    `batch_size` is per rank. `valid` is False for padding and for bad samples.
     """
     sources = config.open_sources()
     if not any(source.manifest.samples for source in sources):
-        raise UserError(f"there is nothing to evaluate: {[each.root for each in config.sources]} hold no samples")
+        raise UserError(f"nothing to evaluate: {[each.root for each in config.sources]} have no samples")
     dataset = RollDataset(config, sources, transform, rank, world_size)
     return BatchStream(PartReceiver(dataset, config, rank, parts_per_batch=1), tally_of(config))

@@ -1,4 +1,4 @@
-"""The manifest beside a shard set: which shards there are and how many samples each holds, so that nobody need look."""
+"""The manifest of a shard set: its shards and their sample counts, so that readers need not scan the shards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LARGEST_MANIFEST = 1 << 30
 
 
 class ShardEntry(BaseModel):
-    """One shard; `bytes` is the size of the file as it is stored."""
+    """One shard; `bytes` is the size of the stored file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,7 +34,7 @@ class ShardEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """A shard set."""
+    """The contents of a shard set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,17 +55,17 @@ class Manifest(BaseModel):
 
     @property
     def samples(self) -> int:
-        """Count the samples of all shards."""
+        """Number of samples in all shards."""
         return sum(shard.samples for shard in self.shards)
 
     def digest(self) -> str:
-        """Identify the set: the same for the same shards and classes, whether or not checksums were taken."""
+        """Return a hash that identifies the set by its shards and classes; checksums do not affect it."""
         content = [[shard.name, shard.samples, shard.bytes] for shard in self.shards]
         text = json.dumps([self.version, content, list(self.classes)], separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def save(self, folder: Path) -> Path:
-        """Write manifest.json; a reader sees the old one or the new one, never a part."""
+        """Write manifest.json atomically: a reader sees the old or the new file, never a part."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / FILE_NAME
         write_whole(path, self.model_dump_json(indent=1) + "\n")
@@ -73,7 +73,7 @@ class Manifest(BaseModel):
 
     @classmethod
     def load(cls, root: str | Path) -> Manifest:
-        """Read the manifest of a folder, an http(s) address or a `pipe:` template; a file's own path will do too."""
+        """Read the manifest of a folder, an http(s) address or a `pipe:` template, or a manifest file itself."""
         where = parse_root(root)
         try:
             if where.folder is None:
@@ -82,7 +82,7 @@ class Manifest(BaseModel):
                 path = where.folder if where.folder.suffix == ".json" else where.folder / FILE_NAME
                 content = path.read_bytes()
         except OSError as error:
-            raise UserError(_explain_absence(where, error)) from error
+            raise UserError(_explain_missing(where, error)) from error
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
@@ -90,12 +90,12 @@ class Manifest(BaseModel):
             place = ".".join(str(part) for part in first["loc"]) or "the file"
             raise UserError(
                 f"the manifest of {where.text} is not valid: {place}: {first['msg']}. "
-                f"Make it anew: trichord shards index {where.text}"
+                f"Create it again: trichord shards index {where.text}"
             ) from error
 
 
 class ShardReport(BaseModel):
-    """What a look into one shard found; `problems` are (member, cause, detail)."""
+    """The result of scanning one shard; `problems` are (member, cause, detail)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -109,9 +109,9 @@ def index_shards(
     workers: int = 1,
     policy: TransferPolicy | None = None,
 ) -> Manifest:
-    """Make a manifest for shards that others wrote.
+    """Build a manifest for shards that other tools wrote.
 
-    In a folder all shards are found; elsewhere `names` lists them, with braces if need be: `{00000..00099}.tar`.
+    In a folder all shards are found; elsewhere `names` lists them, optionally with braces: `{00000..00099}.tar`.
     """
     return Manifest(shards=tuple(report.entry for report in scan_shards(root, names, workers, policy)))
 
@@ -119,15 +119,15 @@ def index_shards(
 def scan_shards(
     root: str | Path, names: Sequence[str] | None = None, workers: int = 1, policy: TransferPolicy | None = None
 ) -> Iterator[ShardReport]:
-    """Count the samples of each shard, in the order of names, in several processes."""
+    """Yield a report for each shard, in the order of names; `workers` processes scan them."""
     where = parse_root(root)
     listed = expand_names(names) if names else find_shards(where)
     if workers <= 1 or len(listed) == 1:
         for name in listed:
-            yield _look_into(where, policy, name)
+            yield _scan_shard(where, policy, name)
         return
     with worker_pool(min(workers, len(listed)), "trichord.shards.reading.archive") as pool:
-        yield from pool.map(partial(_look_into, where, policy), listed)
+        yield from pool.map(partial(_scan_shard, where, policy), listed)
 
 
 def expand_names(names: Sequence[str]) -> list[str]:
@@ -142,10 +142,10 @@ def expand_names(names: Sequence[str]) -> list[str]:
 
 
 def find_shards(where: Root) -> list[str]:
-    """List the shards of a folder by name."""
+    """Return the names of the shards in a folder, sorted."""
     if where.folder is None:
         raise UserError(
-            f"the shards of {where.text} cannot be listed from here. Name them: "
+            f"the shards of {where.text} cannot be listed remotely. Name them: "
             f"trichord shards index {where.text!r} --names '{{00000..00099}}.tar'"
         )
     if not where.folder.is_dir():
@@ -153,17 +153,17 @@ def find_shards(where: Root) -> list[str]:
     names = sorted(path.name for path in where.folder.iterdir() if path.name.endswith(SHARD_SUFFIXES))
     if not names:
         below = sorted({path.parent.name for path in where.folder.glob("*/*.tar*")})
-        hint = f" Its folders {', '.join(below[:5])} do: index those one by one." if below else ""
-        raise UserError(f"{where.folder} holds no shards (*.tar, *.tar.gz).{hint}")
+        hint = f" These folders in it do: {', '.join(below[:5])}. Index each of them." if below else ""
+        raise UserError(f"{where.folder} has no shards (*.tar, *.tar.gz).{hint}")
     try:
         return [check_shard_name(name) for name in names]
     except ValueError as error:
-        raise UserError(f"in {where.folder}: {error}. Rename it.") from error
+        raise UserError(f"in {where.folder}: {error}. Rename the shard.") from error
 
 
-def _look_into(where: Root, policy: TransferPolicy | None, name: str) -> ShardReport:
+def _scan_shard(where: Root, policy: TransferPolicy | None, name: str) -> ShardReport:
     from trichord.shards.reading.archive import (
-        open_archive,  # brings webdataset and with it torch: a second that loading can do without
+        open_archive,  # imports webdataset and torch, which takes a second and is not needed to load a manifest
     )
 
     try:
@@ -179,12 +179,12 @@ def _look_into(where: Root, policy: TransferPolicy | None, name: str) -> ShardRe
     return ShardReport(entry=entry, problems=problems)
 
 
-def _explain_absence(where: Root, error: OSError) -> str:
-    """Say what lies at the root instead of a manifest, and what to type."""
+def _explain_missing(where: Root, error: OSError) -> str:
+    """Describe what was found at the root instead of a manifest, and the command to run."""
     if where.folder is None:
         return (
-            f"no {FILE_NAME} could be read at {where.text} ({error}). Make one: trichord shards index {where.text!r} "
-            "--names '{00000..00099}.tar' --out FOLDER, and give FOLDER as the source's manifest"
+            f"no {FILE_NAME} could be read at {where.text} ({error}). Create one: trichord shards index {where.text!r} "
+            "--names '{00000..00099}.tar' --out FOLDER, and set the source's manifest to FOLDER"
         )
     if not where.folder.exists():
         return f"{where.folder} does not exist"
@@ -192,9 +192,10 @@ def _explain_absence(where: Root, error: OSError) -> str:
         return f"{where.folder} cannot be read as a shard set: {error}"
     below = _sets_below(where.folder)
     if below:
-        return f"{where.folder} holds no {FILE_NAME}, but these folders in it do: {', '.join(below)}. Name one of them."
+        return f"{where.folder} has no {FILE_NAME}, but these folders in it do: {', '.join(below)}. Use one of them."
     count = sum(path.name.endswith(SHARD_SUFFIXES) for path in where.folder.iterdir())
-    return f"{where.folder} holds {count} shards and no {FILE_NAME}. Make it: trichord shards index {where.folder}"
+    shards = f"{count} shard{'' if count == 1 else 's'}"
+    return f"{where.folder} has {shards} and no {FILE_NAME}. Create it: trichord shards index {where.folder}"
 
 
 def _sets_below(folder: Path) -> list[str]:

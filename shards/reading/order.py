@@ -1,16 +1,19 @@
-"""The order of samples as a pure function of (manifests, weights, seed, lanes, step): computed, never walked.
+"""The order of samples as a pure function of (manifests, weights, seed, lanes, step), without any iteration state.
 
-Every pass over a source permutes its shards (or slices of them, where there are fewer shards than the lanes want) and
-lays them end to end; the passes follow one another on one endless line. The line is dealt to the lanes in rounds of
-equal stretches: in round r, lane l owns places (r * lanes + l) * stretch and onward. So all lanes keep pace, each
-pass holds every sample exactly once, and at most one shard per lane and round is cut between two lanes.
-Within its stretch a lane goes by blocks of `block_shards` shards whose samples are shuffled together.
+The samples are distributed over a fixed number of stream lanes ("lanes"): independent sequences of samples, each read
+by one worker, from all of which a batch takes equally many samples. So the order does not depend on ranks and workers.
 
-Which of several sources a lane's n-th slot takes: a fixed pattern whose shares are the weights, everywhere.
+Every pass over a source permutes its shards (or slices of them, where the lanes need more units than there are shards)
+and concatenates them; the passes are concatenated in turn, without end. This sequence is divided among the lanes in
+rounds of equal stretches: in round r, lane l owns the `stretch` places from (r * lanes + l) * stretch on. So all lanes
+advance equally fast, each pass contains every sample exactly once, and at most one shard per lane and round is split
+between two lanes. Within its stretch, a lane proceeds in blocks of `block_shards` shards whose samples are shuffled
+together.
 
-The pattern is the golden-ratio (Kronecker) sequence read against the cumulative weights: over any stretch of one lane
-the shares are within a few slots of the weights, and lanes start at places spread so evenly that a batch across lanes
-has them too. Being periodic, it can be counted up to any slot without walking there.
+With several sources, a fixed pattern determines which source the n-th slot of a lane takes. The pattern is the
+golden-ratio (Kronecker) sequence compared with the cumulative weights: over any stretch of one lane the shares are
+within a few slots of the weights, and the lanes start at places so evenly spaced that the same holds for a batch across
+lanes. The pattern is periodic, so counts up to any slot are computed directly.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, order=True)
 class SampleAddress:
-    """Which sample: `shard` counts within the source's manifest, `index` within the shard."""
+    """Address of a sample: `shard` is its place in the source's manifest, `index` the sample's place in the shard."""
 
     source: int
     shard: int
@@ -42,11 +45,11 @@ class SampleAddress:
 
 @dataclass(frozen=True)
 class Block:
-    """Samples that are shuffled together; `shards` and `indices` are in the order in which they are visited."""
+    """Samples that are shuffled together; `shards` and `indices` are in the order of the visits."""
 
     source: int
     lane: int
-    place: tuple[int, int]  # (pass, first place in it): which block this is
+    place: tuple[int, int]  # (pass, first place in it), which identifies the block
     shards: IntArray
     indices: IntArray
 
@@ -54,12 +57,12 @@ class Block:
         return len(self.shards)
 
     def address(self, position: int) -> SampleAddress:
-        """Give the sample at this position of the block."""
+        """Return the address of the sample at this position of the block."""
         return SampleAddress(self.source, int(self.shards[position]), int(self.indices[position]), self.lane)
 
 
 class Slot(NamedTuple):
-    """A place in a batch; its sample is `block.address(position)`, `visit` counts the lane's visits to the source."""
+    """A slot of a batch; its sample is `block.address(position)`, `visit` counts the lane's visits to the source."""
 
     block: Block
     position: int
@@ -67,7 +70,7 @@ class Slot(NamedTuple):
 
 
 class _Recent(Generic[T]):
-    """Keep the last few results; they can always be computed anew."""
+    """A cache of the most recently used results, which can be recomputed at any time."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -85,14 +88,14 @@ class _Recent(Generic[T]):
 
 @dataclass(frozen=True)
 class _Pass:
-    """One pass: its units in their order, and the place after each unit's last sample."""
+    """One pass: its units in order, and the place after the last sample of each."""
 
     units: IntArray
     ends: IntArray
 
 
 class SourceOrder:
-    """The endless order of one source, split into lanes."""
+    """The endless order of one source, divided among lanes."""
 
     def __init__(
         self, counts: Sequence[int], source: int, *, seed: int, lanes: int, block_shards: int, served_lanes: int
@@ -101,16 +104,17 @@ class SourceOrder:
         samples = np.asarray(counts, dtype=np.int64)
         self.total = int(samples.sum())
         if self.total == 0:
-            raise UserError(f"source {source} holds no samples: its manifest lists {len(samples)} shards, all empty")
+            shards = f"{len(samples)} shard{'' if len(samples) == 1 else 's'}"
+            raise UserError(f"source {source} has no samples: its manifest lists {shards}, all empty")
         filled = np.flatnonzero(samples)
-        slices = -(-lanes * block_shards // len(filled))  # 1 when there are shards enough for every lane's block
+        slices = -(-lanes * block_shards // len(filled))  # 1 if there are enough shards for a block in every lane
         self._unit_shard, self._unit_start, self._unit_count = _cut(filled, samples[filled], slices)
         self.stretch = -(-self.total // lanes)
         self._passes: _Recent[_Pass] = _Recent(4)
         self._blocks: _Recent[Block] = _Recent(2 * served_lanes + 2)
 
     def locate(self, lane: int, visit: int) -> Slot:
-        """Find the lane's visit number `visit` to this source: the block it lies in and its position there."""
+        """Return the slot of the lane's visit number `visit` to this source: the block and the position in it."""
         round_number, offset = divmod(visit, self.stretch)
         begin = (round_number * self._lanes + lane) * self.stretch
         number, place = divmod(begin + offset, self.total)
@@ -118,7 +122,7 @@ class SourceOrder:
         high = min(begin + self.stretch - number * self.total, self.total)
         this_pass = self._passes.get(number, lambda: self._compute_pass(number))
         first, unit, last = (int(i) for i in np.searchsorted(this_pass.ends, [low, place, high - 1], side="right"))
-        # The stretch's units are shared out evenly, so that no block is left with a crumb that can hardly be shuffled.
+        # Units are divided evenly among the blocks of the stretch, so that no block is too small to shuffle well.
         units = last - first + 1
         blocks = -(-units // self._block_shards)
         block = ((unit - first + 1) * blocks - 1) // units
@@ -131,7 +135,7 @@ class SourceOrder:
         return Slot(found, place - starts_at, visit)
 
     def block_after(self, slot: Slot) -> Slot:
-        """Give the first slot of the block that the lane comes to next."""
+        """Return the first slot of the lane's next block."""
         return self.locate(slot.block.lane, slot.visit - slot.position + len(slot.block))
 
     def _compute_pass(self, number: int) -> _Pass:
@@ -161,11 +165,11 @@ class Order:
         batch_size: int,
         served_lanes: int | None = None,
     ) -> None:
-        """Take, for each source, the sample counts of its shards; a reader of few lanes says so to save memory."""
+        """Build from the sample counts of each source's shards; `served_lanes` (fewer than all) limits the caches."""
         if batch_size % lanes:
             near = [size for size in (batch_size // lanes * lanes, (batch_size // lanes + 1) * lanes) if size]
             raise UserError(
-                f"batch_size={batch_size} cannot be taken evenly from lanes={lanes}. "
+                f"batch_size={batch_size} is not a multiple of lanes={lanes}. "
                 f"Nearest: batch_size {' or '.join(map(str, near))}, or lanes {nearest_divisors(batch_size, lanes)}"
             )
         self.lanes = lanes
@@ -178,7 +182,7 @@ class Order:
         ]
 
     def lane_slots(self, step: int, lane: int) -> list[Slot]:
-        """Give the lane's slots of the batch of this step."""
+        """Return the lane's slots of the batch of this step."""
         slots = []
         for slot in range(step * self.slots_per_lane, (step + 1) * self.slots_per_lane):
             source = self._mixture.source(lane, slot)
@@ -186,21 +190,23 @@ class Order:
         return slots
 
     def batch(self, step: int) -> list[SampleAddress]:
-        """Give the addresses of the global batch of this step."""
+        """Return the addresses of the global batch of this step."""
         return [slot.block.address(slot.position) for lane in range(self.lanes) for slot in self.lane_slots(step, lane)]
 
 
 def share_lanes(lanes: int, rank: int, world_size: int, workers: int) -> list[list[int]]:
-    """Give the lanes of each of this rank's workers (no workers: the rank itself reads as one)."""
+    """Return the lanes of each of this rank's workers; with 0 workers the rank itself counts as one."""
     readers = world_size * max(workers, 1)
     if lanes % readers:
         below, above = lanes // readers * readers, (lanes // readers + 1) * readers
         fitting = nearest_divisors(lanes // world_size, workers) if lanes % world_size == 0 else None
         choice = f"workers {fitting}, or " if fitting else ""
+        ranks = f"{world_size} rank{'' if world_size == 1 else 's'}"
+        workers_each = f"{max(workers, 1)} worker{'' if workers <= 1 else 's'}"
         raise UserError(
-            f"lanes={lanes} cannot be shared by {world_size} ranks x {max(workers, 1)} workers = {readers} readers. "
+            f"lanes={lanes} cannot be shared by {ranks} x {workers_each} = {readers} readers. "
             f"Nearest: {choice}lanes {f'{below} or ' if below else ''}{above}. "
-            "A run that has begun must keep its lanes, the order depends on them: change its workers or ranks."
+            "The sample order depends on lanes: in a run that has started, change workers or ranks instead."
         )
     each = lanes // readers
     first = rank * max(workers, 1) * each
@@ -208,7 +214,7 @@ def share_lanes(lanes: int, rank: int, world_size: int, workers: int) -> list[li
 
 
 def nearest_divisors(number: int, wanted: int) -> str:
-    """Name the divisors of `number` around `wanted`, for an error message."""
+    """Return the divisors of `number` next to `wanted`, as text for an error message."""
     divisors = [i for i in range(1, number + 1) if number % i == 0]
     below = [i for i in divisors if i < wanted][-1:]
     above = [i for i in divisors if i > wanted][:1]
@@ -216,45 +222,45 @@ def nearest_divisors(number: int, wanted: int) -> str:
 
 
 def _cut(shards: IntArray, counts: IntArray, slices: int) -> tuple[IntArray, IntArray, IntArray]:
-    """Cut each shard into slices of nearly equal size: (shard, first sample, samples) of every slice."""
+    """Cut each shard into slices of nearly equal size; return (shard, first sample, samples) of every slice."""
     edges = counts[:, None] * np.arange(slices + 1)[None, :] // slices
     sizes = np.diff(edges, axis=1)
     kept = sizes > 0
     return np.repeat(shards, kept.sum(axis=1)), edges[:, :-1][kept], sizes[kept]
 
 
-PERIOD = 75025  # neighbouring Fibonacci numbers: multiples of the one, modulo the other, fill the period evenly
+PERIOD = 75025  # consecutive Fibonacci numbers: multiples of the one, modulo the other, fill the period evenly
 _STEP = 46368
 
 
 class Mixture:
-    """The pattern for given weights and lanes."""
+    """The pattern of sources for given weights and lanes."""
 
     def __init__(self, weights: Sequence[float], lanes: int) -> None:
         shares = np.asarray(weights, dtype=np.float64)
         if len(shares) == 0 or not np.all(np.isfinite(shares)) or np.any(shares <= 0):
-            raise UserError(f"weights are {list(weights)}: there must be at least one, and all above 0")
+            raise UserError(f"weights are {list(weights)}: expected at least one, all of them above 0")
         shares = shares / shares.sum()
         if np.any(shares < 2 / PERIOD):
             raise UserError(
                 f"weights {list(weights)} give source {int(shares.argmin())} a share of {shares.min():.2g}; "
-                f"less than {2 / PERIOD:.2g} cannot be kept to. Leave the source out or raise its weight."
+                f"the smallest possible share is {2 / PERIOD:.2g}. Remove the source or raise its weight."
             )
         places = (np.arange(PERIOD, dtype=np.int64) * _STEP) % PERIOD
         edges = np.round(np.cumsum(shares)[:-1] * PERIOD)
         self.pattern = np.searchsorted(edges, places, side="right").astype(np.int32)
         taken = np.eye(len(shares), dtype=np.int32)[self.pattern]
         self._taken_before = np.concatenate([np.zeros((1, len(shares)), np.int64), np.cumsum(taken, axis=0)])
-        # Lane l begins where the sequence stands at l / lanes, so that at each slot the lanes lie evenly on the circle.
+        # Lane l starts where the sequence has the value l / lanes, so at each slot the lanes are evenly spaced.
         inverse = pow(_STEP, -1, PERIOD)
         self._phases = [(lane * PERIOD // lanes) * inverse % PERIOD for lane in range(lanes)]
 
     def source(self, lane: int, slot: int) -> int:
-        """Give the source that this slot of the lane takes."""
+        """Return the source that this slot of the lane takes."""
         return int(self.pattern[(self._phases[lane] + slot) % PERIOD])
 
     def taken_before(self, lane: int, slot: int, source: int) -> int:
-        """Count the lane's earlier slots that took this source."""
+        """Return how many earlier slots of the lane took this source."""
         phase = self._phases[lane]
         return self._count(phase + slot, source) - self._count(phase, source)
 

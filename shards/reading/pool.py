@@ -1,4 +1,4 @@
-"""The archives a reader has open: each opened once, remote ones fetched ahead by threads, failures remembered."""
+"""The open archives of a reader: each is opened once, threads fetch remote ones ahead, failures are remembered."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from trichord.shards.reading.order import SampleAddress
 from trichord.shards.reading.stream_config import ReadingLimits, ShardSource
 from trichord.shards.record import RawSample
 
-_OPEN_FILES = 256  # of a limit that is often 1024 for the process
+_OPEN_FILES = 256  # the limit of a process is often 1024
 _FETCHING_THREADS = 4
 
 
 class ShardId(NamedTuple):
-    """Which shard of which source."""
+    """A shard, by the numbers of its source and of its place in the source's manifest."""
 
     source: int
     shard: int
 
 
 class ArchivePool:
-    """Reads samples by address; not shared between processes."""
+    """Reader of samples by address; not shared between processes."""
 
     def __init__(self, sources: Sequence[ShardSource], limits: ReadingLimits) -> None:
         self._sources = sources
         self._limits = limits
         self._archives: dict[ShardId, Archive | SampleError] = {}
-        self._coming: dict[ShardId, Future[Archive]] = {}
-        self._awake: OrderedDict[ShardId, Archive] = OrderedDict()
+        self._in_transfer: dict[ShardId, Future[Archive]] = {}
+        self._recently_read: OrderedDict[ShardId, Archive] = OrderedDict()
         self._threads: ThreadPoolExecutor | None = None
         self._left_out: list[BadSample] = []
         self._surplus = 0
@@ -42,14 +42,14 @@ class ArchivePool:
         """Read a sample, or raise SampleError."""
         shard = ShardId(address.source, address.shard)
         archive = self._open(shard)
-        self._awake[shard] = archive
-        self._awake.move_to_end(shard)
-        if len(self._awake) > _OPEN_FILES:
-            self._awake.popitem(last=False)[1].rest()
+        self._recently_read[shard] = archive
+        self._recently_read.move_to_end(shard)
+        if len(self._recently_read) > _OPEN_FILES:
+            self._recently_read.popitem(last=False)[1].rest()
         return archive.read(address.index)
 
     def describe(self, address: SampleAddress) -> tuple[str, str]:
-        """Name the shard and the key at an address, as far as they are known."""
+        """Return the names of the shard and the key at an address, as far as they are known."""
         archive = self._archives.get(ShardId(address.source, address.shard))
         name = self._sources[address.source].manifest.shards[address.shard].name
         if isinstance(archive, Archive) and address.index < len(archive):
@@ -57,28 +57,28 @@ class ArchivePool:
         return name, f"(sample {address.index})"
 
     def expect(self, shards: Iterable[ShardId]) -> None:
-        """Begin to fetch those of these shards that lie elsewhere."""
+        """Start to fetch those of these shards that are remote."""
         for shard in shards:
             is_remote = self._sources[shard.source].root.folder is None
-            if is_remote and shard not in self._archives and shard not in self._coming:
+            if is_remote and shard not in self._archives and shard not in self._in_transfer:
                 if self._threads is None:
                     self._threads = ThreadPoolExecutor(_FETCHING_THREADS, thread_name_prefix="fetch")
-                self._coming[shard] = self._threads.submit(self._fetch, shard)
+                self._in_transfer[shard] = self._threads.submit(self._fetch, shard)
 
     def keep(self, wanted: set[ShardId]) -> None:
-        """Close all archives but these."""
+        """Close all archives except these."""
         for shard in [shard for shard in self._archives if shard not in wanted]:
             archive = self._archives.pop(shard)
-            self._awake.pop(shard, None)
+            self._recently_read.pop(shard, None)
             if isinstance(archive, Archive):
                 archive.close()
-        for shard in [shard for shard in self._coming if shard not in wanted]:
-            coming = self._coming.pop(shard)
-            if not coming.cancel():
-                coming.add_done_callback(_close_result)
+        for shard in [shard for shard in self._in_transfer if shard not in wanted]:
+            transfer = self._in_transfer.pop(shard)
+            if not transfer.cancel():
+                transfer.add_done_callback(_close_result)
 
     def take_news(self) -> tuple[list[BadSample], int]:
-        """Give what was noticed in archives opened since the last call: members left out, samples in surplus."""
+        """Return the members left out and the number of surplus samples of archives opened since the last call."""
         news = (self._left_out, self._surplus)
         self._left_out, self._surplus = [], 0
         return news
@@ -92,10 +92,10 @@ class ArchivePool:
     def _open(self, shard: ShardId) -> Archive:
         found = self._archives.get(shard)
         if found is None:
-            coming = self._coming.pop(shard, None)
+            transfer = self._in_transfer.pop(shard, None)
             try:
-                found = self._fetch(shard) if coming is None else coming.result()
-                self._look_over(shard, found)
+                found = self._fetch(shard) if transfer is None else transfer.result()
+                self._record_findings(shard, found)
             except SampleError as error:
                 found = SampleError(error.cause, error.detail)  # without the traceback, which would hold memory
             self._archives[shard] = found
@@ -116,13 +116,13 @@ class ArchivePool:
             policy=self._limits.policy,
         )
 
-    def _look_over(self, shard: ShardId, archive: Archive) -> None:
+    def _record_findings(self, shard: ShardId, archive: Archive) -> None:
         for problem in archive.problems:
             self._left_out.append(BadSample(archive.name, problem.name, problem.cause, problem.detail))
-        promised = self._sources[shard.source].manifest.shards[shard.shard].samples
-        self._surplus += max(len(archive) - promised, 0)
+        listed = self._sources[shard.source].manifest.shards[shard.shard].samples
+        self._surplus += max(len(archive) - listed, 0)
 
 
-def _close_result(coming: Future[Archive]) -> None:
-    if not coming.cancelled() and coming.exception() is None:
-        coming.result().close()
+def _close_result(transfer: Future[Archive]) -> None:
+    if not transfer.cancelled() and transfer.exception() is None:
+        transfer.result().close()

@@ -1,4 +1,4 @@
-"""Reads some lanes: for a step, their part of the batch, with a stand-in wherever a sample cannot be used."""
+"""Reader of some stream lanes: their part of a step's batch, with substitutes for samples that cannot be used."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from trichord.shards.reading.pool import ArchivePool, ShardId
 from trichord.shards.record import RawSample
 
 _TRIES_IN_A_BLOCK = 16
-_BLOCKS_TRIED = 4  # a block may be one shard, and that shard lost
+_BLOCKS_TRIED = 4  # a block may consist of one shard, which may be lost
 
 Place = tuple[int, tuple[int, int], int]  # source, block, position
 
 
 class LaneReader:
-    """Serves the parts of a batch that belong to some lanes; a pure function of the step and the data."""
+    """Reader of the part of a batch that belongs to some lanes; the result depends only on the step and the data."""
 
     def __init__(
         self,
@@ -46,9 +46,9 @@ class LaneReader:
         return collate(named, step, bad, left_out, surplus, stack)
 
     def _fill(self, slot: Slot, step: int, taken: set[Place], bad: list[BadSample]) -> Named:
-        """Read the slot's own sample, or the first that can be used of those that follow it in its block.
+        """Read the slot's own sample, or else the first usable substitute.
 
-        `taken` holds what this lane gives to the batch, so that no sample is in it twice for want of another.
+        `taken` has what this lane contributes to the batch, so that no substitute repeats a sample without need.
         """
         own = slot.block.address(slot.position)
         try:
@@ -56,7 +56,7 @@ class LaneReader:
         except SampleError as error:
             bad.append(BadSample(*self._pool.describe(own), error.cause, error.detail))
         failures = [bad[-1]]
-        for block, position in self._stand_ins(slot, taken):
+        for block, position in self._substitutes(slot, taken):
             address = block.address(position)
             try:
                 named = self._read(address, step)
@@ -66,15 +66,16 @@ class LaneReader:
             taken.add((block.source, block.place, position))
             return named
         listed = "\n".join(f"  {each.shard} {each.key}: {each.cause}: {each.detail}" for each in failures[:20])
+        tried = f"tried {len(failures)} sample{'' if len(failures) == 1 else 's'}"
         raise UserError(
-            f"no sample could be read for step {step}, lane {slot.block.lane}: {len(failures)} were tried, among them\n"
-            f"{listed}\nLook at the whole set with: trichord shards verify"
+            f"no sample could be read for step {step}, lane {slot.block.lane}; {tried}, among them\n"
+            f"{listed}\nCheck the whole set with: trichord shards verify"
         )
 
-    def _stand_ins(self, slot: Slot, taken: set[Place]) -> Iterator[tuple[Block, int]]:
-        """Yield what may stand in, nearest first: the rest of the block, some of the blocks after it, the batch's own.
+    def _substitutes(self, slot: Slot, taken: set[Place]) -> Iterator[tuple[Block, int]]:
+        """Yield possible substitutes: from the rest of the block, then the next blocks, then those in the batch.
 
-        A stand-in is seen again in its own turn; it is not counted bad here if it fails, only there.
+        A substitute is also read at its own place; if it fails, it is counted as bad only there.
         """
         start = slot
         for _ in range(_BLOCKS_TRIED):
@@ -93,7 +94,7 @@ class LaneReader:
         return Named(example, raw.key, raw.shard, address.source)
 
     def _follow(self, slots: Sequence[Slot]) -> None:
-        """When a lane enters a block, have its shards and those of the next fetched, and let go of the others."""
+        """When a lane enters a block, fetch its shards and those of the next block, and release all others."""
         is_new = False
         for slot in slots:
             block = slot.block
@@ -106,14 +107,14 @@ class LaneReader:
             is_new = True
         if is_new:
             every = {shard for _, shards in self._wanted.values() for shard in shards}
-            # A batch may hold the end of a block and the beginning of the next: the slots' own blocks stay too.
+            # A batch may contain the end of a block and the start of the next, so keep the slots' own blocks too.
             every |= {shard for slot in slots for shard in _shards_of(slot.block)}
             self._pool.keep(every)
             self._pool.expect(sorted(every))
 
 
 def transform_or_name(transform: SampleTransform, raw: RawSample, seed: int, *purpose: int | str) -> Example:
-    """Run the transform with the sample's own generator; an error that is not the sample's fault names it."""
+    """Run the transform with the sample's own generator; add a note that names the sample to unexpected errors."""
     try:
         return transform(raw, generator(seed, *purpose, raw.key))
     except SampleError:

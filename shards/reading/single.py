@@ -1,7 +1,4 @@
-"""A single video file, and what is made of a single sample: for whoever asks a model about one clip.
-
-Some samples of a shard set, evenly spread over it, for whoever wants to look at a few.
-"""
+"""Single samples, for inference and inspection: a video file, a batch of one, a few samples of a shard set."""
 
 from __future__ import annotations
 
@@ -24,10 +21,10 @@ from trichord.shards.sample_spec import SampleSpec
 
 
 def read_video(path: Path) -> RawSample:
-    """Read a video file as a sample of its own; raise UserError for what is none."""
+    """Read a video file as a sample; raise UserError if it is missing or not a video."""
     extension = path.suffix.lower().removeprefix(".")
     if not path.is_file() or extension not in VIDEO_EXTENSIONS:
-        found = "no file of this name" if not path.exists() else "a folder" if path.is_dir() else "another kind"
+        found = "no file of this name" if not path.exists() else "a folder" if path.is_dir() else "another file type"
         raise UserError(f"{path}: expected a video file ({', '.join(VIDEO_EXTENSIONS)}), found {found}")
     return RawSample(path.stem, path.name, {extension: path.read_bytes()})
 
@@ -35,20 +32,24 @@ def read_video(path: Path) -> RawSample:
 def batch_of(
     raw: RawSample, spec: SampleSpec, limits: DecodeLimits | None = None, device: torch.device | None = None
 ) -> Batch:
-    """Make a batch of one sample; views that leave something to chance are the same each time."""
+    """Build a batch of one sample; random views use a fixed seed and are the same each time."""
     example = ClipTransform(spec, limits)(raw, generator(0, "one sample", raw.key))
     batch = collate([Named(example, raw.key, raw.shard, 0)], 0, [], [], 0, stack_anew)
     if device is not None:
-        batch["video"], batch["audio"] = ([each.to(device) for each in batch[sense]] for sense in ("video", "audio"))
+        video, audio = ([each.to(device) for each in batch[modality]] for modality in ("video", "audio"))
+        batch["video"], batch["audio"] = video, audio
         batch["audio_present"], batch["valid"] = batch["audio_present"].to(device), batch["valid"].to(device)
     return batch
 
 
 def pick_samples(root: str, count: int) -> Iterator[RawSample]:
-    """Read as many samples, or all there are, the first of them the set's first; raises SampleError for a bad one."""
+    """Yield `count` samples evenly spread over the set, starting with its first, or all if it has fewer.
+
+    Raise SampleError for a sample that cannot be read.
+    """
     where, listed = parse_root(root), Manifest.load(root)
     if listed.samples == 0:
-        raise UserError(f"{where.text} holds no samples. Next: trichord shards verify {where.text}")
+        raise UserError(f"{where.text} has no samples. Next: trichord shards verify {where.text}")
     ends = np.cumsum([entry.samples for entry in listed.shards])
     count = min(count, listed.samples)
     for number in (listed.samples * place // count for place in range(count)):

@@ -1,9 +1,10 @@
 """The endless stream of training batches: the same global batches for any number of ranks and workers, from any step.
 
-A script that uses workers keeps its own start behind `if __name__ == "__main__"`: workers are started afresh, not
-forked from a process that may hold threads.
+Workers are started as new processes, not forked from one that may have threads, so a script that uses them must guard
+its entry point with `if __name__ == "__main__"`.
 
-Counts what a stream gave: shares of sources and silent clips, bad samples by cause; too many stop the run.
+Each stream counts its samples: shares of sources and of silent clips, bad samples by cause. Too many bad samples stop
+the run.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ from trichord.shards.reading.pool import ArchivePool
 from trichord.shards.reading.reader import LaneReader
 from trichord.shards.reading.stream_config import ShardSource, StreamConfig
 
-_LOOK_EVERY_S = 5.0
+_POLL_EVERY_S = 5.0
 
 
 class WorkerDied(RuntimeError):
-    """A worker process is gone or gives nothing."""
+    """Raised when a worker process has died or returns no data."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A user's mistake met in a worker, sent as a value so that its message arrives without a traceback."""
+    """A user error that occurred in a worker, sent as a value so that its message arrives without a traceback."""
 
     message: str
 
 
 class LaneDataset(IterableDataset[Batch | Failure]):
-    """What a worker runs: its lanes' parts of one step after another."""
+    """The data set of one worker: the parts of its lanes, step by step."""
 
     def __init__(
         self,
@@ -73,16 +74,16 @@ class LaneDataset(IterableDataset[Batch | Failure]):
 
 
 class PartReceiver:
-    """Draws batches from a dataset in this process or from workers, and tells plainly when a worker is lost."""
+    """Receiver of batches from a data set in this process or from workers; raises WorkerDied if a worker is lost."""
 
     def __init__(
         self, dataset: IterableDataset[Batch | Failure], config: StreamConfig, rank: int, parts_per_batch: int
     ) -> None:
         self._workers, self._pin_memory, self._parts_per_batch = config.workers, config.pin_memory, parts_per_batch
         if config.pin_memory and not torch.cuda.is_available():
-            raise UserError("pin_memory=true wants a GPU that CUDA can see, and there is none. Set pin_memory=false.")
+            raise UserError("pin_memory=true needs a CUDA GPU, and none is visible. Set pin_memory=false.")
         self._rank = rank
-        self._patience_s = config.worker_timeout_s
+        self._timeout_s = config.worker_timeout_s
         self._loader: Any = iter(dataset)
         if config.workers:
             self._loader = iter(
@@ -90,18 +91,18 @@ class PartReceiver:
                     dataset,
                     batch_size=None,
                     num_workers=config.workers,
-                    collate_fn=_as_it_is,
+                    collate_fn=_identity,
                     prefetch_factor=config.prefetch_batches,
                     multiprocessing_context=worker_context(__name__),
                     worker_init_fn=heed_parent_alone,
-                    timeout=_LOOK_EVERY_S,
+                    timeout=_POLL_EVERY_S,
                 )
             )
 
     def next_batch(self) -> Batch:
-        """Give the next parts as one batch, or raise StopIteration."""
+        """Return the next parts as one batch, or raise StopIteration."""
         parts = [self._next_part() for _ in range(self._parts_per_batch)]
-        # Workers write into the same memory again, so what they sent is copied before more is asked of them.
+        # Workers reuse their memory, so parts are copied before the next are requested.
         return join(parts, self._pin_memory) if self._workers or self._pin_memory else parts[0]
 
     def _next_part(self) -> Batch:
@@ -112,9 +113,9 @@ class PartReceiver:
             except RuntimeError as error:
                 if not str(error).startswith("DataLoader "):
                     raise
-                # Only a pause lets torch look whether its workers live, so it is asked for short ones, again and again.
-                waited_s += _LOOK_EVERY_S
-                if "timed out" not in str(error) or waited_s >= self._patience_s:
+                # torch checks whether its workers are alive only after a timeout, so use short ones repeatedly.
+                waited_s += _POLL_EVERY_S
+                if "timed out" not in str(error) or waited_s >= self._timeout_s:
                     raise WorkerDied(self._explain(str(error))) from error
                 continue
             if isinstance(part, Failure):
@@ -122,7 +123,7 @@ class PartReceiver:
             return part
 
     def close(self) -> None:
-        """Stop the workers, or close the files held here."""
+        """Stop the workers, or close the files open in this process."""
         if hasattr(self._loader, "close"):
             self._loader.close()
         self._loader = iter(())
@@ -134,15 +135,15 @@ class PartReceiver:
             if not process.is_alive()
         ]
         if not dead:
-            return f"rank {self._rank}: the data workers give nothing: {message}"
+            return f"rank {self._rank}: the data workers return no data: {message}"
         return (
-            f"rank {self._rank}: {', '.join(dead)} died while reading. Exit code -9 mostly means that the memory was "
-            "used up (fewer workers, smaller prefetch_batches), -7 that /dev/shm was, -11 a crash in a decoder."
+            f"rank {self._rank}: {', '.join(dead)} died while reading. Exit code -9 usually means out of memory (use "
+            "fewer workers or a smaller prefetch_batches), -7 that /dev/shm was full, -11 a crash in a decoder."
         )
 
 
 class BatchStream(Iterator[Batch]):
-    """A rank's batches, of training or of evaluation; `figures()` says what they were made of."""
+    """The batches of one rank, in training or in evaluation; `figures()` returns statistics of their samples."""
 
     def __init__(self, parts: PartReceiver, tally: Tally) -> None:
         self._parts, self._tally = parts, tally
@@ -153,7 +154,7 @@ class BatchStream(Iterator[Batch]):
         return batch
 
     def figures(self) -> dict[str, Any]:
-        """Give shares of sources and silent clips, bad samples by cause."""
+        """Return shares of sources and silent clips, and bad samples by cause."""
         return self._tally.figures()
 
     def close(self) -> None:
@@ -164,10 +165,10 @@ class BatchStream(Iterator[Batch]):
 def batches(
     config: StreamConfig, transform: SampleTransform, rank: int = 0, world_size: int = 1, start_step: int = 0
 ) -> BatchStream:
-    """Read this rank's part of the global batches from `start_step` on, for ever."""
+    """Return the endless stream of this rank's parts of the global batches from `start_step` on."""
     shares = share_lanes(config.lanes, rank, world_size, config.workers)
     sources = config.open_sources()
-    make_order(config, sources, served_lanes=1)  # so that a mistake is told here, before workers start
+    make_order(config, sources, served_lanes=1)  # to report errors here, before workers start
     dataset = LaneDataset(config, sources, transform, shares, start_step)
     return BatchStream(PartReceiver(dataset, config, rank, parts_per_batch=len(shares)), tally_of(config))
 
@@ -186,17 +187,17 @@ def make_order(config: StreamConfig, sources: tuple[ShardSource, ...], served_la
 
 
 def tally_of(config: StreamConfig) -> Tally:
-    """Begin a count of what a stream gives."""
+    """Return a new tally for a stream."""
     names = [f"{i}:{source.root}" for i, source in enumerate(config.sources)]
     return Tally(names, config.max_bad_fraction, config.bad_window_samples, config.bad_least_samples)
 
 
 def stacker_of(worker: object | None, config: StreamConfig) -> Stacker:
-    """Choose where batches are put together: in a worker in shared memory."""
+    """Return the stacker of batches: in a worker one that uses shared memory."""
     return stack_anew if worker is None else SharedRing(config.prefetch_batches + 1)
 
 
-def _as_it_is(part: Any) -> Any:
+def _identity(part: Any) -> Any:
     return part
 
 
@@ -204,11 +205,11 @@ _LISTED = 20
 
 
 class TooManyBadSamples(UserError):
-    """More samples could not be used than the run allows."""
+    """Raised when the share of bad samples exceeds `max_bad_fraction`."""
 
 
 class Tally:
-    """Adds batches up; `source_names` are in the order of the stream's sources."""
+    """Running counts over batches; `source_names` are in the order of the stream's sources."""
 
     def __init__(
         self, source_names: Sequence[str], max_bad_fraction: float, window_samples: int, least_samples: int
@@ -226,7 +227,7 @@ class Tally:
         self._per_source: Counter[int] = Counter()
 
     def add(self, batch: Batch) -> None:
-        """Count a batch; raise TooManyBadSamples above the limit."""
+        """Add a batch to the counts; raise TooManyBadSamples above the limit."""
         is_counted = [position >= 0 or is_valid for position, is_valid in _marks(batch)]
         samples = sum(is_counted)
         self._samples += samples
@@ -236,13 +237,13 @@ class Tally:
         self._bad.update(each.cause.value for each in batch["bad"])
         self._per_source.update(s for s, counted in zip(batch["source"], is_counted, strict=True) if counted)
         for each in batch["left_out"]:
-            if (each.shard, each.key) not in self._named:  # a shard is opened once a pass, its members count once
+            if (each.shard, each.key) not in self._named:  # a shard is opened once per pass, but its members count once
                 self._named.add((each.shard, each.key))
                 self._left_out[each.cause.value] += 1
-        self._judge(samples, batch["bad"])
+        self._check_window(samples, batch["bad"])
 
     def figures(self) -> dict[str, float | int | dict[str, float] | dict[str, int]]:
-        """Give the figures so far."""
+        """Return the figures so far."""
         return {
             "samples": self._samples,
             "bad_share": sum(self._bad.values()) / max(self._samples, 1),
@@ -255,7 +256,8 @@ class Tally:
             "samples_beyond_manifest": self._surplus,
         }
 
-    def _judge(self, samples: int, bad: list[BadSample]) -> None:
+    def _check_window(self, samples: int, bad: list[BadSample]) -> None:
+        """Raise TooManyBadSamples if the window of recent samples has more than the allowed share of bad ones."""
         self._window.append((samples, bad))
         self._in_window += samples
         while self._in_window - self._window[0][0] >= self._window_samples:
@@ -269,7 +271,7 @@ class Tally:
         raise TooManyBadSamples(
             f"{len(listed)} of the last {self._in_window} samples could not be used ({causes}); "
             f"max_bad_fraction={self._max_bad_fraction} allows {self._max_bad_fraction * self._in_window:.0f}:\n"
-            f"{lines}{more}\nLook at the whole set with: trichord shards verify"
+            f"{lines}{more}\nCheck the whole set with: trichord shards verify"
         )
 
 

@@ -1,6 +1,6 @@
-"""What is read and how, as settings: the shard sets of a mixture, what fixes their order, workers, limits.
+"""Settings of reading: the shard sets of a mixture, what determines the sample order, workers, limits.
 
-They import no torch, so that a whole recipe can be checked, and its shards counted, where there is none.
+The module does not import torch, so that a recipe can be checked, and its shards counted, where torch is missing.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from trichord.shards.reading.transfer import TransferPolicy
 
 @dataclass(frozen=True)
 class ShardSource:
-    """A shard set: what it holds and where it lies."""
+    """A shard set: its location and its contents."""
 
     root: Root
     manifest: Manifest
 
     @property
     def counts(self) -> list[int]:
-        """Give the samples of each shard."""
+        """Number of samples in each shard."""
         return [shard.samples for shard in self.manifest.shards]
 
 
 @dataclass(frozen=True)
 class ReadingLimits:
-    """How archives are read: where remote ones are kept, what a sample may weigh, how patient a transfer is."""
+    """Limits of reading archives: the cache of remote ones, the largest sample, retries and timeouts of transfers."""
 
     cache_dir: Path | None = None
     max_bytes: int | None = None
@@ -49,63 +49,63 @@ class ReadingLimits:
 
 
 class SourceConfig(BaseModel):
-    """One shard set of a mixture; a root on its own will do for it."""
+    """One shard set of a mixture; a string is taken as its root."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: str  # a folder, an http(s):// address, or a pipe: command with {name}
-    manifest: Path | None = None  # where the manifest lies, if not at the root
+    manifest: Path | None = None  # where the manifest is, if not at the root
     weight: PositiveFloat = 1.0
 
     @model_validator(mode="before")
     @classmethod
-    def _root_alone(cls, given: Any) -> Any:
-        return {"root": given} if isinstance(given, str) else given
+    def _from_root(cls, value: Any) -> Any:
+        return {"root": value} if isinstance(value, str) else value
 
 
-def _one_alone(given: Any) -> Any:
-    return (given,) if isinstance(given, str | dict | SourceConfig) else given
+def _as_sources(value: Any) -> Any:
+    return (value,) if isinstance(value, str | dict | SourceConfig) else value
 
 
 def _at_least_one(sources: tuple[SourceConfig, ...]) -> tuple[SourceConfig, ...]:
     if not sources:
-        raise ValueError("there must be at least one")
+        raise ValueError("expected at least one source")
     return sources
 
 
 class DataConfig(BaseModel):
-    """What is read and in which order; lanes, block_shards, batch_size and sources fix the order, with a seed."""
+    """Settings of the data. The sample order is determined by lanes, block_shards, batch_size, sources and the seed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sources: Annotated[tuple[SourceConfig, ...], BeforeValidator(_one_alone), AfterValidator(_at_least_one)]
+    sources: Annotated[tuple[SourceConfig, ...], BeforeValidator(_as_sources), AfterValidator(_at_least_one)]
     batch_size: PositiveInt  # of all ranks together
-    lanes: PositiveInt = 16  # ranks x workers must divide it
+    lanes: PositiveInt = 16  # stream lanes; must be divisible by ranks x workers
     block_shards: PositiveInt = 4  # shards of a lane that are shuffled together
-    workers: NonNegativeInt = 0  # processes per rank; 0 reads in the rank's own process
-    prefetch_batches: PositiveInt = 2  # that each worker keeps ready
-    pin_memory: bool = False  # for copies to a GPU beside its work; torch keeps and reuses such memory
+    workers: NonNegativeInt = 0  # processes per rank; with 0 the rank's own process reads
+    prefetch_batches: PositiveInt = 2  # batches that each worker keeps ready
+    pin_memory: bool = False  # for asynchronous copies to a GPU; torch keeps and reuses such memory
     worker_timeout_s: PositiveFloat = 1800.0
     max_bad_fraction: float = Field(default=0.05, ge=0, le=1)  # of the window's samples
     bad_window_samples: PositiveInt = 2000
-    bad_least_samples: PositiveInt = 200  # no judgement before so many
-    max_bytes: PositiveInt = 1 << 28  # of one sample's members together
-    cache_dir: Path | None = None  # where shards from elsewhere are kept
+    bad_least_samples: PositiveInt = 200  # max_bad_fraction applies only from this many samples on
+    max_bytes: PositiveInt = 1 << 28  # of all members of one sample together
+    cache_dir: Path | None = None  # where remote shards are kept
     transfer: TransferPolicy = TransferPolicy()
 
     def open_sources(self) -> tuple[ShardSource, ...]:
-        """Load the manifests."""
+        """Load the manifests and return the sources."""
         return tuple(
             ShardSource(parse_root(source.root), Manifest.load(source.manifest or source.root))
             for source in self.sources
         )
 
     def reading_limits(self) -> ReadingLimits:
-        """Give what the archives need to know."""
+        """Return the limits that apply to archives."""
         return ReadingLimits(self.cache_dir, self.max_bytes, self.transfer)
 
 
 class StreamConfig(DataConfig):
-    """A stream is its data and a seed."""
+    """Settings of a stream: data and a seed."""
 
     seed: NonNegativeInt = 0

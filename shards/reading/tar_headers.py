@@ -1,7 +1,7 @@
-"""Walk the headers of a tar file without touching the data: which member lies where.
+"""Scan of the headers of a tar file for the offsets of its members, without reading the data.
 
-Python's tarfile spends about 60 microseconds a member and keeps an object for each; reading a shard by offsets wants
-a tenth of that. ustar, GNU long names, pax and base-256 sizes are read; everything else is checked and passed over.
+Python's tarfile takes about 60 microseconds per member and keeps an object for each; this scan takes a tenth of that.
+It reads ustar, GNU long names, pax and base-256 sizes; everything else is checked and skipped.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from trichord.core.errors import Cause, SampleError
 
 BLOCK = 512
-_WINDOW = 16 * BLOCK  # bytes read at once: several headers when members are small, little waste when they are large
-_LONGEST_EXTENSION = 1 << 20  # a pax or long-name block beyond this is an attack or damage
+_WINDOW = 16 * BLOCK  # bytes read at once: several headers if members are small, little waste if they are large
+_LONGEST_EXTENSION = 1 << 20  # a larger pax or long-name block is an attack or damage
 _REGULAR = frozenset(b"\x0007")
 _WITHOUT_DATA = frozenset(b"123456")  # links, devices, folders, queues
 _SPARSE = ord("S")
@@ -25,7 +25,7 @@ _PAX_RECORD = re.compile(rb"(\d{1,20}) ([^=]+)=")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A header: `is_file` is False for links, devices and folders, which nobody may read."""
+    """One member of an archive; `is_file` is False for links, devices and folders, which must not be read."""
 
     name: str
     offset: int
@@ -34,7 +34,7 @@ class Member:
 
 
 class _Window:
-    """The last few kilobytes read, so that neighbouring headers cost one system call."""
+    """A buffer of the last few kilobytes read, so that adjacent headers cost one system call."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -50,18 +50,18 @@ class _Window:
 
 
 def walk_headers(descriptor: int) -> Iterator[Member]:
-    """Yield every member up to the end marker; raise SampleError where the archive is cut or damaged.
+    """Yield every member up to the end marker; raise SampleError where the archive is truncated or damaged.
 
-    A member whose data is cut short is not yielded: the error names it.
+    A member whose data is truncated is not yielded; the error names it.
     """
     end_of_file = os.fstat(descriptor).st_size
     window = _Window(descriptor)
     position = 0
-    extension: dict[bytes, bytes] = {}  # what a pax or long-name block says about the member that follows it
+    extension: dict[bytes, bytes] = {}  # fields of a pax or long-name block, which apply to the next member
     while True:
         header = window.read(position, BLOCK)
         if len(header) < BLOCK:
-            raise SampleError(Cause.SHARD_TRUNCATED, f"no end marker: the file stops at byte {end_of_file}")
+            raise SampleError(Cause.SHARD_TRUNCATED, f"no end marker: the file ends at byte {end_of_file}")
         if not any(header):
             return
         kind, name, size = _read_header(header, position)
@@ -76,7 +76,7 @@ def walk_headers(descriptor: int) -> Iterator[Member]:
         text = extension.get(b"path", name).decode("utf-8", "backslashreplace")
         if data + size > end_of_file:
             raise SampleError(
-                Cause.SHARD_TRUNCATED, f"{text} wants bytes {data} to {data + size}, the file has {end_of_file}"
+                Cause.SHARD_TRUNCATED, f"{text} needs bytes {data} to {data + size}, the file has {end_of_file}"
             )
         is_file = kind in _REGULAR and not text.endswith("/") and b"GNU.sparse" not in extension
         yield Member(text, data, size, is_file)
@@ -85,7 +85,7 @@ def walk_headers(descriptor: int) -> Iterator[Member]:
 
 
 def _read_header(header: bytes, position: int) -> tuple[int, bytes, int]:
-    """Check one header block and give (kind, name, size)."""
+    """Check one header block and return (kind, name, size)."""
     found = _octal(header[148:156], position)
     computed = 256 + sum(header) - sum(header[148:156])
     if found != computed and found != computed - 256 * sum(byte > 127 for byte in header[:148] + header[156:]):
@@ -99,7 +99,7 @@ def _read_header(header: bytes, position: int) -> tuple[int, bytes, int]:
 
 
 def _octal(field: bytes, position: int) -> int:
-    """Read a number field: octal text, or GNU's base-256 for what does not fit."""
+    """Parse a number field: octal text, or GNU's base-256 for large numbers."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     digits = field.split(b"\0", 1)[0].strip()
@@ -112,15 +112,15 @@ def _octal(field: bytes, position: int) -> int:
 
 
 def _read_extension(window: _Window, kind: int, data: int, size: int) -> dict[bytes, bytes]:
-    """Read the block that tells more about the next member: GNU's long name, or pax records."""
+    """Read a block with more about the next member: GNU's long name, or pax records."""
     if size > _LONGEST_EXTENSION:
         raise SampleError(Cause.SHARD_UNREADABLE, f"extended header of {size} bytes at byte {data}")
     content = window.read(data, size)
     if len(content) < size:
-        raise SampleError(Cause.SHARD_TRUNCATED, f"cut inside the extended header at byte {data}")
+        raise SampleError(Cause.SHARD_TRUNCATED, f"truncated inside the extended header at byte {data}")
     if kind == ord("L"):
         return {b"path": content.split(b"\0", 1)[0]}
-    if kind not in b"xX":  # long link names and global records say nothing about where the data lie
+    if kind not in b"xX":  # long link names and global records do not affect where the data are
         return {}
     records = {}
     start = 0
@@ -136,7 +136,7 @@ def _read_extension(window: _Window, kind: int, data: int, size: int) -> dict[by
 
 
 def _decimal(field: bytes | None, position: int, otherwise: int) -> int:
-    """Read pax's size, which overrides the header's."""
+    """Parse the pax size, which overrides the header's; return `otherwise` if there is none."""
     if field is None:
         return otherwise
     if not field.isdigit() or len(field) > 20:
@@ -145,12 +145,12 @@ def _decimal(field: bytes | None, position: int, otherwise: int) -> int:
 
 
 def _skip_sparse_map(window: _Window, header: bytes, data: int) -> int:
-    """Step over the continuation blocks of an old GNU sparse header."""
+    """Skip the continuation blocks of an old GNU sparse header; return the position after them."""
     continues = header[482]
     while continues:
         block = window.read(data, BLOCK)
         if len(block) < BLOCK:
-            raise SampleError(Cause.SHARD_TRUNCATED, f"cut inside the sparse map at byte {data}")
+            raise SampleError(Cause.SHARD_TRUNCATED, f"truncated inside the sparse map at byte {data}")
         continues = block[504]
         data += BLOCK
     return data

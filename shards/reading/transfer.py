@@ -1,7 +1,8 @@
-"""Bring a shard to where it can be read by offsets: a local file as it is, all else through webdataset's gopen.
+"""Access to shards by offsets: local files are opened directly, remote ones are streamed with webdataset's gopen.
 
-What is streamed or unpacked goes into the cache under a temporary name and is renamed when it is whole, so that any
-number of workers may want the same shard; without a cache it goes into an anonymous file that nobody has to delete.
+A streamed shard is written to the cache under a temporary name and renamed when it is complete, so any number of
+workers can request the same shard. Without a cache, and for unpacked shards, an anonymous file is used, which needs no
+clean-up.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ from trichord.core.files import whole_file
 from trichord.shards.reading.roots import Root
 
 _CHUNK = 1 << 20
-# Media hardly shrink; captions do by ten. Beyond a hundred it is a bomb.
+# Media hardly shrink under compression, captions by a factor of ten; a factor above a hundred is a bomb.
 _LARGEST_RATIO = 100
 _ALWAYS_ALLOWED_BYTES = 1 << 24
-_UNPACKED_AT_ONCE = 1 << 12  # packed bytes: even a bomb swells to no more than memory can hold between two checks
+_UNPACKED_AT_ONCE = 1 << 12  # packed bytes: between two checks, even a bomb expands to no more than fits in memory
 
 
 class TransferPolicy(BaseModel):
-    """How patient a transfer is."""
+    """Retries and timeouts of a transfer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     attempts: PositiveInt = 4
     first_wait_s: NonNegativeFloat = 1.0  # doubled after each failure
-    stall_s: PositiveFloat = 120.0  # a transfer that gives nothing for so long has failed
+    stall_s: PositiveFloat = 120.0  # a transfer without data for this long has failed
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,14 @@ class OpenShard:
 
     descriptor: int
     path: Path | None
-    stored_bytes: int  # as it lies at its root, packed or not
-    sha256: str | None  # known when it was just transferred
+    stored_bytes: int  # as stored at the root, compressed or not
+    sha256: str | None  # known if it was just transferred
 
 
 def open_shard(
     root: Root, name: str, cache_dir: Path | None, size: int | None, sha256: str | None, policy: TransferPolicy
 ) -> OpenShard:
-    """Open a shard wherever it lies; raise SampleError(SHARD_UNREADABLE) if it cannot be had."""
+    """Open a local or remote shard; raise SampleError(SHARD_UNREADABLE) if that fails."""
     found = sha256 if root.folder is None else None
     path: Path | None = None
     try:
@@ -80,7 +81,7 @@ def open_shard(
 def transfer(
     root: Root, name: str, sink: IO[bytes], size: int | None, sha256: str | None, policy: TransferPolicy
 ) -> str:
-    """Stream a shard into `sink`, trying again a bounded number of times; give its checksum."""
+    """Stream a shard into `sink`, with a bounded number of retries; return its checksum."""
     address = root.address(name)
     for attempt in range(policy.attempts):
         sink.seek(0)
@@ -94,19 +95,20 @@ def transfer(
                 held += len(chunk)
             sink.flush()
             if size is not None and held != size:
-                raise OSError(f"got {held} bytes, the manifest says {size}")
+                raise OSError(f"received {held} bytes, the manifest says {size}")
             if sha256 is not None and digest.hexdigest() != sha256:
                 raise OSError("its checksum differs from the manifest's")
             return digest.hexdigest()
         except OSError as error:
             if attempt + 1 == policy.attempts:
-                raise OSError(f"{address}: {error} (tried {policy.attempts} times)") from error
+                tries = "once" if policy.attempts == 1 else f"{policy.attempts} times"
+                raise OSError(f"{address}: {error} (tried {tries})") from error
             time.sleep(policy.first_wait_s * 2**attempt)
     raise AssertionError("a policy has at least one attempt")
 
 
 def read_small(root: Root, name: str, limit: int) -> bytes:
-    """Read a small remote file, such as a manifest, whole."""
+    """Read a whole small remote file, such as a manifest; raise OSError above `limit` bytes."""
     content = b""
     for chunk in _stream(root.address(name), TransferPolicy().stall_s):
         content += chunk
@@ -116,8 +118,8 @@ def read_small(root: Root, name: str, limit: int) -> bytes:
 
 
 def _stream(address: str, stall_s: float) -> Iterator[bytes]:
-    """Yield what gopen's command writes; a failed or silent command raises OSError."""
-    from webdataset.gopen import gopen  # brings torch, which a local manifest does not need
+    """Yield the output of gopen's command; raise OSError if it fails or stalls."""
+    from webdataset.gopen import gopen  # imports torch, which a local manifest does not need
 
     pipe: Any = gopen(address, "rb")
     descriptor = pipe.stream.fileno()
@@ -125,13 +127,13 @@ def _stream(address: str, stall_s: float) -> Iterator[bytes]:
         while True:
             ready, _, _ = select.select([descriptor], [], [], stall_s)
             if not ready:
-                raise OSError(f"nothing came for {stall_s:.0f} s")
+                raise OSError(f"no data received for {stall_s:.0f} s")
             chunk = os.read(descriptor, _CHUNK)
             if not chunk:
                 break
             yield chunk
     except BaseException:
-        pipe.ignore_errors = True  # the first error is the one to tell
+        pipe.ignore_errors = True  # report the first error only
         pipe.proc.kill()
         pipe.close()
         raise
@@ -140,13 +142,13 @@ def _stream(address: str, stall_s: float) -> Iterator[bytes]:
         pipe.close()  # raises OSError for a command that failed
     except subprocess.TimeoutExpired as error:
         pipe.proc.kill()
-        raise OSError(f"the command went on for {stall_s:.0f} s after its output ended") from error
+        raise OSError(f"the command was still running {stall_s:.0f} s after its output ended") from error
 
 
 def _cached(
     root: Root, name: str, cache_dir: Path, size: int | None, sha256: str | None, policy: TransferPolicy
 ) -> Path:
-    """Give the cached copy of a shard, fetching it if there is none of the right size."""
+    """Return the path of a shard in the cache, after fetching it if there is no copy of the right size."""
     path = cache_dir / hashlib.sha256(root.text.encode()).hexdigest()[:16] / name
     if path.is_file() and (size is None or path.stat().st_size == size):
         return path
@@ -169,7 +171,7 @@ def _unpack(descriptor: int, folder: Path | None) -> int | None:
             try:
                 content = unpacker.decompress(chunk)
             except (OSError, zlib.error, lzma.LZMAError):
-                break  # damaged: the walk over what came out will say where it ends
+                break  # damaged: the scan of the unpacked part will report where it ends
             sink.write(content)
             if sink.tell() > limit:
                 raise ValueError(f"unpacks to more than {_LARGEST_RATIO} times its size")
@@ -180,10 +182,10 @@ def _unpack(descriptor: int, folder: Path | None) -> int | None:
         return os.dup(sink.fileno())
 
 
-def _find_unpacker(beginning: bytes) -> Callable[[], Any] | None:
-    """Choose by the first bytes, among the kinds that tarfile, and so webdataset, accepts."""
-    if beginning.startswith(b"\x1f\x8b"):
+def _find_unpacker(magic: bytes) -> Callable[[], Any] | None:
+    """Choose by the first bytes, among the formats that tarfile, and so webdataset, accepts."""
+    if magic.startswith(b"\x1f\x8b"):
         return lambda: zlib.decompressobj(wbits=31)
-    if beginning.startswith(b"BZh"):
+    if magic.startswith(b"BZh"):
         return bz2.BZ2Decompressor
-    return lzma.LZMADecompressor if beginning.startswith(b"\xfd7zXZ") else None
+    return lzma.LZMADecompressor if magic.startswith(b"\xfd7zXZ") else None

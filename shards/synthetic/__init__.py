@@ -1,4 +1,4 @@
-"""A generated, licence-free world of clips whose pictures, sounds and words tell the same story."""
+"""A licence-free synthetic data set of clips whose video, audio and captions describe the same events."""
 
 from trichord.shards.synthetic.casting import describe_clip
 from trichord.shards.synthetic.language import captions, say

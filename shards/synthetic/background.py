@@ -1,4 +1,4 @@
-"""The endless textured cloth behind the objects, drawn once per clip and slid past the frame."""
+"""The unbounded textured background behind the objects, drawn once per clip and shifted from frame to frame."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Array: TypeAlias = npt.NDArray[np.float32]
 
 
 class Backdrop:
-    """Gives the background of any frame, moved by fractions of a pixel."""
+    """The background of a clip, cut out for any frame with sub-pixel shifts."""
 
     def __init__(self, plan: ClipPlan) -> None:
         self._height, self._width = plan.group.height, plan.group.width
         seconds_T = np.arange(plan.frames) / plan.group.fps
-        # The cloth moves by +drift, so the window onto it moves by -drift.
+        # The pattern moves by +drift, so the window onto it moves by -drift.
         self._left_T = (plan.origin_x - plan.drift_x * seconds_T) * self._height
         self._top_T = (plan.origin_y - plan.drift_y * seconds_T) * self._height
         self._left, self._top = math.floor(self._left_T.min()), math.floor(self._top_T.min())
@@ -33,13 +33,13 @@ class Backdrop:
         x_HW, y_HW = (grid.astype(np.float32) for grid in np.meshgrid(columns * scale, rows * scale))
         dark, light = (np.asarray(tone, np.float32) for tone in TONES[plan.group.tones])
         share_HW1: Array = texture(plan.group.background, plan.group.texture, x_HW, y_HW)[..., None]
-        self._cloth_HWC: Array = dark + (light - dark) * share_HW1
+        self._pattern_HWC: Array = dark + (light - dark) * share_HW1
 
     def frame(self, index: int) -> Array:
-        """Cut frame `index` out of the cloth, between its pixels by linear interpolation."""
+        """Return the background of frame `index`, interpolated linearly between pixels."""
         left, top = float(self._left_T[index]) - self._left, float(self._top_T[index]) - self._top
         column, row = math.floor(left), math.floor(top)
-        cut_HWC = self._cloth_HWC[row : row + self._height + 1, column : column + self._width + 1]
+        cut_HWC = self._pattern_HWC[row : row + self._height + 1, column : column + self._width + 1]
         one, down, right = np.float32(1), np.float32(top - row), np.float32(left - column)
         rows_HWC: Array = cut_HWC[:-1] * (one - down) + cut_HWC[1:] * down
         mixed_HWC: Array = rows_HWC[:, :-1] * (one - right) + rows_HWC[:, 1:] * right
@@ -47,7 +47,7 @@ class Backdrop:
 
 
 def texture(kind: str, seed: int, x_HW: Array, y_HW: Array) -> Array:
-    """Say at every point how light the cloth is, from 0 to 1."""
+    """Return the lightness of the texture at every point, from 0 to 1."""
     rng = generator(seed, "texture")
     turn, pitch = rng.uniform(0, 2 * math.pi), rng.uniform(3.0, 6.0)
     turned_x = np.float32(math.cos(turn)) * x_HW + np.float32(math.sin(turn)) * y_HW
@@ -96,7 +96,7 @@ def _dots(x: Array, y: Array, rng: np.random.Generator) -> Array:
 
 
 def _rings(x: Array, y: Array, rng: np.random.Generator) -> Array:
-    """Ripples around the points of a wide grid, smooth where two neighbourhoods meet."""
+    """Return ripples around the points of a wide grid, smooth where two neighbourhoods meet."""
     width = np.float32(4.0)
     radius = np.hypot(np.mod(x, width) - width / 2, np.mod(y, width) - width / 2)
     fade = np.clip(width / 2 - radius, 0, 1)

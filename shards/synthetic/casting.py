@@ -1,4 +1,4 @@
-"""What happens in clip number N: a plan drawn as a pure function of (seed, N, rules)."""
+"""The plan of clip number N, drawn as a pure function of (seed, N, rules)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def describe_clip(seed: int, number: int, rules: WorldRules | None = None) -> ClipPlan:
-    """Plan clip `number`; no other clip and no total has a say in it."""
+    """Return the plan of clip `number`, independent of other clips and of their total number."""
     rules = rules or WorldRules()
     rng = generator(seed, "clip", number)
     group = describe_group(seed, number, rules)
@@ -57,7 +57,7 @@ def describe_clip(seed: int, number: int, rules: WorldRules | None = None) -> Cl
 
 
 def describe_group(seed: int, number: int, rules: WorldRules) -> Group:
-    """Plan the group of clip `number`: ten groups take turns, so that even ten clips hold every split."""
+    """Return the group of clip `number`: ten groups alternate, so that even ten clips contain every split."""
     block = number // (GROUPS_PER_BLOCK * rules.clips_per_group)
     index = block * GROUPS_PER_BLOCK + number % GROUPS_PER_BLOCK
     rng = generator(seed, "group", index)
@@ -82,12 +82,12 @@ def describe_group(seed: int, number: int, rules: WorldRules) -> Group:
 
 
 def _chosen(drawn: T, is_plain: bool, plain: T) -> T:
-    """Give what was drawn, or what stands for it in a plain world, whose other draws stay what they are."""
+    """Return the drawn value, or `plain` in a plain data set; other draws are the same in both."""
     return plain if is_plain else drawn
 
 
 def _rank(seed: int, purpose: str, number: int, block: int) -> float:
-    """Place `number` among its block by a seeded shuffle, between 0 and 1: shares hold over every block."""
+    """Return the rank of `number` in a seeded shuffle of its block, from 0 to 1, so that shares hold in every block."""
     order = generator(seed, purpose, number // block).permutation(block)
     return float((order[number % block] + 0.5) / block)
 
@@ -108,7 +108,7 @@ def _events(
     wanted: int,
     rng: np.random.Generator,
 ) -> tuple[Event, ...]:
-    # The first action walks through a shuffle of all classes, so that small worlds are balanced too.
+    # The first action cycles through a shuffle of all classes, so that small data sets are balanced too.
     balanced = CLASSES[round(_rank(seed, "action", number, len(CLASSES)) * len(CLASSES) - 0.5)]
     events: list[Event] = []
     for start_s, end_s in _spans(duration_s, wanted, rng):
@@ -128,7 +128,7 @@ def _events(
 
 
 def _spans(duration_s: float, wanted: int, rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Draw start and end of the events, to the hundredth of a second, mirror-symmetric in time."""
+    """Draw start and end of the events, rounded to 0.01 s, from a distribution that is symmetric in time."""
     if wanted == 2 and rng.random() < 0.5:  # one after the other
         cuts = np.sort(rng.uniform(0, 1, 2))
         lengths = np.array([0.32, 0.32]) * duration_s
@@ -150,21 +150,21 @@ def _combination(
     seed: int, rules: WorldRules, split: str, action: str, events: list[Event], rng: np.random.Generator
 ) -> Combination:
     """Draw colour and shape for an action; test clips show held-out combinations half of the time, others never."""
-    secret = held_out(seed, rules)
+    reserved = held_out(seed, rules)
     seen = {(event.thing.colour, event.thing.shape) for event in events}
-    wants_secret = split == "test" and rng.random() < 0.5
+    wants_reserved = split == "test" and rng.random() < 0.5
     pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES if (colour, shape) not in seen]
-    hidden = [pair for pair in pairs if (*pair, action) in secret]
-    open_ = [pair for pair in pairs if (*pair, action) not in secret]
-    choices = hidden if (wants_secret and hidden) or (split == "test" and not open_) else open_
+    held = [pair for pair in pairs if (*pair, action) in reserved]
+    open_ = [pair for pair in pairs if (*pair, action) not in reserved]
+    choices = held if (wants_reserved and held) or (split == "test" and not open_) else open_
     if choices:
         return (*choices[rng.integers(len(choices))], action)
-    others = [name for name in CLASSES if any((*pair, name) not in secret for pair in pairs)]
+    others = [name for name in CLASSES if any((*pair, name) not in reserved for pair in pairs)]
     return _combination(seed, rules, split, others[rng.integers(len(others))], events, rng)
 
 
 def _place(action: str, size: str, group: Group, others: list[Thing], rng: np.random.Generator) -> tuple[float, float]:
-    """Find a place from which the action stays inside the frame, as far from the others as eight tries get."""
+    """Return a position at which the action stays inside the frame, the farthest from the others of eight draws."""
     reach_x, reach_y, scale = reach(action)
     radius = SIZES[size].radius * scale
     aspect = group.width / group.height
@@ -181,8 +181,8 @@ def _between(low: float, high: float, rng: np.random.Generator) -> float:
 
 
 def _distractors(taken: list[Thing], group: Group, most: int, rng: np.random.Generator) -> tuple[Thing, ...]:
-    """Things that do nothing, at rest or carried by the background, and never mistaken for one that acts."""
-    looks = {(thing.colour, thing.shape) for thing in taken}
+    """Draw objects without an action, at rest or moving with the background, each distinct from those that act."""
+    acting = {(thing.colour, thing.shape) for thing in taken}
     chosen: list[Thing] = []
     for _ in range(min(int(rng.integers(0, 4)), most)):
         colour = tuple(COLOURS)[rng.integers(len(COLOURS))]
@@ -190,6 +190,6 @@ def _distractors(taken: list[Thing], group: Group, most: int, rng: np.random.Gen
         size = ("small", "medium")[rng.integers(2)]
         x, y = _place("rocking", size, group, taken + chosen, rng)
         thing = Thing(shape, colour, size, x, y, rng.uniform(-0.4, 0.4), drifts=bool(rng.random() < 0.5))
-        if (colour, shape) not in looks:
+        if (colour, shape) not in acting:
             chosen.append(thing)
     return tuple(chosen)

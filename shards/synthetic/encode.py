@@ -1,4 +1,4 @@
-"""Turn frames and samples into a video file: H.264 with AAC in mp4, or MPEG-4 with MP3 in avi as UCF101 has it."""
+"""Encode frames and samples as a video file: H.264 with AAC in mp4, or MPEG-4 with MP3 in avi as in UCF101."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from av.video.reformatter import VideoReformatter
 
 from trichord.shards.building.encode import SCALING_REPRODUCIBLE, X264_REPRODUCIBLE
 
-# Shapes: T frames, H x W pixels, C = 3 colours; N samples of sound.
+# Shapes: T frames, H x W pixels, C = 3 colours; N audio samples.
 
 
 @dataclass(frozen=True)
 class Codecs:
-    """Which codecs a container gets, and their options."""
+    """The codecs of a container, and their options."""
 
     container: str
     video: str
@@ -41,10 +41,10 @@ def encode(
     sample_rate: int,
     suffix: str = ".mp4",
 ) -> bytes:
-    """Return the bytes of a video file of this kind; no samples, no sound track.
+    """Return the bytes of a video file; the suffix chooses the codecs, and without samples there is no audio track.
 
-    The same frames give the same packets of H.264 on every processor; MPEG-4 and sound are encoded with floating-point
-    or processor-specific arithmetic, so they are the same on one kind of processor.
+    The same frames give the same H.264 packets on every processor; MPEG-4 and audio are encoded with floating-point or
+    processor-specific arithmetic, so they are reproducible only on the same kind of processor.
     """
     codecs = CODECS[suffix]
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Say what happens in a clip, in several different ways."""
+"""Captions of a generated clip, in several different phrasings."""
 
 from __future__ import annotations
 
@@ -52,20 +52,20 @@ Option = TypeVar("Option")
 
 
 def captions(plan: ClipPlan, count: int, unsaid_forms: int = 0) -> tuple[str, ...]:
-    """Give up to `count` different captions; all of them are true."""
+    """Return up to `count` different captions, all of them true; the last `unsaid_forms` phrasings are not used."""
     rng = generator(plan.seed, "captions", plan.number)
     templates = _templates(plan, unsaid_forms)
     order = rng.permutation(len(templates))
-    said: dict[str, None] = {}
+    distinct: dict[str, None] = {}
     for attempt in range(count * _TRIES_PER_CAPTION):
-        said[_fill(templates[order[attempt % len(order)]], plan, rng)] = None
-        if len(said) == count:
+        distinct[_fill(templates[order[attempt % len(order)]], plan, rng)] = None
+        if len(distinct) == count:
             break
-    return tuple(said)
+    return tuple(distinct)
 
 
 def say(colour: str, shape: str, action: str, form: int) -> str:
-    """Say that a thing acts, in one of the `FORMS` in which one event is told; negative numbers count from the last."""
+    """Return a caption of one event in phrasing `form` of the `FORMS`; negative numbers count from the last."""
     does, doing = ACTIONS[action].phrases[0]
     return _ONE[form].format(a=_a(f"{colour} {shape}"), does_a=does, doing_a=doing, behind=BEHIND[PLAIN])
 
@@ -87,7 +87,7 @@ def _fill(template: str, plan: ClipPlan, rng: np.random.Generator) -> str:
 
 
 def _noun(event: Event, rng: np.random.Generator) -> str:
-    """A small red star; the size is left out now and then."""
+    """Return a noun phrase such as "a small red star"; the size is sometimes left out."""
     size = _pick((*SIZES[event.thing.size].words, ""), rng)
     return _a(" ".join(word for word in (size, event.thing.colour, event.thing.shape) if word))
 

@@ -1,4 +1,4 @@
-"""What a layout of the world has to say: which rules it bends, what its files are called, what its lists hold."""
+"""The interface of a layout: the rules it changes, its file names, and the contents of its lists."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from trichord.shards.synthetic.plan import ClipPlan, WorldRules
 
 @dataclass(frozen=True)
 class Clip:
-    """A planned clip and its place below the world's folder."""
+    """A planned clip and its path relative to the data set's folder."""
 
     plan: ClipPlan
     path: str
 
 
 class WorldLayout(Protocol):
-    """Every layout is a module with these three functions."""
+    """The three functions that the module of a layout defines."""
 
     def adapt(self, rules: WorldRules) -> WorldRules:
-        """Leave out what the dataset cannot say."""
+        """Return the rules without what the dataset's format cannot represent."""
 
     def name_files(self, plans: Sequence[ClipPlan]) -> list[str]:
-        """Name the video file of each clip, relative to the world's folder; its suffix chooses the codecs."""
+        """Return the path of each clip's video, relative to the data set's folder; its suffix chooses the codecs."""
 
     def write_lists(self, out: Path, clips: Sequence[Clip], rules: WorldRules) -> None:
-        """Write the dataset's own lists of labels, splits and captions, after all videos are there."""
+        """Write the dataset's own lists of labels, splits and captions, after all videos are written."""

@@ -1,4 +1,4 @@
-"""Make a world on disk: plan every clip, draw, play and encode them in parallel, write the lists last."""
+"""Generate a synthetic data set on disk: plan all clips, render and encode them in parallel, write the lists last."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ LAYOUTS: dict[str, WorldLayout] = {
     "msrvtt": msrvtt,
 }
 _RECEIPT = "world.json"
-_FEW = 32  # clips for which starting processes takes longer than the work
+_FEW = 32  # up to this many clips, starting processes takes longer than the work
 
 
 class Rendered(NamedTuple):
-    """A clip before encoding: frames, sound (None for a clip without a sound track) and the sound's rate."""
+    """A clip before encoding: frames, audio samples (None for a clip without an audio track) and the sample rate."""
 
     frames_THWC: npt.NDArray[np.uint8]
     samples_N: npt.NDArray[np.float32] | None
@@ -49,7 +49,7 @@ class Rendered(NamedTuple):
 
 @dataclass(frozen=True)
 class WorldSummary:
-    """What was made, for the last line of the command."""
+    """The figures that the command prints at the end."""
 
     out: Path
     layout: str
@@ -62,7 +62,7 @@ class WorldSummary:
 
 
 def render(plan: ClipPlan) -> Rendered:
-    """Draw and play a plan."""
+    """Render the frames and the audio of a plan."""
     return Rendered(draw(plan), play(plan), plan.group.sample_rate)
 
 
@@ -74,32 +74,32 @@ def make_world(
     rules: WorldRules | None = None,
     processes: int | None = None,
 ) -> WorldSummary:
-    """Write `samples` clips and their lists below `out`; the same call again makes what is missing."""
+    """Write `samples` clips and their lists below `out`; the same call again generates only missing clips."""
     if layout not in LAYOUTS:
-        raise UserError(f"no world layout {layout!r}; known: {', '.join(LAYOUTS)}. Next: --layout csv")
+        raise UserError(f"no layout {layout!r}; known: {', '.join(LAYOUTS)}. Next: --layout csv")
     if samples < 1:
-        raise UserError(f"a world of {samples} clips; expected at least 1. Next: --samples 100")
+        raise UserError(f"found {samples} samples, expected at least 1. Next: --samples 100")
     writer = LAYOUTS[layout]
     rules = writer.adapt(rules or WorldRules())
     plans = [describe_clip(seed, number, rules) for number in range(samples)]
-    _sign(out, {"layout": layout, "samples": samples, "seed": seed, "rules": rules.model_dump(mode="json")})
+    _claim(out, {"layout": layout, "samples": samples, "seed": seed, "rules": rules.model_dump(mode="json")})
     clips = [Clip(plan, path) for plan, path in zip(plans, writer.name_files(plans), strict=True)]
     missing = [clip for clip in clips if not (out / clip.path).exists()]
-    with _made(missing, out, processes) as made:
-        for _ in track(made, "making clips", len(missing)):
+    with _rendering(missing, out, processes) as results:
+        for _ in track(results, "generating clips", len(missing)):
             pass
     writer.write_lists(out, clips, rules)
     return _summary(out, layout, plans)
 
 
 @contextlib.contextmanager
-def _made(clips: list[Clip], out: Path, processes: int | None) -> Iterator[Iterator[None]]:
+def _rendering(clips: list[Clip], out: Path, processes: int | None) -> Iterator[Iterator[None]]:
     workers = min(processes or os.cpu_count() or 1, len(clips) // _FEW + 1)
     folders = [out] * len(clips)
     if workers == 1:
         yield map(_make_clip, clips, folders)
         return
-    # Spawned, for a fork would take locks of threads along that only the parent has.
+    # Spawned, because a fork would copy locks that threads of the parent hold.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         yield pool.map(_make_clip, clips, folders, chunksize=4)
 
@@ -111,8 +111,8 @@ def _make_clip(clip: Clip, out: Path) -> None:
     write_whole(path, encode(frames_THWC, samples_N, clip.plan.group.fps, rate, path.suffix))
 
 
-def _sign(out: Path, facts: dict[str, object]) -> None:
-    """Claim an empty folder, or one that an interrupted run with the same arguments left behind."""
+def _claim(out: Path, facts: dict[str, object]) -> None:
+    """Claim an empty folder, or one that an interrupted run with the same arguments left behind; refuse others."""
     receipt = out / _RECEIPT
     if receipt.is_file():
         try:
@@ -122,17 +122,19 @@ def _sign(out: Path, facts: dict[str, object]) -> None:
                 f"{receipt} is not valid JSON ({error}). Next: delete {out} or choose another --out"
             ) from error
         if isinstance(found, dict) and isinstance(found.get("rules"), dict):
-            # A rule that came to be since has its default, with which the same clips are made.
+            # A rule that was added since then gets its default, which generates the same clips.
             found["rules"] = {**WorldRules().model_dump(mode="json"), **found["rules"]}
         if found != facts:
             differing = sorted(name for name in facts if not isinstance(found, dict) or found.get(name) != facts[name])
             raise UserError(
-                f"{out} holds a world made with other {', '.join(differing)}; expected a new folder or the same "
-                "arguments. Next: choose another --out, or delete that folder"
+                f"{out} holds a data set generated with different {', '.join(differing)}; expected a new folder or the "
+                "same arguments. Next: choose another --out, or delete that folder"
             )
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there and not a world; expected a new or empty folder. Next: choose another --out")
+        raise UserError(
+            f"{out} exists and is not a generated data set; expected a new or empty folder. Next: choose another --out"
+        )
     out.mkdir(parents=True, exist_ok=True)
     write_whole(receipt, json.dumps(facts, indent=1))
 

@@ -1,4 +1,4 @@
-"""Where an object is while it acts: one pose per point in time, which both the picture and the sound follow."""
+"""The motion of an object during an action: one pose per point in time, from which video and audio are rendered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROCK_ANGLE = 0.55
 SCALES = (0.55, 1.45)
 PULSE_SCALE = 0.4
 
-# How often a repeating action repeats in a second: slow enough for 12 frames per second to show it.
+# Repetitions per second of the repeating actions: slow enough to be visible at 12 frames per second.
 _REPEATS_PER_S = {
     "circling clockwise": 0.6,
     "circling anticlockwise": 0.6,
@@ -39,16 +39,16 @@ _REPEATS_PER_S = {
 
 @dataclass(frozen=True)
 class Course:
-    """The free parameters of one performance of an action."""
+    """The free parameters of one instance of an action."""
 
     repeats: int = 1
-    phase: float = 0.0  # where on its circle a circling object starts
-    mirrored: bool = False  # an action that is its own reversal can be played from either end
+    phase: float = 0.0  # start angle of a circling object on its circle
+    mirrored: bool = False  # played backwards, for an action that is its own reversal
 
 
 @dataclass(frozen=True)
 class Poses:
-    """Offset from the object's place, scale, angle and visibility, at N points in time."""
+    """The offset from the object's position, scale, angle and opacity, at N points in time."""
 
     x_N: Array
     y_N: Array
@@ -58,7 +58,7 @@ class Poses:
 
 
 def poses(action: str, course: Course, progress_N: Array) -> Poses:
-    """Give the poses at these stages of the action: 0 and before is its first pose, 1 and after its last."""
+    """Return the poses at these stages of the action: up to 0 the first pose, from 1 on the last."""
     u_N = np.clip(progress_N, 0.0, 1.0)
     changed = _COURSES[action](1.0 - u_N if course.mirrored else u_N, course)
     rest = {"x": 0.0, "y": 0.0, "scale": 1.0, "angle": 0.0, "opacity": 1.0}
@@ -66,13 +66,13 @@ def poses(action: str, course: Course, progress_N: Array) -> Poses:
 
 
 def reach(action: str) -> tuple[float, float, float]:
-    """Say how far the action leads sideways and up or down, and how much larger the object gets."""
+    """Return the largest horizontal offset, the largest vertical offset and the largest scale of the action."""
     path = poses(action, Course(), np.linspace(0.0, 1.0, 241))
     return float(np.abs(path.x_N).max()), float(np.abs(path.y_N).max()), float(path.scale_N.max())
 
 
 def repeats_in(action: str, seconds: float) -> int:
-    """Say how often a repeating action repeats in this time (1 for the others)."""
+    """Return how often a repeating action repeats in this time (1 for the others)."""
     return max(1, round(seconds * _REPEATS_PER_S.get(action, 0.0)))
 
 

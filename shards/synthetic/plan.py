@@ -1,6 +1,6 @@
-"""A clip before anything is drawn or played: who is in it, what they do and when, and where it was recorded.
+"""The plan of a clip (its objects, their actions with times, its group) and the rules that plans are drawn by.
 
-The rules a world is made by: lengths, shares, what is held out, how groups fall into splits.
+The rules set lengths, shares, held-out combinations and how groups are divided into splits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trichord.shards.synthetic.vocabulary import ACTIONS, CLASSES, COLOURS, SHAP
 
 @dataclass(frozen=True)
 class Group:
-    """One recording place: what all its clips share, so that no split may see what another has seen."""
+    """One simulated recording place: the properties that its clips share. A group belongs to one split only."""
 
     name: str
     split: str  # train, val or test
@@ -32,7 +32,7 @@ class Group:
     background: str
     tones: int
     texture: int  # seed of the background's details
-    drift: float  # how fast the background moves, in frame heights per second
+    drift: float  # speed of the background, in frame heights per second
     noise_db: float
     noise_slope: float  # 0 white, 1 pink
     echo_s: float
@@ -41,7 +41,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Thing:
-    """An object and where it rests; x runs to the frame's aspect ratio, y to 1."""
+    """An object and its resting position; x runs to the frame's aspect ratio, y to 1."""
 
     shape: str
     colour: str
@@ -49,12 +49,12 @@ class Thing:
     x: float
     y: float
     angle: float
-    drifts: bool = False  # carried along by the background
+    drifts: bool = False  # moves with the background
 
 
 @dataclass(frozen=True)
 class Event:
-    """A thing that acts from start_s to end_s."""
+    """An action of an object from start_s to end_s."""
 
     thing: Thing
     action: str
@@ -65,13 +65,13 @@ class Event:
 
     @property
     def combination(self) -> Combination:
-        """Name what a zero-shot test can hold out."""
+        """Colour, shape and action, which a zero-shot test can hold out."""
         return (self.thing.colour, self.thing.shape, self.action)
 
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """A whole clip; drawing and playing it need nothing else."""
+    """A whole clip; rendering it needs nothing else."""
 
     seed: int
     number: int
@@ -81,7 +81,7 @@ class ClipPlan:
     distractors: tuple[Thing, ...]
     drift_x: float
     drift_y: float
-    origin_x: float  # where in the endless background the clip starts
+    origin_x: float  # offset into the unbounded background at which the clip starts
     origin_y: float
     silent: bool
 
@@ -92,12 +92,12 @@ class ClipPlan:
 
     @property
     def overlapping(self) -> bool:
-        """Whether two events happen at the same time for a while."""
+        """Whether the two events overlap in time."""
         return len(self.events) == 2 and self.events[1].start_s < self.events[0].end_s
 
 
 def reverse(plan: ClipPlan) -> ClipPlan:
-    """Plan the same clip played backwards: frame k becomes frame -1-k, and reversible actions change their name."""
+    """Return the plan of the same clip played backwards: frame k becomes frame -1-k, reversible actions are renamed."""
     last_s = (plan.frames - 1) / plan.group.fps
     events = []
     for event in plan.events:
@@ -127,7 +127,7 @@ COMBINATIONS: tuple[Combination, ...] = tuple(itertools.product(COLOURS, SHAPES,
 
 
 class WorldRules(BaseModel):
-    """Everything besides the seed that decides what clip number N looks and sounds like."""
+    """Everything besides the seed that determines the content of clip number N."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -138,13 +138,13 @@ class WorldRules(BaseModel):
     max_seconds: Annotated[float, Field(le=60)] = 6.0
     two_events_share: Share = 0.4  # of the clips that are long enough for two
     no_event_share: Share = 0.0
-    is_plain: bool = False  # an even grey behind everything, the same in all clips
-    max_distractors: Annotated[int, Field(ge=0, le=3)] = 3  # things that do nothing, in one clip
+    is_plain: bool = False  # a uniform grey background, the same in all clips
+    max_distractors: Annotated[int, Field(ge=0, le=3)] = 3  # objects without an action, in one clip
     silent_share: Share = 0.1
     captions: Annotated[int, Field(ge=1, le=20)] = 5
-    unsaid_forms: Annotated[int, Field(ge=0, le=6)] = 0  # of the forms of a caption of one event, the last are not used
+    unsaid_forms: Annotated[int, Field(ge=0, le=6)] = 0  # how many of the last phrasings of one event are left out
     holdout_share: Share = 0.1  # of all colour x shape x action combinations, chosen by the seed
-    holdout: tuple[str, ...] = ()  # besides those: "red/star/moving", with * for any
+    holdout: tuple[str, ...] = ()  # in addition: "red/star/moving", with * for any
     train_share: Share = 0.7
     val_share: Share = 0.1  # test gets the rest
     clips_per_group: Annotated[int, Field(ge=1)] = 8
@@ -163,7 +163,7 @@ class WorldRules(BaseModel):
 
 @functools.lru_cache(maxsize=32)
 def held_out(seed: int, rules: WorldRules) -> frozenset[Combination]:
-    """Give the combinations that only the test split may show."""
+    """Return the combinations that only the test split may show."""
     order = generator(seed, "holdout").permutation(len(COMBINATIONS))
     drawn = {COMBINATIONS[place] for place in order[: round(rules.holdout_share * len(COMBINATIONS))]}
     named = {found for pattern in rules.holdout for found in matching(pattern)}
@@ -177,7 +177,7 @@ def held_out(seed: int, rules: WorldRules) -> frozenset[Combination]:
 
 
 def matching(pattern: str) -> list[Combination]:
-    """Give the combinations that `colour/shape/action` names; * stands for any, `moving` for all ways of moving."""
+    """Return the combinations that match `colour/shape/action`; * matches any, `moving` every direction of moving."""
     parts = [part.strip() for part in pattern.split("/")]
     known = (("colour", tuple(COLOURS)), ("shape", SHAPES), ("action", CLASSES))
     if len(parts) != len(known):

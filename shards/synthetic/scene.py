@@ -1,6 +1,6 @@
-"""Draw a planned clip: background, resting things, acting things, and the light of the place.
+"""Render the frames of a planned clip: background, resting objects, acting objects, and vignetting.
 
-The eight shapes as distance fields: how far a point lies outside (positive) or inside (negative) the outline.
+The eight shapes are signed distance fields: positive outside the outline, negative inside.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from trichord.shards.synthetic.motion import poses
 from trichord.shards.synthetic.plan import ClipPlan, Event, Thing
 from trichord.shards.synthetic.vocabulary import COLOURS, SIZES
 
-# Shapes: T frames, H x W pixels, C = 3 colours; K different states of a thing, P x P pixels around it.
+# Shapes: T frames, H x W pixels, C = 3 colours; K different states of an object, P x P pixels around it.
 # A state is five numbers: x, y, radius (in frame heights), angle, opacity.
 Array: TypeAlias = npt.NDArray[np.float32]
 States: TypeAlias = npt.NDArray[np.float64]
 Frames: TypeAlias = npt.NDArray[np.uint8]
 
 _EDGE = 0.14  # width of the dark outline, in radii
-_HALO = 0.3  # width of the soft shadow around a thing, in radii
-_SPOT = 0.17  # radius of the spot that shows how a thing is turned, in radii
-_DARK = 0.32  # how much of its colour outline and spot keep
+_HALO = 0.3  # width of the soft shadow around an object, in radii
+_SPOT = 0.17  # radius of the spot that makes the rotation of an object visible, in radii
+_DARK = 0.32  # brightness of outline and spot, as a share of the object's colour
 
 
 def draw(plan: ClipPlan) -> Frames:
-    """Draw all frames, as frames_THWC."""
+    """Render all frames, as frames_THWC."""
     height, width = plan.group.height, plan.group.width
     seconds_T = np.arange(plan.frames) / plan.group.fps
     backdrop = Backdrop(plan)
     sprites = [_Sprite(thing, _resting(thing, plan, seconds_T), height) for thing in plan.distractors]
-    # What is lower in the frame lies in front, whichever acts first: a clip played backwards looks the same.
+    # Lower objects are drawn in front, whatever the order of actions, so that layers are the same in a reversed clip.
     front_last = sorted(plan.events, key=lambda event: (event.thing.y, event.thing.x))
     sprites += [_Sprite(event.thing, _acting(event, seconds_T), height) for event in front_last]
     light_HW1 = _light(height, width)
@@ -45,7 +45,7 @@ def draw(plan: ClipPlan) -> Frames:
         for sprite in sprites:
             sprite.stamp(frame_HWC, index)
         frame_HWC *= light_HW1
-        # Nothing leaves 0..255, for all are mixtures of colours, dimmed; + 0.5 rounds where the cast cuts off.
+        # Values stay in 0..255, as they are dimmed mixtures of colours; + 0.5 rounds, because the cast truncates.
         frame_HWC += np.float32(0.5)
         frames_THWC[index] = frame_HWC
     return frames_THWC
@@ -67,20 +67,20 @@ def _acting(event: Event, seconds_T: States) -> States:
 
 
 def _light(height: int, width: int) -> Array:
-    """Let the corners be a little darker than the middle."""
+    """Return a vignette: factors that make the corners a little darker than the middle."""
     y_H = np.linspace(-1, 1, height, dtype=np.float32)[:, None, None]
     x_W = np.linspace(-1, 1, width, dtype=np.float32)[None, :, None]
     return np.float32(1) - np.float32(0.13) * (x_W**2 + y_H**2)
 
 
 class _Sprite:
-    """One thing in all its states: what it keeps of the picture behind it and what it adds."""
+    """One object in all its states: the share it keeps of the picture behind it, and the colour it adds."""
 
     def __init__(self, thing: Thing, states_T5: States, height: int) -> None:
         changes_T = np.r_[True, np.any(np.diff(states_T5, axis=0) != 0, axis=1)]
         self._state_T = np.cumsum(changes_T) - 1
         states_K5 = states_T5[changes_T]
-        # A pixel's middle lies half a pixel right of and below its corner.
+        # The centre of a pixel lies half a pixel right of and below its corner.
         centre_K2 = states_K5[:, :2] * height - 0.5
         self._visible_K = states_K5[:, 4] > 0
         half = int(np.ceil(states_K5[:, 2].max() * height * (1 + _HALO))) + 1
@@ -90,7 +90,7 @@ class _Sprite:
         self._keep_KPP1, self._paint_KPPC = _paint(thing, states_K5, offset_K2P.astype(np.float32), height)
 
     def stamp(self, frame_HWC: Array, index: int) -> None:
-        """Put the thing as it is in frame `index` into the picture, cut off at the borders."""
+        """Draw the object in its state of frame `index` into the picture, clipped at the borders."""
         state = self._state_T[index]
         if not self._visible_K[state]:
             return
@@ -107,7 +107,7 @@ class _Sprite:
 
 
 def _paint(thing: Thing, states_K5: States, offset_K2P: Array, height: int) -> tuple[Array, Array]:
-    """Draw one thing on nothing, in each of its states; edges are smooth over one pixel."""
+    """Render one object without a background, in each of its states; edges are smooth over one pixel."""
     radius_K11 = (states_K5[:, 2] * height).astype(np.float32)[:, None, None]
     cosine_K11, sine_K11 = (turn(states_K5[:, 3]).astype(np.float32)[:, None, None] for turn in (np.cos, np.sin))
     opacity_K11 = states_K5[:, 4].astype(np.float32)[:, None, None]
@@ -130,7 +130,7 @@ def _paint(thing: Thing, states_K5: States, offset_K2P: Array, height: int) -> t
 
 
 def distance(shape: str, x_TPP: Array, y_TPP: Array) -> Array:
-    """Measure the (nearly exact) distance to the shape's outline."""
+    """Return the (nearly exact) signed distance to the shape's outline."""
     return _SHAPES[shape](x_TPP, y_TPP)
 
 
@@ -148,7 +148,7 @@ def _triangle(x: Array, y: Array) -> Array:
 
 
 def _star(x: Array, y: Array) -> Array:
-    """Fold the plane into one tenth of the star, then measure to that tenth's straight edge."""
+    """Return the distance to a star: fold the plane into a tenth of it, then measure to the straight edge of that."""
     fifth = 2 * math.pi / 5
     angle = np.arctan2(x, -y)
     folded = np.abs(np.mod(angle + np.float32(fifth / 2), np.float32(fifth)) - np.float32(fifth / 2))
@@ -173,7 +173,7 @@ def _cross(x: Array, y: Array) -> Array:
 
 
 def _heart(x: Array, y: Array) -> Array:
-    """Two discs over a square that stands on its corner."""
+    """Return the distance to a heart: two discs above a square that is turned by 45 degrees."""
     side = np.abs(x)
     lobe: Array = np.sqrt((side - np.float32(0.42)) ** 2 + (y + np.float32(0.32)) ** 2) - np.float32(0.5)
     corner: Array = (side + np.abs(y - np.float32(0.04))) * np.float32(math.sqrt(0.5)) - np.float32(0.63)
@@ -188,7 +188,7 @@ def _crescent(x: Array, y: Array) -> Array:
     return bitten
 
 
-# Where each shape carries the dark spot by which even a circle can be seen to turn.
+# Position of the dark spot on each shape, which makes the rotation of even a circle visible.
 SPOTS: dict[str, tuple[float, float]] = {
     "circle": (0.0, -0.52),
     "square": (0.42, -0.42),

@@ -1,4 +1,4 @@
-"""The world as a plain table: clips.csv beside a folder of videos, with everything that is known about each clip."""
+"""The csv layout: clips.csv beside a folder of videos, with everything that is known about each clip."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ HEADER = (
 
 
 def adapt(rules: WorldRules) -> WorldRules:
-    """A table can say everything."""
+    """Return the rules unchanged, as a table can represent everything."""
     return rules
 
 
 def name_files(plans: Sequence[ClipPlan]) -> list[str]:
-    """Number the videos."""
+    """Return a path for each video, named by its number."""
     return [f"videos/{plan.number:06d}.mp4" for plan in plans]
 
 
@@ -48,7 +48,7 @@ def write_lists(out: Path, clips: Sequence[Clip], rules: WorldRules) -> None:
 
 
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a csv file whose cells are quoted where they hold commas."""
+    """Write a csv file; cells are quoted where necessary."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

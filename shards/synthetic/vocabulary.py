@@ -1,4 +1,4 @@
-"""The words of the world: what there is to see, what it can do, and how each is said."""
+"""The vocabulary of the synthetic data set: shapes, colours, sizes, actions and backgrounds, with their phrases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLOURS: dict[str, Colour] = {
 
 @dataclass(frozen=True)
 class Size:
-    """How large an object is drawn (radius in frame heights), how low it sounds, what people call it."""
+    """The radius of an object (in frame heights), its base pitch, and the words for its size."""
 
     radius: float
     pitch_hz: float
@@ -38,7 +38,7 @@ SIZES: dict[str, Size] = {
 
 @dataclass(frozen=True)
 class Action:
-    """What only time reveals: its class name, its time reversal, and phrases as (third person, participle)."""
+    """An action, recognisable only over time: the class of its reversal, and phrases as (third person, participle)."""
 
     reverse: str
     phrases: tuple[tuple[str, str], ...]
@@ -139,7 +139,7 @@ ACTIONS: dict[str, Action] = {
     ),
 }
 
-# Label ids are positions in this tuple; the order never changes, for files already written refer to it.
+# Label ids are positions in this tuple; the order never changes, because written files refer to it.
 CLASSES = tuple(ACTIONS)
 
 BACKGROUNDS: dict[str, str] = {
@@ -151,7 +151,7 @@ BACKGROUNDS: dict[str, str] = {
     "rings": "drifting ripples",
 }
 
-# What a world has everywhere that is to tell its clips apart by nothing but their things.
+# The background of a plain data set, whose clips differ only in their objects.
 PLAIN = "plain"
 PLAIN_TONES = 4
 BEHIND = {**BACKGROUNDS, PLAIN: "a plain grey wall"}

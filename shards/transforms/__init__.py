@@ -1,1 +1,1 @@
-"""From frames to views: which frames a clip takes, crops, flips, colours, and mixing in batches."""
+"""Transforms from frames to views: choice of frames, crops, flips, colours, and mixing in batches."""

@@ -1,11 +1,9 @@
-"""RandAugment (Cubuk et al. 2020) over clips: every frame of a view gets the same operations by the same amounts.
+"""RandAugment (Cubuk et al. 2020) for clips: the same operations with the same amounts on every frame of a view.
 
-Two conventions for what "magnitude" means are in use, and each is named: torchvision's (bins, every operation applied)
-and timm's increasing one (level 0 to 10 with noise, each operation applied by a coin: "rand-m7-n4-mstd0.5-inc1" of
-VideoMamba and PySlowFast). What an operation does for a given amount equals torchvision's.
-Legend: C the three colours, T frames, H height, W width.
-
-Turning, slanting and shifting a clip: all frames by the same amount, with positions as torchvision has them.
+Two conventions of "magnitude" are supported: torchvision's (bins, every operation applied) and timm's increasing one
+(level 0 to 10 with noise, each operation applied with a probability: "rand-m7-n4-mstd0.5-inc1" of VideoMamba and
+PySlowFast). For a given amount, every operation equals torchvision's; rotation, shear and translation also use
+torchvision's pixel positions.
 
 Legend: C the three colours, T frames, H height, W width.
 """
@@ -23,7 +21,7 @@ from torch.nn import functional
 from trichord.shards.transforms import colour
 from trichord.shards.transforms.view_specs import RandAugment, Sampling, TorchvisionRandAugment
 
-Operation = tuple[str, float]  # what is done, and by how much in the operation's own unit
+Operation = tuple[str, float]  # name, and amount in the operation's own unit
 
 TORCHVISION_OPERATIONS = (
     *("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "saturation"),
@@ -37,7 +35,7 @@ FACTORS = ("brightness", "saturation", "contrast", "sharpness")
 
 
 def draw_operations(spec: RandAugment, height: int, width: int, rng: np.random.Generator) -> tuple[Operation, ...]:
-    """Draw what is done to a view of this size, in order, with the amounts in the operations' own units."""
+    """Draw the operations for a view of this size, in order, with amounts in the operations' own units."""
     drawn = []
     for _ in range(spec.operations):
         if isinstance(spec, TorchvisionRandAugment):
@@ -55,7 +53,7 @@ def draw_operations(spec: RandAugment, height: int, width: int, rng: np.random.G
 
 
 def torchvision_amount(name: str, magnitude: int, bins: int, sign: float, height: int, width: int) -> float:
-    """Turn a bin into an amount; `sign` counts where the operation has two directions."""
+    """Convert a bin to an amount; `sign` is used by operations with two directions."""
     share = magnitude / (bins - 1)
     match name:
         case "shear_x" | "shear_y":
@@ -76,7 +74,7 @@ def torchvision_amount(name: str, magnitude: int, bins: int, sign: float, height
 
 
 def timm_amount(name: str, level: float, sign: float, height: int, width: int) -> float:
-    """Turn a level from 0 to 10 into an amount; all operations grow stronger with the level."""
+    """Convert a level from 0 to 10 to an amount; all operations become stronger with the level."""
     share = level / 10
     match name:
         case "shear_x" | "shear_y":
@@ -121,7 +119,7 @@ def apply_operation(
     fill: tuple[int, int, int] = (0, 0, 0),
     interpolation: Sampling = "nearest",
 ) -> Tensor:
-    """Do one operation to all frames of a view; gives contiguous uint8 frames_CTHW."""
+    """Apply one operation to all frames of a view; return contiguous uint8 frames_CTHW."""
     name, amount = operation
     if name in WARPS:
         return warp(frames_CTHW, name, amount, fill, interpolation)
@@ -132,9 +130,9 @@ WARPS = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 
 
 def warp(frames_CTHW: Tensor, name: str, amount: float, fill: tuple[int, int, int], sampling: Sampling) -> Tensor:
-    """Move the picture: degrees for rotate, pixels for translate, pixels per pixel from the corner for shear.
+    """Warp the picture: degrees for rotate, pixels for translate, pixels per pixel from the corner for shear.
 
-    What comes from outside the picture is `fill`.
+    Pixels from outside the picture become `fill`.
     """
     height, width = frames_CTHW.shape[-2:]
     source_x, source_y = _sources(name, amount, height, width)
@@ -144,7 +142,7 @@ def warp(frames_CTHW: Tensor, name: str, amount: float, fill: tuple[int, int, in
 
 
 def _sources(name: str, amount: float, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Say, in pixels, at which column and row every output pixel looks."""
+    """Return the source column and row, in pixels, of every output pixel."""
     centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
     x = torch.arange(width, dtype=torch.float32)[None, :].expand(height, width)
     y = torch.arange(height, dtype=torch.float32)[:, None].expand(height, width)
@@ -161,11 +159,11 @@ def _sources(name: str, amount: float, height: int, width: int) -> tuple[Tensor,
             return x - amount, y
         case "translate_y":
             return x, y - amount
-    raise ValueError(f"no warp is called {name!r}; there are {', '.join(WARPS)}")
+    raise ValueError(f"unknown warp {name!r}; expected one of {', '.join(WARPS)}")
 
 
 def _nearest(frames_CTHW: Tensor, source_x: Tensor, source_y: Tensor, fill: tuple[int, int, int]) -> Tensor:
-    """Move bytes by one table of positions for all frames and colours; nothing is computed in float per pixel."""
+    """Sample the nearest pixels: one table of positions serves all frames and colours, without float arithmetic."""
     height, width = frames_CTHW.shape[-2:]
     column, row = source_x.round().long(), source_y.round().long()
     outside_HW = (column < 0) | (column >= width) | (row < 0) | (row >= height)
@@ -178,7 +176,10 @@ def _nearest(frames_CTHW: Tensor, source_x: Tensor, source_y: Tensor, fill: tupl
 
 
 def _bilinear(frames_CTHW: Tensor, source_x: Tensor, source_y: Tensor, fill: tuple[int, int, int]) -> Tensor:
-    """Taking the fill off before sampling makes it what lies outside; one frame at a time spares fresh memory."""
+    """Sample bilinearly, one frame at a time to save memory allocations.
+
+    Subtracting the fill before sampling makes pixels outside the picture equal to it.
+    """
     height, width = frames_CTHW.shape[-2:]
     grid_HW2 = torch.stack(((2 * source_x + 1) / width - 1, (2 * source_y + 1) / height - 1), dim=-1)
     fill_C = torch.tensor(fill, dtype=torch.float32).view(3, 1, 1)

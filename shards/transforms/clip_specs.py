@@ -1,4 +1,4 @@
-"""How clips are cut from a video, as settings: the kinds that recipes name, each with the field's conventions.
+"""Settings of how clips are cut from a video: one kind for each convention in the literature, named by recipes.
 
 Segments follow TSN (Wang et al. 2016), windows the "T frames every stride" of the Kinetics loaders, sliding windows the
 video-level evaluation of Charades, and `SvtWindow` the temporal sets of SVT (Ranasinghe et al. 2022, section 3.2).
@@ -16,32 +16,32 @@ class _Spec(BaseModel):
 
     @property
     def clip_count(self) -> int | None:
-        """How many clips a video gives; None where that depends on its length."""
+        """Number of clips per video; None if it depends on the length of the video."""
         found: int = getattr(self, "clips", 1)
         return found
 
     @property
     def frame_counts(self) -> set[int]:
-        """How many frames clips have; empty where that depends on the length of a video."""
+        """Possible numbers of frames of a clip; empty if they depend on the length of the video."""
         frames: int | None = getattr(self, "frames", None)
         return set() if frames is None else {frames}
 
     @property
     def is_random(self) -> bool:
-        """Whether chance decides which frames are taken."""
+        """Whether the choice of frames is random."""
         return getattr(self, "placement", None) == "random"
 
     def for_sound(self) -> Self:
-        """Return clips of the same stretches of time with one frame, where frames do not make the stretch."""
+        """Return a spec of the same time intervals with one frame each, if frames do not determine the interval."""
         return self
 
     def fixed(self, clips: int) -> Self | None:
-        """Return so many clips of the same kind, spread evenly, with nothing left to chance; None where it has none."""
+        """Return a deterministic spec of this many clips of the same kind, evenly spread; None if there is none."""
         return None
 
 
 class Segments(_Spec):
-    """The whole video in `frames` equal segments, one frame of each; a short video repeats frames.
+    """One frame from each of `frames` equal segments of the whole video; a short video repeats frames.
 
     With placement "centre" and several clips, clip j takes the instant (j + 1/2) / clips of every segment.
     """
@@ -61,10 +61,10 @@ class Segments(_Spec):
 class DenseWindow(_Spec):
     """A window of `frames` frames, one every `stride_frames` source frames or every clip_seconds / frames.
 
-    Placement "uniform" puts clip starts evenly from the first to the last that fits (one clip: in the middle). `short`
-    says what a video shorter than the window gives: "clamp" repeats its last frame (PySlowFast, and so TimeSformer, SVT
-    and VTN), "loop" starts over (mmaction, and so X-CLIP), "stretch" spreads the frames over what there is
-    (PyTorchVideo).
+    Placement "uniform" spaces clip starts evenly from the first to the last that fits (one clip: in the middle).
+    `short` selects how a video shorter than the window is filled: "clamp" repeats its last frame (PySlowFast, and so
+    TimeSformer, SVT and VTN), "loop" starts over (mmaction, and so X-CLIP), "stretch" spreads the frames over the whole
+    video (PyTorchVideo).
     """
 
     kind: Literal["window"] = "window"
@@ -91,7 +91,7 @@ class DenseWindow(_Spec):
 class FullVideo(_Spec):
     """One clip over the whole video: `frames` frames spread evenly, first and last included, or frames_per_second.
 
-    Above max_frames the rate falls, so that the clip still reaches the end.
+    Above max_frames the rate is reduced, so that the clip still covers the video to its end.
     """
 
     kind: Literal["full"] = "full"
@@ -112,7 +112,7 @@ class FullVideo(_Spec):
 class SlidingWindows(_Spec):
     """Windows of clip_seconds starting at 0, stride, 2 stride ... while inside the video (default: no overlap).
 
-    The last window is cut at the video's end and its frames spread over what is left, as Charades is evaluated.
+    The last window is cut at the end of the video and its frames are spread over the rest, as in Charades evaluation.
     """
 
     kind: Literal["sliding"] = "sliding"
@@ -129,11 +129,12 @@ class SlidingWindows(_Spec):
 
 
 class SvtWindow(_Spec):
-    """SVT: one random window; two globals over nearly all of it, locals over an eighth of it at random places.
+    """SVT's clips in one random window: two globals over nearly all of it, locals over a random eighth of it each.
 
-    Global 1 spans all but the last `offset_frames` source frames of the window, global 2 all but the first. Each view
-    keeps its frame count, for a batch stacks views: globals (8, 16), locals (2, 2, 4, 4, 8, 8, 16, 16) as in the paper;
-    the released code's variable-rate flag has globals (4, 8), its default 8 frames everywhere. Globals come first.
+    Global 1 spans all but the last `offset_frames` source frames of the window, global 2 all but the first. The frame
+    count of each view is fixed, because a batch stacks views: globals (8, 16), locals (2, 2, 4, 4, 8, 8, 16, 16) as in
+    the paper. The released code has globals (4, 8) with its variable-rate flag and 8 frames everywhere by default.
+    Globals come first.
     """
 
     kind: Literal["svt"] = "svt"

@@ -1,8 +1,8 @@
-"""Which frames of a video make a clip, chosen by presentation time so that a variable frame rate is no special case.
+"""Choice of the frames of a clip, by presentation time, so that a variable frame rate is no special case.
 
-A frame is shown from its own time until the next frame's; "the frame at t" is the one on screen at t.
+A frame is shown from its own time until that of the next frame; "the frame at t" is the one on screen at t.
 Legend: times_N presentation time of each frame in seconds, ascending; indices_T the frames of a clip, repeats allowed;
-instants_T the times at which a clip looks.
+instants_T the times at which a clip samples frames.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from trichord.shards.transforms.clip_specs import ClipSpec, DenseWindow, FullVid
 Seconds = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-# Times arrive as float seconds of rational time stamps; an instant this close to a frame's time means that frame.
+# Times are rational time stamps converted to float seconds; an instant this close to a frame's time is that frame.
 TOLERANCE_S = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """The frames of one clip and the stretch of time they stand for; sound takes the same stretch."""
+    """The frames of one clip and the time interval they cover, which is also the interval of its audio."""
 
     indices: Indices
     start_s: float
@@ -33,9 +33,9 @@ class Clip:
 
 
 def plan_clips(spec: ClipSpec, times_s: Seconds, duration_s: float, rng: np.random.Generator) -> list[Clip]:
-    """Choose the frames of every clip of one video; `rng` is drawn from by random placements only."""
+    """Choose the frames of every clip of one video; only random placements draw from `rng`."""
     if len(times_s) == 0:
-        raise SampleError(Cause.NO_VIDEO, "the video stream holds no frame")
+        raise SampleError(Cause.NO_VIDEO, "the video stream has no frames")
     times_N = np.asarray(times_s, dtype=np.float64)
     duration_s = max(duration_s, float(times_N[-1]))
     match spec:
@@ -54,7 +54,7 @@ def plan_clips(spec: ClipSpec, times_s: Seconds, duration_s: float, rng: np.rand
 
 
 def frames_at(times_N: Seconds, instants_T: NDArray[np.floating]) -> Indices:
-    """Give the frame on screen at each instant; before the first and after the last, the nearest one."""
+    """Return the frame on screen at each instant; before the first and after the last, the nearest one."""
     shown_T = np.searchsorted(times_N, instants_T + TOLERANCE_S, side="right") - 1
     return np.clip(shown_T, 0, len(times_N) - 1).astype(np.int64)
 
@@ -71,11 +71,11 @@ def _segments(spec: Segments, times_N: Seconds, duration_s: float, rng: np.rando
     return clips
 
 
-def _starts(spec: DenseWindow, room: float, rng: np.random.Generator) -> Seconds:
-    """Place clip starts in [0, room]; `room` is what the video is longer than the window."""
+def _starts(spec: DenseWindow, slack: float, rng: np.random.Generator) -> Seconds:
+    """Place clip starts in [0, slack], where `slack` is the length of the video beyond the window."""
     if spec.placement == "random":
-        return rng.random(spec.clips) * room
-    return np.linspace(0.0, room, spec.clips) if spec.clips > 1 else np.array([room / 2])
+        return rng.random(spec.clips) * slack
+    return np.linspace(0.0, slack, spec.clips) if spec.clips > 1 else np.array([slack / 2])
 
 
 def _windows_by_seconds(
@@ -103,10 +103,10 @@ def _windows_by_frames(
     elif spec.short == "stretch" and span > count:
         offsets_T = np.arange(spec.frames, dtype=np.int64) * count // spec.frames
     clips = []
-    # Random starts are drawn over room + 1 whole frames, so that the last one is as likely as the others.
-    room = max(count - span, 0)
-    for start in _starts(spec, room + 1 if spec.placement == "random" else room, rng):
-        first = min(int(start), room)
+    # Random starts are drawn over slack + 1 whole frames, so that the last one is as likely as the others.
+    slack = max(count - span, 0)
+    for start in _starts(spec, slack + 1 if spec.placement == "random" else slack, rng):
+        first = min(int(start), slack)
         after = first + spec.frames * stride_frames
         end_s = float(times_N[after]) if after < count else duration_s
         clips.append(Clip(np.minimum(first + offsets_T, count - 1), float(times_N[first]), end_s))
@@ -124,7 +124,7 @@ def _full_video(spec: FullVideo, times_N: Seconds, duration_s: float) -> Clip:
 
 
 def _spread_inside(times_N: Seconds, start_s: float, end_s: float, frames: int) -> Indices:
-    """Spread frames over those whose time lies in [start, end), first and last included; at least one is found."""
+    """Spread frames over those with times in [start, end), first and last included; if none, use the one at start."""
     first = int(np.searchsorted(times_N, start_s - TOLERANCE_S))
     last = int(np.searchsorted(times_N, end_s - TOLERANCE_S)) - 1
     if last < first:
@@ -148,7 +148,7 @@ def _svt(spec: SvtWindow, times_N: Seconds, duration_s: float, rng: np.random.Ge
     first, last = (int(index) for index in _spread_inside(times_N, start_s, end_s, 2))
     early_s = float(times_N[max(last + 1 - spec.offset_frames, first)])
     late_s = float(times_N[min(first + spec.offset_frames, last)])
-    # The reference ends global 2 one past the window's last frame and clamps it back.
+    # The reference ends global 2 one frame after the window's last and clamps it.
     instants_2T = (
         np.linspace(times_N[first], early_s, spec.global_frames[0]),
         np.linspace(late_s, end_s, spec.global_frames[1]),

@@ -1,8 +1,8 @@
-"""Which part of the picture a view sees and at what size: crop parameters by the field's rules, and the resize.
+"""Crops: parameters by the conventions of the literature, and the resize.
 
-Boxes are (top, left, height, width). Pixels stay uint8: interpolating uint8 with antialias over channels-last memory
-stays within two levels of float (a third of one on average), and on x86-64 from AVX2 up takes an integer path ten times
-faster than float.
+Boxes are (top, left, height, width). Pixels stay uint8: antialiased interpolation of uint8 in channels-last memory is
+within two levels of float (a third of a level on average), and on x86-64 with AVX2 or later uses an integer path ten
+times faster than float.
 Legend: T frames, H height, W width, C the three colours; frames_THWC as decoded, frames_CTHW as batches carry them.
 """
 
@@ -31,12 +31,12 @@ from trichord.shards.transforms.view_specs import (
 
 Box = tuple[int, int, int, int]
 Frames = NDArray[np.uint8]
-MAX_ASPECT = 32  # beyond this a picture scaled to its short side could fill the memory
+MAX_ASPECT = 32  # beyond this, a picture scaled to its short side could exhaust the memory
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Take `box` of the source, resize it to `resized` (height, width), keep `window` of that."""
+    """Parameters of a crop: take `box` of the source, resize it to `resized` (height, width), keep `window` of that."""
 
     box: Box
     resized: tuple[int, int]
@@ -70,16 +70,16 @@ def draw_geometries(spec: CropSpec, height: int, width: int, rng: np.random.Gene
 
 
 def resize_box(frames_THWC: Frames, rows: NDArray[np.int64], geometry: Geometry) -> Tensor:
-    """Cut the geometry's box from the chosen frames and resize it; gives frames_TCHW in channels-last memory.
+    """Cut the geometry's box from the chosen frames and resize it; return frames_TCHW in channels-last memory.
 
-    Choosing frames and cutting in one indexing step copies only the box, and nothing where whole frames in a row are
-    asked for; either way they lie as the fast path needs them.
+    Choosing frames and cutting in one indexing step copies only the box, and nothing for consecutive whole frames; both
+    have the memory layout that the fast path needs.
     """
     top, left, height, width = geometry.box
     consecutive = len(rows) > 0 and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows)))
     chosen: slice | NDArray[np.int64] = slice(int(rows[0]), int(rows[0]) + len(rows)) if consecutive else rows
     cut_THWC = frames_THWC[chosen, top : top + height, left : left + width]
-    if not cut_THWC.flags.writeable:  # torch would warn, for it cannot keep such memory as it is
+    if not cut_THWC.flags.writeable:  # torch would warn, since it has no read-only tensors
         cut_THWC = cut_THWC.copy()
     cut_TCHW = torch.from_numpy(np.ascontiguousarray(cut_THWC)).permute(0, 3, 1, 2)
     if (height, width) == geometry.resized:
@@ -88,7 +88,7 @@ def resize_box(frames_THWC: Frames, rows: NDArray[np.int64], geometry: Geometry)
 
 
 def cut_window(frames_TCHW: Tensor, geometry: Geometry) -> Tensor:
-    """Keep the geometry's window of resized frames; gives contiguous frames_CTHW."""
+    """Cut the geometry's window from resized frames; return contiguous frames_CTHW."""
     top, left, height, width = geometry.window
     window_TCHW = frames_TCHW[:, :, top : top + height, left : left + width]
     return window_TCHW.permute(1, 0, 2, 3).contiguous()
@@ -99,7 +99,7 @@ def _squared(spec: CropSpec, box: Box) -> Geometry:
 
 
 def _random_area(spec: RandomResizedCrop, height: int, width: int, rng: np.random.Generator) -> Box:
-    """Try ten random boxes; when none fits, take the largest centred one of an allowed aspect."""
+    """Draw up to ten random boxes; if none fits, return the largest centred one of an allowed aspect."""
     low, high = math.log(spec.aspect[0]), math.log(spec.aspect[1])
     for _ in range(10):
         area = height * width * rng.uniform(*spec.scale)
@@ -126,9 +126,9 @@ def _multi_scale(spec: MultiScaleCrop, height: int, width: int, rng: np.random.G
 
 
 def _short_side(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Scale so that the short side is `short_side`; the long side is rounded down, as torchvision does."""
+    """Return the size with the short side scaled to `short_side`; the long side is rounded down, as in torchvision."""
     if max(height, width) > MAX_ASPECT * min(height, width):
-        raise SampleError(Cause.TOO_MANY_PIXELS, f"{width}x{height} is longer than {MAX_ASPECT} short sides")
+        raise SampleError(Cause.TOO_MANY_PIXELS, f"{width}x{height} has an aspect ratio above {MAX_ASPECT}")
     if height <= width:
         return short_side, int(short_side * width / height)
     return int(short_side * height / width), short_side

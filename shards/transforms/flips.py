@@ -1,4 +1,4 @@
-"""When a clip may be mirrored: "pushing from left to right" seen in a mirror is another class, and another caption."""
+"""Rules for mirroring clips: "pushing from left to right" becomes another class, and another caption, if mirrored."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from enum import Enum
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-# Words, also between the underscores of a folder's name; of the two that face "clockwise" a data set uses one.
+# Words, also between the underscores of a folder's name. A data set uses one of the two opposites of "clockwise".
 _SIDED = re.compile(r"(?<![a-z])(left|right|clockwise|anticlockwise|counterclockwise)(?![a-z])")
-_IN_THE_MIRROR = {"left": "right", "right": "left", "anticlockwise": "clockwise", "counterclockwise": "clockwise"}
+_MIRRORED_WORDS = {"left": "right", "right": "left", "anticlockwise": "clockwise", "counterclockwise": "clockwise"}
 
 
 class FlipRule(BaseModel):
-    """Labels and words that a mirror turns into others.
+    """Labels and words whose meaning depends on left and right.
 
-    A clip with an exempt label, or whose caption holds an exempt word, is never mirrored. A clip with a label of a swap
-    pair is mirrored in all its views or in none, and its labels change sides with it.
+    A clip with an exempt label, or with an exempt word in its caption, is never mirrored. A clip with a label of a swap
+    pair is mirrored in all its views or in none, and its label is swapped if it is mirrored.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,16 +31,16 @@ class FlipRule(BaseModel):
     def _one_side_each(self) -> FlipRule:
         paired = [label for pair in self.swap_labels for label in pair]
         if len(set(paired)) < len(paired) or self.exempt_labels.intersection(paired):
-            raise ValueError("a label may stand in one swap pair only, and not be exempt as well")
+            raise ValueError("a label may be in one swap pair only, and must not be exempt as well")
         return self
 
 
 class Mirroring(Enum):
-    """What may be done to the views of one clip."""
+    """How the views of one sample may be mirrored."""
 
     NEVER = "never"
-    TOGETHER = "together"  # one coin for all views, for the labels follow it
-    EACH = "each"  # a coin per view
+    TOGETHER = "together"  # one draw for all views, because the labels depend on it
+    EACH = "each"  # one draw per view
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class SampleFlip:
 
 
 def judge(rule: FlipRule, labels: Sequence[int], captions: Sequence[str]) -> SampleFlip:
-    """Say whether this sample's views may be mirrored and what its labels are in the mirror."""
+    """Return how this sample's views may be mirrored, and its labels if they are."""
     if rule.exempt_labels.intersection(labels) or any(_mentions(caption, rule.exempt_words) for caption in captions):
         return SampleFlip(Mirroring.NEVER, tuple(labels))
     other_side = dict(rule.swap_labels) | {right: left for left, right in rule.swap_labels}
@@ -62,7 +62,7 @@ def judge(rule: FlipRule, labels: Sequence[int], captions: Sequence[str]) -> Sam
 
 
 def rule_for_classes(classes: Sequence[str]) -> FlipRule:
-    """Read the rule off class names: two that swap their sided words are a pair, a sided one on its own is exempt."""
+    """Derive the rule from class names: two that swap their sided words are a pair, a sided one alone is exempt."""
     number = {name.lower(): label for label, name in enumerate(classes)}
     pairs, exempt = [], []
     for name, label in number.items():
@@ -78,7 +78,7 @@ def rule_for_classes(classes: Sequence[str]) -> FlipRule:
 
 
 def _mirror(name: str, against_clockwise: str) -> str:
-    return _SIDED.sub(lambda found: _IN_THE_MIRROR.get(found[0], against_clockwise), name)
+    return _SIDED.sub(lambda found: _MIRRORED_WORDS.get(found[0], against_clockwise), name)
 
 
 def _mentions(caption: str, words: Sequence[str]) -> bool:

@@ -1,9 +1,9 @@
-"""Blending samples of a batch (mixup, CutMix) and softening targets: what the recipes do after batches are made.
+"""Blends of the samples of a batch (mixup, Zhang et al. 2018; CutMix, Yun et al. 2019) and soft targets.
 
-A blend must be the same however many ranks share the batch. A step's batch takes the same number of samples from every
-lane, in lane order, and no rank or worker splits a lane; so sample j of a lane is blended with sample j + 1 of the same
-lane, cyclically. The amount (one per batch, as timm and X-CLIP have it) and the box come from a generator of the seed
-and the step. Zhang et al. 2018, Yun et al. 2019.
+A blend must not depend on the number of ranks that share the batch. A step's batch takes the same number of samples
+from every stream lane (see `reading.order`), in lane order, and no rank or worker splits a lane; so sample j of a lane
+is blended with sample j + 1 of the same lane, cyclically. The amount (one per batch, as in timm and X-CLIP) and the box
+come from a generator seeded by the seed and the step.
 Legend: B samples, K classes, C colours, T frames, H height, W width.
 """
 
@@ -23,7 +23,7 @@ from trichord.shards.transforms.view_specs import MixSpec
 
 
 class Mixing(NamedTuple):
-    """What blends of samples depend on besides their settings."""
+    """Inputs of blends other than their settings."""
 
     seed: int
     samples_per_lane: int
@@ -31,7 +31,7 @@ class Mixing(NamedTuple):
 
 @dataclass(frozen=True)
 class Blend:
-    """What chance decided for one step: `kept` is the share of a sample's own pixels.
+    """The random choices of one step: `kept` is the share of a sample's own pixels.
 
     For CutMix `box` is (top, bottom, left, right) in shares of height and width, the same over time; None is mixup.
     """
@@ -41,7 +41,7 @@ class Blend:
 
 
 def draw_blend(spec: MixSpec, seed: int, step: int) -> Blend:
-    """Draw the blend of one step, the same on every rank; kept = 1 leaves the batch as it is."""
+    """Draw the blend of one step, the same on every rank; kept = 1 leaves the batch unchanged."""
     rng = generator(seed, "mix", step)
     blended, cut, place = rng.random() < spec.probability, rng.random() < spec.cutmix_probability, rng.random(2)
     if not blended or (spec.mixup_alpha == 0 and spec.cutmix_alpha == 0):
@@ -57,21 +57,22 @@ def draw_blend(spec: MixSpec, seed: int, step: int) -> Blend:
 def blend_batch(
     videos_BCTHW: Sequence[Tensor], targets_BK: Tensor, blend: Blend, samples_per_lane: int
 ) -> tuple[list[Tensor], Tensor]:
-    """Blend every view and the soft targets alike; uint8 views stay uint8, rounded.
+    """Blend all views and the soft targets by the same amount; uint8 views stay uint8, rounded.
 
-    CutMix cuts whole pixels: targets follow the first view's pixels exactly.
+    CutMix cuts whole pixels: targets use the exact share of pixels in the first view.
     """
     if blend.kept == 1.0:
         return list(videos_BCTHW), targets_BK
     if samples_per_lane < 2:
         raise UserError(
-            "mixup and CutMix blend samples of the same lane, and here a lane gives 1 sample per step; "
+            "mixup and CutMix blend samples of the same lane, but each lane has only 1 sample per step; "
             "raise batch_size to at least 2 x lanes, lower lanes, or set mixup_alpha=0 cutmix_alpha=0"
         )
     if len(targets_BK) % samples_per_lane:
         raise UserError(
-            f"mixup and CutMix blend samples of one lane, which gives {samples_per_lane} a step, and here are "
-            f"{len(targets_BK)} samples, which cut a lane in two. Let ranks x engine.accumulation divide data.lanes"
+            f"mixup and CutMix blend samples of the same lane, and each lane has {samples_per_lane} samples per step, "
+            f"but this part of the batch has {len(targets_BK)}, so a lane is split. "
+            "data.lanes must be a multiple of ranks x engine.accumulation"
         )
     partners = partners_in_lanes(len(targets_BK), samples_per_lane).to(targets_BK.device)
     if blend.box is None:
@@ -87,9 +88,9 @@ def blend_batch(
 
 
 def partners_in_lanes(samples: int, samples_per_lane: int) -> Tensor:
-    """Give each sample's partner: the next of its own lane, the last one's the first."""
+    """Return the partner of each sample: the next of its own lane, and for the last one the first."""
     if samples % samples_per_lane:
-        raise ValueError(f"a batch of {samples} does not hold whole lanes of {samples_per_lane} samples")
+        raise ValueError(f"a batch of {samples} does not consist of whole lanes of {samples_per_lane} samples")
     position = torch.arange(samples)
     return position - position % samples_per_lane + (position + 1) % samples_per_lane
 
@@ -97,17 +98,17 @@ def partners_in_lanes(samples: int, samples_per_lane: int) -> Tensor:
 def soft_targets(
     labels: Sequence[Sequence[int]], classes: int, smoothing: float = 0.0, multi_label: bool = False
 ) -> Tensor:
-    """Write labels as targets_BK.
+    """Return labels as targets_BK.
 
-    One label per sample: smoothing / K everywhere plus 1 - smoothing on the label, so that a row sums to 1. Several:
-    each class is a yes or no of its own, drawn towards 1/2: 1 - smoothing / 2 and smoothing / 2.
+    With one label per sample: smoothing / K everywhere plus 1 - smoothing on the label, so that a row sums to 1. With
+    `multi_label`, each class is an independent binary target: 1 - smoothing / 2 or smoothing / 2.
     """
     targets_BK = torch.zeros(len(labels), classes)
     for row, own in enumerate(labels):
         if any(not 0 <= label < classes for label in own):
             raise ValueError(f"sample {row} has labels {list(own)}, expected numbers from 0 to {classes - 1}")
         if not multi_label and len(own) != 1:
-            raise ValueError(f"sample {row} has {len(own)} labels where one is expected: set multi_label")
+            raise ValueError(f"sample {row} has {len(own)} labels, expected one; for several set multi_label")
         targets_BK[row, list(own)] = 1.0
     return targets_BK * (1 - smoothing) + smoothing * (0.5 if multi_label else 1 / classes)
 

@@ -1,4 +1,4 @@
-"""From the uint8 pixels of a batch to a model's floats, on the device that the model runs on.
+"""Conversion of the uint8 pixels of a batch to normalised floats, on the device of the model.
 
 Legend: B samples, C the three colours, T frames, H height, W width.
 """
@@ -17,7 +17,7 @@ Colours = tuple[float, float, float]
 
 
 class Normalisation(BaseModel):
-    """(x / 255 - mean) / std; the default is ImageNet's, SVT evaluates and TimeSformer trains with 0.45 and 0.225."""
+    """(x / 255 - mean) / std, by default ImageNet's; SVT is evaluated and TimeSformer trained with 0.45 and 0.225."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,15 +25,15 @@ class Normalisation(BaseModel):
     std: Colours = (0.229, 0.224, 0.225)
 
     def __call__(self, frames_BCTHW: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Give floats on the device where the pixels are; move them there as uint8, which is a quarter of the bytes."""
-        import torch  # only here, for recipes name means and deviations where there is no torch
+        """Return floats on the pixels' device; move pixels there before, as uint8, which is a quarter of the bytes."""
+        import torch  # imported here, because recipes with means and deviations must load without torch
 
         if frames_BCTHW.dtype != torch.uint8:
-            raise ValueError(f"expected uint8 pixels, found {frames_BCTHW.dtype}: were they normalised before?")
+            raise ValueError(f"expected uint8 pixels, found {frames_BCTHW.dtype}. Are they already normalised?")
         scale_C = 1.0 / (255.0 * torch.tensor(self.std, device=frames_BCTHW.device))
         shift_C = -torch.tensor(self.mean, device=frames_BCTHW.device) / torch.tensor(
             self.std, device=frames_BCTHW.device
         )
-        # One pass in single precision, rounded once at the end: bfloat16 would lose half a level of each pixel.
+        # Computed in float32 and rounded once at the end: bfloat16 would lose half a level of each pixel.
         floats_BCTHW = frames_BCTHW.float().mul_(scale_C.view(3, 1, 1, 1)).add_(shift_C.view(3, 1, 1, 1))
         return floats_BCTHW.to(dtype or torch.float32)

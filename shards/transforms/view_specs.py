@@ -1,6 +1,6 @@
-"""What is done to pixels, as settings: crops, colours, RandAugment, all views of a sample, blends of a batch.
+"""Settings of the transforms: crops, colours, RandAugment, the views of a sample, blends of a batch.
 
-They import no torch, so that a whole recipe can be checked where there is none.
+The module does not import torch, so that a recipe can be checked where torch is missing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Spec(BaseModel):
 
 
 class _Crop(_Spec):
-    count: ClassVar[int] = 1  # of a clip
+    count: ClassVar[int] = 1  # crops per clip
     is_random: ClassVar[bool] = True
 
     size: int = Field(ge=1)
@@ -29,7 +29,7 @@ class _Crop(_Spec):
 
 
 class RandomResizedCrop(_Crop):
-    """A random share of the area at a random aspect, resized to a square (Inception's, as torchvision has it)."""
+    """A random share of the area at a random aspect, resized to a square (Inception's, as in torchvision)."""
 
     kind: Literal["random_resized"] = "random_resized"
     scale: tuple[float, float] = (0.08, 1.0)
@@ -37,9 +37,9 @@ class RandomResizedCrop(_Crop):
 
 
 class MultiScaleCrop(_Crop):
-    """One of five fixed places (corners, centre) at sides of the short side times a scale (TSN; X-CLIP, VideoMamba).
+    """A crop at the centre or a corner, its sides the short side times a scale each (TSN; X-CLIP, VideoMamba).
 
-    Height and width may differ by one step in the list of scales; the crop is squeezed to a square.
+    The scales of height and width differ by at most one step in the list; the crop is resized to a square.
     """
 
     kind: Literal["multi_scale"] = "multi_scale"
@@ -47,7 +47,7 @@ class MultiScaleCrop(_Crop):
 
 
 class RandomShortSideCrop(_Crop):
-    """Short side resized to a random length, then a random square of it (TimeSformer and VTN: 256 to 320, 224)."""
+    """Short side resized to a random length, then a random square (TimeSformer and VTN: 256 to 320, 224)."""
 
     kind: Literal["random_short_side"] = "random_short_side"
     short_side: tuple[int, int] = (256, 320)
@@ -88,7 +88,7 @@ class ThreeCrops(_Crop):
 
 
 class Squash(_Crop):
-    """The whole picture as a square, its aspect lost (some Charades results were measured so)."""
+    """The whole picture resized to a square, without keeping the aspect (as for some Charades results)."""
 
     is_random: ClassVar[bool] = False
 
@@ -102,7 +102,7 @@ CropSpec = Annotated[
 
 
 class ColourJitter(_Spec):
-    """With this probability, in random order: factors around 1 for brightness, contrast, saturation; a shift of hue."""
+    """Jitter with this probability, in random order: factors around 1 (brightness, contrast, saturation), hue shift."""
 
     brightness: float = Field(default=0.4, ge=0)
     contrast: float = Field(default=0.4, ge=0)
@@ -117,7 +117,7 @@ class _RandAugment(_Spec):
 
 
 class TorchvisionRandAugment(_RandAugment):
-    """`operations` draws out of 14; `magnitude` is a bin of `bins`, whose last is the strongest amount."""
+    """`operations` draws out of 14; `magnitude` is the number of a bin, the last of `bins` being the strongest."""
 
     convention: Literal["torchvision"] = "torchvision"
     operations: int = Field(default=2, ge=0)
@@ -141,7 +141,7 @@ RandAugment = Annotated[TorchvisionRandAugment | TimmRandAugment, Field(discrimi
 
 
 class ViewSpec(_Spec):
-    """What is done to the pixels of one clip."""
+    """Transforms of the pixels of one clip."""
 
     crop: CropSpec
     flip_probability: float = Field(default=0.0, ge=0, le=1)
@@ -151,7 +151,7 @@ class ViewSpec(_Spec):
 
 
 class ViewsSpec(_Spec):
-    """All views of a sample: how clips are cut, and one view for all clips or one for each."""
+    """All views of a sample: the choice of clips, and one view spec for all clips or one for each."""
 
     clips: ClipSpec
     views: tuple[ViewSpec, ...] = Field(min_length=1)
@@ -161,25 +161,26 @@ class ViewsSpec(_Spec):
     def _one_view_per_clip(self) -> ViewsSpec:
         count = self.clips.clip_count
         if len(self.views) not in (1, count):
-            raise ValueError(f"expected 1 view, or one for each of {count or 'a varying number of'} clips")
+            several = "" if count == 1 else f", or one for each of {count or 'a varying number of'} clips"
+            raise ValueError(f"expected 1 view{several}; found {len(self.views)}")
         if self.flips.swap_labels and len({view.flip_probability for view in self.views}) > 1:
-            raise ValueError("labels that swap with a flip need the same flip_probability in all views")
+            raise ValueError("swap_labels need the same flip_probability in all views")
         return self
 
 
 class MixSpec(_Spec):
-    """Mixup and CutMix with their Beta parameters; 0 switches one off. Defaults are X-CLIP's and VideoMamba's."""
+    """Mixup and CutMix with their Beta parameters; 0 disables one. Defaults are X-CLIP's and VideoMamba's."""
 
     mixup_alpha: float = Field(default=0.8, ge=0)
     cutmix_alpha: float = Field(default=1.0, ge=0)
     probability: float = Field(default=1.0, ge=0, le=1)  # that a batch is blended at all
-    cutmix_probability: float = Field(default=0.5, ge=0, le=1)  # of CutMix where both are on
+    cutmix_probability: float = Field(default=0.5, ge=0, le=1)  # of CutMix if both are enabled
 
 
 def svt_views(
     clips: SvtWindow | None = None, global_size: int = 224, local_size: int = 96, flips: FlipRule | None = None
 ) -> ViewsSpec:
-    """Give SVT's views: two globals, then the locals, each with its own length, frame rate, crop and colours."""
+    """Return SVT's views: two globals, then the locals, each with its own length, frame rate, crop and colours."""
     clips = clips or SvtWindow()
     jitter = ColourJitter(brightness=0.4, contrast=0.4, saturation=0.2, probability=0.8)
 
@@ -193,4 +194,4 @@ def svt_views(
 
 def _check_fits(size: int, short_side: int) -> None:
     if short_side < size:
-        raise ValueError(f"short_side {short_side} is smaller than the crop of {size}")
+        raise ValueError(f"short_side {short_side} is smaller than the crop size {size}")

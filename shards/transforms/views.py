@@ -1,8 +1,8 @@
-"""From a video's decoded frames to the views of one sample, as a recipe says: clips, crops, flips, colours.
+"""The views of one sample, made from decoded frames by a recipe's settings: clips, crops, flips, colours.
 
-The parameters of a view are drawn first and applied afterwards, the same to all of its frames; the draws are kept with
-the view, for the contact sheet and for anyone who asks why a view looks as it does. Order: crop, flip, RandAugment,
-colour jitter, grey. Views come clip by clip, a clip's crops together; SVT's globals before its locals.
+The parameters of a view are drawn first and then applied, the same to all of its frames; the draws are kept with the
+view, for the contact sheet and for debugging. Order: crop, flip, RandAugment, colour jitter, grey. Views are ordered
+clip by clip, with a clip's crops together and SVT's globals before its locals.
 Legend: T frames, H height, W width, C the three colours; frames_THWC as decoded, frames_CTHW uint8 as batches have it.
 """
 
@@ -25,7 +25,7 @@ from trichord.shards.transforms.view_specs import RandAugment, ViewSpec, ViewsSp
 
 @dataclass(frozen=True)
 class Draws:
-    """Everything that chance decided about one view."""
+    """All random choices of one view."""
 
     geometry: Geometry
     flipped: bool
@@ -34,7 +34,7 @@ class Draws:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One view, the clip it shows, and how it was made."""
+    """One view, its clip, and its random choices."""
 
     frames_CTHW: Tensor
     clip: Clip
@@ -43,25 +43,25 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class ViewPlan:
-    """The clips of a sample and the frames they need together, so that each is decoded once."""
+    """The clips of a sample and the union of the frames they need, so that each frame is decoded once."""
 
     clips: tuple[Clip, ...]
     needed: Indices
 
     def rows(self, clip: Clip) -> Indices:
-        """Say where a clip's frames lie among the needed ones."""
+        """Return the indices of a clip's frames among the needed ones."""
         return np.searchsorted(self.needed, clip.indices).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """The views of a sample in the recipe's order, and its labels as they are after mirroring."""
+    """The views of a sample in the recipe's order, and its labels after mirroring."""
 
     views: tuple[View, ...]
     labels: tuple[int, ...]
 
     def tensors(self) -> list[Tensor]:
-        """Give the frames_CTHW of each view."""
+        """Return the frames_CTHW of each view."""
         return [view.frames_CTHW for view in self.views]
 
 
@@ -81,23 +81,23 @@ def make_views(
 ) -> Views:
     """Make all views of a sample from the frames that its plan needs.
 
-    Labels and captions decide about mirroring alone: every other draw is the same whatever they are.
+    Labels and captions affect mirroring only; all other draws are independent of them.
     """
     flip = judge(spec.flips, labels, captions)
-    coin_for_all = float(rng.random())
+    shared_draw = float(rng.random())
     height, width = needed_THWC.shape[1:3]
     made: list[View] = []
     for number, clip in enumerate(plan.clips):
         view_spec = spec.views[number] if len(spec.views) > 1 else spec.views[0]
-        draws = draw_view(view_spec, height, width, rng, flip.mirroring, coin_for_all)
+        draws = draw_view(view_spec, height, width, rng, flip.mirroring, shared_draw)
         frames = render(needed_THWC, plan.rows(clip), draws, view_spec.rand_augment)
         made.extend(View(frames_CTHW, clip, drawn) for frames_CTHW, drawn in zip(frames, draws, strict=True))
-    mirrored = flip.mirroring is Mirroring.TOGETHER and coin_for_all < spec.views[0].flip_probability
+    mirrored = flip.mirroring is Mirroring.TOGETHER and shared_draw < spec.views[0].flip_probability
     return Views(tuple(made), flip.mirrored_labels if mirrored else tuple(labels))
 
 
 def view_from(spec: ViewSpec, frames_THWC: Frames, rng: np.random.Generator) -> Tensor:
-    """Make one view of one clip's frames; of three crops, the first."""
+    """Make one view of one clip's frames; if the spec has three crops, the first."""
     draws = draw_view(spec, frames_THWC.shape[1], frames_THWC.shape[2], rng)
     return render(frames_THWC, np.arange(len(frames_THWC)), draws[:1], spec.rand_augment)[0]
 
@@ -108,13 +108,13 @@ def draw_view(
     width: int,
     rng: np.random.Generator,
     mirroring: Mirroring = Mirroring.EACH,
-    coin_for_all: float = 1.0,
+    shared_draw: float = 1.0,
 ) -> list[Draws]:
-    """Draw the parameters of a view of frames of this size: one set, three for `ThreeCrops`."""
+    """Draw the parameters of a view for frames of this size: one set, three for `ThreeCrops`."""
     geometries = draw_geometries(spec.crop, height, width, rng)
-    coin = float(rng.random())
+    flip_draw = float(rng.random())
     if mirroring is not Mirroring.EACH:
-        coin = coin_for_all if mirroring is Mirroring.TOGETHER else 1.0
+        flip_draw = shared_draw if mirroring is Mirroring.TOGETHER else 1.0
     operations: tuple[Operation, ...] = ()
     if spec.rand_augment is not None:
         operations += draw_operations(spec.rand_augment, spec.crop.size, spec.crop.size, rng)
@@ -122,7 +122,7 @@ def draw_view(
         operations += draw_jitter(spec.jitter, rng)
     if rng.random() < spec.grey_probability:
         operations += (("grey", 1.0),)
-    return [Draws(geometry, coin < spec.flip_probability, operations) for geometry in geometries]
+    return [Draws(geometry, flip_draw < spec.flip_probability, operations) for geometry in geometries]
 
 
 def render(

@@ -160,7 +160,7 @@ def _weighed(pool: WeightedPool | None, tokens: list[Tensor]) -> Tensor:
     """Learn something first: at the beginning it is the mean."""
     assert pool is not None and pool.weight_L.tolist() == [1.0] * len(tokens)
     pool.weight_L.data = torch.randn(len(tokens), generator=torch.Generator().manual_seed(2))
-    with pytest.raises(UserError, match=f"weight for each of {len(tokens)} tokens, and 3 were found"):
+    with pytest.raises(UserError, match=f"weights for {len(tokens)} tokens, found 3"):
         pool(torch.zeros(1, 3, 16))
     each = [weight * token_BD for weight, token_BD in zip(pool.weight_L.tolist(), tokens, strict=True)]
     return torch.stack(each).sum(0) / len(tokens)
@@ -220,7 +220,7 @@ def test_labels_of_clips_are_counted_and_want_a_loss_of_several() -> None:
     assert [rule.figure for rule in model.health_rules()] == ["labels"] and not small().health_rules()
     with pytest.raises(ValidationError, match=r"labels=clip: .* Set loss.kind=binary"):
         small(objective__labels="clip")
-    with pytest.raises(ValidationError, match=r"counts videos, and labels=clip has windows learnt"):
+    with pytest.raises(ValidationError, match=r"counts videos, but labels=clip trains on windows"):
         small(objective__labels="clip", **BINARY)
 
 
@@ -235,9 +235,9 @@ def test_yes_counts_as_often_as_it_is_rare(tmp_path: Path) -> None:
 
 def test_labels_that_do_not_fit_are_named() -> None:
     model = small()
-    with pytest.raises(UserError, match=r"has label 7, and objective.classes 4, numbered from 0"):
+    with pytest.raises(UserError, match=r"has label 7, but there are 4 objective.classes, numbered from 0"):
         model.training_step(batch_of(model, [(0,), (7,)], [True] * 2), 0)
-    with pytest.raises(UserError, match=r"has 2 labels, and .* objective.loss.kind=binary"):
+    with pytest.raises(UserError, match=r"has 2 labels, but .* objective.loss.kind=binary"):
         model.training_step(batch_of(model, [(0,), (1, 2)], [True] * 2), 0)
-    with pytest.raises(UserError, match="pool_heads=3 do not share 16 features"):
+    with pytest.raises(UserError, match="pool_heads=3 does not divide the 16 features"):
         small(objective__head={"pool": "attention", "pool_heads": 3})

@@ -29,7 +29,7 @@ def top(tmp_path_factory: pytest.TempPathFactory, svt: Path, quick_starts: None)
     return top
 
 
-@pytest.mark.parametrize("name", list_recipes(FINETUNING.recipes))
+@pytest.mark.parametrize("name", list_recipes(FINETUNING.folder))
 def test_a_recipe_takes_what_it_leaves_out_from_the_run_and_the_shards(name: str, top: Path) -> None:
     given = [f"init_from.path={top / 'svt'}", f"data.sources={top / 'train'}"]
     if name == "kinetics_fine_tuning":  # whose views have sizes of their own
@@ -46,14 +46,14 @@ def test_a_recipe_takes_what_it_leaves_out_from_the_run_and_the_shards(name: str
     written = top / f"{name}.yaml"
     written.write_text(to_yaml(config))
     assert load_finetune_recipe(written).config == config
-    assert list_recipes(FINETUNING.recipes)[name].read_text().startswith("# ")
+    assert list_recipes(FINETUNING.folder)[name].read_text().startswith("# ")
 
 
 def test_every_recipe_is_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["show", "--json"]) == 0
     listed = {row["recipe"] for row in json.loads(capsys.readouterr().out)["rows"]}
-    assert listed == {*list_recipes(), *list_recipes(FINETUNING.recipes)}
-    for name in list_recipes(FINETUNING.recipes):
+    assert listed == {*list_recipes(), *list_recipes(FINETUNING.folder)}
+    for name in list_recipes(FINETUNING.folder):
         assert cli.main(["show", name, "--json"]) == 0
         rows = {row["setting"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
         is_of_classes = rows["objective.kind"]["value"] == "classification"
@@ -67,15 +67,15 @@ def test_every_recipe_is_listed_and_shown(capsys: pytest.CaptureFixture[str]) ->
         ("finetune small.yaml objective.head.poool=mean", "nearest 'objective.head.pool'"),
         ("finetune small.yaml objective.classes=3", "has 4 classes and objective.classes 3"),
         ("finetune small.yaml objective.classes=[a,b,c,d]", "calls class 0 'red', and objective.classes 'a'"),
-        ("finetune small.yaml objective.inputs=[audio]", "give sound.kind, such as kaldi_fbank"),
+        ("finetune small.yaml objective.inputs=[audio]", "set sound.kind, for example to kaldi_fbank"),
         ("finetune small.yaml backbone=null", "objective.inputs name video: give backbone.kind"),
-        ("finetune small.yaml features=kept", "features are of a backbone that stays as it is"),
+        ("finetune small.yaml features=kept", "features need a frozen backbone"),
         ("finetune small.yaml objective.clips.clips=2", "training takes one view of each video"),
         ("finetune small.yaml objective.mix={} data.batch_size=2", "set data.batch_size to at least 4"),
         ("finetune small.yaml init_from.path=nothing", "found no file nothing"),
         ("finetune linear_probe data.sources=train", "init_from.path is missing"),
-        ("evaluate nothing", "is no folder of a run"),
-        ("evaluate svt data.batch_size=4", "a test has batches of its own: --batch-size N"),
+        ("evaluate nothing", "is not a run folder"),
+        ("evaluate svt data.batch_size=4", "set the batch size of a test with --batch-size N"),
         ("evaluate svt", "trichord finetune linear_probe init_from.path=svt"),
         ("compare nothing", "trichord evaluate nothing --data SHARDS"),
     ],
@@ -113,7 +113,7 @@ def test_a_head_s_way_from_the_recipe_to_the_table(
     assert cli.main(["finetune", "small.yaml", *frozen, "--run", "on_kept"]) == 0
     assert sorted(path.name for path in (top / "kept/0").iterdir()) == ["00000.tar", "00001.tar", "manifest.json"]
     assert cli.main(["evaluate", "head", "--data", "plain"]) == 2  # its clips have no labels
-    assert "wants one of each" in capsys.readouterr().err
+    assert "needs exactly one" in capsys.readouterr().err
 
 
 def _launches(typed: list[str]) -> None:

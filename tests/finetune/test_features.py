@@ -99,13 +99,13 @@ def test_features_of_something_else_are_refused(shards: Path, tmp_path: Path) ->
     kept = small_config(shards, **only_sight, features=str(tmp_path / "features"))
     fill(kept, join_world())
     other = kept.model_copy(update={"seed": 6})
-    with pytest.raises(UserError, match=r"holds features of other seed: .*features.json says which"):
+    with pytest.raises(UserError, match=r"holds features of other seed: .*features.json lists them"):
         fill(other, join_world())
 
 
 def test_captions_that_change_their_backbone_keep_nothing_of_it() -> None:
     clips = {"kind": "segments", "frames": 2, "placement": "centre"}
-    with pytest.raises(ValidationError, match=r"leave objective\.trained out, or features"):
+    with pytest.raises(ValidationError, match=r"leave objective\.trained or features out"):
         small_captions.small_config(
             Path("nowhere"), objective__clips=clips, objective__frozen=True, objective__trained=["*"], features="kept"
         )
@@ -115,10 +115,10 @@ def test_captions_that_change_their_backbone_keep_nothing_of_it() -> None:
     ("changes", "expected"),
     [
         ({"objective__frozen": False}, "set objective.frozen=true, or leave features out"),
-        ({"objective__clips": {"kind": "segments", "frames": 2}}, "objective.clips.placement would draw anew"),
+        ({"objective__clips": {"kind": "segments", "frames": 2}}, "objective.clips.placement would differ"),
         (
             {"objective__view": {"crop": {"kind": "random_resized", "size": 16}, "flip_probability": 0.5}},
-            "objective.view.crop, objective.view.flip_probability would draw anew",
+            "objective.view.crop, objective.view.flip_probability would differ",
         ),
     ],
 )

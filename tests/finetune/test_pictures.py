@@ -55,5 +55,5 @@ def test_pictures_hold_what_they_are_of(is_multi_label: bool, tmp_path: Path) ->
     assert names[0] == "blue" and set(names) == set(CLASSES)  # what is true comes first
     if not is_multi_label:
         counts = [int(text) for text in texts["confusion"] if re.fullmatch(r"\d", text)]
-        assert sum(counts) == 5 and {"told", "true", *CLASSES} <= set(texts["confusion"])
+        assert sum(counts) == 5 and {"predicted", "true", *CLASSES} <= set(texts["confusion"])
         assert [path.read_bytes() for path in again] == [path.read_bytes() for path in written]

@@ -31,6 +31,7 @@ from tests.finetune.small_head import (
 from trichord.core.errors import UserError
 from trichord.finetune import evaluate as evaluating
 from trichord.finetune.recipe import read_run
+from trichord.finetune.tasks.classification import evaluation
 from trichord.finetune.tasks.classification.metrics import average_precision
 from trichord.finetune.tasks.classification.model import Classification
 from trichord.finetune.tasks.classification.scoring import Scored
@@ -149,13 +150,13 @@ def test_every_video_is_scored_once_window_by_window_and_figures_are_those_of_th
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Scored] = []
-    score = evaluating.score
+    score = evaluation.score
 
     def keep(*arguments: Any) -> Scored:
         kept.append(score(*arguments))
         return kept[-1]
 
-    monkeypatch.setattr("trichord.finetune.tasks.classification.evaluation.score", keep)
+    monkeypatch.setattr(evaluation, "score", keep)
     found = evaluating.evaluate(runs / "whole_binary", [str(runs / "shards1")], [], "again", "svg", batch_size=4)
     (tested,) = kept
     truths = [[label in labels_of(number, True) for label in range(len(CLASSES))] for number in range(CLIPS)]
@@ -180,7 +181,7 @@ def test_every_video_is_scored_once_window_by_window_and_figures_are_those_of_th
     assert json.loads(report.with_suffix(".json").read_text())["metrics"] == metrics
     table = report.with_suffix(".md").read_text()
     assert f"| mAP | {metrics['mAP']:.4f} |" in table
-    assert "windows of 0.16 s every 0.12 s, the highest of sigmoids" in table
+    assert "windows of 0.16 s every 0.12 s, maximum of sigmoids" in table
     assert [Path(path).exists() for path in found["files"]] == [True] * 7
     assert "![timeline clip001](again_step_00000004.timeline_clip001.svg)" in table
 

@@ -42,7 +42,7 @@ def test_each_job_of_a_sweep_as_befits_it(fake: FakeSlurm, capsys: pytest.Captur
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("runs/sweep/a: job 70_1 was asked to save and end")
     assert lines[1:] == [
-        "runs/sweep/b: job 70_2 is taken from the queue",
+        "runs/sweep/b: job 70_2 was removed from the queue",
         "runs/sweep/c: nothing to do, it is finished",
     ]
 
@@ -59,7 +59,7 @@ def test_a_job_that_has_its_nodes_but_listens_not_yet_is_ended(
     """A shell that still loads modules, or a python that still imports, would not hear the signal, or die of it."""
     run = MadeRun(RUNS / "a").submitted("62")
     assert cli.main(["cancel", "runs/a"]) == 0
-    assert "job 62 is ended, it had not begun to work" in capsys.readouterr().out
+    assert "job 62 was ended; it had not started to work" in capsys.readouterr().out
     run.started("62").ended("requeued", job_id="62")
     assert cli.main(["cancel", "runs/a"]) == 0
     run.started("62", restarts=1)

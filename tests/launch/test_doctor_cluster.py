@@ -36,9 +36,9 @@ def test_a_cluster_in_good_order(fake: FakeSlurm) -> None:
     findings = found()
     assert not [each for each in findings.values() if each.mend]
     assert findings["controller"].found == "Slurmctld(primary) at head is UP"
-    assert "how killed jobs ended is known" in findings["accounting"].found
-    assert findings["partition main (default)"].found == "2 of 3 nodes up, time limit infinite, gpu:2"
-    assert findings["partition debug"].found == "0 of 4 nodes up, time limit 30:00, no GPUs: jobs wait there"
+    assert "how killed jobs ended is recorded" in findings["accounting"].found
+    assert findings["partition main (default)"].found == "nodes up: 2 of 3, time limit infinite, gpu:2"
+    assert findings["partition debug"].found == "nodes up: 0 of 4, time limit 30:00, no GPUs: jobs wait there"
     assert findings["partition closed"].found.endswith("; down: jobs wait there")
     assert findings["cluster file"].found.startswith("none at ")
 
@@ -49,8 +49,8 @@ def test_a_silent_controller_and_no_accounting(fake: FakeSlurm, monkeypatch: pyt
     fake.answers("sacct", error="Slurm accounting storage is disabled", status=1)
     fake.answers("sinfo", error="slurm_load_partitions: Unable to contact slurm controller", status=1)
     findings = found()
-    assert "no answer" in findings["controller"].found and findings["controller"].mend
-    assert "is disabled; without it how killed jobs ended is forgotten" in findings["accounting"].found
+    assert "did not answer" in findings["controller"].found and findings["controller"].mend
+    assert "is disabled; without it how a killed job ended is forgotten" in findings["accounting"].found
     assert "Unable to contact" in findings["partitions"].found and findings["partitions"].mend
 
 

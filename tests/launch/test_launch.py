@@ -125,7 +125,7 @@ def test_help_and_dry_run_are_quick_and_import_no_torch(place: Path) -> None:
         ("--sbatch nice pretrain fast.yaml", ["expected NAME=VALUE"]),
         ("--array x pretrain fast.yaml", ["--array x: expected a number of parts"]),
         ("--array 0 shards build folder --root . --out x", ["--array 0: expected"]),
-        ("--array 4 pretrain fast.yaml", ["no parts", "seed=1,2,3"]),
+        ("--array 4 pretrain fast.yaml", ["cannot be split into parts", "seed=1,2,3"]),
         ("--nodes 2 shards build folder --root . --out x", ["--array 2 instead of 2 ranks"]),
         ("", ["required: VERB", VERBS]),
         ("pretrian fast.yaml", ["Did you mean pretrain?", VERBS]),
@@ -133,20 +133,20 @@ def test_help_and_dry_run_are_quick_and_import_no_torch(place: Path) -> None:
         ("shards verify x", ["invalid choice: 'verify'", VERBS]),
         (
             "pretrain fast.yaml --nodes 2",
-            ["trichord pretrain has no option '--nodes'", "--nodes of launch stands before pretrain"],
+            ["trichord pretrain has no option '--nodes'", "--nodes is an option of launch and goes before pretrain"],
         ),
         ("pretrain fast.yaml steps=0", ["steps"]),
-        ("pretrain nowhere", ["no recipe is called 'nowhere'"]),
+        ("pretrain nowhere", ["no recipe or file is called 'nowhere'"]),
         ("pretrain fast.yaml seed=1,,2", ["empty value"]),
         ("pretrain fast.yaml seed=1,1", ["two runs of this sweep are the same"]),
-        ("--cluster local --nodes 2 pretrain fast.yaml", ["there is one machine", "--tasks-per-node"]),
-        ("--cluster debug --tasks-per-node 2 pretrain fast.yaml", ["this one process"]),
+        ("--cluster local --nodes 2 pretrain fast.yaml", ["which has one machine", "--tasks-per-node"]),
+        ("--cluster debug --tasks-per-node 2 pretrain fast.yaml", ["this single process"]),
         ("--cluster local pretrain fast.yaml seed=1,2", ["needs SLURM"]),
-        ("--tasks-per-node 3 pretrain fast.yaml", ["cannot be shared by 3 ranks"]),
-        ("--cluster-file nowhere.yaml pretrain fast.yaml", ["nowhere.yaml is no file"]),
+        ("--tasks-per-node 3 pretrain fast.yaml", ["cannot be divided over 3 ranks"]),
+        ("--cluster-file nowhere.yaml pretrain fast.yaml", ["nowhere.yaml is not a file"]),
         (
             "--cluster-file wrong.yaml pretrain fast.yaml",
-            ["no setting 'partitions'", "Did you mean 'partition'", "qos"],
+            ["unknown setting 'partitions'", "Did you mean 'partition'", "qos"],
         ),
         ("pretrain fast.yaml data.sources=nowhere", ["nowhere"]),
         ("pretrain fast.yaml init_from.path=nowhere.pth", ["init_from.path=nowhere.pth does not exist"]),
@@ -254,7 +254,7 @@ def test_what_cannot_be_prepared_is_told(
     (place / "sweep" / "seed=2" / "logs").mkdir(parents=True)
     monkeypatch.setattr("trichord.launch.preflight.preflight", lambda plan: [])
     assert cli.main([*words, "sweep", "seed=1,2"]) == 2
-    assert "sweep/seed=2 was launched alone before" in capsys.readouterr().err
+    assert "sweep/seed=2 was launched on its own before" in capsys.readouterr().err
 
 
 def test_debug_runs_here_and_the_folder_tells_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +306,7 @@ def test_processes_on_one_machine_run_what_was_there_when_they_were_launched(pla
     run = place / "runs" / "fast"
     assert '"ended"' not in (run / "history.jsonl").read_text(), "what it printed was waited for, its ranks were not"
     again = trichord("launch", "--cluster", "local", "pretrain", "fast.yaml", cwd=place)
-    assert again.returncode == 2 and "works in runs/fast already" in again.stderr
+    assert again.returncode == 2 and "already uses runs/fast" in again.stderr
     (place / "fast.yaml").write_text("this: is no recipe any more\n")
     end = time.monotonic() + HANGS_AFTER_S
     while '"ended"' not in (run / "history.jsonl").read_text():
@@ -317,4 +317,4 @@ def test_processes_on_one_machine_run_what_was_there_when_they_were_launched(pla
     assert events[-1]["how"] == "finished"
     assert len(list((run / "logs").glob("*_log.out"))) == 2
     log = next((run / "logs").glob("*_0_log.out")).read_text()
-    assert "2 ranks on cpu (said by submitit)" in log
+    assert "2 ranks on cpu (submitit)" in log

@@ -110,8 +110,8 @@ def test_of_heartbeat_errors_and_figures(evidence: Evidence, state: State) -> No
 def test_it_says_why() -> None:
     assert decide(Evidence(REQUEUED, says("PENDING"))).why == "the time limit was near; waiting: Resources"
     assert "no such job" in decide(Evidence(BEGUN, "not known")).why
-    assert "10 min old" in decide(Evidence(BEGUN, says("RUNNING"), heartbeat_s=600)).why
-    assert "process is gone" in decide(Evidence(BEGUN, "no answer", heartbeat_s=math.inf)).why
+    assert "10 min ago" in decide(Evidence(BEGUN, says("RUNNING"), heartbeat_s=600)).why
+    assert "process has ended" in decide(Evidence(BEGUN, "no answer", heartbeat_s=math.inf)).why
     assert "memory" in decide(Evidence(BEGUN, says("OUT_OF_MEMORY"))).why
 
 

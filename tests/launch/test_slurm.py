@@ -75,7 +75,7 @@ def test_one_that_does_not_answer_is_not_waited_for(fake: FakeSlurm, monkeypatch
     monkeypatch.setattr(slurm, "PATIENCE_S", 0.2)
     fake.hangs("squeue")
     began_s = time.monotonic()
-    with pytest.raises(NoAnswer, match="squeue gave no answer"):
+    with pytest.raises(NoAnswer, match="squeue did not answer"):
         slurm.states(["62"])
     assert time.monotonic() - began_s < 5
 

@@ -22,7 +22,7 @@ def test_a_requeue_and_a_cancellation_in_the_middle_of_a_step_leave_a_run_that_g
     run.wait_for("six more steps", lambda: run.steps() >= before + 6)
     again = trichord("launch", "pretrain", str(slow), "--run", "run", cwd=tmp_path)
     assert again.returncode == 2
-    assert f"job {run.job} (running) works in run already" in again.stderr
+    assert f"job {run.job} (running) already uses run" in again.stderr
     slurm.run("scancel", run.job)
     assert run.wait_for_end() == "CANCELLED"
     run.wait_for("the end of its ranks", lambda: not (run.folder / "lock").exists())
@@ -58,4 +58,4 @@ def test_a_node_that_loses_touch_is_left_and_its_ranks_write_no_more(
     assert (first.restarts, first.how) == (0, "failed") and "belongs to a later start of this job" in first.why
     assert (last.restarts, last.how) == (1, "finished")
     assert "over from an earlier start of this job" in log.read_text()
-    assert "NODE_FAIL" in second.why or "left no word" in second.why, second.why
+    assert "NODE_FAIL" in second.why or "recorded no end" in second.why, second.why

@@ -100,7 +100,7 @@ def test_a_failure_shows_the_rank_that_caused_it(capsys: pytest.CaptureFixture[s
     text = shown(capsys, "runs/one")
     assert "rank 2 failed first" in text
     assert 'File "loop.py", line 3, in go' in text
-    assert "trichord logs runs/one --rank 2; when that is mended: trichord launch pretrain svt seed=1" in text
+    assert "trichord logs runs/one --rank 2; when that is fixed: trichord launch pretrain svt seed=1" in text
     assert rows(capsys)["runs/one"]["last_error"] == "ZeroDivisionError: division by zero"
 
 
@@ -133,7 +133,7 @@ def test_the_story_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert """pretrain svt 'a.b=it'"'"'s'""" in text
     assert "requeued at" in text and "(the time limit was near)" in text
     assert "restart 1: the time limit was near) on n[1-2]; killed" in text
-    assert "restart 2: NODE_FAIL) on n[1-2]; no end told so far" in text
+    assert "restart 2: NODE_FAIL) on n[1-2]; no end recorded yet" in text
     assert "checkpoint: runs/one/checkpoints/step_00000080" in text
     assert "logs: runs/one/logs/62_R_log.out, R = 0 to 1" in text
     assert "next: trichord logs runs/one --follow" in text
@@ -177,7 +177,7 @@ def test_without_slurm_s_answer_the_folders_tell(
     fake.hangs("squeue")
     assert cli.main(["status"]) == 0
     told = capsys.readouterr()
-    assert "SLURM does not answer: squeue gave no answer" in told.err
+    assert "SLURM does not answer: squeue did not answer" in told.err
     assert {name: row["state"] for name, row in rows(capsys).items()} == {"runs/one": "running", "runs/two": "lost"}
 
 

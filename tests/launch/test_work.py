@@ -256,7 +256,7 @@ def test_a_job_shorter_than_its_warning_works_for_half_its_time(place: Path) -> 
 
 def test_a_requeue_that_slurm_refuses_is_told(place: Path) -> None:
     status, said = finish(place, "loop", {**JOB, "BROKEN": "1"}, signal.SIGUSR2)
-    assert status == 1 and "launch it again to go on" in said
+    assert status == 1 and "launch it again to resume" in said
     assert last_end(place).how == "stopped" and "could not be requeued" in last_end(place).why
 
 
@@ -278,7 +278,7 @@ def test_each_start_tells_why_it_began(place: Path) -> None:
     starts = [event for event in read_history(place / "run") if isinstance(event, Started)]
     assert [event.restarts for event in starts] == [0, 1, 3]
     assert [event.why for event in starts[:2]] == ["submitted", "the time limit was near"]
-    assert starts[2].why.startswith("OUT_OF_MEMORY: the start before left no word")
+    assert starts[2].why.startswith("OUT_OF_MEMORY: the previous start recorded no end")
 
 
 @pytest.mark.parametrize(

@@ -48,37 +48,40 @@ def test_a_written_config_reads_back_equal() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": {"batch_size": 24}}, "data.batch_size=24 cannot be taken evenly from data.lanes=16. Nearest: data.b"),
+        ({"data": {"batch_size": 24}}, "data.batch_size=24 is not a multiple of data.lanes=16. Nearest: data.b"),
         ({"engine": {"accumulation": 3}}, "Nearest: data.batch_size 15 or 18, or engine.accumulation 2 or 4"),
         ({"engine": {"deepspeed": {"fp16": {}}}}, "engine.deepspeed.fp16 cannot be set: set engine.precision"),
-        ({"backbone": {"kind": "timesformer", "patch": 14}}, "a view of 96 pixels is not made of whole patches of 14"),
+        (
+            {"backbone": {"kind": "timesformer", "patch": 14}},
+            "a view of 96 pixels is not a multiple of the size step 14",
+        ),
         (
             {"backbone": {"kind": "vivit", "tubelet": 4}},
-            "a clip of 2 frames is not made of whole steps of 4, as backbone vivit takes them. Nearest: 4 frames",
+            "a clip of 2 frames is not a multiple of the frame step 4 of backbone vivit. Nearest: 4 frames",
         ),
         (
             {"backbone": {"kind": "frame_fusion"}},
-            "a clip of 8 frames is too short for backbone frame_fusion, as it is set: it takes 10 frames or more",
+            "a clip of 8 frames is too short for backbone frame_fusion with these settings: it needs",
         ),
         (
             {"optimiser": {"learning_rate": {"kind": "cosine", "start": 1, "end": 0, "warmup_steps": 10}}},
-            "optimiser.learning_rate.warmup_steps=10 leaves nothing of steps=10",
+            "optimiser.learning_rate.warmup_steps=10 must be below steps=10",
         ),
         (
             {"objective": {"teacher_temperature": {"warmup_steps": 20}}},
-            "objective.teacher_temperature.warmup_steps=20 leaves nothing of steps=10",
+            "objective.teacher_temperature.warmup_steps=20 must be below steps=10",
         ),
         (
             {"optimiser": {"weight_decay": {"kind": "steps", "start": 1, "milestones": [5, 10]}}},
-            "optimiser.weight_decay.milestones=[5, 10] go beyond the last step, 9",
+            "optimiser.weight_decay.milestones=[5, 10] exceed the last step, 9",
         ),
-        ({"checkpoints": {"every_s": None}}, "nothing would be saved before the end"),
-        ({"checkpoints": {"keep_every_steps": 5}}, "keep_every_steps needs every_steps"),
+        ({"checkpoints": {"every_s": None}}, "no checkpoint would be saved before the end"),
+        ({"checkpoints": {"keep_every_steps": 5}}, "keep_every_steps requires every_steps"),
         (
             {"checkpoints": {"every_steps": 4, "keep_every_steps": 6}},
-            "keep_every_steps=6 is no multiple of every_steps",
+            "keep_every_steps=6 is not a multiple of every_steps",
         ),
-        ({"optimiser": {"betas": [0.9, 1.0]}}, "betas must lie from 0 to below 1"),
+        ({"optimiser": {"betas": [0.9, 1.0]}}, "betas must be at least 0 and below 1"),
     ],
 )
 def test_parts_must_agree(changes: dict[str, Any], message: str) -> None:
@@ -133,11 +136,11 @@ def mistakes_of(name: str) -> list[str]:
     [
         ({"steps": 0}, "steps: Input should be greater than 0, found 0"),
         ({"engine": {"zero_stage": 4}}, "engine.zero_stage: Input should be 0, 1, 2 or 3, found 4"),
-        ({"data": {"sources": [{"weight": 2}]}}, "data.sources.0.root is missing: it has no default. Give it: data.s"),
-        ({"init_from": {"part": "student"}}, "Give it: init_from.path=..., or do without: init_from=null"),
+        ({"data": {"sources": [{"weight": 2}]}}, "data.sources.0.root is missing: it has no default. Set data.s"),
+        ({"init_from": {"part": "student"}}, "Set init_from.path=..., or omit it: init_from=null"),
         (
             {"objective": {"local_view": {"rand_augment": {"magnitude": 3}}}},
-            "rand_augment does not say which one it is. Give it: objective.local_view.rand_augment.convention=...",
+            "rand_augment does not select a class. Set objective.local_view.rand_augment.convention=...",
         ),
         (
             {"optimiser": {"learning_rate": {"kind": "cosine", "start": "fast", "end": 0}}},

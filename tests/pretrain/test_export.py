@@ -58,5 +58,5 @@ def test_hugging_face_gives_the_same_features(run: Path, tmp_path: Path) -> None
 def test_what_is_not_there_is_told(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no part 'teecher'\. Did you mean 'teacher'"):
         read_part(run, "teecher")
-    with pytest.raises(UserError, match="holds no whole checkpoint"):
+    with pytest.raises(UserError, match="holds no complete checkpoint"):
         read_part(tmp_path)

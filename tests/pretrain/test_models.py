@@ -110,7 +110,7 @@ def test_a_file_is_told_by_family_and_size(tmp_path: Path, capsys: pytest.Captur
     assert fits == dict(zip(sizes, ["strictly"] + 3 * ["once resized"], strict=True))
     assert next(iter(fits)) == "timesformer-hr"
     _, said = inspect(path, capsys)
-    assert "beside the backbone: classifier.bias, classifier.weight" in said
+    assert "outside the backbone: classifier.bias, classifier.weight" in said
     assert (
         f"Next: backbone.kind=timesformer backbone.frames=16 backbone.size=448 init_from.path={path} "
         "init_from.allow_unused='[\"classifier.*\"]'"
@@ -134,7 +134,7 @@ def test_of_the_nearest_size_all_is_named_that_is_amiss(tmp_path: Path, capsys: 
     assert "vivit-1-b16x2" in said
     assert "not in the file: backbone.norm.bias" in said
     assert "of another shape: backbone.cls_token: 1x1x7 in the file, 1x1x768 in the network" in said
-    assert "beside the backbone: classifier.bias, classifier.weight, vivit.extra" in said
+    assert "outside the backbone: classifier.bias, classifier.weight, vivit.extra" in said
     assert "Next:" not in said
 
 
@@ -146,7 +146,7 @@ def test_a_model_of_images_fits_where_tubelets_can_be_made_of_it(
     assert status == 0
     assert "resized: backbone.pos_embed from 1x197x768 to 1x3137x768, backbone.patch_embed.proj.weight from" in said
     verdicts = {line.split()[0]: " ".join(line.split()[1:3]) for line in said.splitlines() if "-b" in line}
-    assert (verdicts["vivit-1-b16x2"], verdicts["timesformer-base"]) == ("once resized", "begins it")
+    assert (verdicts["vivit-1-b16x2"], verdicts["timesformer-base"]) == ("once resized", "as init")
 
 
 def test_what_is_not_known_or_would_run_something_is_refused(
@@ -154,7 +154,7 @@ def test_what_is_not_known_or_would_run_something_is_refused(
 ) -> None:
     save_file({"a.b": torch.zeros(1)}, tmp_path / "other.safetensors")
     torch.save({"model": nn.Linear(1, 1)}, tmp_path / "pickle.pth")
-    for name, message in (("other.safetensors", "is of no known family"), ("pickle.pth", "wants to run")):
+    for name, message in (("other.safetensors", "is not of a known family"), ("pickle.pth", "would run")):
         assert main(["weights", "inspect", str(tmp_path / name)]) == 2
         assert message in capsys.readouterr().err
 

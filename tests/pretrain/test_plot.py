@@ -209,11 +209,11 @@ def test_the_script_of_the_page_draws_points_zooms_and_hides(tmp_path: Path) -> 
     ("words", "message"),
     [
         (["nowhere"], r"there is no run at .*nowhere\. Next: name the run's folder"),
-        (["empty"], r"empty holds no metrics\.jsonl, which a run writes with its first log line"),
-        (["parent"], r"It holds runs: one, two\. Next: trichord plot .*parent/\*"),
-        (["torn"], r"holds no whole line yet\. Next: wait"),
+        (["empty"], r"empty has no metrics\.jsonl, which a run writes with its first log line"),
+        (["parent"], r"It contains runs: one, two\. Next: trichord plot .*parent/\*"),
+        (["torn"], r"has no complete line yet\. Next: wait"),
         (["run", "--figures", "loss,learning_rat"], r"'learning_rat'\. Did you mean 'learning_rate'\?\nKnown: loss, "),
-        (["old", "--x", "hours"], r"no run logged what --x hours needs: run_s\. Next: --x step"),
+        (["old", "--x", "hours"], r"no run logged run_s, which --x hours needs\. Next: --x step"),
     ],
 )
 def test_mistakes_are_answered(tmp_path: Path, words: list[str], message: str) -> None:

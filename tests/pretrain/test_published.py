@@ -130,7 +130,7 @@ def test_an_export_loads_back(tmp_path: Path) -> None:
     save_file(tensors_of(trained), tmp_path / "teacher.safetensors")
     found = load_published(init(tmp_path / "teacher.safetensors"), fresh)
     assert_same(fresh, trained)
-    assert found.lines() == [f"SVT or DINO weights: {len(trained.state_dict())} tensors taken"]
+    assert found.lines() == [f"SVT or DINO weights: {len(trained.state_dict())} tensors loaded"]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def image_model() -> dict[str, Tensor]:
 
 def test_of_a_model_of_images_attention_in_time_is_missing_and_stays_as_it_was() -> None:
     file, fresh = image_model(), small_network(2)
-    with pytest.raises(UserError, match=re.escape("allow them by pattern: init_from.allow_missing")):
+    with pytest.raises(UserError, match=re.escape("allow these names by pattern: init_from.allow_missing")):
         load_tensors(file, init(), fresh.backbone)
     found = load_tensors(file, init(allow_missing=[*IMAGES_LACK, "head.*"]), fresh)
     assert len(found.missing) == 1 + 2 * (2 + 4 + 2) + 8
@@ -292,7 +292,7 @@ def test_a_missing_an_unused_and_a_misshapen_tensor_are_each_named() -> None:
         "  1 not in the file: backbone.norm.bias",
         "  1 not in the network: backbone.extra",
         "  1 of another shape: head.mlp.0.bias: 7 in the file, 16 in the network",
-        "Choose the backbone that they were made for, or allow them by pattern: "
+        "Choose the backbone that the weights were made for, or allow these names by pattern: "
         "init_from.allow_missing and init_from.allow_unused='[\"...\"]'",
     ]
     assert_same(fresh, small_network(2))
@@ -323,7 +323,7 @@ def test_a_file_that_would_run_something_is_refused_with_the_way_out(tmp_path: P
         load_published(init(path), small_network())
     message = str(caught.value)
     of_pathlib = r"pathlib(\._local)?"  # since Python 3.13
-    expected = rf"wants to run builtins\.getattr, {of_pathlib}\.Path, {of_pathlib}\.PosixPath, and nothing"
+    expected = rf"would run builtins\.getattr, {of_pathlib}\.Path, {of_pathlib}\.PosixPath, and trichord"
     assert message.startswith(f"{path} ") and re.search(expected, message)
     assert not (tmp_path / "was_run").exists()
     way_out = re.search(r"python -c '(.*)'\n", message)
@@ -347,13 +347,13 @@ def test_files_that_are_missing_torn_or_something_else_are_refused(tmp_path: Pat
     torch.save({"resnet.conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
     for name, message in {
         "absent.pth": "found no file .*absent.pth",
-        "torn.safetensors": "is no whole safetensors file",
-        "torn.pth": "torn.pth is a torn file of torch.save",
-        "torn_old.pth": "torn_old.pth is a torn file of torch.save",
-        "words.bin": "is no whole file of torch.save",
-        "list.pth": "holds a list; expected tensors by name",
+        "torn.safetensors": "is not a complete safetensors file",
+        "torn.pth": "torn.pth is a damaged file of torch.save",
+        "torn_old.pth": "torn_old.pth is a damaged file of torch.save",
+        "words.bin": "is not a complete file of torch.save",
+        "list.pth": "holds a list; expected a dict of tensors",
         "nothing.pth": "holds tensors in none of teacher, student, .*; found epoch",
-        "resnet.pth": r"its tensors are called resnet\.conv1\.weight; expected one of .*SVT or DINO \(backbone",
+        "resnet.pth": r"its tensors are named resnet\.conv1\.weight; expected one of .*SVT or DINO \(backbone",
     }.items():
         with pytest.raises(UserError, match=message):
             load_published(init(tmp_path / name), small_network())

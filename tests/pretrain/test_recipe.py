@@ -117,7 +117,7 @@ def test_a_written_config_is_a_recipe_for_the_same(folder: Path) -> None:
         (["steps"], "found 'steps', expected a setting such as steps=1000"),
         (["a..b=1"], "found 'a..b=1', expected a setting"),
         (["steps=[1"], "steps=[1, line 1, column 3: "),
-        (["data.sources.7=c"], "there is no element 7: they are numbered from 0 and there are 2"),
+        (["data.sources.7=c"], "there is no element 7: the first is 0, and the length is 2"),
         (["optim.lrr=1", "steps=-1"], "Found 2 errors in recipe "),
         (["optim.lrr=1"], "unknown key 'optim.lrr', nearest 'optimiser.learning_rate'"),
     ],
@@ -130,15 +130,15 @@ def test_mistakes_on_the_command_line_are_explained(folder: Path, typed: list[st
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("steps: 1\nsteps: 2\n", "line 2, column 1: 'steps' stands here twice"),
+        ("steps: 1\nsteps: 2\n", "line 2, column 1: 'steps' is a duplicate key"),
         ("1: 2\n", "line 1, column 1: a key must be a name"),
         ("- steps\n", "holds list, expected keys and values"),
         ("", "holds NoneType, expected keys and values"),
         ("steps: !!python/name:os.system\n", "could not determine a constructor for the tag"),
         ("base: 3\n", "base is 3, expected the name of a recipe"),
-        ("base: svt_papr\n", "no recipe is called 'svt_papr', and no file either. Did you mean 'svt_paper'?"),
-        ("base: bad.yaml\n", "recipes are based on one another in a circle: bad -> bad"),
-        ("steps: 5\n", "data is missing: it has no default. Give it: data=..."),
+        ("base: svt_papr\n", "no recipe or file is called 'svt_papr'. Did you mean 'svt_paper'?"),
+        ("base: bad.yaml\n", "recipes are based on one another in a cycle: bad -> bad"),
+        ("steps: 5\n", "data is missing: it has no default. Set data=..."),
     ],
 )
 def test_mistakes_in_a_recipe_are_explained(folder: Path, text: str, message: str) -> None:
@@ -204,7 +204,7 @@ def test_the_papers_and_the_released_codes_settings() -> None:
 
 
 def test_the_paper_does_not_start_from_nothing_unasked() -> None:
-    with pytest.raises(UserError, match=re.escape("init_from.path=..., or do without: init_from=null")):
+    with pytest.raises(UserError, match=re.escape("init_from.path=..., or omit it: init_from=null")):
         load_recipe("svt_paper", ["data.sources=s"])
 
 

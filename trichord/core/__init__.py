@@ -1,1 +1,1 @@
-"""What every part of trichord stands on: errors, files, seeds, processes, the console and the command line."""
+"""The base package of trichord: errors, files, seeds, processes, the console and the command line."""

@@ -1,4 +1,4 @@
-"""What a command is to the command line: its name, what it declares, what it runs, and the parts many declare alike."""
+"""The definition of a command of the command line, and the options that many commands share."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 @dataclass(frozen=True)
 class Command:
-    """One verb. `declare` and `run` are called only when it is the one that was typed, so they may import at length."""
+    """One command. `declare` and `run` are called only when the command is used, so they may import heavy modules."""
 
     name: str
     summary: str
     declare: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], int]
     examples: Sequence[str] = ()
-    job: Callable[[Namespace], Job] | None = None  # for `trichord launch`, where the work is worth a cluster
+    job: Callable[[Namespace], Job] | None = None  # for `trichord launch`, if the command can run on a cluster
 
 
 def add_json(parser: ArgumentParser) -> None:
@@ -49,18 +49,18 @@ def add_out(parser: ArgumentParser, what: str) -> None:
 
 def add_workers(parser: ArgumentParser) -> None:
     """Declare `--workers N`."""
-    parser.add_argument("--workers", type=at_least(1), metavar="N", help="processes (default: one a core)")
+    parser.add_argument("--workers", type=at_least(1), metavar="N", help="number of processes (default: one per core)")
 
 
 def add_settings(parser: ArgumentParser, option: str, model: type[BaseModel], what: str) -> None:
-    """Declare an option that takes `name=value` pairs for the fields of a model, and lists them with their defaults."""
+    """Declare an option for `name=value` pairs of a model's fields, whose help lists them with their defaults."""
     fields = ", ".join(f"{name}={_default(field.default)}" for name, field in model.model_fields.items())
     help_text = f"{what}: {fields}".replace("%", "%%")
     parser.add_argument(option, nargs="+", action="extend", metavar="NAME=VALUE", default=[], help=help_text)
 
 
 def read_settings(option: str, pairs: Iterable[str], model: type[M]) -> M:
-    """Make the model from `name=value` pairs; a wrong name is answered with the nearest right one."""
+    """Return the model built from `name=value` pairs; the error for an unknown name suggests the nearest one."""
     from pydantic import ValidationError
 
     found = read_pairs(option, pairs)
@@ -79,7 +79,7 @@ def read_settings(option: str, pairs: Iterable[str], model: type[M]) -> M:
 
 
 def read_pairs(option: str, pairs: Iterable[str]) -> dict[str, object]:
-    """Read `name=value` pairs; a value that is JSON is taken as such, anything else as text."""
+    """Parse `name=value` pairs; a value that is valid JSON is parsed, any other is kept as text."""
     found: dict[str, object] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -93,14 +93,14 @@ def read_pairs(option: str, pairs: Iterable[str]) -> dict[str, object]:
 
 
 def unknown_name(what: str, name: str, known: Sequence[str]) -> str:
-    """Word the same mistake the same way everywhere: the name, the nearest one, all of them."""
+    """Return the message for an unknown name: the name, the nearest known one, and all known ones."""
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"{what} {name!r}.{hint}\nKnown: {', '.join(known)}"
 
 
 def at_least(smallest: int) -> Callable[[str], int]:
-    """Give a type for whole numbers from `smallest` on."""
+    """Return an argparse type for whole numbers of at least `smallest`."""
 
     def read(text: str) -> int:
         if not text.isdecimal() or int(text) < smallest:
@@ -111,19 +111,19 @@ def at_least(smallest: int) -> Callable[[str], int]:
 
 
 def add_part(parser: ArgumentParser, what: str) -> None:
-    """Declare `--part I/N`, for work that jobs can share which know nothing of each other."""
+    """Declare `--part I/N`, for work that independent jobs can share."""
     parser.add_argument("--part", type=_part, metavar="I/N", help=what)
 
 
 def _part(text: str) -> tuple[int, int]:
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise ArgumentTypeError(f"found {text!r}, expected a number from 1 on and of how many, such as 3/16")
+        raise ArgumentTypeError(f"found {text!r}, expected I/N with I from 1 to N, such as 3/16")
     return int(number), int(count)
 
 
 def share(text: str) -> float:
-    """Read a share of the whole, from 0 to 1."""
+    """Parse a share, from 0 to 1."""
     try:
         value = float(text)
     except ValueError:
@@ -134,7 +134,7 @@ def share(text: str) -> float:
 
 
 def byte_size(text: str) -> int:
-    """Read `500MB` or `1.5GB` (powers of ten), or plain bytes."""
+    """Parse a size such as `500MB` or `1.5GB` (powers of ten), or a number of bytes."""
     found = _BYTE_SIZE.fullmatch(text)
     if found is None or float(found["number"]) == 0:
         raise ArgumentTypeError(f"found {text!r}, expected a size such as 500MB or 1.5GB")

@@ -1,4 +1,4 @@
-"""What a command shows while it works (on stderr) and when it is done (on stdout), for people and for programs."""
+"""Progress on stderr and results on stdout, as tables or as JSON."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_QUICK_S = 2.0  # what takes less leaves no trace
+_QUICK_S = 2.0  # shorter work leaves no bar or line
 _LINE_EVERY_S = 10.0
 _WIDTH_OF_A_PIPE = 200
 _UPRIGHT_FROM_COLUMNS = 7
 
 
 def track(items: Iterable[T], label: str, total: int | None = None) -> Generator[T, None, None]:
-    """Pass the items on and show how far the work has come: a bar on a terminal, a line every ten seconds elsewhere."""
+    """Yield the items and show progress: a bar on a terminal, otherwise a line every ten seconds."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     return _with_bar(items, label, total) if sys.stderr.isatty() else _with_lines(items, label, total)
@@ -28,7 +28,7 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Generator
 
 @contextlib.contextmanager
 def pulse(label: str) -> Iterator[Callable[[], None]]:
-    """Give a function to call whenever a piece of work is done, for work that is no loop over items."""
+    """Yield a function to call after each piece of work, for progress of work that is not a loop over items."""
     ticks = track(itertools.repeat(None), label)
     try:
         yield lambda: next(ticks)
@@ -65,7 +65,7 @@ def _with_bar(items: Iterable[T], label: str, total: int | None) -> Generator[T,
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        # Worker processes forked meanwhile would inherit the replaced streams together with their locks.
+        # Worker processes that are forked meanwhile would inherit the replaced streams with their locks.
         redirect_stdout=False,
         redirect_stderr=False,
     )
@@ -151,7 +151,7 @@ def _cell(value: object) -> str:
 
 
 def _plain(value: object) -> object:
-    """Turn numbers of numpy and torch into Python's own, what JSON cannot hold into null, and the rest into text."""
+    """Convert numpy and torch numbers to Python numbers, non-finite values to None, and other objects to text."""
     unwrap = getattr(value, "item", None)
     if callable(unwrap):
         value = unwrap()

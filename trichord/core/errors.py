@@ -1,4 +1,4 @@
-"""The kinds of failure: a user's mistake, a run that stops itself or is told to, a sample that cannot be used."""
+"""The exceptions: a user's mistake, a run that stops by itself or by a signal, a sample that cannot be used."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from enum import StrEnum
 
 
 class UserError(Exception):
-    """A mistake a person can mend: printed without a traceback, exit status 2."""
+    """A mistake that the user can correct: printed without a traceback, exit status 2."""
 
 
 class RunStopped(Exception):
-    """A run found itself wanting: printed without a traceback, exit status 1."""
+    """A failed check that ends a run: printed without a traceback, exit status 1."""
 
 
 class Interrupted(Exception):
-    """A signal asked a run to stop, and it did so in good order: typing the same command again continues it."""
+    """A clean stop of a run after a signal; the same command again continues it."""
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
@@ -22,9 +22,9 @@ class Interrupted(Exception):
 
 
 class Cause(StrEnum):
-    """Why a sample or an archive member was left out; these names appear in counts, logs and reports."""
+    """The reason why a sample or an archive member was left out; these names appear in counts, logs and reports."""
 
-    MISSING = "missing"  # the manifest promises it, the archive does not hold it
+    MISSING = "missing"  # listed in the manifest, but not in the archive
     SHARD_TRUNCATED = "shard_truncated"
     SHARD_UNREADABLE = "shard_unreadable"
     UNSAFE_NAME = "unsafe_name"
@@ -34,11 +34,11 @@ class Cause(StrEnum):
     TOO_MANY_BYTES = "too_many_bytes"
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_MANY_FRAMES = "too_many_frames"
-    TOO_LONG = "too_long"  # the time stamps claim hours
+    TOO_LONG = "too_long"  # the time stamps span hours
     TIMEOUT = "timeout"
     NO_VIDEO = "no_video"
     UNREADABLE_VIDEO = "unreadable_video"  # the container cannot be parsed
-    TRUNCATED_VIDEO = "truncated_video"  # the container promises frames that are not there
+    TRUNCATED_VIDEO = "truncated_video"  # the container declares frames that are not there
     CODEC = "codec"  # the decoder refused the data
     AUDIO = "audio"
     BAD_JSON = "bad_json"
@@ -46,10 +46,10 @@ class Cause(StrEnum):
 
 
 class SampleError(Exception):
-    """One sample cannot be used; `cause` is what it is counted under, `detail` is for the person who looks."""
+    """A sample that cannot be used; it is counted under `cause`, and `detail` explains the error to the user."""
 
     def __init__(self, cause: Cause, detail: str) -> None:
-        super().__init__(cause, detail)  # both arguments, so that the error survives a trip between processes
+        super().__init__(cause, detail)  # both arguments, so that the error can be pickled between processes
         self.cause = cause
         self.detail = detail
 

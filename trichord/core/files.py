@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all: written under a temporary name, synced, and given their own by a rename.
+"""Atomic file writes: files are written under a temporary name, synced, and renamed.
 
-Temporary names are unique to a host, a process and a call, for many nodes may write into one folder over NFS. Those of
-a worker bear the number of the process that started it as well, which clears what is left when it ends its workers.
+Temporary names are unique to a host, a process and a call, because many nodes may write into one folder over NFS. Those
+of a worker also contain the process id of its parent, which deletes unfinished files after it has ended its workers.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _calls = itertools.count()
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file at once."""
+    """Write a file atomically."""
     with whole_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write, and read, that bears its name when this ends well and is gone when it ends ill."""
+    """Yield a file for writing and reading, which is renamed to `path` on success and deleted on an error."""
     temporary = temporary_path(path)
     try:
-        with temporary.open("w+b") as file:  # unlike tempfile's, with the rights that the umask leaves
+        with temporary.open("w+b") as file:  # unlike tempfile, with the permissions of the umask
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -42,20 +42,20 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def temporary_path(path: Path) -> Path:
-    """Name a hidden file beside a path, for this call alone to write."""
+    """Return the path of a hidden file beside `path`, unique to this call."""
     parent = parent_process()
-    starter = os.getpid() if parent is None else parent.pid
-    return path.with_name(f".{path.name}.{socket.gethostname()}-{starter}-{os.getpid()}-{next(_calls)}{PARTIAL}")
+    parent_pid = os.getpid() if parent is None else parent.pid
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{parent_pid}-{os.getpid()}-{next(_calls)}{PARTIAL}")
 
 
 def clear_after_workers(folder: Path) -> None:
-    """Delete what workers of this process, now ended, left unfinished in a folder."""
+    """Delete the unfinished files that ended workers of this process left in a folder."""
     for path in folder.glob(f".*.{socket.gethostname()}-{os.getpid()}-*{PARTIAL}"):
         path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
-    """Have the system write a file, or a folder's list of names, to the disk."""
+    """Sync a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What a command tells of its work so that a cluster can run it: as ranks that meet, or as parts that need not."""
+"""The description of a command's work for a cluster: as communicating ranks, or as independent parts."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Job(ABC):
-    """One piece of work that was typed and is to run elsewhere. Nothing here may import torch: login nodes are slow."""
+    """A command that is to run on a cluster. Nothing here may import torch, because login nodes are slow."""
 
-    name: str  # in the queue
-    folder: Path  # of the run: its history, logs and snapshots go there
+    name: str  # of the job in the queue
+    folder: Path  # of the run, for its history, logs and snapshots
 
-    is_of_parts: bool = False  # it can be done in parts by jobs that know nothing of each other
-    saves_when_told: bool = False  # a signal only asks it to stop; otherwise the signal interrupts it where it is
+    is_of_parts: bool = False  # the work can be divided into parts for independent jobs
+    saves_when_told: bool = False  # on a signal it saves and stops by itself; otherwise the signal interrupts it
 
     def within(self, label: str) -> Self:
-        """Give the same work in a folder below: one element of a sweep."""
+        """Return the same work in a subfolder, as one element of a sweep."""
         return replace(self, name=f"{self.name}-{label}", folder=self.folder / label)
 
     @abstractmethod
     def words(self, snapshot: Path, part: tuple[int, int] | None) -> Sequence[str]:
-        """Give the command to type in the job, without `trichord`; it reads what `files` put into the snapshot.
+        """Return the command to run in the job, without `trichord`; it reads the `files` in the snapshot.
 
-        `part` is a number from 1 on, and of how many.
+        `part` is (I, N): part I of N, counted from 1.
         """
 
     @abstractmethod
     def files(self, ranks: int) -> Mapping[str, str]:
-        """Give what the snapshot is to hold of this work, by the names of files: its resolved config above all."""
+        """Return the files of this work for the snapshot, as contents by file name; above all, its resolved config."""
 
     @abstractmethod
     def check(self, ranks: int) -> Sequence[str]:
-        """Raise UserError for what would go wrong at the start; give a line for each thing that was looked at."""
+        """Check what could fail at the start: raise UserError for a failure, return a line for each passed check."""
 
     def weigh(self, ranks: int, device: str | None) -> Sequence[str]:
-        """Do the same for what takes longer, such as a rehearsal of its memory; this may import torch."""
+        """Run checks as in `check` that take longer, such as measuring its memory use; this may import torch."""
         return ()

@@ -1,4 +1,4 @@
-"""The parser behind the command line: commands declare themselves when typed, mistakes come with the nearest name."""
+"""The command-line parser: commands declare options lazily, and errors suggest the nearest known name."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _INVALID_CHOICE = re.compile(r"invalid choice: '(?P<found>.*)' \(choose from (?P
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps descriptions and examples as they are written, and adds to each option the default that it has."""
+    """A help formatter that preserves line breaks of descriptions and examples, and adds the defaults of options."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help
-        is_told = isinstance(action.default, int | float | str | Path) and not isinstance(action.default, bool)
-        is_told = is_told and bool(action.option_strings) and action.default != argparse.SUPPRESS
-        return f"{text} (default: %(default)s)" if text and is_told else text
+        shows_default = isinstance(action.default, int | float | str | Path) and not isinstance(action.default, bool)
+        shows_default = shows_default and bool(action.option_strings) and action.default != argparse.SUPPRESS
+        return f"{text} (default: %(default)s)" if text and shows_default else text
 
     def _format_action(self, action: argparse.Action) -> str:
-        text = super()._format_action(action)  # a list of commands needs no line that says COMMAND
+        text = super()._format_action(action)  # the list of commands without its line COMMAND
         return text.partition("\n")[2] if isinstance(action, argparse._SubParsersAction) else text
 
     def _iter_indented_subactions(self, action: argparse.Action) -> Generator[argparse.Action, None, None]:
@@ -38,7 +38,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Asks its command what it takes only when it is about to parse, so that `trichord --help` imports no room."""
+    """A parser that declares its command's options only on parsing, so that `trichord --help` imports no module."""
 
     def __init__(self, *, declare: Callable[[argparse.ArgumentParser], None] | None = None, **options: Any) -> None:
         super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **options)
@@ -52,14 +52,14 @@ class CommandParser(argparse.ArgumentParser):
         takes_rest = any(action.nargs == argparse.REMAINDER for action in self._actions)
         if self._is_intermixing or takes_rest or self._subparsers is not None:
             return super().parse_known_args(args, namespace)
-        self._is_intermixing = True  # a.b=c may also follow options; it is argparse that calls this method again
+        self._is_intermixing = True  # a.b=c may also follow options; argparse calls this method again
         try:
             return super().parse_known_intermixed_args(args, namespace)
         finally:
             self._is_intermixing = False
 
     def read(self, words: Sequence[str] | None) -> Namespace:
-        """Read what was typed, and refuse what no command takes."""
+        """Parse the command line; raise UserError for unknown arguments."""
         arguments, unknown = self.parse_known_args(words)
         if unknown:
             arguments.parser.refuse(unknown)
@@ -74,28 +74,27 @@ class CommandParser(argparse.ArgumentParser):
         raise UserError(f"{message}\nNext: {self.prog} --help")
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
-        """Name what this command does not take."""
+        """Raise UserError that names an argument which this command does not take."""
         options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
         found = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
-        kind = "option" if found.startswith("-") else "place for"
-        known = f"\nKnown: {', '.join(options)}" if kind == "option" else ""
-        raise UserError(
-            f"{self.prog} has no {kind} {found!r}.{_nearest(found, options)}{known}\nNext: {self.prog} --help"
-        )
+        is_option = found.startswith("-")
+        problem = "has no option" if is_option else "does not take the argument"
+        known = f"\nKnown: {', '.join(options)}" if is_option else ""
+        raise UserError(f"{self.prog} {problem} {found!r}.{_nearest(found, options)}{known}\nNext: {self.prog} --help")
 
 
-def add_floor(below: Any, name: str, summary: str, commands: Sequence[Command], required: bool = False) -> None:
-    """Hang a floor's commands below a parser; `below` is what add_subparsers returned."""
+def add_group(below: Any, name: str, summary: str, commands: Sequence[Command], required: bool = False) -> None:
+    """Add the commands of a package to a parser; `below` is the object returned by add_subparsers."""
     listed = ", ".join(command.name for command in commands)
-    floor = below.add_parser(name, help=f"{summary}: {listed}", description=f"{summary[:1].upper()}{summary[1:]}.")
-    floor.set_defaults(run=None, command=None, parser=floor)
-    within = floor.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser, required=required)
+    package = below.add_parser(name, help=f"{summary}: {listed}", description=f"{summary[:1].upper()}{summary[1:]}.")
+    package.set_defaults(run=None, command=None, parser=package)
+    within = package.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser, required=required)
     for command in commands:
         add_command(within, command)
 
 
 def add_command(below: Any, command: Command) -> None:
-    """Hang one command below a parser; `below` is what add_subparsers returned."""
+    """Add one command to a parser; `below` is the object returned by add_subparsers."""
     examples = "examples:\n" + "\n".join(f"  {example}" for example in command.examples) if command.examples else None
     parser = below.add_parser(
         command.name,

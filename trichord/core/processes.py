@@ -1,8 +1,8 @@
-"""Worker processes that heed nobody but the process that started them, and end when it does.
+"""Worker processes that react only to signals of their parent, and end when it ends.
 
-SLURM sends its signals to every process of a step, a terminal its Ctrl-C to every process of a command. What follows
-from a signal is for the starting process to decide, so workers, and the server that they are forked from, have them
-blocked from birth. Only SIGTERM is listened for: from the starting process it is what `terminate()` sends.
+SLURM sends its signals to every process of a step, and a terminal sends Ctrl-C to every process of a command. Only the
+parent decides how to react, so workers, and the fork server that they come from, start with these signals blocked.
+Workers wait for SIGTERM only, and obey it if it comes from the parent, whose `terminate()` sends it.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from multiprocessing.context import ForkServerContext
 from threading import Thread
 from typing import Any
 
-_LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-_LOOK_EVERY_S = 1.0
+_HANDLED_BY_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+_CHECK_EVERY_S = 1.0
 
 
 def worker_context(*preload: str) -> ForkServerContext:
-    """Give the way to start workers; each must call `heed_parent_alone` first. `preload` is imported once for all.
+    """Return the context for starting workers; each must call `heed_parent_alone` first. `preload` is imported once.
 
-    They are forked from a clean server: a codec or thread pool of this process would hang in a plain fork, and a
-    spawned interpreter would import everything anew.
+    Workers are forked from a clean server: a codec or thread pool of this process would hang in a plain fork, and a
+    spawned interpreter would import everything again.
     """
     context = get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    # Blocked signals stay blocked in what is started meanwhile, and those for this process wait until it is over.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_PARENT)
+    # Processes that are started meanwhile inherit the blocked signals; those sent to this process stay pending.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED_BY_PARENT)
     try:
-        resource_tracker.ensure_running()  # which unblocks some of them when it is done
-        signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_PARENT)
+        resource_tracker.ensure_running()  # this unblocks some of them
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED_BY_PARENT)
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -42,7 +42,7 @@ def worker_context(*preload: str) -> ForkServerContext:
 
 @contextlib.contextmanager
 def worker_pool(size: int, *preload: str) -> Iterator[ProcessPoolExecutor]:
-    """Give a pool of workers; an interruption does not wait for what they are at, but ends them."""
+    """Yield a pool of workers; on an exception, end them without waiting for their work."""
     pool = ProcessPoolExecutor(size, worker_context(*preload), heed_parent_alone)
     try:
         yield pool
@@ -54,19 +54,19 @@ def worker_pool(size: int, *preload: str) -> Iterator[ProcessPoolExecutor]:
 
 
 def _end(pool: Any) -> None:
-    """Do what pools have a method for from Python 3.14 on."""
+    """Terminate the workers of a pool; pools have a method for this from Python 3.14 on."""
     for process in list((pool._processes or {}).values()):
         process.terminate()
     manager = pool._executor_manager_thread
     if manager is not None:
-        manager.join(_LOOK_EVERY_S)
-        if manager.is_alive():  # sending work to those who are gone, before CPython mended its issue 94777
+        manager.join(_CHECK_EVERY_S)
+        if manager.is_alive():  # it still sends work to ended workers: CPython issue 94777, fixed in later versions
             pool._call_queue._reader.close()
 
 
 def heed_parent_alone(*_: object) -> None:
-    """Begin a worker: from now on it ends when its parent does or says so."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_PARENT)
+    """Initialise a worker: block the signals, and end it when its parent ends or terminates it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED_BY_PARENT)
     Thread(target=_end_with_parent, name="heed-parent", daemon=True).start()
 
 
@@ -74,7 +74,7 @@ def _end_with_parent() -> None:
     parent = parent_process()
     assert parent is not None
     while parent.is_alive():
-        told = signal.sigtimedwait({signal.SIGTERM}, _LOOK_EVERY_S)
-        if told is not None and told.si_pid == parent.pid:
+        received = signal.sigtimedwait({signal.SIGTERM}, _CHECK_EVERY_S)
+        if received is not None and received.si_pid == parent.pid:
             break
     os._exit(128 + signal.SIGTERM)

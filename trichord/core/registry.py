@@ -1,4 +1,4 @@
-"""Kinds of a thing by name: the specs that a setting may choose from by its `kind`, ours and those of plug-ins."""
+"""Registries of specs that a setting selects by its `kind`, built-in ones and those of plug-ins."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ S = TypeVar("S")
 
 
 class Registry(Mapping[str, S], Generic[S]):
-    """Objects by name, each imported when it is asked for.
+    """Objects by name, each imported on access.
 
-    Ours stand in `places`, as ``name: "module:object"``. An installed package adds its own as entry points of the
-    group, which need no line here::
+    Built-in objects are listed in `places`, as ``name: "module:object"``. An installed package adds its own as entry
+    points of the group, without a change here::
 
         [project.entry-points."trichord.backbones"]
         my_network = "my_package.network:MyNetworkSpec"
@@ -34,14 +34,14 @@ class Registry(Mapping[str, S], Generic[S]):
             if each.group != self.group:
                 continue
             if self._places.setdefault(each.name, each.value) != each.value:
-                raise UserError(f"the plug-in {each.value} is called {each.name!r}, as {self._places[each.name]} is")
+                raise UserError(f"plug-in {each.value}: the name {each.name!r} is taken by {self._places[each.name]}")
 
     def __getitem__(self, name: str) -> S:
         found: S = load(self._places[name])
         return found
 
     def check(self, name: str) -> str:
-        """Return a name that is known, for pydantic's AfterValidator; raise ValueError for another."""
+        """Return a known name unchanged, and raise ValueError for others; for pydantic's AfterValidator."""
         if name not in self._places:
             raise ValueError(f"expected one of {', '.join(self._places)}")
         return name
@@ -54,20 +54,20 @@ class Registry(Mapping[str, S], Generic[S]):
 
 
 def load(place: str) -> Any:
-    """Import what stands at ``"module:object"``."""
+    """Import and return the object at ``"module:object"``."""
     module, _, name = place.partition(":")
     return attrgetter(name)(import_module(module))
 
 
 def one_of(registry: Registry[type[BaseModel]]) -> Any:
-    """Return the type of a field that holds any of the registered specs, told apart by `kind`."""
+    """Return the type of a field that holds any of the registered specs, discriminated by `kind`."""
     from pydantic import Field
 
-    return Annotated[Union[tuple(registry.values())], Field(discriminator="kind")]  # noqa: UP007, they are known only now
+    return Annotated[Union[tuple(registry.values())], Field(discriminator="kind")]  # noqa: UP007, known only at run time
 
 
 @functools.cache
 def _entry_points() -> tuple[EntryPoint, ...]:
-    """Return those of plug-ins; looking through all that is installed takes a hundredth of a second."""
+    """Return the entry points of plug-ins, cached because scanning all installed packages takes about 0.01 s."""
     found = (each for installed in distributions() for each in installed.entry_points)
     return tuple(dict.fromkeys(each for each in found if each.group.startswith("trichord.")))

@@ -1,4 +1,4 @@
-"""Where everything of a run lies in its folder."""
+"""The paths of the files in a run folder."""
 
 from __future__ import annotations
 
@@ -8,56 +8,56 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run; whatever reads or writes one of them takes it from here."""
+    """The paths of a run; all code that reads or writes one of them takes it from here."""
 
     path: Path
 
     @property
     def config(self) -> Path:
-        """The resolved settings, written at the start; they can be given as a recipe."""
+        """The resolved settings, written at the start; usable as a recipe."""
         return self.path / "config.yaml"
 
     @property
     def checkpoints(self) -> Path:
-        """A folder for each checkpoint: `step_00001000`."""
+        """The checkpoints, a folder for each: `step_00001000`."""
         return self.path / "checkpoints"
 
     @property
     def failures(self) -> Path:
-        """A folder for each step that was not finite, for `trichord replay`."""
+        """The steps with non-finite values, a folder for each, for `trichord replay`."""
         return self.path / "failures"
 
     @property
     def metrics(self) -> Path:
-        """The logged figures, a line of JSON for each log step."""
+        """The logged metrics, a line of JSON for each log step."""
         return self.path / "metrics.jsonl"
 
     @property
     def lock(self) -> Path:
-        """Who may write to the run."""
+        """The lock file, which names the process that may write to the run."""
         return self.path / "lock"
 
     @property
     def history(self) -> Path:
-        """When jobs were submitted, started and ended."""
+        """The times at which jobs were submitted, started and ended."""
         return self.path / "history.jsonl"
 
     @property
     def logs(self) -> Path:
-        """What ranks printed, a file for each job and rank."""
+        """The output of ranks, a file for each job and rank."""
         return self.path / "logs"
 
     @property
     def snapshots(self) -> Path:
-        """What jobs took along when they were submitted: settings, code, versions."""
+        """The snapshots of submitted jobs: settings, code, versions."""
         return self.path / "snapshots"
 
     @property
     def evaluations(self) -> Path:
-        """What evaluations found."""
+        """The results of evaluations."""
         return self.path / "evaluations"
 
     @property
     def is_run(self) -> bool:
-        """Whether a run was trained here, rather than a file of weights lying here."""
+        """Whether this is the folder of a training run, rather than of a weights file."""
         return self.checkpoints.is_dir()

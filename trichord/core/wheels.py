@@ -1,11 +1,11 @@
-"""Makes torchvision and torchaudio wheels that were built for CUDA importable beside a CPU build of torch.
+"""Make torchvision and torchaudio wheels that were built for CUDA importable beside a CPU build of torch.
 
-Where an index has wheels for the same build as torch, the installer takes those and nothing here does anything. The
-wheels of the usual index carry native code that needs CUDA's runtime. Beside a CPU build of torch, `import torchaudio`
-then fails, and so does `import torchvision` (hence open_clip, timm and many models of transformers), because it
-describes operators that its native code never registered. Nothing in this project needs that native code, so the
-operators are declared without an implementation, and torchaudio is given what it computes itself where it was built
-without native code. A build of torch for GPUs is left alone.
+Where an index has wheels for the same build as torch, the installer takes those and this module has no effect. The
+wheels of the default index contain native code that needs CUDA's runtime. Beside a CPU build of torch, `import
+torchaudio` then fails, and so does `import torchvision` (hence open_clip, timm and many models of transformers),
+because it describes operators that its native code never registered. Nothing in this project needs that native code,
+so the operators are declared without an implementation, and torchaudio gets the extension module of a build without
+native code. Nothing is changed beside a GPU build of torch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _declarations: list[Any] = []  # torch forgets operators when the object that de
 
 @functools.cache
 def make_importable() -> None:
-    """Call this before the first import of torchvision, torchaudio, or a library that imports them."""
+    """Make both libraries importable; call before the first import of them, or of a library that imports them."""
     if not _torch_is_for_cpu():
         return
     if "torchvision" not in sys.modules and not native_code_loads("torchvision"):
@@ -36,7 +36,7 @@ def make_importable() -> None:
 
 
 def native_code_loads(package: str) -> bool:
-    """Return whether the package is absent, built without native code, or its native code finds what it links to."""
+    """Return whether the package is absent, has no native code, or has native code whose linked libraries are found."""
     spec = importlib.util.find_spec(package)
     folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
     import torch  # noqa: F401  (the libraries link to torch's)
@@ -60,7 +60,7 @@ def _declare_torchvision_operators() -> None:
     """Declare the operators whose shapes torchvision describes on import."""
     import torch
 
-    make_library: Any = torch.library.Library  # its constructor carries no types
+    make_library: Any = torch.library.Library  # its constructor is untyped
     library = make_library("torchvision", "DEF")
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

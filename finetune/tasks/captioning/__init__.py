@@ -1,1 +1,1 @@
-"""Captions: a language model that looks at any backbone's tokens, its training, its tests."""
+"""Captioning: a language model that attends to any backbone's tokens, its training and its evaluation."""

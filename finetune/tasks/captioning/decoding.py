@@ -1,16 +1,12 @@
-"""How captions are written: the likeliest token each time, drawn from the likeliest (nucleus), or searched with beams.
+"""Decoding of captions: greedy, nucleus sampling, and beam search.
 
-Nucleus sampling follows Holtzman et al. 2020, section 3.1; what it draws is a function of the seed and the sample's
-key. Every text of a batch is written as if it were alone.
-Legend: B texts, R rows that grow (B, or W beams of each), M tokens of what is seen, E features, V tokens of the
-vocabulary, L tokens of a text.
-
-Beam search: the best text among those that W beams reach, by log-probability over a power of its length.
-
-The length penalty is that of Wu et al. 2016 (equation 14) without its constants: |text|^p. A text that ends takes no
-beam's place, and the search ends when nothing that still grows can become better than the best that has ended; so with
-as many beams as there are texts it is the exhaustive search.
-Legend: B memories, W beams of each, R = B W rows, V tokens of the vocabulary, L tokens of a text.
+Nucleus sampling follows Holtzman et al. 2020, section 3.1; its draws are a function of the seed and the sample's key.
+Beam search returns the best text that W beams reach, by log-probability over a power of its length: the length penalty
+of Wu et al. 2016 (equation 14) without its constants, |text|^p. A finished text does not occupy a beam, and the search
+ends when no unfinished text can become better than the best finished one, so with as many beams as there are texts it
+is exhaustive. The result for a text does not depend on the other texts of its batch.
+Legend: B texts, each with its memory, W beams of each, R rows (B, or B W with beams), M tokens of a memory, E features,
+V tokens of the vocabulary, L tokens of a text.
 """
 
 from __future__ import annotations
@@ -28,17 +24,17 @@ from trichord.finetune.tasks.captioning.vocabulary import Vocabulary
 
 
 class Growing(Protocol):
-    """Texts that are told token by token."""
+    """Texts that are decoded token by token."""
 
     def __call__(self, tokens_R: Tensor) -> Tensor:
-        """Say one more token of each; give scores_RV of the next."""
+        """Append a token to each text; return scores_RV of the next token."""
 
     def follow(self, rows_R: Tensor) -> None:
-        """Let each go on from what another of the same memory has said."""
+        """Continue each text from the text of another row with the same memory."""
 
 
 class Said(NamedTuple):
-    """Captions of a batch, and the log-probability of each, its end with it."""
+    """Captions of a batch, and the log-probability of each, including its end mark."""
 
     captions: list[str]
     log_probs: list[float]
@@ -49,14 +45,14 @@ Seeds = Sequence[tuple[int, str]]
 
 
 class Texts(NamedTuple):
-    """What is to be written: a text of at most `longest` tokens for each memory."""
+    """A batch to decode: a text of at most `longest` tokens for each memory."""
 
     begin: Callable[[Tensor], Growing]
     memory_BME: Tensor
-    known: int  # tokens of the vocabulary
-    mark: int  # the token at a text's ends
+    known: int  # number of tokens in the vocabulary
+    mark: int  # the token before and after a text
     longest: int
-    seeds: Seeds  # what chance depends on
+    seeds: Seeds  # of the sampling
 
 
 def speak(
@@ -67,52 +63,52 @@ def speak(
     longest: int,
     seeds: Seeds,
 ) -> Said:
-    """Write a caption of at most `longest` tokens for each memory; `seeds` are what chance depends on."""
+    """Generate a caption of at most `longest` tokens for each memory; `seeds` determine what sampling draws."""
     texts = Texts(begin, memory_BME, len(vocabulary), vocabulary.mark, longest, seeds)
     tokens_BL, log_probs_B = load(spec.decodes)(spec, texts)
     return Said([vocabulary.read_out(tokens) for tokens in tokens_BL.tolist()], log_probs_B.tolist())
 
 
 def beam_search(spec: BeamSpec, texts: Texts) -> tuple[Tensor, Tensor]:
-    """Search the likeliest texts; return tokens_BL and log_probs_B."""
+    """Search for the likeliest texts; return tokens_BL and log_probs_B."""
     memory_BME = texts.memory_BME
     growing = texts.begin(memory_BME.repeat_interleave(spec.beams, dim=0))
-    told = _log_probs(growing, texts.known)
-    return search(told, growing.follow, len(memory_BME), spec, texts.mark, texts.longest, memory_BME.device)
+    advance = _log_probs(growing, texts.known)
+    return search(advance, growing.follow, len(memory_BME), spec, texts.mark, texts.longest, memory_BME.device)
 
 
 def greedy(spec: GreedySpec, texts: Texts) -> tuple[Tensor, Tensor]:
-    """Take the likeliest token each time."""
-    return _one_by_one(texts, _likeliest)
+    """Choose the likeliest token at each step."""
+    return _decode(texts, _pick_likeliest)
 
 
 def nucleus(spec: NucleusSpec, texts: Texts) -> tuple[Tensor, Tensor]:
-    """Draw from the likeliest tokens."""
-    return _one_by_one(texts, _drawn(spec, texts.seeds, texts.longest, texts.memory_BME.device))
+    """Sample each token from the likeliest ones."""
+    return _decode(texts, _nucleus_pick(spec, texts.seeds, texts.longest, texts.memory_BME.device))
 
 
 def _log_probs(growing: Growing, known: int) -> Callable[[Tensor], Tensor]:
-    """Give log-probabilities of the tokens that there are; a table may have room for more."""
+    """Return the step with log-probabilities, restricted to the vocabulary; the embedding table may be larger."""
 
-    def told(tokens_R: Tensor) -> Tensor:
+    def advance(tokens_R: Tensor) -> Tensor:
         scores_RV = growing(tokens_R)
         scores_RV[:, known:] = -torch.inf
         return scores_RV.log_softmax(dim=1)
 
-    return told
+    return advance
 
 
-def _one_by_one(texts: Texts, pick: Pick) -> tuple[Tensor, Tensor]:
-    """Write until every text has ended; what follows a text's mark is the mark again."""
+def _decode(texts: Texts, pick: Pick) -> tuple[Tensor, Tensor]:
+    """Decode until every text has ended; a text is padded with its end mark."""
     memory_BME, mark, longest = texts.memory_BME, texts.mark, texts.longest
-    told = _log_probs(texts.begin(memory_BME), texts.known)
+    advance = _log_probs(texts.begin(memory_BME), texts.known)
     batch = len(memory_BME)
     last_B = torch.full((batch,), mark, device=memory_BME.device)
     is_over_B = torch.zeros(batch, dtype=torch.bool, device=memory_BME.device)
     total_B = torch.zeros(batch, dtype=torch.float64, device=memory_BME.device)
     tokens = []
     for place in range(longest):
-        log_probs_BV = told(last_B)
+        log_probs_BV = advance(last_B)
         last_B = torch.where(is_over_B, mark, pick(log_probs_BV, place))
         own_B = log_probs_BV.gather(1, last_B[:, None])[:, 0].double()
         total_B = torch.where(is_over_B, total_B, total_B + own_B)
@@ -123,11 +119,11 @@ def _one_by_one(texts: Texts, pick: Pick) -> tuple[Tensor, Tensor]:
     return torch.stack(tokens, dim=1), total_B
 
 
-def _likeliest(log_probs_BV: Tensor, place: int) -> Tensor:
+def _pick_likeliest(log_probs_BV: Tensor, place: int) -> Tensor:
     return log_probs_BV.argmax(dim=1)
 
 
-def _drawn(spec: NucleusSpec, seeds: Sequence[tuple[int, str]], longest: int, device: torch.device) -> Pick:
+def _nucleus_pick(spec: NucleusSpec, seeds: Sequence[tuple[int, str]], longest: int, device: torch.device) -> Pick:
     drawn = [torch.from_numpy(generator(seed, "caption", key).random(longest)) for seed, key in seeds]
     drawn_BL = torch.stack(drawn).to(device)
 
@@ -144,7 +140,7 @@ def _drawn(spec: NucleusSpec, seeds: Sequence[tuple[int, str]], longest: int, de
 
 
 def search(
-    told: Callable[[Tensor], Tensor],
+    advance: Callable[[Tensor], Tensor],
     follow: Callable[[Tensor], None],
     batch: int,
     spec: BeamSpec,
@@ -152,21 +148,21 @@ def search(
     longest: int,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Give tokens_BL of the best texts, filled up with the mark, and their log_probs_B.
+    """Return tokens_BL of the best texts, padded with the mark, and their log_probs_B.
 
-    `told` says a token of each row and gives log_probs_RV of the next; `follow` lets rows go on from other rows.
+    `advance` appends a token to each row and returns log_probs_RV of the next; `follow` continues rows from other rows.
     """
     beams, penalty = spec.beams, spec.length_penalty
     total_BW = torch.full((batch, beams), -torch.inf, dtype=torch.float64, device=device)
-    total_BW[:, 0] = 0.0  # all beams begin alike, so one of them begins alone
+    total_BW[:, 0] = 0.0  # all beams would start equal, so only one is active at first
     text_BWL = torch.full((batch, beams, longest), mark, device=device)
     best_BL, best_total_B = text_BWL[:, 0].clone(), total_BW[:, 0].clone()
     best_score_B = torch.full((batch,), -torch.inf, dtype=torch.float64, device=device)
     first_of_B1 = torch.arange(batch, device=device)[:, None] * beams
     last_BW = text_BWL[:, :, 0]
     for length in range(1, longest + 1):
-        reached_BWV = total_BW[:, :, None] + told(last_BW.flatten()).double().unflatten(0, (batch, beams))
-        # A text ends by its mark, or because it may not become longer.
+        reached_BWV = total_BW[:, :, None] + advance(last_BW.flatten()).double().unflatten(0, (batch, beams))
+        # A text ends with its mark, or at the maximum length.
         ended_BWV = reached_BWV if length == longest else reached_BWV[:, :, mark : mark + 1]
         own_score_B, own_B = (ended_BWV.flatten(1) / length**penalty).max(dim=1)
         is_better_B = own_score_B > best_score_B
@@ -178,7 +174,7 @@ def search(
         best_score_B = torch.where(is_better_B, own_score_B, best_score_B)
         reached_BWV[:, :, mark] = -torch.inf
         total_BW, chosen_BW = reached_BWV.flatten(1).topk(beams, dim=1)
-        # Log-probabilities only fall, and no text is longer than the longest: more than this no beam can reach.
+        # Log-probabilities only decrease and lengths are at most `longest`, so this bounds the score a beam can reach.
         if length == longest or bool((total_BW[:, 0] / longest**penalty <= best_score_B).all()):
             break
         from_BW, last_BW = chosen_BW // reached_BWV.shape[2], chosen_BW % reached_BWV.shape[2]
@@ -189,5 +185,5 @@ def search(
 
 
 def _rows(text_BWL: Tensor, beams_BK: Tensor) -> Tensor:
-    """Take rows by their beams' numbers; they are copies."""
+    """Return copies of the rows of the given beams."""
     return text_BWL.gather(1, beams_BK[:, :, None].expand(-1, -1, text_BWL.shape[2]))

@@ -1,4 +1,4 @@
-"""Tests captions on shards: one for every clip, whatever the number of ranks, and their figures."""
+"""Evaluates captions on shards: exactly one for every clip, for any number of ranks."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from trichord.shards.reading.batch import Batch
 
 
 def evaluate(config: FinetuneConfig, objective: Captioner, world: World, draw: object = None) -> dict[str, Any]:
-    """Write a caption of each clip and measure them all; all ranks take part, the first one measures."""
+    """Generate a caption for each clip and compute the metrics, the latter on rank 0; all ranks must call it."""
     spec = objective.spec
     if spec.meteor:
-        meteor.check()  # before an hour of captions
+        meteor.check()  # before generating captions, which can take an hour
     clips, bad = write_captions(config, objective, world)
     compared = [clip for clip in clips if clip["references"]]
     if not compared:
         roots = ", ".join(source.root for source in config.data.sources)
-        raise UserError(f"{roots} has no captions to compare with. Name shards that have: --data SHARDS")
+        raise UserError(f"{roots} has no captions to compare with. Next: name shards with captions: --data SHARDS")
     seen = "1 clip of a video" if spec.clip_count == 1 else f"{spec.clip_count} clips of a video together"
     found: dict[str, Any] = {
         "clips": len(clips),
@@ -51,24 +51,24 @@ def evaluate(config: FinetuneConfig, objective: Captioner, world: World, draw: o
 
 
 def write_captions(config: FinetuneConfig, objective: Captioner, world: World) -> tuple[list[dict[str, Any]], int]:
-    """Give key, caption and references of each usable clip in the order of the sets, and how many are not usable."""
+    """Return key, caption and references of each usable clip in data set order, and the number of unusable clips."""
     lines: list[str] = []
 
     def rows_of(batch: Batch) -> Mapping[str, Tensor]:
-        said = objective.tell(batch, config.seed)
+        generated = objective.tell(batch, config.seed)
         for row, key in enumerate(batch["key"]):
             if batch["valid"][row]:
                 texts = batch["text"][row]
                 clip = {
                     "position": batch["position"][row],
                     "key": key,
-                    "caption": said.captions[row],
-                    "log_prob": round(said.log_probs[row], 4),
+                    "caption": generated.captions[row],
+                    "log_prob": round(generated.log_probs[row], 4),
                     "references": texts.split("\n") if texts else [],
                 }
                 lines.append(json.dumps(clip, ensure_ascii=False))
         return {"position": torch.tensor(batch["position"])}
 
     found = gather_each_once(config.stream(), objective.spec.test_spec(), world, rows_of)
-    told = {clip.pop("position"): clip for clip in map(json.loads, gather_texts(lines))}
-    return [told[position] for position in found.rows["position"].tolist()], found.bad
+    by_position = {clip.pop("position"): clip for clip in map(json.loads, gather_texts(lines))}
+    return [by_position[position] for position in found.rows["position"].tolist()], found.bad

@@ -1,4 +1,4 @@
-"""Finds the files of a published language model: in a folder, or by its name on the Hugging Face Hub."""
+"""Finds the files of a published language model, in a folder or by its name on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trichord.core.errors import UserError
 
 
 def find_file(weights: str, file: str) -> Path:
-    """Return the path of a file; one of the Hub is fetched, or taken from the cache."""
+    """Return the path of a file; one on the Hub is downloaded, or taken from the cache."""
     from transformers.utils.hub import cached_file
 
     try:
@@ -17,7 +17,7 @@ def find_file(weights: str, file: str) -> Path:
         raise UserError(
             f"objective.language.weights={weights}: no {file} ({str(error).splitlines()[0]}). Expected a folder with "
             "config.json, model.safetensors and tokenizer.json, as save_pretrained writes them, or a name on the "
-            "Hugging Face Hub: without a network, fetch it beforehand where there is one (hf download "
+            "Hugging Face Hub. Without a network, download it first on a machine that has one (hf download "
             f"{weights}) and set HF_HUB_OFFLINE=1. With objective.language.weights=null a model is trained from "
             "scratch, which needs no files"
         ) from error

@@ -1,4 +1,4 @@
-"""What the language of captions starts from: published weights with their tokenizer, or a tokenizer that is learnt."""
+"""Initialises the language model of captions: published weights with their tokenizer, or a learnt tokenizer."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from trichord.pretrain.collectives import gather_texts, rank
 
 
 def prepare(config: FinetuneConfig, objective: Captioner) -> None:
-    """Give the language model its vocabulary, and its weights if there are any; all ranks take part."""
+    """Set the language model's vocabulary, and its published weights if any; all ranks must call it."""
     spec = objective.spec.language
     if spec.weights is None:
         vocabulary = learn_vocabulary(config, spec.vocabulary)
-        lines = [f"language: drawn anew; a tokenizer of {len(vocabulary)} tokens was learnt from the captions"]
+        lines = [f"language: random initial weights; tokenizer of {len(vocabulary)} tokens learnt from the captions"]
     else:
         vocabulary = Vocabulary.read(tokenizer_file(spec.weights))
         lines = load_language(objective.language, spec)
     if len(vocabulary) > spec.vocabulary:
         raise UserError(
-            f"the tokenizer has {len(vocabulary)} tokens and objective.language.vocabulary={spec.vocabulary}. Set "
+            f"the tokenizer has {len(vocabulary)} tokens, but objective.language.vocabulary={spec.vocabulary}. Set "
             f"objective.language.vocabulary={len(vocabulary)}"
         )
     objective.vocabulary = vocabulary
@@ -34,13 +34,13 @@ def prepare(config: FinetuneConfig, objective: Captioner) -> None:
 
 
 def learn_vocabulary(config: FinetuneConfig, size: int) -> Vocabulary:
-    """Learn a tokenizer from all captions of the shards; each rank reads its share, and all learn the same."""
+    """Learn a tokenizer from all captions of the shards; each rank reads its share, and all learn the same one."""
     own = [plain(caption) for _, annotation in read_annotations(config) for caption in annotation.captions]
     captions = gather_texts(own)
     if not any(captions):
         roots = ", ".join(source.root for source in config.data.sources)
         raise UserError(
-            f"{roots} has no captions, and there is nothing to learn from. trichord shards show shows what clips "
-            "have; shards keep captions in {key}.txt, or as captions in {key}.json"
+            f"{roots} has no captions to train on. Next: trichord shards show, which shows what clips have. Shards "
+            "store captions in {key}.txt, or as captions in {key}.json"
         )
     return Vocabulary.learn(sorted(captions), size)

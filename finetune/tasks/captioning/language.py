@@ -1,7 +1,8 @@
-"""GPT-2 (Radford et al. 2019) with cross-attention over what is seen, after each self-attention of a layer.
+"""GPT-2 (Radford et al. 2019) with cross-attention to the memory after each self-attention.
 
-The network is transformers' own; published weights are read by name and shape, and only what looks is begun anew.
-Legend: B texts, L tokens of each, M tokens of what is seen, D features, V tokens of the vocabulary, R rows of texts.
+The network is that of transformers; published weights are matched by name and shape, and only the cross-attention is
+initialised randomly.
+Legend: B texts, L tokens of each, M tokens of the memory, D features, V tokens of the vocabulary, R rows of texts.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from trichord.pretrain.weights.load import shortened
 make_importable()
 from transformers import DynamicCache, EncoderDecoderCache, GPT2Config, GPT2Model  # noqa: E402
 
-_LOOKS = (".crossattention.", ".ln_cross_attn.")  # in names of what a GPT-2 that only reads text has not
-# In files of transformers' past: tables of the causal mask; and what is the table of tokens once more.
-_SPARE = (
+_CROSS_ATTENTION = (".crossattention.", ".ln_cross_attn.")  # in names of parameters that a text-only GPT-2 lacks
+# Ignored entries of older transformers files: causal masks, and a copy of the token embedding.
+_IGNORED = (
     *(f".{each}.{mask}" for each in ("attn", "crossattention") for mask in ("bias", "masked_bias")),
     "lm_head.weight",
 )
@@ -40,7 +41,7 @@ _SIZES = {
 
 
 class Language(nn.Module):
-    """Tokens so far and what is seen to scores of the next token; the table of tokens gives the scores as well."""
+    """A module from previous tokens and memory to scores of the next token; output and token embeddings are tied."""
 
     def __init__(self, spec: LanguageSpec) -> None:
         super().__init__()
@@ -51,13 +52,13 @@ class Language(nn.Module):
                 embd_pdrop=spec.dropout,
                 attn_pdrop=spec.dropout,
                 add_cross_attention=True,
-                bos_token_id=None,  # the vocabulary knows its mark
+                bos_token_id=None,  # the vocabulary has its own mark
                 eos_token_id=None,
             )
         )
 
     def forward(self, tokens_BL: Tensor, memory_BMD: Tensor, cache: EncoderDecoderCache | None = None) -> Tensor:
-        """Give scores_BLV of what follows each token; with a cache, which grows, only new tokens are given."""
+        """Return scores_BLV of the successor of each token; with a cache, which grows, pass only new tokens."""
         seen_BLD = self.gpt2(
             input_ids=tokens_BL,
             encoder_hidden_states=memory_BMD,
@@ -68,53 +69,53 @@ class Language(nn.Module):
 
 
 class Telling:
-    """Texts that grow token by token over one memory each, keys and values of what was said kept."""
+    """Texts decoded token by token, each with its memory, with cached keys and values of previous tokens."""
 
     def __init__(self, language: Language, memory_RMD: Tensor) -> None:
         self._language, self._memory_RMD = language, memory_RMD
         self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
 
     def __call__(self, tokens_R: Tensor) -> Tensor:
-        """Say one more token of each text; give scores_RV of the next."""
+        """Append a token to each text; return scores_RV of the next token."""
         scores_R1V: Tensor = self._language(tokens_R[:, None], self._memory_RMD, self._cache)
         return scores_R1V[:, 0].float()
 
     def follow(self, rows_R: Tensor) -> None:
-        """Let each text go on from what another of the same memory has said so far."""
+        """Continue each text from the text of another row with the same memory."""
         self._cache.self_attention_cache.reorder_cache(cast(LongTensor, rows_R))
 
 
 def load_language(language: Language, spec: LanguageSpec) -> list[str]:
-    """Take published weights, strictly; say what happened."""
+    """Load published weights strictly; return log lines that describe the result."""
     assert spec.weights is not None
     _check_sizes(find_file(spec.weights, "config.json"), spec)
     path = find_file(spec.weights, "model.safetensors")
     offered = {
         name.removeprefix("transformer."): tensor
         for name, tensor in read_tensors(path).items()
-        if not name.endswith(_SPARE)
+        if not name.endswith(_IGNORED)
     }
     places = language.gpt2.state_dict(keep_vars=True)
-    wanted = {name for name in places if not any(mark in name for mark in _LOOKS)}
+    wanted = {name for name in places if not any(mark in name for mark in _CROSS_ATTENTION)}
     missing = sorted(name for name in wanted if name not in offered)
-    strange = sorted(name for name in offered if name not in places or offered[name].shape != places[name].shape)
-    if missing or strange:
+    unexpected = sorted(name for name in offered if name not in places or offered[name].shape != places[name].shape)
+    if missing or unexpected:
         raise UserError(
-            f"{path} does not hold a GPT-2: missing {shortened(missing) or 'nothing'}; of another name or shape "
-            f"{shortened(strange) or 'none'}"
+            f"{path} does not contain a GPT-2: missing: {shortened(missing) or 'none'}; unknown name or wrong shape: "
+            f"{shortened(unexpected) or 'none'}"
         )
     with torch.no_grad():
         for name, tensor in offered.items():
             places[name].copy_(tensor)
-    begun = [name for name in places if name not in offered]
-    return [f"language: {len(offered)} tensors of {spec.weights}", f"drawn anew: {len(begun)} that look at the video"]
+    new = [name for name in places if name not in offered]
+    return [f"language: {len(offered)} tensors of {spec.weights}", f"random init: {len(new)} of the cross-attention"]
 
 
 def _check_sizes(path: Path, spec: LanguageSpec) -> None:
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if config.get("model_type") != "gpt2":
-        raise UserError(f"{path} is of a {config.get('model_type')}; captions are written by a GPT-2")
+        raise UserError(f"{path} has model_type {config.get('model_type')}, expected gpt2")
     other = {ours: config[theirs] for theirs, ours in _SIZES.items() if config.get(theirs) != getattr(spec, ours)}
     if other:
-        said = " ".join(f"objective.language.{name}={value}" for name, value in other.items())
-        raise UserError(f"{path} is of a GPT-2 of another size. Set {said}")
+        settings = " ".join(f"objective.language.{name}={value}" for name, value in other.items())
+        raise UserError(f"{path} is a GPT-2 of another size. Set {settings}")

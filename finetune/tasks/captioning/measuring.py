@@ -1,10 +1,8 @@
-"""The figures of a set of captions: each with an interval, beside those of one caption for every clip, and how said.
+"""Metrics of a set of captions, with intervals and a constant caption as baseline.
 
-How rare an n-gram is stays that of the whole set where clips are drawn again for an interval.
-
-Does a caption of the generated world name the right things: their colours, shapes and actions?
-
-What is right is what the references of a clip name, all of them together; all of them are true.
+Where clips are resampled for an interval, the rarity of an n-gram remains that of the whole set. For the synthetic
+data set it is also measured whether captions name the right colours, shapes and actions: those that the references of
+a clip name together, all of which are true.
 """
 
 from __future__ import annotations
@@ -20,12 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trichord.finetune.bootstrap import DRAWS, intervals, once
-from trichord.finetune.tasks.captioning import measuring as factors
 from trichord.finetune.tasks.captioning import meteor
 from trichord.finetune.tasks.captioning.scores import TOKENS, Judged, References, words
 from trichord.shards.synthetic.vocabulary import ACTIONS, COLOURS, SHAPES
 
-_CANDIDATES = 100  # references that most clips share, of which the best constant caption is taken
+_CANDIDATES = 100  # most frequent references, from which the best constant caption is chosen
 _COCO, _ROUGE = "ours, equal to pycocoevalcap 1.2", "ours, equal to rouge-score 0.1.2"
 _LIBRARY = {
     **dict.fromkeys(("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D"), _COCO),
@@ -35,7 +32,7 @@ _LIBRARY = {
 
 @dataclass
 class Measured:
-    """A row for each figure, and what there is to say of them."""
+    """A row for each metric, and notes on them."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -48,46 +45,46 @@ class Measured:
         library: str,
         interval: tuple[float | None, float | None] = (None, None),
     ) -> None:
-        """Add a figure with that of one caption for every clip."""
+        """Add a metric, with the value of one caption for every clip as baseline."""
         low, high = interval
         figures = {"metric": name, "value": float(value), "low": low, "high": high, "one caption": float(constant)}
         self.rows.append({**figures, "library": library})
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Give the figures by name."""
+        """The values by metric."""
         return {row["metric"]: row["value"] for row in self.rows}
 
 
 def measure(
     captions: Sequence[str], references: Sequence[Sequence[str]], seed: int, of_world: bool, with_meteor: bool
 ) -> Measured:
-    """Measure captions against the references of their clips; every clip has one or more."""
+    """Measure captions against the references of their clips; every clip has at least one."""
     known = References(references)
     constant = best_constant(known, references)
-    judged, beside = (_judge(known, each, references, of_world) for each in (captions, [constant] * len(captions)))
-    found, other = (each.figures(once(len(captions))) for each in (judged, beside))
+    judged, baseline = (_judge(known, each, references, of_world) for each in (captions, [constant] * len(captions)))
+    found, other = (each.figures(once(len(captions))) for each in (judged, baseline))
     ends = intervals(judged.figures, len(captions), seed)
     measured = Measured()
     for name in found:
-        if np.isnan(found[name][0]):  # no clip has a say
+        if np.isnan(found[name][0]):  # no clip counts
             continue
         low, high = ends[name].tolist()
         measured.add(name, found[name][0], other[name][0], _LIBRARY.get(name, "share of clips"), (low, high))
-    measured.notes.append(f"words compared: {TOKENS}; intervals: 95 % of {DRAWS} sets of clips drawn again")
-    measured.notes.append(f"one caption: what {constant!r} for every clip would have (the best of common references)")
+    measured.notes.append(f"words compared: {TOKENS}; intervals: middle 95 % of {DRAWS} resampled sets of clips")
+    measured.notes.append(f"one caption: the score of {constant!r} for every clip (the best of common references)")
     if with_meteor:
         own, other_one = meteor.meteor([captions, [constant] * len(captions)], references)
         measured.add("METEOR", own, other_one, meteor.LIBRARY)
     else:
-        measured.notes.append("METEOR is left out: it is a Java program, which objective.meteor=true asks for")
+        measured.notes.append("METEOR is left out: it is a Java program, which objective.meteor=true enables")
     distinct = len({words(caption) for caption in captions})
     measured.add("distinct captions", distinct / len(captions), 1 / len(captions), "share of clips")
     return measured
 
 
 def best_constant(known: References, references: Sequence[Sequence[str]]) -> str:
-    """Find the caption that, said of every clip, gets the highest BLEU-4, among the references most clips share."""
+    """Return the caption that has the highest BLEU-4 for all clips, among the most frequent references."""
     shared = Counter(caption for clip in references for caption in dict.fromkeys(clip))
     candidates = [caption for caption, _ in shared.most_common(_CANDIDATES)]
 
@@ -99,7 +96,7 @@ def best_constant(known: References, references: Sequence[Sequence[str]]) -> str
 
 def _judge(known: References, captions: Sequence[str], references: Sequence[Sequence[str]], of_world: bool) -> Judged:
     judged = known.judge(captions)
-    right = factors.accuracy(captions, references) if of_world else {}
+    right = accuracy(captions, references) if of_world else {}
     return replace(judged, means_N={**judged.means_N, **right})
 
 
@@ -109,28 +106,28 @@ Named = Mapping[str, frozenset[str]]
 
 
 def _phrases() -> Iterator[tuple[str, str, str]]:
-    for action, said in ACTIONS.items():
-        yield from (("action", action, phrase) for both in said.phrases for phrase in both)
+    for action, wording in ACTIONS.items():
+        yield from (("action", action, phrase) for both in wording.phrases for phrase in both)
     yield from (("colour", colour, colour) for colour in COLOURS)
     yield from (("shape", shape, shape) for shape in SHAPES)
 
 
-# The longest first: who "swells and shrinks again" pulses, and does not grow; who "circles" is no circle.
+# Longest first: "swells and shrinks again" means to pulse, not to grow, and "circles" is not a circle.
 _MEANING = {" ".join(words(phrase)): (factor, value) for factor, value, phrase in _phrases()}
-_SAID = re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, _MEANING), key=len, reverse=True))})\b")
+_PHRASE = re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, _MEANING), key=len, reverse=True))})\b")
 
 
 def named(caption: str) -> Named:
-    """Give what a caption names of each factor."""
+    """Return the values of each factor that a caption names."""
     found: dict[str, set[str]] = {factor: set() for factor in FACTORS}
-    for match in _SAID.finditer(" ".join(words(caption))):
+    for match in _PHRASE.finditer(" ".join(words(caption))):
         factor, value = _MEANING[match[0]]
         found[factor].add(value)
     return {factor: frozenset(values) for factor, values in found.items()}
 
 
 def accuracy(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, NDArray[np.float64]]:
-    """Say for each clip whether its caption names just what is there: 1 or 0, NaN where nothing is to be named."""
+    """Return for each clip whether its caption names what its references do: 1 or 0, NaN if these name nothing."""
     found: dict[str, list[float]] = {name: [] for name in (*FACTORS, ALL)}
     for caption, truths in zip(captions, references, strict=True):
         own, true = named(caption), [named(each) for each in truths]

@@ -1,4 +1,4 @@
-"""METEOR (Denkowski and Lavie 2014) of captions, by its authors' own program, where that can run."""
+"""METEOR (Denkowski and Lavie 2014) of captions, computed by its authors' program where that can run."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ FOLDER = sysconfig.get_path("purelib")
 
 
 def check() -> None:
-    """Raise UserError where METEOR is asked for and cannot be had."""
+    """Raise UserError if METEOR cannot run on this machine."""
     if find_spec("pycocoevalcap") is None:
         raise UserError(
-            "objective.meteor=true needs pycocoevalcap, which brings METEOR and is not installed: pip install "
-            "'trichord[meteor]'. Every other figure does without: objective.meteor=false"
+            "objective.meteor=true needs pycocoevalcap, which contains METEOR and is not installed: pip install "
+            "'trichord[meteor]'. No other metric needs it: objective.meteor=false"
         )
     if shutil.which("java") is None:
         raise UserError(
-            "objective.meteor=true needs java, for METEOR is a Java program, and there is none on this machine. Every "
-            "other figure does without: objective.meteor=false"
+            "objective.meteor=true needs java, because METEOR is a Java program, and java was not found on this "
+            "machine. No other metric needs it: objective.meteor=false"
         )
 
 
 def path_suits() -> bool:
-    """Return whether METEOR's loader can read its data in the folder it is installed in."""
+    """Return whether METEOR's loader can read its data from the folder it is installed in."""
     return FOLDER.isascii() and " " not in FOLDER
 
 
 def meteor(sets: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> list[float]:
-    """Return METEOR of each set of captions, on the words that the other figures compare.
+    """Return METEOR of each set of captions, on the same words that the other metrics compare.
 
-    Raise UserError where the program ends before it has answered.
+    Raise UserError if the program ends without a result.
     """
     from pycocoevalcap.meteor.meteor import Meteor
 
     program = Meteor()
-    wanted = {row: [" ".join(words(each)) for each in clip] for row, clip in enumerate(references)}
-    said = [{row: [" ".join(words(caption))] for row, caption in enumerate(captions)} for captions in sets]
+    expected = {row: [" ".join(words(each)) for each in clip] for row, clip in enumerate(references)}
+    candidates = [{row: [" ".join(words(caption))] for row, caption in enumerate(captions)} for captions in sets]
     try:
-        return [float(program.compute_score(wanted, each)[0]) for each in said]
-    except (OSError, ValueError) as error:  # its pipe is closed, or what it answered is no number
+        return [float(program.compute_score(expected, each)[0]) for each in candidates]
+    except (OSError, ValueError) as error:  # its pipe is closed, or its answer is not a number
         program.meteor_p.kill()
-        with suppress(OSError):  # what it never read
+        with suppress(OSError):  # input it never read
             program.meteor_p.stdin.close()
         lines = program.meteor_p.stderr.read().decode(errors="replace").strip().splitlines()
-        path = "" if path_suits() else f" It cannot read its data in a path like {FOLDER}."
+        path = "" if path_suits() else f" It cannot read its data from a path like {FOLDER}."
         raise UserError(
-            f"METEOR's Java program failed: {lines[0] if lines else 'it said nothing'}.{path} Every other figure does "
-            "without: objective.meteor=false"
+            f"METEOR's Java program failed: {lines[0] if lines else 'it printed no error'}.{path} No other metric "
+            "needs it: objective.meteor=false"
         ) from error
     finally:
-        if program.lock.locked():  # else its end would wait for the lock for ever
+        if program.lock.locked():  # otherwise its destructor would wait for the lock forever
             program.lock.release()

@@ -1,15 +1,11 @@
-"""Captions as an objective of the engine: a backbone's tokens, a language model that looks at them, and its surprise.
+"""Captioning as an objective of the engine: a language model that attends to a backbone's tokens.
 
-Each token of a caption is told from those before it and from the video; the loss is the mean over a batch's samples of
-the mean surprise of a caption's tokens, the mark behind the last one among them. So a sample weighs the same whatever
-its length, whoever computes it: ranks and parts of a batch add up to the same, but for rounding. A sample without a
-caption weighs nothing.
-Legend: B samples, L tokens, M tokens of what is seen, E features, V tokens of the vocabulary.
-
-What the language model looks at: tokens of a video's clips, mapped to its width.
-
-Legend: B samples, n clips of each, N = Bn, C colours, T frames, H and W pixels, L tokens of a clip, M = nL of a video,
-D features of the backbone, E of the language model.
+The memory is the tokens of a video's clips, mapped to the width of the language model. Each token of a caption is
+predicted from those before it and from the memory; the loss is the mean over a batch's samples of the mean negative
+log-likelihood (nll) of a caption's tokens and its end mark. Every sample thus has the same weight for any length and on
+any rank: ranks and parts of a batch add up to the same loss, up to rounding. A sample without a caption counts as 0.
+Legend: B samples, n clips of each, N = Bn, C colours, T frames, H and W pixels, L tokens of a clip or of a caption,
+M = nL tokens of the memory, D features of the backbone, E of the language model, V tokens of the vocabulary.
 """
 
 from __future__ import annotations
@@ -42,7 +38,7 @@ _TOKENIZER = "tokenizer"
 
 
 class Captioner(OnTokens):
-    """The backbone with what is made of its tokens, the language model, and the vocabulary that it was begun with."""
+    """A backbone with its memory, the language model, and its vocabulary."""
 
     spec: CaptionSpec
 
@@ -51,12 +47,12 @@ class Captioner(OnTokens):
         self.spec, self.reads_tokens = spec, reads_tokens
         self.video = Memory(video, spec, reads_tokens)
         self.language = Language(spec.language)
-        self.vocabulary: Vocabulary | None = None  # it comes with the first weights, or with the checkpoint
+        self.vocabulary: Vocabulary | None = None  # set with the initial weights, or by the checkpoint
         self.train()
 
     @classmethod
     def of_run(cls, spec: CaptionSpec, run: FinetuneConfig) -> Captioner:
-        """Build it as a run's config has it."""
+        """Build the objective from a run's config."""
         assert run.backbone is not None  # the config was checked
         return cls(spec, run.backbone.build(), reads_tokens=run.features is not None)
 
@@ -64,25 +60,25 @@ class Captioner(OnTokens):
         backbones = {"video.backbone.": self.video.backbone} if self.video.learns else {}
         return group_parameters(self, rules, backbones)
 
-    def tokens(self, sense: Modality, clips: Sequence[Tensor]) -> Tensor:
-        """Give them as BnLD, of n clips of each video."""
+    def tokens(self, modality: Modality, clips: Sequence[Tensor]) -> Tensor:
+        """Return the tokens of n clips of each video as BnLD."""
         return self.video.tokens(clips)
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
-        written = self._written(batch["text"])
+        written = self._tokenise(batch["text"])
         memory_BME = self.video(batch["video"])
-        told = told_apart(self.language, written, memory_BME)
+        predicted = told_apart(self.language, written, memory_BME)
         health = {
-            "next_token": mean_over_ranks(told.is_right_BL.flatten().float(), told.counts_BL.flatten()),
-            "without_caption": (~told.counts_BL.any(dim=1)).float().mean(),
-            "cut": told.surprise_B.new_tensor(written.cut / len(told.surprise_B)),
+            "next_token": mean_over_ranks(predicted.is_right_BL.flatten().float(), predicted.counts_BL.flatten()),
+            "without_caption": (~predicted.counts_BL.any(dim=1)).float().mean(),
+            "cut": predicted.surprise_B.new_tensor(written.cut / len(predicted.surprise_B)),
         }
-        loss = told.surprise_B.mean()
+        loss = predicted.surprise_B.mean()
         return StepOutput(loss, {"caption": loss.detach()}, health, embeddings={})
 
     @torch.no_grad()
     def tell(self, batch: Batch, seed: int) -> Said:
-        """Write a caption for each sample, as the recipe says; the objective is in eval mode."""
+        """Generate a caption for each sample with the recipe's decoding; expects eval mode."""
         assert self.vocabulary is not None
         device = batch["video"][0].device
         with torch.autocast(device.type, self.cast_to, enabled=self.cast_to is not None):
@@ -105,33 +101,33 @@ class Captioner(OnTokens):
     def health_rules(self) -> Sequence[HealthRule]:
         return _RULES
 
-    def _written(self, captions: Sequence[str]) -> Written:
+    def _tokenise(self, captions: Sequence[str]) -> Written:
         longest = self.spec.language.longest
-        if self.vocabulary is None:  # a step of shapes alone is asked for: captions as long as they can be
+        if self.vocabulary is None:  # a trial step, where only shapes matter: captions of the maximum length
             length = longest + 2
             return Written(torch.zeros(len(captions), length, dtype=torch.int64), [length] * len(captions), 0)
         return self.vocabulary.write(captions, longest)
 
 
 class Told(NamedTuple):
-    """What a language model makes of captions that it is told."""
+    """A language model's predictions for given captions (teacher forcing)."""
 
-    surprise_B: Tensor  # the mean of a caption's tokens; 0 where there is none
-    is_right_BL: Tensor  # it would have said this token, too
-    counts_BL: Tensor  # is a token of the caption, or the mark behind it
+    surprise_B: Tensor  # mean nll of a caption's tokens; 0 where there is no caption
+    is_right_BL: Tensor  # the most likely token is the right one
+    counts_BL: Tensor  # whether it is a token of the caption or its end mark
 
 
 def told_apart(language: Language, written: Written, memory_BME: Tensor) -> Told:
-    """Let the language model tell each token from those before it."""
+    """Predict each token of the captions from those before it and from the memory."""
     tokens_BL = written.tokens_BL.to(memory_BME.device)
-    tokens_told_B = torch.tensor([max(length - 1, 0) for length in written.lengths_B], device=memory_BME.device)
+    token_counts_B = torch.tensor([max(length - 1, 0) for length in written.lengths_B], device=memory_BME.device)
     scores_BLV = language(tokens_BL[:, :-1], memory_BME)
     follows_BL = tokens_BL[:, 1:]
-    counts_BL = torch.arange(follows_BL.shape[1], device=memory_BME.device) < tokens_told_B[:, None]
-    surprise_BL = functional.cross_entropy(scores_BLV.float().transpose(1, 2), follows_BL, reduction="none")
-    # Not times 0: what lies beyond a caption may be anything.
-    surprise_BL = torch.where(counts_BL, surprise_BL, surprise_BL.new_zeros(()))
-    surprise_B = surprise_BL.sum(dim=1) / tokens_told_B.clamp_min(1)
+    counts_BL = torch.arange(follows_BL.shape[1], device=memory_BME.device) < token_counts_B[:, None]
+    nll_BL = functional.cross_entropy(scores_BLV.float().transpose(1, 2), follows_BL, reduction="none")
+    # Not multiplied by 0: values beyond a caption's end may be anything.
+    nll_BL = torch.where(counts_BL, nll_BL, nll_BL.new_zeros(()))
+    surprise_B = nll_BL.sum(dim=1) / token_counts_B.clamp_min(1)
     return Told(surprise_B, scores_BLV.detach().argmax(dim=2) == follows_BL, counts_BL)
 
 
@@ -140,20 +136,20 @@ _RULES = (
         figure="without_caption",
         side="above",
         limit=0.5,
-        advice="More than half of the samples have no caption, and nothing is learnt from those. Look with trichord "
-        "shards show; data.sources may be the wrong set.",
+        advice="More than half of the samples have no caption and contribute nothing to training. Check with trichord "
+        "shards show; data.sources may be the wrong data set.",
     ),
     HealthRule(
         figure="cut",
         side="above",
         limit=0.2,
-        advice="Many captions are longer than objective.language.longest and lose their ends. Raise it.",
+        advice="Many captions are longer than objective.language.longest and are cut. Raise it.",
     ),
 )
 
 
 class Memory(Trunk):
-    """A backbone, and its tokens made ready to be looked at."""
+    """A backbone, and the mapping of its tokens to the memory of the language model."""
 
     def __init__(self, backbone: Backbone, spec: CaptionSpec, reads_tokens: bool = False) -> None:
         super().__init__(backbone, spec.frozen, spec.trained)
@@ -163,14 +159,14 @@ class Memory(Trunk):
         self.map = nn.Linear(backbone.dim, width) if spec.memory.mapping == "linear" else None
         if self.map is None and backbone.dim != width:
             raise UserError(
-                f"objective.memory.mapping=none needs as many features on both sides: the backbone has {backbone.dim}, "
+                f"objective.memory.mapping=none needs equal numbers of features: the backbone has {backbone.dim}, "
                 f"the language model {width}. Set objective.memory.mapping=linear"
             )
-        # Cross-attention does not know which clip comes first, and a clip's own tokens do not say.
+        # Cross-attention does not know the order of clips, and a clip's tokens do not contain it.
         self.clip_embed = nn.Parameter(torch.zeros(spec.clip_count, width)) if spec.clip_count > 1 else None
 
     def tokens(self, clips: Sequence[Tensor]) -> Tensor:
-        """Give tokens_BnLD of uint8 frames_BCTHW, one tensor for each clip of a video."""
+        """Return tokens_BnLD of uint8 frames_BCTHW, one tensor for each clip of a video."""
         frames_NCTHW = self.spec.normalisation(torch.cat(list(clips)))
         with self.looking():
             pooled_ND, grid_NtnD = self.backbone(frames_NCTHW, pooled_only=not self.spec.needs_grid)
@@ -180,7 +176,7 @@ class Memory(Trunk):
         return torch.stack(tokens_NLD.chunk(len(clips)), dim=1)
 
     def forward(self, clips: Sequence[Tensor]) -> Tensor:
-        """Give memory_BME of a video's clips, or of their tokens where these are read."""
+        """Return memory_BME of the clips of each video, or of their stored tokens with `reads_tokens`."""
         tokens_BnLD = clips[0] if self.reads_tokens else self.tokens(clips)
         if self.norm is not None:
             tokens_BnLD = self.norm(tokens_BnLD)

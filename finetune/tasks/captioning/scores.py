@@ -1,10 +1,11 @@
-"""How like its references a caption is: BLEU-1 to 4, ROUGE-1, 2 and L, CIDEr-D.
+"""Similarity of captions to their references: BLEU-1 to 4, ROUGE-1, 2 and L, CIDEr-D.
 
 BLEU (Papineni et al. 2002, equations 2 and 3) is of the whole set, against the reference of the closest length; ROUGE-L
-(Lin 2004) takes the best precision and the best recall of the references, recall weighed by beta = 1.2; CIDEr-D
-(Vedantam et al. 2015, equation 4) weighs n-grams by how few clips' references have them. These equal pycocoevalcap's,
-ROUGE-1 and 2 those of rouge-score (the F of the best reference), which tests hold; here they also give what each clip
-adds, so that an interval can be drawn. Legend: N clips, R drawn sets of clips, n lengths of n-grams.
+(Lin 2004) takes the best precision and the best recall of the references, recall weighted by beta = 1.2; CIDEr-D
+(Vedantam et al. 2015, equation 4) weights n-grams by how few clips' references have them. These equal pycocoevalcap's,
+ROUGE-1 and 2 those of rouge-score (the F of the best reference), which tests verify. In contrast to these libraries,
+each clip's contribution is available too, from which intervals are computed.
+Legend: N clips, R resampled sets of clips, n lengths of n-grams.
 """
 
 from __future__ import annotations
@@ -28,41 +29,41 @@ LONGEST_NGRAM = 4
 TOKENS = "lower case, punctuation left out"
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 _BETA = 1.2  # of ROUGE-L
-_SIGMA = 6.0  # of CIDEr-D's penalty on lengths that differ
-_SMALL, _TINY = 1e-9, 1e-15  # against empty sums; no n-gram right gives almost nothing rather than nothing
+_SIGMA = 6.0  # of CIDEr-D's penalty on length differences
+_SMALL, _TINY = 1e-9, 1e-15  # avoid division by zero and a score of exactly 0 without any right n-gram
 
 
 def words(caption: str) -> Words:
-    """Cut a caption into what is compared."""
+    """Return the words of a caption that are compared."""
     return tuple(_WORD.findall(caption.lower()))
 
 
-def ngrams(said: Words) -> Counter[Words]:
-    """Count runs of up to four words."""
-    return Counter(said[at : at + n] for n in range(1, LONGEST_NGRAM + 1) for at in range(len(said) - n + 1))
+def ngrams(text: Words) -> Counter[Words]:
+    """Count the n-grams of up to four words."""
+    return Counter(text[at : at + n] for n in range(1, LONGEST_NGRAM + 1) for at in range(len(text) - n + 1))
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What each clip adds to the figures of a set."""
+    """The contribution of each clip to the metrics of a set."""
 
-    bleu_N: Figures  # N x 10: right n-grams of each length, all of them, words, words of the closest reference
-    means_N: dict[str, Figures]  # of figures that are means over clips; NaN where a clip has no say
+    bleu_N: Figures  # N x 10: right n-grams by length, all n-grams by length, words, words of the closest reference
+    means_N: dict[str, Figures]  # for metrics that are means over clips; NaN where a clip does not count
 
     def figures(self, weights_RN: Weights) -> dict[str, Figures]:
-        """Give each figure for R sets in which clips stand so many times."""
+        """Return each metric for R sets; `weights_RN` counts how often each clip occurs in each set."""
         return _bleu(weights_RN @ self.bleu_N) | {name: _mean(weights_RN, each) for name, each in self.means_N.items()}
 
 
 class References:
-    """The references of all clips, counted once."""
+    """The references of all clips, with their n-gram counts computed once."""
 
     def __init__(self, references: Sequence[Sequence[str]]) -> None:
         self.words = [[words(caption) for caption in captions] for captions in references]
-        self.counts = [[ngrams(said) for said in clip] for clip in self.words]
+        self.counts = [[ngrams(text) for text in clip] for clip in self.words]
         self._most = [_most(clip) for clip in self.counts]
         clips_with = Counter(ngram for most in self._most for ngram in most)
-        # Of what no reference says, it is as if one did.
+        # An n-gram in no reference counts as if it were in one.
         self._everywhere = math.log(len(references))
         self._rarity = {ngram: self._everywhere - math.log(count) for ngram, count in clips_with.items()}
         self._vectors = [[self._vector(counts) for counts in clip] for clip in self.counts]
@@ -71,39 +72,39 @@ class References:
         return len(self.words)
 
     def judge(self, captions: Sequence[str]) -> Judged:
-        """Compare a caption with the references of each clip."""
-        said = [words(caption) for caption in captions]
-        counted = [ngrams(each) for each in said]
+        """Compare the caption of each clip with the clip's references."""
+        texts = [words(caption) for caption in captions]
+        counted = [ngrams(each) for each in texts]
         rows = range(len(self))
         means = {
             "ROUGE-1": [max(_rouge_n(counted[row], each, 1) for each in self.counts[row]) for row in rows],
             "ROUGE-2": [max(_rouge_n(counted[row], each, 2) for each in self.counts[row]) for row in rows],
-            "ROUGE-L": [_rouge_l(said[row], self.words[row]) for row in rows],
-            "CIDEr-D": [self._cider(said[row], counted[row], row) for row in rows],
+            "ROUGE-L": [_rouge_l(texts[row], self.words[row]) for row in rows],
+            "CIDEr-D": [self._cider(texts[row], counted[row], row) for row in rows],
         }
         return Judged(self.bleu_rows(captions), {name: np.array(each) for name, each in means.items()})
 
     def bleu_rows(self, captions: Sequence[str]) -> Figures:
-        """Give what each clip adds to BLEU."""
+        """Return the contribution of each clip to BLEU."""
         rows = np.zeros((len(self), 2 * LONGEST_NGRAM + 2))
         for row, caption in enumerate(captions):
-            said, most = words(caption), self._most[row]
-            for ngram, count in ngrams(said).items():
+            text, most = words(caption), self._most[row]
+            for ngram, count in ngrams(text).items():
                 rows[row, len(ngram) - 1] += min(count, most.get(ngram, 0))
-            lengths = [max(0, len(said) - n) for n in range(LONGEST_NGRAM)]
-            closest = min((abs(len(each) - len(said)), len(each)) for each in self.words[row])[1]
-            rows[row, LONGEST_NGRAM:] = [*lengths, len(said), closest]
+            lengths = [max(0, len(text) - n) for n in range(LONGEST_NGRAM)]
+            closest = min((abs(len(each) - len(text)), len(each)) for each in self.words[row])[1]
+            rows[row, LONGEST_NGRAM:] = [*lengths, len(text), closest]
         return rows
 
     def _vector(self, counts: Counts) -> tuple[dict[Words, float], Figures]:
-        """Weigh n-grams by how rare they are; give the weights and the length of the vector of each n."""
+        """Weight n-grams by rarity; return the weights and the norm of the vector of each n."""
         weights = {ngram: count * self._rarity.get(ngram, self._everywhere) for ngram, count in counts.items()}
         squares = np.zeros(LONGEST_NGRAM)
         for ngram, weight in weights.items():
             squares[len(ngram) - 1] += weight**2
         return weights, np.sqrt(squares)
 
-    def _cider(self, said: Words, counts: Counts, row: int) -> float:
+    def _cider(self, text: Words, counts: Counts, row: int) -> float:
         own, own_length_n = self._vector(counts)
         total = 0.0
         for other, (their, their_length_n) in zip(self.words[row], self._vectors[row], strict=True):
@@ -113,14 +114,14 @@ class References:
                 products_n[len(ngram) - 1] += min(weight, there) * there
             norms_n = own_length_n * their_length_n
             cosines_n = np.divide(products_n, norms_n, out=np.zeros(LONGEST_NGRAM), where=norms_n > 0)
-            # The field's code takes the number of pairs of words for the length; it is one less for both.
-            apart = max(len(said) - 1, 0) - max(len(other) - 1, 0)
+            # The reference implementation uses the number of bigrams as length, which is one less for both.
+            apart = max(len(text) - 1, 0) - max(len(other) - 1, 0)
             total += float(cosines_n.mean()) * math.exp(-(apart**2) / (2 * _SIGMA**2))
         return 10 * total / len(self.words[row])
 
 
 def _mean(weights_RN: Weights, values_N: Figures) -> Figures:
-    """Give the weighed mean of those that have a say, NaN where none has."""
+    """Return the weighted mean of the values that are not NaN, NaN where there are none."""
     counts_N = ~np.isnan(values_N)
     totals_R = weights_RN @ counts_N
     means_R: Figures = np.full(len(totals_R), np.nan)
@@ -129,7 +130,7 @@ def _mean(weights_RN: Weights, values_N: Figures) -> Figures:
 
 
 def _most(clip: Sequence[Counts]) -> dict[Words, int]:
-    """Say how often an n-gram stands in the reference that has it most often."""
+    """Return for each n-gram its count in the reference that contains it most often."""
     most: dict[Words, int] = {}
     for counts in clip:
         for ngram, count in counts.items():
@@ -161,7 +162,7 @@ def _rouge_l(own: Words, others: Sequence[Words]) -> float:
 
 
 def _common(one: Words, other: Words) -> int:
-    """Give the length of the longest subsequence that both have."""
+    """Return the length of the longest common subsequence."""
     lengths = [0] * (len(other) + 1)
     for word in one:
         above_left = 0

@@ -1,4 +1,4 @@
-"""What a recipe says of captions: what is looked at, which language model, how it speaks; read without torch."""
+"""Recipe settings of captioning: the memory, the language model and the decoding; importable without torch."""
 
 from __future__ import annotations
 
@@ -21,57 +21,57 @@ class _Spec(BaseModel):
 
 
 class MemorySpec(_Spec):
-    """What of a video the language model looks at, at every word: tokens of all of its clips, one behind the other."""
+    """The tokens of a video that the language model attends to: those of all of its clips, concatenated."""
 
-    tokens: Literal["pooled", "all"] = "all"  # of each clip: the backbone's own vector, or that and its whole grid
-    mapping: Literal["linear", "none"] = "linear"  # to the width of the language model; none: the two are as wide
-    layer_norm: bool = False  # of each token, before that
+    tokens: Literal["pooled", "all"] = "all"  # of each clip: the backbone's pooled vector, or that and its whole grid
+    mapping: Literal["linear", "none"] = "linear"  # to the width of the language model; none: both have the same width
+    layer_norm: bool = False  # of each token, before the mapping
 
     @property
     def words(self) -> str:
-        """Say in short what it is."""
+        """A short description."""
         which = "all tokens" if self.tokens == "all" else "pooled"
         return which + (", mapped" if self.mapping == "linear" else "")
 
 
 class LanguageSpec(_Spec):
-    """A GPT-2 with cross-attention, as it stands the small one; published weights, or none and it learns to write."""
+    """A GPT-2 with cross-attention, by default of the small size; published weights, or trained from scratch."""
 
     dim: PositiveInt = 768
     depth: PositiveInt = 12
     heads: PositiveInt = 12
     positions: PositiveInt = 1024
-    vocabulary: Annotated[int, Field(ge=257)] = 50257  # every byte, the mark at a text's ends, and pairs beyond
+    vocabulary: Annotated[int, Field(ge=257)] = 50257  # every byte, the mark at both ends of a text, and merged pairs
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    # A folder as save_pretrained writes it, or a name on the Hugging Face Hub; its tokenizer comes along. Without, the
-    # first weights are drawn and the tokenizer is learnt from the captions of data.sources.
+    # A folder as save_pretrained writes it, or a name on the Hugging Face Hub, with its tokenizer. null: random initial
+    # weights, and a tokenizer learnt from the captions of data.sources.
     weights: str | None = None
-    longest: PositiveInt = 64  # tokens of a caption; in training longer ones are cut
+    longest: PositiveInt = 64  # maximum tokens of a caption; longer ones are cut in training
 
     @model_validator(mode="after")
     def _is_possible(self) -> LanguageSpec:
         if self.dim % self.heads:
             raise ValueError(f"expected dim to be a multiple of heads, found dim {self.dim} and heads {self.heads}")
         if self.longest + 1 > self.positions:
-            raise ValueError(f"longest={self.longest} and the mark before it do not fit positions={self.positions}")
+            raise ValueError(f"longest={self.longest} plus the start mark exceeds positions={self.positions}")
         return self
 
 
 class DecodingSpec(_Spec, ABC):
-    """How captions are written."""
+    """How captions are decoded."""
 
     kind: str
 
-    decodes: ClassVar[str]  # "module:function", which writes texts
+    decodes: ClassVar[str]  # "module:function" that decodes texts
 
     @property
     @abstractmethod
     def words(self) -> str:
-        """In short, what it is."""
+        """A short description."""
 
 
 class GreedySpec(DecodingSpec):
-    """The likeliest token, each time."""
+    """The likeliest token at each step."""
 
     decodes: ClassVar[str] = f"{_DECODING}:greedy"
 
@@ -79,27 +79,27 @@ class GreedySpec(DecodingSpec):
 
     @property
     def words(self) -> str:
-        """Say in short what it is."""
+        """A short description."""
         return "greedy"
 
 
 class BeamSpec(DecodingSpec):
-    """The likeliest text among the beams kept: its log-probability over its length to the power of length_penalty."""
+    """Beam search for the text with the highest log-probability over its length to the power of length_penalty."""
 
     decodes: ClassVar[str] = f"{_DECODING}:beam_search"
 
     kind: Literal["beam"] = "beam"
     beams: PositiveInt = 3
-    length_penalty: NonNegativeFloat = 1.0  # 0: of whole texts; 1: of the mean token, which favours longer texts
+    length_penalty: NonNegativeFloat = 1.0  # 0: of the whole text; 1: per token, which favours longer texts
 
     @property
     def words(self) -> str:
-        """Say in short what it is."""
+        """A short description."""
         return f"{self.beams} beams, length penalty {self.length_penalty:g}"
 
 
 class NucleusSpec(DecodingSpec):
-    """Drawn from the likeliest tokens that have top_p of the probability together; seeded by the sample's key."""
+    """Sampling from the likeliest tokens whose probabilities add up to top_p; seeded by the sample's key."""
 
     decodes: ClassVar[str] = f"{_DECODING}:nucleus"
 
@@ -109,8 +109,8 @@ class NucleusSpec(DecodingSpec):
 
     @property
     def words(self) -> str:
-        """Say in short what it is."""
-        return f"drawn from the likeliest {self.top_p:g}, temperature {self.temperature:g}"
+        """A short description."""
+        return f"nucleus sampling, top_p {self.top_p:g}, temperature {self.temperature:g}"
 
 
 DECODINGS: Registry[type[DecodingSpec]] = Registry(
@@ -124,7 +124,7 @@ else:
 
 
 class CaptionSpec(TaskSpec):
-    """Captions of videos: a backbone's tokens, and a language model with cross-attention over them."""
+    """Captions of videos from a language model with cross-attention to a backbone's tokens."""
 
     builds: ClassVar[str] = "trichord.finetune.tasks.captioning.model:Captioner.of_run"
     prepares: ClassVar[str] = "trichord.finetune.tasks.captioning.init:prepare"
@@ -140,20 +140,20 @@ class CaptionSpec(TaskSpec):
     inputs: tuple[Literal["video"]] = ("video",)
     memory: MemorySpec = MemorySpec()
     language: LanguageSpec = LanguageSpec()
-    trained: tuple[str, ...] = ()  # patterns of names of a frozen backbone's parameters that learn all the same
+    trained: tuple[str, ...] = ()  # name patterns of parameters of a frozen backbone that are trained
     decoding: AnyDecoding = BeamSpec()
-    factors: Literal["world"] | None = None  # what a test looks up in captions: the generated world's words
-    meteor: bool = False  # measured in a test as well, which takes Java, the extra `meteor` and 2 GB of memory
+    factors: Literal["world"] | None = None  # evaluate whether captions name the factors of the synthetic data set
+    meteor: bool = False  # also computed in evaluation, which needs Java, the extra `meteor` and 2 GB of memory
 
     @property
     def head_words(self) -> str:
-        """Say in short what is on the backbone."""
-        begun = f"{self.language.weights}" if self.language.weights else "GPT-2 from scratch"
-        return f"{begun} {self.language.depth}x{self.language.dim} on {self.memory.words}"
+        """A short description of the head on the backbone."""
+        origin = f"{self.language.weights}" if self.language.weights else "GPT-2 from scratch"
+        return f"{origin} {self.language.depth}x{self.language.dim} on {self.memory.words}"
 
     @property
     def trained_words(self) -> str:
-        """Say in short what learns."""
+        """A short description of what is trained."""
         return "all" if not self.frozen else " and ".join(("head", *self.trained))
 
     @property
@@ -163,32 +163,32 @@ class CaptionSpec(TaskSpec):
 
     @property
     def random_settings(self) -> tuple[str, ...]:
-        """Name the settings by which chance decides what a backbone is given of a training clip."""
+        """The settings that randomise a backbone's inputs in training."""
         return random_settings_of(self.clips, self.view)
 
     @property
     def needs_grid(self) -> bool:
-        """Say whether the language model looks at more of a backbone than its own vector."""
+        """Whether the language model needs more of a backbone than its pooled vector."""
         return self.memory.tokens == "all"
 
     @property
     def clip_count(self) -> int:
-        """Count the clips of a video that are looked at together."""
+        """The number of clips of a video in the memory."""
         return self.clips.clip_count or 0
 
     def sample_spec(self) -> SampleSpec:
-        """Say what a sample must bring to training: any one of its captions."""
+        """Return what a sample must contain in training: any one of its captions."""
         views = ViewsSpec(clips=self.clips, views=(self.view,), flips=self.flips)
         return SampleSpec(views=views, caption="random")
 
     def test_spec(self) -> SampleSpec:
-        """Say what a sample must bring to a test: all of its captions."""
+        """Return what a sample must contain in evaluation: all of its captions."""
         views = ViewsSpec(clips=self.test_clips, views=(self.test_view,), flips=self.flips)
         return SampleSpec(views=views, caption="all", is_training=False)
 
     def feature_complaints(self) -> Iterator[str]:
         if self.trained:
-            yield "features are of a backbone that stays as it is: leave objective.trained out, or features"
+            yield "features need a frozen backbone: leave objective.trained or features out"
         else:
             yield from super().feature_complaints()
 
@@ -196,21 +196,21 @@ class CaptionSpec(TaskSpec):
         if self.language.weights is not None:
             from trichord.finetune.tasks.captioning.hub import tokenizer_file
 
-            tokenizer_file(self.language.weights)  # it is there, or can be fetched
+            tokenizer_file(self.language.weights)  # raises unless it exists or can be downloaded
         return super().check(config)
 
     @model_validator(mode="after")
     def _can_be(self) -> CaptionSpec:
         counts = [each.clip_count for each in (self.clips, self.test_clips)]
         if counts[0] is None or counts[0] != counts[1]:
-            said = ["a number that depends on the video" if each is None else each for each in counts]
+            words = ["a number that depends on the video" if each is None else each for each in counts]
             raise ValueError(
-                f"clips give {said[0]} of a video, and test_clips {said[1]}: the language model looks at as many in a "
-                "test as in training. Take segments, window or full with one number of clips"
+                f"clips give {words[0]} of a video, and test_clips {words[1]}: the language model needs the same "
+                "number in training and in evaluation. Use segments, window or full with equal numbers of clips"
             )
         if max(self.view.crop.count, self.test_view.crop.count) > 1:
-            raise ValueError("view and test_view: captions look at one crop of each clip, found crop.kind=three")
+            raise ValueError("view and test_view: captions use one crop of each clip, found crop.kind=three")
         if self.trained and not self.frozen:
-            raise ValueError("trained names what learns of a frozen backbone: set frozen=true, or trained=[]")
-        self.sample_spec(), self.test_spec()  # which have rules of their own
+            raise ValueError("trained selects parameters of a frozen backbone: set frozen=true, or trained=[]")
+        self.sample_spec(), self.test_spec()  # which have their own rules
         return self

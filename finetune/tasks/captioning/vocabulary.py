@@ -1,7 +1,7 @@
-"""Captions as numbers: GPT-2's kind of tokenizer, read where it is published or learnt from captions.
+"""Tokenizer of captions, of GPT-2's kind: a published one, or one learnt from captions.
 
-Byte-level pair encoding (Radford et al. 2019, section 2.2): any text has tokens, and its tokens give it back. One mark
-stands before the first token and behind the last, as in GPT-2's own training.
+Byte-level pair encoding (Radford et al. 2019, section 2.2): any text can be encoded, and decoding restores it. The same
+mark precedes the first token and follows the last, as in GPT-2's own training.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ MARK = "<|endoftext|>"
 
 
 class Written(NamedTuple):
-    """Captions of a batch as tokens, each with the mark before it and, if it was not cut, behind it."""
+    """Captions of a batch as tokens, each with the mark before it and, unless it was cut, after it."""
 
-    tokens_BL: Tensor  # filled up with the mark; what is beyond a caption's length means nothing
-    lengths_B: list[int]  # with the marks; 0 where there is no caption
-    cut: int  # captions that were longer
+    tokens_BL: Tensor  # padded with the mark; values beyond a caption's length have no meaning
+    lengths_B: list[int]  # including the marks; 0 where there is no caption
+    cut: int  # number of captions that were cut
 
 
 class Vocabulary:
-    """A tokenizer and the number of its mark."""
+    """A tokenizer and the token of its mark."""
 
     def __init__(self, tokenizer: Tokenizer, origin: str) -> None:
         mark = tokenizer.token_to_id(MARK)
         if mark is None:
-            raise UserError(f"{origin} has no token {MARK}; expected GPT-2's tokenizer, or one of its kind")
-        tokenizer.encode_special_tokens = True  # a caption that says the mark's name does not end there
+            raise UserError(f"{origin} has no token {MARK}; expected GPT-2's tokenizer or one of its kind")
+        tokenizer.encode_special_tokens = True  # the mark's name within a caption is ordinary text
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer, self.mark = tokenizer, int(mark)
@@ -46,7 +46,7 @@ class Vocabulary:
 
     @classmethod
     def learn(cls, captions: Iterable[str], size: int) -> Vocabulary:
-        """Learn which pairs to join, the most frequent first; few captions make fewer than `size` tokens."""
+        """Learn which pairs to merge, the most frequent first; few captions yield fewer than `size` tokens."""
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
@@ -55,7 +55,7 @@ class Vocabulary:
             vocab_size=size, special_tokens=[MARK], initial_alphabet=alphabet, show_progress=False
         )
         tokenizer.train_from_iterator(captions, trainer)
-        return cls(tokenizer, "a tokenizer that was learnt")
+        return cls(tokenizer, "the learnt tokenizer")
 
     @classmethod
     def read(cls, path: Path) -> Vocabulary:
@@ -66,20 +66,20 @@ class Vocabulary:
         except ValueError:
             is_tokenizer = False
         if not is_tokenizer:
-            raise UserError(f"{path} holds no tokenizer; expected the tokenizer.json that save_pretrained writes")
+            raise UserError(f"{path} is not a tokenizer; expected the tokenizer.json that save_pretrained writes")
         return cls(Tokenizer.from_str(text), str(path))
 
     @classmethod
     def of_tensor(cls, bytes_N: Tensor) -> Vocabulary:
-        """Take back what `to_tensor` gave."""
+        """Restore a vocabulary from the bytes that `to_tensor` returned."""
         return cls(Tokenizer.from_str(bytes_N.numpy().tobytes().decode()), "the checkpoint's tokenizer")
 
     def to_tensor(self) -> Tensor:
-        """Give all of it as bytes, for a checkpoint to keep."""
+        """Return the whole tokenizer as bytes, to be saved in a checkpoint."""
         return torch.from_numpy(np.frombuffer(self._tokenizer.to_str().encode(), dtype=np.uint8).copy())
 
     def write(self, captions: Sequence[str], longest: int) -> Written:
-        """Cut captions into at most `longest` tokens each."""
+        """Encode captions into at most `longest` tokens each."""
         encoded = [each.ids for each in self._tokenizer.encode_batch([plain(caption) for caption in captions])]
         rows = [
             [self.mark, *ids[:longest], *([self.mark] if len(ids) <= longest else [])] if ids else [] for ids in encoded
@@ -89,11 +89,11 @@ class Vocabulary:
         return Written(tokens_BL, [len(row) for row in rows], sum(len(ids) > longest for ids in encoded))
 
     def read_out(self, tokens: Sequence[int]) -> str:
-        """Give the text of tokens up to the first mark."""
+        """Return the text of the tokens before the first mark."""
         end = tokens.index(self.mark) if self.mark in tokens else len(tokens)
         return plain(self._tokenizer.decode(list(tokens[:end]), skip_special_tokens=False))
 
 
 def plain(caption: str) -> str:
-    """Let single blanks part words."""
+    """Return a caption with its words separated by single spaces."""
     return " ".join(caption.split())

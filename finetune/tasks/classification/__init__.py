@@ -1,1 +1,1 @@
-"""Classes of videos: one a clip or several, from picture, sound or both."""
+"""Classification of videos: one or several classes per clip, from video, audio or both."""

@@ -1,10 +1,10 @@
-"""The official measures of Charades (Sigurdsson et al. 2016): which actions a video shows, and which at 25 instants.
+"""The official metrics of Charades (Sigurdsson et al. 2016): the actions of a video, and those at 25 instants.
 
-Charades_v1_classify.m and Charades_v1_localize.m sort scores downwards, leave those that are equal in the order of the
-file, and take precision at each right one. What is particular: a video without actions can be no false positive in
-the first, for its scores are never read in, and counts in the second; an action goes on at both its ends, and instants
-begin with the video and do not reach its end. Where a class has no positive theirs is no number; here it has no say.
-Legend: N videos or instants, K classes, R sets in which each is any number of times (`finetune.bootstrap`).
+Charades_v1_classify.m and Charades_v1_localize.m sort scores in descending order, leave ties in the order of the file,
+and take the precision at each true positive. Peculiarities: a video without actions cannot be a false positive in the
+first, because its scores are never read, but counts in the second; an action includes both its ends, and instants begin
+with the video and do not reach its end. For a class without positives theirs is NaN; here the class is left out.
+Legend: N videos or instants, K classes, R sets in which each occurs any number of times (`finetune.bootstrap`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _ACTION = re.compile(r"c(?P<label>\d{3}) (?P<start>\d+(\.\d+)?) (?P<end>\d+(\.\d
 
 
 def classification(scores_NK: Scores, truths_NK: Truths) -> Figures:
-    """Give what tells the mean over classes, and the mean that counts a class as often as there are videos of it."""
-    # At the end nothing comes behind them that they could spoil.
+    """Return the function of the mean over classes, and of the mean weighted by the number of videos of each class."""
+    # At the end of the order they do not affect any precision.
     has_any_N = truths_NK.any(axis=1).reshape(-1, 1)
     precisions = precisions_in_order(np.where(has_any_N, scores_NK, -np.inf), truths_NK)
 
@@ -37,7 +37,7 @@ def classification(scores_NK: Scores, truths_NK: Truths) -> Figures:
 
 
 def localisation(scores_NK: Scores, truths_NK: Truths) -> Figures:
-    """Do so for instants, all of a video's behind each other; sets are of videos."""
+    """Return the function of the mean over classes for instants, those of a video consecutive; sets are of videos."""
     precisions = precisions_in_order(scores_NK, truths_NK)
 
     def of(weights_RN: Weights) -> dict[str, Values]:
@@ -48,7 +48,7 @@ def localisation(scores_NK: Scores, truths_NK: Truths) -> Figures:
 
 
 def precisions_in_order(scores_NK: Scores, truths_NK: Truths) -> Callable[[Weights], Values]:
-    """Sort once; give what tells each class's average precision in each set, of as many as there are."""
+    """Sort once; return the function of each class's average precision in each set, RK; sets must be of equal size."""
     orders = [np.argsort(-scores_N, kind="stable") for scores_N in scores_NK.T]
 
     def of_class(order_N: Weights, truths_N: Truths, weights_RN: Weights) -> Values:
@@ -66,12 +66,12 @@ def precisions_in_order(scores_NK: Scores, truths_NK: Truths) -> Callable[[Weigh
 
 
 def instants(duration_s: float) -> Values:
-    """Return the times at which a video is scored, bit for bit as the official script does: windows start there too."""
+    """Return the times at which a video is scored, bit for bit as in the official script: windows start there too."""
     return np.arange(INSTANTS, dtype=np.float64) / INSTANTS * duration_s
 
 
 def truths_at(instants_T: Values, intervals: Iterable[Interval], classes: int) -> Truths:
-    """Say which classes go on at each instant, TK."""
+    """Return which classes are active at each instant, TK."""
     truths_TK = np.zeros((len(instants_T), classes), dtype=np.bool_)
     for each in intervals:
         truths_TK[:, each.label] |= (each.start <= instants_T) & (instants_T <= each.end)
@@ -79,14 +79,14 @@ def truths_at(instants_T: Values, intervals: Iterable[Interval], classes: int) -
 
 
 def official_times(annotation: Annotation, decoded_s: float) -> tuple[tuple[Interval, ...], float]:
-    """Give intervals and length as the official lists have them, where a sample keeps these; else the sample's own."""
+    """Return intervals and length from the official lists if the sample stores them, else the sample's own."""
     actions, length = (annotation.extra.get(name) for name in ("actions", "length"))
     entries = [_ACTION.fullmatch(entry) for entry in str(actions or "").split(";") if entry]
     try:
         length_s = float(length) if isinstance(length, str) else None
     except ValueError:
         length_s = None
-    if length_s is None or None in entries:  # another set's columns of these names
+    if length_s is None or None in entries:  # columns of another data set with these names
         return annotation.intervals, annotation.duration or decoded_s
     found = [(int(each["label"]), float(each["start"]), float(each["end"])) for each in entries if each]
     return tuple(Interval(label=label, start=start, end=end) for label, start, end in found), length_s

@@ -1,8 +1,7 @@
-"""Evaluates a classification on shards: every clip exactly once, whatever the number of ranks.
+"""Evaluates a classification on shards, every clip exactly once, for any number of ranks.
 
-The figures of a test of classes, each with the interval that drawing the videos again leaves.
-
-Legend: N videos, W clips of all of them, T instants of all of them, K classes, R drawn sets.
+Each metric has an interval from resampling the videos.
+Legend: N videos, W clips of all of them, T instants of all of them, K classes, R resampled sets.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ Draw = Callable[..., list[Path]]
 def evaluate(
     config: FinetuneConfig, objective: Classification, world: World, draw: Draw | None = None
 ) -> dict[str, Any]:
-    """Tell the classes of every clip once, and on the first rank how right they are, drawn if there is a way to."""
+    """Score every clip once; on rank 0, also compute the metrics and call `draw` to plot them, if given."""
     tested = score(config, objective, world)
     found = {
         "clips": len(tested.scores_NK),
@@ -57,13 +56,13 @@ def evaluate(
     return found
 
 
-ALIKE = "scores alike"  # the column of the control
-_DRAWS_OF_INSTANTS = 200  # of which each video has many
+ALIKE = "scores alike"  # the column of the control, whose scores are equal for all videos
+_DRAWS_OF_INSTANTS = 200  # fewer, since each video has many instants
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures by name, a row for each with its interval, and a row for each class."""
+    """Metrics by name, a row for each with its interval, and a row for each class."""
 
     metrics: dict[str, Any]
     figures: list[dict[str, Any]]
@@ -72,38 +71,38 @@ class Measured:
 
 
 def measure(spec: ClassificationSpec, tested: Scored, seed: int) -> Measured:
-    """Measure what was tested."""
+    """Compute all metrics of scored videos."""
     scores_NK, truths_NK = tested.scores_NK, tested.truths_NK
     metrics, per_class = measure_classes(scores_NK, truths_NK, spec.is_multi_label)
     classes = class_rows(spec.names, truths_NK, per_class, spec.is_multi_label)
     ends = intervals(figures_of(scores_NK, truths_NK, spec.is_multi_label), len(scores_NK), seed)
     for row, low, high in zip(classes, *(known(each) for each in ends.pop(EACH_CLASS)), strict=True):
         row |= {"low": low, "high": high}
-    told = reliability(scores_NK, truths_NK, spec.is_multi_label).figures
-    for figures, draws in [(told, DRAWS), *(_in_time(spec, tested) if spec.is_multi_label else [])]:
+    calibration = reliability(scores_NK, truths_NK, spec.is_multi_label).figures
+    for figures, draws in [(calibration, DRAWS), *(_in_time(spec, tested) if spec.is_multi_label else [])]:
         metrics |= {name: known(values)[0] for name, values in figures(once(len(scores_NK))).items()}
         ends |= intervals(figures, len(scores_NK), seed, draws)
     alike = _scores_alike(spec, tested) if spec.is_multi_label else {}
     rows = []
     for name, value in metrics.items():
         low, high = known(ends[name]) if name in ends else (None, None)
-        beside = {ALIKE: alike.get(name)} if alike else {}
-        rows.append({"metric": name, "value": value, "low": low, "high": high, **beside})
+        control = {ALIKE: alike.get(name)} if alike else {}
+        rows.append({"metric": name, "value": value, "low": low, "high": high, **control})
     return Measured(metrics, rows, classes, _notes(spec, tested))
 
 
 def _scores_alike(spec: ClassificationSpec, tested: Scored) -> dict[str, float | None]:
-    """Give the figures of a head that has the same to say of all videos: what is equal stands in the set's order."""
+    """Return the metrics of a head with equal scores for all videos; ties are in the order of the data set."""
     videos = tuple(replace(video, given_CK=torch.zeros_like(video.given_CK)) for video in tested.videos)
-    told = replace(tested, scores_NK=np.zeros_like(tested.scores_NK), videos=videos)
-    figures = [figures_of(told.scores_NK, told.truths_NK, spec.is_multi_label)]
-    figures += [each for each, _ in _in_time(spec, told)]
-    sets = once(len(told.scores_NK))
+    constant = replace(tested, scores_NK=np.zeros_like(tested.scores_NK), videos=videos)
+    figures = [figures_of(constant.scores_NK, constant.truths_NK, spec.is_multi_label)]
+    figures += [each for each, _ in _in_time(spec, constant)]
+    sets = once(len(constant.scores_NK))
     return {name: known(values)[0] for each in figures for name, values in each(sets).items() if name != EACH_CLASS}
 
 
 def _in_time(spec: ClassificationSpec, tested: Scored) -> list[tuple[Figures, int]]:
-    """Give what tells the official figures, and those of moments where any video says when what happens."""
+    """Return functions of the official metrics, and of those over time if any video has intervals, with their draws."""
     found = [(charades.classification(tested.scores_NK, tested.truths_NK), DRAWS)]
     if not any(video.intervals for video in tested.videos):
         return found
@@ -120,7 +119,7 @@ def _in_time(spec: ClassificationSpec, tested: Scored) -> list[tuple[Figures, in
 
 
 def _of_windows(spec: ClassificationSpec, tested: Scored) -> Figures:
-    """Give what tells how right each clip is of its own stretch of time."""
+    """Return the function of the metric of each clip against the labels within its own time span."""
     scores_WK = torch.cat([video.clip_scores(spec) for video in tested.videos]).numpy()
     truths_WK = np.zeros(scores_WK.shape, dtype=np.bool_)
     stretches = [(video, *clip_s) for video in tested.videos for clip_s in video.clips_s]
@@ -136,12 +135,15 @@ def _of_windows(spec: ClassificationSpec, tested: Scored) -> Figures:
 
 
 def _notes(spec: ClassificationSpec, tested: Scored) -> tuple[str, ...]:
-    notes = [f"intervals: 95 % of {DRAWS} sets of clips drawn again ({_DRAWS_OF_INSTANTS} for figures of moments)"]
+    notes = [
+        f"intervals: middle 95 % of {DRAWS} resampled sets of clips ({_DRAWS_OF_INSTANTS} for metrics of windows and "
+        "instants)"
+    ]
     if spec.is_multi_label:
-        notes.append(f"{ALIKE}: what a head would get that says the same of every video")
+        notes.append(f"{ALIKE}: the metric of a head with equal scores for every video")
         without = int((~tested.truths_NK.any(axis=1)).sum())
         notes.append(
-            f"mAP: scikit-learn's, all clips count; _charades: the official rules, by which the {without} without any "
-            f"class can be no false positive, and localisation looks at {charades.INSTANTS} instants of each"
+            "mAP: as in scikit-learn, all clips count; _charades: the official rules, by which clips without any class "
+            f"({without} here) cannot be false positives, and localisation uses {charades.INSTANTS} instants of a clip"
         )
     return tuple(notes)

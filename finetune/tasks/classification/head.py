@@ -1,6 +1,6 @@
-"""Heads: how a backbone's tokens become one vector, and the layers from there to classes.
+"""Heads: pooling of a backbone's tokens into one vector, and the layers from it to classes.
 
-Attention pooling: one learnt question looks at all tokens (Lee et al. 2019, "Set Transformer", equation 11, with one
+In attention pooling one learnt query attends to all tokens (Lee et al. 2019, "Set Transformer", equation 11, with one
 seed). Legend: B samples, L tokens, D features, K classes, h heads, d features of a head.
 """
 
@@ -20,10 +20,10 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
 class TokenPool(nn.Module, ABC):
-    """From a backbone's tokens, its pooled vector the first of them, to one vector; made for `places` tokens a clip."""
+    """Pooling of a backbone's tokens, the first of which is its pooled vector; built for `places` tokens per clip."""
 
-    state_name: ClassVar[str]  # where its parameters stand in a head's
-    counts_tokens: ClassVar[bool] = False  # whether it must be told how many tokens a clip has
+    state_name: ClassVar[str]  # prefix of its parameters in the state dict of a `Pool`
+    counts_tokens: ClassVar[bool] = False  # whether it needs the number of tokens per clip
 
     def __init__(self, spec: HeadSpec, dim: int, places: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class MeanToken(TokenPool):
 
 
 class AttentionPool(TokenPool):
-    """A learnt question, and the mean of the tokens' values weighted by how well they answer it."""
+    """Attention pooling: the mean of the tokens' values, weighted by the attention of a learnt query."""
 
     state_name = "attend"
 
@@ -60,7 +60,7 @@ class AttentionPool(TokenPool):
         super().__init__(spec, dim, places)
         heads = spec.pool_heads
         if dim % heads:
-            raise UserError(f"objective.head.pool_heads={heads} do not share {dim} features evenly")
+            raise UserError(f"objective.head.pool_heads={heads} does not divide the {dim} features evenly")
         self.heads = heads
         self.norm = nn.LayerNorm(dim)
         self.question_D = nn.Parameter(torch.randn(dim) * 0.02)
@@ -81,7 +81,7 @@ class AttentionPool(TokenPool):
 
 
 class WeightedPool(TokenPool):
-    """The mean of all tokens, the backbone's own vector the first, each times a learnt weight; at first all weigh 1."""
+    """The mean of all tokens, including the pooled vector, each times a learnt weight that is initially 1."""
 
     state_name = "weigh"
     counts_tokens = True
@@ -94,14 +94,14 @@ class WeightedPool(TokenPool):
         places, found = len(self.weight_L), tokens_BLD.shape[1]
         if found != places:
             raise UserError(
-                f"objective.head.pool=weighted learnt a weight for each of {places} tokens, and {found} were found: "
-                "clips and views of a test must be as large as in training"
+                f"objective.head.pool=weighted has learnt weights for {places} tokens, found {found}: clips and views "
+                "must have the same size in evaluation as in training"
             )
         return (tokens_BLD * self.weight_L[:, None].to(tokens_BLD.dtype)).mean(dim=1)
 
 
 class Pool(nn.Module):
-    """The vector of a modality; `places` counts a clip's tokens, where the pooling must know."""
+    """The pooled vector of a modality; `places` is the number of tokens per clip, if the pooling needs it."""
 
     def __init__(self, spec: HeadSpec, dim: int, places: int = 0) -> None:
         super().__init__()
@@ -111,13 +111,13 @@ class Pool(nn.Module):
         self.norm = nn.LayerNorm(dim) if spec.layer_norm else None
 
     def forward(self, tokens_BLD: Tensor) -> Tensor:
-        """Return it of the backbone's pooled vector and, behind it, its tokens where they are needed."""
+        """Return vectors_BD of the backbone's pooled vector, followed by its tokens if they are needed."""
         vector_BD: Tensor = self.get_submodule(self._name)(tokens_BLD)
         return vector_BD if self.norm is None else self.norm(vector_BD)
 
 
 def build_layers(spec: HeadSpec, dim: int, classes: int) -> nn.Sequential:
-    """Build the layers of a head; the last one begins small, so that all classes begin alike."""
+    """Build the layers of a head; the last one has small initial weights, so that all classes start alike."""
     layers: list[nn.Module] = []
     for size in spec.hidden:
         layers += [nn.Linear(dim, size), _ACTIVATIONS[spec.activation](), nn.Dropout(spec.dropout)]

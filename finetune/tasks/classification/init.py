@@ -1,4 +1,4 @@
-"""What a classification starts from beside its backbones: how frequent classes are, where its loss asks for that.
+"""Initialises a classification beyond its backbones: the class frequencies, if its loss needs them.
 
 Legend: K classes.
 """
@@ -18,13 +18,13 @@ from trichord.pretrain.collectives import sum_over_ranks
 
 
 def prepare(config: FinetuneConfig, objective: Classification) -> None:
-    """Count the classes of the training clips, if the weight of a yes is their inverse frequency."""
+    """Set the positive weights from the class counts of the training clips, if they are the inverse frequency."""
     if objective.spec.loss.counts_classes:
         objective.pos_weight_K.copy_(inverse_frequency(*count_labels(config, objective.spec)))
 
 
 def count_labels(config: FinetuneConfig, spec: ClassificationSpec) -> tuple[Tensor, int]:
-    """Count the training clips of each class, and all of them; the ranks share the shards out among them."""
+    """Return the numbers of training clips of each class and in total; each rank counts its share of the shards."""
     counts: Counter[int] = Counter()
     clips = 0
     for whose, annotation in read_annotations(config):
@@ -37,5 +37,5 @@ def count_labels(config: FinetuneConfig, spec: ClassificationSpec) -> tuple[Tens
 
 
 def inverse_frequency(counts_K: Tensor, clips: int) -> Tensor:
-    """Give clips without a class for each with it; a class that no clip has weighs 1, for it has no yes to weigh."""
+    """Return the number of clips without a class per clip with it, and 1 for a class without clips."""
     return torch.where(counts_K > 0, (clips - counts_K) / counts_K.clamp_min(1), torch.ones_like(counts_K)).float()

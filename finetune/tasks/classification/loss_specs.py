@@ -1,4 +1,4 @@
-"""What a recipe says of the loss of a classification: one class a clip, or a yes or no for each; read without torch."""
+"""Recipe settings of the classification loss: one class per clip, or yes or no per class; importable without torch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _LOSSES = "trichord.finetune.tasks.classification.losses"
 
 
 class LossSpec(BaseModel, ABC):
-    """What every loss has."""
+    """Settings common to all losses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    computes: ClassVar[str]  # "module:function" of this spec, logits_BK, targets_BK and pos_weight_K
+    computes: ClassVar[str]  # "module:function" that takes this spec, logits_BK, targets_BK and pos_weight_K
     is_multi_label: ClassVar[bool] = True  # a clip may have several classes, or none
 
     kind: str
@@ -25,17 +25,17 @@ class LossSpec(BaseModel, ABC):
 
     @property
     def counts_classes(self) -> bool:
-        """Whether the weight of a yes is counted over the training set."""
+        """Whether the positive weights are counted over the training set."""
         return False
 
     @property
     def fixed_pos_weight(self) -> float:
-        """What a yes counts against a no, where it is not counted."""
+        """The weight of a positive relative to a negative, if it is not counted."""
         return 1.0
 
 
 class CrossEntropySpec(LossSpec):
-    """One class for each clip."""
+    """Cross-entropy: one class for each clip."""
 
     is_multi_label: ClassVar[bool] = False
     computes: ClassVar[str] = f"{_LOSSES}:cross_entropy"
@@ -44,12 +44,12 @@ class CrossEntropySpec(LossSpec):
 
 
 class BinarySpec(LossSpec):
-    """Several classes for a clip, each a yes or no of its own, or none."""
+    """Binary cross-entropy: any number of classes for a clip, each yes or no independently."""
 
     computes: ClassVar[str] = f"{_LOSSES}:binary"
 
     kind: Literal["binary"] = "binary"
-    # What a yes counts against a no; inverse_frequency: as many times as there are clips without the class for each
+    # Weight of a positive relative to a negative; inverse_frequency: the number of clips without the class per clip
     # with it, counted once over the training set.
     pos_weight: PositiveFloat | Literal["inverse_frequency"] = 1.0
 
@@ -63,24 +63,24 @@ class BinarySpec(LossSpec):
 
 
 class FocalSpec(LossSpec):
-    """Yes or no for each class, and what is told right already counts little (Lin et al. 2017)."""
+    """Focal loss: yes or no for each class, with less weight for confident right predictions (Lin et al. 2017)."""
 
     computes: ClassVar[str] = f"{_LOSSES}:focal_loss"
 
     kind: Literal["focal"] = "focal"
-    gamma: NonNegativeFloat = 2.0  # how little: (1 - probability of what is right) to this power
-    alpha: float | None = Field(default=0.25, ge=0, le=1)  # what a yes counts, and 1 - alpha a no; None: both 1
+    gamma: NonNegativeFloat = 2.0  # the weight is (1 - probability of the truth) to this power
+    alpha: float | None = Field(default=0.25, ge=0, le=1)  # weight of positives, 1 - alpha of negatives; null: both 1
 
 
 class AsymmetricSpec(LossSpec):
-    """Yes or no for each class; of the many easy noes little is left, and below the margin nothing (Ridnik 2021)."""
+    """Asymmetric loss: yes or no for each class, little weight for easy negatives, 0 below the margin (Ridnik 2021)."""
 
     computes: ClassVar[str] = f"{_LOSSES}:asymmetric_loss"
 
     kind: Literal["asymmetric"] = "asymmetric"
     gamma_yes: NonNegativeFloat = 0.0
     gamma_no: NonNegativeFloat = 4.0
-    margin: float = Field(default=0.05, ge=0, lt=1)  # taken off the probability of a no's class
+    margin: float = Field(default=0.05, ge=0, lt=1)  # subtracted from the probability of a negative
 
 
 LOSSES: Registry[type[LossSpec]] = Registry(

@@ -1,15 +1,11 @@
-"""How right scores are: top-1 and top-5 where a clip has one class, average precision where it may have several.
+"""Metrics of scores: top-1 and top-5 for one class per clip, average precision for several, and calibration.
 
-Average precision is the sum over ranks of precision times gained recall, without interpolation; clips with the same
-score come together, so that their order cannot matter. A class that no clip has gets none, and no say in the mean.
-All are told of sets in which clips are any number of times, as intervals want them (`finetune.bootstrap`).
-Legend: N clips, K classes, R sets, G stretches of equal scores.
-
-How far probabilities can be believed: of what is told with some probability, which share is true.
-
-Expected calibration error as in Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3, with 15 bins
-of equal width. Of classes that exclude each other the highest probability of each clip counts, of others every one.
-Legend: N clips, K classes, E what was told of a clip, b bins, R sets in which each clip is any number of times.
+Average precision is the sum over ranks of precision times gained recall, without interpolation; clips with equal
+scores count as one rank, so their order does not matter. A class without clips has none and is left out of the mean.
+The expected calibration error is that of Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3, with
+15 bins of equal width, over the highest probability of each clip for exclusive classes, else over all probabilities.
+All metrics are computed for sets in which each clip occurs any number of times, as intervals need (`bootstrap.py`).
+Legend: N clips, K classes, R sets, G groups of equal scores, E predictions of a clip, b bins.
 """
 
 from __future__ import annotations
@@ -30,7 +26,7 @@ EACH_CLASS = "each class"
 
 
 def ranks_of_truth(scores_NK: Scores, labels_N: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Say how many classes stand before each clip's own; of equal scores the lower class number comes first."""
+    """Return how many classes precede each clip's own; of equal scores the lower class number comes first."""
     own_N1 = np.take_along_axis(scores_NK, labels_N[:, None], axis=1)
     is_lower_number_NK = np.arange(scores_NK.shape[1])[None] < labels_N[:, None]
     stands_before_NK = (scores_NK > own_N1) | ((scores_NK == own_N1) & is_lower_number_NK)
@@ -39,13 +35,13 @@ def ranks_of_truth(scores_NK: Scores, labels_N: NDArray[np.integer]) -> NDArray[
 
 
 def average_precision(scores_N: Scores, truths_N: Truths) -> float | None:
-    """Give the average precision of one class; None where no clip has it."""
+    """Return the average precision of one class, None if no clip has it."""
     found = float(average_precisions(scores_N[:, None], truths_N[:, None])(once(len(scores_N)))[0, 0])
     return None if np.isnan(found) else found
 
 
 def average_precisions(scores_NK: Scores, truths_NK: Truths) -> Callable[[Weights], Values]:
-    """Sort once; give what tells each class's figure in each set, RK, not a number where there is no clip of it."""
+    """Sort once; return the function of each class's average precision in each set, RK, NaN where no clip has it."""
     in_order = []
     for scores_N, truths_N in zip(scores_NK.T, truths_NK.T, strict=True):
         order_N = np.argsort(-scores_N, kind="stable")
@@ -67,18 +63,18 @@ def _average_precision(weights_RN: Weights, truths_N: Truths, ends_G: NDArray[np
 
 
 def divided(parts: NDArray[np.number], wholes: NDArray[np.number]) -> Values:
-    """Divide; where there is nothing to divide by, give what is not a number."""
+    """Divide, with NaN where the divisor is 0."""
     found: Values = np.divide(parts, wholes, out=np.full(np.shape(parts), np.nan), where=wholes > 0)
     return found
 
 
 def mean_of_classes(values_RK: Values) -> Values:
-    """Give each set's mean over the classes that have a figure."""
+    """Return each set's mean over the classes that have a value."""
     return divided(np.nansum(values_RK, axis=1), (~np.isnan(values_RK)).sum(axis=1))
 
 
 def figures_of(scores_NK: Scores, truths_NK: Truths, is_multi_label: bool) -> Figures:
-    """Give what tells the metrics of a set, and under EACH_CLASS a column for each class."""
+    """Return the function of the metrics of a set, with a column for each class under EACH_CLASS."""
     if is_multi_label:
         precisions = average_precisions(scores_NK, truths_NK)
 
@@ -89,7 +85,7 @@ def figures_of(scores_NK: Scores, truths_NK: Truths, is_multi_label: bool) -> Fi
         return of_several
     labels_N, classes = truths_NK.argmax(axis=1), truths_NK.shape[1]
     ranks_N = ranks_of_truth(scores_NK, labels_N)
-    is_of_NK = (np.arange(classes) == labels_N[:, None]).astype(np.float64)  # whose products are quick
+    is_of_NK = (np.arange(classes) == labels_N[:, None]).astype(np.float64)  # float, for fast matrix products
 
     def of_one(weights_RN: Weights) -> dict[str, Values]:
         clips_R = weights_RN.sum(axis=1)
@@ -104,24 +100,24 @@ def figures_of(scores_NK: Scores, truths_NK: Truths, is_multi_label: bool) -> Fi
 
 
 def measure(scores_NK: Scores, truths_NK: Truths, is_multi_label: bool) -> tuple[dict[str, object], list[float | None]]:
-    """Give the metrics of classes that exclude each other or do not, and the figure of each class."""
-    told = figures_of(scores_NK, truths_NK, is_multi_label)(once(len(scores_NK)))
-    per_class = known(told[EACH_CLASS][0])
-    found: dict[str, object] = {name: known(values)[0] for name, values in told.items() if name != EACH_CLASS}
+    """Return the metrics by name, and the metric of each class."""
+    metrics = figures_of(scores_NK, truths_NK, is_multi_label)(once(len(scores_NK)))
+    per_class = known(metrics[EACH_CLASS][0])
+    found: dict[str, object] = {name: known(values)[0] for name, values in metrics.items() if name != EACH_CLASS}
     if is_multi_label:
         found["classes_with_clips"] = sum(each is not None for each in per_class)
     return found, per_class
 
 
 def known(values_X: Values) -> list[float | None]:
-    """Give plain numbers, and None in the place of what is not a number."""
+    """Return plain numbers, with None for NaN."""
     return [None if np.isnan(each) else each for each in values_X.tolist()]
 
 
 def class_rows(
     names: Sequence[str], truths_NK: Truths, per_class: Sequence[float | None], is_multi_label: bool
 ) -> list[dict[str, object]]:
-    """Give a row for each class."""
+    """Return a row for each class."""
     measured, counts_K = "average_precision" if is_multi_label else "top1", truths_NK.sum(axis=0)
     return [
         {"class": name, "clips": int(count), measured: figure}
@@ -134,38 +130,39 @@ BINS = 15
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """For each clip and bin: how many probabilities were told, their sum, and how many of them came true."""
+    """For each clip and bin: the number of predicted probabilities, their sum, and how many were true."""
 
-    what: str  # is counted
+    what: str  # what is counted
     counts_Nb: Values
     told_Nb: Values
     true_Nb: Values
 
     def means(self, weights_RN: Weights) -> tuple[Values, Values, Values]:
-        """Give for each set and bin the count, the mean probability and the share that came true."""
+        """Return for each set and bin the count, the mean probability and the share that was true."""
         counts_Rb = weights_RN @ self.counts_Nb
-        told_Rb, true_Rb = (divided(weights_RN @ each, counts_Rb) for each in (self.told_Nb, self.true_Nb))
-        return counts_Rb, told_Rb, true_Rb
+        predicted_Rb, true_Rb = (divided(weights_RN @ each, counts_Rb) for each in (self.told_Nb, self.true_Nb))
+        return counts_Rb, predicted_Rb, true_Rb
 
     def figures(self, weights_RN: Weights) -> dict[str, Values]:
-        """Give each set's mean distance of both, each bin counting as often as it was told."""
-        counts_Rb, told_Rb, true_Rb = self.means(weights_RN)
-        distances_R = np.nansum(np.abs(told_Rb - true_Rb) * counts_Rb, axis=1)
+        """Return each set's mean distance between probability and share, weighted by the bins' counts."""
+        counts_Rb, predicted_Rb, true_Rb = self.means(weights_RN)
+        distances_R = np.nansum(np.abs(predicted_Rb - true_Rb) * counts_Rb, axis=1)
         return {"calibration_error": divided(distances_R, counts_Rb.sum(axis=1))}
 
     @property
     def all(self) -> tuple[Values, Values, Values]:
-        """Give for each bin the count, the mean probability and the share that came true, of each clip once."""
-        counts_1b, told_1b, true_1b = self.means(once(len(self.counts_Nb)))
-        return counts_1b[0], told_1b[0], true_1b[0]
+        """The count, the mean probability and the share that was true of each bin, for the original set."""
+        counts_1b, predicted_1b, true_1b = self.means(once(len(self.counts_Nb)))
+        return counts_1b[0], predicted_1b[0], true_1b[0]
 
 
 def reliability(scores_NK: Scores, truths_NK: Truths, is_multi_label: bool) -> Reliability:
-    """Put probabilities into bins."""
-    told_NE, is_true_NE = scores_NK.astype(np.float64), truths_NK
+    """Count predicted probabilities and truths by bins."""
+    predicted_NE, is_true_NE = scores_NK.astype(np.float64), truths_NK
     if not is_multi_label:
-        told_NE = told_NE.max(axis=1, keepdims=True)
+        predicted_NE = predicted_NE.max(axis=1, keepdims=True)
         is_true_NE = (scores_NK.argmax(axis=1) == truths_NK.argmax(axis=1)).reshape(-1, 1)
-    is_in_NEb = np.minimum((told_NE * BINS).astype(np.int64), BINS - 1)[..., None] == np.arange(BINS)
-    sums = [(is_in_NEb * each[..., None]).sum(axis=1) for each in (np.ones_like(told_NE), told_NE, is_true_NE)]
+    is_in_NEb = np.minimum((predicted_NE * BINS).astype(np.int64), BINS - 1)[..., None] == np.arange(BINS)
+    counted = (np.ones_like(predicted_NE), predicted_NE, is_true_NE)
+    sums = [(is_in_NEb * each[..., None]).sum(axis=1) for each in counted]
     return Reliability("clips and classes" if is_multi_label else "clips", *sums)

@@ -1,7 +1,7 @@
-"""Classification as an objective of the engine: backbones, a head on their vectors, and the loss of its classes.
+"""Classification as an objective of the engine: backbones, a head on their vectors, and the loss.
 
-Senses meet late: each is pooled by itself, and the vectors stand one behind the other before the head. A clip without
-sound keeps its place, with a stand-in for the vector that it lacks.
+Late fusion: each modality is pooled separately, and the vectors are concatenated before the head. A clip without audio
+is kept, with a substitute for the missing vector.
 Legend: B samples, K classes, D features, C colours, T frames, H and W pixels, M mel filters.
 """
 
@@ -28,7 +28,7 @@ from trichord.shards.transforms.mix import Mixing, blend_batch, draw_blend, soft
 
 
 class Branch(Trunk):
-    """One sense: its backbone, the pooling of its tokens, and what stands in where a clip lacks it."""
+    """One modality: its backbone, the pooling of its tokens, and the substitute vector of clips that lack it."""
 
     def __init__(self, backbone: Encoder, spec: ClassificationSpec, can_be_absent: bool, reads_tokens: bool) -> None:
         super().__init__(backbone, spec.frozen)
@@ -44,7 +44,7 @@ class Branch(Trunk):
                 self.register_buffer("absent_D", nothing_D, persistent=False)
 
     def tokens(self, inputs: Tensor) -> Tensor:
-        """Give the backbone's own vector of each clip and, where the head needs them, its tokens behind it, BLD."""
+        """Return the backbone's pooled vector of each clip, followed by its tokens if the head needs them, as BLD."""
         with self.looking():
             pooled_BD, grid_BtnD = self.backbone(inputs, pooled_only=not self.needs_grid)
         if not self.needs_grid:
@@ -57,7 +57,7 @@ class Branch(Trunk):
 
 
 class Classification(OnTokens):
-    """The branches of the senses that a head looks at, named as these are, and the head."""
+    """The branches of the input modalities, named after them, and the head."""
 
     spec: ClassificationSpec
 
@@ -75,14 +75,14 @@ class Classification(OnTokens):
         self.audio = None if audio is None else Branch(audio, spec, True, reads_tokens)
         dim = sum(backbone.dim for backbone in (video, audio) if backbone is not None)
         self.head = build_layers(spec.head, dim, spec.count)
-        # Saved with the weights: where it is counted from the data, a resumed run need not count again.
+        # Saved with the weights: if it is counted from the data, a resumed run need not count again.
         self.register_buffer("pos_weight_K", torch.full((spec.count,), spec.loss.fixed_pos_weight))
         self.pos_weight_K: Tensor
         self.train()
 
     @classmethod
     def of_run(cls, spec: ClassificationSpec, run: FinetuneConfig) -> Classification:
-        """Build it as a run's config has it."""
+        """Build the objective from a run's config."""
         video = None if run.backbone is None else run.backbone.build()
         audio = None if run.audio_backbone is None else run.audio_backbone.build()
         mixing = Mixing(run.seed, run.data.batch_size // run.data.lanes)
@@ -95,14 +95,14 @@ class Classification(OnTokens):
         }
         return group_parameters(self, rules, encoders)
 
-    def tokens(self, sense: Modality, clips: Sequence[Tensor]) -> Tensor:
-        """Give them as BLD."""
-        branch = self.video if sense == "video" else self.audio
+    def tokens(self, modality: Modality, clips: Sequence[Tensor]) -> Tensor:
+        """Return the tokens as BLD."""
+        branch = self.video if modality == "video" else self.audio
         assert branch is not None
-        return branch.tokens(self.spec.normalisation(clips[0]) if sense == "video" else clips[0])
+        return branch.tokens(self.spec.normalisation(clips[0]) if modality == "video" else clips[0])
 
     def logits(self, frames_BCTHW: Tensor | None, audio_BTM: Tensor | None, present_B: Tensor) -> Tensor:
-        """Give what speaks for each class, of one view of each clip: uint8 frames, its sound, and who has any."""
+        """Return logits_BK of one view of each clip: uint8 frames, audio, and which clips have audio."""
         vectors = []
         if self.video is not None:
             assert frames_BCTHW is not None
@@ -129,7 +129,7 @@ class Classification(OnTokens):
         return StepOutput(loss, {self.spec.loss.kind: loss.detach()}, health, embeddings={})
 
     def targets(self, batch: Batch) -> Tensor:
-        """Give the rows that a clip's labels make, smoothed; a label that there is no place for is the data's fault."""
+        """Return targets_BK from the clips' labels, smoothed; raise UserError for invalid labels."""
         spec = self.spec
         for labels, key, shard in zip(batch["labels"], batch["key"], batch["shard"], strict=True):
             check_labels(spec, labels, f"sample {key} of {shard}")
@@ -140,21 +140,21 @@ class Classification(OnTokens):
 
     @torch.no_grad()
     def clip_scores(self, batch: Batch) -> Tensor:
-        """Give what a test averages, probabilities or logits, of each clip of each sample, one clip behind the other.
+        """Return the probabilities or logits (whichever the evaluation averages) of each clip of each sample, as BCK.
 
-        Scores of clips that only fill a batch up, where samples have unequal numbers of them, are 0.
+        Where samples have unequal numbers of clips, the scores of the padding are 0.
         """
         spec, sounds, views = self.spec, batch["audio"], batch["video"]
         clips_B = [len(timeline.clips_s) for timeline in batch["timeline"]]
-        given: list[Tensor] = []
+        scores: list[Tensor] = []
         with torch.autocast(batch["valid"].device.type, self.cast_to, enabled=self.cast_to is not None):
             for clip in range(len(views) // spec.test_crops):
                 rows = torch.tensor([row for row, clips in enumerate(clips_B) if clip < clips], dtype=torch.int64)
                 rows = rows.to(batch["valid"].device)
-                if not len(rows):  # what is left of a set, shared out
-                    given.append(rows.new_zeros(len(clips_B), spec.count, dtype=torch.float32))
+                if not len(rows):  # a batch at the end of a data set may have padding only
+                    scores.append(rows.new_zeros(len(clips_B), spec.count, dtype=torch.float32))
                     continue
-                # A clip's crops come together, and all have that clip's sound.
+                # A clip's crops are consecutive, and all have that clip's audio.
                 sound_bTM = sounds[clip][rows] if self.audio else None
                 crops = [
                     self.logits(frames_BCTHW[rows], sound_bTM, batch["audio_present"][rows])
@@ -162,38 +162,38 @@ class Classification(OnTokens):
                 ]
                 seen_cbK = torch.stack(crops)
                 seen_bK = pooled(seen_cbK if spec.average == "logit" else probabilities(seen_cbK, spec), spec)
-                given.append(seen_bK.new_zeros(len(clips_B), spec.count).index_copy(0, rows, seen_bK))
-        return torch.stack(given, dim=1)
+                scores.append(seen_bK.new_zeros(len(clips_B), spec.count).index_copy(0, rows, seen_bK))
+        return torch.stack(scores, dim=1)
 
 
 def pooled(given_XK: Tensor, spec: ClassificationSpec) -> Tensor:
-    """Make one of what several crops, or clips, give."""
+    """Combine the scores of several crops or clips into one."""
     return given_XK.amax(dim=0) if spec.average == "max" else given_XK.mean(dim=0)
 
 
 def probabilities(logits_XK: Tensor, spec: ClassificationSpec) -> Tensor:
-    """Give how probable each class is by itself, or beside the others."""
+    """Return the probability of each class: by sigmoid if classes are independent, else by softmax."""
     return logits_XK.sigmoid() if spec.is_multi_label else logits_XK.softmax(dim=-1)
 
 
 def check_labels(spec: ClassificationSpec, labels: tuple[int, ...], whose: str) -> None:
-    """Raise UserError for labels that a head of these settings has no place for."""
+    """Raise UserError for labels that are incompatible with these settings."""
     beyond = [label for label in labels if label >= spec.count]
     if beyond:
         raise UserError(
-            f"{whose} has label {beyond[0]}, and objective.classes {spec.count}, numbered from 0. Raise "
-            "objective.classes, or build the shards with the list of classes that you mean"
+            f"{whose} has label {beyond[0]}, but there are {spec.count} objective.classes, numbered from 0. Raise "
+            "objective.classes, or build the shards with the intended list of classes"
         )
     if not spec.is_multi_label and len(labels) != 1:
         raise UserError(
-            f"{whose} has {len(labels)} labels, and objective.loss.kind=cross_entropy wants one of each. For several "
-            "classes a clip, or none: objective.loss.kind=binary"
+            f"{whose} has {len(labels)} labels, but objective.loss.kind=cross_entropy needs exactly one. For several "
+            "classes per clip, or none: objective.loss.kind=binary"
         )
 
 
 @torch.no_grad()
 def _count_tokens(backbone: Encoder, spec: ClassificationSpec) -> int:
-    """Count the tokens of a training clip, the pooled vector among them; it takes a forward pass to know."""
+    """Count the tokens of a training clip, including the pooled vector, with a forward pass."""
     batch = fake_batch(spec.sample_spec(), 1)
     inputs = spec.normalisation(batch["video"][0]) if isinstance(backbone, Backbone) else batch["audio"][0]
     was_training = backbone.training
@@ -207,5 +207,5 @@ _NO_LABELS = HealthRule(
     side="below",
     limit=0.01,
     advice="Hardly any clip has a label: objective.labels=clip takes labels from intervals, and these shards have few "
-    "or none. Look with trichord shards show, or set objective.labels=video.",
+    "or none. Check with trichord shards show, or set objective.labels=video.",
 )

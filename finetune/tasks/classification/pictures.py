@@ -1,4 +1,4 @@
-"""Draws a test of classes, PNG or SVG: what is taken for what, each class's figure, probabilities, scores over time.
+"""Plots of a classification's evaluation, PNG or SVG: confusion, class metrics, reliability, scores over time.
 
 Legend: N videos, K classes, T instants, b bins of probabilities.
 """
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Rows = Sequence[dict[str, Any]]
-_NAMED_CLASSES, _WRITTEN_CLASSES = 40, 12  # as many still have a readable name, and a number in each cell
+_NAMED_CLASSES, _WRITTEN_CLASSES = 40, 12  # up to which names, and numbers in cells, are readable
 _ROWS = 40  # of bars in a column
 _INSTANTS = 400
-_SHOWN_CLASSES = 10  # of a timeline
+_SHOWN_CLASSES = 10  # in a timeline
 _TIMELINES = 3
 _BLUE, _ORANGE = COLOURS[0], COLOURS[1]
 
@@ -49,7 +49,7 @@ def _sheet(path: Path, width: float, height: float, **layout: Any) -> Iterator[t
 
 
 def draw_all(stem: Path, ending: str, spec: ClassificationSpec, tested: Scored, rows: Rows) -> list[Path]:
-    """Draw what there is to draw of a test, as files that begin with a stem; `rows` are those of the classes."""
+    """Draw all plots of an evaluation, as files whose names begin with `stem`; `rows` are those of the classes."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
 
@@ -61,23 +61,23 @@ def draw_all(stem: Path, ending: str, spec: ClassificationSpec, tested: Scored, 
         draw_confusion(path("confusion"), spec.names, tested.scores_NK, tested.truths_NK)
     draw_classes(path("classes"), rows, "average_precision" if spec.is_multi_label else "top1")
     draw_reliability(path("reliability"), reliability(tested.scores_NK, tested.truths_NK, spec.is_multi_label))
-    for video in _worth_a_timeline(tested.videos):
-        draw_timeline(path(f"timeline_{_for_a_file(video.key)}"), video, spec)
+    for video in _choose_for_timelines(tested.videos):
+        draw_timeline(path(f"timeline_{_file_name(video.key)}"), video, spec)
     return written
 
 
-def _worth_a_timeline(videos: Sequence[Video]) -> list[Video]:
-    """Choose the first videos of which is known when what happens, and that were not looked at as a whole."""
+def _choose_for_timelines(videos: Sequence[Video]) -> list[Video]:
+    """Return the first videos that have intervals and were scored in more than one window."""
     found = (video for video in videos if video.intervals and len(set(video.clips_s)) > 1)
     return list(islice(found, _TIMELINES))
 
 
-def _for_a_file(key: str) -> str:
+def _file_name(key: str) -> str:
     return re.sub(r"[^\w.=+-]", "_", key)
 
 
 def draw_confusion(path: Path, names: Sequence[str], scores_NK: Scores, truths_NK: Truths) -> None:
-    """Draw which share of each class's clips was taken for which class."""
+    """Draw the confusion matrix, as shares of each true class's clips."""
     classes = len(names)
     counts_KK = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(counts_KK, (truths_NK.argmax(axis=1), scores_NK.argmax(axis=1)), 1)
@@ -88,7 +88,7 @@ def draw_confusion(path: Path, names: Sequence[str], scores_NK: Scores, truths_N
         place = axes[0, 0]
         drawn = place.imshow(shares_KK, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
         place.grid(visible=False)
-        place.set_xlabel("told")
+        place.set_xlabel("predicted")
         place.set_ylabel("true")
         if is_named:
             place.set_xticks(range(classes), names, rotation=90)
@@ -102,14 +102,14 @@ def draw_confusion(path: Path, names: Sequence[str], scores_NK: Scores, truths_N
 
 
 def draw_classes(path: Path, rows: Rows, measured: str) -> None:
-    """Draw each class's figure with its interval, the highest first; classes without clips are left out."""
+    """Draw each class's metric with its interval, the highest first; classes without clips are left out."""
     kept = sorted((row for row in rows if row[measured] is not None), key=lambda row: -row[measured])
     columns = max(1, -(-len(kept) // _ROWS))
     with _sheet(path, 5.2 * columns, 0.9 + 0.2 * min(max(len(kept), 1), _ROWS), ncols=columns) as (figure, axes):
         for place, first in zip(axes.flat, range(0, max(len(kept), 1), _ROWS), strict=True):
             _draw_bars(place, kept[first : first + _ROWS], measured)
-            place.set_ylim(min(len(kept), _ROWS) - 0.4, -0.6)  # bars of all columns are as thick
-        figure.supxlabel(f"{measured.replace('_', ' ')}, and the middle 95 % of sets drawn again", fontsize=9)
+            place.set_ylim(min(len(kept), _ROWS) - 0.4, -0.6)  # equally thick bars in all columns
+        figure.supxlabel(f"{measured.replace('_', ' ')}, with the middle 95 % of resampled sets", fontsize=9)
 
 
 def _draw_bars(place: Axes, rows: Rows, measured: str) -> None:
@@ -125,16 +125,16 @@ def _draw_bars(place: Axes, rows: Rows, measured: str) -> None:
 
 
 def draw_reliability(path: Path, found: Reliability) -> None:
-    """Draw how often what was told with some probability was true, and how often that probability was told."""
+    """Draw the share of true predictions and the number of predictions by predicted probability."""
     with _sheet(path, 4.4, 5.0, nrows=2, sharex=True, height_ratios=(3, 1)) as (_, axes):
         upper, lower = axes[:, 0]
-        counts_b, told_b, true_b = found.all
+        counts_b, predicted_b, true_b = found.all
         has = counts_b > 0
         (error,) = found.figures(once(len(found.counts_Nb)))["calibration_error"]
         upper.plot((0, 1), (0, 1), color=FAINT, lw=1, ls=":")
-        upper.plot(told_b[has], true_b[has], color=_BLUE, lw=1.7, marker="o", ms=4, clip_on=False)
+        upper.plot(predicted_b[has], true_b[has], color=_BLUE, lw=1.7, marker="o", ms=4, clip_on=False)
         upper.set_ylim(0, 1)
-        upper.set_ylabel("share that is true")
+        upper.set_ylabel("observed frequency")
         upper.set_title(f"calibration error {error:.3f}", loc="left", fontsize=10.5)
         lower.bar((np.arange(BINS) + 0.5) / BINS, counts_b, width=0.9 / BINS, color=_BLUE, alpha=0.85)
         lower.set_yscale("log")
@@ -142,14 +142,14 @@ def draw_reliability(path: Path, found: Reliability) -> None:
         lower.yaxis.set_major_formatter(short_number)
         lower.yaxis.set_minor_formatter(lambda *_: "")
         lower.set_ylabel(found.what)
-        lower.set_xlabel("probability told")
+        lower.set_xlabel("predicted probability")
         lower.set_xlim(0, 1)
         for place in (upper, lower):
             place.tick_params(length=0, which="both")
 
 
 def draw_timeline(path: Path, video: Video, spec: ClassificationSpec) -> None:
-    """Draw the classes that are true of a video or most probable: their probability over time, and when they are."""
+    """Draw probabilities over time and true intervals of a video's true or most probable classes."""
     instants_T = (np.arange(_INSTANTS, dtype=np.float64) + 0.5) * (video.duration_s / _INSTANTS)
     scores_TK = video.scores_at(instants_T, spec).numpy()
     shown = _shown(scores_TK, video)
@@ -157,8 +157,8 @@ def draw_timeline(path: Path, video: Video, spec: ClassificationSpec) -> None:
         place = axes[0, 0]
         for row, label in enumerate(shown):
             extent = (0.0, video.duration_s, row + 0.24, row - 0.36)
-            look = {"cmap": "Blues", "vmin": 0, "vmax": 1, "interpolation": "none"}
-            drawn = place.imshow(scores_TK[None, :, label], extent=extent, aspect="auto", **look)
+            style = {"cmap": "Blues", "vmin": 0, "vmax": 1, "interpolation": "none"}
+            drawn = place.imshow(scores_TK[None, :, label], extent=extent, aspect="auto", **style)
             spans = [(each.start, each.end - each.start) for each in video.intervals if each.label == label]
             place.broken_barh(spans, (row + 0.26, 0.12), color=_ORANGE, lw=0)
         place.set_yticks(range(len(shown)), [spec.names[label] for label in shown])
@@ -167,12 +167,13 @@ def draw_timeline(path: Path, video: Video, spec: ClassificationSpec) -> None:
         place.grid(visible=False)
         place.tick_params(length=0)
         place.set_xlabel("seconds")
-        place.set_title(f"{video.key}: probability told (blue) and what is true (orange)", loc="left", fontsize=10.5)
+        title = f"{video.key}: predicted probability (blue) and true intervals (orange)"
+        place.set_title(title, loc="left", fontsize=10.5)
         figure.colorbar(drawn, ax=place, shrink=0.9, pad=0.01)
 
 
 def _shown(scores_TK: Values, video: Video) -> list[int]:
-    """Choose classes: those that are true first, each part in the order of the highest probability."""
+    """Choose the classes to show: true ones first, then the others, both by highest probability."""
     order = np.argsort(-scores_TK.max(axis=0), kind="stable").tolist()
     true = {each.label for each in video.intervals}
     return sorted(order, key=lambda label: label not in true)[: max(_SHOWN_CLASSES, len(true))]

@@ -1,12 +1,8 @@
-"""Scores every clip of a test's shards once: what a head says of each video, of its clips, and what is true.
+"""Scores every clip of the evaluated shards once, and combines the scores for whole videos and for instants.
 
-Legend: N videos, B of a batch, C clips of a video, W of all videos of a rank, K classes.
-
-Scores of a video's clips put together: for the whole video, and for instants of it.
-
-A clip speaks for its stretch of time, its end excluded. An instant's scores are those of the clips that hold it, put
-together as those of a video are; where none does, those of the clip whose middle is nearest.
-Legend: C clips of a video, K classes, T instants.
+A clip covers its time span without the end. An instant's scores are those of the clips that contain it, combined as
+those of a video are; if there are none, those of the clip whose middle is nearest.
+Legend: N videos, B of a batch, C clips of a video, W of all videos of a rank, K classes, T instants.
 """
 
 from __future__ import annotations
@@ -31,22 +27,22 @@ from trichord.shards.record import Interval
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of all usable videos in the order of the set, what they should be, and who could not be used."""
+    """Scores and labels of all usable videos in data set order, and the number of unusable ones."""
 
     scores_NK: Scores
     truths_NK: Truths
     videos: tuple[Video, ...]
-    silent: int  # videos without sound, where a head listens
+    silent: int  # number of videos without audio, of which the audio branch gets a substitute
     bad: int
 
 
 class _Rows:
-    """Makes rows of batches, and keeps what is of unequal length: the scores of each video's clips, and its story."""
+    """Callable that returns rows of a batch and stores data of unequal length: a video's clip scores and metadata."""
 
     def __init__(self, objective: Classification) -> None:
         self.objective = objective
         self.given: list[Tensor] = []
-        self.stories: list[str] = []
+        self.entries: list[str] = []
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         spec = self.objective.spec
@@ -56,42 +52,42 @@ class _Rows:
             if not batch["valid"][row]:
                 continue
             intervals, duration_s = official_times(timeline.annotation, timeline.duration_s)
-            said = (*labels, *(each.label for each in intervals))
+            named = (*labels, *(each.label for each in intervals))
             whose = f"sample {batch['key'][row]} of {batch['shard'][row]}"
-            check_labels(spec, said if spec.is_multi_label else labels, whose)
+            check_labels(spec, named if spec.is_multi_label else labels, whose)
             truths_BK[row, list(labels)] = 1
             self.given.append(given_BCK[row, : len(timeline.clips_s)])
-            story = {
+            entry = {
                 "position": batch["position"][row],
                 "key": batch["key"][row],
                 "duration_s": duration_s,
                 "intervals": [(each.label, each.start, each.end) for each in intervals],
                 "clips_s": timeline.clips_s,
             }
-            self.stories.append(json.dumps(story, ensure_ascii=False))
+            self.entries.append(json.dumps(entry, ensure_ascii=False))
         silent_B = (~batch["audio_present"]).to(torch.uint8)
         return {"truths": truths_BK, "silent": silent_B, "position": torch.tensor(batch["position"])}
 
     def gather(self) -> dict[int, Video]:
-        """Give all ranks' videos by their places in the set."""
+        """Return the videos of all ranks by their position in the data set."""
         nothing_WK = torch.zeros(0, self.objective.spec.count)
         given_WK = gather_unequal_rows(torch.cat([nothing_WK, *self.given]))
-        stories = [json.loads(story) for story in gather_texts(self.stories)]
-        clips = [len(story["clips_s"]) for story in stories]
+        entries = [json.loads(entry) for entry in gather_texts(self.entries)]
+        clips = [len(entry["clips_s"]) for entry in entries]
         found = {}
-        for story, given_CK in zip(stories, given_WK.split(clips), strict=True):
-            found[story["position"]] = Video(
-                key=story["key"],
-                duration_s=story["duration_s"],
-                intervals=tuple(Interval(label=each[0], start=each[1], end=each[2]) for each in story["intervals"]),
-                clips_s=tuple((start, end) for start, end in story["clips_s"]),
+        for entry, given_CK in zip(entries, given_WK.split(clips), strict=True):
+            found[entry["position"]] = Video(
+                key=entry["key"],
+                duration_s=entry["duration_s"],
+                intervals=tuple(Interval(label=each[0], start=each[1], end=each[2]) for each in entry["intervals"]),
+                clips_s=tuple((start, end) for start, end in entry["clips_s"]),
                 given_CK=given_CK,
             )
         return found
 
 
 def score(config: FinetuneConfig, objective: Classification, world: World) -> Scored:
-    """Score every video once; all ranks take part and get the same."""
+    """Score every video once; all ranks must call it and get the same result."""
     rows_of = _Rows(objective)
     found = gather_each_once(config.stream(), objective.spec.test_spec(), world, rows_of)
     by_place = rows_of.gather()
@@ -102,32 +98,32 @@ def score(config: FinetuneConfig, objective: Classification, world: World) -> Sc
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """What a test found in a video, and what is known of it."""
+    """A video's scores and metadata."""
 
     key: str
     duration_s: float
     intervals: tuple[Interval, ...]
     clips_s: tuple[tuple[float, float], ...]
-    given_CK: Tensor  # probabilities, or logits where a recipe averages those
+    given_CK: Tensor  # probabilities, or logits if the recipe averages those
 
     def scores(self, spec: ClassificationSpec) -> Tensor:
-        """Give each class's probability, K."""
-        return _ended(pooled(self.given_CK, spec), spec)
+        """Return each class's probability for the video, K."""
+        return _to_probabilities(pooled(self.given_CK, spec), spec)
 
     def clip_scores(self, spec: ClassificationSpec) -> Tensor:
-        """Give them of each clip, CK."""
-        return _ended(self.given_CK, spec)
+        """Return the probabilities of each clip, CK."""
+        return _to_probabilities(self.given_CK, spec)
 
     def scores_at(self, instants_T: Values, spec: ClassificationSpec) -> Tensor:
-        """Give them of each instant, TK."""
+        """Return the probabilities at each instant, TK."""
         instants_T1 = torch.from_numpy(instants_T)[:, None]
         starts_C, ends_C = torch.tensor(self.clips_s, dtype=torch.float64).T
         holds_TC = (starts_C <= instants_T1) & (instants_T1 < ends_C)
         nearest_T1 = ((starts_C + ends_C) / 2 - instants_T1).abs().argmin(dim=1, keepdim=True)
         is_nearest_TC = torch.zeros_like(holds_TC).scatter(1, nearest_T1, True)
-        speaks_TC = torch.where(holds_TC.any(dim=1, keepdim=True), holds_TC, is_nearest_TC)
-        return _ended(torch.stack([pooled(self.given_CK[speaks_C], spec) for speaks_C in speaks_TC]), spec)
+        counts_TC = torch.where(holds_TC.any(dim=1, keepdim=True), holds_TC, is_nearest_TC)
+        return _to_probabilities(torch.stack([pooled(self.given_CK[counts_C], spec) for counts_C in counts_TC]), spec)
 
 
-def _ended(given_XK: Tensor, spec: ClassificationSpec) -> Tensor:
+def _to_probabilities(given_XK: Tensor, spec: ClassificationSpec) -> Tensor:
     return probabilities(given_XK, spec) if spec.average == "logit" else given_XK

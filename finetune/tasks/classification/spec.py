@@ -1,4 +1,4 @@
-"""What a recipe says of a classification: which senses, which views, which head and loss; read without torch."""
+"""Recipe settings of classification: inputs, views, head and loss; importable without torch."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ POOLS: Registry[Any] = Registry(
 
 
 class HeadSpec(_Spec):
-    """From a backbone's tokens to classes: a pooling for each sense, then layers; without hidden ones it is linear."""
+    """From a backbone's tokens to classes: a pooling for each modality, then layers; linear without hidden layers."""
 
-    # The backbone's own vector, or what is made of its tokens: their mean, the answer to a learnt question, or the mean
-    # with a learnt weight for each place, the backbone's own vector among them.
+    # pooled: the backbone's pooled vector; mean: the mean of its tokens; attention: pooling by a learnt query;
+    # weighted: the mean with a learnt weight for each position, including the pooled vector.
     pool: Annotated[str, AfterValidator(POOLS.check)] = "pooled"
     pool_heads: PositiveInt = 8  # of attention pooling
-    layer_norm: bool = False  # of each sense's vector
+    layer_norm: bool = False  # of each modality's vector
     hidden: tuple[PositiveInt, ...] = ()  # sizes of hidden layers
     activation: Literal["relu", "gelu"] = "relu"
-    dropout: float = Field(default=0.0, ge=0, lt=1)  # before the last layer; in an MLP after each hidden one
+    dropout: float = Field(default=0.0, ge=0, lt=1)  # before the last layer; in an MLP after each hidden layer
 
     @property
     def needs_grid(self) -> bool:
-        """Say whether the backbone's own vector does not suffice."""
+        """Whether the head needs more than the backbone's pooled vector."""
         return self.pool != "pooled"
 
     @property
     def words(self) -> str:
-        """Say in short what it is."""
+        """A short description."""
         layers = "-".join(map(str, self.hidden))
         return f"{f'MLP {layers}' if layers else 'linear'} on {self.pool}"
 
 
 class ClassificationSpec(TaskSpec):
-    """Classes from sight, sound or both: pooled vectors of the senses, one behind the other, and a head on them."""
+    """Classification from video, audio or both: a head on the concatenated pooled vectors of the modalities."""
 
     builds: ClassVar[str] = "trichord.finetune.tasks.classification.model:Classification.of_run"
     prepares: ClassVar[str] = "trichord.finetune.tasks.classification.init:prepare"
@@ -65,25 +65,25 @@ class ClassificationSpec(TaskSpec):
     fixed: ClassVar[tuple[str, ...]] = ("inputs", "classes", "head", "frozen")
 
     kind: Literal["classification"] = "classification"
-    classes: PositiveInt | Annotated[tuple[str, ...], Field(min_length=1)]  # how many, or their names
-    labels: Literal["video", "clip"] = "video"  # in training; clip: of the intervals that overlap it
+    classes: PositiveInt | Annotated[tuple[str, ...], Field(min_length=1)]  # their number, or their names
+    labels: Literal["video", "clip"] = "video"  # in training; clip: of the intervals that overlap the clip
     sound: SoundSpec | None = None
-    sound_seconds: float | None = Field(default=None, gt=0)  # around a clip's middle; None: that clip's stretch
-    absent: Literal["learned", "zero"] = "learned"  # what stands in for the vector of a sense that a clip lacks
-    mix: MixSpec | None = None  # mixup and CutMix, of video alone
+    sound_seconds: float | None = Field(default=None, gt=0)  # around a clip's middle; null: the clip's time span
+    absent: Literal["learned", "zero"] = "learned"  # the substitute vector of a modality that a clip lacks
+    mix: MixSpec | None = None  # mixup and CutMix, for video only
     head: HeadSpec = HeadSpec()
     loss: AnyLoss = CrossEntropySpec()
-    # What is made of a video's views in a test: the mean of probabilities or logits, or the highest probability.
+    # How an evaluation combines a video's views: the mean of probabilities or logits, or the highest probability.
     average: Literal["probability", "logit", "max"] = "probability"
 
     @property
     def count(self) -> int:
-        """Say how many classes there are."""
+        """The number of classes."""
         return self.classes if isinstance(self.classes, int) else len(self.classes)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Name the classes, by their numbers where nothing else is known."""
+        """The names of the classes, or their numbers if they have no names."""
         return tuple(map(str, range(self.classes))) if isinstance(self.classes, int) else self.classes
 
     @property
@@ -92,17 +92,17 @@ class ClassificationSpec(TaskSpec):
 
     @property
     def is_multi_label(self) -> bool:
-        """Say whether a clip may have several classes, or none."""
+        """Whether a clip may have several classes, or none."""
         return self.loss.is_multi_label
 
     @property
     def head_words(self) -> str:
-        """Say in short what is on the backbone."""
+        """A short description of the head on the backbones."""
         return self.head.words
 
     @property
     def trained_words(self) -> str:
-        """Say in short what learns."""
+        """A short description of what is trained."""
         return "head" if self.frozen else "all"
 
     @property
@@ -112,14 +112,14 @@ class ClassificationSpec(TaskSpec):
 
     @property
     def test_crops(self) -> int:
-        """Count the views of a test's clip."""
+        """The number of crops of a clip in evaluation."""
         return self.test_view.crop.count if "video" in self.inputs else 1
 
     @property
     def views_words(self) -> str:
-        """Say what a test looks at of each video, and what it makes of that."""
+        """A description of the views of each video in evaluation, and of how they are combined."""
         kind = "sigmoids" if self.is_multi_label else "softmax"
-        mixed = {"logit": "logits averaged", "probability": f"{kind} averaged", "max": f"the highest of {kind}"}
+        mixed = {"logit": "logits averaged", "probability": f"{kind} averaged", "max": f"maximum of {kind}"}
         if isinstance(self.test_clips, SlidingWindows):
             length, stride = self.test_clips.clip_seconds, self.test_clips.stride_seconds
             crops = f" x {self.test_crops} crops" if self.test_crops > 1 else ""
@@ -129,7 +129,7 @@ class ClassificationSpec(TaskSpec):
 
     @property
     def random_settings(self) -> tuple[str, ...]:
-        """Name the settings by which chance decides what a backbone is given of a training clip."""
+        """The settings that randomise a backbone's inputs in training."""
         draws = {
             "sound.spec_augment": getattr(self.sound, "spec_augment", None) is not None,
             "mix": self.mix is not None,
@@ -140,15 +140,15 @@ class ClassificationSpec(TaskSpec):
 
     @property
     def needs_grid(self) -> bool:
-        """Say whether a head looks at more of a backbone than its own vector."""
+        """Whether the head needs more of a backbone than its pooled vector."""
         return self.head.needs_grid
 
     def sample_spec(self) -> SampleSpec:
-        """Say what a sample must bring to training."""
+        """Return what a sample must contain in training."""
         return self._sample_spec(self.clips, self.view, is_training=True)
 
     def test_spec(self) -> SampleSpec:
-        """Say what a sample must bring to a test."""
+        """Return what a sample must contain in evaluation."""
         spec = self._sample_spec(self.test_clips, self.test_view, is_training=False)
         return spec.model_copy(update={"timeline": True})
 
@@ -169,8 +169,8 @@ class ClassificationSpec(TaskSpec):
         batch_size, lanes = run.data.batch_size, run.data.lanes
         if self.mix is not None and batch_size < 2 * lanes:
             yield (
-                "objective.mix blends samples of one lane, and a lane gives one a step: set data.batch_size to at "
-                f"least {2 * lanes} or data.lanes to at most {batch_size // 2}"
+                "objective.mix blends samples of one stream lane, and each lane yields one sample a step: set "
+                f"data.batch_size to at least {2 * lanes} or data.lanes to at most {batch_size // 2}"
             )
 
     def check(self, config: Any) -> str:
@@ -179,41 +179,40 @@ class ClassificationSpec(TaskSpec):
         return f"classes: {self.count}"
 
     def _check_classes(self, found: tuple[str, ...], where: str) -> None:
-        """Raise UserError where a set's classes are not those of this head; a set that names none is believed."""
+        """Raise UserError if a data set's classes differ from this head's; a set without class names is accepted."""
         if not found or found == self.classes:
             return
         if len(found) != self.count:
             raise UserError(
-                f"{where} has {len(found)} classes and objective.classes {self.count}. Leave objective.classes out, "
-                "and they are taken from the shards; a head that was trained for other classes cannot be tested on "
-                "these"
+                f"{where} has {len(found)} classes and objective.classes {self.count}. Leave objective.classes out to "
+                "take them from the shards; a head that was trained for other classes cannot be evaluated on these"
             )
         if isinstance(self.classes, int):
             return
         number = next(n for n, (own, other) in enumerate(zip(self.classes, found, strict=True)) if own != other)
         raise UserError(
-            f"{where} calls class {number} {found[number]!r}, and objective.classes {self.classes[number]!r}: the same "
-            "numbers mean other classes. Build the shards with one list of classes"
+            f"{where} calls class {number} {found[number]!r}, and objective.classes {self.classes[number]!r}: the "
+            "class numbers have different meanings. Build all shards with the same list of classes"
         )
 
     @model_validator(mode="after")
     def _can_be(self) -> ClassificationSpec:
         if len(set(self.inputs)) < len(self.inputs):
-            raise ValueError(f"inputs {list(self.inputs)} name a sense twice")
+            raise ValueError(f"inputs {list(self.inputs)} name a modality twice")
         if self.clips.clip_count != 1 or self.view.crop.count > 1:
             raise ValueError("clips and view: training takes one view of each video, found several")
         if self.labels == "clip" and not self.is_multi_label:
             raise ValueError(
-                "labels=clip: a window may see several actions, or none, and loss.kind=cross_entropy wants one of "
-                "each. Set loss.kind=binary"
+                "labels=clip: a window may have several actions, or none, but loss.kind=cross_entropy needs exactly "
+                "one. Set loss.kind=binary"
             )
         if self.labels == "clip" and self.loss.counts_classes:
             raise ValueError(
-                "loss.pos_weight=inverse_frequency counts videos, and labels=clip has windows learnt: give a number"
+                "loss.pos_weight=inverse_frequency counts videos, but labels=clip trains on windows: set a number"
             )
         if "audio" in self.inputs and self.sound is None:
-            raise ValueError("sound is null and inputs name audio: give sound.kind, such as kaldi_fbank")
+            raise ValueError("sound is null, but inputs name audio: set sound.kind, for example to kaldi_fbank")
         if self.mix is not None and self.inputs != ("video",):
-            raise ValueError('mix blends pixels: it goes with inputs=["video"] alone. Set mix=null')
-        self.sample_spec(), self.test_spec()  # which have rules of their own
+            raise ValueError('mix blends pixels and needs inputs=["video"]. Set mix=null')
+        self.sample_spec(), self.test_spec()  # which have their own rules
         return self

@@ -1,4 +1,4 @@
-"""What a recipe says of an AST."""
+"""The settings of an AST."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trichord.pretrain.backbones.spec import AudioBackboneSpec, Size
 
 
 class AstSpec(AudioBackboneSpec):
-    """AST, as it stands the one of AudioSet: a ViT-B/16 with a stride of 10 by 10, for 10.24 s."""
+    """AST; by default that of AudioSet: a ViT-B/16 with a stride of 10 x 10, for 10.24 s."""
 
     builds: ClassVar[str] = "trichord.pretrain.backbones.ast.model:Ast"
     file_names: ClassVar[str] = "trichord.pretrain.backbones.ast.names:FAMILIES"
@@ -27,12 +27,12 @@ class AstSpec(AudioBackboneSpec):
 
     @property
     def steps(self) -> int:
-        """How many patches stand beside each other in time."""
+        """The number of patches along time."""
         return (self.frames - self.patch) // self.time_stride + 1
 
     @property
     def bands(self) -> int:
-        """How many patches stand above each other."""
+        """The number of patches along mel filters."""
         return (self.mels - self.patch) // self.mel_stride + 1
 
     @model_validator(mode="after")

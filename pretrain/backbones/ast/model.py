@@ -1,7 +1,7 @@
-"""AST (Gong et al. 2021, "AST: Audio Spectrogram Transformer"), a ViT over overlapping patches of a log-mel picture.
+"""AST (Gong et al. 2021, "AST: Audio Spectrogram Transformer"), a ViT on overlapping patches of log-mel images.
 
-Two tokens see everything, the class token and DeiT's distillation token; the pooled vector is their mean. Positions
-for less time are cut from the middle of the table, for more they are read between its entries, as AST does.
+The pooled vector is the mean of two tokens, the class token and DeiT's distillation token. As in AST, positions for
+shorter audio are cut from the middle of the table, and those for longer audio are interpolated.
 Legend: B samples, T frames and M mel filters; D features, t steps and m bands of patches, n = m x t places, the lower
 band first; L = 2 + n tokens, p pixels along a patch.
 """
@@ -23,7 +23,7 @@ _POSITION_STD = 0.02
 
 
 class Ast(AudioBackbone):
-    """Parameters bear the names that timm gives DeiT's."""
+    """AST. Parameters have the names of timm's DeiT."""
 
     def __init__(self, spec: AstSpec) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Ast(AudioBackbone):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw every weight anew."""
+        """Initialise all weights."""
         draw_by_width(self)
         for table in (self.cls_token, self.dist_token, self.pos_embed):
             nn.init.trunc_normal_(table, std=_POSITION_STD)
@@ -75,34 +75,34 @@ class Ast(AudioBackbone):
         return self.layers - 1 if first == "norm" else 0
 
     def of_images(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Begin with a ViT or DeiT: grey is as much as all colours, and its square of positions is cut and stretched.
+        """Convert a ViT or DeiT: sum the first kernel over colours, cut and interpolate the square position table.
 
-        A ViT without a distillation token lends its class token and that one's position.
+        For a ViT without a distillation token, the class token and its position are used for it.
         """
         kernel_DCpp = tensors.get("patch_embed.proj.weight")
         if kernel_DCpp is None or kernel_DCpp.shape[1] == 1:
             return tensors
-        begun = tensors | {"patch_embed.proj.weight": kernel_DCpp.sum(dim=1, keepdim=True)}
+        adapted = tensors | {"patch_embed.proj.weight": kernel_DCpp.sum(dim=1, keepdim=True)}
         class_token, table_1LD = tensors.get("cls_token"), tensors.get("pos_embed")
         if class_token is None or table_1LD is None:
-            return begun
+            return adapted
         first = 2 if "dist_token" in tensors else 1
-        begun.setdefault("dist_token", class_token)
+        adapted.setdefault("dist_token", class_token)
         side = isqrt(table_1LD.shape[1] - first)
         if side**2 != table_1LD.shape[1] - first:
-            return begun
+            return adapted
         class_11D, table_1nD = torch.split(table_1LD, [first, side**2], dim=1)
-        return begun | {"pos_embed": self._fitted(class_11D, table_1nD, side)}
+        return adapted | {"pos_embed": self._fitted(class_11D, table_1nD, side)}
 
     def resized(self, name: str, tensor: Tensor, place: Tensor) -> Tensor | None:
-        """Fit a table of as many bands and another time, as is done at run time."""
+        """Resize a table of the same number of bands and another duration, as at run time."""
         if name != "pos_embed" or tensor.ndim != 3 or tensor.shape[2] != self.dim:
             return None
         first_12D, table_1nD = torch.split(tensor, [2, tensor.shape[1] - 2], dim=1)
         return None if table_1nD.shape[1] % self.spec.bands else self._fitted(first_12D, table_1nD, self.spec.bands)
 
     def _fitted(self, first_1cD: Tensor, table_1nD: Tensor, bands: int) -> Tensor:
-        """Make a table of this network's size out of one with so many bands."""
+        """Resize a table with the given number of bands to that of this network."""
         table_1DMT = table_1nD.transpose(1, 2).unflatten(2, (bands, -1))
         fitted_1Dmt = positions_cut_or_between(table_1DMT, self.spec.bands, self.spec.steps)
         both_12D = first_1cD.expand(-1, 2, -1) if first_1cD.shape[1] == 1 else first_1cD
@@ -110,7 +110,7 @@ class Ast(AudioBackbone):
 
 
 def positions_cut_or_between(table_1DMT: Tensor, bands: int, steps: int) -> Tensor:
-    """Give 1Dmt: along each axis the middle of a longer table, or a shorter one stretched."""
+    """Return 1Dmt: along each axis the middle of a longer table, or a shorter one interpolated."""
     for axis, wanted in ((2, bands), (3, steps)):
         found = table_1DMT.shape[axis]
         table_1DMT = table_1DMT.narrow(axis, max(found // 2 - wanted // 2, 0), min(wanted, found))

@@ -1,6 +1,6 @@
-"""AST as released, and as Hugging Face converted it, by the names of released files and by those that it writes today.
+"""Tensor names of AST as released and as converted by Hugging Face, in released files and in those written today.
 
-Released files still hold DeiT's two classifiers of images, which AST does not use.
+Released files still contain DeiT's two image classifiers, which AST does not use.
 """
 
 from __future__ import annotations

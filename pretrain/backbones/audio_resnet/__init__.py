@@ -1,4 +1,4 @@
-"""What a recipe says of a network of images that looks at spectrograms."""
+"""The settings of an image network applied to spectrograms."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from trichord.pretrain.backbones.spec import FROM_RESNET, AudioBackboneSpec, Siz
 
 
 class AudioResnetSpec(AudioBackboneSpec):
-    """A network of images that looks at the spectrogram as at a grey picture, as it stands a ResNet-18."""
+    """An image network that takes the spectrogram as a greyscale image; a ResNet-18 by default."""
 
     builds: ClassVar[str] = "trichord.pretrain.backbones.audio_resnet.model:AudioResnet"
 
     kind: Literal["audio_resnet"] = "audio_resnet"
-    network: str = "resnet18"  # any of timm's convolutional networks
+    network: str = "resnet18"  # any convolutional network of timm
 
     @classmethod
     def sizes(cls) -> Mapping[str, Size]:

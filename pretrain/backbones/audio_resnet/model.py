@@ -1,4 +1,4 @@
-"""A convolutional network of images that looks at a log-mel picture, as XDC's and SeLaVi's audio encoders do.
+"""A convolutional image network applied to log-mel spectrograms, as in XDC's and SeLaVi's audio encoders.
 
 Legend: B samples, T frames and M mel filters; D features, t steps and m bands of the last map; c colours, k pixels
 along a kernel.
@@ -18,7 +18,7 @@ _FIRST_KERNEL = "network.conv1.weight"
 
 
 class AudioResnet(AudioBackbone):
-    """The grid is the last map, and the pooled vector its mean."""
+    """An image network on spectrograms. The grid is the last feature map, the pooled vector its mean."""
 
     def __init__(self, spec: AudioResnetSpec) -> None:
         super().__init__()
@@ -39,9 +39,9 @@ class AudioResnet(AudioBackbone):
         return self._layers[name.removeprefix("network.")]
 
     def of_images(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Begin with a ResNet of images: grey is as much as all colours."""
-        begun = of_network("network", tensors)
-        kernel_Dckk = begun.get(_FIRST_KERNEL)
+        """Convert a ResNet of images: the first kernel is summed over colours, for a single input channel."""
+        adapted = of_network("network", tensors)
+        kernel_Dckk = adapted.get(_FIRST_KERNEL)
         if kernel_Dckk is None or kernel_Dckk.shape[1] == 1:
-            return begun
-        return begun | {_FIRST_KERNEL: kernel_Dckk.sum(dim=1, keepdim=True)}
+            return adapted
+        return adapted | {_FIRST_KERNEL: kernel_Dckk.sum(dim=1, keepdim=True)}

@@ -1,4 +1,4 @@
-"""What a recipe says of a VTN for sound."""
+"""The settings of a VTN for audio."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from trichord.pretrain.backbones.vtn import VtnSpec
 
 
 class AudioVtnSpec(AudioBackboneSpec):
-    """A network of images for each slice of time, and a Longformer over slices: VTN for sound."""
+    """VTN for audio: an image network for each time slice and a Longformer over slices."""
 
     builds: ClassVar[str] = "trichord.pretrain.backbones.audio_vtn.model:AudioVtn"
 
     kind: Literal["audio_vtn"] = "audio_vtn"
-    slice_frames: PositiveInt = 32  # of the spectrogram that a slice holds
+    slice_frames: PositiveInt = 32  # spectrogram frames per slice
     slice_step: PositiveInt = 16  # from one slice to the next
-    network: str = "resnet18"  # any of timm's names
+    network: str = "resnet18"  # any model name of timm
     depth: PositiveInt = 3
     heads: PositiveInt = 8
     attention: Literal["local", "full"] = "local"
-    window: PositiveInt = 18  # slices that a slice looks at: half of them before it, half after
+    window: PositiveInt = 18  # slices that a slice attends to: half before it, half after
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
     @property
     def over_time(self) -> VtnSpec:
-        """What this is as a VTN whose frames are slices."""
+        """The settings as a VTN whose frames are slices."""
         return VtnSpec(
             frame_backbone=self.network, depth=self.depth, heads=self.heads, attention=self.attention,
             window=self.window, dropout=self.dropout, drop_path=self.drop_path, size=self.mels,

@@ -1,7 +1,7 @@
-"""A VTN for sound (after Neimark et al. 2021): the spectrogram is cut into slices of time, which overlap; a network of
-images looks at each, all mel filters high and grey, and a Longformer looks over slices.
+"""A VTN for audio (after Neimark et al. 2021): the spectrogram is cut into overlapping time slices; an image network
+encodes each slice as a greyscale image of all mel filters, and a Longformer attends over slices.
 
-This arrangement has no paper of its own and no published weights. Its work grows with the length of the sound.
+This design has no paper of its own and no published weights. Compute grows linearly with the length of the audio.
 Legend: B samples, T frames and M mel filters; D features, t slices of F frames.
 """
 
@@ -15,7 +15,7 @@ from trichord.pretrain.backbones.vtn.model import Vtn
 
 
 class AudioVtn(AudioBackbone):
-    """The pooled vector is the class token's, and the grid has one band: a token for each slice."""
+    """VTN for audio. The pooled vector is the class token, and the grid has one band with a token for each slice."""
 
     def __init__(self, spec: AudioVtnSpec) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What there is to say of CLIP's text encoder."""
+"""The settings of CLIP's text encoder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trichord.pretrain.backbones.spec import TextBackboneSpec
 
 
 class ClipTextSpec(TextBackboneSpec):
-    """CLIP's text encoder, as it stands the one beside a ViT-B."""
+    """CLIP's text encoder; by default that of CLIP ViT-B."""
 
     builds: ClassVar[str] = "trichord.pretrain.backbones.clip_text.model:ClipText"
     takes_clip_weights: ClassVar[bool] = True

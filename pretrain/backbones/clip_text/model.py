@@ -1,4 +1,4 @@
-"""CLIP's text encoder (Radford et al. 2021): a causal transformer read off at the token that ends the text.
+"""CLIP's text encoder (Radford et al. 2021): a causal transformer, pooled at the end-of-text token.
 
 Legend: K texts, L tokens of each, D features of a token, E of the space shared with video.
 """
@@ -25,7 +25,7 @@ _TOKEN_STD, _POSITION_STD = 0.02, 0.01
 
 
 class ClipText(TextBackbone):
-    """Tokens to one vector of each text, whose end is its token of the highest number, as CLIP's tokenizer has it."""
+    """CLIP's text encoder. The end of a text is its token of the highest index, as in CLIP's tokenizer."""
 
     is_joint = True
 
@@ -46,7 +46,7 @@ class ClipText(TextBackbone):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw every weight anew."""
+        """Initialise all weights."""
         draw_by_width(self)
         nn.init.normal_(self.token_embed.weight, std=_TOKEN_STD)
         nn.init.normal_(self.pos_embed, std=_POSITION_STD)
@@ -55,8 +55,8 @@ class ClipText(TextBackbone):
         tokenizer = _tokenizer()
         if tokenizer.vocab_size > self.spec.vocabulary:
             raise UserError(
-                f"CLIP's tokenizer knows {tokenizer.vocab_size} tokens, and text_backbone.vocabulary is "
-                f"{self.spec.vocabulary}: leave it at {tokenizer.vocab_size}"
+                f"text_backbone.vocabulary is {self.spec.vocabulary}, but CLIP's tokenizer has "
+                f"{tokenizer.vocab_size} tokens. Next: text_backbone.vocabulary={tokenizer.vocab_size}"
             )
         tokens_KL: Tensor = tokenizer(list(texts), context_length=self.spec.length)
         return tokens_KL
@@ -82,11 +82,11 @@ class ClipText(TextBackbone):
 
 @cache
 def _tokenizer() -> Any:
-    """Give the byte pairs of CLIP, by one module of open_clip: the package imports all its models, in seconds."""
+    """Load CLIP's tokenizer from its module of open_clip alone: the package imports all models, which takes seconds."""
     package = find_spec("open_clip")
     found = PathFinder.find_spec("open_clip.tokenizer", package.submodule_search_locations if package else ())
     if found is None or found.loader is None:
-        raise UserError("open_clip is not installed, and CLIP's byte pairs come with it. Next: make setup")
+        raise UserError("open_clip, which contains CLIP's tokenizer, is not installed. Next: make setup")
     module = module_from_spec(found)
     found.loader.exec_module(module)
-    return module._tokenizer  # which the module makes when it is read: a second would take as long again
+    return module._tokenizer  # created on import; creating another would take as long again

@@ -1,4 +1,4 @@
-"""What a recipe says of a convolutional network of frames with a recurrent one over time."""
+"""The settings of a convolutional network for frames with a recurrent network over time."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from trichord.pretrain.backbones.spec import FROM_RESNET, BackboneSpec, Size
 
 
 class CnnRnnSpec(BackboneSpec):
-    """A CNN for each frame and a GRU over frames, as it stands a ResNet-50 and one layer."""
+    """A CNN for each frame and a GRU over frames; by default a ResNet-50 and one layer."""
 
     builds: ClassVar[str] = "trichord.pretrain.backbones.cnn_rnn.model:CnnRnn"
 
     kind: Literal["cnn_rnn"] = "cnn_rnn"
     frames: PositiveInt = 16
-    frame_backbone: str = "resnet50"  # any of timm's names
+    frame_backbone: str = "resnet50"  # any model name of timm
     dim: PositiveInt = 512
     depth: PositiveInt = 1  # layers of the GRU
-    drop_path: float = Field(default=0.0, ge=0, lt=1)  # of the frames' network
+    drop_path: float = Field(default=0.0, ge=0, lt=1)  # of the frame network
 
     @classmethod
     def sizes(cls) -> Mapping[str, Size]:

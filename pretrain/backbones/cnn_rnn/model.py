@@ -1,4 +1,4 @@
-"""A convolutional network of images for each frame and a gated recurrent unit over frames (Cho et al. 2014), as in
+"""A convolutional image network for each frame and a gated recurrent unit over frames (Cho et al. 2014), as in
 "Long-term Recurrent Convolutional Networks" (Donahue et al. 2015), whose recurrent part is an LSTM.
 
 Legend: B clips, C colours, T frames, H rows and W columns of pixels; D features, E features of a frame.
@@ -15,7 +15,7 @@ from trichord.pretrain.layers.image_network import features_of, image_network, l
 
 
 class CnnRnn(Backbone):
-    """The grid has one place for each frame, what the recurrent part knew after it; the pooled vector is the last."""
+    """A CNN and a GRU. The grid has one place per frame, the output of the GRU; the pooled vector is the last."""
 
     def __init__(self, spec: CnnRnnSpec) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class CnnRnn(Backbone):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw what looks over frames anew: what it remembers with is orthogonal. timm draws the rest."""
+        """Initialise the GRU, with orthogonal recurrent weights; timm initialises the CNN."""
         self.recurrent.reset_parameters()
         for name, parameter in self.recurrent.named_parameters():
             if name.startswith("weight_hh"):
@@ -51,5 +51,5 @@ class CnnRnn(Backbone):
         return self.layers - self.spec.depth + int(rest.rpartition("_l")[2])
 
     def of_images(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Let a network of images by itself be that of the frames."""
+        """Use the tensors of an image network for the frame network."""
         return of_network("frames", tensors)

@@ -1,4 +1,4 @@
-"""What a recipe says of Karpathy's networks."""
+"""The settings of Karpathy's networks."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pydantic import Field, PositiveInt, model_validator
 
 from trichord.pretrain.backbones.spec import NONE_RELEASED, BackboneSpec, Size
 
-FEWEST_OF_SLOW = 10  # frames that slow fusion's three convolutions in time need
+FEWEST_OF_SLOW = 10  # the minimum for slow fusion's three convolutions in time
 
 
 class FrameFusionSpec(BackboneSpec):
-    """One convolutional network of frames and four ways to bring frames together."""
+    """A convolutional network for frames with four ways of fusing them."""
 
     builds: ClassVar[str] = "trichord.pretrain.backbones.frame_fusion.model:FrameFusion"
 
     kind: Literal["frame_fusion"] = "frame_fusion"
-    # single: each frame by itself, then averaged; early: in the first convolution; late: the first and the last frame
-    # in the first fully connected layer; slow: little by little in the first three convolutions
+    # single: each frame separately, then averaged; early: in the first convolution; late: the first and the last frame
+    # in the first fully connected layer; slow: gradually in the first three convolutions
     fusion: Literal["single", "early", "late", "slow"] = "slow"
     frames: PositiveInt = 10
     size: PositiveInt = 170
     widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (96, 256, 384, 384, 256)
     dim: PositiveInt = 4096
     dropout: float = Field(default=0.5, ge=0, lt=1)  # before each fully connected layer
-    drop_path: Literal[0] = 0  # nothing here is a branch beside another
+    drop_path: Literal[0] = 0  # the network has no residual branches
 
     @property
     def frame_step(self) -> int:

@@ -1,7 +1,7 @@
 """Single-frame, early, late and slow fusion (Karpathy et al. 2014, "Large-scale Video Classification", section 3.1).
 
-The paper's five convolutions and two fully connected layers, these at each place of the last map by itself, so that any
-size goes in; the paper's see the whole map of 170 pixels at once.
+The paper's five convolutions and two fully connected layers. Here the latter are applied at each place of the last map
+separately, so that any size is accepted; in the paper they take the whole map of 170 pixels at once.
 Legend: B clips, C colours, T frames, H rows and W columns of pixels; D features, t steps, h rows, w columns, n = h x w.
 """
 
@@ -15,23 +15,23 @@ from trichord.pretrain.backbones.frame_fusion import FEWEST_OF_SLOW, FrameFusion
 from trichord.pretrain.layers.checkpointing import run
 
 _KERNELS, _STRIDES = (11, 5, 3, 3, 3), (3, 1, 1, 1, 1)
-_NORMALISED, _POOLED = (0, 1), (0, 1, 4)  # convolutions after which responses are normalised, and the map is halved
-_SLOW = ((4, 2), (2, 2), (2, 2), (1, 1), (1, 1))  # frames that a convolution looks at, and from one look to the next
+_NORMALISED, _POOLED = (0, 1), (0, 1, 4)  # after these convolutions: normalise responses; halve the map
+_SLOW = ((4, 2), (2, 2), (2, 2), (1, 1), (1, 1))  # frames and stride of each convolution in time
 
 
 class FrameFusion(Backbone):
-    """The grid is the last map after the fully connected layers; the pooled vector is its mean."""
+    """Karpathy's networks. The grid is the last map after the fully connected layers, the pooled vector its mean."""
 
     def __init__(self, spec: FrameFusionSpec) -> None:
         super().__init__()
         self.spec = spec
         self.dim = spec.dim
         self.layers = len(spec.widths) + 4
-        looks = _SLOW if spec.fusion == "slow" else ((1, 1),) * len(spec.widths)
+        windows = _SLOW if spec.fusion == "slow" else ((1, 1),) * len(spec.widths)
         if spec.fusion == "early":
-            looks = ((spec.frames, spec.frames), *looks[1:])
+            windows = ((spec.frames, spec.frames), *windows[1:])
         self.convolutions = nn.ModuleList(
-            _convolution(number, given, width, *looks[number])
+            _convolution(number, given, width, *windows[number])
             for number, (given, width) in enumerate(zip((3, *spec.widths[:-1]), spec.widths, strict=True))
         )
         streams = 2 if spec.fusion == "late" else 1
@@ -42,7 +42,7 @@ class FrameFusion(Backbone):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw every weight anew, as suits rectified units (He et al. 2015)."""
+        """Initialise all weights for ReLU units (He et al. 2015)."""
         for module in self.modules():
             if isinstance(module, nn.Conv3d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -69,10 +69,10 @@ class FrameFusion(Backbone):
         return self.layers - (2 if first == "fc1" else 1)
 
     def _check(self, frames: int) -> None:
-        """Refuse clips that are too short to bring together."""
+        """Raise if a clip has a number of frames that the fusion does not accept."""
         spec = self.spec
         if spec.fusion == "early" and frames % spec.frames:
-            raise ValueError(f"early fusion looks at {spec.frames} frames at a time, found {frames}")
+            raise ValueError(f"early fusion takes {spec.frames} frames at a time, found {frames}")
         if spec.fusion == "slow" and frames < FEWEST_OF_SLOW:
             raise ValueError(f"slow fusion needs at least {FEWEST_OF_SLOW} frames, found {frames}")
 
@@ -81,7 +81,7 @@ def _convolution(number: int, given: int, width: int, frames: int, step: int) ->
     kernel, stride = _KERNELS[number], _STRIDES[number]
     padding = 0 if number == 0 else kernel // 2
     convolution = nn.Conv3d(given, width, (frames, kernel, kernel), (step, stride, stride), (0, padding, padding))
-    # Krizhevsky's constants (2012); torch divides alpha by the size, he did not.
+    # Krizhevsky's constants (2012); torch divides alpha by the size, the paper does not.
     normalised = [nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)] if number in _NORMALISED else []
     pooled = [nn.MaxPool3d((1, 2, 2))] if number in _POOLED else []
     return nn.Sequential(convolution, nn.ReLU(), *normalised, *pooled)

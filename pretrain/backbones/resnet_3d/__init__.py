@@ -1,4 +1,4 @@
-"""What a recipe says of a residual network of space and time."""
+"""The settings of a residual network over space and time."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from trichord.pretrain.backbones.spec import BackboneSpec, Size
 
 
 class Resnet3dSpec(BackboneSpec):
-    """R(2+1)D or R3D, as it stands the first with 18 layers."""
+    """R(2+1)D or R3D; by default R(2+1)D with 18 layers."""
 
     builds: ClassVar[str] = "trichord.pretrain.backbones.resnet_3d.model:Resnet3d"
     file_names: ClassVar[str] = "trichord.pretrain.backbones.resnet_3d.names:FAMILIES"
 
     kind: Literal["resnet_3d"] = "resnet_3d"
-    convolutions: Literal["2plus1d", "3d"] = "2plus1d"  # in space, then in time; or in both at once
+    convolutions: Literal["2plus1d", "3d"] = "2plus1d"  # first in space, then in time; or in both at once
     frames: PositiveInt = 16
     size: PositiveInt = 112
     width: PositiveInt = 64  # of the first stage; each stage doubles it
-    blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 2, 2)  # (3, 4, 6, 3) makes 34 layers
+    blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 2, 2)  # (3, 4, 6, 3) for 34 layers
     drop_path: float = Field(default=0.0, ge=0, lt=1)
 
     @classmethod

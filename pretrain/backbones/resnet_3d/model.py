@@ -1,6 +1,6 @@
 """R(2+1)D and R3D (Tran et al. 2018, "A Closer Look at Spatiotemporal Convolutions"), residual networks over clips.
 
-Parameters bear the names of torchvision's files. Time is halved where space is, from the second stage on.
+Parameters have the names of torchvision's files. Stages 2 to 4 halve both time and space.
 Legend: B clips, C colours, T frames, H rows and W columns of pixels; D features, t steps, h rows, w columns, n = h x w.
 """
 
@@ -16,7 +16,7 @@ from trichord.pretrain.layers.transformer import DropPath, growing_rates
 
 
 class Resnet3d(Backbone):
-    """The pooled vector is the mean over the last map, which is the grid."""
+    """R(2+1)D or R3D. The grid is the last feature map, the pooled vector its mean."""
 
     def __init__(self, spec: Resnet3dSpec) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Resnet3d(Backbone):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw every weight anew, by how many outputs an input reaches (He et al. 2015)."""
+        """Initialise all weights by their fan-out (He et al. 2015)."""
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -47,7 +47,7 @@ class Resnet3d(Backbone):
 
     @property
     def stages(self) -> list[nn.Module]:
-        """Give the four stages in their order."""
+        """The four stages in order."""
         return [self.get_submodule(f"layer{number}") for number in (1, 2, 3, 4)]
 
     def forward(self, frames_BCTHW: Tensor, pooled_only: bool = False) -> Tokens:
@@ -67,13 +67,13 @@ class Resnet3d(Backbone):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions, added to what was, or to a strided map of it."""
+    """Two convolutions with a residual connection, which is a strided convolution where shapes differ."""
 
     def __init__(self, given: int, width: int, stride: int, is_factorised: bool, drop_path: float) -> None:
         super().__init__()
         convolution = _factorised if is_factorised else _plain
-        # As many features between space and time as make the block's parameters those of whole 3-D convolutions;
-        # torchvision takes the block's first for both of its convolutions.
+        # The number of features between the spatial and the temporal convolution is such that the block has as many
+        # parameters as with full 3-D convolutions; torchvision uses that of the first convolution for both.
         between = 27 * given * width // (9 * given + 3 * width)
         self.conv1 = nn.Sequential(convolution(given, width, between, stride), nn.BatchNorm3d(width), nn.ReLU())
         self.conv2 = nn.Sequential(convolution(width, width, between, 1), nn.BatchNorm3d(width))

@@ -1,4 +1,4 @@
-"""Residual networks of space and time as torchvision releases them."""
+"""Tensor names of residual networks over space and time, as released by torchvision."""
 
 from __future__ import annotations
 

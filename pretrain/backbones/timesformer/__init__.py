@@ -1,4 +1,4 @@
-"""What a recipe says of a TimeSformer."""
+"""The settings of a TimeSformer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RELEASED = "TimeSformer (released .pyth, Hugging Face)"
 
 
 class TimeSformerSpec(BackboneSpec):
-    """TimeSformer, as it stands a ViT-B/16 of 8 frames with divided attention."""
+    """TimeSformer; by default a ViT-B/16 of 8 frames with divided attention."""
 
     builds: ClassVar[str] = "trichord.pretrain.backbones.timesformer.model:TimeSformer"
     file_names: ClassVar[str] = "trichord.pretrain.backbones.timesformer.names:FAMILIES"
@@ -26,8 +26,9 @@ class TimeSformerSpec(BackboneSpec):
     patch: PositiveInt = 16
     attention: Literal["divided", "joint", "space"] = "divided"
     positions: Literal["none", "space", "space-time"] = "space-time"
-    # published: as released, a deviation of 0.02 that suits a width of 768; attention in time adds nothing at first.
-    # by_width: 1 / sqrt(inputs) for all maps, those in time as well, which a narrow network needs to tell clips apart.
+    # published: as released, a standard deviation of 0.02, which suits a width of 768; temporal attention adds nothing
+    # at first. by_width: 1 / sqrt(inputs) for all maps, temporal ones included, which narrow networks need to
+    # distinguish clips.
     first_weights: Literal["published", "by_width"] = "published"
 
     @property
@@ -41,7 +42,7 @@ class TimeSformerSpec(BackboneSpec):
         if self.size % self.patch:
             raise ValueError(f"expected size to be a multiple of patch, found size {self.size} and patch {self.patch}")
         if self.attention == "space" and self.positions == "space-time":
-            raise ValueError("attention 'space' looks at each frame alone: expected positions 'space' or 'none'")
+            raise ValueError("attention 'space' processes each frame separately: expected positions 'space' or 'none'")
         return self
 
     @classmethod

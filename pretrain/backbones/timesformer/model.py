@@ -1,13 +1,11 @@
 """TimeSformer (Bertasius et al. 2021), the video transformer of SVT: divided, joint or space-only attention.
 
-Parameters bear the names of the released checkpoints. Frames x size may differ from those of the position tables.
-Legend: B clips, C colours, T frames, H rows and W columns of pixels; t = T, n = h x w places, L tokens, D features.
-
-TimeSformer's block: attention among the frames of a place, then among the places of a frame, then a perceptron.
-
-Bertasius et al. 2021, "Is Space-Time Attention All You Need for Video Understanding?", figure 2. As in the released
-code, the class token takes no part in time; in space it joins every frame, and what it learns there is averaged.
-Legend: B clips, t frames, n places of a frame, L = 1 + t n tokens, l = 1 + n, D features.
+Parameters have the names of the released checkpoints. Frames and size of clips may differ from those of the position
+tables. The divided block ("Is Space-Time Attention All You Need for Video Understanding?", figure 2) applies attention
+among the frames of a place, then among the places of a frame, then an MLP. As in the released code, the class token is
+left out of temporal attention; in spatial attention it is added to every frame, and its updates are averaged.
+Legend: B clips, C colours, T frames, H rows and W columns of pixels; t = T, n = h x w places of a frame, L tokens (1 +
+t n in a divided block), l = 1 + n, D features.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ POSITION_STD_BY_WIDTH = 0.1
 
 
 class TimeSformer(Backbone):
-    """The pooled vector is the class token after the final norm."""
+    """TimeSformer. The pooled vector is the class token after the final norm."""
 
     time_from_space = MappingProxyType({".norm1.": ".temporal_norm1.", ".attn.": ".temporal_attn."})
 
@@ -56,7 +54,7 @@ class TimeSformer(Backbone):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw every weight anew as the released code does; time changes nothing until it has learnt something."""
+        """Initialise all weights as the released code does; temporal attention adds nothing at first."""
         by_width = self.spec.first_weights == "by_width"
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -96,7 +94,7 @@ class TimeSformer(Backbone):
         return self.layers - 1 if first == "norm" else 0
 
     def resized(self, name: str, tensor: Tensor, place: Tensor) -> Tensor | None:
-        """Fit a table of positions as is done at run time."""
+        """Resize a position table as at run time."""
         if tensor.ndim != 3 or tensor.shape[::2] != place.shape[::2]:
             return None
         if name == "time_embed":
@@ -104,7 +102,7 @@ class TimeSformer(Backbone):
         return table_of_square(tensor, place.shape[1]) if name == "pos_embed" else None
 
     def _embed(self, frames_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Make tokens that know where and when they are; the class token knows neither."""
+        """Embed patches and add positions in space and time; the class token gets only its entry of `pos_embed`."""
         grid_BthwD = self.patch_embed(frames_BCTHW)
         class_11D: Tensor = self.cls_token
         if self.pos_embed is not None:
@@ -125,7 +123,7 @@ class TimeSformer(Backbone):
         return Tokens(self.norm(class_B1D.squeeze(1)), self.norm(grid_BtnD))
 
     def _attend_undivided(self, class_11D: Tensor, grid_BtnD: Tensor, pooled_only: bool) -> Tokens:
-        """Attend among all tokens of a clip, or of each frame, whose class tokens are averaged in the end."""
+        """Attend among all tokens of a clip, or of each frame, whose class tokens are then averaged."""
         batch, frames, places, dim = grid_BtnD.shape
         joined = 1 if self.spec.attention == "joint" else frames
         grid_NnD = grid_BtnD.reshape(batch * joined, -1, dim)
@@ -143,9 +141,9 @@ class TimeSformer(Backbone):
 
 
 class DividedBlock(nn.Module):
-    """A pre-LN transformer block that takes time and space in turn. The grid stays frame by frame all the while."""
+    """A pre-LN block of temporal attention, spatial attention and an MLP. The grid keeps its layout by frames."""
 
-    joins_maps = True  # of two linear maps in time makes one; False counts the arithmetic as published
+    joins_maps = True  # merge the two linear maps after temporal attention; False for the FLOPs as published
 
     def __init__(self, dim: int, heads: int, mlp_dim: int, drop_path: float) -> None:
         super().__init__()
@@ -159,8 +157,8 @@ class DividedBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, class_B1D: Tensor, grid_BtnD: Tensor, class_only: bool = False) -> tuple[Tensor, Tensor]:
-        """Give the class token and the grid, or a grid of no places beside it."""
-        # Tensors are taken apart by `split`, whose way back is one concatenation; that of slices also fills zeros.
+        """Return the class token and the grid, which is empty if `class_only`."""
+        # `split` rather than slices: its backward pass is one concatenation, that of slices also fills zeros.
         places = 0 if class_only else grid_BtnD.shape[2]
         grid_BtnD = grid_BtnD + self._learn_in_time(grid_BtnD)
         space_BtlD = self._learn_in_space(class_B1D, grid_BtnD, 1 + places)
@@ -176,8 +174,8 @@ class DividedBlock(nn.Module):
         batch, frames, places, dim = grid_BtnD.shape
         answers_BtnD = self.temporal_attn.answers(self.temporal_norm1(grid_BtnD), frames)
         proj, fc = self.temporal_attn.proj, self.temporal_fc
-        # Stochastic depth stands between two linear maps: a place that is dropped still learns the bias of the second.
-        # It only scales, so the maps may be one; with more tokens than features, making that one costs less than two.
+        # Stochastic depth is between two linear maps: a dropped place still gets the bias of the second. It only
+        # scales, so the maps can be merged; with more tokens than features, merging costs less than applying both.
         if self.joins_maps and batch * frames * places > dim:
             learnt_BtnD = functional.linear(answers_BtnD, fc.weight @ proj.weight, fc.weight @ proj.bias)
             if not self.drop_path.is_active:

@@ -1,4 +1,4 @@
-"""TimeSformer as released, and as Hugging Face converted it."""
+"""Tensor names of TimeSformer as released and as converted by Hugging Face."""
 
 from __future__ import annotations
 

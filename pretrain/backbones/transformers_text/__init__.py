@@ -1,4 +1,4 @@
-"""What a recipe says of a text encoder of transformers."""
+"""The settings of a text encoder of transformers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from trichord.pretrain.backbones.spec import TextBackboneSpec
 
 
 class TransformersTextSpec(TextBackboneSpec):
-    """Any encoder of text that transformers has, with its tokenizer and its weights."""
+    """Any text encoder of transformers, with its tokenizer and weights."""
 
     builds: ClassVar[str] = "trichord.pretrain.backbones.transformers_text.model:TransformersText"
 
     kind: Literal["transformers"] = "transformers"
-    path: str  # a folder as `save_pretrained` writes it, or a name on the Hugging Face Hub
+    path: str  # a folder written by `save_pretrained`, or a name on the Hugging Face Hub
     length: PositiveInt = 64  # of the longest text, in tokens
-    pool: Literal["mean", "first", "last"] = "mean"  # which tokens make the vector
+    pool: Literal["mean", "first", "last"] = "mean"  # the tokens that are pooled into the vector
     pretrained: bool = True  # start from its weights, which must be safetensors
     activation_checkpointing: bool = False

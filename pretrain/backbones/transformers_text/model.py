@@ -1,4 +1,4 @@
-"""An encoder of text from the transformers library: BERT, MPNet, RoBERTa and their kin, with their own tokenizers.
+"""A text encoder from the transformers library, such as BERT, MPNet or RoBERTa, with its own tokenizer.
 
 Legend: K texts, L tokens of each, D features.
 """
@@ -22,7 +22,7 @@ _EMBEDDINGS = re.compile(r"\b(?:embeddings?|wte|wpe)\b")
 
 
 class TransformersText(TextBackbone):
-    """The vector is made of the last layer's tokens; a pooler that came with the model has no part in it."""
+    """A model of transformers. The vector is pooled from the last layer's tokens; the model's pooler is not used."""
 
     def __init__(self, spec: TransformersTextSpec) -> None:
         super().__init__()
@@ -31,17 +31,17 @@ class TransformersText(TextBackbone):
         if config.is_encoder_decoder:
             raise UserError(
                 f"text_backbone.path={spec.path} is a {config.model_type}, which has an encoder and a decoder; "
-                "expected an encoder of text such as BERT, MPNet or CLIP's"
+                "expected a text encoder such as BERT, MPNet or CLIP's"
             )
         self.model = _transformers().AutoModel.from_config(config)
         for name, parameter in self.model.named_parameters():
-            if name.startswith("pooler."):  # no gradient would ever reach it
+            if name.startswith("pooler."):  # unused, so it never gets a gradient
                 parameter.requires_grad_(False)
         self.dim = int(config.hidden_size)
         self.layers = int(config.num_hidden_layers) + 2
         self._tokenizer = _read("AutoTokenizer", spec.path)
         if self._tokenizer.pad_token_id is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token  # never looked at
+            self._tokenizer.pad_token = self._tokenizer.eos_token  # masked in attention
 
     def load_own(self) -> None:
         if self.spec.pretrained:
@@ -75,14 +75,14 @@ class TransformersText(TextBackbone):
 
 
 def _read(kind: str, path: str, **options: Any) -> Any:
-    """Read what a folder or the Hub has; no code of it is run."""
+    """Load an object of transformers from a folder or the Hub, without running code from there."""
     try:
         return getattr(_transformers(), kind).from_pretrained(path, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         raise UserError(
             f"text_backbone.path={path}: {str(error).splitlines()[0]}. Expected a folder with config.json, "
-            "model.safetensors and a tokenizer, as save_pretrained writes it, or a name on the Hugging Face Hub "
-            "where that can be reached"
+            "model.safetensors and a tokenizer, as written by save_pretrained, or a name on the Hugging Face Hub "
+            "if it can be reached"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a recipe says of a VideoMamba."""
+"""The settings of a VideoMamba."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RELEASED = "VideoMamba (released .pth: Kinetics-400, SSv2, ImageNet"
 
 
 class VideoMambaSpec(BackboneSpec):
-    """VideoMamba, as it stands the middle size with patches of 16 pixels and 8 frames."""
+    """VideoMamba; by default the middle size with patches of 16 pixels and 8 frames."""
 
     builds: ClassVar[str] = "trichord.pretrain.backbones.videomamba.model:VideoMamba"
     file_names: ClassVar[str] = "trichord.pretrain.backbones.videomamba.names:FAMILIES"
@@ -49,8 +49,8 @@ class VideoMambaSpec(BackboneSpec):
 def _size(spec: VideoMambaSpec, weights: str, image_giga_macs: float) -> Size:
     """Return a size with the cost of its frames.
 
-    The published figure, of one image, is of patches and the maps in and out alone; what makes steps, writing and
-    reading is added, and 9 operations for each step, channel and state of a scan.
+    The published figure, for one image, includes only patches and the input and output projections. The projections to
+    steps, B and C are added, and 9 operations for each step, channel and state of a scan.
     """
     rank = -(-spec.dim // 16)
     more_of_a_token = 2 * 2 * spec.dim * (2 * rank + 2 * 16 + 9 / 2 * 16)

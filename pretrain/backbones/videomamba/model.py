@@ -1,8 +1,8 @@
-"""VideoMamba (Li et al. 2024, arXiv 2403.06977): a state-space model that reads all tokens of a clip both ways.
+"""VideoMamba (Li et al. 2024, arXiv 2403.06977): a state-space model that scans a clip in both directions.
 
-The class token stands first, then the frames one after another, row by row: only the way back lets it see the clip.
-Tables of positions are made for other frames and sizes as in the released fine-tuning, linear in time and bicubic in
-space. Parameters bear the names of the released checkpoints, but that each way of a mixer is a module of its own.
+The class token comes first, then the frames in order, row by row: only the reverse scan carries the clip to it. For
+other frames and sizes, position tables are interpolated as in the released fine-tuning, linear in time and bicubic in
+space. Parameters have the names of the released checkpoints, except that each direction of a mixer is a module.
 Legend: B clips, C colours, T frames, H rows and W columns of pixels; t = T, n = h x w places, L tokens, D features.
 """
 
@@ -24,7 +24,7 @@ INITIAL_STD = 0.02
 
 
 class VideoMamba(Backbone):
-    """The pooled vector is the class token after the final norm."""
+    """VideoMamba. The pooled vector is the class token after the final norm."""
 
     never_decayed = ("*.A_log",)
 
@@ -44,7 +44,7 @@ class VideoMamba(Backbone):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw every weight anew as the released code does; the class token and time begin with nothing."""
+        """Initialise all weights as the released code does; the class token and temporal positions are zero."""
         for module in self.modules():
             if isinstance(module, nn.RMSNorm | nn.Conv2d):
                 module.reset_parameters()
@@ -84,7 +84,7 @@ class VideoMamba(Backbone):
         return table_of_square(tensor, place.shape[1], "bicubic") if name == "pos_embed" else None
 
     def _embed(self, frames_BCTHW: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-        """Give all tokens of a clip, the class token first, in single precision, and the shape Btn of the others."""
+        """Return all tokens of a clip in single precision, the class token first, and the shape Btn of the others."""
         grid_BthwD = self.patch_embed(frames_BCTHW)
         batch, frames, rows, columns, _ = grid_BthwD.shape
         table_class_11D, table_1nD = torch.split(self.pos_embed, [1, self.pos_embed.shape[1] - 1], dim=1)

@@ -1,4 +1,4 @@
-"""VideoMamba as released: trained on images, on videos, and by unmasking, which has a head of its own."""
+"""Tensor names of VideoMamba as released: trained on images, on videos, and by unmasking, which has its own head."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TABLE: Table = (
     (f"{_THEIRS}out_proj.{{rest}}", f"{_OURS}out_proj.{{rest}}"),
     (f"{_THEIRS}{{rest}}", f"{_OURS}ahead.{{rest}}"),
     ("layers.{n}.norm.weight", "backbone.blocks.{n}.norm.weight"),
-    ("norm.weight", "backbone.norm_f.weight"),  # so called where pretrained by unmasking
+    ("norm.weight", "backbone.norm_f.weight"),  # in files pretrained by unmasking
     ("clip_decoder.{rest}", "clip_decoder.{rest}"),
     ("head.{rest}", "classifier.{rest}"),
     ("{rest}", "backbone.{rest}"),
@@ -30,7 +30,7 @@ _TABLE: Table = (
 
 
 def _with_flat_patches(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Files of videos say that a patch is one frame long; those of images do not."""
+    """Remove the time axis of patch kernels, of length 1, which files trained on videos have and others do not."""
     patches = tensors.get(_PATCHES)
     if patches is None or patches.ndim != 5 or patches.shape[2] != 1:
         return dict(tensors)

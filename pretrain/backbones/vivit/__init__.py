@@ -1,4 +1,4 @@
-"""What a recipe says of a ViViT."""
+"""The settings of a ViViT."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trichord.pretrain.backbones.spec import FROM_IMAGES, BackboneSpec, Size
 
 
 class ViViTSpec(BackboneSpec):
-    """ViViT, as it stands model 1 of size B/16x2: joint attention among tubelets of 2 frames."""
+    """ViViT; by default model 1 of size B/16x2: joint attention among tubelets of 2 frames."""
 
     builds: ClassVar[str] = "trichord.pretrain.backbones.vivit.model:ViViT"
     file_names: ClassVar[str] = "trichord.pretrain.backbones.vivit.names:FAMILIES"
@@ -25,10 +25,10 @@ class ViViTSpec(BackboneSpec):
     heads: PositiveInt = 12
     mlp_ratio: float = Field(default=4.0, gt=0)
     patch: PositiveInt = 16
-    tubelet: PositiveInt = 2  # frames of a token; 1 samples frames uniformly
-    time_depth: NonNegativeInt = 4  # of a factorised encoder's second; without it, frames are averaged
-    pooled: Literal["class", "mean"] = "class"  # what stands for a clip, and in a factorised encoder for a frame
-    # What tubelets begin with where weights are of images: with seeing one of their frames, or the mean of them.
+    tubelet: PositiveInt = 2  # frames per token; 1 is the paper's uniform frame sampling
+    time_depth: NonNegativeInt = 4  # of a factorised encoder's second encoder; 0 averages over steps
+    pooled: Literal["class", "mean"] = "class"  # pooled vector of a clip, and in a factorised encoder of a step
+    # Initial tubelet kernels from image weights: applied to one of the frames, or to their mean.
     first_tubelets: Literal["central", "inflated"] = "central"
 
     @property
@@ -52,7 +52,7 @@ class ViViTSpec(BackboneSpec):
         if self.model in ("factorised_self_attention", "factorised_dot_product") and self.pooled == "class":
             raise ValueError(f"model '{self.model}' has no class token: expected pooled 'mean'")
         if self.model == "factorised_dot_product" and self.heads % 2:
-            raise ValueError(f"half of the heads look along time: expected heads to be even, found {self.heads}")
+            raise ValueError(f"half of the heads attend along time: expected heads to be even, found {self.heads}")
         return self
 
     @classmethod

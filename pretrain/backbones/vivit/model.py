@@ -1,13 +1,10 @@
-"""ViViT (Arnab et al. 2021), models 1 to 4: tubelets that attend jointly, or in space and in time by themselves.
+"""ViViT (Arnab et al. 2021), models 1 to 4: tubelets that attend jointly, or in space and in time separately.
 
-Frames x size may differ from those of the position tables, which are then read between their entries.
+Frames and size of clips may differ from those of the position tables, which are then interpolated. The blocks of models
+3 and 4 (section 3.3) keep the grid layout and attend in space and in time separately.
 Legend: B clips, C colours, T frames, H rows and W columns of pixels; t steps, h rows and w columns of tubelets, n = h x
-w places, N = B x t, c class tokens (1 or none), L tokens, D features, p pixels along a patch.
-
-ViViT's blocks that keep a grid and attend in space and in time by themselves (Arnab et al. 2021, 3.3, models 3, 4).
-
-Legend: B clips, t steps, n places of a step, N = B x t, D features, H heads, K = D / H; G heads side by side at all
-places of an axis; h = D / 2.
+w places of a step, N = B x t, c class tokens (1 or 0), L tokens, D features, p pixels along a patch. In attention: H
+heads, K = D / H, G the heads of all places of an axis, h = D / 2.
 """
 
 from __future__ import annotations
@@ -34,13 +31,13 @@ from trichord.pretrain.layers.transformer import (
 )
 
 POSITION_STD = 0.02
-_RELEASED_PLACES = 14 * 14  # of 224 pixels in patches of 16
+_RELEASED_PLACES = 14 * 14  # 224 pixels in patches of 16
 
 
 class ViViT(Backbone):
-    """The pooled vector is the class token after the final norm, or the mean of all tokens after it.
+    """ViViT. The pooled vector is the class token after the final norm, or the mean of all tokens after it.
 
-    A factorised encoder's grid is what its first encoder makes of each step.
+    The grid of a factorised encoder is the output of its first (spatial) encoder.
     """
 
     def __init__(self, spec: ViViTSpec) -> None:
@@ -69,9 +66,10 @@ class ViViT(Backbone):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw every weight anew, by the width of what it maps; model 3's attention in time adds nothing at first.
+        """Initialise all weights by the width of their inputs; model 3's temporal attention adds nothing at first.
 
-        The paper zeroes all of that attention; then nothing of it but one bias has a gradient. Its last map suffices.
+        The paper zeroes all weights of that attention; then only one bias would get a gradient, so only its last map is
+        zeroed here.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -119,26 +117,26 @@ class ViViT(Backbone):
         return self.spec.depth + 1 if first in ("norm", "time_cls_token", "time_embed") else 0
 
     def of_images(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Make tubelets of an image model's patches, and repeat its positions at every step (sections 3.2 and 3.4)."""
+        """Convert an image model: patches to tubelets, positions repeated at every step (sections 3.2 and 3.4)."""
         kernel = tensors.get("patch_embed.proj.weight")
         if kernel is None or kernel.ndim != 4:
             return tensors
-        begun = dict(tensors)
-        begun["patch_embed.proj.weight"] = tubelets_of_images(kernel, self.spec.tubelet, self.spec.first_tubelets)
+        adapted = dict(tensors)
+        adapted["patch_embed.proj.weight"] = tubelets_of_images(kernel, self.spec.tubelet, self.spec.first_tubelets)
         table_1LD = tensors.get("pos_embed")
         if table_1LD is not None and isqrt(table_1LD.shape[1] - 1) ** 2 == table_1LD.shape[1] - 1:
             class_1cD, table_1nD = torch.split(table_1LD, [1, table_1LD.shape[1] - 1], dim=1)
             side, steps = isqrt(self.places), 1 if self.is_encoder else self.steps
             grid_11nD = positions_between(table_1nD.unsqueeze(1), 1, side, side).flatten(2, 3)
             tiled_1LD = grid_11nD.expand(-1, steps, -1, -1).flatten(1, 2)
-            begun["pos_embed"] = torch.cat((class_1cD, tiled_1LD), dim=1) if self.has_class else tiled_1LD
-        return begun
+            adapted["pos_embed"] = torch.cat((class_1cD, tiled_1LD), dim=1) if self.has_class else tiled_1LD
+        return adapted
 
     def resized(self, name: str, tensor: Tensor, place: Tensor) -> Tensor | None:
-        """Read a table between its entries: one of our size and other steps, or of our steps and another size.
+        """Interpolate a position table of the same size and other steps, or of the same steps and another size.
 
-        Some lengths can be either, as 4 times the steps and twice the size: then places are those of released files, or
-        none are guessed.
+        Some lengths fit both, such as 4 times the steps and twice the size: then the places of released files are
+        assumed if they are an option, otherwise the result is None.
         """
         if name not in ("pos_embed", "time_embed") or tensor.ndim != 3 or tensor.shape[2] != place.shape[2]:
             return None
@@ -158,7 +156,7 @@ class ViViT(Backbone):
         return torch.cat((class_1cD, resized_1thwD.flatten(1, 3)), dim=1)
 
     def _positions(self, steps: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-        """Give the class token, if there is one, and what grid tokens add, both with their positions."""
+        """Return the class token with its position (empty without one), and the positions of grid tokens."""
         entries = self.pos_embed.shape[1] - self.has_class
         class_1cD, table_1LD = torch.split(self.pos_embed, [int(self.has_class), entries], dim=1)
         table_1TnD = table_1LD.unflatten(1, (-1, self.places))
@@ -168,7 +166,7 @@ class ViViT(Backbone):
         return class_1cD, position_1thwD.flatten(2, 3)
 
     def _attend_in_time(self, steps_BtD: Tensor) -> Tensor:
-        """Make one vector of a vector a step."""
+        """Pool the vectors of all steps into one."""
         if not self.spec.time_depth:
             return steps_BtD.mean(dim=1)
         entries = self.time_embed.shape[1] - self.has_class
@@ -181,7 +179,7 @@ class ViViT(Backbone):
     def _attend(
         self, blocks: nn.ModuleList, norm: nn.Module, class_1cD: Tensor, tokens_NLD: Tensor, pooled_only: bool
     ) -> tuple[Tensor, Tensor]:
-        """Attend among tokens and the class token, if there is one; give what is pooled and the tokens, or none."""
+        """Attend among tokens and the class token, if any; return the pooled vector and the tokens (or none)."""
         forgets = self.spec.activation_checkpointing
         tokens_NLD = torch.cat((class_1cD.expand(len(tokens_NLD), -1, -1), tokens_NLD), dim=1)
         for block in blocks[:-1]:
@@ -194,7 +192,7 @@ class ViViT(Backbone):
 
 
 def _blocks(spec: ViViTSpec, depth: int) -> nn.ModuleList:
-    """Make an encoder's blocks; stochastic depth grows within each encoder."""
+    """Build an encoder's blocks; rates of stochastic depth grow within each encoder."""
     sizes = (spec.dim, spec.heads, int(spec.dim * spec.mlp_ratio))
     rates = growing_rates(spec.drop_path, depth)
     if spec.model == "factorised_self_attention":
@@ -205,7 +203,7 @@ def _blocks(spec: ViViTSpec, depth: int) -> nn.ModuleList:
 
 
 class FactorisedSelfAttentionBlock(nn.Module):
-    """Model 3: among the places of a step, then among the steps of a place, then a perceptron."""
+    """The block of model 3: attention among the places of a step, then among the steps of a place, then an MLP."""
 
     def __init__(self, dim: int, heads: int, mlp_dim: int, drop_path: float) -> None:
         super().__init__()
@@ -227,9 +225,9 @@ class FactorisedSelfAttentionBlock(nn.Module):
 
 
 class HalvedQueryKeyValue(QueryKeyValue):
-    """One linear map whose output is six: queries, keys and values of the first half of the heads, and of the second.
+    """One linear map with six outputs: queries, keys and values of the first and of the second half of the heads.
 
-    Dense outputs rather than parts of one: then places and heads are one axis, and nothing is copied.
+    The outputs are separate dense tensors: then places and heads can be viewed as one axis without copies.
     """
 
     def forward(self, grid_BtnD: Tensor) -> tuple[list[Tensor], list[Tensor]]:  # type: ignore[override]
@@ -239,7 +237,7 @@ class HalvedQueryKeyValue(QueryKeyValue):
 
 
 class DotProductAttention(nn.Module):
-    """Half of the heads look along time and half along space, the first half along time as in the released code."""
+    """Attention of half of the heads in time and half in space; the first half in time, as in the released code."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -259,7 +257,7 @@ class DotProductAttention(nn.Module):
 
 
 class FactorisedDotProductBlock(nn.Module):
-    """Model 4: a plain block, but that half of its heads attend in time and half in space."""
+    """The block of model 4: a plain block in which half of the heads attend in time and half in space."""
 
     def __init__(self, dim: int, heads: int, mlp_dim: int, drop_path: float) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""ViViT's model 1 as Hugging Face converted it, by the names of released files and by those that it writes today.
+"""Tensor names of ViViT's model 1 as converted by Hugging Face, in released files and in those written today.
 
-`pooler` is a map that only VivitModel has, and that nobody trained.
+`pooler` is a layer that only VivitModel has and that is untrained.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _prepare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return with_prefix_and_joined(tensors, _PREFIX)
 
 
-_OTHERS = ("embeddings.distillation_token",)  # of audio, whose layers are called the same
+_OTHERS = ("embeddings.distillation_token",)  # of AST, whose layers have the same names
 
 FAMILIES = (
     Family("ViViT of Hugging Face", "vivit.encoder.layer.0.attention.attention.query.weight", _TABLE, _prepare),

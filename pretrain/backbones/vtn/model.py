@@ -1,13 +1,11 @@
 """VTN (Neimark et al. 2021, "Video Transformer Network"): an image network for each frame, a Longformer over frames.
 
-Legend: B clips, C colours, T frames, H rows and W columns of pixels; t = T, N = B x T, L = 1 + T tokens, D features.
-
-Longformer's encoder (Beltagy et al. 2020) with one global token, the first: what VTN looks at frames with.
-
-A frame looks at those within its reach and at the class token; the class token looks at all, by maps of its own. Work
-and memory grow with the number of frames, not with its square.
-Legend: B clips, L = 1 + T tokens, the class token and T frames, D features, H heads, K = D / H; frames in C chunks of R
-= the reach, each of which looks at N = 3 R + 1 tokens.
+Longformer's encoder (Beltagy et al. 2020) has one global token, the class token, which comes first. A frame attends to
+the frames within its reach and to the class token; the class token attends to all tokens, with projections of its own.
+Compute and memory grow linearly with the number of frames, not quadratically.
+Legend: B clips, C colours, T frames, H rows and W columns of pixels; t = T, N = B x T, L = 1 + T tokens, the class
+token and frames, D features. In sliding attention: H heads, K = D / H; C chunks of R frames, R being the reach, each of
+which attends to N = 3 R + 1 tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ INITIAL_STD = 0.02
 
 
 class Vtn(Backbone):
-    """The pooled vector is the class token's, and the grid has one place for each frame."""
+    """VTN. The pooled vector is the class token, and the grid has one place for each frame."""
 
     def __init__(self, spec: VtnSpec, colours: int = 3) -> None:
         super().__init__()
@@ -43,8 +41,8 @@ class Vtn(Backbone):
         self.dim = features_of(self.frames)
         if self.dim % spec.heads:
             raise UserError(
-                f"backbone.frame_backbone {spec.frame_backbone} gives {self.dim} features, which backbone.heads="
-                f"{spec.heads} does not divide. Next: backbone.heads={max(self.dim // 64, 1)}"
+                f"backbone.frame_backbone {spec.frame_backbone} has {self.dim} features, which is not a multiple of "
+                f"backbone.heads={spec.heads}. Next: backbone.heads={max(self.dim // 64, 1)}"
             )
         self._layers = layers_of(self.frames)
         self.layers = max(self._layers.values()) + 2 + spec.depth
@@ -59,7 +57,7 @@ class Vtn(Backbone):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw what looks at several frames anew; timm draws the rest."""
+        """Initialise the layers over frames; timm initialises the frame network."""
         for module in (*self.sum.modules(), *self.blocks.modules()):
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=INITIAL_STD)
@@ -80,7 +78,7 @@ class Vtn(Backbone):
         return Tokens(class_B1D.squeeze(1), grid_BtD.unsqueeze(2)[:, :, : 0 if pooled_only else 1])
 
     def positions(self, frames: int, device: torch.device) -> Tensor:
-        """Give the rows of the table that the tokens stand at, L; frames never stand where earlier ones do."""
+        """Return the tokens' rows in the position table, L. Steps shrink for long clips, so that the rows exist."""
         at_class, last = self.spec.positions - 2, self.spec.positions - 3
         positions_T = torch.arange(frames, device=device)
         if (frames - 1) * self.spec.position_step <= last:
@@ -97,11 +95,11 @@ class Vtn(Backbone):
         return after_frames + int(rest.partition(".")[0]) if first == "blocks" else after_frames - 1
 
     def of_images(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Let a network of images by itself be that of the frames."""
+        """Use the tensors of an image network for the frame network."""
         return of_network("frames", tensors)
 
     def resized(self, name: str, tensor: Tensor, place: Tensor) -> Tensor | None:
-        """Fit a ViT's table of positions as is done at run time."""
+        """Resize a ViT's position table as at run time."""
         if name != "frames.pos_embed" or tensor.ndim != 3 or tensor.shape[::2] != place.shape[::2]:
             return None
         return fitted_positions(self.frames, tensor)
@@ -111,7 +109,7 @@ _NORM_EPS = 1e-12
 
 
 class SlidingAttention(nn.Module):
-    """Self-attention within reach; without a reach it is full, but the class token keeps its own maps."""
+    """Self-attention within a reach; full if `reach` is None. The class token has its own projections in both cases."""
 
     def __init__(self, dim: int, heads: int, reach: int | None, dropout: float) -> None:
         super().__init__()
@@ -138,7 +136,7 @@ class SlidingAttention(nn.Module):
         return queries[:, asking], keys, values
 
     def _slide(self, queries_BTHK: Tensor, keys_BLHK: Tensor, values_BLHK: Tensor, reach: int) -> Tensor:
-        """Let each chunk look at itself, its neighbours and the class token, less what is out of a frame's reach."""
+        """Attend from each chunk to itself, its neighbours and the class token; mask what is out of a frame's reach."""
         batch, frames = queries_BTHK.shape[:2]
         chunks = -(-frames // reach)
         asked = functional.pad(queries_BTHK, (0, 0, 0, 0, 0, chunks * reach - frames)).unflatten(1, (chunks, reach))
@@ -149,7 +147,7 @@ class SlidingAttention(nn.Module):
         return answers.flatten(1, 2)[:, :frames]
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend along the second axis; heads are the third."""
+        """Attend along the second axis; the third is heads."""
         queries, keys, values = (part.transpose(1, 2) for part in (queries, keys, values))
         dropout = self.dropout if self.training else 0.0
         answers: Tensor = functional.scaled_dot_product_attention(queries, keys, values, mask, dropout)
@@ -157,7 +155,7 @@ class SlidingAttention(nn.Module):
 
 
 def _neighbours(tokens_BLHK: Tensor, chunks: int, reach: int) -> Tensor:
-    """Give for each chunk of each clip the class token, the chunk before, itself and the one after, NHK."""
+    """Return the class token, the previous, the same and the next chunk for each chunk of each clip, NHK."""
     class_B1HK, frames_BTHK = torch.split(tokens_BLHK, [1, tokens_BLHK.shape[1] - 1], dim=1)
     after = (chunks + 1) * reach - frames_BTHK.shape[1]
     padded = functional.pad(frames_BTHK, (0, 0, 0, 0, reach, after)).unflatten(1, (chunks + 2, reach))
@@ -166,7 +164,7 @@ def _neighbours(tokens_BLHK: Tensor, chunks: int, reach: int) -> Tensor:
 
 
 def _in_reach(frames: int, chunks: int, reach: int, device: torch.device) -> Tensor:
-    """Say which of the tokens that its chunk looks at a frame may see, CRN; the class token always."""
+    """Return the attention mask CRN of each frame over the tokens of its chunk; the class token is never masked."""
     first_C11 = torch.arange(chunks, device=device).view(-1, 1, 1) * reach
     asking_R1 = torch.arange(reach, device=device).view(-1, 1)
     asked_M = torch.arange(-reach, 2 * reach, device=device)
@@ -176,7 +174,7 @@ def _in_reach(frames: int, chunks: int, reach: int, device: torch.device) -> Ten
 
 
 class LongformerLayer(nn.Module):
-    """Attention, then a perceptron, each normalised after it was added to what was."""
+    """A post-LN block of attention and an MLP."""
 
     def __init__(self, dim: int, heads: int, mlp_dim: int, reach: int | None, dropout: float) -> None:
         super().__init__()
@@ -193,12 +191,12 @@ class LongformerLayer(nn.Module):
 
 
 class TokenSum(nn.Module):
-    """Adds to each token where it stands, and whether it is the first, then normalises."""
+    """Adds embeddings of position and of token type (frame or class token), then normalises."""
 
     def __init__(self, dim: int, positions: int, dropout: float) -> None:
         super().__init__()
         self.positions = nn.Embedding(positions, dim)
-        self.kinds = nn.Embedding(2, dim)  # of frames, of the class token
+        self.kinds = nn.Embedding(2, dim)  # frames, the class token
         self.norm = nn.LayerNorm(dim, eps=_NORM_EPS)
         self.dropout = nn.Dropout(dropout)
 

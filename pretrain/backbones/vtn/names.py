@@ -1,4 +1,4 @@
-"""VTN as its fork of PySlowFast releases it: timm's ViT, Hugging Face's Longformer and a head on the class token."""
+"""Tensor names of VTN as released by its fork of PySlowFast: timm's ViT, Hugging Face's Longformer and a head."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trichord.pretrain.weights.naming import Family, Table, joined
 if TYPE_CHECKING:
     from torch import Tensor
 
-_RANGE = "temporal_encoder.embeddings.position_ids"  # a buffer that older versions of transformers saved
+_RANGE = "temporal_encoder.embeddings.position_ids"  # a buffer saved by older versions of transformers
 _LAYER, _ATTENTION = "temporal_encoder.encoder.layer.{n}.", "temporal_encoder.encoder.layer.{n}.attention.self."
 
 RELEASED_VTN: Table = (

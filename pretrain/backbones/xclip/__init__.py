@@ -1,4 +1,4 @@
-"""What a recipe says of an X-CLIP, or of a CLIP that sees each frame alone."""
+"""The settings of an X-CLIP, or of a CLIP that processes each frame separately."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _XCLIP = f"X-CLIP (released .pth, Hugging Face); begins with {_CLIP}"
 
 
 class XClipSpec(BackboneSpec):
-    """X-CLIP, as it stands a B/16 of 8 frames; without messages and integration it is CLIP averaged over frames."""
+    """X-CLIP; by default a B/16 of 8 frames. Without messages and integration it is CLIP averaged over frames."""
 
     builds: ClassVar[str] = "trichord.pretrain.backbones.xclip.model:XClip"
     file_names: ClassVar[str] = "trichord.pretrain.backbones.xclip.names:FAMILIES"
@@ -28,9 +28,9 @@ class XClipSpec(BackboneSpec):
     patch: PositiveInt = 16
     joint_dim: PositiveInt = 512  # of the space that video shares with text
     joint_heads: PositiveInt = 8
-    messages: bool = True  # frames tell each other in every block what they see
-    integration_depth: NonNegativeInt = 1  # blocks over the frames; none of them averages the frames
-    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"  # OpenAI's weights want the first, most of open_clip's not
+    messages: bool = True  # exchange messages between frames in every block
+    integration_depth: NonNegativeInt = 1  # blocks over frames; 0 averages the frames instead
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"  # OpenAI's weights: the first; open_clip's: mostly not
 
     @property
     def size_step(self) -> int:
@@ -55,10 +55,10 @@ class XClipSpec(BackboneSpec):
         ) -> Size:
             return Size(cls.model_validate({"patch": patch, "frames": frames, "size": size} | more), weights, giga_macs)
 
-        alone = {"messages": False, "integration_depth": 0}  # each frame by itself
+        alone = {"messages": False, "integration_depth": 0}  # each frame separately
         large = {"dim": 1024, "depth": 24, "heads": 16, "joint_dim": 768, "joint_heads": 12}
         return {
-            # As published, less the prompts of 400 texts that are counted there and are no part of a backbone.
+            # As published, minus the prompts of 400 texts, which the paper counts and a backbone does not have.
             "xclip-b32-8": size(_XCLIP, 39 - 2.3, 32),
             "xclip-b32-16": size(_XCLIP, 75 - 2.5, 32, 16),
             "xclip-b16-8": size(_XCLIP, 145 - 3.1, 16),

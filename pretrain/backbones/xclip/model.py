@@ -1,15 +1,12 @@
 """X-CLIP's video encoder (Ni et al. 2022): CLIP's image encoder, whose frames exchange messages, and a transformer over
-frames that makes one vector of them; and, without either, CLIP (Radford et al. 2021) averaged over frames.
+frames that pools them into one vector. Without both, it is CLIP (Radford et al. 2021) averaged over frames.
 
-Vectors lie in the space that CLIP shares with text, of E features.
-Legend: B clips, C colours, T frames, H rows and W columns of pixels; t = T, n = h x w places, L = 1 + n tokens of a
-frame, D features of a token, E of the shared space.
-
-X-CLIP's block: a frame's class token becomes a message, messages attend to each other, then each joins its frame.
-
-Ni et al. 2022, "Expanding Language-Image Pretrained Models for General Video Recognition", section 3.2: cross-frame
-fusion attention, then intra-frame diffusion attention.
-Legend: B clips, t frames, N = B x t, L tokens of a frame, M = L + 1, D features.
+In X-CLIP's block ("Expanding Language-Image Pretrained Models for General Video Recognition", section 3.2), the class
+token of each frame is projected to a message, messages attend to each other (cross-frame fusion attention), then the
+tokens of a frame attend to each other and to its message (intra-frame diffusion attention). Output vectors lie in the
+space that CLIP shares with text.
+Legend: B clips, C colours, T frames, H rows and W columns of pixels; t = T, N = B x t, n = h x w places, L = 1 + n
+tokens of a frame, M = L + 1 with its message, D features of a token, E of the shared space.
 """
 
 from __future__ import annotations
@@ -30,14 +27,14 @@ _TIME_STD = 0.02
 
 
 class Frames(NamedTuple):
-    """What the image encoder makes of each frame."""
+    """The output of the image encoder for each frame."""
 
     class_BtE: Tensor
-    grid_BtnD: Tensor  # as the last block leaves it, before any norm; X-CLIP's prompts look at this
+    grid_BtnD: Tensor  # last block's output before the norm; X-CLIP's prompts attend to it
 
 
 class XClip(Backbone):
-    """The pooled vector is what the frames give together; the grid is projected as class tokens are."""
+    """X-CLIP or CLIP. The pooled vector integrates all frames; the grid is projected as class tokens are."""
 
     is_joint = True
 
@@ -69,7 +66,7 @@ class XClip(Backbone):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw every weight anew, by the width that it looks at, as CLIP does for text and tables."""
+        """Initialise all weights by the width of their inputs, as CLIP does for text and tables."""
         draw_by_width(self)
         for table in (self.cls_token, self.pos_embed):
             nn.init.normal_(table, std=self.spec.dim**-0.5)
@@ -95,7 +92,7 @@ class XClip(Backbone):
         return tokens
 
     def see(self, frames_BCTHW: Tensor, class_only: bool = False) -> Frames:
-        """Look at each frame, and at what the others tell of themselves."""
+        """Encode each frame, with the messages of the others if enabled."""
         tokens_BtLD = self.norm_pre(self._embed(frames_BCTHW))
         tokens = tokens_BtLD if self.spec.messages else tokens_BtLD.flatten(0, 1)
         for block in self.blocks[:-1]:
@@ -106,7 +103,7 @@ class XClip(Backbone):
         return Frames(self.proj(self.norm(class_Bt1D.squeeze(2))), grid_BtnD)
 
     def integrate(self, class_BtE: Tensor) -> Tensor:
-        """Make one vector of a clip's frames (section 3.2): what they learn of each other is added to what they are."""
+        """Pool a clip's frames into one vector (section 3.2), with a residual around the blocks over frames."""
         learnt_BtE = class_BtE
         if self.time_embed is not None:
             learnt_BtE = learnt_BtE + positions_in_time(self.time_embed, class_BtE.shape[1])
@@ -123,7 +120,7 @@ class XClip(Backbone):
         return 0 if first in ("patch_embed", "cls_token", "pos_embed", "norm_pre") else self.layers - 1
 
     def resized(self, name: str, tensor: Tensor, place: Tensor) -> Tensor | None:
-        """Fit a table of positions as is done at run time."""
+        """Resize a position table as at run time."""
         if tensor.ndim != 3 or tensor.shape[::2] != place.shape[::2]:
             return None
         if name == "time_embed":
@@ -143,7 +140,7 @@ class XClip(Backbone):
 
 
 class MessageBlock(Block):
-    """A pre-LN block whose messages live for its own length: the next block makes new ones."""
+    """A pre-LN block with messages between frames; each block computes its own messages."""
 
     def __init__(
         self, dim: int, heads: int, mlp_dim: int, drop_path: float, activation: Activation, norm_eps: float
@@ -154,7 +151,7 @@ class MessageBlock(Block):
         self.message_attn = Attention(dim, heads)
 
     def forward(self, tokens_BtLD: Tensor, class_only: bool = False) -> Tensor:
-        """Give all tokens of each frame, or its first alone."""
+        """Return all tokens of each frame, or only the first if `class_only`."""
         clips, frames, length, _ = tokens_BtLD.shape
         messages_Bt1D = self.message_fc(tokens_BtLD[:, :, :1])
         messages_Bt1D = messages_Bt1D + self.drop_path(self.message_attn(self.message_norm(messages_Bt1D), frames))

@@ -1,6 +1,6 @@
-"""CLIP as OpenAI and open_clip release it, and X-CLIP as released and as Hugging Face converted it.
+"""Tensor names of CLIP as released by OpenAI and open_clip, and of X-CLIP as released and as converted by Hugging Face.
 
-Here both are a `VideoText`: a `backbone`, a `text` encoder, X-CLIP's `prompts` and the logarithm of a scale.
+In trichord both are a `VideoText`: a `backbone`, a `text` encoder, X-CLIP's `prompts` and the logarithm of a scale.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from trichord.pretrain.weights.naming import Family, Table, joined
 if TYPE_CHECKING:
     from torch import Tensor
 
-_IN_DISTRIBUTED = "module."  # how open_clip's checkpoints begin, which were written within DistributedDataParallel
-_CUSTOM_TEXT = "text."  # open_clip's other way to keep the text encoder
-# Numbers that describe the model, which OpenAI's files hold as tensors, and ranges that older files hold as weights.
+_IN_DISTRIBUTED = "module."  # prefix of open_clip's checkpoints, which were saved from DistributedDataParallel
+_CUSTOM_TEXT = "text."  # open_clip's prefix for a separate text encoder
+# Settings that OpenAI's files store as tensors, and position indices that older files store as weights.
 _NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 _RANGES = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
 
 
 def _blocks(theirs: str, ours: str) -> Table:
-    """Name the parts of OpenAI's blocks; only X-CLIP's frames have messages."""
+    """Return the names in OpenAI's blocks; only X-CLIP's frame encoder has messages."""
     names = {
         "attn.in_proj_": "attn.qkv.",
         "attn.out_proj.": "attn.proj.",
@@ -106,7 +106,7 @@ HUGGING_FACE_XCLIP: Table = (
     ("logit_scale", "scale.log"),
 )
 
-# Tensors that stand otherwise here; those that a file lacks are no matter.
+# Tensors with another layout in trichord; a file need not have all of them.
 _RESHAPED: Mapping[str, Callable[[Tensor], Tensor]] = {
     "visual.class_embedding": lambda vector_D: vector_D.view(1, 1, -1),
     "visual.positional_embedding": lambda table_LD: table_LD.unsqueeze(0),

@@ -1,4 +1,4 @@
-"""What a recipe says of audio-visual learning; read without torch."""
+"""Recipe settings of audio-visual learning; importable without torch."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ class _Spec(BaseModel):
 
 
 class RoundsSpec(_Spec):
-    """When clusters are found anew, and among which embeddings."""
+    """When clusters are recomputed, and from which embeddings."""
 
-    # bank: those that training made last, which cost no pass and lag behind the weights a little; pass: those of the
-    # clips that the coming steps will read, whole and unaltered, which costs a forward pass of each
+    # bank: the latest embeddings of training, which cost no extra pass but lag slightly behind the weights; pass: those
+    # of the clips that the coming steps will read, without augmentation, which costs a forward pass for each clip
     source: Literal["bank", "pass"] = "bank"
-    first_step: PositiveInt = 1  # the first clusters are found after so many steps; until then there are no targets
+    first_step: PositiveInt = 1  # steps before the first clusters are computed; until then there are no targets
     every_steps: PositiveInt = 1000
-    samples: PositiveInt = 65536  # of all ranks: how many a bank remembers, how many a pass looks at
+    samples: PositiveInt = 65536  # over all ranks: the size of the bank, or the number of clips of a pass
     iterations: PositiveInt = 20
-    spherical: bool = True  # centroids have length 1, as the embeddings have
-    giant: float = Field(default=20.0, gt=1)  # a cluster of more than so many times the mean size is split
+    spherical: bool = True  # centroids have norm 1, as the embeddings have
+    giant: float = Field(default=20.0, gt=1)  # a cluster larger than this many times the mean size is split
 
 
 class TargetSpec(_Spec, ABC):
-    """What is made of clusters."""
+    """How clusters become a training target."""
 
     kind: str
 
     builds: ClassVar[str]  # "module:class" of the target
-    in_one_space: ClassVar[bool] = True  # whether it compares embeddings of sound and picture
+    in_one_space: ClassVar[bool] = True  # whether it compares audio with video embeddings
 
     @property
     def classes(self) -> tuple[int, ...]:
-        """The number of classes of each linear head that the encoders get for it."""
+        """The number of classes of each linear head that the target adds to the encoders."""
         return ()
 
     def frozen_steps_of(self) -> Mapping[str, int]:
-        """Return which of its parameters stand still at first, by pattern, and for how many steps."""
+        """Return which of its parameters are frozen at first: patterns of names, and the number of steps."""
         return {}
 
     def build(self, dims: Mapping[str, int], batch_size: int, seed: int) -> Any:
@@ -66,11 +66,11 @@ class TargetSpec(_Spec, ABC):
 
 
 class PrototypeTarget(TargetSpec):
-    """Each sense's embedding against the prototypes (cluster centroids) of the other, softmax over all of them.
+    """Softmax of each modality's embedding over all prototypes (cluster centroids) of the other modality.
 
-    The prototype to find is that of the cluster in which the clip's other sense lies (CMPC, Zhu et al. 2022). Several
-    numbers of clusters count alike. Temperatures follow each cluster's concentration and have this mean (PCL, Li et al.
-    2021), or are all equal.
+    The target is the prototype of the cluster of the clip's other modality (CMPC, Zhu et al. 2022). Several numbers of
+    clusters have equal weight. Temperatures follow each cluster's concentration, with `temperature` as their mean (PCL,
+    Li et al. 2021), or are all equal.
     """
 
     builds: ClassVar[str] = "trichord.pretrain.objectives.av_prototypes.clusters:PrototypeContrast"
@@ -83,11 +83,11 @@ class PrototypeTarget(TargetSpec):
 
 
 class LabelTarget(TargetSpec):
-    """A linear head on each encoder learns clusters as if they were classes (XDC, Alwassel et al. 2020).
+    """A linear head on each encoder learns clusters as classes (XDC, Alwassel et al. 2020).
 
-    Labels of the `other` sense are XDC, the `own` SDC, of `both` with a head each MDC, of both senses' embeddings
-    clustered as one vector (`joint`) CDC. Clusters start from those of the round before, so labels keep their meaning
-    and heads are not drawn anew.
+    Labels of the `other` modality are XDC, of the `own` SDC, of `both` with one head each MDC, and of both modalities'
+    embeddings clustered as one vector (`joint`) CDC. Clusters start from those of the previous round, so labels keep
+    their meaning and heads need not be reinitialised.
     """
 
     builds: ClassVar[str] = "trichord.pretrain.objectives.av_prototypes.clusters:ClusterLabels"
@@ -96,7 +96,7 @@ class LabelTarget(TargetSpec):
     kind: Literal["labels"] = "labels"
     labels: Literal["other", "own", "both", "joint"] = "other"
     clusters: tuple[PositiveInt, ...] = Field(default=(128,), min_length=1)
-    balanced: bool = False  # clips weigh by the inverse of their cluster's size
+    balanced: bool = False  # weight clips by the inverse of their cluster's size
     rounds: RoundsSpec = RoundsSpec()
 
     @property
@@ -105,16 +105,16 @@ class LabelTarget(TargetSpec):
 
 
 class SinkhornTarget(TargetSpec):
-    """Swapped assignment without rounds (SwAV, Caron et al. 2020): each sense predicts the other's balanced codes."""
+    """Swapped assignment without rounds (SwAV, Caron et al. 2020): a modality predicts the other's balanced codes."""
 
     builds: ClassVar[str] = "trichord.pretrain.objectives.av_prototypes.sinkhorn:SinkhornSwap"
 
     kind: Literal["sinkhorn"] = "sinkhorn"
-    prototypes: PositiveInt = 512  # of both senses together
+    prototypes: PositiveInt = 512  # shared by both modalities
     temperature: PositiveFloat = 0.1
-    epsilon: PositiveFloat = 0.05  # lower is harder; at ln(prototypes) and stuck, 0.03 has helped SwAV's users
+    epsilon: PositiveFloat = 0.05  # lower is harder; 0.03 has helped SwAV users whose loss was stuck at ln(prototypes)
     iterations: PositiveInt = 3
-    frozen_steps: NonNegativeInt = 0  # prototypes stand still for so long
+    frozen_steps: NonNegativeInt = 0  # prototypes are frozen for this many steps
 
     def frozen_steps_of(self) -> Mapping[str, int]:
         return {"prototypes.*": self.frozen_steps} if self.frozen_steps else {}
@@ -135,50 +135,50 @@ else:
 
 
 class AvPrototypesSpec(ObjectiveSpec):
-    """Audio-visual learning: a target made of clusters, and contrast of single clips across and within the senses."""
+    """Audio-visual learning: a target from clusters, and contrast of single clips across and within modalities."""
 
     builds: ClassVar[str] = "trichord.pretrain.objectives.av_prototypes.objective:AvPrototypes.of_run"
-    # The clusters of the round before are begun with, and go with the weights of linear heads.
+    # A round starts from the clusters of the previous one, and the weights of linear heads depend on them.
     fixed: ClassVar[tuple[str, ...]] = ("target.clusters",)
 
     kind: Literal["av_prototypes"] = "av_prototypes"
     clips: Annotated[DenseWindow | Segments | FullVideo, Field(discriminator="kind")] = DenseWindow(
         frames=16, clip_seconds=5.12
-    )  # one, or two for contrast within a sense
+    )  # one, or two for contrast within a modality
     view: ViewSpec = ViewSpec(crop=RandomResizedCrop(size=224, scale=(0.4, 1.0)), flip_probability=0.5)
     sound: SoundSpec = KaldiFbank(frames=512)
-    sound_seconds: PositiveFloat | None = None  # around the clip's middle; none: the clip's own stretch
-    embedding_dim: PositiveInt | None = 128  # none: the pooled vectors themselves, as XDC clusters them
-    hidden_dim: PositiveInt = 2048  # of the head that makes the embedding
+    sound_seconds: PositiveFloat | None = None  # around the clip's middle; null: the clip's own time span
+    embedding_dim: PositiveInt | None = 128  # null: the pooled vectors themselves, as XDC clusters them
+    hidden_dim: PositiveInt = 2048  # of the embedding head
     target: AnyTarget | None = PrototypeTarget()
     target_weight: NonNegativeFloat = 1.0
-    cross_weight: NonNegativeFloat = 1.0  # of contrast between a clip's picture and its sound
-    within_weight: NonNegativeFloat = 0.0  # of contrast between two clips of a video, in each sense
-    temperature: PositiveFloat = 0.07  # of contrast of single clips
-    learn_temperature: bool = False  # down to a hundredth, as CLIP does
+    cross_weight: NonNegativeFloat = 1.0  # of the contrast between a clip's video and its audio
+    within_weight: NonNegativeFloat = 0.0  # of the contrast between two clips of a video, in each modality
+    temperature: PositiveFloat = 0.07  # of the contrast of single clips
+    learn_temperature: bool = False  # at least 0.01, as in CLIP
 
     @model_validator(mode="after")
     def _is_possible(self) -> AvPrototypesSpec:
         count = self.clips.clip_count
         if count not in (1, 2) or self.view.crop.count > 1:
-            raise ValueError("clips: expected one clip of a video, or two for within_weight; and one view of each")
+            raise ValueError("clips: expected one clip of a video, or two for within_weight, and one view of each")
         if self.within_weight and count != 2:
             raise ValueError("within_weight compares two clips of a video: set clips.clips=2")
         if self.embedding_dim is None and (self.cross_weight or (self.target and self.target.in_one_space)):
             raise ValueError(
-                "embedding_dim=null takes the encoders' own vectors, whose lengths differ: they can be compared within "
-                "their sense only. Give embedding_dim, or set cross_weight=0 and target.kind=labels"
+                "embedding_dim=null uses the encoders' own vectors, whose lengths differ: they can be compared within "
+                "their modality only. Set embedding_dim, or set cross_weight=0 and target.kind=labels"
             )
         if not (self.cross_weight or self.within_weight or (self.target and self.target_weight)):
-            raise ValueError("nothing is learnt: target is null (or weighs 0), cross_weight and within_weight are 0")
+            raise ValueError("there is no loss: target is null or its weight 0, cross_weight and within_weight are 0")
         return self
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The networks in a checkpoint, first the one to take away."""
+        """The networks in a checkpoint, the one to export first."""
         return ("video", "audio")
 
     def sample_spec(self) -> SampleSpec:
-        """Say what a sample must bring."""
+        """Return what a sample must contain."""
         views = ViewsSpec(clips=self.clips, views=(self.view,), flips=self.flips)
         return SampleSpec(views=views, sound=self.sound, sound_seconds=self.sound_seconds, sound_of="each_clip")

@@ -1,7 +1,7 @@
-"""The targets that come from rounds of clustering: prototypes of the other sense, and clusters as labels.
+"""Targets from rounds of clustering: prototypes of the other modality, and clusters as labels.
 
-CMPC (Zhu et al. 2022) contrasts each sense's embedding with the other's prototypes, here all of them at once, so that
-samples of one cluster in a batch are no negatives of each other; XDC (Alwassel et al. 2020) learns clusters as classes.
+CMPC (Zhu et al. 2022) contrasts each modality's embedding with the other's prototypes, here all of them at once, so
+that samples of one cluster are not negatives of each other; XDC (Alwassel et al. 2020) learns clusters as classes.
 Legend: b samples of this rank, D features, K clusters.
 """
 
@@ -26,7 +26,7 @@ OTHER = {"video": "audio", "audio": "video"}
 
 
 class Clustered(Target):
-    """Rounds of clustering among what a bank holds or a pass brings."""
+    """A target that clusters the embeddings of a memory bank or of a feature pass in rounds."""
 
     def __init__(
         self,
@@ -46,15 +46,16 @@ class Clustered(Target):
         self._bank: MemoryBank | None = None
 
     def _check(self, spec: PrototypeTarget | LabelTarget) -> None:
-        """See that the first round has a clip for every cluster, before hours are spent on the way to it."""
+        """Check before training, rather than hours into it, that the first round has a clip for every cluster."""
         clips = self.steps_kept * self._batch_size
         if self._keeps_bank:
             clips = min(clips, spec.rounds.first_step * self._batch_size)
         if clips < max(spec.clusters):
             raise UserError(
-                f"objective.target.clusters={list(spec.clusters)}: the first would be found among {clips} clips, "
-                f"expected {max(spec.clusters)} at least and some 40 for each cluster. Raise "
-                "objective.target.rounds.first_step (with rounds.source=bank) or rounds.samples, or lower clusters"
+                f"objective.target.clusters={list(spec.clusters)}: the first round has {clips} "
+                f"clip{'' if clips == 1 else 's'}, expected at least {max(spec.clusters)}, and better 40 for each "
+                "cluster. Raise objective.target.rounds.first_step (with rounds.source=bank) or rounds.samples, or "
+                "lower clusters"
             )
 
     def judge(self, pairs: Sequence[Pair], samples: Samples) -> Judged:
@@ -64,10 +65,10 @@ class Clustered(Target):
             embeddings, present = self.shown(pairs[0], samples)
             self._opened(device).push(embeddings, keys_b, present, first_labels(samples.labels))
         if not self.rounds.is_ready:
-            # Every parameter takes part, or ranks and optimiser would wait for gradients that do not come.
-            given = [each for pair in pairs for seen in pair for each in (seen.unit_BD, *seen.logits_BK)]
-            return Judged(torch.stack([each.sum() for each in given]).sum() * 0, {}, {})
-        # Neighbouring centroids' cosines are often equal in bfloat16, and the lower number would get their clips.
+            # Every parameter takes part, or ranks and optimiser would wait for gradients that never arrive.
+            outputs = [each for pair in pairs for seen in pair for each in (seen.unit_BD, *seen.logits_BK)]
+            return Judged(torch.stack([each.sum() for each in outputs]).sum() * 0, {}, {})
+        # Cosines with neighbouring centroids are often equal in bfloat16, and the lower number would get their clips.
         with torch.autocast(samples.valid_b.device.type, enabled=False):
             terms = [term for pair in pairs for term in self._terms(pair, keys_b, samples)]
         device = terms[0].device
@@ -76,26 +77,26 @@ class Clustered(Target):
         return Judged(torch.stack(terms).mean(), {}, {**health, "known_share": known_b.float().mean().to(device)})
 
     def shown(self, pair: Pair, samples: Samples) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Give what is clustered, and which samples have it."""
+        """Return the embeddings to cluster by subject, and which samples have them."""
         embeddings = {name: pair.subject(name).detach() for name in self.dims}
         return embeddings, {name: samples.valid_b if name == "video" else samples.present_b for name in self.dims}
 
     def _opened(self, device: torch.device) -> MemoryBank:
-        """Give the bank, which lies where the embeddings are; it holds whole batches, however many ranks share them."""
+        """Return the bank, created on first use on the embeddings' device; it holds whole batches of all ranks."""
         if self._bank is None:
             rows_per_step = self._batch_size // world_size()
             self._bank = MemoryBank(self.steps_kept * rows_per_step, self.dims, rows_per_step, device)
         return self._bank
 
     def _labels(self, column: Column, keys_b: Tensor, pair: Pair) -> Tensor:
-        """Give each sample's cluster: that of its key, else the one that its embedding is nearest to now."""
+        """Return each sample's cluster: the one of its key, else the current nearest to its embedding."""
         nearest_b = self.rounds.nearest(column, pair.subject(column.subject))
         known_b = self.rounds.look_up(column, keys_b).to(nearest_b.device)
         return torch.where(known_b >= 0, known_b, nearest_b)
 
     @abstractmethod
     def _terms(self, pair: Pair, keys_b: Tensor, samples: Samples) -> list[Tensor]:
-        """Give the losses of a pair of embeddings, of equal weight."""
+        """Return the losses of a pair of embeddings, which have equal weight."""
 
     def after_update(self, step: int, look: Look) -> None:
         if not self.rounds.is_due(step):
@@ -118,7 +119,7 @@ class Clustered(Target):
 
 
 class PrototypeContrast(Clustered):
-    """Softmax over all prototypes of the other sense."""
+    """Softmax over all prototypes of the other modality."""
 
     def __init__(self, spec: PrototypeTarget, dims: Mapping[str, int], batch_size: int, seed: int) -> None:
         super().__init__(spec, dims, batch_size, seed, spec.temperature)
@@ -133,8 +134,8 @@ class PrototypeContrast(Clustered):
             logits_bK = cosines_bK / (
                 prototypes.temperatures_K if self.spec.by_concentration else self.spec.temperature
             )
-            surprise_b = functional.cross_entropy(logits_bK, self._labels(column, keys_b, pair), reduction="none")
-            terms.append(mean_over_ranks(surprise_b, samples.present_b))
+            nll_b = functional.cross_entropy(logits_bK, self._labels(column, keys_b, pair), reduction="none")
+            terms.append(mean_over_ranks(nll_b, samples.present_b))
         return terms
 
 
@@ -148,22 +149,23 @@ class ClusterLabels(Clustered):
 
     def _terms(self, pair: Pair, keys_b: Tensor, samples: Samples) -> list[Tensor]:
         terms = []
-        for sense, seen in (("video", pair.video), ("audio", pair.audio)):
-            for number, column in enumerate(self._learnt_by(sense)):
+        for modality, seen in (("video", pair.video), ("audio", pair.audio)):
+            for number, column in enumerate(self._learnt_by(modality)):
                 labels_b = self._labels(column, keys_b, pair)
-                surprise_b = functional.cross_entropy(seen.logits_BK[number], labels_b, reduction="none")
-                # Silent clips have a picture: of that alone they may learn.
-                weights_b = samples.valid_b if sense == column.subject == "video" else samples.present_b
-                terms.append(mean_over_ranks(surprise_b, weights_b * self._rarity(column, labels_b)))
+                nll_b = functional.cross_entropy(seen.logits_BK[number], labels_b, reduction="none")
+                # Clips without audio have video: they count where only video is involved.
+                weights_b = samples.valid_b if modality == column.subject == "video" else samples.present_b
+                terms.append(mean_over_ranks(nll_b, weights_b * self._rarity(column, labels_b)))
         return terms
 
-    def _learnt_by(self, sense: str) -> list[Column]:
-        subjects = {"other": [OTHER[sense]], "own": [sense], "both": [sense, OTHER[sense]], "joint": ["joint"]}
+    def _learnt_by(self, modality: str) -> list[Column]:
+        other = OTHER[modality]
+        subjects = {"other": [other], "own": [modality], "both": [modality, other], "joint": ["joint"]}
         chosen = subjects[self.spec.labels]
         return [column for subject in chosen for column in self.rounds.columns if column.subject == subject]
 
     def _rarity(self, column: Column, labels_b: Tensor) -> Tensor | float:
-        """Weigh clips so that every cluster has the same say, as if clusters were drawn and then clips of them."""
+        """Return weights that count every cluster equally, as if a cluster were drawn and then a clip of it."""
         if not self.spec.balanced:
             return 1.0
         counts_K = self.rounds.prototypes[column].counts_K.float()

@@ -1,7 +1,7 @@
-"""A pass over the clips that the coming steps will read: whole, unaltered, embedded by the network as it is now.
+"""A forward pass of the current network over the clips that the coming steps will read, without augmentation.
 
-So nearly every clip of the steps until the next round has a label of its own, and no clip is looked at in vain. What is
-found goes to files, for it may be more than memory holds.
+Nearly every clip of the steps until the next round thus has its own label, and no clip is embedded needlessly. The
+embeddings are written to files, because they may exceed the memory.
 Legend: n rows of this rank, b samples of a batch, D features.
 """
 
@@ -31,15 +31,15 @@ Embed = Callable[[Batch], tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]  # 
 
 
 def unaltered(spec: AvPrototypesSpec) -> SampleSpec:
-    """Ask for one clip of each video, in the middle, with all that it shows and nothing masked or mirrored."""
+    """Return the sample spec of one clip from the middle of each video, the whole frame, not masked or flipped."""
     clips = spec.clips.fixed(1)
-    assert clips is not None  # of the kinds that the spec takes, all have one
+    assert clips is not None  # every kind that the spec allows has one
     views = ViewsSpec(clips=clips, views=(ViewSpec(crop=Squash(size=spec.view.crop.size)),))
     return spec.sample_spec().model_copy(update={"views": views, "is_training": False, "sound_of": "first_clip"})
 
 
 class PassStore:
-    """What a pass found, in files below a folder."""
+    """The embeddings of a pass, in files in a folder."""
 
     def __init__(self, folder: Path, dims: Mapping[str, int], device: torch.device) -> None:
         self._folder, self._dims, self._device = folder, dims, device
@@ -80,10 +80,10 @@ class PassStore:
 def feature_pass(
     reader: Iterator[Batch], steps: int, dims: Mapping[str, int], embed: Embed, device: torch.device
 ) -> Generator[PassStore]:
-    """Embed the clips of so many steps; what was found is gone when this ends."""
+    """Embed the clips of `steps` steps and yield the store, which is deleted on exit."""
     with tempfile.TemporaryDirectory(prefix="trichord-pass-") as name, contextlib.ExitStack() as opened:
         store = PassStore(Path(name), dims, device)
-        # Unbuffered, or a full disk would show once more, and without advice, when the files are closed.
+        # Unbuffered, or a full disk would raise again, without advice, when the files are closed.
         files = {each: opened.enter_context((Path(name) / each).open("wb", buffering=0)) for each in dims}
         beat = opened.enter_context(pulse("batches for clustering")) if rank() == 0 else _silent
         for _ in range(steps):
@@ -93,8 +93,8 @@ def feature_pass(
                 store.write(files, embeddings, present, batch)
             except OSError as error:
                 raise RunStopped(
-                    f"the embeddings of a pass could not be kept in {name}: {error}. Set TMPDIR to a larger disk, "
-                    "lower objective.target.rounds.samples, or take objective.target.rounds.source=bank"
+                    f"the embeddings of a pass could not be written to {name}: {error}. Set TMPDIR to a larger disk, "
+                    "lower objective.target.rounds.samples, or set objective.target.rounds.source=bank"
                 ) from error
             beat()
         opened.close()
@@ -108,4 +108,4 @@ def _write_all(file: FileIO, data: bytes) -> None:
 
 
 def _silent() -> None:
-    """Say nothing, as all ranks but one."""
+    """Report no progress, on all ranks but rank 0."""

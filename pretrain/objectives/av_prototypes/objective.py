@@ -1,8 +1,8 @@
-"""Audio-visual prototypes: sound and sight of a clip teach each other, by clusters and clip by clip.
+"""Audio-visual prototypes: the audio and video of a clip supervise each other, through clusters and single clips.
 
-Each sense's embeddings are clustered, and the other sense learns the clusters: as prototypes, as labels, or as balanced
-assignments (`target`). Beside that, contrast (InfoNCE) of a clip's picture with its sound, and of two clips of a video
-within each sense. Samples without sound learn nothing across the senses.
+Each modality's embeddings are clustered, and the other modality learns the clusters: as prototypes, as labels, or as
+balanced assignments (`target`). In addition there is contrast (InfoNCE) of a clip's video with its audio, and of two
+clips of a video within each modality. Samples without audio take no part in losses across modalities.
 Legend: B samples of this rank, D features.
 """
 
@@ -32,7 +32,7 @@ from trichord.shards.sample import ClipTransform
 
 
 class AvPrototypes(Objective):
-    """Both towers, the target, the temperature of contrast."""
+    """Both towers, the target, and the temperature of the contrast."""
 
     def __init__(self, spec: AvPrototypesSpec, video: Backbone, audio: AudioBackbone, stream: StreamConfig) -> None:
         super().__init__()
@@ -48,14 +48,14 @@ class AvPrototypes(Objective):
 
     @classmethod
     def of_run(cls, spec: AvPrototypesSpec, run: RunConfig) -> AvPrototypes:
-        """Build it as a run's config has it."""
+        """Build the objective from a run's config."""
         assert run.audio_backbone is not None  # the config was checked
         return cls(spec, run.backbone.build(), run.audio_backbone.build(), run.stream())
 
     def parameter_groups(self, rules: GroupRules) -> list[ParameterGroup]:
         backbones = {"video.backbone.": self.video.backbone, "audio.backbone.": self.audio.backbone}
-        still = self.spec.target.frozen_steps_of() if self.spec.target else {}
-        frozen = {f"target.{pattern}": steps for pattern, steps in still.items()}
+        steps_by_pattern = self.spec.target.frozen_steps_of() if self.spec.target else {}
+        frozen = {f"target.{pattern}": steps for pattern, steps in steps_by_pattern.items()}
         return group_parameters(self, rules, backbones, frozen)
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
@@ -74,11 +74,11 @@ class AvPrototypes(Objective):
             loss=total,
             losses={name: loss.detach() for name, loss in losses.items()},
             health=health,
-            embeddings={sense: pairs[0].subject(sense).detach() for sense in ("video", "audio")},
+            embeddings={modality: pairs[0].subject(modality).detach() for modality in ("video", "audio")},
         )
 
     def after_update(self, step: int) -> None:
-        """Cluster anew, if it is time; the network stands still meanwhile."""
+        """Start a round of clustering if one is due; the network is not updated meanwhile."""
         if self.target is not None:
             self.target.after_update(step, partial(self._look, step + 1))
 
@@ -95,7 +95,7 @@ class AvPrototypes(Objective):
         return _RULES
 
     def _see(self, batch: Batch) -> list[Pair]:
-        """Embed all clips of all samples, each sense in one call; then pair them clip by clip."""
+        """Embed all clips of all samples, each modality in one call, and pair them clip by clip."""
         clips = len(batch["video"])
         video: Seen = self.video(self.spec.normalisation(torch.cat(batch["video"])))
         audio: Seen = self.audio(torch.cat(batch["audio"]))
@@ -118,7 +118,7 @@ class AvPrototypes(Objective):
 
     @contextlib.contextmanager
     def _look(self, start_step: int, steps: int, dims: Mapping[str, int], shown: Shown) -> Iterator[PassStore]:
-        """Embed the clips of the coming steps as they are."""
+        """Embed the clips of the coming steps without augmentation."""
         device = next(self.parameters()).device
         transform = ClipTransform(unaltered(self.spec))
         with contextlib.closing(batches(self._stream, transform, rank(), world_size(), start_step)) as reader:
@@ -152,10 +152,10 @@ def _known(batch: Batch) -> Samples:
 
 @torch.no_grad()
 def _agreement(pair: Pair, samples: Samples) -> dict[str, Tensor]:
-    """Say how near a clip's picture and sound are, and how often its own sound is the nearest of this rank's."""
+    """Return the cosine of a clip's video and audio, and how often its own audio is the nearest of this rank's."""
     if not pair.is_comparable:
         return {}
-    with torch.autocast(samples.present_b.device.type, enabled=False):  # in bfloat16 many would be equally near
+    with torch.autocast(samples.present_b.device.type, enabled=False):  # in bfloat16 many would tie
         cosines_BB = pair.video.unit_BD @ pair.audio.unit_BD.T
     is_own_B = cosines_BB.masked_fill(~samples.present_b, -2.0).argmax(dim=1) == torch.arange(
         len(cosines_BB), device=cosines_BB.device
@@ -166,27 +166,27 @@ def _agreement(pair: Pair, samples: Samples) -> dict[str, Tensor]:
     }
 
 
-_MANY = "Clusters say little then. Try fewer clusters, a lower learning rate, or more weight on cross_weight."
+_MANY = "Such clusters carry little information. Try fewer clusters, a lower learning rate, or a higher cross_weight."
 _RULES = (
     HealthRule(
         figure="*/largest_share",
         side="above",
         limit=0.5,
-        advice="More than half of all clips lie in one cluster: the embeddings are collapsing, or much of the data "
-        "sounds or looks alike. Try a lower learning rate, a lower rounds.giant, or look at that cluster's clips.",
+        advice="More than half of all clips are in one cluster: the embeddings are collapsing, or many clips are very "
+        "similar. Try a lower learning rate or a lower rounds.giant, or inspect that cluster's clips.",
     ),
     HealthRule(
         figure="*/entropy_over_ln_k",
         side="below",
         limit=0.3,
-        advice=f"Few of the clusters hold nearly all clips. {_MANY}",
+        advice=f"A few clusters contain nearly all clips. {_MANY}",
     ),
     HealthRule(
         figure="target_over_ln_k",
         side="above",
         limit=0.995,
         from_step=500,
-        advice="The loss is pinned at ln K: every clip is assigned to all prototypes alike. Try target.epsilon=0.03, "
-        "fewer prototypes, a longer target.frozen_steps, or a lower learning rate.",
+        advice="The loss is stuck at ln K: every clip is assigned evenly to all prototypes. Try target.epsilon=0.03, "
+        "fewer prototypes, a higher target.frozen_steps, or a lower learning rate.",
     ),
 )

@@ -1,7 +1,7 @@
-"""Rounds of clustering: what was embedded is clustered anew every so many steps, and gives prototypes and labels.
+"""Rounds of clustering: embeddings are clustered again every `every_steps` steps, which yields prototypes and labels.
 
-A subject is what is clustered: a sense, or both senses' embeddings as one vector. Each has several clusterings. A
-sample's label is looked up by its key in the newest round; one that was not part of it lies in the nearest cluster.
+A subject is what is clustered: a modality, or both modalities' embeddings as one vector. Each has several clusterings.
+A sample's label is looked up by its key in the latest round; a sample that was not part of it gets the nearest cluster.
 Legend: n rows of this rank, b samples of a batch, D features, K clusters.
 """
 
@@ -25,8 +25,8 @@ class Prototypes(NamedTuple):
     """The clusters of one clustering."""
 
     centroids_KD: Tensor
-    temperatures_K: Tensor  # by concentration
-    counts_K: Tensor  # of rows
+    temperatures_K: Tensor  # from each cluster's concentration
+    counts_K: Tensor  # rows of each cluster
 
 
 class Column(NamedTuple):
@@ -37,32 +37,32 @@ class Column(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name it in figures and files."""
+        """The name in logged figures and state."""
         return f"{self.subject}_{self.clusters}"
 
 
 class Store(Protocol):
-    """What is clustered: this rank's embeddings of each subject, and for each row whose it is."""
+    """The data to cluster: this rank's embeddings of each subject, and the sample of each row."""
 
     def rows(self, modality: str) -> Rows:
-        """Give the embeddings of the samples that have this modality."""
+        """Return the embeddings of the samples that have this modality."""
         ...
 
     def keys(self, modality: str) -> Tensor:
-        """Give the key hashes_n of what `rows` gives."""
+        """Return the key hashes_n of `rows`."""
         ...
 
     def ages(self, modality: str) -> Tensor:
-        """Give for what `rows` gives how many rows of all ranks came later."""
+        """Return for each of `rows` how many rows of all ranks came later."""
         ...
 
     def truths(self, modality: str) -> Tensor:
-        """Give the first label that the shards have for what `rows` gives, -1 where they have none."""
+        """Return for each of `rows` the first label in the shards, -1 where there is none."""
         ...
 
 
 class Rounds:
-    """All clusterings, and what the newest round says of each sample."""
+    """All clusterings, and each sample's labels in the latest round."""
 
     def __init__(
         self, spec: RoundsSpec, clusters: Sequence[int], dims: Mapping[str, int], temperature: float, seed: int
@@ -75,24 +75,24 @@ class Rounds:
 
     @property
     def is_ready(self) -> bool:
-        """Say whether there has been a round."""
+        """Whether there has been a round."""
         return bool(self.prototypes)
 
     def is_due(self, step: int) -> bool:
-        """Say whether a round belongs between this step and the next."""
+        """Return whether a round is due between this step and the next."""
         after_first = step + 1 - self._spec.first_step
         return after_first >= 0 and after_first % self._spec.every_steps == 0
 
     def renew(self, step: int, store: Store) -> None:
-        """Cluster what is stored; every rank takes part, and all come to the same clusters."""
+        """Cluster what is stored; every rank takes part, and all get the same clusters."""
         labelled = {}
         for column in self.columns:
             found = self._cluster(column, store.rows(column.subject), step)
             keys_n, labels_n = store.keys(column.subject).cpu(), found.labels_N.cpu().long()
             before_n = self._table.lookup(column.name, keys_n)
-            told = health(labels_n, column.clusters, before_n, {"labels": store.truths(column.subject).cpu()})
-            told |= {"empty_repaired": found.repaired_empty, "giants_split": found.split_giant}
-            self.figures |= {f"{column.name}/{name}": float(value) for name, value in told.items()}
+            measured = health(labels_n, column.clusters, before_n, {"labels": store.truths(column.subject).cpu()})
+            measured |= {"empty_repaired": found.repaired_empty, "giants_split": found.split_giant}
+            self.figures |= {f"{column.name}/{name}": float(value) for name, value in measured.items()}
             labelled[column.name] = Labelled(keys_n, store.ages(column.subject).cpu(), labels_n)
         self._table.replace(labelled)
 
@@ -112,17 +112,17 @@ class Rounds:
         return found
 
     def look_up(self, column: Column, keys_b: Tensor) -> Tensor:
-        """Give each sample's cluster in the newest round, -1 for one that it knows nothing of."""
+        """Return each sample's cluster in the latest round, -1 for one that was not part of it."""
         return self._table.lookup(column.name, keys_b)
 
     def nearest(self, column: Column, unit_bD: Tensor) -> Tensor:
-        """Give the clusters that embeddings are nearest to now."""
+        """Return the current nearest cluster of each embedding."""
         centroids_KD = self.prototypes[column].centroids_KD
         lengths_K = centroids_KD.square().sum(dim=1)
         return (unit_bD.detach() @ centroids_KD.T - lengths_K / 2).argmax(dim=1)
 
     def state(self) -> dict[str, Tensor]:
-        """Give everything; figures too, so that a resumed run's log is that of one never interrupted."""
+        """Return the state to save, with figures, so that a resumed run logs the same as an uninterrupted one."""
         state = {f"figures.{name}": torch.tensor(value, dtype=torch.float64) for name, value in self.figures.items()}
         state |= {f"table.{name}": tensor for name, tensor in self._table.state().items()}
         for column, prototypes in self.prototypes.items():
@@ -130,7 +130,7 @@ class Rounds:
         return state
 
     def load_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Take it back."""
+        """Load what `state` returned."""
         self.figures = {name: float(value) for name, value in within("figures", state).items()}
         self._table.load_state(within("table", state))
         for column in self.columns:
@@ -140,10 +140,10 @@ class Rounds:
 
 
 def within(part: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give what a state holds below a name, by the names there."""
+    """Return the entries of a state under the prefix `part`, without the prefix."""
     return {name.removeprefix(f"{part}."): each for name, each in state.items() if name.startswith(f"{part}.")}
 
 
 def first_labels(labels: Sequence[tuple[int, ...]]) -> Tensor:
-    """Give each sample's first label, -1 where it has none."""
+    """Return each sample's first label, -1 where it has none."""
     return torch.tensor([each[0] if each else -1 for each in labels], dtype=torch.long)

@@ -1,7 +1,7 @@
-"""Swapped assignment: each sense predicts which prototypes the other is assigned to, with all prototypes used alike.
+"""Swapped assignment: each modality predicts the prototypes assigned to the other, with all prototypes used equally.
 
-Caron et al. 2020, "SwAV", section 3.1, with the two senses of a clip in place of two views: codes of one sense's
-embeddings are their optimal transport to the prototypes (Sinkhorn and Knopp 1967), over all ranks' samples.
+Caron et al. 2020, "SwAV", section 3.1, with the two modalities of a clip in place of two views: the codes of one
+modality's embeddings are their optimal transport to the prototypes (Sinkhorn and Knopp 1967), over all ranks' samples.
 Legend: b samples of this rank, D features, K prototypes.
 """
 
@@ -21,12 +21,12 @@ from trichord.pretrain.objectives.av_prototypes.target import Judged, Pair, Samp
 
 @torch.no_grad()
 def balanced_codes(scores_bK: Tensor, weights_b: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """Give codes_bK whose rows sum to 1 and whose columns share out all ranks' weights evenly.
+    """Return codes_bK whose rows sum to 1 and whose columns divide all ranks' weights evenly.
 
-    In logarithms and double precision, since exp(1 / 0.05) times many is beyond what less holds. Samples without weight
-    are assigned as the others are, and move nothing.
+    Computed in logarithms and double precision, since sums of exp(1 / 0.05) exceed the range of lower precisions.
+    Samples of weight 0 get codes like the others but do not affect theirs.
     """
-    # Scores are cosines: less their bound no exponent is above 0, and no message has to find the largest.
+    # Scores are cosines: less their bound, no exponent exceeds 0, and the maximum needs no communication.
     logs_bK = (scores_bK.double() - 1) / epsilon
     for _ in range(iterations):
         used_K = sum_over_ranks((logs_bK.exp() * weights_b[:, None]).sum(dim=0))
@@ -36,20 +36,20 @@ def balanced_codes(scores_bK: Tensor, weights_b: Tensor, epsilon: float, iterati
 
 
 class Prototypes(nn.Module):
-    """Directions that both senses share; only their direction counts, so no step has to put them back to length 1."""
+    """Prototypes shared by both modalities; only their direction matters, so no step needs to renormalise them."""
 
     def __init__(self, count: int, dim: int) -> None:
         super().__init__()
         self.weight_KD = nn.Parameter(torch.randn(count, dim) / dim**0.5)
 
     def forward(self, unit_bD: Tensor) -> Tensor:
-        """Give cosines."""
+        """Return the cosines of embeddings with all prototypes."""
         with torch.autocast(unit_bD.device.type, enabled=False):
             return unit_bD @ functional.normalize(self.weight_KD, dim=1).T
 
 
 class SinkhornSwap(Target):
-    """The prototypes and their loss."""
+    """The swapped-assignment loss with its prototypes."""
 
     def __init__(self, spec: SinkhornTarget, dims: Mapping[str, int], batch_size: int, seed: int) -> None:
         super().__init__()
@@ -59,15 +59,15 @@ class SinkhornSwap(Target):
     def judge(self, pairs: Sequence[Pair], samples: Samples) -> Judged:
         terms, shares = [], []
         for pair in pairs:
-            scores = {sense: self.prototypes(pair.subject(sense)) for sense in ("video", "audio")}
+            scores = {modality: self.prototypes(pair.subject(modality)) for modality in ("video", "audio")}
             codes = {
-                sense: balanced_codes(each_bK, samples.present_b, self.spec.epsilon, self.spec.iterations)
-                for sense, each_bK in scores.items()
+                modality: balanced_codes(each_bK, samples.present_b, self.spec.epsilon, self.spec.iterations)
+                for modality, each_bK in scores.items()
             }
-            for sense, other in (("video", "audio"), ("audio", "video")):
-                logs_bK = functional.log_softmax(scores[sense] / self.spec.temperature, dim=1)
+            for modality, other in (("video", "audio"), ("audio", "video")):
+                logs_bK = functional.log_softmax(scores[modality] / self.spec.temperature, dim=1)
                 terms.append(mean_over_ranks(-(codes[other] * logs_bK).sum(dim=1), samples.present_b))
-                chosen_bK = functional.one_hot(scores[sense].argmax(dim=1), self.spec.prototypes)
+                chosen_bK = functional.one_hot(scores[modality].argmax(dim=1), self.spec.prototypes)
                 shares.append(sum_over_ranks((chosen_bK * samples.present_b[:, None]).sum(dim=0).double()))
         loss = torch.stack(terms).mean()
         used_K = torch.stack(shares).sum(dim=0)

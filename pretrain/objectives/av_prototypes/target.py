@@ -1,10 +1,8 @@
-"""What audio-visual targets have in common: they look at pairs of embeddings, may remember them, and give a loss.
+"""The interface of audio-visual targets, and the towers that make the embeddings.
 
-Legend: b samples of this rank.
-
-One sense's network: an encoder, the head that makes its embedding, and linear heads where there are labels to learn.
-
-Legend: B samples, D features, K clusters.
+A target computes a loss from pairs of embeddings, which it may store. A tower is one modality's network: an encoder,
+its embedding head, and linear heads where there are labels to learn.
+Legend: b samples of this rank, B samples, D features, K clusters.
 """
 
 from __future__ import annotations
@@ -24,18 +22,18 @@ from trichord.pretrain.objectives.av_prototypes.rounds import Store
 
 
 class Pair(NamedTuple):
-    """What both towers make of a clip of each sample."""
+    """The outputs of both towers for one clip of each sample."""
 
     video: Seen
     audio: Seen
 
     @property
     def is_comparable(self) -> bool:
-        """Say whether both senses' embeddings lie in one space."""
+        """Whether both modalities' embeddings lie in one space."""
         return self.video.unit_BD.shape[1] == self.audio.unit_BD.shape[1]
 
     def subject(self, name: str) -> Tensor:
-        """Give the embeddings of a sense, or of both senses as one vector of the same length."""
+        """Return the embeddings of a modality, or of both (`joint`) as one vector with the same norm."""
         if name == "joint":
             return torch.cat([self.video.unit_BD, self.audio.unit_BD], dim=1) / 2**0.5
         found: Tensor = getattr(self, name).unit_BD
@@ -43,26 +41,29 @@ class Pair(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """What is known of a batch's samples besides what they show."""
+    """Metadata of a batch's samples."""
 
     keys: Sequence[str]
     labels: Sequence[tuple[int, ...]]
     valid_b: Tensor
-    present_b: Tensor  # whether there is sound
+    present_b: Tensor  # whether there is audio
 
 
-# What is clustered of a batch: embeddings_bD by subject, and which samples have them.
+# Returns what to cluster of a batch: embeddings_bD by subject, and which samples have them.
 Shown = Callable[[Pair, Samples], tuple[dict[str, Tensor], dict[str, Tensor]]]
 
 
 class Look(Protocol):
-    """Embeds the clips of so many coming steps as they are, and keeps what is shown of them while it is entered."""
+    """Callable that embeds the clips of the next `steps` steps without augmentation.
+
+    The store of what `shown` returns for them exists until the context manager exits.
+    """
 
     def __call__(self, steps: int, dims: Mapping[str, int], shown: Shown) -> AbstractContextManager[Store]: ...
 
 
 class Judged(NamedTuple):
-    """A target's loss, and figures to be logged."""
+    """A target's loss, and figures to log."""
 
     loss: Tensor
     losses: dict[str, Tensor]
@@ -70,21 +71,21 @@ class Judged(NamedTuple):
 
 
 class Target(nn.Module, ABC):
-    """A target made of clusters."""
+    """A training target built from clusters."""
 
     @abstractmethod
     def judge(self, pairs: Sequence[Pair], samples: Samples) -> Judged:
-        """Give the loss of a batch, of which each sample has one pair or two."""
+        """Return the loss of a batch, with one or two pairs for each sample."""
 
     def after_update(self, step: int, look: Look) -> None:
-        """Do what follows a step."""
+        """Run after each optimiser step."""
 
     def state(self) -> dict[str, Tensor]:
-        """Give what must survive a resume."""
+        """Return the state to save in a checkpoint."""
         return {}
 
     def load_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Take it back."""
+        """Load what `state` returned."""
         if state:
             raise ValueError(f"{type(self).__name__} keeps no state, found {sorted(state)}")
 
@@ -93,20 +94,20 @@ HIGHEST = 100.0
 
 
 class Seen(NamedTuple):
-    """What a tower makes of its inputs."""
+    """The outputs of a tower."""
 
-    unit_BD: Tensor  # of length 1, float32
+    unit_BD: Tensor  # norm 1, float32
     logits_BK: list[Tensor]  # of each linear head, float32
 
     def parts(self, count: int) -> list[Seen]:
-        """Take apart what was put through together."""
+        """Split the outputs of `count` concatenated inputs."""
         logits = zip(*(each_BK.chunk(count) for each_BK in self.logits_BK), strict=True)
-        given = [list(each) for each in logits] if self.logits_BK else [[] for _ in range(count)]
-        return [Seen(*both) for both in zip(self.unit_BD.chunk(count), given, strict=True)]
+        per_clip = [list(each) for each in logits] if self.logits_BK else [[] for _ in range(count)]
+        return [Seen(*both) for both in zip(self.unit_BD.chunk(count), per_clip, strict=True)]
 
 
 class Tower(nn.Module):
-    """Its backbone is what is taken away after pretraining."""
+    """One modality's network; its backbone is what is exported after pretraining."""
 
     def __init__(
         self, backbone: Encoder, embedding_dim: int | None, hidden_dim: int, classes: Sequence[int] = ()
@@ -125,13 +126,13 @@ class Tower(nn.Module):
         """Encode normalised frames, or spectrograms."""
         tokens: Any = self.backbone(inputs, pooled_only=True)
         wide_BD: Tensor = self.head(tokens.pooled_BD)
-        exact = torch.promote_types(wide_BD.dtype, torch.float32)  # a norm taken in bfloat16 would be off by 1/400
+        exact = torch.promote_types(wide_BD.dtype, torch.float32)  # a norm computed in bfloat16 would be off by 1/400
         logits = [label(tokens.pooled_BD).to(exact) for label in self.labels]
         return Seen(functional.normalize(wide_BD.to(exact), dim=1), logits)
 
 
 class Temperature(nn.Module):
-    """The factor of cosines: 1 / temperature, learnt as its logarithm and bounded (Radford et al. 2021)."""
+    """The scale of cosines, 1 / temperature, learnt as its logarithm and bounded (Radford et al. 2021)."""
 
     def __init__(self, temperature: float, is_learnt: bool) -> None:
         super().__init__()
@@ -139,6 +140,6 @@ class Temperature(nn.Module):
         self.log_scale = nn.Parameter(start, requires_grad=is_learnt)
 
     def forward(self) -> Tensor:
-        """Give the factor; at its bound the gradient still passes, so that it can come down again."""
+        """Return the scale; at its bound the gradient still passes, so that it can decrease again."""
         beyond = (self.log_scale - math.log(HIGHEST)).clamp(min=0).detach()
         return (self.log_scale - beyond).exp()

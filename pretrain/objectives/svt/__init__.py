@@ -1,4 +1,4 @@
-"""What a recipe says of SVT; read without torch."""
+"""Recipe settings of SVT; importable without torch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _GLOBAL, _LOCAL = svt_views().views[0], svt_views().views[-1]
 
 
 class SvtSpec(ObjectiveSpec):
-    """SVT with the settings of the published weights, as far as paper and released code agree.
+    """SVT with the settings of the published weights, where the paper and the released code agree.
 
-    Where they do not: views have the paper's frames (8 and 16, locals 2 to 16; the code has 8 everywhere), the loss is
-    the code's mean (the paper's sum, 18 times as large, would meet gradient clipping), and the teacher has no
-    stochastic depth (the code leaves it on, though it blurs the targets, and DINO, where all this is from, has none).
+    Where they differ: views have the paper's frames (8 and 16, locals 2 to 16; the code has 8 everywhere), the loss is
+    the code's mean (the paper's sum, 18 times as large, would trigger gradient clipping), and the teacher has no
+    stochastic depth (the code leaves it on, although it blurs the targets, and DINO, on which SVT is based, has none).
     """
 
     builds: ClassVar[str] = "trichord.pretrain.objectives.svt.objective:Svt.of_run"
@@ -32,7 +32,7 @@ class SvtSpec(ObjectiveSpec):
     hidden_dim: PositiveInt = 2048
     bottleneck_dim: PositiveInt = 256
     prototypes: int = Field(default=65536, ge=2)
-    norm_last_layer: bool = True  # prototypes keep length 1; longer ones can make training unstable
+    norm_last_layer: bool = True  # prototypes keep norm 1; larger norms can make training unstable
     frozen_last_layer_steps: NonNegativeInt = 0  # the released code freezes it for the first of its 20 epochs
     student_temperature: PositiveFloat = 0.1
     teacher_temperature: Schedule = Constant(value=0.04)
@@ -46,20 +46,20 @@ class SvtSpec(ObjectiveSpec):
         for name, view in (("global_view", self.global_view), ("local_view", self.local_view)):
             if view.crop.count > 1:
                 raise ValueError(f"{name}: a crop of kind 'three' makes three views of one clip, expected one")
-        self.sample_spec()  # has rules of its own about flips
+        self.sample_spec()  # which has its own rules about flips
         return self
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The networks in a checkpoint, first the one to take away: the teacher is the better one all along."""
+        """The networks in a checkpoint, the one to export first: the teacher, which is better throughout training."""
         return ("teacher", "student")
 
     @property
     def views(self) -> int:
-        """Count the views of a sample; the first two are global."""
+        """The number of views of a sample; the first two are global."""
         return 2 + len(self.window.local_frames)
 
     def sample_spec(self) -> SampleSpec:
-        """Say what a sample must bring."""
+        """Return what a sample must contain."""
         views = (self.global_view,) * 2 + (self.local_view,) * len(self.window.local_frames)
         return SampleSpec(views=ViewsSpec(clips=self.window, views=views, flips=self.flips))

@@ -1,11 +1,11 @@
-"""SVT's loss: cross-entropies of all students with the teacher's two views, over one pass of the prototypes.
+"""SVT's loss: cross-entropies of all student views with the teacher's two views, in one pass over the prototypes.
 
-Ranasinghe et al. 2022, equations 1 to 3, over DINO's prototypes (Caron et al. 2021). With student logits z = x.w, w a
+Ranasinghe et al. 2022, equations 1 to 3, with DINO's prototypes (Caron et al. 2021). With student logits z = x.w, w a
 prototype of norm g, temperature t and teacher distributions q, the terms of one student view are
-sum_i (logsumexp(z / t) - q_i.z / t) over the teacher views i that are not the same view, so a view needs one pass over
-the prototypes however many teachers it has, and 18 terms need no log-softmax at all.
+sum_i (logsumexp(z / t) - q_i.z / t) over the teacher views i that are not the same view. A view therefore needs one
+pass over the prototypes for any number of teacher views, and the 18 terms need no log-softmax.
 Legend: B samples, V student views (globals first), G = 2 teacher views, K prototypes, D features of the bottleneck;
-b the samples of a chunk, R = b * V its rows.
+b samples of a chunk, R = b * V its rows.
 """
 
 from __future__ import annotations
@@ -17,27 +17,30 @@ from torch import Tensor
 
 from trichord.pretrain.precision import compute_dtype
 
-# Logits that are held at a time; a chunk has two such tensors of float32. Bounds memory, and is still a large product.
+# Logits per chunk, which holds two such float32 tensors: bounds memory and still gives a large matrix product.
 CHUNK_LOGITS = 2**25
 
 
 def teacher_targets(logits_GBK: Tensor, centre_K: Tensor, temperature: float) -> Tensor:
-    """Centre and sharpen: without the centre one prototype wins everything, without sharpening all become alike."""
+    """Return the centred and sharpened teacher distributions.
+
+    Without the centre one prototype gets everything; without sharpening the distributions become uniform.
+    """
     return torch.softmax((logits_GBK - centre_K).div_(temperature), dim=-1)
 
 
 def teacher_counts(views: int, device: torch.device) -> Tensor:
-    """Say how many teacher views each student view is compared with: a global view not with itself."""
+    """Return how many teacher views each student view is compared with; a global view is not compared with itself."""
     counts_V = torch.full((views,), 2.0, device=device)
     counts_V[:2] = 1.0
     return counts_V
 
 
 class PrototypeCrossEntropy(torch.autograd.Function):
-    """Loss and gradients together, chunk by chunk of samples, so that no logits outlive their chunk.
+    """Loss and gradients computed together, chunk by chunk of samples, so that no logits outlive their chunk.
 
-    The gradient of a cross-entropy needs nothing from later steps, so it is taken while the logits are at hand
-    (softmax times count minus targets, in their place); backward only scales it.
+    The gradient of a cross-entropy needs nothing from later operations, so it is computed while the logits exist
+    (softmax times count minus targets, in place); backward only scales it.
     """
 
     @staticmethod
@@ -51,9 +54,9 @@ class PrototypeCrossEntropy(torch.autograd.Function):
         pair_weight: float,
         is_frozen: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Give pair_weight times the sum of all terms, and the terms of each sample's views summed over teachers.
+        """Return pair_weight times the sum of all terms, and each sample view's terms summed over teacher views.
 
-        A frozen last layer gets a gradient of zeros, for nothing is computed that would be thrown away.
+        A frozen last layer gets a gradient of zeros, which saves computing one that would be discarded.
         """
         dtype = compute_dtype(rows_BVD)
         with torch.autocast(rows_BVD.device.type, enabled=False):
@@ -74,13 +77,13 @@ class PrototypeCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale what forward found; in place, so a second backward is refused by autograd."""
+        """Scale the gradients that forward computed, in place, so autograd refuses a second backward pass."""
         found = zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
         return (*(grad.mul_(grads[0]) if is_needed else None for grad, is_needed in found), None, None, None, None)
 
 
 class _Chunks:
-    """What is the same for all chunks, and the gradient of the prototypes as it adds up."""
+    """Values shared by all chunks, and the accumulated gradient of the prototypes."""
 
     def __init__(
         self,
@@ -94,14 +97,14 @@ class _Chunks:
         self.weight_v_KD, self.weight_g_K1 = weight_v_KD, weight_g_K1
         self.pair_weight, self.needs_weight_grads = pair_weight, needs_weight_grads
         self.norm_K = torch.linalg.vector_norm(weight_v_KD, dim=1)
-        # Scaling logits instead of vectors spares a normalised copy of all prototypes.
+        # Scaling logits instead of vectors avoids a normalised copy of all prototypes.
         self.scale_K = weight_g_K1[:, 0] / self.norm_K / temperature
         self.factor_KD = weight_v_KD.to(dtype)
         self.grad_KD: Tensor | None = None
         self.pull_K = torch.zeros_like(self.norm_K)  # sum over rows of logit times its gradient
 
     def add(self, rows_bVD: Tensor, targets_GbK: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the terms of these samples and the gradient of their rows."""
+        """Return the terms of these samples and the gradient of their rows."""
         samples, views, _ = rows_bVD.shape
         rows_RD = rows_bVD.reshape(samples * views, -1).to(self.factor_KD.dtype)
         logits_RK = (rows_RD @ self.factor_KD.T).to(self.norm_K.dtype).mul_(self.scale_K)
@@ -128,7 +131,7 @@ class _Chunks:
         return terms_bV, (scaled_RK @ self.factor_KD).view_as(rows_bVD).to(rows_bVD.dtype)
 
     def weight_grads(self) -> tuple[Tensor, Tensor]:
-        """Give the gradients of direction and length: along itself a vector does not change its direction."""
+        """Return the gradients of direction and norm; the former has no component along the vector itself."""
         if self.grad_KD is None:
             return torch.zeros_like(self.weight_v_KD), torch.zeros_like(self.weight_g_K1)
         along_K1 = (-self.pull_K / self.norm_K**2)[:, None]

@@ -1,16 +1,12 @@
-"""SVT: a student learns to say of every view of a video what its own slow average says of the video's global views.
+"""SVT: from every view of a video, a student learns to predict its teacher's output for the video's global views.
 
-Ranasinghe et al. 2022, "Self-supervised Video Transformer", which takes DINO (Caron et al. 2021) to video. The teacher
-sees two long clips, the student these and short, small ones. Matching long with long at other frame rates is the
-paper's motion correspondence, matching short with long its cross-view correspondence.
-Legend: B samples, V views, G = 2 global views, N = several views' samples, C colours, T frames, H and W pixels,
-D features, K prototypes.
-
-What betrays a self-distillation that learns nothing: a teacher that says everything, or the same, of every clip.
-
-Legend: B samples, G = 2 teacher views, K prototypes.
-
-A teacher that is the exponential moving average of its student's weights (Tarvainen and Valpola 2017).
+Ranasinghe et al. 2022, "Self-supervised Video Transformer", which extends DINO (Caron et al. 2021) to video. The
+teacher gets two long clips, the student these and short, small ones. Matching long clips with each other at different
+frame rates is the paper's motion correspondence, matching short with long ones its cross-view correspondence. The
+teacher is the exponential moving average of the student's weights (Tarvainen and Valpola 2017). Health figures detect
+collapse: a teacher whose output is uniform, or the same for every clip.
+Legend: B samples, V views, G = 2 global views, which the teacher gets, N = several views' samples, C colours, T frames,
+H and W pixels, D features, K prototypes.
 """
 
 from __future__ import annotations
@@ -36,7 +32,7 @@ from trichord.shards.reading.batch import Batch
 
 
 class Network(nn.Module):
-    """A backbone and the head on its pooled vector; one is the student, one the teacher."""
+    """A backbone and the head on its pooled vector, used for both student and teacher."""
 
     def __init__(self, backbone: Backbone, head: ProjectionHead) -> None:
         super().__init__()
@@ -46,14 +42,14 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class ViewGroup:
-    """Views of one shape, normalised, one after the other."""
+    """Normalised views of one shape, concatenated."""
 
     views: tuple[int, ...]
     frames_NCTHW: Tensor
 
 
 class Svt(Objective):
-    """Student, teacher, and the centre of what the teacher says."""
+    """Student, teacher, and the centre of the teacher's logits."""
 
     def __init__(self, spec: SvtSpec, backbone: Backbone, steps: int) -> None:
         super().__init__()
@@ -64,7 +60,7 @@ class Svt(Objective):
         )
         self.student = Network(backbone, head)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        # Not among the buffers that are saved: it is part of `state`, for it must stay float32.
+        # Not a persistent buffer: it is part of `state`, because it must stay float32.
         self.register_buffer("centre_K", torch.zeros(spec.prototypes), persistent=False)
         self.register_buffer("pending_K", torch.zeros(spec.prototypes + 1), persistent=False)  # sum, number of rows
         self.centre_K: Tensor
@@ -73,11 +69,11 @@ class Svt(Objective):
 
     @classmethod
     def of_run(cls, spec: SvtSpec, run: RunConfig) -> Svt:
-        """Build it as a run's config has it."""
+        """Build the objective from a run's config."""
         return cls(spec, run.backbone.build(), run.steps)
 
     def train(self, mode: bool = True) -> Svt:
-        """Switch stochastic depth; the teacher's stays off unless the recipe has it."""
+        """Switch stochastic depth; the teacher's stays off unless the recipe enables it."""
         super().train(mode)
         self.teacher.train(mode and self.spec.teacher_drop_path)
         return self
@@ -117,7 +113,7 @@ class Svt(Objective):
 
     @torch.no_grad()
     def after_update(self, step: int) -> None:
-        """Move the teacher a little towards the student, and the centre towards what the teacher said in this step."""
+        """Move the teacher towards the student, and the centre towards the teacher's mean logits of this step."""
         follow(self.teacher, self.student, self.spec.teacher_momentum.at(step, self.steps))
         pending_K = sum_over_ranks(self.pending_K)
         self.centre_K.lerp_(pending_K[:-1] / pending_K[-1], 1 - self.spec.centre_momentum)
@@ -136,7 +132,7 @@ class Svt(Objective):
         return svt_health_rules(max(self.steps // 10, self.spec.frozen_last_layer_steps))
 
     def _group(self, views: Sequence[Tensor]) -> list[ViewGroup]:
-        """Put views of equal shape together, so that each shape takes one call of the backbone."""
+        """Group views of equal shape, so that each shape takes one call of the backbone."""
         members: dict[torch.Size, list[int]] = {}
         for number, frames_BCTHW in enumerate(views):
             members.setdefault(frames_BCTHW.shape, []).append(number)
@@ -147,7 +143,7 @@ class Svt(Objective):
 
     @torch.no_grad()
     def _teach(self, groups: Sequence[ViewGroup], step: int) -> Tensor:
-        """Give the teacher's distributions for the global views, and keep the sum of what it said for the centre."""
+        """Return the teacher's distributions for the global views, and add its logits to the sum for the centre."""
         pooled_GBD = _encode(self.teacher.backbone, groups, 2)
         logits_GBK: Tensor = self.teacher.head(pooled_GBD)
         self.pending_K[:-1] += logits_GBK.sum(dim=(0, 1))
@@ -156,7 +152,7 @@ class Svt(Objective):
 
 
 def _encode(backbone: Backbone, groups: Sequence[ViewGroup], views: int) -> Tensor:
-    """Give pooled_VBD of the first views, with one call of the backbone for each shape among them."""
+    """Return pooled_VBD of the first `views` views, with one call of the backbone for each shape among them."""
     pooled: dict[int, Tensor] = {}
     for group in groups:
         wanted = [view for view in group.views if view < views]
@@ -170,20 +166,20 @@ def _encode(backbone: Backbone, groups: Sequence[ViewGroup], views: int) -> Tens
 
 @torch.no_grad()
 def svt_health(cross_entropy: Tensor, targets_GBK: Tensor, centre_K: Tensor) -> dict[str, Tensor]:
-    """Give entropies and the mean cross-entropy as shares of ln K, what a uniform distribution has."""
+    """Return entropies and the mean cross-entropy as shares of ln K, the entropy of a uniform distribution."""
     most = math.log(targets_GBK.shape[-1])
     figures = {
         "loss_over_ln_k": cross_entropy / most,
         "teacher_entropy": torch.special.entr(targets_GBK).sum(dim=-1).mean() / most,
         "centre_norm": torch.linalg.vector_norm(centre_K),
     }
-    if targets_GBK.shape[1] > 1:  # of one clip, a single prototype is no collapse
+    if targets_GBK.shape[1] > 1:  # for one clip, a single prototype is no collapse
         figures["teacher_mean_entropy"] = torch.special.entr(targets_GBK.mean(dim=(0, 1))).sum() / most
     return figures
 
 
 def svt_health_rules(from_step: int) -> tuple[HealthRule, ...]:
-    """Give the rules; in the beginning all clips look alike to any network, so they hold from a step on."""
+    """Return the health rules; the first steps are exempt, because early in training all clips have similar outputs."""
     sharpen = "Try a lower teacher_temperature, a centre_momentum nearer 1, or a lower learning rate."
     return (
         HealthRule(
@@ -191,7 +187,7 @@ def svt_health_rules(from_step: int) -> tuple[HealthRule, ...]:
             side="above",
             limit=0.995,
             from_step=from_step,
-            advice="The teacher spreads its answer evenly over all prototypes, so it teaches nothing (collapse to "
+            advice="The teacher's output is uniform over all prototypes, so the student learns nothing (collapse to "
             f"uniform). {sharpen}",
         ),
         HealthRule(
@@ -199,26 +195,26 @@ def svt_health_rules(from_step: int) -> tuple[HealthRule, ...]:
             side="above",
             limit=0.995,
             from_step=from_step,
-            advice="The loss is pinned at ln K, that of a student that answers evenly (collapse to uniform, or a "
-            f"learning rate too high to learn). {sharpen}",
+            advice="The loss is stuck at ln K, that of a student with uniform output (collapse to uniform, or a "
+            f"learning rate that is too high). {sharpen}",
         ),
         HealthRule(
             figure="teacher_mean_entropy",
             side="below",
             limit=0.02,
             from_step=from_step,
-            advice="The teacher gives every clip the same prototype (collapse to one). Try a centre_momentum further "
-            "from 1 so that the centre keeps up, a higher teacher_temperature, or a lower learning rate.",
+            advice="The teacher assigns every clip to the same prototype (collapse to one). Try a centre_momentum "
+            "further from 1 so that the centre adapts faster, a higher teacher_temperature, or a lower learning rate.",
         ),
     )
 
 
 @torch.no_grad()
 def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """teacher = momentum * teacher + (1 - momentum) * student; buffers are copied.
+    """Set teacher = momentum * teacher + (1 - momentum) * student; buffers are copied.
 
-    Under ZeRO-3 each rank moves its own slice: equal modules are sliced alike, so nothing is communicated. A student's
-    parameter that takes no gradient is what it was when the teacher was made.
+    Under ZeRO-3 each rank updates its own slice: equal modules are sliced alike, so nothing is communicated. Student
+    parameters without gradient are skipped: they are unchanged since the teacher was copied.
     """
     pairs = zip(teacher.parameters(), student.parameters(), strict=True)
     moving = [(_held(old), _held(new)) for old, new in pairs if new.requires_grad]
@@ -230,6 +226,6 @@ def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
 
 
 def _held(parameter: Any) -> Tensor:
-    """Give what this rank holds of a parameter: its slice under ZeRO-3, which keeps no whole beside it here."""
+    """Return this rank's data of a parameter: its slice under ZeRO-3, where the full parameter is not kept."""
     held: Tensor = parameter.ds_tensor if hasattr(parameter, "ds_tensor") else parameter.data
     return held

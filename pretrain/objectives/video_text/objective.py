@@ -1,7 +1,8 @@
-"""Video and text in one space: by the texts of classes (X-CLIP, Ni et al. 2022), by captions of the global batch (CLIP,
-Radford et al. 2021; SigLIP, Zhai et al. 2023), or both in one run; sound as a third sense of the same space.
+"""Video and text in one embedding space, with audio as an optional third modality.
 
-Where gradients accumulate over parts, the contrast is still that of the whole batch (`contrast/parts.py`).
+Learnt from the texts of classes (X-CLIP, Ni et al. 2022), from captions of the global batch (CLIP, Radford et al. 2021;
+SigLIP, Zhai et al. 2023), or both in one run. With gradient accumulation the contrast is still that of the whole batch
+(`contrast/parts.py`).
 Legend: B samples of this rank, K classes, E features of the space.
 """
 
@@ -32,7 +33,7 @@ PAIRS = (("video", "text"), ("audio", "text"), ("audio", "video"))
 
 
 class AudioTower(nn.Module):
-    """Sounds in the space."""
+    """An audio encoder with a projection into the embedding space."""
 
     def __init__(self, backbone: AudioBackbone, dim: int) -> None:
         super().__init__()
@@ -40,26 +41,26 @@ class AudioTower(nn.Module):
         self.proj = projection(backbone, dim)
 
     def forward(self, audio_BTM: Tensor) -> Tensor:
-        """Give unit_BE."""
+        """Return unit_BE."""
         return to_unit(self.proj(self.backbone(audio_BTM, pooled_only=True).pooled_BD))
 
 
 class Embedded(NamedTuple):
-    """Unit vectors of a batch by sense, and who has which."""
+    """Unit vectors of a batch by modality, and which samples have each modality."""
 
     unit: dict[str, Tensor]
     has: dict[str, Tensor]
 
 
 class Ahead(NamedTuple):
-    """What is known of a step before its parts go back."""
+    """What is known of a step before the backward passes of its parts."""
 
     pulls: Pulls
-    labelled: Tensor  # samples with a label, of all parts and ranks
+    labelled: Tensor  # number of samples with a label, over all parts and ranks
 
 
 class VideoTextObjective(Objective):
-    """The network of video and text, that of sound, and the texts of the classes."""
+    """The video-text network, the audio tower, and the texts of the classes."""
 
     def __init__(
         self, spec: VideoTextSpec, video: Backbone, text: TextBackbone, audio: AudioBackbone | None, mixing: Mixing
@@ -85,7 +86,7 @@ class VideoTextObjective(Objective):
 
     @classmethod
     def of_run(cls, spec: VideoTextSpec, run: RunConfig) -> VideoTextObjective:
-        """Build it as a run's config has it."""
+        """Build the objective from a run's config."""
         assert run.text_backbone is not None  # the config was checked
         video = run.backbone.build()
         audio = None if run.audio_backbone is None else run.audio_backbone.build()
@@ -93,7 +94,7 @@ class VideoTextObjective(Objective):
         return cls(spec, video, run.text_backbone.build(), audio, mixing)
 
     def train(self, mode: bool = True) -> VideoTextObjective:
-        """Switch dropout and the like; a frozen text encoder never trains."""
+        """Switch dropout and similar layers; a frozen text encoder stays in eval mode."""
         super().train(mode)
         self.video.text.train(mode and not self.spec.frozen_text)
         return self
@@ -110,7 +111,7 @@ class VideoTextObjective(Objective):
             for number, part in enumerate(parts):
                 draw(number)
                 embedded.append(self._embed(part, self.video.see(self._frames(part, step)[0])))
-        has = {sense: torch.cat([each.has[sense] for each in embedded]) for sense in embedded[0].has}
+        has = {modality: torch.cat([each.has[modality] for each in embedded]) for modality in embedded[0].has}
         pulls = look_ahead(
             [each.unit for each in embedded],
             self._factors(),
@@ -144,17 +145,17 @@ class VideoTextObjective(Objective):
         if self._ahead is not None and not self._ahead.pulls.left:
             self._ahead = None
         detached = {name: loss.detach() for name, loss in losses.items()}
-        return StepOutput(total, detached, health, {sense: each.detach() for sense, each in embedded.unit.items()})
+        return StepOutput(total, detached, health, {name: each.detach() for name, each in embedded.unit.items()})
 
     def _frames(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
-        """Give normalised frames, and what texts of classes should say of them; blended, where the recipe blends."""
+        """Return normalised frames and their class targets, both blended if the recipe sets `mix`."""
         (frames_BCTHW,) = batch["video"]
         classes, targets_BK = self.spec.classes, None
         if classes is not None and self._class_tokens_KL is not None:
             count = len(self._class_tokens_KL)
             _check_labels(batch, count)
-            told = [labels or (0,) for labels in batch["labels"]]  # one without a label weighs nothing
-            targets_BK = soft_targets(told, count, classes.label_smoothing).to(frames_BCTHW.device)
+            filled = [labels or (0,) for labels in batch["labels"]]  # a sample without a label has weight 0
+            targets_BK = soft_targets(filled, count, classes.label_smoothing).to(frames_BCTHW.device)
             if classes.mix is not None:
                 blend = draw_blend(classes.mix, self._mixing.seed, step)
                 (frames_BCTHW,), targets_BK = blend_batch(
@@ -163,7 +164,7 @@ class VideoTextObjective(Objective):
         return self.spec.normalisation(frames_BCTHW), targets_BK
 
     def _embed(self, batch: Batch, seen: Seen) -> Embedded:
-        """Give what contrast compares."""
+        """Return the embeddings that the contrast compares."""
         valid_B = batch["valid"]
         unit, has = {"video": seen.unit_BE}, {"video": valid_B}
         if self.spec.captions is not None:
@@ -174,11 +175,11 @@ class VideoTextObjective(Objective):
         return Embedded(unit, has)
 
     def _factors(self) -> dict[str, Tensor]:
-        """Give what contrast multiplies cosines with, and adds to them."""
+        """Return the scale by which the contrast multiplies cosines, and the bias it adds, if any."""
         return {"scale": self.video.scale(), **({} if self.video.bias is None else {"bias": self.video.bias()})}
 
     def _contrast(self, embedded: Embedded, factors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Give the weighted losses of all pairs of senses."""
+        """Return the weighted losses of all pairs of modalities."""
         spec, losses = self.spec, {}
         weights = {
             ("video", "text"): spec.captions.weight if spec.captions else 0.0,
@@ -198,7 +199,7 @@ class VideoTextObjective(Objective):
         return losses
 
     def _class_rows(self) -> Tensor:
-        """Give the texts of the classes; those of a frozen encoder are made once."""
+        """Return the embeddings of the class texts; a frozen encoder computes its vectors once."""
         assert self._class_tokens_KL is not None
         tokens_KL = self._class_tokens_KL.to(self.video.scale.log.device)
         if not self.spec.frozen_text:
@@ -210,7 +211,7 @@ class VideoTextObjective(Objective):
         return rows_KE
 
     def _class_loss(self, logits_BK: Tensor, targets_BK: Tensor, has_B: Tensor) -> Tensor:
-        """Give this part's share of the mean over all ranks' samples with a label, of all parts of the step."""
+        """Return this part's share of the mean over the labelled samples of all ranks and all parts of the step."""
         loss_B = functional.cross_entropy(logits_BK, targets_BK, reduction="none")
         if self._ahead is None:
             return mean_over_ranks(loss_B, has_B)
@@ -219,7 +220,7 @@ class VideoTextObjective(Objective):
 
 
 def class_texts(spec: VideoTextSpec) -> list[str]:
-    """Say each class as the recipe does."""
+    """Return the text of each class: its name in the recipe's prompt."""
     assert spec.classes is not None
     return [spec.classes.prompt.replace("{}", name) for name in spec.classes.names]
 
@@ -234,13 +235,13 @@ def _check_labels(batch: Batch, count: int) -> None:
         if len(labels) > 1 or any(label >= count for label in labels):
             raise UserError(
                 f"sample {key} of {shard} has the labels {list(labels)}; expected one below {count}, the number of "
-                "objective.classes.names, or none. Clips of several classes learn from captions: objective.classes=null"
+                "objective.classes.names, or none. For clips of several classes, use captions: objective.classes=null"
             )
 
 
 @torch.no_grad()
 def _own_is_nearest(embedded: Embedded) -> Tensor:
-    """Say how often a video's own caption is the nearest of this rank's."""
+    """Return how often a video's own caption is the nearest of this rank's captions."""
     has_B = embedded.has["video"] & embedded.has["text"]
     cosines_BB = (embedded.unit["video"] @ embedded.unit["text"].T).masked_fill(~has_B, -2.0)
     is_own_B = cosines_BB.argmax(dim=1) == torch.arange(len(has_B), device=has_B.device)

@@ -1,1 +1,1 @@
-"""The world dressed as public datasets, one file each, so that every converter has an honest input."""
+"""Layouts that write the synthetic data set in the formats of public datasets, as input for tests of each converter."""

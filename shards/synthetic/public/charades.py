@@ -1,4 +1,4 @@
-"""The world as Charades: two csv files with scripts, descriptions and overlapping, sometimes overlong intervals."""
+"""The Charades layout: two csv files with scripts, descriptions and overlapping, sometimes overlong intervals."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ HEADER = (
 )
 _FOLDER = "Charades_v1_480"
 _SYMBOLS = string.digits + string.ascii_uppercase
-_STEP = 7_368_787  # prime to 36**5, so that numbers walk through all names before one comes again
+_STEP = 7_368_787  # coprime to 36**5, so that all names are used before one repeats
 _OVERLONG_SHARE = 0.12
 _NO_ACTION_SHARE = 0.06
 
 
 def adapt(rules: WorldRules) -> WorldRules:
-    """Some videos of Charades show no action at all."""
+    """Return the rules with a share of clips without an event, as some Charades videos show no action."""
     return rules if rules.no_event_share else rules.model_copy(update={"no_event_share": _NO_ACTION_SHARE})
 
 
 def name_files(plans: Sequence[ClipPlan]) -> list[str]:
-    """Five letters and digits a video."""
+    """Return a path for each video, named by five letters and digits."""
     return [f"{_FOLDER}/{video_id(plan)}.mp4" for plan in plans]
 
 
 def write_lists(out: Path, clips: Sequence[Clip], rules: WorldRules) -> None:
-    """Write the class list and both splits; Charades has no validation split, its clips are training clips."""
+    """Write the class list and both splits; Charades has no validation split, so its clips are training clips."""
     folder = out / "Charades"
     folder.mkdir(exist_ok=True)
     lines = [f"c{number:03d} {name}\n" for number, name in enumerate(CLASSES)]
@@ -56,7 +56,7 @@ def write_lists(out: Path, clips: Sequence[Clip], rules: WorldRules) -> None:
 
 
 def video_id(plan: ClipPlan) -> str:
-    """Give clip numbers names such as 0BNML, each number its own."""
+    """Return a unique name such as 0BNML for the clip's number."""
     place = (derive_seed(plan.seed, "charades") + plan.number * _STEP) % len(_SYMBOLS) ** 5
     name = ""
     for _ in range(5):
@@ -73,7 +73,7 @@ def _row(plan: ClipPlan, rules: WorldRules) -> list[object]:
     actions = [_action(event, plan, rng.random(), rng.random()) for event in plan.events]
     return [
         video_id(plan),
-        plan.group.name,  # the subject: people, too, appear in one split only
+        plan.group.name,  # the subject: as in Charades, a person appears in one split only
         BEHIND[plan.group.background],
         quality,
         relevance,
@@ -87,7 +87,7 @@ def _row(plan: ClipPlan, rules: WorldRules) -> list[object]:
 
 
 def _action(event: Event, plan: ClipPlan, luck: float, excess: float) -> str:
-    """Let a few intervals end after the video, as a large share of the official ones does."""
+    """Return an interval as text; a few end after the video, as a large share of the official ones do."""
     overlong = luck < _OVERLONG_SHARE
     end_s = plan.duration_s + 0.1 + 2 * excess if overlong else event.end_s
     return f"c{CLASSES.index(event.action):03d} {event.start_s:.2f} {end_s:.2f}"

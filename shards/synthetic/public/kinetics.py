@@ -1,4 +1,4 @@
-"""The world as Kinetics: annotations/{train,val,test}.csv over flat folders of `ID_START_END.mp4`."""
+"""The Kinetics layout: annotations/{train,val,test}.csv and flat folders of `ID_START_END.mp4`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _LONGEST_VIDEO_S = 300
 
 
 def adapt(rules: WorldRules) -> WorldRules:
-    """A clip of Kinetics shows exactly one action."""
+    """Return the rules with exactly one event per clip, as in Kinetics."""
     return rules.model_copy(update={"two_events_share": 0.0, "no_event_share": 0.0})
 
 
 def name_files(plans: Sequence[ClipPlan]) -> list[str]:
-    """Name a clip by where it was cut from."""
+    """Return a path for each clip, named by the simulated source video and the cut."""
     return [f"{plan.group.split}/{youtube_id(plan)}_{_cut(plan)[0]:06d}_{_cut(plan)[1]:06d}.mp4" for plan in plans]
 
 
 def write_lists(out: Path, clips: Sequence[Clip], rules: WorldRules) -> None:
-    """Write one csv a split."""
+    """Write one csv file per split."""
     for split in ("train", "val", "test"):
         plans = [clip.plan for clip in clips if clip.plan.group.split == split]
         rows = [[plan.events[0].action, youtube_id(plan), *_cut(plan), split] for plan in plans]
@@ -35,7 +35,7 @@ def write_lists(out: Path, clips: Sequence[Clip], rules: WorldRules) -> None:
 
 
 def youtube_id(plan: ClipPlan) -> str:
-    """Eleven characters out of A-Z a-z 0-9 _ and -, any of which may come first, as on the real site."""
+    """Return eleven characters from A-Z a-z 0-9 _ and -; any of them may come first, as on the real site."""
     digest = derive_seed(plan.seed, "youtube", plan.number).to_bytes(8, "little")
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 

@@ -1,4 +1,4 @@
-"""The world as MSR-VTT: two JSON files with twenty captions a video, and the retrieval lists of the 1k-A protocol."""
+"""The MSR-VTT layout: two JSON files with twenty captions per video, and the retrieval lists of the 1k-A protocol."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _CAPTIONS = 20
 
 
 def adapt(rules: WorldRules) -> WorldRules:
-    """Every video has its category, here the first action, and always twenty captions."""
+    """Return the rules with an event in every clip, whose first action is the category, and with twenty captions."""
     return rules.model_copy(update={"no_event_share": 0.0, "captions": _CAPTIONS})
 
 
 def name_files(plans: Sequence[ClipPlan]) -> list[str]:
-    """Number the videos as the dataset does: first train, then validate, then test."""
+    """Return a path for each video, numbered as in the dataset: first train, then validate, then test."""
     order = sorted(range(len(plans)), key=lambda place: (list(_SPLITS).index(plans[place].group.split), place))
     names = [""] * len(plans)
     for number, place in enumerate(order):
@@ -33,7 +33,7 @@ def name_files(plans: Sequence[ClipPlan]) -> list[str]:
 
 
 def write_lists(out: Path, clips: Sequence[Clip], rules: WorldRules) -> None:
-    """Write both JSON files, the categories and the retrieval lists; the whole test split is the 1k-A test."""
+    """Write both JSON files, the categories and the retrieval lists; the 1k-A test is the whole test split."""
     ordered = sorted(clips, key=lambda clip: int(_video_id(clip).removeprefix("video")))
     learned = [clip for clip in ordered if clip.plan.group.split != "test"]
     tested = [clip for clip in ordered if clip.plan.group.split == "test"]
@@ -76,8 +76,8 @@ def _describe(clip: Clip) -> dict[str, object]:
 
 
 def _captions(clip: Clip) -> tuple[str, ...]:
-    said = captions(clip.plan, _CAPTIONS)
-    return tuple(said[place % len(said)] for place in range(_CAPTIONS))
+    distinct = captions(clip.plan, _CAPTIONS)
+    return tuple(distinct[place % len(distinct)] for place in range(_CAPTIONS))
 
 
 def _video_id(clip: Clip) -> str:

@@ -1,4 +1,4 @@
-"""The world as UCF101: avi files in class folders, groups in their names, three folds that keep groups together."""
+"""The UCF101 layout: avi files in class folders, groups in their names, three folds that keep groups together."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _ROTATION = 5
 
 
 def adapt(rules: WorldRules) -> WorldRules:
-    """A clip of UCF101 shows exactly one action."""
+    """Return the rules with exactly one event per clip, as in UCF101."""
     return rules.model_copy(update={"two_events_share": 0.0, "no_event_share": 0.0})
 
 
 def name_files(plans: Sequence[ClipPlan]) -> list[str]:
-    """Count groups within a class and clips within a group, both from 1, in the clips' order."""
+    """Return a path for each clip; groups of a class and clips of a group are numbered from 1, in the clips' order."""
     groups: dict[str, dict[str, int]] = {}  # class -> group -> clips seen
     names = []
     for plan in plans:
@@ -33,7 +33,7 @@ def name_files(plans: Sequence[ClipPlan]) -> list[str]:
 
 
 def write_lists(out: Path, clips: Sequence[Clip], rules: WorldRules) -> None:
-    """Write classInd.txt and the lists of each fold; only training lists carry the class number."""
+    """Write classInd.txt and the lists of each fold; only training lists contain the class number."""
     folder = out / "ucfTrainTestlist"
     numbers = {class_folder(name): number for number, name in enumerate(sorted(CLASSES), start=1)}
     _write(folder / "classInd.txt", [f"{number} {name}" for name, number in numbers.items()])
@@ -51,12 +51,16 @@ def write_lists(out: Path, clips: Sequence[Clip], rules: WorldRules) -> None:
 
 
 def class_folder(action: str) -> str:
-    """`moving left` is the folder MovingLeft."""
+    """Return the folder of an action: MovingLeft for `moving left`."""
     return "".join(word.capitalize() for word in action.split())
 
 
 def _tested_groups(clips: Sequence[Clip], fold: int) -> set[str]:
-    """The world's test groups in every fold, for they hold what no training list may; others take turns."""
+    """Return the test groups of a fold.
+
+    Groups of the test split are in every fold, because no training list may contain their held-out combinations; the
+    others alternate.
+    """
     test = {clip.plan.group.name for clip in clips if clip.plan.group.split == "test"}
     others = sorted({clip.plan.group.name for clip in clips} - test)
     return test | {name for place, name in enumerate(others) if fold > 1 and place % _ROTATION == fold - 2}
@@ -64,5 +68,5 @@ def _tested_groups(clips: Sequence[Clip], fold: int) -> set[str]:
 
 def _write(path: Path, lines: Sequence[str]) -> None:
     path.parent.mkdir(exist_ok=True)
-    # The official lists come from Windows, as every reader of them finds out.
+    # The official lists have Windows line endings, which a reader must accept.
     write_whole(path, "".join(f"{line}\r\n" for line in lines))

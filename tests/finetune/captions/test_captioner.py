@@ -92,7 +92,7 @@ def test_a_tokenizer_is_learnt_alike_whatever_the_order_of_captions_and_read_str
     with pytest.raises(UserError, match=r"has no token <\|endoftext\|>"):
         Vocabulary.read(path)
     path.write_text("[]")
-    with pytest.raises(UserError, match="holds no tokenizer"):
+    with pytest.raises(UserError, match="is not a tokenizer"):
         Vocabulary.read(path)
 
 
@@ -136,7 +136,7 @@ def test_of_a_frozen_backbone_only_what_is_named_learns() -> None:
     still = small_captioner(objective__frozen=True)
     still.training_step(batch_of(still, CAPTIONS), 0).loss.backward()
     assert all(each.grad is None for each in still.video.backbone.parameters())
-    with pytest.raises(UserError, match=r"'time_embet' matches no parameter of the backbone\. They are called"):
+    with pytest.raises(UserError, match=r"'time_embet' matches no parameter of the backbone\. Parameter names:"):
         small_captioner(**changes, objective__trained=["time_embet"])
 
 

@@ -72,7 +72,7 @@ def test_what_is_not_there_or_not_fit_is_said(published: Path, tmp_path: Path, m
     with pytest.raises(UserError, match=r"no model\.safetensors .* trained from scratch, which needs no files"):
         loaded(copied)
     (copied / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UserError, match="is of a bert; captions are written by a GPT-2"):
+    with pytest.raises(UserError, match="has model_type bert, expected gpt2"):
         loaded(copied)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"weights=nobody/nothing: no config\.json .* HF_HUB_OFFLINE=1"):

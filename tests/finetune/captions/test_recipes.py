@@ -57,12 +57,12 @@ def test_frames_are_those_of_the_backbone() -> None:
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
-        ("objective.clips.clips=2", "clips give 2 of a video, and test_clips 1: the language model looks at as many"),
+        ("objective.clips.clips=2", "clips give 2 of a video, and test_clips 1: the language model needs"),
         ("objective.test_clips={kind: sliding, frames: 8, clip_seconds: 1}", "test_clips a number that depends on the"),
-        ("objective.test_view.crop={kind: three, size: 224}", "captions look at one crop of each clip"),
+        ("objective.test_view.crop={kind: three, size: 224}", "captions use one crop of each clip"),
         ("objective.trained=[time_embed]", "set frozen=true, or trained=[]"),
         ("objective.language.heads=7", "dim to be a multiple of heads, found dim 768 and heads 7"),
-        ("objective.language.longest=1024", "longest=1024 and the mark before it do not fit positions=1024"),
+        ("objective.language.longest=1024", "longest=1024 plus the start mark exceeds positions=1024"),
         ("objective.decoding.kind=bean", "beam"),
         ("objective.inputs=[audio]", "objective.inputs"),
     ],

@@ -107,7 +107,7 @@ def test_a_run_s_folder_is_all_that_a_test_needs(runs: Path, tmp_path: Path) -> 
     other = write_shards(tmp_path / "other", 4)
     way = ["objective.decoding.kind=nucleus", "objective.decoding.top_p=0.5"]
     found = evaluating.evaluate(runs / "whole_frozen", [str(other)], way, "drawn")
-    assert found["clips"] == 4 and "drawn from the likeliest 0.5" in found["views"]
+    assert found["clips"] == 4 and "nucleus sampling, top_p 0.5" in found["views"]
     again = evaluating.evaluate(runs / "whole_frozen", [str(other)], way, "again")
     assert again["metrics"] == found["metrics"]
 
@@ -157,7 +157,7 @@ def test_shards_without_captions_are_told_so(runs: Path, tmp_path: Path) -> None
     from tests.finetune import small_head
 
     bare = small_head.write_shards(tmp_path / "bare", 4)
-    with pytest.raises(UserError, match=r"bare has no captions, and there is nothing to learn from"):
+    with pytest.raises(UserError, match=r"bare has no captions to train on"):
         config = small_config(bare)
         config.begin(config.build_objective())
     with pytest.raises(UserError, match=r"bare has no captions to compare with"):

@@ -131,6 +131,6 @@ def test_a_factor_is_right_where_just_what_is_there_is_named() -> None:
 
 def test_meteor_that_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="METEOR is a Java program, and there is none on this machine"):
+    with pytest.raises(UserError, match="METEOR is a Java program, and java was not found on this machine"):
         meteor.check()
     assert any("METEOR is left out" in note for note in measured(*drawn(0)).notes)

@@ -255,7 +255,7 @@ def test_without_the_extra_or_a_run_it_says_what_to_type(
     assert cli.main(["serve"]) == 2
     assert "name a RUN" in capsys.readouterr().err
     assert cli.main(["serve", "nowhere", "--port", "0"]) == 2
-    assert "no folder of a run" in capsys.readouterr().err
+    assert "is not a run folder" in capsys.readouterr().err
     monkeypatch.setattr(command, "find_spec", lambda name: None)
     assert cli.main(["serve", "runs/any"]) == 2
     assert "pip install 'trichord[page]'" in capsys.readouterr().err

@@ -202,16 +202,16 @@ def test_weights_in_a_file_are_the_same_model(top: Path, typed: Typed) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("search vectors/index --text box --weights clip.safetensors", "their products mean nothing"),
-        ("search vectors --text box", "is no index: there is no"),
+        ("search vectors/index --text box --weights clip.safetensors", "their products are meaningless"),
+        ("search vectors --text box", "is not an index: there is no"),
         ("search vectors/index --video gone.mp4", "expected a video file"),
-        ("search vectors/index --audio shards/manifest.json", "expected a file of sound"),
+        ("search vectors/index --audio shards/manifest.json", "expected an audio file"),
         ("search vectors/index --text box --where label", "expected NAME=TEXT"),
         ("search vectors/index --text box --like clip000", "not allowed with"),
         ("search vectors/index", "one of the arguments --text --video --audio --like is required"),
         ("embed xclip.safetensors shards --out x", "prompts change texts with every video"),
-        ("embed clip.safetensors shards --out vectors --dtype float32", "holds embeddings of something else: model"),
-        ("embed runs/3 shards --out vectors --windows 1", "holds embeddings of something else: dtype float32"),
+        ("embed clip.safetensors shards --out vectors --dtype float32", "holds different embeddings: model"),
+        ("embed runs/3 shards --out vectors --windows 1", "holds different embeddings: dtype float32"),
         ("embed runs/3 shards --out x --stride 1", "--windows is missing"),
         ("embed runs/3 shards --out x --windows none", "expected seconds above 0"),
         ("index build shards", "holds no embeddings"),
@@ -230,7 +230,7 @@ def test_mistakes_exit_2_with_a_message(
 
 
 def test_a_model_that_learnt_no_sound_says_so(top: Path) -> None:
-    with pytest.raises(UserError, match="has learnt no sound"):
+    with pytest.raises(UserError, match="was not trained on sound"):
         Embedder.open(top / "clip.safetensors", torch.device("cpu")).audio_file(video_of(top, 1))
 
 
@@ -242,6 +242,6 @@ def test_embedding_is_launched_in_parts(
     assert cli.main([*words, "embed", "runs/3", "shards", "--out", "by_jobs"]) == 0
     shown = capsys.readouterr()
     assert "trichord embed runs/3 shards --out by_jobs --part 2/3" in shown.out
-    assert "embed: 16 clips in 4 shards, a part for each" in shown.err
+    assert "embed: 16 clips in 4 shards, one part for each" in shown.err
     assert cli.main([*words, "embed", "gone", "shards", "--out", "by_jobs"]) == 2
-    assert "gone is neither the folder of a run nor a file of weights" in capsys.readouterr().err
+    assert "gone is neither a run folder nor a file of weights" in capsys.readouterr().err

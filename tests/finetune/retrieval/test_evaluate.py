@@ -118,5 +118,5 @@ def test_first_captions_alone_are_one_for_each_clip(top: Path, world: World) -> 
 
 def test_a_set_without_captions_is_refused(top: Path, world: World) -> None:
     embedder = Embedder.open(top / "clip.safetensors", world.device)
-    with pytest.raises(UserError, match="no clip has a caption or a sound to be found by"):
+    with pytest.raises(UserError, match="no clip has a caption or a sound to search with"):
         evaluate(embedder, Question(data=(str(top / "silent"),)), world)

@@ -55,7 +55,7 @@ def test_vectors_are_written_as_faiss_writes_them(dtype: DType, tmp_path: Path) 
     assert (tmp_path / "v").read_bytes() == faiss.serialize_index(by_faiss).tobytes()
     index, found_ND = open_vectors(tmp_path / "v", 24, dtype, 500)
     assert np.array_equal(found_ND, rows_ND) and np.array_equal(index.reconstruct(77), rows_ND[77].astype(np.float32))
-    with pytest.raises(UserError, match=r"expected .* of vectors as the index tells"):
+    with pytest.raises(UserError, match=r"expected .* of vectors by the catalogue"):
         open_vectors(tmp_path / "v", 24, dtype, 501)
 
 

@@ -80,7 +80,7 @@ def test_what_cannot_play_says_why_and_the_rest_plays(shards: Path) -> None:
     hits = [hit(shards, 0), gone, hit(shards, 2)._replace(shard="00099.tar"), hit(shards, 3)]
     write_hits("nearest", hits, page)
     first, last = videos(page)
-    assert "00000.tar holds no gone any more" in page.read_text() and page.read_text().count('class="missing"') == 2
+    assert "00000.tar no longer holds gone" in page.read_text() and page.read_text().count('class="missing"') == 2
     write_hits("nearest", hits, page, most_bytes=len(first) + len(last) - 1)
     assert videos(page) == [first] and "too_many_bytes" in page.read_text()
     (shards.parent / "file").write_text("")

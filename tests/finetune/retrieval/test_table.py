@@ -30,7 +30,7 @@ def test_safetensors_reads_what_is_written_in_blocks(tmp_path: Path) -> None:
     assert isinstance(table.columns["vectors"], np.memmap) and np.array_equal(table.columns["vectors"], rows_ND)
     assert all(column.ctypes.data % column.itemsize == 0 for column in table.columns.values())
     save_file({"vectors": rows_ND}, tmp_path / "strange.safetensors")
-    with pytest.raises(TornTable, match="no table of trichord's"):
+    with pytest.raises(TornTable, match="is not a trichord table"):
         Table.open(tmp_path / "strange.safetensors")
 
 

@@ -53,7 +53,7 @@ def test_a_video_is_drawn_with_the_map_of_its_own_frames(svt: Path, tmp_path: Pa
 def test_mistakes_say_what_to_type(svt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"\x00\x01\x02" * 500)
     for run, seen, told in (
-        (tmp_path, tmp_path / "broken.mp4", "no folder of a run"),
+        (tmp_path, tmp_path / "broken.mp4", "is not a run folder"),
         (svt, tmp_path / "broken.mp4", "cannot be used"),
         (svt, tmp_path / "gone.mp4", "expected a video file"),
         (svt, tmp_path, "manifest"),

@@ -40,12 +40,12 @@ def test_lists_name_candidates(tmp_path: Path) -> None:
     assert (found.title, found.numbers) == (str(tmp_path / "split1.txt"), (1, 2))
     with pytest.raises(UserError, match=r"has no class 'archerry'\. Did you mean 'archery'"):
         candidates_of(["archery"], lists=[tmp_path / "wrong.txt"])
-    with pytest.raises(UserError, match="a class's name on each line"):
+    with pytest.raises(UserError, match="one class name on each line"):
         read_names(tmp_path / "none.txt")
 
 
 def test_too_few_classes_are_said() -> None:
-    with pytest.raises(UserError, match="--draws 1x60: there are 50 classes"):
+    with pytest.raises(UserError, match=r"--draws 1x60: .* expected at most 50"):
         candidates_of(NAMES, draws=Draws(1, 60))
-    with pytest.raises(UserError, match="all 50 classes are known"):
+    with pytest.raises(UserError, match="every class of the set is known"):
         candidates_of(NAMES, known=NAMES)

@@ -117,25 +117,25 @@ def test_lists_draws_and_alphas_are_tested(
     ("words", "expected"),
     [
         ("zeroshot", "expected video files, as in trichord zeroshot CLIP.mp4 --labels"),
-        ("zeroshot clip.mp4 --data split1", "one of the two"),
+        ("zeroshot clip.mp4 --data split1", "but not both"),
         ("zeroshot clip.mp4", "--labels is missing"),
-        ("zeroshot clip.mp4 --labels a,b --wise-from clip.safetensors", "--wise-from: for tests with --data"),
+        ("zeroshot clip.mp4 --labels a,b --wise-from clip.safetensors", "--wise-from: only for tests with --data"),
         ("zeroshot clip.mp4 --labels a,a", "expected different labels"),
         ("zeroshot split1 --labels a,b", "expected a video file (mp4, webm, mkv"),
         ("zeroshot gone.mp4 --labels a,b", "found no file of this name"),
-        ("zeroshot known.txt --labels a,b", "found another kind"),
-        ("zeroshot --data split1 --labels a,b", "a set brings the names of its classes"),
+        ("zeroshot known.txt --labels a,b", "found another file type"),
+        ("zeroshot --data split1 --labels a,b", "a shard set has its own class names"),
         ("zeroshot --data nameless", "does not name its classes"),
-        ("evaluate runs/told", "or ask it by texts: trichord zeroshot --data SHARDS --weights runs/told"),
+        ("evaluate runs/told", "or test it with texts: trichord zeroshot --data SHARDS --weights runs/told"),
         ("zeroshot --data split1 --draws 3by2", "expected draws and classes of each, such as 3x160"),
-        ("zeroshot --data split1 --draws 1x9", "there are 4 classes to draw from"),
-        ("zeroshot --data split1 --draws 1x2 --classes warm.txt", "give one of them"),
+        ("zeroshot --data split1 --draws 1x9", "expected at most 4"),
+        ("zeroshot --data split1 --draws 1x2 --classes warm.txt", "give only one of them"),
         ("zeroshot --data split1 --views 4x2", "such as 4x3"),
         ("zeroshot --data split1 --prompts actionclop", "Did you mean 'actionclip'"),
         ("zeroshot --data split1 --weights gone.safetensors", "found no file gone.safetensors"),
         (
             "zeroshot --data split1 --weights runs/told --backbone activation=gelu",
-            "is a run, which knows what it is",
+            "is a run, which has its own settings",
         ),
         ("zeroshot --data split1 --wise-from clip.safetensors", "only in one of them"),
     ],
@@ -154,7 +154,7 @@ def test_weights_must_be_somewhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli.main(["zeroshot", "clip.mp4", "--labels", "a,b"]) == 2
-    assert "--weights RUN_OR_FILE is missing, and no run of video_text is below runs/" in capsys.readouterr().err
+    assert "--weights RUN_OR_FILE is missing, and there is no run of video_text below runs/" in capsys.readouterr().err
 
 
 def test_help_imports_nothing_heavy() -> None:

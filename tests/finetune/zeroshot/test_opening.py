@@ -62,11 +62,11 @@ def test_what_shapes_cannot_tell_is_said(tmp_path: Path) -> None:
     assert (backbone.spec.activation, text.spec.activation, backbone.spec.frames) == ("gelu", "gelu", 4)
     with pytest.raises(UserError, match="backbone activation: Input should be"):
         open_video_text(path, backbone={"activation": "relu"})
-    with pytest.raises(UserError, match="neither the folder of a run nor of weights"):
+    with pytest.raises(UserError, match="neither a run folder nor a folder of weights"):
         open_video_text(tmp_path)
     lonely = {name: each for name, each in load_file(path).items() if name.startswith("visual.")}
     save_file(lonely, tmp_path / "lonely.safetensors")
-    with pytest.raises(UserError, match=r"without text\.pos_embed; zero-shot wants video and text in one file"):
+    with pytest.raises(UserError, match=r"without text\.pos_embed; zero-shot needs video and text in one file"):
         open_video_text(tmp_path / "lonely.safetensors")
 
 
@@ -85,5 +85,5 @@ def test_views_are_those_of_the_model_and_none_is_left_to_chance(tmp_path: Path)
     other = type(look)(window, 16, 18, "bilinear", look.normalisation)
     assert other.sample_spec(spec).views.clips == DenseWindow(frames=16, stride_frames=4, placement="uniform", clips=4)
     whole = type(look)(FullVideo(frames=8), 16, 18, "bilinear", look.normalisation)
-    with pytest.raises(UserError, match="ask for one clip"):
+    with pytest.raises(UserError, match="Use one clip"):
         whole.sample_spec(spec)

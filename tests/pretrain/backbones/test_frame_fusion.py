@@ -84,7 +84,7 @@ def test_what_cannot_be_is_refused() -> None:
         FrameFusionSpec(fusion="slow", frames=8)
     with pytest.raises(ValueError, match="slow fusion needs at least 10 frames, found 9"):
         small("slow")(clip(9))
-    with pytest.raises(ValueError, match="early fusion looks at 10 frames at a time, found 12"):
+    with pytest.raises(ValueError, match="early fusion takes 10 frames at a time, found 12"):
         small("early")(clip(12))
 
 

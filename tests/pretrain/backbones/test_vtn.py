@@ -260,7 +260,7 @@ def test_names_that_timm_does_not_know_are_refused_with_those_that_are_near() ->
 
 
 def test_heads_that_do_not_divide_the_features_of_a_frame_are_refused() -> None:
-    with pytest.raises(UserError, match=r"test_resnet gives 96 features, which backbone\.heads=5 does not divide"):
+    with pytest.raises(UserError, match=r"test_resnet has 96 features, which is not a multiple of backbone\.heads=5"):
         Vtn(small(heads=5))
 
 

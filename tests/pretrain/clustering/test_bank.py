@@ -41,11 +41,11 @@ def test_a_smaller_bank_takes_the_newest_and_wrong_ones_are_refused() -> None:
     assert smaller.keys("video").tolist() == bank.keys("video")[-BATCH:].tolist()
     smaller.load_state(filled_bank(0).state())
     assert smaller.count == 0
-    with pytest.raises(ValueError, match="36 rows are no whole number of batches of 10"):
+    with pytest.raises(ValueError, match="36 rows are not a multiple of the batch size 10"):
         MemoryBank(20, {"video": 4, "audio": 3}, 10).load_state(bank.state())
     with pytest.raises(ValueError, match=r"expected a bank's .*found"):
         MemoryBank(20, {"video": 4}, 10).load_state(bank.state())
-    with pytest.raises(ValueError, match="a bank of 25 rows holds no whole number of steps of 10 rows"):
+    with pytest.raises(ValueError, match="a bank of 25 rows is not a multiple of 10 rows a step"):
         MemoryBank(25, {"video": 4}, 10)
     with pytest.raises(ValueError, match="expected embeddings of \\['video'\\], found \\['audio'\\]"):
         MemoryBank(20, {"video": 4}, 10).push({"audio": torch.zeros(1, 4)}, torch.zeros(1), {}, torch.zeros(1))
@@ -58,7 +58,7 @@ def test_it_is_saved_between_steps_only() -> None:
     keys = torch.zeros(1, dtype=torch.long)
     one_of = {name: torch.ones(1, dtype=torch.bool) for name in ("video", "audio")}
     bank.push({"video": torch.ones(1, 4), "audio": torch.ones(1, 3)}, keys, one_of, keys)
-    with pytest.raises(ValueError, match="saved between steps"):
+    with pytest.raises(ValueError, match="saved only between steps"):
         bank.state()
 
 

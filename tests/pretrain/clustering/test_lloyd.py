@@ -159,13 +159,13 @@ def test_what_cannot_be_clustered_stops_the_run() -> None:
     rows_ND, _ = blobs(300, 16, 8, noise=0.2)
     constant_ND = rows_ND[:1].expand(300, 16)
     told = stopped(constant_ND, 8)
-    assert "only 1 differ" in told and "gives every sample the same features (collapse)" in told
+    assert "only 1 distinct row among" in told and "same features for every sample (collapse)" in told
     nearly_ND = functional.normalize(constant_ND + 1e-5 * rows_ND)
     for settings in ({}, {"start_KD": rows_ND[:8]}):
         told = stopped(nearly_ND, 8, **settings)
-        assert "all 300 rows are alike" in told and "expected 1e-06 at least" in told and "collapse" in told
-    assert "found 300 rows over all ranks, expected 301 at least" in stopped(rows_ND, 301)
-    assert "only 8 differ, expected 9" in stopped(rows_ND[:8].repeat(9, 1), 9)
+        assert "all 300 rows are nearly equal" in told and "expected at least 1e-06" in told and "collapse" in told
+    assert "found 300 rows over all ranks, expected at least 301," in stopped(rows_ND, 301)
+    assert "only 8 distinct rows among 72, expected at least 9" in stopped(rows_ND[:8].repeat(9, 1), 9)
     rows_ND[7, 3] = math.nan
     rows_ND[9, 3] = math.inf
     assert "2 of 300 rows hold values that are not finite" in stopped(rows_ND, 8)
@@ -173,9 +173,9 @@ def test_what_cannot_be_clustered_stops_the_run() -> None:
 
 def test_a_caller_is_told_what_it_gave_wrongly() -> None:
     rows_ND, _ = blobs(300, 16, 8, noise=0.2)
-    with pytest.raises(ValueError, match="expected a start of 8 x 16, found \\(7, 16\\)"):
+    with pytest.raises(ValueError, match="start_KD of shape \\(8, 16\\), found \\(7, 16\\)"):
         cluster(TensorRows(rows_ND), 8, start_KD=rows_ND[:7])
-    with pytest.raises(ValueError, match="takes unit vectors, found a mean squared length of 4"):
+    with pytest.raises(ValueError, match="expects unit vectors, found a mean squared length of 4"):
         cluster(TensorRows(2 * rows_ND), 8)
 
 

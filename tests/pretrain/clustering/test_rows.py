@@ -45,7 +45,7 @@ def test_a_file_of_other_rows_is_refused(tmp_path: Path) -> None:
         FileRows(path, 25)
     stored = FileRows(path, 24)
     path.write_bytes(bytes(100))
-    with pytest.raises(UserError, match="became shorter while it was read: 380 bytes"):
+    with pytest.raises(UserError, match="was truncated while it was read: 380 bytes"):
         list(stored.chunks())
     path.write_bytes(b"")
     assert list(FileRows(path, 24).chunks()) == []

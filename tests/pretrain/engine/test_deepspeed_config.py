@@ -59,7 +59,7 @@ def test_further_keys_are_merged_at_any_depth() -> None:
         ({"zero_optimization": {"stage": 3}}, "engine.deepspeed.zero_optimization.stage cannot be set: set engine.z"),
         ({"zero_optimization": None}, "engine.deepspeed.zero_optimization is None, expected keys and values"),
         ({"bf16": {"enabled": True}}, "engine.deepspeed.bf16 cannot be set: set engine.precision"),
-        ({"optimizer": {"type": "Adam"}}, "engine.deepspeed.optimizer cannot be set: the engine makes the optimiser"),
+        ({"optimizer": {"type": "Adam"}}, "engine.deepspeed.optimizer cannot be set: the engine creates the optimiser"),
     ],
 )
 def test_what_the_engine_derives_is_refused_with_the_reason(further: dict[str, Any], message: str) -> None:
@@ -83,6 +83,6 @@ def test_a_batch_that_cannot_be_shared_names_one_that_can(
 
 
 def test_compiling_what_stage_3_holds_in_slices_is_refused_before_the_first_step_fails() -> None:
-    with pytest.raises(ValidationError, match="compile=true goes with zero_stage 0 to 2"):
+    with pytest.raises(ValidationError, match="compile=true requires zero_stage 0 to 2"):
         EngineConfig(compile=True, zero_stage=3)
     assert EngineConfig(compile=True, zero_stage=2).compile

@@ -74,7 +74,7 @@ def test_a_cpu_is_measured_in_about_half_a_second(monkeypatch: pytest.MonkeyPatc
         peak = peak_flops(CPU, "fp32")
         assert time.process_time() - began_s < 2
         assert peak.source == "measured"
-        assert "1 CPU threads" in peak.name
+        assert "1 CPU thread," in peak.name
         left = torch.ones(512, 512)
         seconds = min(_seconds_of_product(left) for _ in range(20))
         reached = 2 * 512**3 / seconds
@@ -103,7 +103,7 @@ def test_each_rank_of_a_machine_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatc
     cuda = FakeCuda(monkeypatch, 4)
     assert [pick_device(rank).index for rank in range(4)] == [0, 1, 2, 3]
     assert [device.index for device in cuda.chosen] == [0, 1, 2, 3]
-    with pytest.raises(UserError, match=r"rank 4 of its machine.*CUDA shows 4 GPUs.*at most 4 ranks"):
+    with pytest.raises(UserError, match=r"local rank 4 on its machine.*CUDA shows 4 GPUs.*at most 4 ranks"):
         pick_device(4)
 
 

@@ -25,11 +25,11 @@ STEP = {
 @pytest.mark.parametrize(
     ("environment", "place"),
     [
-        ({}, Place(0, 1, 0, 1, "nobody: this process is alone")),
+        ({}, Place(0, 1, 0, 1, "single process")),
         # Plain python in a batch script or under salloc: the job has tasks, this process is none of them.
         (
             {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "6", "SLURM_PROCID": "0"},
-            Place(0, 1, 0, 1, "nobody: this process is alone"),
+            Place(0, 1, 0, 1, "single process"),
         ),
         (STEP, Place(4, 6, 0, 1, "SLURM")),
         ({**STEP, "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}, Place(3, 6, 1, 2, "SLURM")),

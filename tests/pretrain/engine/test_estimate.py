@@ -78,7 +78,7 @@ def test_mistakes_are_all_told_at_once_with_what_mends_them(tmp_path: Path) -> N
     config = small_config(tmp_path / "nowhere", data__workers=2)
     found = estimate(config, 3, H200)
     batch, lanes, missing = found.mistakes
-    assert "data.batch_size=8 cannot be shared by 3 ranks" in batch
+    assert "data.batch_size=8 cannot be divided over 3 ranks" in batch
     assert "lanes=2 cannot be shared by 3 ranks x 2 workers" in lanes
     assert "does not exist" in missing
     assert not found.memory

@@ -254,7 +254,7 @@ def test_a_resumed_run_goes_on_under_its_wandb_id(tmp_path: Path, fake_wandb: Fa
 
 def test_wandb_that_does_not_start_says_what_to_do(tmp_path: Path, fake_wandb: FakeWandb) -> None:
     fake_wandb.fails = True
-    with pytest.raises(UserError, match=r"no API key configured\nNext: wandb login, or .* WANDB_MODE=offline"):
+    with pytest.raises(UserError, match=r"no API key configured\nNext: wandb login; .* WANDB_MODE=offline"):
         Recorder(tmp_path, LogConfig(wandb_project="clips"), 0)
 
 

@@ -113,7 +113,7 @@ def test_what_is_written_reads_back(schedule: Schedule, written: object) -> None
         (math.nan, "finite"),
         ({"kind": "sine", "start": 1}, "'constant', 'linear', 'cosine', 'steps'"),
         ({"kind": "cosine", "start": 1}, "end"),
-        ({"kind": "steps", "start": 1, "milestones": [5, 5]}, "milestones must rise"),
+        ({"kind": "steps", "start": 1, "milestones": [5, 5]}, "milestones must be strictly increasing"),
         ({"kind": "steps", "start": 1, "milestones": [5], "warmup_steps": 5}, "within the warm-up of 5 steps"),
     ],
 )

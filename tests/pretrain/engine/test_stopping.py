@@ -66,7 +66,7 @@ def test_a_signal_ends_the_step_saves_and_says_so(
 
     before = signal.getsignal(number)
     _during_step(monkeypatch, 3, signal_now)
-    with pytest.raises(Interrupted, match="all is saved") as told:
+    with pytest.raises(Interrupted, match="everything is saved") as told:
         engine_run.pretrain(small_config(shards), tmp_path)
     assert told.value.signal_number == number
     assert checkpoint_files.checkpoints_in(tmp_path / "checkpoints")[0].name == "step_00000004"
@@ -87,7 +87,7 @@ def test_a_signal_that_ends_the_data_workers_too_is_told_as_the_signal(
         return batch
 
     monkeypatch.setattr(Feeder, "__next__", lose_worker)
-    with pytest.raises(Interrupted, match="stopped after 2 steps by SIGTERM, all is saved"):
+    with pytest.raises(Interrupted, match="stopped after 2 steps by SIGTERM, everything is saved"):
         engine_run.pretrain(small_config(shards), tmp_path)
     assert checkpoint_files.checkpoints_in(tmp_path / "checkpoints")[0].name == "step_00000002"
 
@@ -243,7 +243,7 @@ def test_figures_and_failures_that_find_no_room_are_told_and_hide_nothing(
     monkeypatch.setattr(Recorder, "write", fill_disk)
     monkeypatch.setattr(checkpoint_files, "save_file", fill_disk)
     _during_step(monkeypatch, 1, spoil)
-    with pytest.raises(RunStopped, match=r"not finite, and was not taken:(?s:.)*could not be kept.*No space left"):
+    with pytest.raises(RunStopped, match=r"not finite, and was not applied:(?s:.)*could not be saved.*No space left"):
         engine_run.pretrain(small_config(shards, steps=3), tmp_path)
     assert "the figures of step 0 could not be written: [Errno 28]" in capsys.readouterr().err
 
@@ -270,7 +270,7 @@ def test_a_rank_that_cannot_read_stops_the_others_at_the_same_step_and_all_is_sa
     assert sorted(process.returncode for process in ranks) == [1, 2], told
     reader = next(number for number, process in enumerate(ranks) if process.returncode == 2)
     assert "could not be used" in told[reader] and "Traceback" not in told[0] + told[1]
-    assert "another rank could not read on" in told[1 - reader]
+    assert "another rank could not read its data" in told[1 - reader]
     assert printed == ("", "")  # it is for figures, and DeepSpeed would greet there
     newest = checkpoint_files.checkpoints_in(run / "checkpoints")[0]
     assert f"at step {checkpoint_files.step_of(newest)}" in told[1 - reader]
@@ -288,10 +288,10 @@ def test_another_runs_checkpoint_is_refused_with_what_differs_and_harmless_chang
     told_changes = capsys.readouterr().err
     assert "changed since the checkpoint: steps: 3 -> 4" in told_changes
     assert "engine.zero_stage: 0 -> 1" in told_changes
-    with pytest.raises(UserError, match=r"\(37, 1\), which is \(38, 1\) in this model. Set objective"):
+    with pytest.raises(UserError, match=r"\(37, 1\), which has shape \(38, 1\) in this model. Restore"):
         engine_run.pretrain(small_config(shards, steps=5, objective__prototypes=38), tmp_path)
     weighted = [{"root": str(shards), "weight": 2.0}]
-    with pytest.raises(UserError, match="their weights are not those"):
+    with pytest.raises(UserError, match="the weights differ from those"):
         engine_run.pretrain(small_config(shards, steps=5, data__sources=weighted), tmp_path)
     tensors, config, step = read_part(tmp_path)
     assert step == 4 and config.steps == 4 and "backbone.cls_token" in tensors

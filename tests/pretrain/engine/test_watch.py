@@ -159,7 +159,7 @@ def test_a_starving_device_is_told_once_with_what_to_do_and_so_is_its_recovery()
         [None, 0.02, 0.5, 0.3, 0.4, 0.6, 0.7, 0.05, 0.3, 0.02, 0.04, 0.03, 0.0]
     )
     assert (first, second) == (4, 11)
-    assert starving.startswith("step 4: the loader starves the device: 40 % of the time is spent waiting for data.")
+    assert starving.startswith("step 4: the loader is too slow: 40 % of the time is spent waiting for data.")
     assert "Raise data.workers (2 now, 8 cores for this rank)" in starving
     assert "trichord shards build … --mode encode" in starving and "trichord shards read" in starving
     assert well == "step 11: the loader keeps up again: 3 % of the time is spent waiting for data."

@@ -74,7 +74,7 @@ def test_a_full_disk_stops_the_run_with_the_way_out() -> None:
     """However little is written: the last bytes must not fail only when files are closed."""
     with (
         files_of_at_most(100),
-        pytest.raises(RunStopped, match=r"could not be kept in .*: .*Set TMPDIR to a larger disk"),
+        pytest.raises(RunStopped, match=r"could not be written to .*: .*Set TMPDIR to a larger disk"),
         feature_pass(reader(), STEPS, DIMS, embed, torch.device("cpu")),
     ):
         raise AssertionError("nothing can be clustered")

@@ -264,7 +264,7 @@ def test_resuming_is_as_if_nothing_had_happened(target: str, steps: int) -> None
 
 
 def test_too_few_clips_for_the_clusters_are_told_before_the_run() -> None:
-    with pytest.raises(UserError, match=r"clusters=\[3, 17\].* among 16 clips.*rounds.first_step"):
+    with pytest.raises(UserError, match=r"clusters=\[3, 17\].* has 16 clips.*rounds.first_step"):
         build(target={"kind": "prototypes", "clusters": [3, 17], "rounds": ROUNDS})
 
 
@@ -272,8 +272,8 @@ def test_too_few_clips_for_the_clusters_are_told_before_the_run() -> None:
     ("changes", "advice"),
     [
         ({"within_weight": 1.0}, "set clips.clips=2"),
-        ({"embedding_dim": None}, "Give embedding_dim, or set cross_weight=0"),
-        ({"target": None, "cross_weight": 0.0}, "nothing is learnt"),
+        ({"embedding_dim": None}, "Set embedding_dim, or set cross_weight=0"),
+        ({"target": None, "cross_weight": 0.0}, "there is no loss"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_with_the_way_out(changes: dict[str, Any], advice: str) -> None:

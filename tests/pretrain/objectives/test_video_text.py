@@ -201,10 +201,10 @@ def test_a_clip_of_two_classes_is_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("changes", "advice"),
     [
-        ({"classes": None, "captions": None, "prompts": False}, "nothing is learnt"),
+        ({"classes": None, "captions": None, "prompts": False}, "there is no loss"),
         ({"classes": None}, "set prompts=false, or give classes"),
         ({"classes": {"names": ["a"], "prompt": "a thing"}}, "expected one {}"),
-        ({"captions": None, "audio_video_weight": 0.0}, "sound is heard in vain"),
+        ({"captions": None, "audio_video_weight": 0.0}, "sound is not used by any loss"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_with_the_way_out(changes: dict[str, Any], advice: str) -> None:

@@ -145,7 +145,7 @@ def test_rows_that_are_no_unit_vectors_do_not_win() -> None:
         rows_nD = videos.rows_nD.clone()
         rows_nD[0] *= broken
         other = Side(rows_nD, videos.clips_n)
-        with pytest.raises(UserError, match=r"1 of 12 rows of the targets are not of length 1"):
+        with pytest.raises(UserError, match=r"rows of the targets with length 1, found 1 of 12"):
             own_ranks(captions, other)
         with pytest.raises(UserError, match=r"of the queries"):
             own_ranks(other, captions)
@@ -160,11 +160,11 @@ def test_rows_that_are_no_unit_vectors_do_not_win() -> None:
 def test_nothing_to_find_is_refused() -> None:
     captions, videos, _, _ = draw("random")
     none = Side(videos.rows_nD, torch.full_like(videos.clips_n, -1))
-    with pytest.raises(UserError, match=r"no rows of the targets on any rank"):
+    with pytest.raises(UserError, match=r"no rows of the targets in any process"):
         own_ranks(captions, none)
     with pytest.raises(UserError, match=r"no rows of the query bank"):
         own_ranks(captions, videos, QueryBank(videos.rows_nD[:0]))
-    with pytest.raises(ValueError, match=r"as many numbers"):
+    with pytest.raises(ValueError, match=r"as many clip numbers"):
         Side(videos.rows_nD, videos.clips_n[1:])
     with pytest.raises(ValueError, match=r"one device, found \(13, 8\) on meta"):
         Side(videos.rows_nD.to("meta"), videos.clips_n)

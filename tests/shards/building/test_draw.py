@@ -92,14 +92,14 @@ def test_what_is_amiss_is_said(whole: Path, tmp_path: Path, capsys: pytest.Captu
     typed = ["shards", "draw", str(few), "--per-class", "2", "--out", str(tmp_path / "out"), "--json"]
     assert cli.main(typed) == 0
     shown = capsys.readouterr()
-    assert "green has 1 clips, fewer than 2" in shown.err and "blue has 0 clips" in shown.err
+    assert "green has 1 clip, fewer than 2" in shown.err and "blue has 0 clips" in shown.err
     (row,) = json.loads(shown.out)["rows"]
     assert (row["clips"], row["short of clips"], row["without label"]) == (3, 2, 1)
     assert cli.main(typed) == 2
-    assert "holds a shard set already" in capsys.readouterr().err
-    with pytest.raises(UserError, match="none of 2 samples has a label"):
+    assert "already contains a shard set" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"no sample has a label \(samples read: 2\)"):
         draw(str(write_set(tmp_path / "bare", [("a", []), ("b", [])])), tmp_path / "none", 1)
-    with pytest.raises(UserError, match="key 'a' names several samples"):
+    with pytest.raises(UserError, match="key 'a' is shared by several samples"):
         draw(str(write_set(tmp_path / "twice", [("a", [0]), ("a", [1])], per_shard=1)), tmp_path / "none", 1)
     with pytest.raises(UserError, match="add --cache DIR"):
         draw(f"pipe:cat {shlex.quote(str(whole))}/{{name}}", tmp_path / "none", 1)

@@ -93,7 +93,7 @@ def test_until_the_last_shard_nothing_passes_for_a_whole_set(
     words = ["shards", "build", "csv", "--root", str(dataset), "--out", str(tmp_path), "--samples-per-shard", "2"]
     words += ["--splits", "train", "--workers", "1"]
     assert cli.main([*words, "--part", "2/2"]) == 0
-    assert "train: 3 of 6 shards are there; the manifest comes with the last" in capsys.readouterr().err
+    assert "train: 3 of 6 shards are written; the manifest follows with the last shard" in capsys.readouterr().err
     assert not (tmp_path / "train" / "manifest.json").exists()
     found = report(tmp_path / "train")
     assert (found["finished"], found["whole_shards"], found["planned_shards"]) == (False, 3, 6)
@@ -137,13 +137,13 @@ def test_bad_clips_are_limited_in_a_part_and_over_all(tmp_path: Path) -> None:
         (folder / f"{number}.mp4").write_bytes(b"" if number == 0 else media.clip(5, seed=number))
     options: dict[str, Any] = {"workers": 1, "samples_per_shard": 1, "shuffle": False}
     root, out = tmp_path / "root", tmp_path / "out"
-    with pytest.raises(UserError, match=r"1 of the 4 clips of all cannot be used"):
+    with pytest.raises(UserError, match=r"1 of the 4 clips of split 'all' cannot be used"):
         build("folder", root, out, part=(1, 2), max_bad_fraction=0.2, **options)
     build("folder", root, out, part=(2, 2), max_bad_fraction=0.1, **options)
     build("folder", root, out, part=(1, 2), max_bad_fraction=0.25, **options)
     assert len(report(out / "all")["skipped"]) == 1
     (out / "all" / "manifest.json").unlink()
-    with pytest.raises(UserError, match=r"1 of the 8 clips of all cannot be used"):
+    with pytest.raises(UserError, match=r"1 of the 8 clips of split 'all' cannot be used"):
         build("folder", root, out, part=(2, 2), max_bad_fraction=0.1, **options)
     assert not (out / "all" / "manifest.json").exists()
 
@@ -151,7 +151,7 @@ def test_bad_clips_are_limited_in_a_part_and_over_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["0/4", "5/4", "3", "a/b", "1/0", "-1/4"])
 def test_a_wrong_part_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["shards", "build", "csv", "--root", ".", "--out", "x", f"--part={text}"]) == 2
-    assert f"found '{text}', expected a number from 1 on and of how many, such as 3/16" in capsys.readouterr().err
+    assert f"found '{text}', expected I/N with I from 1 to N, such as 3/16" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -230,8 +230,8 @@ def test_a_look_beforehand_tells_what_there_will_be_and_writes_nothing(dataset: 
     words = ("csv", "--root", str(dataset), "--out", str(tmp_path / "sets"))
     assert list(job_of(*words, "--samples-per-shard", "2").check(1)) == [
         "train: 11 clips in 6 shards",
-        "val: 2 clips in 1 shards",
-        "test: 1 clips in 1 shards",
+        "val: 2 clips in 1 shard",
+        "test: 1 clip in 1 shard",
     ]
     assert list(job_of(*words, "--bytes-per-shard", "1MB", "--splits", "train", "--limit", "4").check(1)) == [
         "train: 4 clips"
@@ -245,7 +245,7 @@ def test_a_look_beforehand_finds_mistakes(dataset: Path, tmp_path: Path) -> None
         (("--root", "nowhere"), "does not exist"),
         (("--splits", "nope"), "has no split 'nope'"),
         (("--preset", "short=3"), "no setting 'short'"),
-        (("--out", str(dataset / "clips.csv")), "is not a folder of yours"),
+        (("--out", str(dataset / "clips.csv")), "is not a writable folder"),
     ]:
         with pytest.raises(UserError, match=expected):
             job_of(*words, *more).check(1)

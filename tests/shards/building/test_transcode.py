@@ -342,7 +342,7 @@ def test_garbled_pictures_are_refused_when_they_are_encoded() -> None:
 
 
 def test_a_part_beyond_the_end_is_refused() -> None:
-    with pytest.raises(SampleError, match=r"the clip starts at 9 s of 1\.20 s") as caught:
+    with pytest.raises(SampleError, match=r"the clip starts at 9 s, but the source lasts 1\.20 s") as caught:
         make_medium(media.clip(), "mp4", Mode.COPY, Preset(), Part(9.0, 10.0))
     assert caught.value.cause is Cause.NO_VIDEO
 

@@ -299,7 +299,7 @@ def test_a_changed_source_builds_its_shard_anew(tmp_path: Path) -> None:
 def test_shards_of_another_making_are_not_touched(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "all").mkdir()
     (tmp_path / "all" / "00000.tar").write_bytes(b"someone's")
-    with pytest.raises(UserError, match="holds shards that no build made"):
+    with pytest.raises(UserError, match="contains shards that were not built here"):
         build("csv", dataset, tmp_path, workers=1)
     assert (tmp_path / "all" / "00000.tar").read_bytes() == b"someone's"
 
@@ -412,7 +412,8 @@ def test_too_many_bad_videos_stop_the_build_with_their_names(tmp_path: Path) -> 
     with pytest.raises(UserError) as caught:
         build("folder", tmp_path / "root", tmp_path / "out", workers=1)
     message = str(caught.value)
-    assert "2 of the 10 clips of all cannot be used (empty: 1, unreadable_video: 1); the limit is 5.0%" in message
+    assert "2 of the 10 clips of split 'all' cannot be used (empty: 1, unreadable_video: 1)" in message
+    assert "the limit is 5.0%" in message
     assert "run/noise.mp4" in message and "--max-bad-fraction" in message
     assert_nothing_looks_whole(tmp_path / "out" / "all")
 
@@ -434,7 +435,7 @@ def test_missing_files_are_counted_named_and_bounded(dataset: Path, tmp_path: Pa
     with pytest.raises(UserError) as caught:
         build("csv", root, tmp_path / "out", workers=1)
     message = str(caught.value)
-    assert "1 of the 2 files listed for all are not under" in message and "gone.mp4" in message
+    assert "1 of the 2 files listed for split 'all'" in message and "gone.mp4" in message
     assert message.endswith("--max-missing-fraction 0.51")
     summary = one(build("csv", root, tmp_path / "out", workers=1, max_missing_fraction=0.51))
     assert (summary.samples, summary.missing) == (1, ("gone.mp4",))
@@ -446,7 +447,7 @@ def test_groups_on_two_sides_of_a_split_are_refused_by_name(tmp_path: Path) -> N
     rows = "path,group,split\na.mp4,film 1,train\na.mp4,film 2,train\na.mp4,film 2,test\na.mp4,,test\n"
     (tmp_path / "clips.csv").write_text(rows)
     for chosen in (None, ["train"]):  # also when only one side is built: the other may follow tomorrow
-        with pytest.raises(UserError, match=r"1 groups are in more than one split:\n  film 2: test, train"):
+        with pytest.raises(UserError, match=r"1 group is in more than one split:\n  film 2: test, train"):
             build("csv", tmp_path, tmp_path / "out", splits=chosen, workers=1)
     assert not (tmp_path / "out").exists()
 

@@ -250,7 +250,7 @@ def test_raw_sound_counts_samples_and_is_no_endless_table() -> None:
 def test_positions_that_wrap_around_are_outside_the_file() -> None:
     nowhere = np.array([(1 << 63) - 1], np.int64)
     track = Track("h264", np.zeros(1), np.ones(1, bool), np.ones(1, bool), offsets=nowhere, sizes=np.array([100]))
-    with pytest.raises(SampleError, match="0 of 1 packets"):
+    with pytest.raises(SampleError, match="0 of 1 h264 packets"):
         mp4._check_extents(track, 1000)
 
 

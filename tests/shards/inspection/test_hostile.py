@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.shards import media
-from tests.shards.inspecting import hostile
+from tests.shards.inspection import hostile
 from tests.warm import HANGS_AFTER_S
 from trichord.core.errors import Cause, SampleError
 from trichord.core.seeds import generator

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tests.shards import media
-from tests.shards.inspecting import hostile
+from tests.shards.inspection import hostile
 from trichord.launch import cli
 from trichord.shards.inspection.sheet import AXIS_WIDTH, LEFT, Row, Span, draw_sheet
 from trichord.shards.inspection.show import VIEWS, show

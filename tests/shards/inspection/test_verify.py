@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.shards import media
-from tests.shards.inspecting import hostile
+from tests.shards.inspection import hostile
 from trichord.core.errors import UserError
 from trichord.launch import cli
 from trichord.shards.decoding.video import open_video
@@ -52,7 +52,7 @@ def test_a_sample_is_the_same_for_the_same_seed_and_opens_only_its_shards(tmp_pa
     assert overviews[0] == overviews[1]
     assert (overviews[0]["samples"], overviews[0]["shards"]) == (2, 2)
     assert verify(root, sample=0.75).samples == 3
-    with pytest.raises(UserError, match="holds none"):
+    with pytest.raises(UserError, match="is empty"):
         verify(root, sample=0.01)
 
 

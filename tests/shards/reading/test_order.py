@@ -168,9 +168,9 @@ def test_mistakes_are_told_with_the_nearest_choices() -> None:
         share_lanes(16, 0, 2, 3)
     with pytest.raises(UserError, match=r"batch_size=30 .*lanes=16.*batch_size 16 or 32, or lanes 15 or 30"):
         Order([[5]], [1.0], seed=0, lanes=16, block_shards=1, batch_size=30)
-    with pytest.raises(UserError, match="holds no samples"):
+    with pytest.raises(UserError, match="has no samples"):
         one_source([0, 0], 1)
     with pytest.raises(UserError, match="above 0"):
         Mixture([1.0, 0.0], 2)
-    with pytest.raises(UserError, match="cannot be kept to"):
+    with pytest.raises(UserError, match="smallest possible share"):
         Mixture([1.0, 1e-9], 2)

@@ -385,7 +385,7 @@ def test_workers_use_one_thread_and_a_batch_may_hold_text_only(tmp_path: Path) -
 
 
 def test_a_worker_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trichord.shards.reading.stream._LOOK_EVERY_S", 0.5)
+    monkeypatch.setattr("trichord.shards.reading.stream._POLL_EVERY_S", 0.5)
     root = write_set(tmp_path / "set", [6] * 4)
     begin = time.monotonic()
     with pytest.raises(WorkerDied, match=r"rank 1: worker [01].*exit code 9.*died"):
@@ -394,9 +394,9 @@ def test_a_worker_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_worker_that_gives_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trichord.shards.reading.stream._LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr("trichord.shards.reading.stream._POLL_EVERY_S", 0.2)
     root = write_set(tmp_path / "set", [6] * 4)
-    with pytest.raises(WorkerDied, match="rank 0: the data workers give nothing"):
+    with pytest.raises(WorkerDied, match="rank 0: the data workers return no data"):
         take(batches(config_of(root, workers=1, worker_timeout_s=0.5), sleep_long), 1)
 
 
@@ -483,7 +483,7 @@ def test_mistakes_are_told_before_any_worker_starts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="batch_size=10"):
         batches(config_of(root, batch_size=10, workers=1), cheap)
     if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="pin_memory=true wants a GPU"):
+        with pytest.raises(UserError, match="pin_memory=true needs a CUDA GPU"):
             batches(config_of(root, pin_memory=True), cheap)
     (root / "manifest.json").unlink()
     with pytest.raises(UserError, match="trichord shards index"):

@@ -31,7 +31,7 @@ def test_a_source_may_be_its_root_alone(given: object, meant: tuple[SourceConfig
 
 
 def test_there_must_be_a_source() -> None:
-    with pytest.raises(ValidationError, match="there must be at least one"):
+    with pytest.raises(ValidationError, match="expected at least one source"):
         DataConfig(sources=(), batch_size=4)
 
 

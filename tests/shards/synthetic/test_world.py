@@ -97,12 +97,12 @@ def test_an_interrupted_world_is_finished_and_another_is_not_overwritten(tmp_pat
     del receipt["rules"]["unsaid_forms"]  # as a world has it that was made before there was such a rule
     (out / "world.json").write_text(json.dumps(receipt))
     make_world(out, 3, 4, rules=SMALL, processes=1)
-    with pytest.raises(UserError, match="made with other rules"):
+    with pytest.raises(UserError, match="generated with different rules"):
         make_world(out, 3, 4, rules=SMALL.model_copy(update={"unsaid_forms": 1}))
-    with pytest.raises(UserError, match="made with other seed"):
+    with pytest.raises(UserError, match="generated with different seed"):
         make_world(out, 3, 5, rules=SMALL)
     (tmp_path / "diary.txt").write_text("mine")
-    with pytest.raises(UserError, match="not a world"):
+    with pytest.raises(UserError, match="not a generated data set"):
         make_world(tmp_path, 3, 4)
     with pytest.raises(UserError, match="known: csv, charades, kinetics, ucf, msrvtt"):
         make_world(tmp_path / "new", 3, 4, layout="imagenet")

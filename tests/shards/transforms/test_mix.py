@@ -138,13 +138,13 @@ def test_mistakes_are_named() -> None:
     videos, targets_BK = batch(4)
     with pytest.raises(UserError, match="raise batch_size to at least 2 x lanes"):
         blend_batch(videos, targets_BK, Blend(0.5), 1)
-    with pytest.raises(UserError, match=r"4 samples, which cut a lane in two. Let ranks x engine.acc"):
+    with pytest.raises(UserError, match=r"has 4, so a lane is split. data.lanes must be a multiple of ranks x engine"):
         blend_batch(videos, targets_BK, Blend(0.5), 3)
-    with pytest.raises(ValueError, match="4 does not hold whole lanes of 3"):
+    with pytest.raises(ValueError, match="4 does not consist of whole lanes of 3"):
         partners_in_lanes(4, 3)
     with pytest.raises(ValueError, match=r"sample 1 has labels \[4\], expected numbers from 0 to 3"):
         soft_targets([[0], [4]], 4)
-    with pytest.raises(ValueError, match="2 labels where one is expected"):
+    with pytest.raises(ValueError, match="2 labels, expected one"):
         soft_targets([[0, 1]], 4)
     with pytest.raises(ValidationError, match="extra_forbidden"):
         MixSpec.model_validate({"alpha": 0.8})

@@ -338,7 +338,7 @@ def test_settings_are_checked() -> None:
         ViewsSpec(clips=SvtWindow(), views=(view, view))
     with pytest.raises(ValidationError, match="varying number"):
         ViewsSpec(clips=SlidingWindows(frames=2, clip_seconds=1), views=(view, view))
-    with pytest.raises(ValidationError, match="short_side 100 is smaller than the crop of 112"):
+    with pytest.raises(ValidationError, match="short_side 100 is smaller than the crop size 112"):
         CentreCrop(size=112, short_side=100)
     with pytest.raises(ValidationError, match="same flip_probability"):
         uneven = (view, ViewSpec(crop=Squash(size=8), flip_probability=0.5))
