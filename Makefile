@@ -24,7 +24,7 @@ help:  ## Show this list
 setup:  ## Make .venv and install what the tests ran with (quick when nothing changed)
 	@$(INSTALL)
 
-quickstart: setup  ## Run the whole way in small on generated data, on the CPU
+quickstart: setup  ## Run the whole workflow at small scale on synthetic data, on the CPU
 	@$(BIN)/trichord quickstart
 
 test: setup  ## Run the whole test suite
@@ -39,7 +39,7 @@ check: setup  ## Lint, formatting, strict types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-format: setup  ## Put the code into the one format
+format: setup  ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 

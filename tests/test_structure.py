@@ -182,3 +182,11 @@ def distribution(requirement: str) -> str:
 
 def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_docstrings_of_functions_begin_as_documentation_does() -> None:
+    words = re.compile(r"(Give|Say|Tell|Let)\b")
+    for path in sources(*LAYERS):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert not words.match(ast.get_docstring(node) or ""), f"{name_of(path)}: {node.name}"

@@ -6,7 +6,7 @@ import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trichord.core.command import Command, add_json, at_least, read_pairs, share
 from trichord.core.console import show_figures
@@ -68,7 +68,11 @@ def _declare(parser: ArgumentParser) -> None:
         "--average", choices=("probability", "logit"), default="probability", help="quantity averaged over views"
     )
     words.add_argument("--frames", type=at_least(1), metavar="N", help="frames per clip (default: as in training)")
-    tests = parser.add_argument_group("with --data")
+    _declare_test(parser.add_argument_group("with --data"))
+    add_json(parser)
+
+
+def _declare_test(tests: Any) -> None:
     tests.add_argument(
         "--classes",
         nargs="+",
@@ -106,7 +110,6 @@ def _declare(parser: ArgumentParser) -> None:
         metavar="DIR",
         help="folder for evaluations/ (default: the run; none for a file)",
     )
-    add_json(parser)
 
 
 def _run(arguments: Namespace) -> int:

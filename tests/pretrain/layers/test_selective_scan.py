@@ -158,7 +158,8 @@ def test_on_a_gpu_the_kernel_is_asked_as_its_signature_wants(monkeypatch: pytest
     mamba_kernels._found.cache_clear()
     assert mamba_kernels.scan_kernel(torch.device("cpu")) is None
     gpu = SimpleNamespace(type="cuda")
-    monkeypatch.setattr(scan_module, "scan_kernel", lambda device: mamba_kernels.scan_kernel(gpu))
+    kernel = mamba_kernels.scan_kernel
+    monkeypatch.setattr(scan_module, "scan_kernel", lambda device: kernel(gpu))
     given = inputs()
     on_gpu = selective_scan(given)
     monkeypatch.undo()
