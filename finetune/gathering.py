@@ -17,7 +17,7 @@ from torch import Tensor
 from trichord.core.console import track
 from trichord.pretrain.collectives import gather_rows
 from trichord.pretrain.engine.distributed import World
-from trichord.pretrain.engine.prefetch import Feeder
+from trichord.pretrain.engine.prefetch import Prefetcher
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.evaluation import evaluation_batches
 from trichord.shards.reading.stream_config import StreamConfig
@@ -42,7 +42,7 @@ def gather_each_once(
 
     All ranks take part. Rows of invalid clips are dropped, so they may hold any values.
     """
-    prefetcher = Feeder(evaluation_batches(config, ClipTransform(spec), world.rank, world.size), world.device)
+    prefetcher = Prefetcher(evaluation_batches(config, ClipTransform(spec), world.rank, world.size), world.device)
     found: dict[str, list[Tensor]] = {}
     try:
         for batch in track(prefetcher, "batches of clips"):

@@ -11,7 +11,7 @@ from trichord.core.registry import load
 from trichord.core.run_folder import RunFolder
 from trichord.finetune.config import FinetuneConfig, read_config
 from trichord.finetune.recipe import read_run
-from trichord.finetune.tasks.base import Trunk
+from trichord.finetune.tasks.base import TaskBackbone
 from trichord.finetune.tasks.spec import Modality
 from trichord.pretrain.collectives import rank
 from trichord.pretrain.engine.config import InitFrom
@@ -31,14 +31,14 @@ def begin(config: FinetuneConfig, objective: Objective) -> None:
     )
     for modality, init in inits:
         encoder = getattr(objective, modality, None)
-        if isinstance(encoder, Trunk) and init is not None:
+        if isinstance(encoder, TaskBackbone) and init is not None:
             lines = load_weights(init, encoder, modality).lines()
             if rank() == 0:
                 print(f"{modality}: {'; '.join(lines)}", file=sys.stderr)
     load(config.objective.prepares)(config, objective)
 
 
-def load_weights(init: InitFrom, encoder: Trunk, modality: Modality) -> Fit:
+def load_weights(init: InitFrom, encoder: TaskBackbone, modality: Modality) -> Fit:
     """Load the weights of a file, or of a part of a run, into a backbone.
 
     The part is the one that `init` names, else the one named after the modality, else the run's best.

@@ -58,7 +58,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     SHUFFLED: (),
 }
 AUDIBLE = {**FACTORS, "size": tuple(SIZES)}  # colour alone is not
-SENSES = ("video", "audio")
+MODALITIES = ("video", "audio")
 CLUSTERS = 64
 _AT_ONCE = 64
 
@@ -143,13 +143,13 @@ def _features(objective: Objective, clips: AvClips) -> tuple[dict[str, Tensor], 
     """Give each sense's pooled vectors, and its embeddings."""
     assert isinstance(objective, AvPrototypes)
     objective.eval()
-    pooled: dict[str, list[Tensor]] = {sense: [] for sense in SENSES}
-    unit: dict[str, list[Tensor]] = {sense: [] for sense in SENSES}
+    pooled: dict[str, list[Tensor]] = {sense: [] for sense in MODALITIES}
+    unit: dict[str, list[Tensor]] = {sense: [] for sense in MODALITIES}
     for frames_BCTHW, sounds_BTM in zip(
         clips.frames_NCTHW.split(_AT_ONCE), clips.sounds_NTM.split(_AT_ONCE), strict=True
     ):
         inputs = {"video": objective.spec.normalisation(frames_BCTHW), "audio": sounds_BTM}
-        for sense in SENSES:
+        for sense in MODALITIES:
             tower = objective.get_submodule(sense)
             pooled[sense].append(tower.backbone(inputs[sense], pooled_only=True).pooled_BD)  # type: ignore[operator]
             unit[sense].append(tower(inputs[sense]).unit_BD)
@@ -165,7 +165,7 @@ def _figures(objective: Objective, parts: Mapping[str, AvClips]) -> dict[str, fl
     if unit["video"].shape[1] == unit["audio"].shape[1] and objective.spec.embedding_dim is not None:  # type: ignore
         found |= retrieval(unit["audio"], unit["video"], "audio to video")
         found |= retrieval(unit["video"], unit["audio"], "video to audio")
-    for sense in SENSES:
+    for sense in MODALITIES:
         chosen = heard if sense == "audio" else {name: torch.ones_like(each) for name, each in heard.items()}
         told = {name: of_part[name][0][sense][chosen[name]] for name in parts}
         truths = {name: {f: each[chosen[name]] for f, each in clips.labels.items()} for name, clips in parts.items()}

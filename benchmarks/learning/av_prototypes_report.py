@@ -8,8 +8,8 @@ from pathlib import Path
 from benchmarks.learning.av_prototypes import (
     AUDIBLE,
     INSTANCES,
+    MODALITIES,
     PROTOTYPES,
-    SENSES,
     SHUFFLED,
     WAYS,
     XDC,
@@ -24,7 +24,7 @@ DIRECTIONS = ("audio to video", "video to audio")
 # Who has to be ahead of whom, and in what.
 GOALS = (
     *((PROTOTYPES, other, f"{way}, R@10") for other in (UNTRAINED, SHUFFLED) for way in DIRECTIONS),
-    *((ours, UNTRAINED, f"{sense}: action, linear") for ours in (PROTOTYPES, XDC) for sense in SENSES),
+    *((ours, UNTRAINED, f"{sense}: action, linear") for ours in (PROTOTYPES, XDC) for sense in MODALITIES),
     (PROTOTYPES, INSTANCES, "audio: purity of action"),
 )
 
@@ -60,11 +60,11 @@ def probe_rows(results: Sequence[Seed], parts: Mapping[str, AvClips]) -> Rows:
     labels = {factor: (parts["train"].labels[factor], parts["test"].labels[factor]) for factor in AUDIBLE}
     return [
         row(results, ALL_WAYS, f"{sense}: {factor}, linear", f"{100 * most_common_share(*labels[factor]):.1f}")
-        for sense in SENSES
+        for sense in MODALITIES
         for factor in AUDIBLE
     ]
 
 
 def purity_rows(results: Sequence[Seed]) -> Rows:
     """Give how far clusters of each sense's features are of one class."""
-    return [row(results, ALL_WAYS, f"{sense}: purity of {factor}", "") for sense in SENSES for factor in AUDIBLE]
+    return [row(results, ALL_WAYS, f"{sense}: purity of {factor}", "") for sense in MODALITIES for factor in AUDIBLE]

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from trichord.core.errors import SampleError, UserError
 from trichord.finetune.page.nearest import Nearest, Question
 from trichord.finetune.page.requests import Line, LineIsFull, Refused, of_mistake, of_sample, receive, sample_of
-from trichord.finetune.page.watcher import Watcher
+from trichord.finetune.page.watcher import VideoInference
 from trichord.shards.record import VIDEO_EXTENSIONS, RawSample
 
 LONGEST_LINE = 16
@@ -50,7 +50,7 @@ Answer = Callable[[Request], Awaitable[Response]]
 class Page:
     """Request handlers; models run on one thread and searches on another, so that searches never wait for a video."""
 
-    def __init__(self, inference: Watcher, samples: list[RawSample]) -> None:
+    def __init__(self, inference: VideoInference, samples: list[RawSample]) -> None:
         self.watcher, self.samples = inference, samples
         self.models = Line("models", LONGEST_LINE)
         self.searches = Line("searches", 16 * LONGEST_LINE)
@@ -135,7 +135,7 @@ class Page:
         return self.samples[int(number)]
 
 
-def make_app(inference: Watcher, samples: list[RawSample], hosts: list[str]) -> Starlette:
+def make_app(inference: VideoInference, samples: list[RawSample], hosts: list[str]) -> Starlette:
     """Build the application; `hosts` are the host names that requests may use, or `*`."""
     page = Page(inference, samples)
 

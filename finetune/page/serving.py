@@ -14,7 +14,7 @@ import uvicorn
 
 from trichord.core.errors import UserError
 from trichord.finetune.page.app import make_app
-from trichord.finetune.page.watcher import Watcher, samples_of
+from trichord.finetune.page.watcher import VideoInference, samples_of
 from trichord.pretrain.engine.allocator import thread_plan
 from trichord.pretrain.engine.device import pick_device
 from trichord.shards.decoding.track import DecodeLimits
@@ -40,7 +40,7 @@ def serve(served: Served) -> None:
     """Serve until Ctrl-C."""
     listening = _listen(served.host, served.port)  # first, because a port in use is found faster than runs are loaded
     torch.set_num_threads(thread_plan(1))
-    inference = Watcher(served.runs, served.index, served.limits, pick_device(0))
+    inference = VideoInference(served.runs, served.index, served.limits, pick_device(0))
     samples = samples_of(served.samples, served.runs)
     is_private = _is_loopback(listening.getsockname()[0])
     app = make_app(inference, samples, _LOOPBACK if is_private else ["*"])
@@ -78,7 +78,7 @@ def _is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
-def _welcome(inference: Watcher, samples: int, listening: socket.socket, is_private: bool) -> list[str]:
+def _welcome(inference: VideoInference, samples: int, listening: socket.socket, is_private: bool) -> list[str]:
     lines = []
     for run in inference.about():
         classes = f", classes: {len(run['classes'])}" if run["classes"] else ""

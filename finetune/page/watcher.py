@@ -26,7 +26,7 @@ from trichord.finetune.recipe import read_run
 from trichord.finetune.retrieval.embedder import Embedder
 from trichord.finetune.tasks.registry import TASKS
 from trichord.finetune.tasks.spec import TaskSpec
-from trichord.finetune.token_maps.maps import Eyes, attended_places, eyes_of, main_directions
+from trichord.finetune.token_maps.maps import VideoEncoder, attended_places, main_directions, video_encoder_of
 from trichord.finetune.token_maps.visualise import Pixels, colours_over, frames_of, heat_over
 from trichord.pretrain.backbones.base import Backbone
 from trichord.pretrain.objectives.video_text.objective import VideoTextObjective
@@ -40,7 +40,7 @@ _SAMPLES = 6
 _LONGEST_SAMPLE_BYTES = 32 << 20
 
 
-class Watcher:
+class VideoInference:
     """Inference with all runs on one video after another; used by one thread."""
 
     def __init__(self, runs: Sequence[Path], index: Path | None, limits: DecodeLimits, device: torch.device) -> None:
@@ -63,7 +63,7 @@ class Watcher:
                 clips.append((opened, found.clip))
         if clips:
             opened, clip = clips[0]
-            answer["map"] = draw_maps(eyes_of(opened), clip.batch, clip.view, clip.clip_s, opened.run.name)
+            answer["map"] = draw_maps(video_encoder_of(opened), clip.batch, clip.view, clip.clip_s, opened.run.name)
         else:
             answer["map"] = self._map_of_whole(raw)
         answer["nearest"] = self.nearest.to_video(raw) if self.nearest else None
@@ -89,7 +89,7 @@ class Watcher:
         """Draw maps of the first run with video over the whole video, for when no head selects a clip."""
         for opened in self.runs:
             if opened.config.backbone is not None:
-                encoder: Eyes = eyes_of(opened)
+                encoder: VideoEncoder = video_encoder_of(opened)
                 batch = batch_of(raw, encoder.spec, self.limits)
                 return draw_maps(encoder, batch, 0, (0.0, batch["timeline"][0].duration_s), opened.run.name)
         return None
@@ -141,7 +141,7 @@ _MOST_FRAMES = 8
 _QUALITY = 85
 
 
-def draw_maps(encoder: Eyes, batch: Batch, view: int, clip_s: tuple[float, float], run: str) -> dict[str, Any]:
+def draw_maps(encoder: VideoEncoder, batch: Batch, view: int, clip_s: tuple[float, float], run: str) -> dict[str, Any]:
     """Return a clip's frames with their times: each unchanged, with attended places, and with tokens as colours."""
     frames_THWC = frames_of(batch, view)
     pixels_BCTHW = encoder.normalisation(batch["video"][view].to(next(encoder.backbone.parameters()).device))

@@ -23,7 +23,7 @@ from trichord.finetune.retrieval.embedder import Embedder
 from trichord.finetune.zeroshot.spec import ZeroShotSpec
 from trichord.pretrain.collectives import sum_over_ranks
 from trichord.pretrain.engine.distributed import World
-from trichord.pretrain.engine.prefetch import Feeder
+from trichord.pretrain.engine.prefetch import Prefetcher
 from trichord.pretrain.retrieval.ranks import measure
 from trichord.pretrain.retrieval.tiles import MISSING, Side
 from trichord.shards.reading.batch import Batch
@@ -95,7 +95,7 @@ def _sides(
     found: dict[str, list[Tensor]] = {modality: [] for modality in embedder.senses}
     numbers: dict[str, list[int]] = {modality: [] for modality in embedder.senses}
     usable = bad = 0
-    prefetcher = Feeder(evaluation_batches(config, ClipTransform(spec), world.rank, world.size), world.device)
+    prefetcher = Prefetcher(evaluation_batches(config, ClipTransform(spec), world.rank, world.size), world.device)
     try:
         for batch in track(prefetcher, "batches of clips"):
             clips = _clips(batch)

@@ -72,11 +72,11 @@ def _show(title: str, catalogue: Catalogue, as_json: bool) -> int:
 
 
 def _declare_build(parser: ArgumentParser) -> None:
-    from trichord.finetune.retrieval.spec import SENSES
+    from trichord.finetune.retrieval.spec import MODALITIES
 
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folders written by `trichord embed`")
     parser.add_argument("--out", type=Path, metavar="INDEX", help="new folder (default: index/ in the first DIR)")
-    parser.add_argument("--sense", choices=SENSES, default="video", help="modality of the indexed vectors")
+    parser.add_argument("--sense", choices=MODALITIES, default="video", help="modality of the indexed vectors")
     _declare_options(parser)
     add_json(parser)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 Sense = Literal["video", "text", "audio"]
 DType = Literal["float16", "float32"]
 Kind = Literal["flat", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq"]
-SENSES: tuple[Sense, ...] = ("video", "text", "audio")
+MODALITIES: tuple[Sense, ...] = ("video", "text", "audio")
 KINDS: tuple[Kind, ...] = ("flat", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq")
 
 

@@ -34,7 +34,7 @@ class OnTokens(Objective):
         return Batch(**{**batch, **read})  # type: ignore[typeddict-item]
 
 
-class Trunk(nn.Module):
+class TaskBackbone(nn.Module):
     """A backbone that, if frozen, stays in eval mode when the rest of the model is in training mode."""
 
     def __init__(self, backbone: Encoder, is_frozen: bool, trained: Sequence[str] = ()) -> None:
@@ -52,7 +52,7 @@ class Trunk(nn.Module):
                     f"objective.trained: {pattern!r} matches no parameter of the backbone. Parameter names: {names}, …"
                 )
 
-    def train(self, mode: bool = True) -> Trunk:
+    def train(self, mode: bool = True) -> TaskBackbone:
         """Switch dropout and similar layers; a frozen backbone stays in eval mode."""
         super().train(mode)
         self.backbone.train(mode and not self.is_frozen)

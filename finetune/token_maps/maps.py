@@ -105,7 +105,7 @@ _FRAMES = 8  # if neither the backbone nor the views specify the number
 
 
 @dataclass(frozen=True)
-class Eyes:
+class VideoEncoder:
     """A video backbone and its input transforms."""
 
     backbone: Backbone
@@ -118,14 +118,14 @@ class Eyes:
         return self.normalisation(batch["video"][0].to(device))
 
 
-def eyes_of(opened: OpenedRun) -> Eyes:
+def video_encoder_of(opened: OpenedRun) -> VideoEncoder:
     """Return the main video backbone of a run; raise UserError if it has none."""
     parts = opened.config.objective.parts
     part = "video" if "video" in parts else parts[0]
     backbone = getattr(getattr(opened.objective, part), "backbone", None)
     if not isinstance(backbone, Backbone):
         raise UserError(f"{opened.run} has no video backbone, only an audio backbone; expected a run with video")
-    return Eyes(backbone, opened.config.objective.normalisation, _whole_video(opened))
+    return VideoEncoder(backbone, opened.config.objective.normalisation, _whole_video(opened))
 
 
 def _whole_video(opened: OpenedRun) -> SampleSpec:

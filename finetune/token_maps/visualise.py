@@ -22,7 +22,7 @@ from torch.nn import functional
 from trichord.core.console import track
 from trichord.core.errors import SampleError, UserError
 from trichord.finetune.opening import open_run
-from trichord.finetune.token_maps.maps import Eyes, attended_places, eyes_of, main_directions
+from trichord.finetune.token_maps.maps import VideoEncoder, attended_places, main_directions, video_encoder_of
 from trichord.pretrain.engine.device import pick_device
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.single import batch_of, pick_samples, read_video
@@ -45,7 +45,7 @@ class Drawn:
 
 def visualise(run: Path, source: str, out: Path, kind: Kind, count: int, endings: tuple[str, ...]) -> list[Drawn]:
     """Write pictures of a video file or of some clips from shards; `endings` may contain gif and png."""
-    encoder = eyes_of(open_run(run, pick_device(0)))
+    encoder = video_encoder_of(open_run(run, pick_device(0)))
     drawn = []
     for raw in track(_samples(source, count), "drawing clips"):
         try:
@@ -69,7 +69,7 @@ def _samples(source: str, count: int) -> Iterator[RawSample]:
     return pick_samples(source, count)
 
 
-def _draw(encoder: Eyes, batch: Batch, out: Path, kind: Kind, endings: tuple[str, ...]) -> Drawn:
+def _draw(encoder: VideoEncoder, batch: Batch, out: Path, kind: Kind, endings: tuple[str, ...]) -> Drawn:
     frames_THWC, pixels_BCTHW = frames_of(batch), encoder.pixels(batch)
     if kind == "pca":
         shows, over_THWC = "pca", colours_over(frames_THWC, main_directions(encoder.backbone, pixels_BCTHW)[0])

@@ -22,7 +22,7 @@ from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint, checkpoint_files
 from trichord.pretrain.engine.device import pick_device
 from trichord.pretrain.engine.distributed import World
-from trichord.pretrain.engine.prefetch import Feeder
+from trichord.pretrain.engine.prefetch import Prefetcher
 from trichord.pretrain.engine.training import build, draw_as, split
 from trichord.pretrain.objectives.base import Objective
 from trichord.shards.reading.batch import Batch
@@ -146,7 +146,7 @@ def _choose_rank(failure: dict[str, Any], rank: int | None) -> dict[str, Any]:
 def _draw(config: RunConfig, step: int, rank: int, world_size: int) -> tuple[Batch, torch.device]:
     stream = batches(config.stream(), config.transform(), rank, world_size, step)
     device = pick_device(0)
-    prefetcher = Feeder(stream, device)
+    prefetcher = Prefetcher(stream, device)
     try:
         return next(prefetcher), device
     finally:

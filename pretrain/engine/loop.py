@@ -17,7 +17,7 @@ from trichord.pretrain.engine import training as steps
 from trichord.pretrain.engine.distributed import World
 from trichord.pretrain.engine.finite import FiniteGuard, write_failure
 from trichord.pretrain.engine.metrics import Meter, Recorder, WindowMeans
-from trichord.pretrain.engine.prefetch import Feeder
+from trichord.pretrain.engine.prefetch import Prefetcher
 from trichord.pretrain.engine.run_lock import RunLock
 from trichord.pretrain.engine.saving import Saver
 from trichord.pretrain.engine.signals import StopFlag, listening, of_rank, rank_of
@@ -54,7 +54,7 @@ class Loop:
     world: World
     lock: RunLock | None  # on rank 0
     training: Training
-    feeder: Feeder
+    prefetcher: Prefetcher
     saver: Saver
     meter: Meter
     recorder: Recorder | None  # on rank 0
@@ -96,7 +96,7 @@ class Loop:
         """Read this rank's next batch; an error is kept until all ranks know of it."""
         with self.meter.waiting():
             try:
-                return Drawn(next(self.feeder))
+                return Drawn(next(self.prefetcher))
             except Exception as error:
                 return Drawn(problem=error)
 
@@ -180,7 +180,7 @@ class Loop:
         if self.recorder is None:
             return
         try:
-            self.recorder.write({**row, "bad": self.feeder.stream.figures()["bad"]})
+            self.recorder.write({**row, "bad": self.prefetcher.stream.figures()["bad"]})
         except OSError as error:  # such as a full disk; whether the run can continue is decided at the next save
             self.say(f"warning: the figures of step {step} could not be written: {error}")
         self.say(step_line(row))

@@ -16,7 +16,7 @@ from trichord.shards.reading.stream import BatchStream
 _POLL_EVERY_S = 0.2
 
 
-class Feeder(Iterator[Batch]):
+class Prefetcher(Iterator[Batch]):
     """Iterator over a stream's batches on a device that reads one batch ahead.
 
     An error while reading is raised by `next` in place of the affected batch.
@@ -27,7 +27,7 @@ class Feeder(Iterator[Batch]):
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ready: queue.Queue[tuple[Batch, Any] | BaseException] = queue.Queue(maxsize=1)
         self._is_closed = threading.Event()
-        self._thread = threading.Thread(target=self._draw, name="feeder", daemon=True)
+        self._thread = threading.Thread(target=self._draw, name="prefetcher", daemon=True)
         self._thread.start()
 
     def __next__(self) -> Batch:

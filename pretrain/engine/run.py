@@ -24,7 +24,7 @@ from trichord.pretrain.engine.flops import training_flops
 from trichord.pretrain.engine.loop import Loop
 from trichord.pretrain.engine.metrics import Meter, Recorder, Work
 from trichord.pretrain.engine.parameter_groups import describe
-from trichord.pretrain.engine.prefetch import Feeder
+from trichord.pretrain.engine.prefetch import Prefetcher
 from trichord.pretrain.engine.run_lock import RunLock, take_lock
 from trichord.pretrain.engine.saving import Saver, changes, data_digests, refuse_other_run
 from trichord.pretrain.engine.training import Training, own_linear, prepare
@@ -87,7 +87,7 @@ def _pretrain(
     )
     check = lock.check if lock else _nothing
     stream = batches(config.stream(), config.transform(), world.rank, world.size, training.start_step)
-    prefetcher = Feeder(stream, world.device)
+    prefetcher = Prefetcher(stream, world.device)
     recorder = None
     try:
         recorder = Recorder(run, config.log, training.start_step, about) if world.rank == 0 else None
@@ -97,7 +97,7 @@ def _pretrain(
             world=world,
             lock=lock,
             training=training,
-            feeder=prefetcher,
+            prefetcher=prefetcher,
             saver=Saver(RunFolder(run).checkpoints, config.checkpoints, world, training, facts, check, say),
             meter=Meter(_work(config, world), world.device),
             recorder=recorder,

@@ -35,7 +35,7 @@ from trichord.shards.reading.stream_config import ShardSource, StreamConfig
 _TRIES_FOR_A_SHAPE = 64
 
 
-class Roll:
+class SampleIndex:
     """Index of all samples of all sources, numbered in the order of the manifests."""
 
     def __init__(self, sources: tuple[ShardSource, ...]) -> None:
@@ -57,7 +57,7 @@ class Roll:
         return int(self._ends[np.searchsorted(self._ends, number, side="right")])
 
 
-class RollDataset(IterableDataset[Batch | Failure]):
+class SampleIndexDataset(IterableDataset[Batch | Failure]):
     """The data set of one worker: a contiguous range of batches, so that few workers open the same shard."""
 
     def __init__(
@@ -78,7 +78,7 @@ class RollDataset(IterableDataset[Batch | Failure]):
         stack = stacker_of(worker, self._config)
         place, workers = (worker.id if worker else 0), max(self._config.workers, 1)
         reader = self._rank * workers + place
-        sample_index, size = Roll(self._sources), self._config.batch_size
+        sample_index, size = SampleIndex(self._sources), self._config.batch_size
         turns = -(-sample_index.total // (size * self._readers))
         pool = ArchivePool(self._sources, self._config.reading_limits())
         end = min((reader + 1) * turns * size, sample_index.total)
@@ -97,7 +97,9 @@ class RollDataset(IterableDataset[Batch | Failure]):
 class _PartReader:
     """Reader of samples by number; unusable samples are reported and replaced by padding."""
 
-    def __init__(self, sample_index: Roll, pool: ArchivePool, transform: SampleTransform, seed: int, end: int) -> None:
+    def __init__(
+        self, sample_index: SampleIndex, pool: ArchivePool, transform: SampleTransform, seed: int, end: int
+    ) -> None:
         self._index, self._pool, self._transform, self._seed, self._end = sample_index, pool, transform, seed, end
         self._blank: Example | None = None
         self._current: ShardId | None = None
@@ -168,5 +170,5 @@ def evaluation_batches(
     sources = config.open_sources()
     if not any(source.manifest.samples for source in sources):
         raise UserError(f"nothing to evaluate: {[each.root for each in config.sources]} have no samples")
-    dataset = RollDataset(config, sources, transform, rank, world_size)
+    dataset = SampleIndexDataset(config, sources, transform, rank, world_size)
     return BatchStream(PartReceiver(dataset, config, rank, parts_per_batch=1), tally_of(config))

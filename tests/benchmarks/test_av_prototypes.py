@@ -15,9 +15,9 @@ from benchmarks.learning import av_prototypes as av_learning
 from benchmarks.learning import ways
 from benchmarks.learning.av_prototypes import (
     AUDIBLE,
+    MODALITIES,
     PROTOTYPES,
     RECIPE,
-    SENSES,
     SHUFFLED,
     WAYS,
     XDC,
@@ -83,8 +83,8 @@ def test_silent_clips_are_seen_and_not_heard(monkeypatch: pytest.MonkeyPatch) ->
     objective = av_stage.build()
     found = av_learning._figures(objective, parts)
     directions = {f"{way}, {figure}" for way in ("audio to video", "video to audio") for figure in FIGURES}
-    linear = {f"{sense}: {factor}, linear" for sense in SENSES for factor in AUDIBLE}
-    purity = {f"{sense}: purity of {factor}" for sense in SENSES for factor in AUDIBLE}
+    linear = {f"{sense}: {factor}, linear" for sense in MODALITIES for factor in AUDIBLE}
+    purity = {f"{sense}: purity of {factor}" for sense in MODALITIES for factor in AUDIBLE}
     assert found.keys() == directions | linear | purity
     assert all(0 <= value <= 1 or "rank" in name for name, value in found.items())
     _, unit = av_learning._features(objective, parts["test"])

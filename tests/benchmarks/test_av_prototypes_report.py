@@ -12,8 +12,8 @@ from benchmarks.learning import av_prototypes_report as av_learning_report
 from benchmarks.learning.av_prototypes import (
     AUDIBLE,
     INSTANCES,
+    MODALITIES,
     PROTOTYPES,
-    SENSES,
     SHUFFLED,
     WAYS,
     XDC,
@@ -36,8 +36,8 @@ def make_result(shift: float) -> dict[str, WayResult]:
     """Give a seed in which every share of a way is the same, but for XDC's recalls, which there are none of."""
     told = {}
     for way, share in SHARES.items():
-        figures = {f"{sense}: {factor}, linear": share + shift for sense in SENSES for factor in AUDIBLE}
-        figures |= {f"{sense}: purity of {factor}": share + shift for sense in SENSES for factor in AUDIBLE}
+        figures = {f"{sense}: {factor}, linear": share + shift for sense in MODALITIES for factor in AUDIBLE}
+        figures |= {f"{sense}: purity of {factor}": share + shift for sense in MODALITIES for factor in AUDIBLE}
         if way != XDC:
             for direction in DIRECTIONS:
                 figures |= {f"{direction}, R@{k}": (share + shift) * k / 10 for k in (1, 5, 10)}
@@ -84,14 +84,18 @@ def test_recalls_stand_beside_what_guessing_gives_and_ranks_are_no_per_cents() -
 
 def test_probes_stand_beside_the_commonest_class() -> None:
     rows = probe_rows(RESULTS, PARTS)
-    assert [row["figure"] for row in rows] == [f"{sense}: {factor}, linear" for sense in SENSES for factor in AUDIBLE]
+    assert [row["figure"] for row in rows] == [
+        f"{sense}: {factor}, linear" for sense in MODALITIES for factor in AUDIBLE
+    ]
     # Class 1 leads in training, and two of five test clips are of it.
     assert {row["chance"] for row in rows} == {"40.0"} and rows[0][XDC] == "32.0 ± 2.0"
 
 
 def test_purity_has_a_line_for_each_sense_and_factor() -> None:
     rows = purity_rows(RESULTS)
-    assert [row["figure"] for row in rows] == [f"{sense}: purity of {factor}" for sense in SENSES for factor in AUDIBLE]
+    assert [row["figure"] for row in rows] == [
+        f"{sense}: purity of {factor}" for sense in MODALITIES for factor in AUDIBLE
+    ]
     assert rows[0][UNTRAINED] == "12.0 ± 2.0"
 
 

@@ -23,7 +23,7 @@ from trichord.finetune.tasks.captioning.spec import BeamSpec, DecodingSpec, Gree
 from trichord.finetune.tasks.captioning.vocabulary import Vocabulary
 
 
-class Growing(Protocol):
+class Decoding(Protocol):
     """Texts that are decoded token by token."""
 
     def __call__(self, tokens_R: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class Growing(Protocol):
         """Continue each text from the text of another row with the same memory."""
 
 
-class Said(NamedTuple):
+class GeneratedCaptions(NamedTuple):
     """Captions of a batch, and the log-probability of each, including its end mark."""
 
     captions: list[str]
@@ -47,7 +47,7 @@ Seeds = Sequence[tuple[int, str]]
 class Texts(NamedTuple):
     """A batch to decode: a text of at most `longest` tokens for each memory."""
 
-    begin: Callable[[Tensor], Growing]
+    begin: Callable[[Tensor], Decoding]
     memory_BME: Tensor
     known: int  # number of tokens in the vocabulary
     mark: int  # the token before and after a text
@@ -55,18 +55,18 @@ class Texts(NamedTuple):
     seeds: Seeds  # of the sampling
 
 
-def speak(
-    begin: Callable[[Tensor], Growing],
+def generate(
+    begin: Callable[[Tensor], Decoding],
     memory_BME: Tensor,
     vocabulary: Vocabulary,
     spec: DecodingSpec,
     longest: int,
     seeds: Seeds,
-) -> Said:
+) -> GeneratedCaptions:
     """Generate a caption of at most `longest` tokens for each memory; `seeds` determine what sampling draws."""
     texts = Texts(begin, memory_BME, len(vocabulary), vocabulary.mark, longest, seeds)
     tokens_BL, log_probs_B = load(spec.decodes)(spec, texts)
-    return Said([vocabulary.read_out(tokens) for tokens in tokens_BL.tolist()], log_probs_B.tolist())
+    return GeneratedCaptions([vocabulary.read_out(tokens) for tokens in tokens_BL.tolist()], log_probs_B.tolist())
 
 
 def beam_search(spec: BeamSpec, texts: Texts) -> tuple[Tensor, Tensor]:
@@ -87,7 +87,7 @@ def nucleus(spec: NucleusSpec, texts: Texts) -> tuple[Tensor, Tensor]:
     return _decode(texts, _nucleus_pick(spec, texts.seeds, texts.longest, texts.memory_BME.device))
 
 
-def _log_probs(growing: Growing, known: int) -> Callable[[Tensor], Tensor]:
+def _log_probs(growing: Decoding, known: int) -> Callable[[Tensor], Tensor]:
     """Return the step with log-probabilities, restricted to the vocabulary; the embedding table may be larger."""
 
     def advance(tokens_R: Tensor) -> Tensor:

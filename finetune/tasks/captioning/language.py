@@ -68,7 +68,7 @@ class Language(nn.Module):
         return functional.linear(seen_BLD, self.gpt2.wte.weight)
 
 
-class Telling:
+class DecoderState:
     """Texts decoded token by token, each with its memory, with cached keys and values of previous tokens."""
 
     def __init__(self, language: Language, memory_RMD: Tensor) -> None:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trichord.core.errors import UserError
-from trichord.finetune.tasks.base import OnTokens, Trunk
-from trichord.finetune.tasks.captioning.decoding import Said, speak
-from trichord.finetune.tasks.captioning.language import Language, Telling
+from trichord.finetune.tasks.base import OnTokens, TaskBackbone
+from trichord.finetune.tasks.captioning.decoding import GeneratedCaptions, generate
+from trichord.finetune.tasks.captioning.language import DecoderState, Language
 from trichord.finetune.tasks.captioning.spec import CaptionSpec
 from trichord.finetune.tasks.captioning.vocabulary import Vocabulary, Written
 from trichord.finetune.tasks.spec import Modality
@@ -67,24 +67,24 @@ class Captioner(OnTokens):
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         written = self._tokenise(batch["text"])
         memory_BME = self.video(batch["video"])
-        predicted = told_apart(self.language, written, memory_BME)
+        predicted = token_losses(self.language, written, memory_BME)
         health = {
             "next_token": mean_over_ranks(predicted.is_right_BL.flatten().float(), predicted.counts_BL.flatten()),
             "without_caption": (~predicted.counts_BL.any(dim=1)).float().mean(),
-            "cut": predicted.surprise_B.new_tensor(written.cut / len(predicted.surprise_B)),
+            "cut": predicted.nll_B.new_tensor(written.cut / len(predicted.nll_B)),
         }
-        loss = predicted.surprise_B.mean()
+        loss = predicted.nll_B.mean()
         return StepOutput(loss, {"caption": loss.detach()}, health, embeddings={})
 
     @torch.no_grad()
-    def tell(self, batch: Batch, seed: int) -> Said:
+    def tell(self, batch: Batch, seed: int) -> GeneratedCaptions:
         """Generate a caption for each sample with the recipe's decoding; expects eval mode."""
         assert self.vocabulary is not None
         device = batch["video"][0].device
         with torch.autocast(device.type, self.cast_to, enabled=self.cast_to is not None):
             memory_BME = self.video(batch["video"])
-            return speak(
-                lambda memory_RME: Telling(self.language, memory_RME),
+            return generate(
+                lambda memory_RME: DecoderState(self.language, memory_RME),
                 memory_BME,
                 self.vocabulary,
                 self.spec.decoding,
@@ -109,15 +109,15 @@ class Captioner(OnTokens):
         return self.vocabulary.write(captions, longest)
 
 
-class Told(NamedTuple):
+class TokenLosses(NamedTuple):
     """A language model's predictions for given captions (teacher forcing)."""
 
-    surprise_B: Tensor  # mean nll of a caption's tokens; 0 where there is no caption
+    nll_B: Tensor  # mean nll of a caption's tokens; 0 where there is no caption
     is_right_BL: Tensor  # the most likely token is the right one
     counts_BL: Tensor  # whether it is a token of the caption or its end mark
 
 
-def told_apart(language: Language, written: Written, memory_BME: Tensor) -> Told:
+def token_losses(language: Language, written: Written, memory_BME: Tensor) -> TokenLosses:
     """Predict each token of the captions from those before it and from the memory."""
     tokens_BL = written.tokens_BL.to(memory_BME.device)
     token_counts_B = torch.tensor([max(length - 1, 0) for length in written.lengths_B], device=memory_BME.device)
@@ -127,8 +127,8 @@ def told_apart(language: Language, written: Written, memory_BME: Tensor) -> Told
     nll_BL = functional.cross_entropy(scores_BLV.float().transpose(1, 2), follows_BL, reduction="none")
     # Not multiplied by 0: values beyond a caption's end may be anything.
     nll_BL = torch.where(counts_BL, nll_BL, nll_BL.new_zeros(()))
-    surprise_B = nll_BL.sum(dim=1) / token_counts_B.clamp_min(1)
-    return Told(surprise_B, scores_BLV.detach().argmax(dim=2) == follows_BL, counts_BL)
+    nll_B = nll_BL.sum(dim=1) / token_counts_B.clamp_min(1)
+    return TokenLosses(nll_B, scores_BLV.detach().argmax(dim=2) == follows_BL, counts_BL)
 
 
 _RULES = (
@@ -148,7 +148,7 @@ _RULES = (
 )
 
 
-class Memory(Trunk):
+class Memory(TaskBackbone):
     """A backbone, and the mapping of its tokens to the memory of the language model."""
 
     def __init__(self, backbone: Backbone, spec: CaptionSpec, reads_tokens: bool = False) -> None:

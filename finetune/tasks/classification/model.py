@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trichord.core.errors import UserError
 from trichord.finetune.config import FinetuneConfig
-from trichord.finetune.tasks.base import OnTokens, Trunk
+from trichord.finetune.tasks.base import OnTokens, TaskBackbone
 from trichord.finetune.tasks.classification.head import Pool, build_layers
 from trichord.finetune.tasks.classification.losses import classification_loss
 from trichord.finetune.tasks.classification.spec import POOLS, ClassificationSpec
@@ -27,7 +27,7 @@ from trichord.shards.reading.batch import Batch
 from trichord.shards.transforms.mix import Mixing, blend_batch, draw_blend, soft_targets
 
 
-class Branch(Trunk):
+class Branch(TaskBackbone):
     """One modality: its backbone, the pooling of its tokens, and the substitute vector of clips that lack it."""
 
     def __init__(self, backbone: Encoder, spec: ClassificationSpec, can_be_absent: bool, reads_tokens: bool) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from tests.finetune.captions.small_captions import captions_of, small_captioner, small_config
 from trichord.core.errors import UserError
-from trichord.finetune.tasks.captioning.model import Captioner, told_apart
+from trichord.finetune.tasks.captioning.model import Captioner, token_losses
 from trichord.finetune.tasks.captioning.vocabulary import MARK, Vocabulary
 from trichord.pretrain.engine.flops import training_flops
 from trichord.pretrain.engine.parameter_groups import GroupRules
@@ -55,15 +55,15 @@ def test_padding_and_neighbours_change_nothing() -> None:
     batch = batch_of(model, CAPTIONS)
     memory_BME = model.video(batch["video"])
     written = model.vocabulary.write(CAPTIONS, 16)
-    surprise_B = told_apart(model.language, written, memory_BME).surprise_B
+    nll_B = token_losses(model.language, written, memory_BME).nll_B
     for row, caption in enumerate(CAPTIONS):
-        alone = told_apart(model.language, model.vocabulary.write([caption], 16), memory_BME[row : row + 1])
-        assert alone.surprise_B.item() == pytest.approx(surprise_B[row].item(), abs=1e-6)
+        alone = token_losses(model.language, model.vocabulary.write([caption], 16), memory_BME[row : row + 1])
+        assert alone.nll_B.item() == pytest.approx(nll_B[row].item(), abs=1e-6)
     places_L = torch.arange(written.tokens_BL.shape[1])
     beyond_BL = places_L >= torch.tensor(written.lengths_B)[:, None]
     assert beyond_BL.any()
     filled = written._replace(tokens_BL=written.tokens_BL.masked_fill(beyond_BL, 7))
-    assert torch.equal(told_apart(model.language, filled, memory_BME).surprise_B, surprise_B)
+    assert torch.equal(token_losses(model.language, filled, memory_BME).nll_B, nll_B)
 
 
 def test_captions_stand_between_marks_and_come_back() -> None:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from tests.finetune.captions.small_captions import small_captioner
-from trichord.finetune.tasks.captioning.decoding import Said, search, speak
-from trichord.finetune.tasks.captioning.language import Language, Telling
+from trichord.finetune.tasks.captioning.decoding import GeneratedCaptions, generate, search
+from trichord.finetune.tasks.captioning.language import DecoderState, Language
 from trichord.finetune.tasks.captioning.model import Captioner
 from trichord.finetune.tasks.captioning.spec import BeamSpec, DecodingSpec, GreedySpec, NucleusSpec
 
@@ -22,7 +22,7 @@ MARK, LONGEST = 3, 4
 
 
 class Retold:
-    """What Telling does, with nothing kept: every text is told from its beginning, each time."""
+    """What DecoderState does, with nothing kept: every text is told from its beginning, each time."""
 
     def __init__(self, language: Language, memory_RME: Tensor) -> None:
         self._language, self._memory_RME = language, memory_RME
@@ -53,10 +53,12 @@ def model() -> Captioner:
     return found.double()
 
 
-def told(model: Captioner, way: DecodingSpec, memory_BME: Tensor, keys: list[str], kind: Any = Telling) -> Said:
+def told(
+    model: Captioner, way: DecodingSpec, memory_BME: Tensor, keys: list[str], kind: Any = DecoderState
+) -> GeneratedCaptions:
     assert model.vocabulary is not None
     with torch.no_grad():
-        return speak(
+        return generate(
             lambda memory_RME: kind(model.language, memory_RME),
             memory_BME.double(),
             model.vocabulary,
@@ -107,7 +109,7 @@ def test_draws_have_the_nucleus_frequencies(model: Captioner) -> None:
 
     draws = 3000
     keys = [(0, str(row)) for row in range(draws)]
-    said = speak(lambda _: Constant(), torch.zeros(draws, 1, 1), model.vocabulary, NucleusSpec(top_p=0.9), 1, keys)
+    said = generate(lambda _: Constant(), torch.zeros(draws, 1, 1), model.vocabulary, NucleusSpec(top_p=0.9), 1, keys)
     letters = {model.vocabulary.read_out([token]): share / 0.95 for token, share in probable.items() if token != 43}
     assert set(said.captions) == set(letters)  # three are needed to reach 0.9
     for letter, share in letters.items():

@@ -22,7 +22,7 @@ from tests.pretrain.engine import small_run
 from tests.warm import HANGS_AFTER_S
 from trichord.finetune.page.app import make_app
 from trichord.finetune.page.serving import _listen
-from trichord.finetune.page.watcher import Watcher, samples_of
+from trichord.finetune.page.watcher import VideoInference, samples_of
 from trichord.launch import cli
 from trichord.pretrain.engine import run as engine_run
 from trichord.shards.decoding.track import DecodeLimits
@@ -73,7 +73,7 @@ def served(top: Path) -> Iterator[str]:
     """Serve all of it; give the address."""
     limits = DecodeLimits(max_bytes=MOST_BYTES, max_seconds=MOST_SECONDS)
     runs = [top / "actions", top / "told", top / "found"]
-    watcher = Watcher(runs, top / "vectors/index", limits, CPU)
+    watcher = VideoInference(runs, top / "vectors/index", limits, CPU)
     listening = _listen("127.0.0.1", 0)
     app = make_app(watcher, samples_of(str(top / "clips"), runs), ["127.0.0.1"])
     server = uvicorn.Server(uvicorn.Config(app, log_level="error"))

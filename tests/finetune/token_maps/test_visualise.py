@@ -13,7 +13,7 @@ from PIL import Image
 from tests.finetune import small_head
 from tests.shards import media
 from trichord.finetune.opening import open_run
-from trichord.finetune.token_maps.maps import attended_places, eyes_of
+from trichord.finetune.token_maps.maps import attended_places, video_encoder_of
 from trichord.finetune.token_maps.visualise import frames_of, heat_over
 from trichord.launch import cli
 from trichord.shards.reading.single import batch_of, read_video
@@ -39,7 +39,7 @@ def test_a_video_is_drawn_with_the_map_of_its_own_frames(svt: Path, tmp_path: Pa
     video.write_bytes(media.encode(media.moving_picture(8, 32, 32)))
     assert cli.main(["visualise", str(svt), str(video), "--out", str(tmp_path / "drawn")]) == 0
     assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"mine.attention.gif", "mine.attention.png"}
-    eyes = eyes_of(open_run(svt, torch.device("cpu")))
+    eyes = video_encoder_of(open_run(svt, torch.device("cpu")))
     batch = batch_of(read_video(video), eyes.spec)
     places = attended_places(eyes.backbone, eyes.pixels(batch))
     expected_THWC = heat_over(frames_of(batch), places.weight_Bthw[0])

@@ -46,18 +46,18 @@ def _main(shards: Path, jobs: list[dict[str, Any]]) -> None:
     from trichord.pretrain.engine import run as engine_run
     from trichord.pretrain.engine.device import Peak
     from trichord.pretrain.engine.distributed import join_world, leave_world
-    from trichord.pretrain.engine.prefetch import Feeder
+    from trichord.pretrain.engine.prefetch import Prefetcher
     from trichord.shards.reading.batch import Batch
 
     keys: list[str] = []
-    draw = Feeder.__next__
+    draw = Prefetcher.__next__
 
-    def draw_and_note(feeder: Feeder) -> Batch:
-        batch = draw(feeder)
+    def draw_and_note(prefetcher: Prefetcher) -> Batch:
+        batch = draw(prefetcher)
         keys.append(f"{batch['step']}: {' '.join(batch['key'])}")
         return batch
 
-    Feeder.__next__ = draw_and_note  # type: ignore[method-assign]
+    Prefetcher.__next__ = draw_and_note  # type: ignore[method-assign]
     # Seconds at every start, for figures that these tests do not look at.
     engine_run.training_flops = lambda *_: 0  # type: ignore[attr-defined,assignment]
     engine_run.peak_flops = lambda *_: Peak(1.0, "known", "none")  # type: ignore[attr-defined,assignment]

@@ -24,7 +24,7 @@ from trichord.pretrain.engine import run as engine_run
 from trichord.pretrain.engine.checkpoint_files import CheckpointIndex, FileEntry
 from trichord.pretrain.engine.finite import replay
 from trichord.pretrain.engine.metrics import Recorder
-from trichord.pretrain.engine.prefetch import Feeder
+from trichord.pretrain.engine.prefetch import Prefetcher
 from trichord.pretrain.engine.run_lock import RunLock
 from trichord.pretrain.engine.trackers import FILE_NAME, read_rows
 from trichord.pretrain.objectives.base import StepOutput
@@ -77,16 +77,16 @@ def test_a_signal_that_ends_the_data_workers_too_is_told_as_the_signal(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cluster signals all processes of a job; a rank that waits for data then sees a worker die."""
-    draw = Feeder.__next__
+    draw = Prefetcher.__next__
 
-    def lose_worker(feeder: Feeder) -> Batch:
-        batch = draw(feeder)
+    def lose_worker(prefetcher: Prefetcher) -> Batch:
+        batch = draw(prefetcher)
         if batch["step"] == 2:
             os.kill(os.getpid(), signal.SIGTERM)
             raise WorkerDied("worker 0 (exit code -15) died")
         return batch
 
-    monkeypatch.setattr(Feeder, "__next__", lose_worker)
+    monkeypatch.setattr(Prefetcher, "__next__", lose_worker)
     with pytest.raises(Interrupted, match="stopped after 2 steps by SIGTERM, everything is saved"):
         engine_run.pretrain(small_config(shards), tmp_path)
     assert checkpoint_files.checkpoints_in(tmp_path / "checkpoints")[0].name == "step_00000002"

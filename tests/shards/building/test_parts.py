@@ -171,8 +171,8 @@ import signal
 from pathlib import Path
 from trichord.shards.building.transcode import Preset
 from trichord.shards.building.write import build
-class Told(BaseException): pass
-def tell(*_): raise Told
+class Signalled(BaseException): pass
+def tell(*_): raise Signalled
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR2, tell)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell has put the tests aside
