@@ -79,7 +79,7 @@ class AudioTokens(NamedTuple):
 
 
 class AudioBackbone(Encoder):
-    """An audio encoder; its input is the output of `shards.hearing.spectrogram`: normalised, time first."""
+    """An audio encoder; its input is the output of `trichord.shards.audio.spectrogram`: normalised, time first."""
 
     @abstractmethod
     def forward(self, audio_BTM: Tensor, pooled_only: bool = False) -> AudioTokens:
