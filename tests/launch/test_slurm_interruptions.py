@@ -57,5 +57,5 @@ def test_a_node_that_loses_touch_is_left_and_its_ranks_write_no_more(
     first, last = run.ends()
     assert (first.restarts, first.how) == (0, "failed") and "belongs to a later start of this job" in first.why
     assert (last.restarts, last.how) == (1, "finished")
-    assert "over from an earlier start of this job" in log.read_text()
+    assert "from an earlier start of this job" in log.read_text()
     assert "NODE_FAIL" in second.why or "recorded no end" in second.why, second.why

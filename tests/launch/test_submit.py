@@ -106,5 +106,5 @@ def test_on_one_machine_ranks_get_the_gpus_that_the_shell_has(
 
 def test_more_gpus_than_the_shell_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
-    with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES=4 shows 1 here"):
+    with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES=4 allows 1 here"):
         submit(order(tmp_path, "local", gpus_per_node=2), [nothing])

@@ -66,7 +66,7 @@ def test_they_decide_by_the_same_figures_where_processors_round_otherwise(
 
 
 def test_all_stop_together(together: list[Found]) -> None:
-    assert all("among 1,600 rows only 1 differ" in each["stopped"] for each in together)
+    assert all("only 1 distinct row among 1,600" in each["stopped"] for each in together)
 
 
 def test_unequal_rows_are_gathered_in_the_order_of_ranks(together: list[Found]) -> None:
