@@ -55,12 +55,20 @@ def test_its_package_works_without_a_change_to_trichord(place: Path) -> None:
     assert (place / "runs/probe/checkpoints/step_00000004").is_dir()
 
 
-def test_a_name_that_is_taken_is_refused(place: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other-1.0.dist-info"
-    other.mkdir()
-    (other / "METADATA").write_text("Name: other\nVersion: 1.0\n")
-    (other / "entry_points.txt").write_text("[trichord.backbones]\ntimesformer = other:Spec\n")
-    script = "from trichord.pretrain.backbones.registry import BACKBONES"
+@pytest.mark.parametrize(
+    ("point", "expected"),
+    [
+        ("[trichord.backbones]\ntimesformer = other:Spec", "plug-in other:Spec: the name 'timesformer' is taken"),
+        ("[trichord.backbones]\nother = no_such_module:Spec", "plug-in other = no_such_module:Spec"),
+        ("[trichord.commands]\nother = no_such_module:COMMAND", "plug-in other = no_such_module:COMMAND"),
+    ],
+)
+def test_a_plug_in_that_cannot_be_used_is_named(tmp_path: Path, point: str, expected: str) -> None:
+    installed = tmp_path / "other-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Name: other\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(f"{point}\n")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert done.returncode and "other:Spec" in done.stderr and "'timesformer'" in done.stderr
+    command = [sys.executable, "-m", "trichord", "show", "svt_paper"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {expected}"), done.stderr

@@ -29,15 +29,28 @@ class Registry(Mapping[str, S], Generic[S]):
 
     def __init__(self, group: str, places: Mapping[str, str]) -> None:
         self.group = f"trichord.{group}"
-        self._places = dict(places)
+        self._own = places
+
+    @functools.cached_property
+    def _places(self) -> dict[str, str]:
+        """The built-in places and those of plug-ins; found on first use, where errors become messages."""
+        places = dict(self._own)
         for each in _entry_points():
-            if each.group != self.group:
-                continue
-            if self._places.setdefault(each.name, each.value) != each.value:
-                raise UserError(f"plug-in {each.value}: the name {each.name!r} is taken by {self._places[each.name]}")
+            if each.group == self.group and places.setdefault(each.name, each.value) != each.value:
+                raise UserError(f"plug-in {each.value}: the name {each.name!r} is taken by {places[each.name]}")
+        return places
 
     def __getitem__(self, name: str) -> S:
-        found: S = load(self._places[name])
+        place = self._places[name]
+        try:
+            found: S = load(place)
+        except (ImportError, AttributeError) as error:
+            if name in self._own:
+                raise
+            raise UserError(
+                f"plug-in {name} = {place} of {self.group} cannot be loaded: {error}. Repair the package that declares "
+                "this entry point, or uninstall it"
+            ) from error
         return found
 
     def check(self, name: str) -> str:
