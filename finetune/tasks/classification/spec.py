@@ -24,10 +24,14 @@ class _Spec(BaseModel):
 
 
 POOLS: Registry[Any] = Registry(
-    "pools", {name: f"{_HEAD}:{pool}" for name, pool in (
-        ("pooled", "FirstToken"), ("mean", "MeanToken"), ("attention", "AttentionPool"), ("weighted", "WeightedPool"),
-    )},
-)  # fmt: skip
+    "pools",
+    {
+        "pooled": f"{_HEAD}:FirstToken",
+        "mean": f"{_HEAD}:MeanToken",
+        "attention": f"{_HEAD}:AttentionPool",
+        "weighted": f"{_HEAD}:WeightedPool",
+    },
+)
 
 
 class HeadSpec(_Spec):
