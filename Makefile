@@ -15,7 +15,7 @@ BIN := .venv/bin
 INSTALL := $(PYTHON) .ci/install.py --torch "$(TORCH)" --torch-index "$(TORCH_INDEX)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-matrix check format bench learn clean
+.PHONY: help setup quickstart test test-matrix check format docs bench learn clean
 
 help:  ## Show this list
 	@echo "make TARGET [TORCH=auto|cpu|cuda|\"torch==… torchvision==… torchaudio==…\"] [TORCH_INDEX=URL] [PYTHON=python3]"
@@ -43,6 +43,13 @@ format: setup  ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+docs:  ## Build the documentation into site/ and check its links
+	@$(INSTALL) --extras dev,docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -d site
+
+reference: setup  ## Write docs/configuration.md anew from the docstrings of the settings
+	@$(BIN)/python -m trichord.launch.reference docs/configuration.md
+
 bench:  ## Measure reading, decoding, backbones and a training step beside other tools
 	@$(INSTALL) --extras dev,bench
 	@$(BIN)/python -m benchmarks reading runs/bench
@@ -63,4 +70,4 @@ learn:  ## Train on the synthetic data set and measure what was learnt (hours)
 	@$(BIN)/python -m benchmarks learning --objective captions --out runs/heads
 
 clean:  ## Remove .venv and what runs left behind
-	rm -rf .venv build quickstart *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build site quickstart *.egg-info .mypy_cache .ruff_cache .pytest_cache

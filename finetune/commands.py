@@ -1,51 +1,20 @@
-"""Commands to train, evaluate and compare heads; and the pretraining commands, extended to runs of heads."""
+"""Commands to train, evaluate, compare and show heads; and the pretraining commands, extended to runs of heads."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
-from dataclasses import replace
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from trichord.core.command import Command, add_json, at_least
-from trichord.core.console import show_figures
+from trichord.core.command import Command, add_json, add_out, at_least
+from trichord.core.errors import UserError
+from trichord.core.registry import load
 from trichord.pretrain import commands as pretrain_commands
-from trichord.pretrain import show_command
+from trichord.pretrain.engine.allocator import applied_before
 
-if TYPE_CHECKING:
-    from trichord.core.job import Job
-    from trichord.finetune.config import FinetuneConfig
-
-
-def _run_finetune(arguments: Namespace) -> int:
-    from trichord.finetune.recipe import load_finetune_recipe
-
-    config = load_finetune_recipe(arguments.recipe, arguments.overrides).config
-    config.objective.check(config)
-    if config.features is not None and not arguments.dry_run:
-        _keep_features(config)
-    return pretrain_commands.run_training(config, arguments)
-
-
-def _keep_features(config: FinetuneConfig) -> None:
-    from trichord.pretrain.engine.allocator import apply
-
-    apply()
-    import torch
-
-    from trichord.finetune.features import fill
-    from trichord.pretrain.engine.allocator import thread_plan
-    from trichord.pretrain.engine.distributed import join_world
-
-    world = join_world()
-    torch.set_num_threads(thread_plan(world.place.local_size))
-    fill(config, world)
-
-
-def _finetune_job(arguments: Namespace) -> Job:
-    from trichord.finetune.job import finetune_job
-
-    return finetune_job(arguments)
+_OF_THE_PAGE = ("starlette", "uvicorn")  # packages of the extra `page`
 
 
 def _declare_evaluate(parser: ArgumentParser) -> None:
@@ -66,70 +35,75 @@ def _declare_evaluate(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def _run_evaluate(arguments: Namespace) -> int:
-    from trichord.pretrain.engine.allocator import apply
-
-    apply()
-    from trichord.finetune.evaluate import evaluate
-    from trichord.pretrain.collectives import rank
-    from trichord.pretrain.engine.distributed import leave_world
-
-    pictures = None if arguments.pictures == "none" else arguments.pictures
-    found = evaluate(
-        arguments.run_folder, arguments.data, arguments.overrides, arguments.name, pictures, arguments.batch_size
-    )
-    if rank() == 0:
-        counts = {name: found[name] for name in ("run", "step", "clips", "bad", "silent", "views") if name in found}
-        row = {**counts, **found["model"], **found["metrics"], "written": found["files"][0]}
-        show_figures("evaluated", [row], arguments.json)
-    leave_world()
-    return 0
-
-
-def _evaluate_job(arguments: Namespace) -> Job:
-    from trichord.finetune.evaluate_job import evaluate_job
-
-    return evaluate_job(arguments)
-
-
 def _declare_compare(parser: ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of evaluated runs or of sweeps")
     add_json(parser)
 
 
-def _run_compare(arguments: Namespace) -> int:
-    from trichord.finetune.evaluation_report import comparison, read_reports
-
-    rows = comparison([report for run in arguments.runs for report in read_reports(run)])
-    show_figures("evaluations", rows, arguments.json)
-    return 0
-
-
-def _run_show(arguments: Namespace) -> int:
-    from trichord.finetune.recipe import FINETUNING, is_for_heads
-    from trichord.pretrain.recipe import PRETRAINING
-
-    is_finetuning = arguments.recipe is not None and is_for_heads(arguments.recipe)
-    return show_command.show(arguments, (FINETUNING, PRETRAINING) if is_finetuning else (PRETRAINING, FINETUNING))
-
-
-def _run_replay(arguments: Namespace) -> int:
-    from trichord.finetune.config import read_config
-
-    return pretrain_commands.run_replay(arguments, read_config)
+def _declare_visualise(parser: ArgumentParser) -> None:
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="a run of pretraining, of a head or of captions")
+    parser.add_argument("source", metavar="VIDEO_OR_SHARDS", help="a video file, or a folder of shards")
+    add_out(parser, "folder for the pictures, named after the keys of the clips")
+    parser.add_argument(
+        "--kind",
+        choices=("attention", "pca"),
+        default="attention",
+        help="attention of the class token (without one: similarity of tokens to the pooled vector), or the first "
+        "three principal components of a clip's tokens as colours",
+    )
+    parser.add_argument(
+        "--count", type=at_least(1), default=4, metavar="N", help="number of clips from shards, spread over the set"
+    )
+    parser.add_argument("--gif", dest="endings", action="append_const", const="gif", help="write GIFs (default: both)")
+    parser.add_argument("--png", dest="endings", action="append_const", const="png", help="write PNGs")
+    add_json(parser)
 
 
-def _run_export(arguments: Namespace) -> int:
-    from trichord.finetune.config import read_config
+def _port(text: str) -> int:
+    number = at_least(0)(text)
+    if number > 65535:
+        raise ArgumentTypeError(f"found {text!r}, expected a port, 0 to 65535")
+    return number
 
-    return pretrain_commands.run_export(arguments, read_config)
+
+def _declare_serve(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        type=Path,
+        metavar="RUN",
+        help="runs: a head predicts actions and their timeline, a captioner a caption, a run of video and text embeds "
+        "for the index; the token map is of the first run with video",
+    )
+    parser.add_argument("--index", type=Path, metavar="DIR", help="also search the nearest videos in this index")
+    parser.add_argument(
+        "--samples",
+        metavar="SHARDS",
+        help="set to offer clips of (default: the first run's training set, if it exists)",
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="NAME", help="address to listen on (default: this machine only)"
+    )
+    parser.add_argument("--port", type=_port, default=8000, metavar="N", help="port to listen on; 0 takes a free port")
+    parser.add_argument("--max-megabytes", type=at_least(1), default=100, metavar="N", help="largest video file")
+    parser.add_argument("--max-seconds", type=at_least(1), default=300, metavar="N", help="longest video")
+
+
+def _run_serve(arguments: Namespace) -> int:
+    missing = [name for name in _OF_THE_PAGE if find_spec(name) is None]
+    if missing:
+        raise UserError(f"missing packages: {', '.join(missing)}. Next: pip install 'trichord[page]'")
+    if not arguments.runs and arguments.index is None:
+        raise UserError("nothing to serve: name a RUN, or --index DIR. Next: trichord status, which lists runs")
+    print("starting: importing libraries, then loading runs", file=sys.stderr, flush=True)
+    return applied_before("trichord.finetune.page.serving:run_serve")(arguments)
 
 
 FINETUNE = Command(
     "finetune",
     "train a head or a captioner, alone or with the backbone; resumes if the run folder holds checkpoints",
     pretrain_commands.declare_training,
-    _run_finetune,
+    "trichord.finetune.jobs:run_finetune",
     (
         "trichord finetune linear_probe init_from.path=runs/first data.sources=shards/train --run runs/probe",
         "trichord finetune fine_tuning init_from.path=runs/first data.sources=shards/train --run runs/tuned",
@@ -137,29 +111,75 @@ FINETUNE = Command(
         "torchrun --nproc-per-node 8 -m trichord -- finetune kinetics_fine_tuning init_from.path=runs/svt "
         "data.sources=k400/train",
     ),
-    _finetune_job,
+    "trichord.finetune.jobs:finetune_job",
 )
 EVALUATE = Command(
     "evaluate",
     "test the head or captioner of a run on shards, every clip once, and write the figures",
     _declare_evaluate,
-    _run_evaluate,
+    applied_before("trichord.finetune.evaluation.evaluate:run_evaluate"),
     (
         "trichord evaluate runs/probe --data shards/val",
-        "trichord evaluate runs/probe --data shards/val objective.test_clips.clips=10 --name ten_clips",
-        "trichord evaluate runs/captions --data shards/val objective.decoding.kind=nucleus --name drawn",
+        "trichord evaluate runs/probe objective.test_clips.clips=10 --data shards/val --name ten_clips",
+        "trichord evaluate runs/captions objective.decoding.kind=nucleus --data shards/val --name drawn",
         "torchrun --nproc-per-node 8 -m trichord -- evaluate runs/tuned --data k400/val",
         "trichord launch --gpus-per-node 8 evaluate runs/tuned --data k400/val",
     ),
-    _evaluate_job,
+    "trichord.finetune.jobs:evaluate_job",
+)
+ZEROSHOT = Command(
+    "zeroshot",
+    "classify videos with texts only, or test that on shards",
+    "trichord.finetune.zeroshot.command:declare",
+    applied_before("trichord.finetune.zeroshot.run:run_zeroshot"),
+    (
+        'trichord zeroshot clip.mp4 --labels "opening a box,holding a book" --weights runs/video_text',
+        "trichord zeroshot --data hmdb51/split1 hmdb51/split2 hmdb51/split3 --weights k400_16_8.pth",
+        "trichord zeroshot --data ucf101/test --weights clip.safetensors --prompts openai_ucf101 --views 4x3",
+        "trichord zeroshot --data k600/val --weights runs/xclip --new-to k400/train --draws 3x160",
+        "trichord zeroshot --data k400/val --weights runs/tuned --wise-from clip.safetensors --alphas 0 0.5 1",
+    ),
 )
 COMPARE = Command(
     "compare",
     "print the evaluations of several runs as one table",
     _declare_compare,
-    _run_compare,
+    "trichord.finetune.evaluation.report:run_compare",
     ("trichord compare runs/probe runs/tuned",),
 )
-SHOW = replace(show_command.SHOW, run=_run_show)
-REPLAY = replace(pretrain_commands.REPLAY, run=_run_replay)
-EXPORT = replace(pretrain_commands.EXPORT, run=_run_export)
+VISUALISE = Command(
+    "visualise",
+    "draw a backbone's attention or its tokens over the frames of videos",
+    _declare_visualise,
+    applied_before("trichord.finetune.token_maps.visualise:run_visualise"),
+    (
+        "trichord visualise runs/first world/videos/000000.mp4 --out pictures",
+        "trichord visualise runs/probe shards/val --out pictures --kind pca --count 8 --gif",
+    ),
+)
+SERVE = Command(
+    "serve",
+    "serve a page that shows actions, caption, token map and neighbours of an uploaded video",
+    _declare_serve,
+    _run_serve,
+    (
+        "trichord serve runs/probe runs/captions",
+        "trichord serve runs/probe runs/video_text --index vectors/val/index --samples shards/val --port 8080",
+        "curl --data-binary @clip.mp4 http://127.0.0.1:8000/api/look",
+    ),
+)
+
+
+def _extended(command: Command, run: Callable[[Namespace], int] | str) -> Command:
+    """Return a command of pretraining with another function, which also handles runs of heads."""
+    return Command(command.name, command.summary, command.declare, run, command.examples)
+
+
+def _of_any_run(place: str) -> Callable[[Namespace], int]:
+    """Return a function of pretraining that reads the config of a run of any kind."""
+    return lambda arguments: int(load(place)(arguments, load("trichord.finetune.config:read_config")))
+
+
+SHOW = _extended(pretrain_commands.SHOW, "trichord.finetune.recipe:run_show")
+REPLAY = _extended(pretrain_commands.REPLAY, _of_any_run("trichord.pretrain.engine.finite:run_replay"))
+EXPORT = _extended(pretrain_commands.EXPORT, _of_any_run("trichord.pretrain.weights.export:run_export"))

@@ -19,10 +19,15 @@ class FinetuneConfig(RunConfig):
     """A head on one or two backbones; all other settings are those of pretraining."""
 
     backbone: AnyBackbone | None  # type: ignore[assignment]  # null where a head takes audio only
+    """Encoder of video frames, selected by `kind`; null for a head that takes audio only."""
     objective: AnyTask
-    pretrained: str | None = None  # what the initial weights were trained on, for tables; known where they are a run's
-    # A folder for the tokens of frozen backbones: computed at the start of a run, then read instead of the videos.
+    """The task that is learnt on the backbones, selected by `kind`."""
+    pretrained: str | None = None
+    """What the initial weights were trained on, to be shown in tables; by default the objective of the run in
+    `init_from`, if that is a run."""
     features: Path | None = None
+    """Folder for the tokens of frozen backbones, which are computed at the start of a run and then read instead of the
+    videos; null decodes the videos and runs the backbones in every step."""
 
     def stream(self) -> StreamConfig:
         """Return what is read: the set, or the features stored for it."""
@@ -44,7 +49,7 @@ class FinetuneConfig(RunConfig):
         """Return the transform from videos to examples, or the one that reads stored features."""
         if self.features is None:
             return super().transform()
-        from trichord.finetune.feature_reader import read_features
+        from trichord.finetune.features import read_features
 
         return read_features
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trichord.core.command import command_line
 from trichord.core.errors import UserError
 from trichord.core.run_folder import RunFolder
 from trichord.finetune.config import FinetuneConfig
 from trichord.finetune.tasks.registry import TASKS
-from trichord.pretrain.recipe import Layers, RecipeSet, Resolved, class_names, given, resolve
+from trichord.pretrain.config_tree import classes_in
+from trichord.pretrain.objectives.registry import OBJECTIVES
+from trichord.pretrain.recipe import PRETRAINING, Layers, RecipeSet, Resolved, class_names, given, resolve
 from trichord.pretrain.recipe_file import list_recipes, read_recipe, read_yaml
+from trichord.pretrain.show import show
+from trichord.shards.transforms.clip_specs import ClipSpec
 
 # Settings that must be the same as in pretraining, because the backbone was trained with them.
 _OF_VIDEO, _OF_AUDIO = ("normalisation",), ("sound", "sound_seconds")
@@ -21,6 +27,12 @@ _OF_VIDEO, _OF_AUDIO = ("normalisation",), ("sound", "sound_seconds")
 def load_finetune_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Resolved[FinetuneConfig]:
     """Resolve a fine-tuning recipe and apply the overrides."""
     return resolve(FINETUNING, name_or_path, overrides)
+
+
+def run_show(arguments: Namespace) -> int:
+    """Show a recipe for heads or for pretraining, explain a setting, or list all recipes."""
+    is_finetuning = arguments.recipe is not None and is_for_heads(arguments.recipe)
+    return show(arguments, (FINETUNING, PRETRAINING) if is_finetuning else (PRETRAINING, FINETUNING))
 
 
 def is_for_heads(name: str) -> bool:
@@ -51,11 +63,7 @@ def load_tested(run: Path, data: Sequence[str], overrides: Sequence[str], batch_
     tree = read_run(run)
     kind = (tree.get("objective") or {}).get("kind")
     if kind not in TASKS:
-        by_texts = f", or test it with texts: trichord zeroshot --data SHARDS --weights {run}"
-        raise UserError(
-            f"{run} is a run of {kind}, which predicts no classes. Train a head on it: trichord finetune linear_probe "
-            f"init_from.path={run} data.sources=SHARDS{by_texts if kind == 'video_text' else ''}"
-        )
+        raise UserError(_without_head(run, str(kind)))
     sources = [f"data.sources={list(data)}"] if data else []
     # Stored features are those of training clips.
     config = load_finetune_recipe(RunFolder(run).config, [*sources, "features=null", *overrides]).config
@@ -64,6 +72,14 @@ def load_tested(run: Path, data: Sequence[str], overrides: Sequence[str], batch_
     config.objective.check(config)
     # Requirements on training batches, such as to be divisible among stream lanes, do not apply to a test.
     return config.model_copy(update={"data": config.data.model_copy(update={"batch_size": batch_size})})
+
+
+def _without_head(run: Path, kind: str) -> str:
+    """Return the message for a test of a run without a head, with the commands for such a run."""
+    train = command_line("finetune", "linear_probe", f"init_from.path={run}", "data.sources=SHARDS")
+    test = command_line("zeroshot", "--data", "SHARDS", "--weights", run)
+    by_texts = f", or test it with texts: {test}" if kind in OBJECTIVES and OBJECTIVES[kind].reads_text else ""
+    return f"{run} is a run of {kind}, which predicts no classes. Train a head on it: {train}{by_texts}"
 
 
 def _derive(layers: Layers) -> Layers:
@@ -80,7 +96,9 @@ def _derive(layers: Layers) -> Layers:
         if modality in inputs and isinstance(path, str) and RunFolder(Path(path)).is_run:
             found.append((f"run {path}", _of_run(read_run(Path(path)), modality, backbone, inherited, task)))
     sources = given(layers, "data.sources")
-    if task["kind"] == "classification" and sources is not None and given(layers, "objective.classes") is None:
+    spec = TASKS.get(task["kind"])  # an unknown kind is refused later, with the known ones
+    takes_names = spec is not None and spec.takes_class_names
+    if takes_names and sources is not None and given(layers, "objective.classes") is None:
         found += _classes(sources, task)
     return found
 
@@ -102,6 +120,8 @@ def _backbones(tree: dict[str, Any]) -> str:
 def _fit(layers: Layers) -> Layers:
     """Return layers that set the frames and the size of views to those of the backbone, where none are given."""
     frames, size = given(layers, "backbone.frames"), given(layers, "backbone.size")
+    specs: list[Any] = classes_in(ClipSpec)
+    fixed = [spec.model_fields["kind"].default for spec in specs if not spec.follows_backbone]
     places: list[tuple[tuple[str, ...], str, Any]] = [
         *((("objective", clips), "frames", frames) for clips in ("clips", "test_clips")),
         *((("objective", view, "crop"), "size", size) for view in ("view", "test_view")),
@@ -109,7 +129,7 @@ def _fit(layers: Layers) -> Layers:
     found: Layers = []
     for place, name, value in places:
         kind, is_given = _kind_at(layers, place, name)
-        if value is not None and kind not in (None, "full", "svt") and not is_given:
+        if value is not None and kind not in (None, *fixed) and not is_given:
             tree: dict[str, Any] = {"kind": kind, name: value}
             for part in reversed(place):
                 tree = {part: tree}
@@ -151,4 +171,5 @@ FINETUNING = RecipeSet(
         "objective.test_view.crop.size": 224,
         "objective.classes": ["CLASSES"],
     },
+    command="finetune",
 )

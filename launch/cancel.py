@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from trichord.core.command import command_line
 from trichord.core.errors import UserError
 from trichord.launch import local_job, slurm
 from trichord.launch.history import Ended, Submitted
 from trichord.launch.run_record import named_runs
 from trichord.launch.run_state import LIVE, State
-from trichord.launch.survey import Report, survey
+from trichord.launch.survey import RunStatus, survey
+
+
+def run_cancel(arguments: Namespace) -> int:
+    """Cancel the runs of parsed arguments."""
+    cancel_runs(arguments.runs, arguments.now)
+    return 0
 
 
 def cancel_runs(named: Sequence[Path], now: bool) -> None:
@@ -33,13 +40,13 @@ def cancel_runs(named: Sequence[Path], now: bool) -> None:
         raise UserError("\n".join(refused))
 
 
-def _may_live(report: Report) -> bool:
+def _may_live(report: RunStatus) -> bool:
     """Return whether a job may still hold its nodes although rank 0 is silent or SLURM did not answer."""
-    is_in_doubt = report.said == "no answer" or _is_known(report)
+    is_in_doubt = report.answer == "no answer" or _is_known(report)
     return report.verdict.state in (State.LOST, State.UNKNOWN) and report.job_id is not None and is_in_doubt
 
 
-def _cancel(report: Report, now: bool) -> str:
+def _cancel(report: RunStatus, now: bool) -> str:
     job_id = report.job_id
     if report.cluster == "local":
         return _cancel_local(report, now)
@@ -48,20 +55,20 @@ def _cancel(report: Report, now: bool) -> str:
     if now:
         slurm.cancel(job_id)
         return f"job {job_id} was ended at once; its last checkpoint is kept"
-    if isinstance(report.said, slurm.JobState) and report.said.is_waiting:
+    if isinstance(report.answer, slurm.JobState) and report.answer.is_waiting:
         slurm.cancel(job_id)
         return f"job {job_id} was removed from the queue"
     if _is_starting(report):
         slurm.cancel(job_id)
         return f"job {job_id} was ended; it had not started to work"
     slurm.send_signal(job_id, "USR1")
-    return f"job {job_id} was asked to save and end; trichord status {_quoted_path(report)} shows when it has"
+    return f"job {job_id} was asked to save and end; {command_line('status', report.run.path)} shows when it has"
 
 
-def _cancel_local(report: Report, now: bool) -> str:
+def _cancel_local(report: RunStatus, now: bool) -> str:
     submitted = report.run.submission(str(report.job_id))
     assert submitted is not None
-    same_command = f"trichord cancel {_quoted_path(report)}{' --now' * now}"
+    same_command = command_line("cancel", report.run.path, *["--now"] * now)
     if not local_job.is_here(submitted):
         raise UserError(
             f"job {submitted.job_id} runs on {submitted.host}, not here.\nNext: on {submitted.host}: {same_command}"
@@ -75,29 +82,25 @@ def _cancel_local(report: Report, now: bool) -> str:
     local_job.ask_to_stop(pid)
     return (
         f"process {pid} was asked to let its ranks save and end; "
-        f"trichord status {_quoted_path(report)} shows when they have"
+        f"{command_line('status', report.run.path)} shows when they have"
     )
 
 
-def _quoted_path(report: Report) -> str:
-    return shlex.quote(str(report.run.path))
-
-
-def _is_starting(report: Report) -> bool:
+def _is_starting(report: RunStatus) -> bool:
     """Return whether a job has its nodes but no signal handler yet: a signal would be lost, or would kill it."""
     last = next(reversed(report.events), None)
     is_before_its_start = isinstance(last, Submitted) or (isinstance(last, Ended) and last.how == "requeued")
-    return isinstance(report.said, slurm.JobState) and report.said.state == "RUNNING" and is_before_its_start
+    return isinstance(report.answer, slurm.JobState) and report.answer.state == "RUNNING" and is_before_its_start
 
 
-def _is_known(report: Report) -> bool:
-    return isinstance(report.said, slurm.JobState)
+def _is_known(report: RunStatus) -> bool:
+    return isinstance(report.answer, slurm.JobState)
 
 
-def _manual_instructions(report: Report) -> str:
+def _manual_instructions(report: RunStatus) -> str:
     holder = report.run.holder
     if holder is None:
-        return f"no job of this run was found on this machine.\nNext: trichord status {report.run.path}"
+        return f"no job of this run was found on this machine.\nNext: {command_line('status', report.run.path)}"
     return (
         f"it was not started by `trichord launch`; it runs as {holder.words}.\n"
         f"Next: to let it save and end, on {holder.host}: kill -TERM {holder.pid}"

@@ -32,32 +32,45 @@ _RESERVED |= {"chdir"}  # paths in recipes and --run are relative to the folder 
 _LONGEST_WARNING_S = 120  # enough to finish a step and save; a slower model sets signal_delay_s
 
 
-class Settings(BaseModel):
-    """The settings of a job. No default is specific to a cluster: what is None here is left to SLURM."""
+class ClusterSettings(BaseModel):
+    """The settings of a job. No default is specific to a cluster: what is null is left to SLURM."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    nodes: PositiveInt = Field(1, description="number of machines")
-    gpus_per_node: NonNegativeInt = Field(0, description="GPUs per machine; 0 trains on the CPU")
-    tasks_per_node: PositiveInt | None = Field(None, description="processes per machine (default: one per GPU)")
-    cpus_per_task: PositiveInt | None = Field(None, description="CPU cores per process, data workers included")
-    mem_gb: PositiveFloat | None = Field(None, description="memory per machine, in GB")
-    time: str | None = Field(None, description=f"time limit of the job: {_EXPECTED_TIME}")
-    partition: str | None = Field(None, description="SLURM partition to submit to")
-    account: str | None = Field(None, description="SLURM account to charge")
-    qos: str | None = Field(None, description="quality of service")
-    constraint: str | None = Field(None, description="node features that the job requires")
-    exclude: str | None = Field(None, description="nodes that the job must not use")
-    signal_delay_s: PositiveInt | None = Field(
-        None, description="seconds before the time limit to save (default: 120, or a quarter of a short job)"
-    )
-    max_restarts: NonNegativeInt = Field(30, description="how often a job may restart, for any reason")
-    device: str | None = Field(None, description="GPU type, such as h200, to check whether the model fits")
-    sbatch: dict[str, str | Literal[True]] = Field(
-        default_factory=dict, description="further sbatch options; give true to those without a value"
-    )
-    setup: tuple[str, ...] = Field((), description="shell lines to run before the start, such as `module load cuda`")
-    srun: tuple[str, ...] = Field((), description="further srun options")
+    nodes: PositiveInt = 1
+    """Number of machines."""
+    gpus_per_node: NonNegativeInt = 0
+    """Number of GPUs of each machine; 0 trains on the CPU."""
+    tasks_per_node: PositiveInt | None = None
+    """Number of processes on each machine, by default one for each GPU."""
+    cpus_per_task: PositiveInt | None = None
+    """Number of CPU cores of each process, its data workers included."""
+    mem_gb: PositiveFloat | None = None
+    """Memory of each machine in GB."""
+    time: str | None = None
+    """Time limit of the job: minutes such as 90, or HH:MM:SS, or D-HH:MM:SS."""
+    partition: str | None = None
+    """SLURM partition that the job is submitted to."""
+    account: str | None = None
+    """SLURM account that the job is charged to."""
+    qos: str | None = None
+    """SLURM quality of service of the job."""
+    constraint: str | None = None
+    """Features that the nodes of the job must have."""
+    exclude: str | None = None
+    """Nodes that the job must not use."""
+    signal_delay_s: PositiveInt | None = None
+    """Seconds before the time limit at which the job saves, by default 120, or a quarter of a short job."""
+    max_restarts: NonNegativeInt = 30
+    """How often a job may restart, for any reason."""
+    device: str | None = None
+    """Type of the GPUs, such as h200, to check whether the model fits in their memory."""
+    sbatch: dict[str, str | Literal[True]] = Field(default_factory=dict)
+    """Further options of sbatch, by name; one that takes no value is given true."""
+    setup: tuple[str, ...] = ()
+    """Shell lines that run before the start, such as `module load cuda`."""
+    srun: tuple[str, ...] = ()
+    """Further options of srun."""
 
     @field_validator("time", "partition", "account", "qos", mode="before")
     @classmethod
@@ -87,7 +100,7 @@ class Settings(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _warning_leaves_time_to_work(self) -> Settings:
+    def _warning_leaves_time_to_work(self) -> ClusterSettings:
         minutes = self.minutes
         if minutes is not None and self.signal_delay_s is not None and self.signal_delay_s > minutes * 30:
             raise ValueError(
@@ -153,16 +166,16 @@ def load_cluster_file(path: Path | None) -> dict[str, Any]:
     return found
 
 
-def make_settings(values: Mapping[str, Any], where: str) -> Settings:
+def make_settings(values: Mapping[str, Any], where: str) -> ClusterSettings:
     """Validate settings; the error for an unknown name lists the known ones."""
-    known = list(Settings.model_fields)
+    known = list(ClusterSettings.model_fields)
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise UserError(f"{where}: unknown setting {name!r}.{hint}\nKnown: {', '.join(known)}")
     try:
-        return Settings.model_validate(dict(values))
+        return ClusterSettings.model_validate(dict(values))
     except ValidationError as error:
         raise UserError("\n".join(_describe(each, where) for each in error.errors())) from error
 

@@ -10,14 +10,15 @@ import socket
 import sys
 import tempfile
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from trichord.core.command import Command, add_json
+from trichord.core import wheels
 from trichord.core.console import show_figures
-from trichord.core.errors import UserError
-from trichord.launch.finding import Finding
+from trichord.core.errors import SampleError, UserError
+from trichord.launch.doctor_cluster import CheckResult, examine_cluster
+from trichord.pretrain.engine.allocator import apply, own_cores, thread_plan
 
 _GIB = 1 << 30
 _NEEDED = ("torch", "deepspeed", "webdataset", "av", "pydantic", "transformers", "safetensors", "faiss-cpu")
@@ -27,10 +28,8 @@ _LEAST_SHARED_BYTES = 1 * _GIB  # data workers pass batches through shared memor
 _TRIAL_BYTES = 64 << 20
 
 
-def examine(folder: Path) -> Iterator[Finding]:
+def examine(folder: Path) -> Iterator[CheckResult]:
     """Yield the findings of all checks, part by part."""
-    from trichord.launch.doctor_cluster import examine_cluster
-
     yield from _versions()
     yield from _devices()
     yield from _decoders()
@@ -40,31 +39,29 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield from _disks(folder)
 
 
-def _versions() -> Iterator[Finding]:
-    yield Finding("versions", "Python", platform.python_version())
+def _versions() -> Iterator[CheckResult]:
+    yield CheckResult("versions", "Python", platform.python_version())
     for name in _NEEDED:
         version = _version(name)
         fix = None if version else "make setup, or: pip install -e . in a clone of trichord"
-        yield Finding("versions", name, version or "missing", fix)
+        yield CheckResult("versions", name, version or "missing", fix)
     for name in _OPTIONAL:
-        yield Finding("versions", name, _version(name) or "not installed; optional")
+        yield CheckResult("versions", name, _version(name) or "not installed; optional")
     yield from _native_wheels()
 
 
-def _native_wheels() -> Iterator[Finding]:
+def _native_wheels() -> Iterator[CheckResult]:
     """Check the two libraries whose native code must be built for the same device as torch."""
     import torch
 
-    from trichord.core.wheels import native_code_loads
-
     for name in ("torchvision", "torchaudio"):
         found = _version(name) or "missing"
-        if not native_code_loads(name):
+        if not wheels.native_code_loads(name):
             found += (
                 f", whose native code does not load with torch {torch.__version__}: trichord works without it, but "
                 f"`import {name}` fails; make setup TORCH_INDEX=<index of CPU wheels> installs a matching build"
             )
-        yield Finding("versions", name, found)
+        yield CheckResult("versions", name, found)
 
 
 def _version(distribution: str) -> str | None:
@@ -74,16 +71,15 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _devices() -> Iterator[Finding]:
+def _devices() -> Iterator[CheckResult]:
     import torch
 
-    from trichord.pretrain.engine.allocator import thread_plan
     from trichord.pretrain.engine.device import Precision, device_name, peak_flops
 
     devices = [torch.device("cuda", number) for number in range(torch.cuda.device_count())] or [torch.device("cpu")]
     torch.set_num_threads(thread_plan(1))
     if devices[0].type == "cpu" and shutil.which("nvidia-smi"):
-        yield Finding(
+        yield CheckResult(
             "devices",
             "GPU",
             f"nvidia-smi is installed, but torch {torch.__version__} finds no GPU",
@@ -95,17 +91,16 @@ def _devices() -> Iterator[Finding]:
         speeds = ", ".join(f"{precision} {peak.flops / 1e12:.3g} TFLOP/s ({peak.source})" for precision, peak in peaks)
         fp32, bf16 = (peak.flops for _, peak in peaks)
         slower = f"; set engine.precision=fp32, bf16 is {fp32 / bf16:.3g} times slower here" if fp32 > bf16 else ""
-        yield Finding("devices", f"{device}: {device_name(device)}", speeds + slower)
+        yield CheckResult("devices", f"{device}: {device_name(device)}", speeds + slower)
 
 
-def _decoders() -> Iterator[Finding]:
+def _decoders() -> Iterator[CheckResult]:
     import numpy as np
 
-    from trichord.core.errors import SampleError
     from trichord.shards.decoding.torchcodec_video import open_with_torchcodec
     from trichord.shards.decoding.track import DecodeLimits
     from trichord.shards.decoding.video import Video, open_video
-    from trichord.shards.synthetic.encode import encode
+    from trichord.shards.synthetic.make import encode
 
     frames_THWC = np.zeros((8, 32, 32, 3), dtype=np.uint8)
     clip = encode(frames_THWC, np.zeros(8000, dtype=np.float32), fps=8, sample_rate=8000)
@@ -118,49 +113,47 @@ def _decoders() -> Iterator[Finding]:
         return "decodes H.264 and AAC"
 
     try:
-        yield Finding("decoders", "PyAV", decode(open_video))
+        yield CheckResult("decoders", "PyAV", decode(open_video))
     except (SampleError, UserError) as error:
-        yield Finding("decoders", "PyAV", str(error), "pip install --force-reinstall av")
+        yield CheckResult("decoders", "PyAV", str(error), "pip install --force-reinstall av")
     try:
-        yield Finding("decoders", "torchcodec", decode(open_with_torchcodec))
+        yield CheckResult("decoders", "torchcodec", decode(open_with_torchcodec))
     except (SampleError, UserError) as error:
-        yield Finding("decoders", "torchcodec", f"{str(error).splitlines()[0]}; optional")
+        yield CheckResult("decoders", "torchcodec", f"{str(error).splitlines()[0]}; optional")
 
 
-def _communication() -> Iterator[Finding]:
+def _communication() -> Iterator[CheckResult]:
     import torch
     import torch.distributed as dist
 
-    yield Finding("ranks", "gloo", "available" if dist.is_gloo_available() else "not in this build of torch")
+    yield CheckResult("ranks", "gloo", "available" if dist.is_gloo_available() else "not in this build of torch")
     nccl, gpus = dist.is_nccl_available(), torch.cuda.device_count()
     fix = "make setup TORCH=cuda" if gpus > 1 and not nccl else None
-    yield Finding("ranks", "NCCL", "available" if nccl else "not in this build of torch", fix)
+    yield CheckResult("ranks", "NCCL", "available" if nccl else "not in this build of torch", fix)
     name = socket.gethostname()
     try:
         address = socket.gethostbyname(name)
     except OSError:
         fix = f'echo "127.0.0.1 {name}" | sudo tee -a /etc/hosts, or: export GLOO_SOCKET_IFNAME=lo (one machine only)'
-        yield Finding(
+        yield CheckResult(
             "ranks", "own host name", f"{name} does not resolve to an address: ranks that use gloo cannot reach it", fix
         )
     else:
         reach = "from this machine only" if address.startswith("127.") else "from any machine"
-        yield Finding("ranks", "own host name", f"resolves to an address that ranks can reach {reach}")
+        yield CheckResult("ranks", "own host name", f"resolves to an address that ranks can reach {reach}")
 
 
-def _allocator_and_threads() -> Iterator[Finding]:
-    from trichord.pretrain.engine.allocator import apply, own_cores, thread_plan
-
+def _allocator_and_threads() -> Iterator[CheckResult]:
     before = _copy_bytes_per_s()
     if apply():
         found = f"glibc; copies {before / 1e9:.3g} GB/s by default, {_copy_bytes_per_s() / 1e9:.3g} as set by training"
     else:
         found = f"not glibc, left unchanged; copies {before / 1e9:.3g} GB/s"
-    yield Finding("CPU", "memory allocator", found)
+    yield CheckResult("CPU", "memory allocator", found)
     cores, threads = own_cores(1), thread_plan(1)
     reason = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}" if os.environ.get("OMP_NUM_THREADS") else "all cores"
     fix = None if threads >= cores else "unset OMP_NUM_THREADS, unless several ranks share this machine"
-    yield Finding("CPU", "threads of one rank", f"{threads}, cores: {cores} ({reason})", fix)
+    yield CheckResult("CPU", "threads of one rank", f"{threads}, cores: {cores} ({reason})", fix)
 
 
 def _copy_bytes_per_s() -> float:
@@ -176,20 +169,20 @@ def _copy_bytes_per_s() -> float:
     return _TRIAL_BYTES / min(seconds)
 
 
-def _disks(folder: Path) -> Iterator[Finding]:
+def _disks(folder: Path) -> Iterator[CheckResult]:
     free = shutil.disk_usage(folder).free
     fix = "free some space, or set --run to a folder on another disk" if free < _LEAST_FREE_BYTES else None
-    yield Finding("disk", "free here", f"{free / _GIB:.4g} GiB", fix)
+    yield CheckResult("disk", "free here", f"{free / _GIB:.4g} GiB", fix)
     try:
         speed = f"{_write_bytes_per_s(folder) / 1e6:.3g} MB/s, one file, with fsync"
-        yield Finding("disk", "writing here", speed)
+        yield CheckResult("disk", "writing here", speed)
     except OSError as error:
-        yield Finding("disk", "writing here", str(error), "change to a folder that you can write to")
+        yield CheckResult("disk", "writing here", str(error), "change to a folder that you can write to")
     shared = Path("/dev/shm")
     if shared.is_dir():
         free = shutil.disk_usage(shared).free
         fix = "give the container more shared memory: docker run --shm-size 8g" if free < _LEAST_SHARED_BYTES else None
-        yield Finding("disk", "shared memory for workers", f"{free / _GIB:.4g} GiB free in {shared}", fix)
+        yield CheckResult("disk", "shared memory for workers", f"{free / _GIB:.4g} GiB free in {shared}", fix)
 
 
 def _write_bytes_per_s(folder: Path) -> float:
@@ -202,27 +195,15 @@ def _write_bytes_per_s(folder: Path) -> float:
         return _TRIAL_BYTES / (time.perf_counter() - began_s)
 
 
-def _declare(parser: ArgumentParser) -> None:
-    add_json(parser)
-
-
-def _run(arguments: Namespace) -> int:
+def run_doctor(arguments: Namespace) -> int:
+    """Print all findings, and a fix for each that is wrong."""
     found = list(examine(Path.cwd()))
     show_figures(
         "this machine",
-        [{"part": each.part, "what": each.what, "found": each.found, "wrong; mend by": each.mend} for each in found],
+        [{"part": each.part, "what": each.what, "found": each.found, "wrong; mend by": each.fix} for each in found],
         arguments.json,
     )
-    wrong = [each for each in found if each.mend]
+    wrong = [each for each in found if each.fix]
     for each in wrong:
-        print(f"wrong: {each.what}: {each.found}\n  fix: {each.mend}", file=sys.stderr)
+        print(f"wrong: {each.what}: {each.found}\n  fix: {each.fix}", file=sys.stderr)
     return int(bool(wrong))
-
-
-COMMAND = Command(
-    "doctor",
-    "check this machine and print how to fix what is wrong",
-    _declare,
-    _run,
-    ("trichord doctor", "trichord doctor --json"),
-)

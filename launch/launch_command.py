@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import socket
 import sys
 from argparse import REMAINDER, ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from trichord.core.command import Command, add_json, read_pairs
+from trichord.core.command import add_json, command_line, read_pairs
 from trichord.core.console import show_figures, track
 from trichord.core.errors import UserError
+from trichord.core.field_docs import field_docs
 from trichord.core.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from trichord.launch.history import Cluster
-    from trichord.launch.plan import Plan
+from trichord.launch.cluster_file import ClusterSettings, default_path, load_cluster_file, make_settings
+from trichord.launch.commands import job_command_names
+from trichord.launch.history import Cluster, Submitted, now_s, write_event
+from trichord.launch.plan import Plan, make_plan
+from trichord.launch.preflight import preflight, quick_checks
+from trichord.launch.snapshot import take_snapshot
+from trichord.launch.submit import sbatch_text, submit
 
 _CLUSTERS = ("slurm", "local", "debug")
 
 
-def _declare(parser: ArgumentParser) -> None:
-    from trichord.launch import verbs
-    from trichord.launch.cluster_file import Settings, default_path
-
-    listed = ", ".join(verbs.names())
+def declare(parser: ArgumentParser) -> None:
+    """Declare the arguments of `trichord launch`: an option for each setting of a job, then the command to run."""
+    listed = ", ".join(job_command_names())
     parser.description = (
         f"{parser.description}\n\nVERB is one of: {listed}. Options of launch go before it.\n"
         "In ARGS, a.b=1,2,3 makes one run per value: a sweep, submitted as one SLURM array."
@@ -37,11 +38,11 @@ def _declare(parser: ArgumentParser) -> None:
         choices=_CLUSTERS,
         help="SLURM, processes on this machine, or this process (default: slurm if sbatch is found, else local)",
     )
-    for name, field in Settings.model_fields.items():
+    for name, field in ClusterSettings.model_fields.items():
         option = f"--{name.replace('_', '-')}"
         default = "" if field.default in (None, ()) or field.is_required() else f" (default: {field.default})"
         default = "" if name == "sbatch" else default
-        text = f"{field.description}{default}".replace("%", "%%")
+        text = f"{_phrase(field_docs(ClusterSettings)[name])}{default}".replace("%", "%%")
         if name == "sbatch":
             parser.add_argument(option, action="append", metavar="NAME=VALUE", help=text)
         elif name in ("setup", "srun"):
@@ -64,6 +65,12 @@ def _declare(parser: ArgumentParser) -> None:
     parser.add_argument("words", nargs=REMAINDER, metavar="VERB ARGS", help="the command to run in the job")
 
 
+def _phrase(sentence: str) -> str:
+    """Return a sentence as the help of an option: without its stop, and in lower case unless it begins with a name."""
+    first = sentence.partition(" ")[0]
+    return (sentence if first.isupper() else sentence[0].lower() + sentence[1:]).removesuffix(".")
+
+
 def _metavar(annotation: Any) -> str:
     return "N" if "int" in str(annotation) else "X" if "float" in str(annotation) else "TEXT"
 
@@ -72,11 +79,11 @@ def _with_tilde(path: Path) -> str:
     return str(path).replace(str(Path.home()), "~", 1)
 
 
-def _run(arguments: Namespace) -> int:
-    from trichord.launch.cluster_file import Settings, load_cluster_file, make_settings
-    from trichord.launch.plan import make_plan
-
-    given = {name: getattr(arguments, name) for name in Settings.model_fields if getattr(arguments, name) is not None}
+def run_launch(arguments: Namespace) -> int:
+    """Check, snapshot and submit the command of parsed arguments, or show in a dry run what would be submitted."""
+    given = {
+        name: getattr(arguments, name) for name in ClusterSettings.model_fields if getattr(arguments, name) is not None
+    }
     if "sbatch" in given:
         given["sbatch"] = read_pairs("--sbatch", given["sbatch"])
     site = load_cluster_file(arguments.cluster_file)
@@ -85,22 +92,17 @@ def _run(arguments: Namespace) -> int:
     plan = make_plan(cluster, settings, given, arguments.array, arguments.words)
     if arguments.dry_run:
         return _show(plan, arguments.json)
-    from trichord.launch.preflight import preflight
-
     for line in preflight(plan):
         print(line, file=sys.stderr)
     rows = _submit(plan)
     show_figures("submitted", rows, arguments.json)
     if plan.cluster != "debug":
-        run = _quoted(plan.elements[0].job.folder)
-        print(f"next: trichord status {_quoted(plan.folder)}; trichord logs {run} --follow", file=sys.stderr)
+        logs = command_line("logs", plan.elements[0].job.folder, "--follow")
+        print(f"next: {command_line('status', plan.folder)}; {logs}", file=sys.stderr)
     return 0
 
 
 def _show(plan: Plan, as_json: bool) -> int:
-    from trichord.launch.preflight import looks
-    from trichord.launch.submit import sbatch_text
-
     ranks = plan.settings.ranks
     text = sbatch_text(plan.order) if plan.cluster == "slurm" else ""
     files = {
@@ -108,12 +110,12 @@ def _show(plan: Plan, as_json: bool) -> int:
         for element in plan.elements
         for name, content in element.job.files(ranks).items()
     }
-    commands = [f"trichord {' '.join(plan.work(element).words)}" for element in plan.elements]
+    commands = [command_line(*plan.work(element).words) for element in plan.elements]
     if as_json:
         row = {"ranks": ranks, "sbatch": text, "commands": commands, "files": files}
         show_figures("would be submitted", [row], as_json=True)
         return 0
-    for line in looks(plan):
+    for line in quick_checks(plan):
         print(line, file=sys.stderr)
     if text:
         print(f"# what sbatch would receive\n{text}")
@@ -125,9 +127,6 @@ def _show(plan: Plan, as_json: bool) -> int:
 
 
 def _submit(plan: Plan) -> list[dict[str, object]]:
-    from trichord.launch.history import Submitted, now_s, write_event
-    from trichord.launch.submit import submit
-
     about = {
         "words": plan.elements[0].words,
         "cluster": plan.cluster,
@@ -137,7 +136,7 @@ def _submit(plan: Plan) -> list[dict[str, object]]:
         _prepare(plan, json.dumps(about, indent=1) + "\n")
     except OSError as error:  # a full disk, or a concurrent launch that took this snapshot's name
         raise UserError(
-            f"{plan.snapshot} could not be written: {error}\nNext: trichord status {_quoted(plan.folder)}"
+            f"{plan.snapshot} could not be written: {error}\nNext: {command_line('status', plan.folder)}"
         ) from error
     began_s = now_s()
     rows: list[dict[str, object]] = []
@@ -160,8 +159,6 @@ def _submit(plan: Plan) -> list[dict[str, object]]:
 
 
 def _prepare(plan: Plan, about: str) -> None:
-    from trichord.launch.snapshot import take_snapshot
-
     take_snapshot(plan.snapshot, {"launch.json": about})
     for element in track(plan.elements, "preparing runs"):
         own = plan.snapshot_of(element)
@@ -170,10 +167,6 @@ def _prepare(plan: Plan, about: str) -> None:
             (own / name).write_text(text, encoding="utf-8")
         if element.job.folder != plan.folder:
             _link_logs(RunFolder(plan.folder).logs, RunFolder(element.job.folder).logs)
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))
 
 
 def _link_logs(logs: Path, link: Path) -> None:
@@ -185,19 +178,3 @@ def _link_logs(logs: Path, link: Path) -> None:
         )
     if not link.is_symlink():
         link.symlink_to(Path("..") / logs.name, target_is_directory=True)
-
-
-COMMAND = Command(
-    "launch",
-    "run a command on a cluster; save, requeue and resume around limits and failures",
-    _declare,
-    _run,
-    (
-        "trichord launch --nodes 4 --gpus-per-node 8 --cpus-per-task 12 --time 1-00:00:00 "
-        "pretrain svt_paper data.sources=k400/train init_from=null",
-        "trichord launch --gpus-per-node 8 --dry-run pretrain svt_paper data.sources=k400/train init_from=null",
-        "trichord launch --gpus-per-node 8 pretrain svt_paper data.sources=k400/train init_from=null seed=0,1,2",
-        "trichord launch --cluster local --tasks-per-node 2 pretrain svt_quickstart data.sources=shards/train",
-        "trichord launch --array 16 --cpus-per-task 8 shards build kinetics --root k400 --out shards --mode encode",
-    ),
-)

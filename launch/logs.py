@@ -6,18 +6,26 @@ import codecs
 import os
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from trichord.core.command import command_line
 from trichord.core.errors import UserError
 from trichord.launch.history import log_path
 from trichord.launch.run_record import RunRecord, is_run, named_runs
 from trichord.launch.run_state import LIVE
-from trichord.launch.survey import Report, survey
+from trichord.launch.survey import RunStatus, survey
 
 _LOOK_EVERY_S = 0.2
 _ASK_EVERY_S = 5.0  # how often to ask whether the job still runs; SLURM serves other users too
 _CHUNK = 1 << 16
+
+
+def run_logs(arguments: Namespace) -> int:
+    """Show the log that parsed arguments select."""
+    show_log(arguments.run_folder, arguments.rank, arguments.job, arguments.lines, arguments.follow)
+    return 0
 
 
 def show_log(path: Path, rank: int, job_id: str | None, lines: int, follow: bool) -> None:
@@ -106,15 +114,17 @@ def _choose(run: RunRecord, rank: int, job_id: str | None, waits: bool) -> Path:
         raise UserError(f"job {job_id} has no log of rank {rank}. Its ranks: {_spans(sorted(ranks))}")
     if waits and job_id:
         return _expected_log(run, job_id, rank)
-    others = (
-        f" There are logs of: {', '.join(logs)}. Next: trichord logs {run.path} --job {list(logs)[-1]}" if logs else ""
-    )
+    others = ""
+    if logs:
+        newest = command_line("logs", run.path, "--job", list(logs)[-1])
+        others = f" There are logs of: {', '.join(logs)}. Next: {newest}"
     if job_id is not None and (others or run.events_of(job_id)):
-        wait = "" if others else f"\nNext: trichord logs {run.path} --follow, which waits for it; or trichord status"
+        follow = command_line("logs", run.path, "--follow")
+        wait = "" if others else f"\nNext: {follow}, which waits for it; or trichord status"
         raise UserError(f"job {job_id} of {run.path} has written no log in {run.folder.logs}.{others}{wait}")
     raise UserError(
         f"{run.path} has no logs: it was not started by `trichord launch`, whose jobs keep them in {run.folder.logs}. "
-        f"Its output went to its terminal.\nNext: trichord status {run.path}"
+        f"Its output went to its terminal.\nNext: {command_line('status', run.path)}"
     )
 
 
@@ -130,10 +140,10 @@ def _spans(ranks: list[int]) -> str:
     return f"{ranks[0]} to {ranks[-1]}" if is_whole else ", ".join(map(str, ranks))
 
 
-def _survey_one(path: Path) -> Report:
+def _survey_one(path: Path) -> RunStatus:
     return survey([path], lambda text: print(f"warning: {text}", file=sys.stderr))[0]
 
 
-def _state_line(report: Report) -> str:
+def _state_line(report: RunStatus) -> str:
     why = f": {report.verdict.why}" if report.verdict.why else ""
     return f"{report.run.path} is {report.verdict.state}{why}"

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trichord.core.command import Job
 from trichord.core.errors import UserError
-from trichord.core.job import Job
 from trichord.core.run_folder import RunFolder
-from trichord.launch import verbs
-from trichord.launch.cluster_file import Settings
+from trichord.launch.cluster_file import ClusterSettings
+from trichord.launch.commands import job_command_names, read_job_command
 from trichord.launch.history import Cluster
 from trichord.launch.snapshot import CODE, next_snapshot
-from trichord.launch.submit import Order
-from trichord.launch.work import Work
+from trichord.launch.submit import SubmitOptions
+from trichord.launch.work import JobCommand
 
 _ARRAY = re.compile(r"(?P<parts>\d+)?(?:%(?P<at_once>\d+))?")
 
@@ -40,7 +40,7 @@ class Plan:
     """All jobs of a launch; several form one array, whose logs and code are kept together in `folder`."""
 
     cluster: Cluster
-    settings: Settings
+    settings: ClusterSettings
     typed: Mapping[str, Any]  # the settings that snapshots record: a site's own may be private
     folder: Path
     name: str
@@ -49,9 +49,9 @@ class Plan:
     at_once: int | None
 
     @property
-    def order(self) -> Order:
+    def order(self) -> SubmitOptions:
         """How the jobs are submitted."""
-        return Order(
+        return SubmitOptions(
             cluster=self.cluster,
             settings=self.settings,
             name=self.name,
@@ -65,19 +65,19 @@ class Plan:
         """Return the folder for the work's own files: next to the code, or in each run of an array."""
         return element.job.folder / self.snapshot.relative_to(self.folder)
 
-    def work(self, element: Element) -> Work:
+    def work(self, element: Element) -> JobCommand:
         """Return what a job runs."""
-        return Work(
+        return JobCommand(
             words=tuple(element.job.words(self.snapshot_of(element).absolute(), element.part)),
             run=element.job.folder.absolute(),
-            saves_when_told=element.job.saves_when_told,
+            saves_on_signal=element.job.saves_on_signal,
             max_restarts=self.settings.max_restarts,
             warning_s=self.settings.warning_s,
         )
 
 
 def make_plan(
-    cluster: Cluster, settings: Settings, typed: Mapping[str, Any], array: str | None, words: Sequence[str]
+    cluster: Cluster, settings: ClusterSettings, typed: Mapping[str, Any], array: str | None, words: Sequence[str]
 ) -> Plan:
     """Parse the command to launch and plan its jobs; `typed` holds the settings given on the command line."""
     parts, at_once = _read_array(array)
@@ -114,12 +114,12 @@ def make_plan(
 
 def _job(words: Sequence[str]) -> Job:
     try:
-        arguments = verbs.read(words)
+        arguments = read_job_command(words)
     except UserError as error:
-        options = {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
+        options = {f"--{name.replace('_', '-')}" for name in ClusterSettings.model_fields}
         misplaced = [word for word in words if word.partition("=")[0] in options]
         hint = f"\n{misplaced[0]} is an option of launch and goes before {words[0]}" if misplaced else ""
-        raise UserError(f"{error}{hint}\nWhat can be launched: {', '.join(verbs.names())}") from error
+        raise UserError(f"{error}{hint}\nWhat can be launched: {', '.join(job_command_names())}") from error
     arguments.words = list(words)
     job: Job = arguments.command.job(arguments)
     return job
@@ -135,7 +135,7 @@ def _read_array(text: str | None) -> tuple[int | None, int | None]:
     return (int(parts) if parts else None), (int(at_once) if at_once else None)
 
 
-def _refuse_impossible(cluster: Cluster, settings: Settings) -> None:
+def _refuse_impossible(cluster: Cluster, settings: ClusterSettings) -> None:
     if cluster == "local" and settings.nodes > 1:
         raise UserError(f"--nodes {settings.nodes} with --cluster local, which has one machine. Give --tasks-per-node")
     if cluster == "debug" and settings.ranks > 1:

@@ -9,17 +9,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from trichord.core.command import command_line
 from trichord.core.console import track
 from trichord.core.errors import UserError
 from trichord.core.run_folder import RunFolder
 from trichord.launch.plan import Plan
 from trichord.launch.run_state import LIVE
 from trichord.launch.submit import test_only
-from trichord.launch.survey import Report, survey
+from trichord.launch.survey import RunStatus, survey
 from trichord.pretrain.engine.run_lock import SILENT_S, read_holder
 
 
-def looks(plan: Plan) -> Iterator[str]:
+def quick_checks(plan: Plan) -> Iterator[str]:
     """Run the quick checks; yield a line for each that passes."""
     checked = plan.elements if plan.elements[0].part is None else plan.elements[:1]  # all parts read the same data
     for element in checked:
@@ -36,7 +37,7 @@ def preflight(plan: Plan) -> Iterator[str]:
     for report in survey(runs, lambda text: print(f"warning: {text}", file=sys.stderr)):
         refuse_taken(report)
     yield f"run folder: {plan.folder} is free"
-    yield from looks(plan)
+    yield from quick_checks(plan)
     for element in track(plan.elements, "measuring memory"):
         lines = element.job.weigh(plan.settings.ranks, plan.settings.device)
         if element is plan.elements[0]:
@@ -45,7 +46,7 @@ def preflight(plan: Plan) -> Iterator[str]:
         yield f"SLURM: {test_only(plan.order)}"
 
 
-def refuse_taken(report: Report) -> None:
+def refuse_taken(report: RunStatus) -> None:
     """Raise UserError if a run's folder belongs to another user, is not writable, or has a live job."""
     run = report.run.path
     nearest = next(path for path in (run, *run.absolute().parents) if path.exists())
@@ -57,8 +58,8 @@ def refuse_taken(report: Report) -> None:
         raise UserError(f"{run} belongs to {_owner(run)}. Give another --run")
     if report.cluster is not None and report.verdict.state in LIVE:
         raise UserError(
-            f"job {report.job_id} ({report.verdict.state}) already uses {run}. See: trichord status {run}; end it: "
-            f"trichord cancel {run}"
+            f"job {report.job_id} ({report.verdict.state}) already uses {run}. See: {command_line('status', run)}; end "
+            f"it: {command_line('cancel', run)}"
         )
     holder = read_holder(run)
     if holder is not None and not holder.is_gone() and _seconds_since_touched(RunFolder(run).lock) <= SILENT_S:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 import subprocess
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trichord.core.command import Command, add_json, at_least
+from trichord.core.command import command_line
 from trichord.core.console import show_figures
 from trichord.core.errors import UserError
 
@@ -35,7 +34,7 @@ class Step(NamedTuple):
 
 def steps(out: Path, samples: int) -> list[Step]:
     """Return the steps from synthetic data to evaluated heads."""
-    raw, shards = str(out / "world"), str(out / "shards")
+    raw, shards = str(out / "synthetic"), str(out / "shards")
     small = ("--samples-per-shard", "16")
     batch = ("--size", "112", "--steps", "12")
     run, source = str(out / "run"), (f"data.sources={shards}/train",)
@@ -44,9 +43,9 @@ def steps(out: Path, samples: int) -> list[Step]:
     layout = ("--layout", "charades")
     return [
         Step(
-            "world",
+            "synthetic",
             "generate synthetic clips, laid out as Charades",
-            ("shards", "world", "--out", raw, "--samples", str(samples), *layout),
+            ("shards", "synthetic", "--out", raw, "--samples", str(samples), *layout),
         ),
         Step("build", "write them as shards", ("shards", "build", "charades", "--root", raw, "--out", shards, *small)),
         Step("index", "recount the samples of the training set", ("shards", "index", f"{shards}/train")),
@@ -67,25 +66,25 @@ def steps(out: Path, samples: int) -> list[Step]:
 
 def _head_steps(out: Path, test: str, init: tuple[str, ...], caption_steps: tuple[str, ...]) -> list[Step]:
     """Return the steps that train heads on the pretrained network and evaluate them on unseen clips."""
-    actions, captions = str(out / "actions"), str(out / "told")
+    actions, captions = str(out / "actions"), str(out / "captions")
     fixed_clips = ("objective.clips.placement=uniform", f"features={out / 'features'}")
     small = ("data.batch_size=16", "optimiser.learning_rate.warmup_steps=5")
     fixed_views = ("objective.clips.placement=centre", "objective.view.crop={kind: squash}")  # the same at every step
-    cache = f"features={out / 'told_features'}"
+    cache = f"features={out / 'caption_features'}"
     return [
         Step(
             "actions",
             "train a classifier of actions in windows of a clip, on features computed once",
-            ("finetune", "charades_world", *init, *fixed_clips, "steps=150", "--run", actions),
+            ("finetune", "charades_synthetic", *init, *fixed_clips, "steps=150", "--run", actions),
         ),
         Step("actions_test", "evaluate it on unseen clips, window by window", ("evaluate", actions, "--data", test)),
         Step(
-            "told",
+            "captions",
             "train a caption decoder, on features computed once",
             ("finetune", "captions", *init, *small, *fixed_views, cache, *caption_steps, "--run", captions),
         ),
         Step(
-            "told_test",
+            "captions_test",
             "generate captions of unseen clips and score them",
             ("evaluate", captions, "objective.factors=world", "--data", test),
         ),
@@ -94,13 +93,16 @@ def _head_steps(out: Path, test: str, init: tuple[str, ...], caption_steps: tupl
 
 def next_commands(out: Path) -> list[str]:
     """Return commands to try next."""
+    shards, views, longer = out / "shards", out / "views.png", out / "longer"
+    heads = (out / "actions", out / "captions")
+    source = f"data.sources={shards / 'train'}"
     return [
-        f"trichord shards show {out}/shards/train --out {out}/views.png --views svt --count 3",
+        command_line("shards", "show", shards / "train", "--out", views, "--views", "svt", "--count", 3),
         "trichord shards build folder --root YOUR_VIDEOS --out my-shards --mode encode",
-        f"trichord compare {out}/actions {out}/told",
-        f"trichord serve {out}/actions {out}/told --samples {out}/shards/test",
-        f"trichord pretrain svt_quickstart data.sources={out}/shards/train steps=400 --run {out}/longer",
-        "trichord shards world --out harder --samples 500 --rules two_events_share=1 silent_share=0.3",
+        command_line("compare", *heads),
+        command_line("serve", *heads, "--samples", shards / "test"),
+        command_line("pretrain", "svt_quickstart", source, "steps=400", "--run", longer),
+        "trichord shards synthetic --out harder --samples 500 --rules two_events_share=1 silent_share=0.3",
     ]
 
 
@@ -116,7 +118,7 @@ class Comparison(NamedTuple):
 
 def compare(found: dict[str, Rows]) -> list[Comparison]:
     """Return each figure with its control."""
-    (generated,), built, (indexed,) = found["world"], found["build"], found["index"]
+    (generated,), built, (indexed,) = found["synthetic"], found["build"], found["index"]
     (verified,), (read,), (shared,), (trained,) = found["verify"], found["read"], found["workers"], found["pretrain"]
     train = next(row for row in built if row["split"] == "train")
     samples = sum(row["samples"] for row in built)
@@ -138,7 +140,7 @@ def compare(found: dict[str, Rows]) -> list[Comparison]:
 
 def _compare_heads(found: dict[str, Rows]) -> list[Comparison]:
     (actions,), (actions_tested,) = found["actions"], found["actions_test"]
-    (captions,), (captions_tested,) = found["told"], found["told_test"]
+    (captions,), (captions_tested,) = found["captions"], found["captions_test"]
     return [
         Comparison("loss of the head", actions["loss"], "is below", math.log(2), "ln 2: an uninformative head"),
         _beside_control("actions of unseen clips, mAP", "mAP_charades", actions_tested, "scores alike for all clips"),
@@ -158,18 +160,13 @@ def _beside_control(figure: str, metric: str, tested: dict[str, Any], control_is
     return Comparison(figure, row["value"], "beside", row[_CONTROLS[metric]], control_is)
 
 
-def _declare(parser: ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("quickstart"), metavar="DIR", help="folder for all outputs")
-    parser.add_argument("--samples", type=at_least(20), default=120, metavar="N", help="number of clips to generate")
-    add_json(parser)
-
-
-def _run(arguments: Namespace) -> int:
+def run_quickstart(arguments: Namespace) -> int:
+    """Run all steps, compare their figures with the expected values, and suggest what to try next."""
     start_s = time.monotonic()
     planned = steps(arguments.out, arguments.samples)
     found = {}
     for number, step in enumerate(planned, 1):
-        print(f"[{number}/{len(planned)}] {step.purpose}\n  $ trichord {shlex.join(step.words)}", file=sys.stderr)
+        print(f"[{number}/{len(planned)}] {step.purpose}\n  $ {command_line(*step.words)}", file=sys.stderr)
         found[step.name] = _figures_of(step)
     rows = [comparison._asdict() for comparison in compare(found)]
     show_figures("results and their expected values", rows, arguments.json)
@@ -187,12 +184,3 @@ def _figures_of(step: Step) -> Rows:
         raise UserError(f"the step {step.name} ended with status {done.returncode}; see its error above")
     rows: Rows = json.loads(done.stdout)["rows"]
     return rows
-
-
-COMMAND = Command(
-    "quickstart",
-    "run the whole workflow at small scale on synthetic data, on the CPU",
-    _declare,
-    _run,
-    ("trichord quickstart", "trichord quickstart --out somewhere --samples 40"),
-)

@@ -42,7 +42,7 @@ class Evidence:
     """What is known about one job of a run, or about a run without a job."""
 
     events: Sequence[Event] = ()  # of this job, in order
-    said: JobState | Literal["not known", "no answer"] = "no answer"  # the cluster's answer
+    answer: JobState | Literal["not known", "no answer"] = "no answer"  # the cluster's answer
     heartbeat_s: float | None = None  # seconds since this start touched the lock; infinite if its process ended
     has_errors: bool = False  # in this start
     is_done: bool = False  # its figures reach the last step
@@ -75,7 +75,7 @@ def has_ended(events: Sequence[Event]) -> bool:
 
 def decide(evidence: Evidence) -> Verdict:
     """Return the state of a job."""
-    events, answer = evidence.events, evidence.said
+    events, answer = evidence.events, evidence.answer
     last = events[-1] if events else None
     if isinstance(answer, JobState) and answer.is_waiting:
         has_run = any(not isinstance(event, Submitted) for event in events)
@@ -85,11 +85,11 @@ def decide(evidence: Evidence) -> Verdict:
             return Verdict(State.RUNNING, "it is about to end or to restart")
         return Verdict(State(last.how), last.why)
     if isinstance(answer, JobState):
-        return _judge_by_cluster(evidence, answer, last)
-    return _judge_by_folder(evidence, last)
+        return _decide_by_cluster(evidence, answer, last)
+    return _decide_by_folder(evidence, last)
 
 
-def _judge_by_cluster(evidence: Evidence, job: JobState, last: Event | None) -> Verdict:
+def _decide_by_cluster(evidence: Evidence, job: JobState, last: Event | None) -> Verdict:
     """Return the state by the cluster's answer for a job that has not recorded its end."""
     if job.state in _PAUSED:
         return Verdict(State.RUNNING, f"SLURM reports {job.state}: the job is paused")
@@ -109,7 +109,7 @@ def _judge_by_cluster(evidence: Evidence, job: JobState, last: Event | None) -> 
     return Verdict(State.FAILED, _FAILED.get(job.state, f"SLURM reports {job.state}"))
 
 
-def _judge_by_folder(evidence: Evidence, last: Event | None) -> Verdict:
+def _decide_by_folder(evidence: Evidence, last: Event | None) -> Verdict:
     """Return the state by the folder alone: the cluster does not know the job, or does not answer."""
     silence = _silence(evidence)
     if evidence.heartbeat_s is not None and silence is None:
@@ -117,8 +117,8 @@ def _judge_by_folder(evidence: Evidence, last: Event | None) -> Verdict:
     if evidence.has_errors:
         return Verdict(State.FAILED)
     if last is None:
-        return _judge_manual(evidence, silence)
-    if evidence.said == "not known":
+        return _decide_manual(evidence, silence)
+    if evidence.answer == "not known":
         claim = "was submitted" if isinstance(last, Submitted) else "runs"
         return Verdict(State.LOST, f"its history says that it {claim}, but there is no such job")
     if silence:
@@ -133,7 +133,7 @@ def _waiting(job: JobState, last: Event | None) -> str:
     return f"{last.why}; {reason}" if isinstance(last, Ended) and last.why else reason
 
 
-def _judge_manual(evidence: Evidence, silence: str | None) -> Verdict:
+def _decide_manual(evidence: Evidence, silence: str | None) -> Verdict:
     """Return the state of a run that was started by hand, which removes its lock at its end."""
     if silence:
         return Verdict(State.LOST, silence)

@@ -5,23 +5,31 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from trichord.core.console import show_figures
+from trichord.core.command import command_line
+from trichord.core.console import counted, show_figures
 from trichord.core.errors import UserError
 from trichord.core.run_folder import RunFolder
-from trichord.launch.cluster_file import Settings
+from trichord.launch.cluster_file import ClusterSettings
 from trichord.launch.history import Ended, RankError, Started, Submitted
 from trichord.launch.run_record import RunRecord, find_runs, named_runs
 from trichord.launch.run_state import LIVE, State
-from trichord.launch.survey import Report, survey
-from trichord.pretrain.engine.step_line import duration
+from trichord.launch.survey import RunStatus, survey
+from trichord.pretrain.engine.trackers import duration
 
 _LABELS = {State.REQUEUED: "requeued (waiting to continue)", State.STOPPED: "stopped (resumable)"}
 _LONGEST_ERROR = 160
+
+
+def run_status(arguments: Namespace) -> int:
+    """Show the runs of parsed arguments."""
+    show_status(arguments.runs, arguments.json)
+    return 0
 
 
 def show_status(named: Sequence[Path], as_json: bool) -> None:
@@ -44,7 +52,7 @@ def show_status(named: Sequence[Path], as_json: bool) -> None:
         print("\n".join(_paragraph(report)), end="\n\n")
 
 
-def _row(report: Report) -> dict[str, object]:
+def _row(report: RunStatus) -> dict[str, object]:
     figures, error = report.run.figures, report.error
     done = figures["step"] + 1 if figures else None
     steps = figures.get("steps")
@@ -82,7 +90,7 @@ def _in_words(row: dict[str, object]) -> dict[str, object]:
     }
 
 
-def _details(report: Report) -> dict[str, object]:
+def _details(report: RunStatus) -> dict[str, object]:
     checkpoint, logs = report.run.checkpoint, report.run.logs()
     return {
         "history": [event.model_dump(mode="json") for event in report.run.history],
@@ -94,7 +102,7 @@ def _details(report: Report) -> dict[str, object]:
     }
 
 
-def _paragraph(report: Report) -> Iterator[str]:
+def _paragraph(report: RunStatus) -> Iterator[str]:
     run, verdict = report.run, report.verdict
     yield f"{run.path}: {_LABELS.get(verdict.state, verdict.state.value)}" + (f", {verdict.why}" * bool(verdict.why))
     yield from (f"  {line}" for line in _attempts(run))
@@ -117,7 +125,7 @@ def _attempts(run: RunRecord) -> Iterator[str]:
                 yield f"{start}; killed"
                 start = ""
             if isinstance(event, Submitted):
-                size = f"{event.nodes} nodes, " * (event.nodes > 1) + f"{event.ranks} rank{'s' * (event.ranks != 1)}"
+                size = f"{event.nodes} nodes, " * (event.nodes > 1) + counted(event.ranks, "rank")
                 yield (
                     f"{_clock(event.time_s)} job {job_id} submitted on {event.host} ({event.cluster}, {size}, "
                     f"snapshot {event.snapshot}): {shlex.join(event.words)}"
@@ -155,18 +163,18 @@ def _clock(time_s: float) -> str:
 _LAUNCH_FILE = "launch.json"  # in a snapshot: the settings of its jobs
 
 
-def next_command(report: Report) -> str:
+def next_command(report: RunStatus) -> str:
     """Return the most useful next command for the state of a run."""
-    path, state = shlex.quote(str(report.run.path)), report.verdict.state
+    path, state = report.run.path, report.verdict.state
     if state in LIVE:
-        return f"trichord logs {path} --follow"
+        return command_line("logs", path, "--follow")
     if state == State.FINISHED:
-        return f"trichord plot {path}" if report.run.figures else f"trichord logs {path}"
+        return command_line("plot" if report.run.figures else "logs", path)
     if state == State.UNKNOWN and report.events:
-        return f"trichord logs {path}"
+        return command_line("logs", path)
     if state == State.FAILED and report.run.logs():
-        rank = f" --rank {report.error.rank}" if report.error and report.error.rank else ""
-        return f"trichord logs {path}{rank}; when that is fixed: {_resume_command(report.run)}"
+        rank = ("--rank", report.error.rank) if report.error and report.error.rank else ()
+        return f"{command_line('logs', path, *rank)}; when that is fixed: {_resume_command(report.run)}"
     return _resume_command(report.run)
 
 
@@ -176,12 +184,12 @@ def _resume_command(run: RunRecord) -> str:
     config = RunFolder(run.path).config
     by_config = (_verb(config), str(config), "--run", str(run.path))
     if submitted is None:
-        return shlex.join(["trichord", *by_config])
+        return command_line(*by_config)
     # A run of a sweep records the whole sweep's command; only its own config selects it alone.
     is_of_sweep = "_" in submitted.job_id and submitted.words[0] == by_config[0] and config.exists()
     cluster = [] if submitted.cluster == "slurm" else ["--cluster", submitted.cluster]
     options = list(_options(_settings(run, submitted)))
-    return shlex.join(["trichord", "launch", *cluster, *options, *(by_config if is_of_sweep else submitted.words)])
+    return command_line("launch", *cluster, *options, *(by_config if is_of_sweep else submitted.words))
 
 
 def _verb(config: Path) -> str:
@@ -205,7 +213,7 @@ def _settings(run: RunRecord, submitted: Submitted) -> dict[str, Any]:
 
 
 def _options(settings: dict[str, Any]) -> Iterator[str]:
-    for name, field in Settings.model_fields.items():
+    for name, field in ClusterSettings.model_fields.items():
         value = settings.get(name)
         if value in (None, {}, []) or value == field.default:
             continue

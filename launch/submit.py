@@ -19,7 +19,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
 from trichord.core.errors import UserError
-from trichord.launch.cluster_file import Settings
+from trichord.launch.cluster_file import ClusterSettings
 from trichord.launch.history import Cluster
 
 _YEAR_MINUTES = 365 * 24 * 60  # submitit's local jobs must have a limit
@@ -34,11 +34,11 @@ PYTHON = f"""sh -c 'trap "" USR2; exec "$@"' sh {shlex.quote(sys.executable)}"""
 
 
 @dataclass(frozen=True)
-class Order:
+class SubmitOptions:
     """How work is to be submitted."""
 
     cluster: Cluster
-    settings: Settings
+    settings: ClusterSettings
     name: str
     logs: Path
     code: Path  # the copy that will run
@@ -54,7 +54,7 @@ class _Slurm(SlurmExecutor):
         return 2
 
 
-def sbatch_text(order: Order) -> str:
+def sbatch_text(order: SubmitOptions) -> str:
     """Return the script that sbatch would receive."""
     executor = _slurm_executor(order)
     if order.jobs > 1:
@@ -62,7 +62,7 @@ def sbatch_text(order: Order) -> str:
     return executor._make_submission_file_text(executor._submitit_command_str, "")
 
 
-def test_only(order: Order) -> str:
+def test_only(order: SubmitOptions) -> str:
     """Return SLURM's estimate of the job's start; raise UserError with SLURM's message if it would refuse the job."""
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
         file.write(sbatch_text(order))
@@ -80,13 +80,13 @@ def test_only(order: Order) -> str:
     return answer.splitlines()[-1] if answer else "sbatch would accept it"
 
 
-def submit(order: Order, works: Sequence[Callable[[], None]]) -> list[str]:
+def submit(order: SubmitOptions, works: Sequence[Callable[[], None]]) -> list[str]:
     """Submit the work and return the job ids; debug runs it immediately in this process, one job after another."""
     with _outside_of_jobs():
         return _submit(order, works)
 
 
-def _submit(order: Order, works: Sequence[Callable[[], None]]) -> list[str]:
+def _submit(order: SubmitOptions, works: Sequence[Callable[[], None]]) -> list[str]:
     if order.cluster == "debug":
         return [_run_here(order, work) for work in works]
     executor: Any = _slurm_executor(order) if order.cluster == "slurm" else _local_executor(order)
@@ -103,7 +103,7 @@ def _refused(answer: str) -> str:
     return f"SLURM refused this job: {answer}\nNext: trichord launch --dry-run …, and sinfo for the available nodes"
 
 
-def _slurm_executor(order: Order) -> _Slurm:
+def _slurm_executor(order: SubmitOptions) -> _Slurm:
     settings = order.settings
     srun = ["--kill-on-bad-exit=1"]
     if settings.cpus_per_task:
@@ -133,7 +133,7 @@ def _slurm_executor(order: Order) -> _Slurm:
     return executor
 
 
-def _exports(order: Order) -> list[str]:
+def _exports(order: SubmitOptions) -> list[str]:
     """Return shell lines that make the job run the snapshot's code, not the code in the folder of the submission."""
     code = shlex.quote(str(order.code))
     return [
@@ -143,7 +143,7 @@ def _exports(order: Order) -> list[str]:
     ]
 
 
-def _local_executor(order: Order) -> submitit.LocalExecutor:
+def _local_executor(order: SubmitOptions) -> submitit.LocalExecutor:
     settings = order.settings
     executor = submitit.LocalExecutor(order.logs, python=PYTHON)
     executor.update_parameters(
@@ -183,7 +183,7 @@ def _outside_of_jobs() -> Iterator[None]:
 
 
 @contextmanager
-def _environment(order: Order) -> Iterator[None]:
+def _environment(order: SubmitOptions) -> Iterator[None]:
     """Make processes started meanwhile run the snapshot's code and outlive this terminal."""
     before = dict(os.environ)
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGINT)}
@@ -219,7 +219,7 @@ def _own_streams(log: Path) -> Iterator[None]:
                 os.close(descriptor)
 
 
-def _run_here(order: Order, work: Callable[[], None]) -> str:
+def _run_here(order: SubmitOptions, work: Callable[[], None]) -> str:
     executor: Any = submitit.DebugExecutor(order.logs)
     job = executor.submit(work)
     sys.stderr.flush()

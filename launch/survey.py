@@ -15,18 +15,18 @@ from trichord.launch.run_record import RunRecord
 from trichord.launch.run_state import Evidence, State, Verdict, decide, has_ended, must_ask
 from trichord.launch.slurm import JobState
 
-Said = JobState | Literal["not known", "no answer"]
+ClusterAnswer = JobState | Literal["not known", "no answer"]
 _WITH_CURRENT_ERROR = (State.RUNNING, State.FAILED, State.LOST)  # in other states an error is from an earlier start
 
 
 @dataclass(frozen=True)
-class Report:
+class RunStatus:
     """One run and the job that it now depends on."""
 
     run: RunRecord
     job_id: str | None  # None if nothing was launched and nothing runs
     cluster: Cluster | None  # None if nothing was launched
-    said: Said
+    answer: ClusterAnswer
     errors: Sequence[RankError]  # of the job's last start, the cause first
     verdict: Verdict
 
@@ -55,7 +55,7 @@ class Report:
         return max(0.0, float(eta_s) - max(0.0, time.time() - float(logged_s)))
 
 
-def survey(paths: Sequence[Path], warn: Callable[[str], None]) -> list[Report]:
+def survey(paths: Sequence[Path], warn: Callable[[str], None]) -> list[RunStatus]:
     """Report on these runs; if SLURM does not answer, warn and decide by the folders alone."""
     runs = [RunRecord(path) for path in paths]
     asked = {run.job: run.events_of(run.job) for run in runs if run.job and cluster_of(run) in ("slurm", None)}
@@ -77,22 +77,22 @@ def cluster_of(run: RunRecord) -> Cluster | None:
     return submitted.cluster if submitted else None
 
 
-def _report(run: RunRecord, answers: Mapping[str, JobState | None]) -> Report:
+def _report(run: RunRecord, answers: Mapping[str, JobState | None]) -> RunStatus:
     job_id = run.job
     answer = _answer(run, answers)
     errors = run.errors(job_id) if job_id else []
     evidence = Evidence(
         events=run.events_of(job_id) if job_id else [],
-        said=answer,
+        answer=answer,
         heartbeat_s=run.heartbeat_s(job_id) if job_id else None,
         has_errors=bool(errors),
         is_done=run.is_done,
         is_saved=run.checkpoint is not None,
     )
-    return Report(run, job_id, cluster_of(run), answer, errors, decide(evidence))
+    return RunStatus(run, job_id, cluster_of(run), answer, errors, decide(evidence))
 
 
-def _answer(run: RunRecord, answers: Mapping[str, JobState | None]) -> Said:
+def _answer(run: RunRecord, answers: Mapping[str, JobState | None]) -> ClusterAnswer:
     submitted = run.submission(run.job) if run.job else None
     if submitted is not None and submitted.cluster == "local" and local_job.is_here(submitted):
         return local_job.state(submitted, run.path) or "not known"

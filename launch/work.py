@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from trichord.core.command import command_line
+from trichord.core.console import counted
 from trichord.core.errors import Interrupted, RunStopped, UserError
-from trichord.launch import slurm, verbs
+from trichord.launch import commands, slurm
 from trichord.launch.history import Ended, How, RankError, Started, error_path, now_s, read_history, write_event
 from trichord.pretrain.engine.run_lock import this_job
 from trichord.pretrain.engine.signals import StopFlag, listening
@@ -32,12 +34,12 @@ _REQUEUE_S = 60.0
 
 
 @dataclass(frozen=True)
-class Work:
+class JobCommand:
     """A command, and the run's folder, in which its history is written."""
 
     words: Sequence[str]
     run: Path
-    saves_when_told: bool
+    saves_on_signal: bool
     max_restarts: int
     warning_s: float  # before the job's end
 
@@ -46,8 +48,8 @@ class Work:
         rank, job_id = _rank(), this_job()[0] or f"process {os.getpid()}"
         error_path(self.run, job_id, rank).unlink(missing_ok=True)
         restarts = self._restarts(job_id)
-        with listening(interrupts=not self.saves_when_told) as stop:
-            stop.hears_warnings = rank == 0  # all ranks are warned, rank 0 decides
+        with listening(interrupts=not self.saves_on_signal) as stop:
+            stop.takes_warnings = rank == 0  # all ranks are warned, rank 0 decides
             try:
                 try:
                     if rank == 0:
@@ -73,9 +75,9 @@ class Work:
                 self._end(job_id, restarts, "finished")
 
     def _run(self) -> None:
-        status = verbs.run(self.words)
+        status = commands.run_job_command(self.words)
         if status:
-            raise RunStopped(f"trichord {' '.join(self.words)} ended with status {status}; see its log for the reason")
+            raise RunStopped(f"{command_line(*self.words)} ended with status {status}; see its log for the reason")
 
     def _begin(self, job_id: str, restarts: int, stop: StopFlag) -> None:
         """Record the start and set the deadline; raise RunStopped if the job was restarted too often."""
@@ -87,7 +89,7 @@ class Work:
         )
         if restarts > self.max_restarts:
             raise RunStopped(
-                f"this job was restarted {restarts} time{'s' * (restarts != 1)}, more than "
+                f"this job was restarted {counted(restarts, 'time')}, more than "
                 f"max_restarts={self.max_restarts}; the last time because: {why}. When that is fixed, launch it again: "
                 "it resumes from its last checkpoint"
             )
@@ -105,7 +107,7 @@ class Work:
         except slurm.NoAnswer as error:
             print(f"warning: the job's time limit is unknown; relying on SLURM's warning: {error}", file=sys.stderr)
             return
-        if left_s is not None and self.saves_when_told:
+        if left_s is not None and self.saves_on_signal:
             stop.deadline_s = time.monotonic() + max(
                 left_s - self.warning_s, left_s / 2
             )  # a partition's default may be short

@@ -1,19 +1,13 @@
-"""The pretraining commands: pretrain a recipe, replay a failed step, export weights."""
+"""The pretraining commands: pretrain, show a recipe, plot, replay a failed step, export; models and weight files."""
 
 from __future__ import annotations
 
-import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from trichord.core.command import Command, add_json, at_least
-from trichord.core.console import show_figures
 
-if TYPE_CHECKING:
-    from trichord.core.job import Job
-    from trichord.pretrain.config import RunConfig
+CURVES = (".png", ".svg", ".html")  # formats of `plot`
 
 
 def declare_training(parser: ArgumentParser) -> None:
@@ -41,50 +35,30 @@ def declare_training(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def _run_pretrain(arguments: Namespace) -> int:
-    from trichord.pretrain.recipe import load_recipe
-
-    return run_training(load_recipe(arguments.recipe, arguments.overrides).config, arguments)
-
-
-def run_training(config: RunConfig, arguments: Namespace) -> int:
-    """Train the config, or print its estimate in a dry run; return the exit status."""
-    if arguments.dry_run:
-        from trichord.pretrain.engine.estimate import show_estimate
-
-        return show_estimate(config, arguments)
-    from trichord.pretrain.engine.signals import listening
-    from trichord.pretrain.job import run_folder
-
-    with listening():  # also while torch loads and the process group is created
-        return _train(config, run_folder(arguments), arguments.json)
+def _declare_show(parser: ArgumentParser) -> None:
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a recipe's name or its file (default: list them)")
+    words = "with a value: overrides of the recipe; without, also in place of RECIPE: settings to explain"
+    parser.add_argument("settings", nargs="*", metavar="A.B[=C]", help=words)
+    add_json(parser)
 
 
-def _train(config: RunConfig, run: Path, as_json: bool) -> int:
-    from trichord.pretrain.engine.allocator import apply
-
-    apply()
-    from trichord.core.errors import Interrupted
-    from trichord.pretrain.collectives import rank
-    from trichord.pretrain.engine.distributed import leave_world
-    from trichord.pretrain.engine.run import pretrain
-
-    # Leave only where all ranks leave: it waits for the others, and a failed rank must report its error at once.
-    try:
-        figures = pretrain(config, run)
-    except Interrupted:
-        leave_world()
-        raise
-    if rank() == 0:
-        show_figures("the last steps", [figures], as_json)
-    leave_world()
-    return 0
+def _curves_file(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in CURVES:
+        raise ArgumentTypeError(f"found {text!r}, expected a file that ends in .png, .svg or .html")
+    return path
 
 
-def _pretrain_job(arguments: Namespace) -> Job:
-    from trichord.pretrain.job import pretrain_job
-
-    return pretrain_job(arguments)
+def _declare_plot(parser: ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, finished or still running")
+    where = "a .png, .svg or .html file (default: curves.html in the first RUN)"
+    parser.add_argument("--out", type=_curves_file, metavar="FILE", help=where)
+    parser.add_argument("--figures", metavar="NAME,NAME", help="such as loss,lr,health/* (default: all that vary)")
+    parser.add_argument(
+        "--smooth", type=at_least(1), metavar="N", help="average over N log lines (default: 1/30 of a run's)"
+    )
+    parser.add_argument("--x", choices=("step", "samples", "hours"), default="step", help="the quantity on the x axis")
+    add_json(parser)
 
 
 def _declare_replay(parser: ArgumentParser) -> None:
@@ -94,24 +68,6 @@ def _declare_replay(parser: ArgumentParser) -> None:
         "--rank", type=at_least(0), metavar="R", help="rank whose samples to replay (default: the first that failed)"
     )
     add_json(parser)
-
-
-def _run_replay(arguments: Namespace) -> int:
-    from trichord.pretrain.config import RunConfig
-
-    return run_replay(arguments, RunConfig.model_validate)
-
-
-def run_replay(arguments: Namespace, read: Callable[[Any], RunConfig]) -> int:
-    """Repeat a failed step and print where it is not finite; `read` parses the config stored in a checkpoint."""
-    from trichord.pretrain.engine.finite import replay
-
-    rows = replay(arguments.run_folder, arguments.step, arguments.rank, read)
-    if not rows:
-        print("everything is finite on this machine; the device or its kernels differ from the run's", file=sys.stderr)
-        return 0
-    show_figures("not finite, in the order of the computation", rows, arguments.json)
-    return 1
 
 
 def _declare_export(parser: ArgumentParser) -> None:
@@ -126,44 +82,80 @@ def _declare_export(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def _run_export(arguments: Namespace) -> int:
-    from trichord.pretrain.config import RunConfig
+def _declare_models(parser: ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a family or a size (default: all)")
+    parser.add_argument("--markdown", action="store_true", help="print the table in Markdown, as in docs/models.md")
+    add_json(parser)
 
-    return run_export(arguments, RunConfig.model_validate)
 
-
-def run_export(arguments: Namespace, read: Callable[[Any], RunConfig]) -> int:
-    """Export a run's weights; `read` parses the config stored in a checkpoint."""
-    from trichord.pretrain.weights.export import export
-
-    row = export(arguments.run_folder, arguments.format, arguments.part, arguments.out, read)
-    show_figures("exported, loaded back and compared", [row], arguments.json)
-    return 0
+def _declare_inspect(parser: ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="safetensors, .pth, .pyth, .pt, .bin, or a folder")
+    parser.add_argument("--part", metavar="NAME", help="part of a file with several parts, such as student")
+    add_json(parser)
 
 
 PRETRAIN = Command(
     "pretrain",
     "pretrain a recipe, resuming from the checkpoints in the run folder",
     declare_training,
-    _run_pretrain,
+    "trichord.pretrain.job:run_pretrain",
     (
         "trichord pretrain svt_quickstart data.sources=shards/train --run runs/first",
         "torchrun --nproc-per-node 8 -m trichord -- pretrain svt_paper data.sources=k400/train init_from=null",
         "trichord pretrain svt_paper data.sources=k400/train init_from=null --dry-run --as-ranks 32 --device h200",
     ),
-    _pretrain_job,
+    "trichord.pretrain.job:pretrain_job",
+)
+SHOW = Command(
+    "show",
+    "print every value of a recipe and its origin, or explain a setting",
+    _declare_show,
+    "trichord.pretrain.show:run_show",
+    (
+        "trichord show",
+        "trichord show svt_paper",
+        "trichord show objective.teacher_momentum",
+        "trichord show svt_paper optimiser.weight_decay",
+        "trichord show svt_paper data.sources=shards/train optimiser.learning_rate.start=1e-3 --json",
+    ),
+)
+PLOT = Command(
+    "plot",
+    "draw curves of one or several runs as PNG, SVG or an HTML page",
+    _declare_plot,
+    "trichord.pretrain.plotting.series:run_plot",
+    (
+        "trichord plot runs/svt",
+        "trichord plot runs/svt runs/svt-small --out curves.png --figures 'loss,lr,health/*' --smooth 20",
+        "trichord plot runs/* --out curves.html --x hours",
+    ),
 )
 REPLAY = Command(
     "replay",
     "repeat a failed step and show where values stop being finite",
     _declare_replay,
-    _run_replay,
+    "trichord.pretrain.engine.finite:run_replay",
     ("trichord replay runs/first",),
 )
 EXPORT = Command(
     "export",
     "export a run's weights and verify that they load",
     _declare_export,
-    _run_export,
+    "trichord.pretrain.weights.export:run_export",
     ("trichord export runs/first", "trichord export runs/first --format hf --out exported"),
 )
+MODELS = Command(
+    "models",
+    "list the published sizes: parameters, MACs per view, input, released weights",
+    _declare_models,
+    "trichord.pretrain.backbones.counting:run_models",
+    ("trichord models", "trichord models vivit --json", "trichord models videomamba-small-16"),
+)
+INSPECT = Command(
+    "inspect",
+    "show the family of a weight file, the sizes it fits and what does not fit",
+    _declare_inspect,
+    "trichord.pretrain.weights.report:run_inspect",
+    ("trichord weights inspect kinetics400_vitb_ssl.pth", "trichord weights inspect model.safetensors --json"),
+)
+WEIGHTS_SUMMARY = "inspect weight files"

@@ -10,9 +10,15 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_v
 from trichord.core.errors import UserError
 from trichord.pretrain.backbones.registry import AnyAudioBackbone, AnyBackbone, AnyTextBackbone
 from trichord.pretrain.backbones.spec import AudioBackboneSpec, BackboneSpec, EncoderSpec
-from trichord.pretrain.engine.config import CheckpointConfig, EngineConfig, InitFrom, LogConfig, OptimiserConfig
-from trichord.pretrain.engine.deepspeed_config import deepspeed_config
-from trichord.pretrain.engine.schedules import Constant, Cosine, Linear, Schedule, Steps
+from trichord.pretrain.engine.config import (
+    CheckpointConfig,
+    EngineConfig,
+    InitFrom,
+    LogConfig,
+    OptimiserConfig,
+    deepspeed_config,
+)
+from trichord.pretrain.engine.schedules import ScheduleSpec
 from trichord.pretrain.objectives.registry import AnyObjective
 from trichord.shards.reading.order import nearest_divisors
 from trichord.shards.reading.stream_config import DataConfig, StreamConfig
@@ -31,19 +37,34 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: NonNegativeInt = 0
-    steps: PositiveInt  # number of weight updates
+    """Seed of the order of samples, their augmentation and the random initial weights."""
+    steps: PositiveInt
+    """Number of weight updates; the run ends after the last one."""
     data: DataConfig
+    """Where samples come from, and how they are ordered and read."""
     backbone: AnyBackbone
+    """Encoder of video frames, selected by `kind`."""
     audio_backbone: AnyAudioBackbone | None = None
+    """Encoder of spectrograms, for an objective or task that uses audio; null for none."""
     text_backbone: AnyTextBackbone | None = None
+    """Encoder of texts, for an objective that uses text; null for none."""
     objective: AnyObjective
+    """What is learnt: the contents of a sample and the loss, selected by `kind`."""
     optimiser: OptimiserConfig
+    """The optimiser, its schedules, and the parameters that are treated differently."""
     engine: EngineConfig = EngineConfig()
+    """How a step is computed: precision, partitioning over ranks, accumulation, compilation."""
     checkpoints: CheckpointConfig = CheckpointConfig()
+    """When checkpoints are saved, and which ones are kept."""
     log: LogConfig = LogConfig()
+    """How often metrics are logged, and where besides the run folder."""
     init_from: InitFrom | None = None
+    """Initial weights of the video backbone; null starts from random weights."""
     audio_init_from: InitFrom | None = None
-    text_init_from: InitFrom | None = None  # the tensors text.* of a CLIP or X-CLIP file
+    """Initial weights of the audio backbone; null starts from random weights."""
+    text_init_from: InitFrom | None = None
+    """Initial weights of a text backbone of kind `clip`, read from the text encoder in a file of CLIP or X-CLIP; null
+    starts from random weights."""
 
     def stream(self) -> StreamConfig:
         """Return the config of the sample stream, in the order of the run's seed."""
@@ -113,7 +134,7 @@ class RunConfig(BaseModel):
             yield str(error)
 
     def _view_complaints(self) -> Iterator[str]:
-        seen, backbone = self.objective.views_seen(), self.backbone
+        seen, backbone = self.objective.encoded_views(), self.backbone
         for size in sorted({view.crop.size for views in seen for view in views.views}):
             if size % backbone.size_step:
                 yield (
@@ -157,13 +178,7 @@ class RunConfig(BaseModel):
 
     def _schedule_complaints(self) -> Iterator[str]:
         for name, schedule in _schedules(self):
-            if schedule.warmup_steps >= self.steps:
-                yield (
-                    f"{name}.warmup_steps={schedule.warmup_steps} must be below steps={self.steps}: the run would "
-                    f"end while warming up. A twentieth of the run is {name}.warmup_steps={self.steps // 20}"
-                )
-            if isinstance(schedule, Steps) and schedule.milestones[-1] >= self.steps:
-                yield f"{name}.milestones={list(schedule.milestones)} exceed the last step, {self.steps - 1}"
+            yield from schedule.complaints(name, self.steps)
 
 
 def _nearest_multiples(number: int, step: int) -> str:
@@ -171,10 +186,10 @@ def _nearest_multiples(number: int, step: int) -> str:
     return " or ".join(str(each) for each in (number // step * step, (number // step + 1) * step) if each)
 
 
-def _schedules(config: BaseModel, above: str = "") -> Iterator[tuple[str, Schedule]]:
+def _schedules(config: BaseModel, above: str = "") -> Iterator[tuple[str, ScheduleSpec]]:
     """Yield all schedules of a config with their dotted names."""
     for name, value in config:
-        if isinstance(value, Constant | Cosine | Linear | Steps):
+        if isinstance(value, ScheduleSpec):
             yield f"{above}{name}", value
         elif isinstance(value, BaseModel):
             yield from _schedules(value, f"{above}{name}.")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from trichord.core.errors import UserError
 
 Tree = dict[str, Any]
-TELLING = ("kind", "convention")  # fields that select the class
+SELECTORS = ("kind", "convention")  # fields that select the class
 _PLAIN: TypeAdapter[Any] = TypeAdapter(Any)
 
 
@@ -35,7 +35,7 @@ def overlay(below: Any, above: Any) -> Any:
         below = {"kind": "constant", "value": below}
     elif isinstance(below, str):
         below = {"root": below}
-    if not isinstance(below, dict) or any(key in above and above[key] != below.get(key) for key in TELLING):
+    if not isinstance(below, dict) or any(key in above and above[key] != below.get(key) for key in SELECTORS):
         below = {}
     return {**below, **{key: overlay(below.get(key), value) for key, value in above.items()}}
 
@@ -79,7 +79,7 @@ def class_for(annotation: Any, value: Any) -> type[BaseModel] | None:
     models = classes_in(annotation)
     if len(models) == 1:
         return models[0]
-    selectors = [(key, value[key]) for key in TELLING if isinstance(value, dict) and key in value]
+    selectors = [(key, value[key]) for key in SELECTORS if isinstance(value, dict) and key in value]
     for model in models:
         if any(
             key in model.model_fields and model.model_fields[key].default == selected for key, selected in selectors
@@ -107,7 +107,7 @@ def find_mistakes(model: type[BaseModel], tree: Tree, error: ValidationError | N
     known = list(_names(model, tree))
     found = []
     for name in _unknown_names(model, tree):
-        found.append(f"unknown key {name!r}, {_hint(name, known)}")
+        found.append(f"unknown key {name!r}, {hint(name, known)}")
     for each in error.errors() if error else ():
         if each["type"] != "extra_forbidden":
             found += _describe(model, each, _dotted(each["loc"], tree))
@@ -141,7 +141,7 @@ def _dotted(place: Sequence[int | str], tree: Any) -> str:
         if part in inside:
             names.append(str(part))
             tree = inside[part]
-        elif part not in [inside.get(key) for key in TELLING]:
+        elif part not in [inside.get(key) for key in SELECTORS]:
             names.append(str(part))
             tree = None
     return ".".join(names)
@@ -183,7 +183,7 @@ def _mappings(name: str, value: Any) -> list[tuple[str, Tree]]:
     return []
 
 
-def _hint(name: str, known: Sequence[str]) -> str:
+def hint(name: str, known: Sequence[str]) -> str:
     """Suggest the key most similar in its last part or its initials, and then in its parent path.
 
     If none is similar, list the keys of the nearest known parent.

@@ -1,4 +1,4 @@
-"""Pretraining as a cluster job: the files of its snapshot, and the checks before it is submitted."""
+"""Pretraining of a recipe, in this process or as a cluster job: the files of its snapshot and the checks before it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from trichord.core.command import Job, command_line
 from trichord.core.errors import UserError
-from trichord.core.job import Job
 from trichord.core.run_folder import RunFolder
 from trichord.pretrain.config import RunConfig
-from trichord.pretrain.engine.deepspeed_config import deepspeed_config, micro_batch_size
+from trichord.pretrain.engine.allocator import apply
+from trichord.pretrain.engine.config import deepspeed_config, micro_batch_size
+from trichord.pretrain.engine.signals import listening
 from trichord.pretrain.recipe import load_recipe, to_yaml
 from trichord.shards.reading.order import share_lanes
 
@@ -25,7 +27,7 @@ class PretrainJob(Job):
     """A recipe, resolved at submission: later changes of its file have no effect."""
 
     config: RunConfig
-    saves_when_told: bool = True
+    saves_on_signal: bool = True
     verb: ClassVar[str] = "pretrain"
 
     def words(self, snapshot: Path, part: tuple[int, int] | None) -> Sequence[str]:
@@ -50,7 +52,7 @@ class PretrainJob(Job):
             if missing:
                 raise UserError(
                     f"{source.root}: the manifest lists {missing}, which does not exist. "
-                    f"Next: trichord shards index {source.root}, or copy the data set again"
+                    f"Next: {command_line('shards', 'index', source.root)}, or copy the data set again"
                 )
             lines.append(f"data: {source.root}, shards: {len(held)}, clips: {sum(held):,}")
         starts = {"init_from": self.config.init_from, "audio_init_from": self.config.audio_init_from}
@@ -60,36 +62,29 @@ class PretrainJob(Job):
         return lines
 
     def weigh(self, ranks: int, device: str | None) -> Sequence[str]:
-        self._refuse_other_run()
-        from trichord.pretrain.engine.device import suppose
-        from trichord.pretrain.engine.memory import measure, rank_memory
+        from trichord.pretrain.engine.estimate import check_memory
+        from trichord.pretrain.engine.saving import refuse_folder_of_other_run
 
-        config, found = self.config, suppose(device) if device else None
-        micro = micro_batch_size(config.engine, config.data.batch_size, ranks)
-        size = measure(config, micro, config.checkpoints_activations)
-        gib = rank_memory(config, size, config.engine.zero_stage, ranks).total / (1 << 30)
-        gib += found.reserve_gib if found else 0.0
-        limit = found.memory_gib if found else None
-        if found and limit is not None and gib > limit:
-            raise UserError(
-                f"a rank would need {gib:.1f} GiB, and {found.name} has {limit:.1f} GiB. For smaller settings: "
-                f"trichord {self.verb} … --dry-run --as-ranks {ranks} --device {device}"
-            )
-        available = f" of {limit:.1f} on {found.name}" if found and limit is not None else ""
-        return [f"memory: {gib:.2g} GiB per rank{available}, measured"]
+        refuse_folder_of_other_run(self.config, RunFolder(self.folder).checkpoints)
+        return [check_memory(self.config, ranks, device, self.verb)]
 
-    def _refuse_other_run(self) -> None:
-        """Raise UserError if the folder holds checkpoints of another run, before the job waits in a queue."""
-        from trichord.pretrain.engine import checkpoint_files
-        from trichord.pretrain.engine.saving import data_digests, refuse_other_run
 
-        for path in checkpoint_files.checkpoints_in(RunFolder(self.folder).checkpoints):
-            try:
-                index = checkpoint_files.read_index(path)
-            except checkpoint_files.TornCheckpoint:
-                continue
-            refuse_other_run(self.config, data_digests(self.config), (path, index))
-            return
+def run_pretrain(arguments: Namespace) -> int:
+    """Train a recipe, or print its estimate in a dry run; return the exit status."""
+    return run_training(load_recipe(arguments.recipe, arguments.overrides).config, arguments)
+
+
+def run_training(config: RunConfig, arguments: Namespace) -> int:
+    """Train the config, or print its estimate in a dry run; return the exit status."""
+    if arguments.dry_run:
+        from trichord.pretrain.engine.estimate import show_estimate
+
+        return show_estimate(config, arguments)
+    with listening():  # also while torch loads and the process group is created
+        apply()  # before torch is imported
+        from trichord.pretrain.engine.run import pretrain_and_leave
+
+        return pretrain_and_leave(config, run_folder(arguments), arguments.json)
 
 
 def pretrain_job(arguments: Namespace) -> PretrainJob:

@@ -11,8 +11,15 @@ from pydantic import BaseModel, ValidationError
 
 from trichord.core.errors import UserError
 from trichord.pretrain.config import RunConfig
-from trichord.pretrain.config_tree import TELLING, Tree, class_for, find_mistakes, leaves, overlay, with_defaults
-from trichord.pretrain.recipe_file import FOLDER, find_recipe, list_recipes, read_recipe, read_yaml, write_yaml
+from trichord.pretrain.config_tree import SELECTORS, Tree, class_for, find_mistakes, leaves, overlay, with_defaults
+from trichord.pretrain.recipe_file import (
+    FOLDER,
+    find_recipe,
+    list_recipes,
+    read_recipe,
+    read_yaml,
+    write_yaml,
+)
 from trichord.shards.reading.manifest import Manifest
 
 DEFAULT, COMMAND_LINE, TO_BE_GIVEN = "default", "command line", "to be given"
@@ -35,6 +42,7 @@ class RecipeSet(Generic[C]):
     fit: Callable[[Layers], Layers] = lambda _: []
     # Values that recipes leave to the user, with placeholders for showing a recipe.
     stand_ins: Mapping[str, Any] = field(default_factory=dict)
+    command: str = "pretrain"  # that runs them
 
 
 def class_names(sources: Any) -> tuple[str, tuple[str, ...]] | None:
@@ -133,7 +141,7 @@ def read_overrides(overrides: Sequence[str]) -> list[Tree]:
     Overrides of a kind come first, whatever their order, because they discard the other values of their mapping.
     """
     layers: list[Tree] = []
-    for text in sorted(overrides, key=lambda each: each.partition("=")[0].rpartition(".")[2] not in TELLING):
+    for text in sorted(overrides, key=lambda each: each.partition("=")[0].rpartition(".")[2] not in SELECTORS):
         name, equals, value = text.partition("=")
         if not equals or not all(name.split(".")):
             raise UserError(f"found {text!r}, expected a setting such as steps=1000 or optimiser.learning_rate=1e-4")
@@ -202,9 +210,9 @@ def _check(recipe_set: RecipeSet[C], tree: Tree, name: str, is_overridden: bool)
 def _origins(config: RunConfig, layers: Sequence[tuple[str, Tree]]) -> dict[str, str]:
     given: dict[str, tuple[str, Any]] = {}
     for source, layer in layers:
-        for name, value in sorted(leaves(layer), key=lambda leaf: leaf[0].rpartition(".")[2] not in TELLING):
+        for name, value in sorted(leaves(layer), key=lambda leaf: leaf[0].rpartition(".")[2] not in SELECTORS):
             above, _, last = name.rpartition(".")
-            is_new_kind = last in TELLING and name in given and given[name][1] != value
+            is_new_kind = last in SELECTORS and name in given and given[name][1] != value
             gone = f"{above}." if is_new_kind else f"{name}."
             given = {each: entry for each, entry in given.items() if each != name and not each.startswith(gone)}
             given[name] = (source, value)

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from trichord.shards.audio.sound_specs import SoundSpec
 from trichord.shards.transforms.view_specs import ViewsSpec
 
+Modality = Literal["video", "audio"]
+
 
 class SampleSpec(BaseModel):
     """The conversion of a sample to an example; the same for all samples, so that a batch has one shape."""

@@ -1,4 +1,4 @@
-"""One thread for each process of the tests: several run side by side, and threads that wait for a core use it up."""
+"""One thread per test process: several run in parallel, and threads that wait for a core would occupy it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 
 from trichord.core.wheels import make_importable
 
-make_importable()  # tests compare with torchvision, torchaudio and what imports them
+make_importable()  # tests compare with torchvision, torchaudio and libraries that import them
 
-# Files that take longest, mostly waiting: they begin first, for files are dealt whole to the processes of a test run.
+# The slowest files, which mostly wait, start first, because whole files are distributed over the test processes.
 LONGEST = (
     "test_slurm_runs.py",
     "test_slurm_interruptions.py",
-    "test_readme.py",
+    "test_docs.py",
     "test_resume.py",
     "test_slurm_cluster.py",
     "test_quickstart.py",
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if seed is None:
         items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
         return
-    # By a function of the name, for each process of a test run must find the same order.
+    # By a hash of the name, so that all processes of a test run use the same order.
     items.sort(key=lambda item: (_drawn(seed, str(item.path)), _drawn(seed, item.nodeid)))
 
 

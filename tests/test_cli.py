@@ -1,4 +1,4 @@
-"""The command line: quick to answer, and every mistake is a message with exit status 2."""
+"""The command line: fast, and every error is a message with exit status 2."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def cpu_s_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def test_help_answers_in_half_a_second_and_imports_nothing_heavy() -> None:
+def test_help_is_fast_and_imports_nothing_heavy() -> None:
     seconds = []
     for _ in range(3):
-        start = cpu_s_of_children()  # what it takes where nothing else runs
+        start = cpu_s_of_children()  # the time on an idle machine
         assert run("--help").returncode == 0
         seconds.append(cpu_s_of_children() - start)
     assert min(seconds) < 0.5, f"trichord --help took {min(seconds):.2f} s"
@@ -57,8 +57,8 @@ print(sorted({"torch", "av", "numpy", "pydantic", "rich", "webdataset"} & set(sy
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_what_a_login_node_is_asked_imports_no_torch(tmp_path: Path) -> None:
-    """Commands that read recipes, run folders and queues, really run, one after the other in one process."""
+def test_commands_for_login_nodes_import_no_torch(tmp_path: Path) -> None:
+    """Run commands that read recipes, run folders and queues, one after another in one process."""
     shards = write_shards(tmp_path / "clips")
     recipe = tmp_path / "small.yaml"
     recipe.write_text(write_yaml(settings(shards)))
@@ -67,6 +67,7 @@ def test_what_a_login_node_is_asked_imports_no_torch(tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text(json.dumps({"step": 3, "steps": 9}) + "\n")
     launch = ["launch", "--cluster", "local", "--dry-run", "pretrain", str(recipe)]
     commands = [["show"], ["show", "svt_paper"], ["show", "linear_probe"], launch, ["status"]]
+    commands += [["show", "objective.teacher_momentum"], ["show", "svt_paper", "optimiser.eps"]]
     commands += [[name, "--help"] for name in ("logs", "cancel", "plot", "pretrain", "evaluate", "search")]
     script = f"""
 import sys
@@ -85,12 +86,12 @@ for words in {commands}:
 
 
 @pytest.mark.parametrize("words", [[], ["shards"]])
-def test_a_command_that_is_not_finished_gets_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_incomplete_command_prints_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words) == 0
     assert "COMMAND" in capsys.readouterr().out
 
 
-def test_every_command_explains_itself_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_every_command_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
     for command in COMMANDS:
         with pytest.raises(SystemExit) as stop:
             cli.main(["shards", command.name, "--help"])
@@ -102,7 +103,7 @@ def test_every_command_explains_itself_with_examples(capsys: pytest.CaptureFixtu
             assert example.startswith("trichord ") and f" shards {command.name} " in example
 
 
-def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main(["--version"])
     assert stop.value.code == 0
@@ -114,14 +115,14 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
     [
         ("frob", "choose from"),
         ("shards biuld", "Did you mean build?"),
-        ("shards world --out x --smaples 3", "Did you mean --samples?"),
-        ("shards world --out x --smaples=3", "Did you mean --samples?"),
-        ("shards world --samples 3", "required: --out"),
-        ("shards world --out x --samples none", "found 'none', expected a whole number of at least 1"),
-        ("shards world --out x --rules max_second=4", "Did you mean 'max_seconds'?"),
-        ("shards world --out x --rules max_seconds=4000", "less than or equal to 60, found 4000"),
-        ("shards world --out x --rules max_seconds", "expected NAME=VALUE"),
-        ("shards world --out x --holdout red/star", "expected COLOUR/SHAPE/ACTION"),
+        ("shards synthetic --out x --smaples 3", "Did you mean --samples?"),
+        ("shards synthetic --out x --smaples=3", "Did you mean --samples?"),
+        ("shards synthetic --samples 3", "required: --out"),
+        ("shards synthetic --out x --samples none", "found 'none', expected a whole number of at least 1"),
+        ("shards synthetic --out x --rules max_second=4", "Did you mean 'max_seconds'?"),
+        ("shards synthetic --out x --rules max_seconds=4000", "less than or equal to 60, found 4000"),
+        ("shards synthetic --out x --rules max_seconds", "expected NAME=VALUE"),
+        ("shards synthetic --out x --holdout red/star", "expected COLOUR/SHAPE/ACTION"),
         ("shards build fodler --root x --out y", "Did you mean folder?"),
         ("shards build csv --root nowhere --out y", "does not exist"),
         ("shards build csv --root . --out y --bytes-per-shard 3TB", "such as 500MB"),
@@ -132,7 +133,7 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
         ("shards index https://example.org/set --names 0.tar", "add --out DIR"),
     ],
 )
-def test_mistakes_exit_2_with_a_message(
+def test_errors_exit_2_with_a_message(
     words: str,
     expected: str,
     capsys: pytest.CaptureFixture[str],
@@ -147,13 +148,13 @@ def test_mistakes_exit_2_with_a_message(
     assert shown.out == ""
 
 
-def test_a_mistake_shows_no_traceback() -> None:
+def test_error_has_no_traceback() -> None:
     done = run("shards", "build", "csv", "--root", "nowhere", "--out", "nowhere")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
 
-def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(argv: object) -> int:
         raise KeyboardInterrupt
 
@@ -162,7 +163,7 @@ def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_reader_who_leaves_early_is_no_error() -> None:
+def test_closed_output_pipe_is_no_error() -> None:
     command = f"{shlex.quote(sys.executable)} -m trichord shards build --help | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "0"
@@ -170,7 +171,7 @@ def test_a_reader_who_leaves_early_is_no_error() -> None:
     assert "BrokenPipe" not in done.stderr
 
 
-def test_a_command_declares_itself_only_when_it_is_typed() -> None:
+def test_command_is_declared_only_when_used() -> None:
     declared: list[str] = []
 
     def command(name: str) -> Command:
@@ -194,7 +195,7 @@ def test_a_command_declares_itself_only_when_it_is_typed() -> None:
         parser.parse_known_args(["one", "--size", "x"])
 
 
-def test_pairs_are_json_where_they_can_be() -> None:
+def test_values_of_pairs_are_parsed_as_json_if_valid() -> None:
     assert read_pairs("--rules", ["a=1", "b=[1, 2]", "c=true", "d=fast", "e=", "f=x=y"]) == {
         "a": 1,
         "b": [1, 2],
@@ -205,7 +206,9 @@ def test_pairs_are_json_where_they_can_be() -> None:
     }
 
 
-def test_the_whole_way_with_figures_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_from_building_to_reading_with_json_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def figures(*words: str) -> list[dict[str, object]]:
         assert cli.main([*words, "--json"]) == 0
         document = json.loads(capsys.readouterr().out)
@@ -214,7 +217,7 @@ def test_the_whole_way_with_figures_as_json(tmp_path: Path, capsys: pytest.Captu
 
     world, sets = str(tmp_path / "world"), tmp_path / "shards"
     rules = ["--rules", "max_seconds=2", "clips_per_group=2", "frame_sizes=[[32,32]]", "fps=[12]"]
-    made = figures("shards", "world", "--out", world, "--samples", "6", "--seed", "3", *rules)
+    made = figures("shards", "synthetic", "--out", world, "--samples", "6", "--seed", "3", *rules)
     assert made[0]["clips"] == 6
     built = figures("shards", "build", "csv", "--root", world, "--out", str(sets), "--workers", "1")
     assert sum(int(str(row["samples"])) for row in built) == 6

@@ -1,4 +1,4 @@
-"""The doctor looks at everything, finds what is wrong, and prescribes a command for each."""
+"""`trichord doctor` checks everything, finds problems, and suggests a command for each."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 
 from trichord.core import wheels
 from trichord.launch import cli, doctor
-from trichord.launch.finding import Finding
+from trichord.launch.doctor_cluster import CheckResult
 
 Usage = namedtuple("Usage", "total used free")
 
 
 def wrong(findings: object) -> dict[str, str]:
-    """Give what is wrong, with the first words of the cure."""
+    """Return the problems, with the first words of their fixes."""
     assert not isinstance(findings, dict)
-    return {each.what: each.mend for each in findings if each.mend}  # type: ignore[attr-defined]
+    return {each.what: each.fix for each in findings if each.fix}  # type: ignore[attr-defined]
 
 
-def test_it_looks_at_everything(
+def test_everything_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -52,13 +52,13 @@ def test_it_looks_at_everything(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_package_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_reported_with_a_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_NEEDED", ("torch", "no-such-distribution"))
     assert list(wrong(doctor._versions())) == ["no-such-distribution"]
 
 
 @pytest.mark.parametrize("loads", [True, False])
-def test_native_code_that_does_not_fit_torch_is_reported(monkeypatch: pytest.MonkeyPatch, loads: bool) -> None:
+def test_native_code_that_does_not_match_torch_is_reported(monkeypatch: pytest.MonkeyPatch, loads: bool) -> None:
     monkeypatch.setattr(wheels, "native_code_loads", lambda name: loads)
     found = {each.what: each.found for each in doctor._native_wheels()}
     assert ["`import torchaudio` fails" in found["torchaudio"], "TORCH_INDEX" in found["torchvision"]] == [
@@ -66,7 +66,7 @@ def test_native_code_that_does_not_fit_torch_is_reported(monkeypatch: pytest.Mon
     ] * 2
 
 
-def test_a_host_without_an_address_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_without_an_address_is_reported_with_a_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "nameless.invalid")
 
     def unknown(name: str) -> str:
@@ -76,14 +76,14 @@ def test_a_host_without_an_address_is_told_with_its_cure(monkeypatch: pytest.Mon
     assert "nameless.invalid" in wrong(doctor._communication())["own host name"]
 
 
-def test_full_disks_and_small_shared_memory_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_full_disks_and_small_shared_memory_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: Usage(100, 99, 64 << 20))
     found = wrong(doctor._disks(tmp_path))
     assert "another disk" in found["free here"]
     assert not Path("/dev/shm").is_dir() or "--shm-size" in found["shared memory for workers"]
 
 
-def test_a_gpu_that_torch_does_not_see_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_that_torch_does_not_see_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
@@ -92,7 +92,7 @@ def test_a_gpu_that_torch_does_not_see_is_told(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be counted here")
-def test_idle_cores_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_cores_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert "unset OMP_NUM_THREADS" in wrong(doctor._allocator_and_threads())["threads of one rank"]
@@ -100,10 +100,8 @@ def test_idle_cores_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not wrong(doctor._allocator_and_threads())
 
 
-def test_what_is_wrong_is_said_again_at_the_end(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = [Finding("disk", "free here", "nothing", "free some"), Finding("disk", "colour", "grey")]
+def test_problems_are_repeated_at_the_end(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = [CheckResult("disk", "free here", "nothing", "free some"), CheckResult("disk", "colour", "grey")]
     monkeypatch.setattr(doctor, "examine", lambda folder: iter(found))
     assert cli.main(["doctor"]) == 1
     shown = capsys.readouterr()

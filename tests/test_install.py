@@ -1,4 +1,4 @@
-"""The set-up never lets a CUDA build slip onto a machine without a GPU, and does nothing twice."""
+"""The installer never installs a CUDA build on a machine without a GPU, and does nothing twice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def installer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def pip_calls(installer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """Stand in for pip: planned are the packages of a CUDA build, unless an index was named."""
+    """Replace pip: it plans the packages of a CUDA build, unless an index is given."""
     calls: list[tuple[str, ...]] = []
 
     def pip(python: Path, *arguments: str) -> None:
@@ -50,7 +50,7 @@ def run(installer: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str)
     return int(installer.main())
 
 
-def test_a_plan_with_cuda_packages_is_refused_before_anything_is_installed(
+def test_plan_with_cuda_packages_is_refused_before_installing(
     installer: ModuleType,
     pip_calls: list[tuple[str, ...]],
     monkeypatch: pytest.MonkeyPatch,
@@ -65,17 +65,17 @@ def test_a_plan_with_cuda_packages_is_refused_before_anything_is_installed(
     assert "--dry-run" in pip_calls[0]
 
 
-def test_an_index_of_cpu_wheels_lets_it_through_and_serves_both_steps(
+def test_index_of_cpu_wheels_is_used_for_both_steps(
     installer: ModuleType, pip_calls: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(installer, monkeypatch, "--torch-index", "wheels") == 0
     assert [call[call.index("--extra-index-url") + 1] for call in pip_calls] == ["wheels", "wheels"]
-    for call in pip_calls:  # torchvision on its own would bring the torch it was built for
+    for call in pip_calls:  # torchvision alone would install the torch that it was built for
         assert {text.partition("==")[0] for text in call} >= {"torch", "torchvision", "torchaudio"}
 
 
 @pytest.mark.parametrize(("choice", "device", "steps"), [("cuda", False, 1), ("auto", True, 1), ("cpu", True, 2)])
-def test_who_is_asked_first(
+def test_precedence_of_the_sources_of_the_index(
     installer: ModuleType,
     pip_calls: list[tuple[str, ...]],
     monkeypatch: pytest.MonkeyPatch,
@@ -88,7 +88,7 @@ def test_who_is_asked_first(
     assert (status, len(pip_calls)) == ((2, 1) if choice == "cpu" else (0, steps))
 
 
-def test_requirements_of_ones_own_take_the_place_of_the_tested_ones(
+def test_own_requirements_replace_the_tested_ones(
     installer: ModuleType, pip_calls: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(installer, "nvidia_device_present", lambda: True)
@@ -97,7 +97,7 @@ def test_requirements_of_ones_own_take_the_place_of_the_tested_ones(
     assert not any(text.startswith("torchaudio") for text in pip_calls[0])
 
 
-def test_the_second_run_does_nothing_until_a_choice_changes(
+def test_second_run_does_nothing_until_a_setting_changes(
     installer: ModuleType, pip_calls: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def steps(*arguments: str) -> int:
@@ -108,11 +108,11 @@ def test_the_second_run_does_nothing_until_a_choice_changes(
     assert steps("--torch", "cuda") == 1
     assert steps("--torch", "cuda") == 0
     assert steps("--torch", "cuda", "--extras", "dev,bench") == 1
-    assert steps("--torch", "cuda") == 0  # what is there already holds more than is asked for
+    assert steps("--torch", "cuda") == 0  # the existing installation includes more than requested
     assert steps("--torch", "cuda", "--torch-index", "wheels") == 1
 
 
-def test_a_failed_installation_leaves_no_stamp(
+def test_failed_installation_leaves_no_stamp(
     installer: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def failing(python: Path, *arguments: str) -> None:
@@ -124,13 +124,13 @@ def test_a_failed_installation_leaves_no_stamp(
     assert "pip ended with status 1" in capsys.readouterr().err
 
 
-def test_no_constraint_holds_torch_which_the_person_chooses(installer: ModuleType) -> None:
+def test_torch_is_not_constrained(installer: ModuleType) -> None:
     pins = [line.partition("==")[0] for line in installer.CONSTRAINTS.read_text().splitlines() if line[:1] != "#"]
     assert {"torch", "torchvision", "torchaudio"}.isdisjoint(pins)
     assert not [name for name in pins if name.startswith(installer.CUDA_ONLY_PACKAGES)]
 
 
-def test_ci_runs_the_two_targets() -> None:
+def test_ci_runs_both_targets() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     lines = script.read_text().splitlines()

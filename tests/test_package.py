@@ -1,4 +1,4 @@
-"""`trichord` is the one name that an installation brings, and it works beside a person's own files of any name."""
+"""An installation adds only the name `trichord`, which works next to user files of any name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from tests.folders import names_of_ones_own
+from tests.folders import write_shadowing_modules
 from tests.pretrain.engine.small_run import settings, write_shards
 from tests.warm import HANGS_AFTER_S
 from trichord.pretrain.recipe_file import write_yaml
@@ -17,7 +17,7 @@ from trichord.pretrain.recipe_file import write_yaml
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_a_wheel_holds_one_name_and_all_its_parts(tmp_path: Path) -> None:
+def test_wheel_has_one_name_and_all_parts(tmp_path: Path) -> None:
     copy = tmp_path / "clone"
     copy.mkdir()
     for name in ("trichord", "shards", "pretrain", "finetune", "launch"):
@@ -39,9 +39,9 @@ def test_a_wheel_holds_one_name_and_all_its_parts(tmp_path: Path) -> None:
     assert files == {name for name in names if ".dist-info/" not in name}
 
 
-def test_torchrun_trains_where_a_person_has_modules_of_the_same_names(tmp_path: Path) -> None:
-    """The line that README and help show, `--run` included, which torchrun takes for its own before a `--`."""
-    names_of_ones_own(tmp_path)
+def test_torchrun_trains_next_to_user_modules_of_the_same_names(tmp_path: Path) -> None:
+    """The documented command line, including `--run`, which torchrun would parse itself without a `--`."""
+    write_shadowing_modules(tmp_path)
     (tmp_path / "small.yaml").write_text(write_yaml(settings(write_shards(tmp_path / "clips"), steps=4)))
     torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(

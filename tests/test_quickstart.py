@@ -1,4 +1,4 @@
-"""The quickstart runs real commands, may be repeated, and says plainly when a step fails."""
+"""The quickstart runs real commands, can be repeated, and reports a failed step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import warm
-from tests.folders import names_of_ones_own
+from tests.folders import write_shadowing_modules
 from tests.warm import HANGS_AFTER_S
 from trichord.launch import cli, quickstart
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(autouse=True)
 def _steps_are_warm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each step's process have imported before what takes it seconds."""
+    """Run the process of each step with warm imports."""
 
     def run(command: Sequence[str], **_: object) -> subprocess.CompletedProcess[str]:
         assert list(command[:3]) == [sys.executable, "-m", "trichord"]
@@ -33,11 +33,11 @@ def _steps_are_warm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quickstart.subprocess, "run", run)
 
 
-def test_every_figure_meets_its_control_and_a_second_run_makes_nothing_anew(
+def test_figures_beat_their_controls_and_a_second_run_repeats_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    names_of_ones_own(tmp_path)
+    write_shadowing_modules(tmp_path)
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "quick"
     command = ["quickstart", "--out", str(out), "--samples", "20", "--json"]
@@ -59,12 +59,12 @@ def test_every_figure_meets_its_control_and_a_second_run_makes_nothing_anew(
         assert f"$ trichord {shlex.join(step.words)}" in shown.err
     assert (out / "run/teacher.safetensors").is_file() and (out / "curves.html").is_file()
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in (".mp4", ".tar")}
-    for step in quickstart.steps(out, 20)[:2]:  # the two that write; the others are as quick the second time
+    for step in quickstart.steps(out, 20)[:2]:  # the two steps that write; the others are equally fast the second time
         quickstart._figures_of(step)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_the_steps_are_commands_that_exist(tmp_path: Path) -> None:
+def test_steps_are_existing_commands(tmp_path: Path) -> None:
     parser = cli._parser()
     for words in [step.words for step in quickstart.steps(tmp_path, 20)]:
         arguments, unknown = parser.parse_known_args(words)
@@ -72,12 +72,12 @@ def test_the_steps_are_commands_that_exist(tmp_path: Path) -> None:
         assert arguments.run is not None
 
 
-def test_a_step_that_fails_stops_the_way(
+def test_failed_step_stops_the_quickstart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT) + os.pathsep)
-    (tmp_path / "world").mkdir()
-    (tmp_path / "world" / "something").write_text("else")
+    (tmp_path / "synthetic").mkdir()
+    (tmp_path / "synthetic" / "something").write_text("else")
     assert cli.main(["quickstart", "--out", str(tmp_path), "--samples", "20"]) == 2
-    assert "the step world ended with status 2" in capfd.readouterr().err
+    assert "the step synthetic ended with status 2" in capfd.readouterr().err
     assert not (tmp_path / "shards").exists()

@@ -14,10 +14,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "trichord"
-LAYERS = ("core", "shards", "pretrain", "finetune", "launch")  # each imports only what stands before it
+LAYERS = ("core", "shards", "pretrain", "finetune", "api", "launch")  # each imports only those before it
+OF_THE_PACKAGE = ("core", "api")  # the others are folders at the top of the repository
 LONGEST_FILE = 300
+MOST_IMPORTS_IN_FUNCTIONS = 90
 LONGEST_FUNCTION = 80
-OF_THE_PAGE = {f"finetune/page/{name}.py" for name in ("app", "serving", "requests")}  # which the extra `page` is for
+OF_THE_PAGE = {f"finetune/page/{name}.py" for name in ("app", "serving", "requests")}  # which the extra `page` installs
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROVIDERS = packages_distributions()
 HEAVY = {"torch", "torchaudio", "torchvision", "numpy", "av", "transformers", "deepspeed", "open_clip", "webdataset"}
@@ -28,7 +30,7 @@ def sources(*folders: str) -> list[Path]:
 
 
 def folder_of(layer: str) -> Path:
-    return PACKAGE / "core" if layer == "core" else ROOT / layer
+    return PACKAGE / layer if layer in OF_THE_PACKAGE else ROOT / layer
 
 
 def name_of(path: Path) -> str:
@@ -53,7 +55,7 @@ def imported(nodes: Iterator[ast.AST]) -> set[str]:
 
 
 def at_import(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk what runs when a module is imported: not the bodies of functions, not what only a type checker reads."""
+    """Walk the code that runs on import: not the bodies of functions, not code for type checkers only."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
@@ -64,7 +66,7 @@ def at_import(node: ast.AST) -> Iterator[ast.AST]:
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_an_import_only_points_down(layer: str) -> None:
+def test_imports_only_point_down(layer: str) -> None:
     allowed = {*LAYERS[: LAYERS.index(layer) + 1], "", "__version__"}
     for path in sources(layer):
         for name in imported_modules(ast.walk(ast.parse(path.read_text()))):
@@ -79,8 +81,8 @@ def module_of(path: Path) -> str:
     return ".".join(("trichord", *parts) if parts[0] != "trichord" else parts).removesuffix(".__init__")
 
 
-def test_no_modules_import_one_another() -> None:
-    """Imports inside functions, and what only a type checker reads, count as well; so does a module's of itself."""
+def test_no_import_cycles() -> None:
+    """Imports inside functions and for type checkers count as well, as do those of a module by itself."""
     paths = {module_of(path): path for path in sources(*LAYERS)}
     edges = {
         module: {
@@ -99,9 +101,9 @@ def test_no_modules_import_one_another() -> None:
     assert not edges, f"a circle, and what leads to it: {sorted(edges)}"
 
 
-def test_one_name_is_imported_and_links_lead_from_it_to_the_four_folders() -> None:
+def test_trichord_is_the_only_package_and_links_to_the_four_folders() -> None:
     links = {path.name: path.readlink() for path in PACKAGE.iterdir() if path.is_symlink()}
-    assert links == {layer: Path("..", layer) for layer in LAYERS if layer != "core"}
+    assert links == {layer: Path("..", layer) for layer in LAYERS if layer not in OF_THE_PACKAGE}
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
     assert tools["setuptools"]["packages"]["find"]["include"] == ["trichord", "trichord.*"]
     assert PROJECT["scripts"] == {"trichord": "trichord.launch.cli:main"}
@@ -112,12 +114,12 @@ def test_one_name_is_imported_and_links_lead_from_it_to_the_four_folders() -> No
 @pytest.mark.parametrize(
     "path", [*sources("launch"), ROOT / "shards/commands.py", folder_of("core") / "command.py"], ids=name_of
 )
-def test_the_command_line_imports_nothing_heavy(path: Path) -> None:
+def test_command_line_imports_nothing_heavy(path: Path) -> None:
     assert not imported(at_import(ast.parse(path.read_text()))) & HEAVY
 
 
 @pytest.mark.parametrize("path", sources(*LAYERS), ids=name_of)
-def test_files_and_functions_stay_short_and_say_what_they_are_for(path: Path) -> None:
+def test_files_and_functions_are_short_and_documented(path: Path) -> None:
     text = path.read_text()
     tree = ast.parse(text)
     assert len(text.splitlines()) <= LONGEST_FILE
@@ -128,12 +130,51 @@ def test_files_and_functions_stay_short_and_say_what_they_are_for(path: Path) ->
             assert length <= LONGEST_FUNCTION, f"{node.name} has {length} lines"
 
 
-def test_no_module_is_for_whatever_fits_nowhere() -> None:
+def test_imports_are_at_the_top_of_modules() -> None:
+    """Imports inside functions are for optional libraries, for networks that a spec builds, and for fast help."""
+    inside = [
+        f"{name_of(path)}:{line}"
+        for path in sources(*LAYERS)
+        for line in {
+            node.lineno
+            for function in ast.walk(ast.parse(path.read_text()))
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+            for node in ast.walk(function)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        }
+    ]
+    assert len(inside) <= MOST_IMPORTS_IN_FUNCTIONS, inside
+
+
+def test_no_two_public_classes_have_the_same_name() -> None:
+    places: dict[str, list[str]] = {}
+    for path in sources(*LAYERS):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name_of(path))
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
+def test_kinds_are_compared_in_registries_only() -> None:
+    """Everything else asks the spec: no comparison of a `kind`, and no match on one."""
+    found = []
+    for path in sources(*LAYERS):
+        for node in ast.walk(ast.parse(path.read_text())):
+            sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+            values = [each.value for side in sides for each in ast.walk(side) if isinstance(each, ast.Constant)]
+            sides = sides if any(isinstance(value, str) for value in values) else []
+            sides += [node.subject] if isinstance(node, ast.Match) else []
+            if any(isinstance(side, ast.Attribute) and side.attr == "kind" for side in sides):
+                found.append(f"{name_of(path)}:{node.lineno}")
+    assert not found
+
+
+def test_no_module_has_a_catch_all_name() -> None:
     names = {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"}
     assert not [name_of(path) for path in sources(*LAYERS, "tests") if path.name in names]
 
 
-def test_what_is_imported_is_declared() -> None:
+def test_imported_packages_are_declared() -> None:
     declared = required() | optional()
     for path in sources(*LAYERS, "tests"):
         for name in (
@@ -144,7 +185,7 @@ def test_what_is_imported_is_declared() -> None:
             assert owners(name) & declared, f"{name_of(path)} imports {name}, which pyproject.toml does not declare"
 
 
-def test_what_only_some_have_is_never_imported_with_a_module() -> None:
+def test_optional_packages_are_not_imported_at_module_level() -> None:
     for path in sources(*LAYERS):
         if name_of(path) in OF_THE_PAGE:
             continue
@@ -153,7 +194,7 @@ def test_what_only_some_have_is_never_imported_with_a_module() -> None:
             assert not missing, f"{name_of(path)} needs the extra that brings {name} just to be imported"
 
 
-def test_the_page_is_imported_by_itself_alone_and_by_a_function_of_its_command() -> None:
+def test_page_is_imported_only_by_itself_and_inside_its_command() -> None:
     of_the_page = {name.removesuffix(".py").replace("/", ".") for name in OF_THE_PAGE}
     for path in sources(*LAYERS):
         for node in at_import(ast.parse(path.read_text())):
@@ -170,7 +211,7 @@ def optional() -> set[str]:
 
 
 def owners(package: str) -> set[str]:
-    """Give the distributions that bring a package; one that is not installed goes by its own name."""
+    """Return the distributions that provide a package; one that is not installed has its own name."""
     return {normal(owner) for owner in PROVIDERS.get(package, [package])}
 
 
@@ -184,7 +225,7 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_docstrings_of_functions_begin_as_documentation_does() -> None:
+def test_docstrings_of_functions_start_with_the_imperative() -> None:
     words = re.compile(r"(Give|Say|Tell|Let)\b")
     for path in sources(*LAYERS):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -1,4 +1,4 @@
-"""A program that is forked from a warm process does what it would do if it were typed."""
+"""A program that is forked from a warm process behaves like one that is started from a shell."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _write(folder: Path, then: str) -> None:
 
 
 @pytest.mark.parametrize(("then", "code"), [("", 0), ("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", -9), ("1 / 0", 1)])
-def test_arguments_streams_and_ends_are_its_own(then: str, code: int, tmp_path: Path) -> None:
+def test_arguments_streams_and_exit_status_are_its_own(then: str, code: int, tmp_path: Path) -> None:
     _write(tmp_path, f"sys.stdout.flush(); sys.stderr.flush(); {then}")
     done = warm.run(["some_program", "a", "b c"], tmp_path, WORD="heard", PYTHONPATH=str(tmp_path))
     assert done.returncode == code
@@ -33,7 +33,7 @@ def test_arguments_streams_and_ends_are_its_own(then: str, code: int, tmp_path: 
     assert done.stderr.startswith("aside\n") and ("ZeroDivisionError" in done.stderr) == (code == 1)
 
 
-def test_it_can_be_signalled_and_a_late_one_is_killed(tmp_path: Path) -> None:
+def test_program_can_be_signalled_and_is_killed_after_the_time_out(tmp_path: Path) -> None:
     _write(tmp_path, "import time; time.sleep(60)")
     environment = {**os.environ, "WORD": "", "PYTHONPATH": str(tmp_path)}
     program = warm.Program(["some_program"], tmp_path, environment)
@@ -46,7 +46,7 @@ def test_it_can_be_signalled_and_a_late_one_is_killed(tmp_path: Path) -> None:
     assert time.monotonic() - began_s < 10
 
 
-def test_a_shell_runs_it_as_a_command(tmp_path: Path) -> None:
+def test_shell_runs_it_as_a_command(tmp_path: Path) -> None:
     _write(tmp_path, "print(sys.stdin.read().upper()); sys.exit(4)")
     (tmp_path / "command").write_text(warm.command_of("some_program"))
     (tmp_path / "command").chmod(0o755)

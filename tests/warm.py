@@ -1,7 +1,7 @@
-"""Programs for tests, begun by forking a process that has imported once what each would take seconds to import.
+"""Programs for tests, forked from a process that has already made the imports, which take seconds.
 
-A pytest process that asks for one has such a server of its own, which ends when that process does. A program gets its
-arguments, environment, folder and streams as if `python -m MODULE …` or `python -c …` were typed; imports are warm.
+A pytest process that starts a program has its own server, which ends with that process. A program has its
+arguments, environment, folder and streams as with `python -m MODULE …` or `python -c …`, but warm imports.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
-HANGS_AFTER_S = 600.0  # so long that only what hangs takes longer, however busy a machine is
-# Says where a server listens to the command that the README's test calls `trichord`.
+HANGS_AFTER_S = 600.0  # so long that only a hanging program takes longer, even on a busy machine
+# The socket of the server, for the command that the test of the documentation calls `trichord`.
 SOCKET = "TRICHORD_TESTS_WARM"
 LONGEST = 1 << 20
 
 
 class Program:
-    """A program that runs, or has run; its words are kept in files, so that nobody need read them while it runs."""
+    """A running or ended program; its output is kept in files, so that it need not be read meanwhile."""
 
     def __init__(self, words: Sequence[str], cwd: Path = ROOT, environment: Mapping[str, str] = os.environ) -> None:
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
@@ -45,7 +45,7 @@ class Program:
             self.pid = _ask(self._connection, words, cwd, environment, streams)
 
     def communicate(self, timeout: float = HANGS_AFTER_S) -> tuple[str, str]:
-        """Wait for its end and give what it wrote; one that takes longer is killed."""
+        """Wait for its end and return its output; kill it after the timeout."""
         self.wait(timeout)
         return _read(self._out), _read(self._err)
 
@@ -74,26 +74,26 @@ class Program:
 def run(
     words: Sequence[str], cwd: Path = ROOT, timeout: float = HANGS_AFTER_S, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program, `more` being put into its environment, and wait for its end."""
+    """Run a program with `more` added to its environment, and wait for its end."""
     program = Program(words, cwd, {**os.environ, **more})
     out, err = program.communicate(timeout)
     return subprocess.CompletedProcess(list(words), program.wait(), out, err)
 
 
 def command_of(words: str) -> str:
-    """Give a shell's script that does what `python -m WORDS` followed by its own arguments would."""
+    """Return a shell script that behaves like `python -m WORDS` followed by its own arguments."""
     return f'#!/bin/sh\nexec env {SOCKET}="{_server()}" "{sys.executable}" -I -S "{Path(__file__)}" {words} "$@"\n'
 
 
 @functools.cache
 def _server() -> Path:
-    """Start this process's server."""
+    """Start the server of this process."""
     path = Path(tempfile.mkdtemp(prefix="warm-", dir="/tmp")) / "socket"
-    # OpenMP reads its variables once: whoever asks for more threads has them sleep while they wait, as a run's do.
+    # OpenMP reads its variables once: with more threads, waiting ones sleep, as in a run.
     openmp = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     environment = {**os.environ, "PYTHONWARNINGS": "ignore", **openmp}
     command = [sys.executable, "-m", "tests.warm", "--serve", str(path)]
-    # It ends when its standard input does, which is when this process ends, however that ends.
+    # It ends with its standard input, which is closed when this process ends in any way.
     server = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert server.stdout is not None and server.stdout.readline() == b"ready\n"
     return path
@@ -108,7 +108,7 @@ def _connect(path: str) -> socket.socket:
 def _ask(
     connection: socket.socket, words: Sequence[str], cwd: Path, environment: Mapping[str, str], streams: list[int]
 ) -> int:
-    """Have a program begun; give the number of its process."""
+    """Start a program; return its process id."""
     request = json.dumps({"words": list(words), "cwd": str(cwd), "environment": dict(environment)}).encode()
     socket.send_fds(connection, [len(request).to_bytes(4, "big")], streams)
     connection.sendall(request)
@@ -126,12 +126,12 @@ def _read(file: Any) -> str:
 
 
 def _serve(path: str) -> None:
-    """Fork for whoever asks, until the standard input ends."""
+    """Fork for each request, until standard input ends."""
     import torch
 
     from trichord.pretrain.engine import run, training  # noqa: F401
 
-    if torch.version.cuda is None:  # a build for GPUs must not be asked for any before a fork
+    if torch.version.cuda is None:  # a GPU build must not initialise CUDA before a fork
         training.import_deepspeed("cpu")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
@@ -153,7 +153,7 @@ def _serve(path: str) -> None:
                     waiting.unregister(key.fd)
                     os.close(key.fd)
                     status = os.waitpid(process, 0)[1]
-                    with suppress(OSError):  # whoever asked may be gone
+                    with suppress(OSError):  # the client may be gone
                         connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
                     connection.close()
 
@@ -175,7 +175,7 @@ def _begin(connection: socket.socket, listener: socket.socket) -> int:
 
 
 def _become(request: dict[str, Any], streams: list[int]) -> NoReturn:
-    """Be the program in this forked process, to the end."""
+    """Run the program in this forked process, to its end."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -209,7 +209,7 @@ def _become(request: dict[str, Any], streams: list[int]) -> NoReturn:
 
 
 def _pass_on(words: Sequence[str]) -> int:
-    """Have a program begun with this process's streams, and end as it does."""
+    """Start a program with the streams of this process, and exit with its status."""
     connection = _connect(os.environ.pop(SOCKET))
     process = _ask(connection, words, Path.cwd(), os.environ, [0, 1, 2])
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,1 +1,1 @@
-"""What is learnt on the synthetic data set, and beside which controls."""
+"""Learning experiments on the synthetic data set, with their controls."""

@@ -1,4 +1,4 @@
-"""What a pretrained network is measured against: statistics of raw pixels, the same network untrained, and with labels.
+"""The baselines of a pretrained network: pixel statistics, and the same network untrained or trained with labels.
 
 Legend: N clips, B of a batch, C colours, T frames, H and W pixels, D features.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.learning.world_clips import FACTORS, FactorTransform
+from benchmarks.learning.synthetic_clips import FACTORS, FactorTransform
 from trichord.core.seeds import derive_seed
 from trichord.pretrain.backbones.base import Backbone
 from trichord.pretrain.config import RunConfig
@@ -21,7 +21,8 @@ from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.stream import batches
 from trichord.shards.sample_spec import SampleSpec
 from trichord.shards.transforms.clip_specs import FullVideo
-from trichord.shards.transforms.view_specs import CropSpec, ViewSpec, ViewsSpec
+from trichord.shards.transforms.crops import CropSpec
+from trichord.shards.transforms.view_specs import ViewSpec, ViewsSpec
 
 _BINS = 16
 _THUMBNAIL = 8
@@ -29,34 +30,34 @@ _AT_ONCE = 64
 
 
 def pixel_statistics(frames_NCTHW: Tensor) -> Tensor:
-    """Give, for each clip, every colour's mean, deviation and histogram, and thumbnails of its mean and its change.
+    """Return, for each clip, mean, deviation and histogram of each colour, and thumbnails of its mean and its change.
 
-    The second thumbnail is the mean absolute difference from one frame to the next, so time has its say as well.
+    The second thumbnail is the mean absolute difference from one frame to the next, which covers time as well.
     """
     return torch.cat([_statistics(part.float() / 255) for part in frames_NCTHW.split(_AT_ONCE)])
 
 
-def first_backbone(config: RunConfig) -> Backbone:
-    """Build a run's backbone with the first weights that the run itself gives it."""
+def initial_backbone(config: RunConfig) -> Backbone:
+    """Build the backbone of a run with the initial weights of that run."""
     torch.manual_seed(derive_seed(config.seed, "first weights"))
     return config.backbone.build()
 
 
 @torch.no_grad()
 def pooled(backbone: Backbone, frames_NCTHW: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:
-    """Give the backbone's pooled vectors of decoded clips."""
+    """Return the pooled vectors of decoded clips."""
     backbone.eval()
     parts = frames_NCTHW.split(_AT_ONCE)
     return torch.cat([backbone(normalise(frames_BCTHW)).pooled_BD for frames_BCTHW in parts])
 
 
 def train_with_labels(config: RunConfig, crop: CropSpec, beat: Callable[[], None] = lambda: None) -> Backbone:
-    """Train the run's network from its first weights with a linear head per factor: the summed cross-entropies.
+    """Train the network of the run from init with a linear head per factor, on the sum of cross-entropies.
 
-    Steps, batch size, order of samples, optimiser and schedules are the run's. A sample is one view of the whole clip,
-    cropped as the run crops and with its colours as they are, for they are a label.
+    Steps, batch size, order of samples, optimiser and schedules are those of the run. A sample is one view of the whole
+    clip, cropped as in the run, with unchanged colours because they are a label.
     """
-    backbone = first_backbone(config)
+    backbone = initial_backbone(config)
     heads = nn.ModuleDict({factor: nn.Linear(backbone.dim, len(names)) for factor, names in FACTORS.items()})
     network = nn.ModuleDict({"backbone": backbone, "heads": heads}).train()
     groups = group_parameters(network, config.optimiser.rules, {"backbone.": backbone})
@@ -83,9 +84,9 @@ def train_with_labels(config: RunConfig, crop: CropSpec, beat: Callable[[], None
 
 
 def _label_loss(config: RunConfig, network: nn.ModuleDict, batch: Batch) -> Tensor:
-    frames_BCTHW = config.objective.normalisation(batch["video"][0])
+    frames_BCTHW = config.objective.normalisation(batch.video[0])
     pooled_BD = network["backbone"](frames_BCTHW).pooled_BD
-    labels_BF = torch.tensor(batch["labels"])
+    labels_BF = torch.tensor(batch.labels)
     heads = network["heads"]
     assert isinstance(heads, nn.ModuleDict)
     losses = [

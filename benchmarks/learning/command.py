@@ -1,7 +1,8 @@
-"""`python -m benchmarks learning`: trains on the synthetic data set and measures what was learnt."""
+"""`python -m benchmarks learning`: trains on the synthetic data set and evaluates the result."""
 
 from __future__ import annotations
 
+import importlib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,78 +12,64 @@ from trichord.core.command import Command, add_json, at_least
 from trichord.core.console import show_figures
 
 Tables = Mapping[str, list[dict[str, object]]]  # by their titles
-Report = Callable[[Path, Sequence[int], int, Sequence[str]], Tables]  # of a folder, seeds, clips and overrides
+# Called with the folder, the seeds, the number of clips and the overrides.
+Report = Callable[[Path, Sequence[int], int, Sequence[str]], Tables]
 
 
 class Study(NamedTuple):
-    """What is measured under the name of an objective, on how many clips if nobody says, and how it is called."""
+    """An experiment: its default number of clips, the function that runs it, and an example of its command."""
 
     clips: int
     report: Report
     example: str
 
 
-def _svt(out: Path, seeds: Sequence[int], clips: int, overrides: Sequence[str]) -> Tables:
-    from benchmarks.learning.svt_report import run_and_report
+def _report(module: str, function: str = "run_and_report", *objective: str) -> Report:
+    """Return a function that imports an experiment, which takes seconds, when it is run."""
 
-    return run_and_report(out, "svt", seeds, clips, overrides)
+    def run(out: Path, seeds: Sequence[int], clips: int, overrides: Sequence[str]) -> Tables:
+        experiment = getattr(importlib.import_module(f"benchmarks.learning.{module}"), function)
+        tables: Tables = experiment(out, *objective, seeds, clips, overrides)
+        return tables
 
-
-def _av_prototypes(out: Path, seeds: Sequence[int], clips: int, overrides: Sequence[str]) -> Tables:
-    from benchmarks.learning.av_prototypes_report import run_and_report
-
-    return run_and_report(out, seeds, clips, overrides)
-
-
-def _video_text(out: Path, seeds: Sequence[int], clips: int, overrides: Sequence[str]) -> Tables:
-    from benchmarks.learning.video_text_report import run_and_report
-
-    return run_and_report(out, seeds, clips, overrides)
-
-
-def _charades(out: Path, seeds: Sequence[int], clips: int, overrides: Sequence[str]) -> Tables:
-    from benchmarks.learning.charades import run_and_report
-
-    return run_and_report(out, seeds, clips, overrides)
-
-
-def _captions(out: Path, seeds: Sequence[int], clips: int, overrides: Sequence[str]) -> Tables:
-    from benchmarks.learning.captions import run_and_report
-
-    return run_and_report(out, seeds, clips, overrides)
-
-
-def _variants(out: Path, seeds: Sequence[int], clips: int, overrides: Sequence[str]) -> Tables:
-    from benchmarks.learning.variants import run_and_report
-
-    return run_and_report(out, seeds, clips, overrides)
+    return run
 
 
 _HEAD_CLIPS = 1600
 _STUDIES: dict[str, Study] = {
-    "svt": Study(4000, _svt, "python -m benchmarks learning --objective svt"),
+    "svt": Study(4000, _report("svt_report", "run_and_report", "svt"), "python -m benchmarks learning --objective svt"),
     "av_prototypes": Study(
-        2400, _av_prototypes, "python -m benchmarks learning --objective av_prototypes --out runs/av-learning"
+        2400, _report("av_prototypes"), "python -m benchmarks learning --objective av_prototypes --out runs/av-learning"
     ),
-    "video_text": Study(2400, _video_text, "python -m benchmarks learning --objective video_text --out runs/told"),
-    "charades": Study(_HEAD_CLIPS, _charades, "python -m benchmarks learning --objective charades --out runs/heads"),
-    "captions": Study(_HEAD_CLIPS, _captions, "python -m benchmarks learning --objective captions --out runs/heads"),
+    "video_text": Study(
+        2400, _report("video_text"), "python -m benchmarks learning --objective video_text --out runs/video-text"
+    ),
+    "charades": Study(
+        _HEAD_CLIPS, _report("charades"), "python -m benchmarks learning --objective charades --out runs/heads"
+    ),
+    "captions": Study(
+        _HEAD_CLIPS, _report("captions"), "python -m benchmarks learning --objective captions --out runs/heads"
+    ),
     "variants": Study(
-        _HEAD_CLIPS, _variants, "python -m benchmarks learning --objective variants --out runs/heads --seeds 1"
+        _HEAD_CLIPS,
+        _report("captions", "run_and_report_variants"),
+        "python -m benchmarks learning --objective variants --out runs/heads --seeds 1",
     ),
 }
 
 
 def _declare(parser: ArgumentParser) -> None:
     counts = ", ".join(f"{study.clips} for {name}" for name, study in _STUDIES.items())
-    parser.add_argument("--objective", choices=_STUDIES, default=next(iter(_STUDIES)), help="what is to be learnt")
+    parser.add_argument("--objective", choices=_STUDIES, default=next(iter(_STUDIES)), help="the experiment")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/learning"), metavar="DIR", help="keeps the world and the runs"
+        "--out", type=Path, default=Path("runs/learning"), metavar="DIR", help="folder for the clips and the runs"
     )
-    parser.add_argument("--seeds", type=at_least(1), default=3, metavar="N", help="how many runs")
-    parser.add_argument("--clips", type=at_least(100), metavar="N", help=f"how many to generate (default: {counts})")
+    parser.add_argument("--seeds", type=at_least(1), default=3, metavar="N", help="number of seeds, a run each")
     parser.add_argument(
-        "overrides", nargs="*", metavar="a.b=c", help="settings that differ from the recipe, such as svt_world"
+        "--clips", type=at_least(100), metavar="N", help=f"number of clips to generate (default: {counts})"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="a.b=c", help="settings that differ from the recipe, such as svt_synthetic"
     )
     add_json(parser)
 
@@ -98,7 +85,7 @@ def _run(arguments: Namespace) -> int:
 
 LEARNING = Command(
     "learning",
-    "train on the synthetic data set and measure what was learnt: factors, matching sounds and captions, actions",
+    "train on the synthetic data set and evaluate the result: factors, retrieval, captions, actions",
     _declare,
     _run,
     (

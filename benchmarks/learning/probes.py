@@ -1,12 +1,12 @@
-"""How well a factor can be read off fixed features: by the nearest neighbours' votes, and by a linear map.
+"""How well a factor can be predicted from fixed features: by the votes of nearest neighbours, and by a linear map.
 
 Wu et al. 2018 and DINO (Caron et al. 2021) vote among k neighbours with weights exp(cosine / temperature); the linear
 probe is multinomial logistic regression,
 
     mean over N of cross_entropy(x W + b, y) + l2 / 2 |W|^2,
 
-whose minimum is unique, so that it says something of the features and nothing of how it was found. Features of any
-origin are standardised first with the training clips' mean and deviation, so that no feature counts for its unit.
+whose minimum is unique, so that the result depends on the features and not on the optimiser. All features are first
+standardised with the mean and standard deviation of the training clips, so that their units do not matter.
 Legend: N training clips, M test clips, D features, K classes.
 """
 
@@ -22,21 +22,21 @@ from torch.nn import functional
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
-_CHOOSING_SHARE = 0.2  # of the training clips, kept aside while l2 is chosen
+_CHOOSING_SHARE = 0.2  # of the training clips, held out while l2 is chosen
 _LEAST_DEVIATION = 1e-6
-_MOST_ROUNDS, _SETTLED = 200, 1e-5  # of the fit, and the largest slope that ends it
+_MOST_ITERATIONS, _GRADIENT_TOLERANCE = 200, 1e-5  # of the fit
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of test clips that were told right."""
+    """The accuracy of both probes on test clips."""
 
     knn: float
     linear: float
 
 
 @dataclass(frozen=True)
-class Known:
+class LabelledFeatures:
     """Features of clips, and the class of each."""
 
     features_ND: Tensor
@@ -51,13 +51,13 @@ class LinearMap:
     bias_K: Tensor
 
     def logits(self, features_MD: Tensor) -> Tensor:
-        """Give what speaks for each class."""
+        """Return the logits of the classes."""
         return features_MD @ self.weight_DK + self.bias_K
 
 
-def probe(train: Known, tests: Mapping[str, Known], classes: int) -> dict[str, Accuracy]:
-    """Measure both ways what features know, on several sets of test clips; these decide nothing."""
-    scale = Standard.of(train.features_ND)
+def probe(train: LabelledFeatures, tests: Mapping[str, LabelledFeatures], classes: int) -> dict[str, Accuracy]:
+    """Return the accuracy of both probes on each set of test clips; l2 is chosen on training clips alone."""
+    scale = Standardiser.of(train.features_ND)
     train_ND = scale(train.features_ND)
     fitted = fit_linear(train_ND, train.labels_N, classes, choose_l2(train_ND, train.labels_N, classes))
     found = {}
@@ -71,19 +71,19 @@ def probe(train: Known, tests: Mapping[str, Known], classes: int) -> dict[str, A
 
 
 @dataclass(frozen=True)
-class Standard:
-    """Mean and deviation of the training clips' features; what never changes says nothing."""
+class Standardiser:
+    """The mean and standard deviation of the features of the training clips; constant features become zero."""
 
     mean_D: Tensor
     deviation_D: Tensor
 
     @classmethod
-    def of(cls, train_ND: Tensor) -> Standard:
-        """Take them."""
+    def of(cls, train_ND: Tensor) -> Standardiser:
+        """Compute both from the features of the training clips."""
         return cls(train_ND.double().mean(dim=0), train_ND.double().std(dim=0).clamp_min(_LEAST_DEVIATION))
 
     def __call__(self, features_ND: Tensor) -> Tensor:
-        """Take the mean off and divide by the deviation; in float64, for the fit to settle."""
+        """Subtract the mean and divide by the standard deviation, in float64, so that the fit converges."""
         return (features_ND.double() - self.mean_D) / self.deviation_D
 
 
@@ -95,7 +95,7 @@ def vote(
     neighbours: int = NEIGHBOURS,
     temperature: float = TEMPERATURE,
 ) -> Tensor:
-    """Give each test clip the class for which its nearest training clips vote."""
+    """Predict for each test clip the class for which its nearest training clips vote."""
     cosine_MN = functional.normalize(test_MD, dim=1) @ functional.normalize(train_ND, dim=1).T
     nearest = cosine_MN.topk(min(neighbours, len(train_ND)), dim=1)
     votes_MK = test_MD.new_zeros(len(test_MD), classes)
@@ -106,12 +106,16 @@ def vote(
 def fit_linear(
     features_ND: Tensor, labels_N: Tensor, classes: int, l2: float, start: LinearMap | None = None
 ) -> LinearMap:
-    """Find the minimum with all clips at once; the bias is not held small. A start nearby only saves time."""
+    """Find the minimum over all clips; the bias is not penalised. A good `start` only saves time."""
     weight_DK = start.weight_DK.clone() if start else features_ND.new_zeros(features_ND.shape[1], classes)
     bias_K = start.bias_K.clone() if start else features_ND.new_zeros(classes)
     parameters = [weight_DK.requires_grad_(), bias_K.requires_grad_()]
     optimiser = torch.optim.LBFGS(
-        parameters, max_iter=_MOST_ROUNDS, tolerance_grad=_SETTLED, history_size=20, line_search_fn="strong_wolfe"
+        parameters,
+        max_iter=_MOST_ITERATIONS,
+        tolerance_grad=_GRADIENT_TOLERANCE,
+        history_size=20,
+        line_search_fn="strong_wolfe",
     )
 
     def loss() -> Tensor:
@@ -128,16 +132,16 @@ def fit_linear(
 def choose_l2(features_ND: Tensor, labels_N: Tensor, classes: int, strengths: Sequence[float] = STRENGTHS) -> float:
     """Choose the strength with the lowest cross-entropy on a fifth of the training clips, fitted on the others."""
     order_N = torch.randperm(len(features_ND), generator=torch.Generator().manual_seed(0))
-    kept_aside = max(1, int(len(features_ND) * _CHOOSING_SHARE))
-    aside, rest = order_N[:kept_aside], order_N[kept_aside:]
+    held_out = max(1, int(len(features_ND) * _CHOOSING_SHARE))
+    validation, rest = order_N[:held_out], order_N[held_out:]
     fitted = None
-    surprises = {}
-    for l2 in sorted(strengths, reverse=True):  # what is held small is found at once, and leads on to what is not
+    losses = {}
+    for l2 in sorted(strengths, reverse=True):  # a strong penalty converges at once and is a good start for the next
         fitted = fit_linear(features_ND[rest], labels_N[rest], classes, l2, fitted)
-        surprises[l2] = float(functional.cross_entropy(fitted.logits(features_ND[aside]), labels_N[aside]))
-    return min(surprises, key=lambda l2: surprises[l2])
+        losses[l2] = float(functional.cross_entropy(fitted.logits(features_ND[validation]), labels_N[validation]))
+    return min(losses, key=lambda l2: losses[l2])
 
 
 def share_equal(found_M: Tensor, truth_M: Tensor) -> float:
-    """Give the accuracy."""
+    """Return the share of equal entries, the accuracy."""
     return float((found_M == truth_M).double().mean())

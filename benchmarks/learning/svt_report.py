@@ -1,79 +1,35 @@
-"""What several seeds of the learning test say together: means, spreads, and whether the goals are met."""
+"""The report on several seeds of SVT: means, spreads, and whether the goals are met."""
 
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.learning.svt import LABELLED, PIXELS, SEEN, UNTRAINED, SeedResult, World, learn
+from benchmarks.learning.experiment import Figure, GoalCheck, Rows
+from benchmarks.learning.svt import LABELLED, PIXELS, SEEN, UNTRAINED, ProbedClips, SeedResult, learn
 from trichord.core.files import write_whole
 
-Rows = list[dict[str, object]]
-
 PROBES = ("knn", "linear")
-# What the pretrained features have to beat, and in what.
+# The features that the pretrained ones have to beat, and the factor.
 GOALS = ((UNTRAINED, "shape"), (UNTRAINED, "action"), (PIXELS, "action"))
-
-
-@dataclass(frozen=True)
-class Figure:
-    """An accuracy over seeds; the spread is from the worst seed to the best."""
-
-    mean: float
-    spread: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Figure:
-        """Sum up the seeds' values."""
-        return cls(statistics.fmean(values), max(values) - min(values))
-
-    def __str__(self) -> str:
-        return f"{100 * self.mean:.1f} ± {100 * self.spread / 2:.1f}"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A goal is met where the means differ by more than the larger of both spreads."""
-
-    goal: str
-    probe: str
-    ours: float
-    theirs: float
-    spread: float
-
-    @property
-    def met(self) -> bool:
-        """Whether ours is ahead for certain."""
-        return self.ours - self.theirs > self.spread
-
-    def row(self) -> dict[str, object]:
-        """Give a line of the table."""
-        return {
-            "goal": self.goal,
-            "probe": self.probe,
-            "ahead by": round(100 * (self.ours - self.theirs), 2),
-            "spread": round(100 * self.spread, 2),
-            "met": self.met,
-        }
 
 
 def run_and_report(
     out: Path, objective: str, seeds: Sequence[int], clips: int, overrides: Sequence[str]
 ) -> dict[str, Rows]:
-    """Run the test, keep everything in results.json, and give the tables to show by their titles."""
-    world, results = learn(out, objective, seeds, clips, overrides)
-    judged = verdicts(results, objective)
+    """Run the experiment, write everything to results.json, and return the tables by title."""
+    probed, results = learn(out, objective, seeds, clips, overrides)
+    checks = check_goals(results, objective)
     tables = {
-        "per cent of unseen clips told right: mean of the seeds ± half their range": accuracy_rows(
-            results, objective, world
+        "accuracy on unseen clips, per cent: mean of the seeds ± half their range": accuracy_rows(
+            results, objective, probed
         ),
-        f"{objective} along the run": curve_rows(results),
-        "goals, in per cent": [verdict.row() for verdict in judged],
+        f"{objective} during the run": curve_rows(results),
+        "goals, in per cent": [check.row() for check in checks],
         "seconds": [
             {"seed": result.config["seed"], "pretraining": result.pretraining_s, "with labels": result.labels_s}
             for result in results
@@ -85,7 +41,7 @@ def run_and_report(
 
 
 def figure(results: Sequence[SeedResult], features: str, factor: str, clips: str, probe: str) -> Figure:
-    """Sum up one accuracy over the seeds."""
+    """Summarise one accuracy over the seeds."""
     return Figure.of(
         [
             getattr(finding, probe)
@@ -96,13 +52,13 @@ def figure(results: Sequence[SeedResult], features: str, factor: str, clips: str
     )
 
 
-def accuracy_rows(results: Sequence[SeedResult], objective: str, world: World) -> Rows:
-    """Give the table: a line for each factor, kind of test clips and probe, a column for each kind of features."""
+def accuracy_rows(results: Sequence[SeedResult], objective: str, probed: ProbedClips) -> Rows:
+    """Return a row for each factor, kind of test clips and probe, with a column for each kind of features."""
     rows: Rows = []
-    for kind, clips in world.tests.items():
+    for kind, clips in probed.tests.items():
         for factor, truth_M in clips.labels.items():
-            classes = int(world.train.labels[factor].max()) + 1
-            commonest = most_common_share(world.train.labels[factor], truth_M)
+            classes = int(probed.train.labels[factor].max()) + 1
+            commonest = most_common_share(probed.train.labels[factor], truth_M)
             for probe in PROBES:
                 row: dict[str, object] = {"combinations": kind, "factor": factor, "probe": probe}
                 row |= {"chance": f"{100 / classes:.1f}", "commonest": f"{100 * commonest:.1f}"}
@@ -113,24 +69,24 @@ def accuracy_rows(results: Sequence[SeedResult], objective: str, world: World) -
 
 
 def most_common_share(labels_N: Tensor, truth_M: Tensor) -> float:
-    """Say how often the class that is the commonest in training is right."""
+    """Return the accuracy of always predicting the most common class of the training clips."""
     return float((truth_M == labels_N.bincount().argmax()).double().mean())
 
 
-def verdicts(results: Sequence[SeedResult], objective: str) -> list[Verdict]:
-    """Judge every goal with both probes, on combinations that training shows."""
+def check_goals(results: Sequence[SeedResult], objective: str) -> list[GoalCheck]:
+    """Check every goal with both probes, on combinations that occur in training."""
     found = []
     for features, factor in GOALS:
         for probe in PROBES:
             ours = figure(results, objective, factor, SEEN, probe)
             theirs = figure(results, features, factor, SEEN, probe)
             goal = f"{objective} beats {features} on {factor}"
-            found.append(Verdict(goal, probe, ours.mean, theirs.mean, max(ours.spread, theirs.spread)))
+            found.append(GoalCheck(goal, probe, ours.mean, theirs.mean, max(ours.spread, theirs.spread)))
     return found
 
 
 def curve_rows(results: Sequence[SeedResult]) -> Rows:
-    """Give the accuracies of the pretrained features along the run, to see where they point."""
+    """Return the accuracies of the pretrained features during the run, which show their trend."""
     rows: Rows = []
     steps = sorted({step for result in results for step, _ in result.curve})
     factors = list(dict.fromkeys(finding.factor for result in results for _, finding in result.curve))

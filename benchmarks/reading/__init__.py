@@ -1,1 +1,1 @@
-"""Reading and decoding beside the tools that people use: same clips, same answers, CPU seconds, in one run."""
+"""Reading and decoding beside other tools: the same clips, the same results, CPU time."""

@@ -1,7 +1,7 @@
-"""What is measured: our reader and its peers, each set up as its own documentation would have it.
+"""The readers that are compared: ours and those of other tools, each set up as its own documentation recommends.
 
-Every contender answers the same questions with the same shapes, so that answers can be compared; each runs in a
-process of its own, because several FFmpegs in one process can disturb each other.
+All return arrays of the same shapes, so that results can be compared. Each runs in a process of its own, because
+several FFmpeg libraries in one process can disturb each other.
 Legend: T frames, H height, W width, C colours, N samples, M mel bins.
 """
 
@@ -23,33 +23,34 @@ Array = npt.NDArray[Any]
 SIDE, RATE, MELS = 224, 16000, 128
 
 
-class Ours:
-    """Our reader."""
+class OurReader:
+    """The reader of this project."""
 
     needs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         from trichord.shards.decoding.decoders import keep_freed_memory
-        from trichord.shards.transforms.view_specs import CentreCrop, ViewSpec
+        from trichord.shards.transforms.crops import CentreCrop
+        from trichord.shards.transforms.view_specs import ViewSpec
 
         keep_freed_memory()  # as the stream's workers do
         self._view = ViewSpec(crop=CentreCrop(size=SIDE, short_side=SIDE))
 
     def frames(self, data: bytes, indices: Sequence[int]) -> Array:
-        """Give frames_CTHW of these frames, short side resized to 224, centre square."""
+        """Return frames_CTHW of these frames: short side resized to 224, centre crop."""
         from trichord.shards.decoding.video import open_video
         from trichord.shards.transforms.views import view_from
 
         return view_from(self._view, open_video(data).frames(indices), np.random.default_rng(0)).numpy()
 
     def fbank(self, samples_N: Array) -> Array:
-        """Give the log-mel filterbank audio_TM."""
+        """Return the log-mel filterbank, audio_TM."""
         from trichord.shards.audio.spectrogram import log_fbank
 
         return log_fbank(torch.from_numpy(samples_N)[None], RATE, MELS)[0].numpy()
 
     def clip(self, data: bytes, start_s: float, end_s: float, indices: Sequence[int]) -> tuple[Array, Array]:
-        """Give frames and filterbank of one window."""
+        """Return the frames and the filterbank of one window."""
         from trichord.shards.decoding.video import open_video
         from trichord.shards.transforms.views import view_from
 
@@ -60,9 +61,9 @@ class Ours:
         return frames_CTHW, self.fbank(samples_N)
 
     def members(self, shard: Path) -> Iterator[Mapping[str, bytes]]:
-        """Walk a shard's samples."""
+        """Yield the members of each sample of a shard."""
         from trichord.shards.reading.archive import open_archive
-        from trichord.shards.reading.roots import parse_root
+        from trichord.shards.reading.transfer import parse_root
 
         archive = open_archive(parse_root(shard.parent), shard.name)
         try:
@@ -73,16 +74,16 @@ class Ours:
 
 
 class _Webdataset:
-    """The tar reading that all peers share."""
+    """The tar reading and the audio features that the other tools share."""
 
     def members(self, shard: Path) -> Iterator[Mapping[str, bytes]]:
-        """Walk a shard's samples."""
+        """Yield the members of each sample of a shard."""
         import webdataset
 
         yield from webdataset.WebDataset(str(shard), shardshuffle=False, empty_check=False)
 
     def fbank(self, samples_N: Array) -> Array:
-        """Give torchaudio's filterbank."""
+        """Return the filterbank of torchaudio."""
         make_importable()
         import torchaudio
 
@@ -100,7 +101,7 @@ class _Webdataset:
 
     @staticmethod
     def _shrink(frames_TCHW: torch.Tensor) -> Array:
-        """Resize the fast way (uint8, antialiased, channels last) and take the centre square."""
+        """Resize in the fast way (uint8, antialiased, channels last) and take the centre crop."""
         height, width = frames_TCHW.shape[-2:]
         short = min(height, width)
         size = (SIDE * height // short, SIDE * width // short)
@@ -110,7 +111,7 @@ class _Webdataset:
 
 
 class Torchcodec(_Webdataset):
-    """torchcodec, one FFmpeg thread, approximate seeking (its fastest exact answer on files of a constant rate)."""
+    """torchcodec, one FFmpeg thread, approximate seeking (its fastest exact mode at a constant frame rate)."""
 
     needs: ClassVar[tuple[str, ...]] = ("torchcodec",)
 
@@ -122,11 +123,11 @@ class Torchcodec(_Webdataset):
         return frames_TCHW
 
     def frames(self, data: bytes, indices: Sequence[int]) -> Array:
-        """Give frames_CTHW."""
+        """Return frames_CTHW."""
         return self._shrink(self._decode(data, indices))
 
     def clip(self, data: bytes, start_s: float, end_s: float, indices: Sequence[int]) -> tuple[Array, Array]:
-        """Give frames and filterbank of one window."""
+        """Return the frames and the filterbank of one window."""
         from torchcodec import decoders
 
         sound: Any = decoders.AudioDecoder(data, sample_rate=RATE, num_channels=1).get_samples_played_in_range(
@@ -141,7 +142,7 @@ class Decord(_Webdataset):
     needs: ClassVar[tuple[str, ...]] = ("decord",)
 
     def frames(self, data: bytes, indices: Sequence[int]) -> Array:
-        """Give frames_CTHW."""
+        """Return frames_CTHW."""
         import decord
 
         reader = decord.VideoReader(io.BytesIO(data), num_threads=1)
@@ -155,7 +156,7 @@ class PyAV(_Webdataset):
     needs: ClassVar[tuple[str, ...]] = ()
 
     def frames(self, data: bytes, indices: Sequence[int]) -> Array:
-        """Give frames_CTHW."""
+        """Return frames_CTHW."""
         import av
 
         container: Any

@@ -1,4 +1,4 @@
-"""The clips that reading is measured on: textured, moving, grainy, 10 s, with sound; made once and kept.
+"""The clips of the reading benchmark: textured, moving, grainy, 10 s, with sound; generated once and kept.
 
 Legend: T frames, H height, W width, N samples.
 """
@@ -23,18 +23,18 @@ from trichord.shards.reading.manifest import index_shards
 WIDTH, HEIGHT, FRAMES_PER_SECOND, SECONDS = 340, 256, 30, 10
 SOUND_RATE = 44100
 GROUPS_OF_PICTURES = (12, 250)
-# How much a picture changes beyond what motion explains decides how dear the frames are that a planned decode skips.
+# Grain is change that motion cannot explain; it decides how costly the frames are that a planned decode skips.
 GRAIN = {"clean": 0.0, "grainy": 6.0}
 CLIPS = 4
 
 
 def footage_folder(folder: Path, scene: str, group: int) -> Path:
-    """Say where the shard of this scene and group length lies."""
+    """Return the folder of the shard with this scene and group length."""
     return folder / f"{scene}-gop{group}"
 
 
 def make_footage(folder: Path) -> None:
-    """Write one shard for each scene and length of the group of pictures, unless it is there."""
+    """Write one shard for each scene and length of the group of pictures, unless it exists."""
     for scene, group in itertools.product(GRAIN, GROUPS_OF_PICTURES):
         target = footage_folder(folder, scene, group)
         if (target / "manifest.json").exists():
@@ -51,7 +51,7 @@ def make_footage(folder: Path) -> None:
 def _picture(
     number: int, time_s: float, texture_HW: npt.NDArray[np.float32], grain_HW: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.uint8]:
-    """Draw one frame: two textures that drift apart, a disc that crosses them, grain that is new in each frame."""
+    """Draw one frame: two textures that drift apart, a disc that crosses them, and grain that differs by frame."""
     rows_HW, columns_HW = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     shift = int(40 * time_s * (1 + number % 3))
     picture_HW3 = np.empty((HEIGHT, WIDTH, 3), np.float32)
@@ -66,7 +66,7 @@ def _picture(
 
 
 def _texture(rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Draw smooth noise with a natural fall of its spectrum, between -1 and 1, that wraps around."""
+    """Draw smooth noise between -1 and 1 with a natural spectrum, which wraps around."""
     noise = np.fft.rfft2(rng.standard_normal((HEIGHT, WIDTH)))
     rows, columns = np.fft.fftfreq(HEIGHT)[:, None], np.fft.rfftfreq(WIDTH)[None, :]
     smooth = np.fft.irfft2(noise / (0.01 + np.hypot(rows, columns)), (HEIGHT, WIDTH))

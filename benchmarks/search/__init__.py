@@ -1,1 +1,1 @@
-"""Search indexes beside FAISS's own."""
+"""Search indexes beside those of FAISS."""

@@ -1,1 +1,1 @@
-"""Steps, networks and losses beside other code: in turns, in one run."""
+"""Training steps, networks, losses and clustering beside other implementations, in turns within one run."""

@@ -1,12 +1,11 @@
-"""Who takes part in `bench clustering`: our k-means, which streams a file, and FAISS's, which takes an array.
+"""The contenders of `benchmarks clustering`: our k-means, which streams a file, and FAISS's, which takes an array.
 
-Each runs as a process of its own and says what it took. FAISS's never imports torch: two libraries' threads in one
-process get in each other's way, and its memory would count torch's.
+Each runs in a process of its own and prints what it took. That of FAISS never imports torch: the threads of two
+libraries in one process disturb each other, and torch would count towards its memory.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -15,11 +14,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from benchmarks.harness import timed
+from benchmarks.processes import memory_mib
+
 OURS, FAISS, FAISS_SAMPLE = "ours, from disk", "FAISS, all rows in memory", "FAISS, its own sample"
 
 
 class ClusteringCase(BaseModel):
-    """How many rows of how many features, and what is asked of them."""
+    """How many rows of how many features, and how they are clustered."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,8 +31,8 @@ class ClusteringCase(BaseModel):
     iterations: int = 5
 
 
-class Taken(BaseModel):
-    """What a contender took from file to centroids."""
+class ClusteringResult(BaseModel):
+    """What a contender took from the file to the centroids."""
 
     wall_s: float
     cpu_s: float
@@ -39,7 +41,7 @@ class Taken(BaseModel):
 
 
 def cluster_streaming(case: ClusteringCase, file: Path) -> tuple[np.ndarray, int]:
-    """Read the file again in every pass."""
+    """Cluster with our k-means, which reads the file again in every pass."""
     import torch
 
     from trichord.pretrain.clustering.lloyd import cluster
@@ -50,7 +52,7 @@ def cluster_streaming(case: ClusteringCase, file: Path) -> tuple[np.ndarray, int
 
 
 def cluster_by_faiss(case: ClusteringCase, file: Path, most_rows: int | None = None) -> tuple[np.ndarray, int]:
-    """Read all rows as float32, as FAISS wants them; it draws a sample of its own where it is not told otherwise."""
+    """Read all rows as float32, as FAISS needs them, and cluster them; without `most_rows` FAISS draws a sample."""
     import faiss
 
     rows_ND = np.empty((case.rows, case.dim), dtype=np.float32)
@@ -71,15 +73,14 @@ CONTENDERS: dict[str, Callable[[ClusteringCase, Path], tuple[np.ndarray, int]]] 
 
 
 def main(name: str, case_json: str, file: str, answer: str) -> None:
-    """Cluster the file, keep the centroids beside it and say what that took."""
+    """Cluster the file, write the centroids beside it and print what that took."""
     case = ClusteringCase.model_validate_json(case_json)
-    started_s, cpu_s = time.monotonic(), time.process_time()
-    centroids_KD, iterations = CONTENDERS[name](case, Path(file))
-    taken = {"wall_s": time.monotonic() - started_s, "cpu_s": time.process_time() - cpu_s, "iterations": iterations}
+    cpu_s, (wall_s, (centroids_KD, iterations)) = timed(
+        lambda: timed(lambda: CONTENDERS[name](case, Path(file)), time.monotonic)
+    )
     np.save(answer, centroids_KD)
-    lines = Path("/proc/self/status").read_text().splitlines()
-    peak_kib = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    print(json.dumps(taken | {"peak_mib": peak_kib / 1024}))
+    result = ClusteringResult(wall_s=wall_s, cpu_s=cpu_s, peak_mib=memory_mib("VmHWM"), iterations=iterations)
+    print(result.model_dump_json())
 
 
 if __name__ == "__main__":

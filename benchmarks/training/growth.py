@@ -1,22 +1,22 @@
 """How the cost of a clip grows with its frames: CPU time of a small network, forward and backward, and its exponent.
 
 The exponent is the slope of a straight line through the logarithms of time and of frames: 1 where twice the frames
-cost twice the time, and towards 2 where attention among all tokens outgrows everything else. Divided attention's part
-in space is measured as the network that has no other. All run with one thread and take turns round by round; every
-round gives an exponent of its own, whose spread is told.
+cost twice the time, and towards 2 where attention among all tokens outgrows everything else. The spatial part of
+divided attention is measured as a network with spatial attention alone. All run on one thread. Every round yields an
+exponent of its own; their median and range are reported.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from benchmarks.harness import Beat, take_turns, timed
 from trichord.pretrain.backbones.spec import BackboneSpec
 from trichord.pretrain.backbones.timesformer import TimeSformerSpec
 from trichord.pretrain.backbones.videomamba import VideoMambaSpec
@@ -24,7 +24,7 @@ from trichord.pretrain.backbones.vtn import VtnSpec
 from trichord.pretrain.engine.allocator import apply
 
 FRAMES = (8, 16, 32, 64)
-LARGEST_EXPONENT = 1.1  # that counts as linear
+LARGEST_EXPONENT = 1.1  # up to here, growth counts as linear
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def run_growth_bench(
     growths: Mapping[str, Growth],
     rounds: int,
     frames: Sequence[int] = FRAMES,
-    beat: Callable[[], None] = lambda: None,
+    beat: Beat = lambda: None,
 ) -> list[dict[str, Any]]:
-    """Measure each network at each number of frames; gives a row for each network."""
+    """Measure each network at each number of frames; return a row for each network."""
     threads = torch.get_num_threads()
     apply()
     torch.set_num_threads(1)
@@ -62,28 +62,27 @@ def run_growth_bench(
         torch.set_num_threads(threads)
 
 
-def _measure(
-    growths: Mapping[str, Growth], rounds: int, frames: Sequence[int], beat: Callable[[], None]
-) -> list[dict[str, Any]]:
+def _measure(growths: Mapping[str, Growth], rounds: int, frames: Sequence[int], beat: Beat) -> list[dict[str, Any]]:
     torch.manual_seed(0)
     backbones = {name: growth.spec.build() for name, growth in growths.items()}
-    seconds: dict[str, list[list[float]]] = {name: [] for name in growths}
-    for number in range(rounds + 1):  # the first round warms up
-        for name, backbone in backbones.items():
-            size = growths[name].spec.size
-            clips = [torch.randn(1, 3, count, size, size) for count in frames]
-            times = [_step_s(backbone, clip_BCTHW) for clip_BCTHW in clips]
-            seconds[name] += [times] if number else []
-            beat()
-    return [_row(name, growth.should_be_linear, frames, seconds[name]) for name, growth in growths.items()]
 
+    def lap(name: str, count: int) -> tuple[float, None]:
+        backbone, size = backbones[name], growths[name].spec.size
+        clip_BCTHW = torch.randn(1, 3, count, size, size)
+        backbone.zero_grad()
 
-def _step_s(backbone: torch.nn.Module, clip_BCTHW: torch.Tensor) -> float:
-    backbone.zero_grad()
-    started = time.process_time()
-    pooled_BD, grid_BtnD = backbone(clip_BCTHW)
-    (pooled_BD.sum() + grid_BtnD.square().mean()).backward()
-    return time.process_time() - started
+        def step() -> None:
+            pooled_BD, grid_BtnD = backbone(clip_BCTHW)
+            (pooled_BD.sum() + grid_BtnD.square().mean()).backward()
+
+        return timed(step)
+
+    seconds = take_turns(list(growths), frames, rounds, lap, beat).seconds
+    by_round = {
+        name: [times[first : first + len(frames)] for first in range(0, len(times), len(frames))]
+        for name, times in seconds.items()
+    }
+    return [_row(name, growth.should_be_linear, frames, by_round[name]) for name, growth in growths.items()]
 
 
 def _row(name: str, should_be_linear: bool, frames: Sequence[int], rounds: Sequence[Sequence[float]]) -> dict[str, Any]:
@@ -101,6 +100,6 @@ def _row(name: str, should_be_linear: bool, frames: Sequence[int], rounds: Seque
 
 
 def exponent(frames: Sequence[int], seconds: Sequence[float]) -> float:
-    """Fit the power of frames that time grows with, by least squares of the logarithms."""
+    """Fit the power of the frames that the time is proportional to, by least squares of the logarithms."""
     slope, _ = statistics.linear_regression([math.log(count) for count in frames], [math.log(each) for each in seconds])
     return slope

@@ -1,7 +1,7 @@
-"""The training step of the released SVT code, read plainly: what one gets by writing down what it does, line by line.
+"""The training step of the released SVT code, written down line by line.
 
-It is the peer that our step is measured beside, so it spares nothing: attention with its scores written out, one call
-of the head with torch's old weight norm, 18 cross-entropies on log-softmaxes, and a teacher moved tensor by tensor.
+Our step is compared with it, so it has none of our savings: attention with an explicit matrix of scores, one call of
+the head with the old weight norm of torch, 18 cross-entropies on log-softmaxes, and a teacher updated tensor by tensor.
 Legend: B clips, C colours, T frames, H and W pixels, n places, N rows, L tokens, D features, h heads, k features of a
 head, K prototypes.
 """
@@ -38,7 +38,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two layers."""
+    """The feed-forward layers."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention in time, attention in space, perceptron; tokens lie place by place, the frames of a place together."""
+    """Temporal attention, spatial attention, MLP; tokens are ordered by place, and by frame within a place."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class Head(nn.Module):
             nn.Linear(dim, 2048), nn.GELU(), nn.Linear(2048, 2048), nn.GELU(), nn.Linear(2048, 256)
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # that it is old is the point
+            warnings.simplefilter("ignore", FutureWarning)  # deprecated, and part of what is measured
             self.last_layer = nn.utils.weight_norm(nn.Linear(256, prototypes, bias=False))
         self.last_layer.weight_g.requires_grad = False
 
@@ -150,7 +150,7 @@ class Head(nn.Module):
 
 
 class MultiCrop(nn.Module):
-    """One call of the backbone for each run of views of one shape, one of the head for all."""
+    """Call the backbone once for each run of views of one shape, and the head once for all."""
 
     def __init__(self, dim: int, depth: int, heads: int, prototypes: int) -> None:
         super().__init__()
@@ -191,8 +191,8 @@ class Loss(nn.Module):
         return total / terms
 
 
-def move_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """Move every tensor by itself."""
+def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """Update the moving average, tensor by tensor."""
     with torch.no_grad():
         for new, old in zip(student.parameters(), teacher.parameters(), strict=True):
             old.data.mul_(momentum).add_((1 - momentum) * new.detach().data)

@@ -20,12 +20,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trichord.core.errors import SampleError, UserError
-from trichord.finetune.page.nearest import Nearest, Question
-from trichord.finetune.page.requests import Line, LineIsFull, Refused, of_mistake, of_sample, receive, sample_of
-from trichord.finetune.page.watcher import VideoInference
+from trichord.finetune.page.inference import VideoInference
+from trichord.finetune.page.nearest import Nearest, SearchRequest
+from trichord.finetune.page.requests import QueueIsFull, Refused, WorkQueue, of_mistake, of_sample, receive, sample_of
 from trichord.shards.record import VIDEO_EXTENSIONS, RawSample
 
-LONGEST_LINE = 16
+LONGEST_QUEUE = 16
 _QUESTION_BYTES = 1 << 20
 _TICKET = re.compile(r"[A-Za-z0-9-]{1,64}")
 _RANGE = re.compile(r"bytes=(?P<first>\d{1,15})-(?P<last>\d{0,15})")
@@ -44,27 +44,27 @@ _HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=(self)",
 }
 
-Answer = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Page:
     """Request handlers; models run on one thread and searches on another, so that searches never wait for a video."""
 
     def __init__(self, inference: VideoInference, samples: list[RawSample]) -> None:
-        self.watcher, self.samples = inference, samples
-        self.models = Line("models", LONGEST_LINE)
-        self.searches = Line("searches", 16 * LONGEST_LINE)
+        self.inference, self.samples = inference, samples
+        self.models = WorkQueue("models", LONGEST_QUEUE)
+        self.searches = WorkQueue("searches", 16 * LONGEST_QUEUE)
 
-    async def look(self, request: Request) -> Response:
+    async def predict(self, request: Request) -> Response:
         """POST /api/look: take a video's bytes, or ?sample=N; return the output of the runs."""
         if "sample" in request.query_params:
             raw = self._sample(request.query_params["sample"])
-            return JSONResponse(await self.models.do(lambda: self.watcher.look(raw), _ticket(request)))
+            return JSONResponse(await self.models.do(lambda: self.inference.predict(raw), _ticket(request)))
         if len(self.models) >= self.models.longest:  # before the whole video is sent
-            raise LineIsFull
-        file = await receive(request, self.watcher.limits.max_bytes)
+            raise QueueIsFull
+        file = await receive(request, self.inference.limits.max_bytes)
         try:
-            found = await self.models.do(lambda: self.watcher.look(sample_of(file, "upload")), _ticket(request))
+            found = await self.models.do(lambda: self.inference.predict(sample_of(file, "upload")), _ticket(request))
         finally:
             file.close()
         return JSONResponse(found)
@@ -78,7 +78,7 @@ class Page:
             if len(body) > _QUESTION_BYTES:
                 raise Refused(413, "the question is too large", "Send one vector, or one text, at a time")
         try:
-            question = Question.model_validate_json(bytes(body))
+            question = SearchRequest.model_validate_json(bytes(body))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the question"
@@ -92,7 +92,7 @@ class Page:
 
     async def about(self, request: Request) -> Response:
         """GET /api/about: return the models, classes, index, limits and samples."""
-        inference = self.watcher
+        inference = self.inference
         nearest = inference.nearest
         index = None
         if nearest is not None:
@@ -105,7 +105,7 @@ class Page:
         limits = {"megabytes": inference.limits.max_bytes / 1e6, "seconds": inference.limits.max_seconds}
         return JSONResponse({"runs": inference.about(), "index": index, "limits": limits, "samples": samples})
 
-    async def place_in_line(self, request: Request) -> Response:
+    async def queue_position(self, request: Request) -> Response:
         """GET /api/line?ticket=…: return how many requests are ahead of the video that was sent with this ticket."""
         return JSONResponse({"ahead": self.models.ahead_of(_ticket(request))})
 
@@ -125,9 +125,9 @@ class Page:
         return _playable(request, raw)
 
     def _nearest(self) -> Nearest:
-        if self.watcher.nearest is None:
+        if self.inference.nearest is None:
             raise Refused(404, "this page has no index", "Start it with --index DIR")
-        return self.watcher.nearest
+        return self.inference.nearest
 
     def _sample(self, number: str) -> RawSample:
         if not number.isdecimal() or int(number) >= len(self.samples):
@@ -148,10 +148,10 @@ def make_app(inference: VideoInference, samples: list[RawSample], hosts: list[st
     routes = [
         *(Route(path, _static(*found)) for path, found in _STATIC.items()),
         Route("/api/about", page.about),
-        Route("/api/line", page.place_in_line),
+        Route("/api/line", page.queue_position),
         Route("/api/samples/{number:int}", page.sample),
         Route("/api/hits/{segment:int}/{row:int}", page.hit),
-        Route("/api/look", page.look, methods=["POST"]),
+        Route("/api/look", page.predict, methods=["POST"]),
         Route("/api/search", page.search, methods=["POST"]),
     ]
     guards = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(_Guard)]
@@ -159,7 +159,7 @@ def make_app(inference: VideoInference, samples: list[RawSample], hosts: list[st
         Refused: lambda _, error: _refusal(error),
         SampleError: lambda _, error: _refusal(of_sample(error)),
         UserError: lambda _, error: _refusal(of_mistake(error)),
-        LineIsFull: lambda *_: _refusal(Refused(503, "too many requests are waiting", "Try again in a minute")),
+        QueueIsFull: lambda *_: _refusal(Refused(503, "too many requests are waiting", "Try again in a minute")),
         ClientDisconnect: lambda *_: _refusal(Refused(400, "the upload was not completed", "Send the video again")),
         Exception: lambda *_: _refusal(Refused(500, "internal error", "See the log of trichord serve")),
         HTTPException: lambda _, error: _refusal(Refused(error.status_code, error.detail, "See GET /api/about")),
@@ -193,7 +193,7 @@ class _Guard:
         await self.app(scope, receive, send_guarded)
 
 
-def _static(name: str, kind: str) -> Answer:
+def _static(name: str, kind: str) -> Handler:
     text = Path(__file__).with_name(name).read_text(encoding="utf-8")
 
     async def answer(request: Request) -> Response:

@@ -13,15 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trichord.core.errors import UserError
 from trichord.finetune.retrieval.embedder import Embedder
-from trichord.finetune.retrieval.found import read_sample
-from trichord.finetune.retrieval.index import Hit, Index, Place
+from trichord.finetune.retrieval.index import Hit, Index, RowPosition
+from trichord.finetune.retrieval.media import read_sample
 from trichord.shards.record import RawSample
 
 _NEAREST = 6
 _MOST = 1000
 
 
-class Question(BaseModel):
+class SearchRequest(BaseModel):
     """Body of POST /api/search: one of text, vector and like, the number of hits, and filters on rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,7 +33,7 @@ class Question(BaseModel):
     where: dict[str, str] = {}
 
     @model_validator(mode="after")
-    def _asks_one_thing(self) -> Question:
+    def _asks_one_thing(self) -> SearchRequest:
         if sum(each is not None for each in (self.text, self.vector, self.like)) != 1:
             raise ValueError("expected one of text, vector and like")
         return self
@@ -55,7 +55,7 @@ class Nearest:
         model, run = index.catalogue.model, Path(index.catalogue.run)
         fitting = next((each for each in embedders if each.hash == model), None)
         if fitting is None and run.exists():
-            fitting = Embedder.open(run, device)
+            fitting = Embedder.load(run, device)
         if fitting is None:
             print(
                 f"note: {folder} holds vectors of {run}, which does not exist: search takes only vectors and keys. "
@@ -68,31 +68,32 @@ class Nearest:
         """Return the hits nearest to a video; None without the model."""
         if self.embedder is None:
             return None
-        return [self.told(hit) for hit in self.index.nearest(self.embedder.video(raw), _NEAREST)[0]]
+        return [self.as_json(hit) for hit in self.index.nearest(self.embedder.embed_video(raw), _NEAREST)[0]]
 
     def read(self, text: str) -> list[float]:
         """Return the vector of a text; raise UserError without the model."""
         if self.embedder is None:
             raise UserError("the model of this index is not loaded: texts cannot be embedded. Next: use vector or like")
-        vector: list[float] = self.embedder.read([text])[0].tolist()
+        vector: list[float] = self.embedder.embed_texts([text])[0].tolist()
         return vector
 
-    def answer(self, question: Question, vector: Sequence[float] | None) -> list[dict[str, Any]]:
+    def answer(self, question: SearchRequest, vector: Sequence[float] | None) -> list[dict[str, Any]]:
         """Return the hits nearest to a vector, or to a row of the index; no torch is needed."""
         if vector is not None:
             query_1D = np.asarray(vector, dtype=np.float32)[None]
             hits = self.index.nearest(query_1D, question.k, question.where)[0]
         else:
             hits = self.index.search(like=question.like, k=question.k, where=question.where)
-        return [self.told(hit) for hit in hits]
+        return [self.as_json(hit) for hit in hits]
 
     def clip(self, segment: int, row: int) -> RawSample:
         """Read a row's sample; raise LookupError if there is no such row, SampleError if its shard is missing."""
         if not 0 <= segment < len(self.index.segments) or not 0 <= row < len(self.index.segments[segment].rows):
             raise LookupError
-        return read_sample(self.index.hit(0.0, Place(segment, row)))
+        hit = self.index.hit(0.0, RowPosition(segment, row))
+        return read_sample(hit.root, hit.shard, hit.key)
 
-    def told(self, hit: Hit) -> dict[str, Any]:
+    def as_json(self, hit: Hit) -> dict[str, Any]:
         """Return a hit in the format of the page's answer."""
         return {
             "score": round(hit.score, 6),

@@ -56,11 +56,11 @@ def _too_large(most_bytes: int) -> Refused:
 T = TypeVar("T")
 
 
-class LineIsFull(Exception):
+class QueueIsFull(Exception):
     """Raised when too many requests are waiting."""
 
 
-class Line:
+class WorkQueue:
     """Queue of work; used from one event loop, while the work itself runs on a separate thread."""
 
     def __init__(self, name: str, longest: int) -> None:
@@ -74,7 +74,7 @@ class Line:
     async def do(self, work: Callable[[], T], ticket: str = "") -> T:
         """Wait in the queue, then for the work; raise LineIsFull at once if too many are waiting."""
         if len(self._tickets) >= self.longest:
-            raise LineIsFull
+            raise QueueIsFull
         self._tickets.append(ticket)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)

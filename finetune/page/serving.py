@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import uvicorn
 
 from trichord.core.errors import UserError
 from trichord.finetune.page.app import make_app
-from trichord.finetune.page.watcher import VideoInference, samples_of
+from trichord.finetune.page.inference import VideoInference, samples_of
 from trichord.pretrain.engine.allocator import thread_plan
 from trichord.pretrain.engine.device import pick_device
 from trichord.shards.decoding.track import DecodeLimits
@@ -25,7 +26,7 @@ _SHUTDOWN_S = 10  # for requests in progress at shutdown
 
 
 @dataclass(frozen=True)
-class Served:
+class ServeOptions:
     """What to serve, at which address, and the limits of a video."""
 
     runs: Sequence[Path]
@@ -36,7 +37,15 @@ class Served:
     limits: DecodeLimits
 
 
-def serve(served: Served) -> None:
+def run_serve(arguments: Namespace) -> int:
+    """Serve the page of parsed arguments until interrupted."""
+    limits = DecodeLimits(max_bytes=arguments.max_megabytes * 10**6, max_seconds=float(arguments.max_seconds))
+    names = ("runs", "index", "samples", "host", "port")
+    serve(ServeOptions(**{name: getattr(arguments, name) for name in names}, limits=limits))
+    return 0
+
+
+def serve(served: ServeOptions) -> None:
     """Serve until Ctrl-C."""
     listening = _listen(served.host, served.port)  # first, because a port in use is found faster than runs are loaded
     torch.set_num_threads(thread_plan(1))

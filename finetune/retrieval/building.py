@@ -24,11 +24,18 @@ from trichord.core.console import track
 from trichord.core.errors import UserError
 from trichord.core.files import sync, temporary_path
 from trichord.core.seeds import generator
-from trichord.finetune.retrieval import kinds
-from trichord.finetune.retrieval.kinds import Searcher
+from trichord.finetune.retrieval.kinds import FACTORS, Searcher, choose, list_count
 from trichord.finetune.retrieval.rows import Source, write_rows
 from trichord.finetune.retrieval.segment import QUERIES, ROWS, SEARCH, VECTORS
-from trichord.finetune.retrieval.spec import Catalogue, FileEntry, Kind, Measured, SegmentEntry, Settings
+from trichord.finetune.retrieval.spec import (
+    INDEX_KINDS,
+    Catalogue,
+    IndexFile,
+    Kind,
+    MeasuredRecall,
+    SearchSettings,
+    SegmentEntry,
+)
 from trichord.finetune.retrieval.table import whole, write_table
 from trichord.finetune.retrieval.vectors import exact_neighbours, let_go, open_vectors, write_vectors
 
@@ -71,11 +78,12 @@ def write_segment(
         write_table(own / QUERIES, {"query": whole(queries.vectors_QD)}, {"of": queries.of})
         at_once = max(1, _BLOCK_BYTES // (4 * catalogue.dim))
         write_vectors(own / VECTORS, catalogue.dim, catalogue.dtype, count, _blocks(sources, at_once))
-        kind = options.kind or kinds.choose(count, catalogue.dim, catalogue.dtype, options.memory_bytes)
+        kind = options.kind or choose(count, catalogue.dim, catalogue.dtype, options.memory_bytes)
         vectors, vectors_ND = open_vectors(own / VECTORS, catalogue.dim, catalogue.dtype, count)
-        if kind != "flat":
-            _write_search(own / SEARCH, kind, catalogue, vectors_ND, options)
-        searcher = kinds.Searcher.open(kind, vectors, own / SEARCH)
+        of_kind: type[Searcher] = INDEX_KINDS[kind]
+        if not of_kind.is_exact:
+            _write_search(own / SEARCH, of_kind, catalogue, vectors_ND, options)
+        searcher = of_kind.open(vectors, own / SEARCH)
         settings, measured = _measure(searcher, vectors_ND, queries, options.recall)
         files = {path.name: _entry(path) for path in sorted(own.iterdir())}
         sync(own)
@@ -93,15 +101,17 @@ def _blocks(sources: Sequence[Source], at_once: int) -> Iterator[NDArray[Any]]:
         let_go(source.vectors_ND)
 
 
-def _write_search(path: Path, kind: Kind, catalogue: Catalogue, vectors_ND: NDArray[Any], options: Options) -> None:
+def _write_search(
+    path: Path, kind: type[Searcher], catalogue: Catalogue, vectors_ND: NDArray[Any], options: Options
+) -> None:
     """Train on vectors drawn from all shards, because those of one shard are similar; then add all vectors."""
     count, dim = vectors_ND.shape
-    index = kinds.make(kind, dim, catalogue.dtype, 1)
-    if kind != "hnsw":
+    index = kind.create(dim, catalogue.dtype, 1)
+    if kind.is_trained:
         most = min(count, max(1, options.memory_bytes // _TRAINING_SHARE // (4 * dim)))
-        lists = kinds.list_count(count, most)
+        lists = list_count(count, most)
         drawn_n = np.sort(generator(options.seed, "train index").choice(count, min(most, _OF_A_LIST * lists), False))
-        index = kinds.make(kind, dim, catalogue.dtype, lists)
+        index = kind.create(dim, catalogue.dtype, lists)
         index.train(vectors_ND[drawn_n].astype(np.float32))
     at_once = max(1, _BLOCK_BYTES // (4 * dim))
     for first in track(range(0, count, at_once), "blocks of vectors"):
@@ -109,7 +119,7 @@ def _write_search(path: Path, kind: Kind, catalogue: Catalogue, vectors_ND: NDAr
         let_go(vectors_ND)
     temporary = temporary_path(path)
     try:
-        kinds.write(kind, index, temporary)
+        kind.write(index, temporary)
         sync(temporary)
         temporary.replace(path)
     except RuntimeError as error:  # raised by FAISS when the disk is full
@@ -119,11 +129,11 @@ def _write_search(path: Path, kind: Kind, catalogue: Catalogue, vectors_ND: NDAr
 
 
 def _measure(
-    searcher: kinds.Searcher, vectors_ND: NDArray[Any], queries: Queries, target: float
-) -> tuple[Settings, Measured]:
+    searcher: Searcher, vectors_ND: NDArray[Any], queries: Queries, target: float
+) -> tuple[SearchSettings, MeasuredRecall]:
     queries_QD = queries.vectors_QD
-    if searcher.kind == "flat":
-        return Settings(), Measured(queries=0, of=queries.of, recall=1.0, target=target)
+    if searcher.is_exact:
+        return SearchSettings(), MeasuredRecall(queries=0, of=queries.of, recall=1.0, target=target)
     k = min(NEIGHBOURS, len(vectors_ND))
     scores_Qk, _ = exact_neighbours(vectors_ND, queries_QD, k)
     let_go(vectors_ND)
@@ -131,19 +141,17 @@ def _measure(
     tuned = tune(searcher, Asked(*(each[::2] for each in asked)), target, k)
     others = Asked(*(each[1::2] for each in asked))
     found = recall(searcher, others, tuned.settings, k) if len(others.least_Q) else tuned.recall
-    return tuned.settings, Measured(queries=len(others.least_Q), of=queries.of, recall=found, target=target)
+    return tuned.settings, MeasuredRecall(queries=len(others.least_Q), of=queries.of, recall=found, target=target)
 
 
-def _entry(path: Path) -> FileEntry:
+def _entry(path: Path) -> IndexFile:
     with path.open("rb") as file:
-        return FileEntry(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+        return IndexFile(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
 NEIGHBOURS = 10
 _SAME_SCORE = 1e-5
-_FACTORS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 _LEAST_GAIN = 1e-3  # in recall from 1.5 times as many lists; a smaller gain means that the codes limit recall
-_MOST_CANDIDATES = 4096
 _MARGIN = 2.0  # standard errors above the target: with one, other queries would miss it in one case of four
 
 
@@ -157,17 +165,17 @@ class Asked(NamedTuple):
 class Tuned(NamedTuple):
     """Settings, their recall and time on the queries that selected them; inf seconds: target missed."""
 
-    settings: Settings
+    settings: SearchSettings
     recall: float
     seconds: float
 
 
-def recall(searcher: Searcher, asked: Asked, settings: Settings, k: int = NEIGHBOURS) -> float:
+def recall(searcher: Searcher, asked: Asked, settings: SearchSettings, k: int = NEIGHBOURS) -> float:
     """Return the share of the exact k neighbours that is found."""
     return float(_shares(searcher, asked, settings, k).mean())
 
 
-def _shares(searcher: Searcher, asked: Asked, settings: Settings, k: int) -> NDArray[np.float64]:
+def _shares(searcher: Searcher, asked: Asked, settings: SearchSettings, k: int) -> NDArray[np.float64]:
     """Return the share of found neighbours for each query."""
     scores_Qk, rows_Qk = searcher.search(asked.queries_QD, k, settings)
     is_hit_Qk = (scores_Qk >= asked.least_Q[:, None] - _SAME_SCORE) & (rows_Qk >= 0)
@@ -177,53 +185,34 @@ def _shares(searcher: Searcher, asked: Asked, settings: Settings, k: int) -> NDA
 
 def tune(searcher: Searcher, asked: Asked, target: float, k: int = NEIGHBOURS) -> Tuned:
     """Return the fastest settings that meet the target, or those with the highest recall if none do."""
-    if searcher.kind == "flat":
-        return Tuned(Settings(), 1.0, 0.0)
+    if searcher.is_exact:
+        return Tuned(SearchSettings(), 1.0, 0.0)
     met: list[Tuned] = []
     missed: list[Tuned] = []
-    for schedule in _schedules(searcher):
+    for schedule in searcher.schedules():
         found = _first_to_meet(searcher, asked, target, k, schedule)
         (met if found.seconds < np.inf else missed).append(found)
     return min(met, key=lambda each: each.seconds) if met else max(missed, key=lambda each: each.recall)
 
 
-def _schedules(searcher: Searcher) -> Iterator[Iterator[Settings]]:
-    """Yield sequences of settings from least to most work, one for each number of candidates to rescore."""
-    if searcher.kind == "hnsw":
-        yield (Settings(candidates=step) for step in _steps(16, _MOST_CANDIDATES))
-        return
-    for factor in _FACTORS if searcher.kind in ("ivf_sq8", "ivf_pq") else (1.0,):
-        yield _with_factor(searcher.lists, factor)
-
-
-def _with_factor(lists: int, factor: float) -> Iterator[Settings]:
-    return (Settings(probes=probes, factor=factor) for probes in _steps(1, lists))
-
-
-def _steps(first: int, last: int) -> Iterator[int]:
-    step = first
-    while step < last:
-        yield step
-        step = max(step + 1, step * 5 // 4)
-    yield last
-
-
-def _first_to_meet(searcher: Searcher, asked: Asked, target: float, k: int, schedule: Iterator[Settings]) -> Tuned:
+def _first_to_meet(
+    searcher: Searcher, asked: Asked, target: float, k: int, schedule: Iterator[SearchSettings]
+) -> Tuned:
     """Try settings in order of work until the target is met, or until more work does not improve recall."""
-    best, before = Tuned(Settings(), -1.0, np.inf), [-1.0, -1.0]
+    best, before = Tuned(SearchSettings(), -1.0, np.inf), [-1.0, -1.0]
     for settings in schedule:
         shares_Q = _shares(searcher, asked, settings, k)
         found = float(shares_Q.mean())
         if found - _MARGIN * float(shares_Q.std()) / math.sqrt(len(shares_Q)) >= target:
             return Tuned(settings, found, _seconds(searcher, asked, settings, k))
         best = max(best, Tuned(settings, found, np.inf), key=lambda each: each.recall)
-        if found - before[0] < _LEAST_GAIN and settings.factor < _FACTORS[-1] and settings.probes > 8:
+        if found - before[0] < _LEAST_GAIN and settings.factor < FACTORS[-1] and settings.probes > 8:
             break
         before = [before[1], found]
     return best
 
 
-def _seconds(searcher: Searcher, asked: Asked, settings: Settings, k: int) -> float:
+def _seconds(searcher: Searcher, asked: Asked, settings: SearchSettings, k: int) -> float:
     times_s = []
     for _ in range(2):
         started = time.perf_counter()

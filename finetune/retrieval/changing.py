@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,23 +12,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trichord.core.command import command_line
+from trichord.core.console import counted, show_figures
 from trichord.core.errors import UserError
 from trichord.core.files import write_whole
 from trichord.core.seeds import generator
 from trichord.finetune.retrieval.building import MOST_QUERIES, Options, Queries, write_segment
 from trichord.finetune.retrieval.index import CATALOGUE, Index, read_catalogue, refuse_other_model
-from trichord.finetune.retrieval.rows import Source, finished, part_path, read_embedding
-from trichord.finetune.retrieval.spec import Catalogue, Embedding, SegmentEntry, Sense
+from trichord.finetune.retrieval.rows import Source, finished, part_path, read_embedding, read_filter
+from trichord.finetune.retrieval.spec import INDEX_KINDS, Catalogue, EmbeddedModality, Embedding, SegmentEntry
 from trichord.finetune.retrieval.table import Table, whole, write_table
 from trichord.pretrain.engine.run_lock import take_lock
 
 _OF_CAPTIONS, _OF_VIDEOS, _OF_ROWS = "captions", "videos", "the rows themselves"
 
 
-def build(folders: Sequence[Path], out: Path, modality: Sense, options: Options) -> Catalogue:
+def build(folders: Sequence[Path], out: Path, modality: EmbeddedModality, options: Options) -> Catalogue:
     """Build an index of all parts of some embeddings."""
     if (out / CATALOGUE).exists():
-        raise UserError(f"{out} is already an index. Next: trichord index add {out} …, or another --out")
+        raise UserError(
+            f"{out} is already an index. Next: {command_line('index', 'add', out, 'DIR')}, or another --out"
+        )
     embeddings = [read_embedding(folder) for folder in folders]
     first = embeddings[0]
     catalogue = Catalogue(model=first.model, run=first.run, dim=first.dim, dtype=first.dtype, sense=modality)
@@ -139,6 +144,36 @@ def check(out: Path) -> Catalogue:
     return index.catalogue
 
 
+def run_build(arguments: Namespace) -> int:
+    """Build the index of parsed arguments and print its segments."""
+    out = arguments.out or arguments.folders[0] / "index"
+    return _show(str(out), build(arguments.folders, out, arguments.sense, _options(arguments)), arguments.json)
+
+
+def run_add(arguments: Namespace) -> int:
+    """Add the embeddings of parsed arguments to an index."""
+    return _show(str(arguments.index), add(arguments.index, arguments.folders, _options(arguments)), arguments.json)
+
+
+def run_remove(arguments: Namespace) -> int:
+    """Remove the rows that parsed arguments name."""
+    where = read_filter(arguments.where)
+    if not arguments.keys and not where:
+        raise UserError("expected keys to remove, or --where NAME=TEXT")
+    catalogue, removed = remove(arguments.index, arguments.keys, where)
+    return _show(f"{arguments.index}, rows removed: {removed:,}", catalogue, arguments.json)
+
+
+def run_merge(arguments: Namespace) -> int:
+    """Merge the segments of an index."""
+    return _show(str(arguments.index), merge(arguments.index, _options(arguments)), arguments.json)
+
+
+def run_check(arguments: Namespace) -> int:
+    """Verify the checksums of an index."""
+    return _show(f"{arguments.index} is intact", check(arguments.index), arguments.json)
+
+
 def _parts(folder: Path, embedding: Embedding, catalogue: Catalogue) -> list[Table]:
     """Open all parts of an embedding; each must exist, be complete and be of the same model."""
     tables, missing = [], []
@@ -155,19 +190,19 @@ def _parts(folder: Path, embedding: Embedding, catalogue: Catalogue) -> list[Tab
         tables.append(table)
     if missing:
         raise UserError(
-            f"{folder} lacks the parts of {len(missing)} of {len(embedding.shards)} shards, such as {missing[0]}. "
-            f"Next: trichord embed {embedding.run} {embedding.root} --out {folder}"
+            f"{folder} lacks the parts of {len(missing)} of {counted(len(embedding.shards), 'shard')}, such as "
+            f"{missing[0]}. Next: {command_line('embed', embedding.run, embedding.root, '--out', folder)}"
         )
     return tables
 
 
-def _source(table: Table, modality: Sense) -> Source:
+def _source(table: Table, modality: EmbeddedModality) -> Source:
     if modality not in table.columns:
         raise UserError(f"{table.path} holds no vectors of {modality}: its model was not trained on it")
     return Source(table, table.columns[modality], np.flatnonzero(table.columns[f"has.{modality}"]))
 
 
-def _queries(tables: Sequence[Table], modality: Sense, seed: int) -> Queries:
+def _queries(tables: Sequence[Table], modality: EmbeddedModality, seed: int) -> Queries:
     """Draw captions for tuning, or videos for an index of texts; if there are none, rows of the index."""
     column, of = ("video", _OF_VIDEOS) if modality == "text" else ("text", _OF_CAPTIONS)
     available = [(table, np.flatnonzero(table.columns[f"has.{column}"])) for table in tables]
@@ -190,8 +225,8 @@ def _refuse_held(index: Index, sources: Sequence[Source]) -> None:
         for key in source.held_keys():
             if index.places(key):
                 raise UserError(
-                    f"{index.folder} already holds {key!r}; nothing was added. Next: to replace it, trichord index "
-                    f"remove {index.folder} {key}"
+                    f"{index.folder} already holds {key!r}; nothing was added. Next: to replace it, "
+                    f"{command_line('index', 'remove', index.folder, key)}"
                 )
 
 
@@ -211,3 +246,43 @@ def _commit(out: Path, catalogue: Catalogue, segments: Sequence[SegmentEntry]) -
         if path.name not in named and path.name.startswith(("segment-", "removed-")):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return changed
+
+
+def _options(arguments: Namespace) -> Options:
+    if not arguments.memory_gb > 0:
+        raise UserError(f"--memory-gb {arguments.memory_gb}: expected a number above 0")
+    return Options(int(arguments.memory_gb * 10**9), arguments.recall, arguments.kind)
+
+
+def _show(title: str, catalogue: Catalogue, as_json: bool) -> int:
+    rows = [
+        {
+            "segment": segment.name,
+            "rows": segment.count - segment.gone,
+            "removed": segment.gone,
+            "kind": segment.kind,
+            "recall@10": segment.measured.recall,
+            "asked with": f"{segment.measured.queries} {segment.measured.of}"
+            if not INDEX_KINDS[segment.kind].is_exact
+            else "exact",
+            "probes": segment.settings.probes or None,
+            "candidates": segment.settings.candidates or None,
+            "factor": segment.settings.factor,
+            "MB": round(sum(file.bytes for file in segment.files.values()) / 1e6, 1),
+        }
+        for segment in catalogue.segments
+    ]
+    show_figures(f"{title}: {catalogue.count:,} of {catalogue.sense}, model {catalogue.model[:12]}", rows, as_json)
+    for segment in catalogue.segments:
+        found = segment.measured
+        if found.recall is not None and found.recall < found.target and not as_json:
+            print(
+                f"{segment.name} finds {found.recall:.3f} of the nearest ten, less than the target {found.target}. "
+                "Next: trichord index merge with --kind hnsw, or with a larger --memory-gb"
+            )
+    return 0
+
+
+def _asked_with(segment: SegmentEntry) -> str:
+    found = segment.measured
+    return "exact" if INDEX_KINDS[segment.kind].is_exact else f"{found.queries} {found.of}"

@@ -1,4 +1,4 @@
-"""`trichord embed`, `search` and `retrieval`: compute vectors, search them, and test retrieval."""
+"""`trichord embed`, `search`, `retrieval` and `index`: compute vectors, search and index them, and test retrieval."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from trichord.core.command import Command, add_json, add_out, add_part, at_least, share
 from trichord.core.console import show_figures
-from trichord.core.errors import UserError
+from trichord.pretrain.engine.allocator import applied_before
 
 if TYPE_CHECKING:
-    from trichord.core.job import Job
     from trichord.finetune.retrieval.index import Hit
+
+INDEX_SUMMARY = "build and change indexes for nearest-neighbour search"
+_MODALITIES = ("video", "text", "audio")
 
 
 def seconds(text: str) -> float:
@@ -24,17 +26,6 @@ def seconds(text: str) -> float:
     if not 0 < value < float("inf"):
         raise ArgumentTypeError(f"found {text!r}, expected seconds above 0, such as 2.5")
     return value
-
-
-def pairs(given: list[str]) -> dict[str, str]:
-    """Parse NAME=TEXT pairs; the text is used verbatim."""
-    found = {}
-    for pair in given:
-        name, equals, text = pair.partition("=")
-        if not equals or not name or not text:
-            raise UserError(f"--where: found {pair!r}, expected NAME=TEXT, such as label=jumping")
-        found[name] = text
-    return found
 
 
 def _declare_embed(parser: ArgumentParser) -> None:
@@ -62,48 +53,6 @@ def _declare_embed(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def _run_embed(arguments: Namespace) -> int:
-    from trichord.pretrain.engine.allocator import apply
-
-    apply()
-    from trichord.finetune.retrieval.embed import Order, embed
-    from trichord.finetune.retrieval.embedder import Embedder
-    from trichord.finetune.retrieval.spec import Windows
-
-    if arguments.stride and not arguments.windows:
-        raise UserError("--stride is the distance between windows, but --windows is missing: give their length")
-    windows = None
-    if arguments.windows:
-        windows = Windows(seconds=arguments.windows, stride_s=arguments.stride or arguments.windows)
-    names = ("out", "dtype", "batch_size", "workers", "cache", "max_bad_fraction")
-    order = Order(
-        root=arguments.shards,
-        windows=windows,
-        part=arguments.part or (1, 1),
-        **{name: getattr(arguments, name) for name in names},
-    )
-    done = embed(Embedder.open(arguments.run_folder), arguments.run_folder, order)
-    row = {
-        "parts": done.written,
-        "there before": done.found,
-        "of": len(done.embedding.shards),
-        "rows": done.rows,
-        "bad": done.bad,
-        "features": done.embedding.dim,
-        "senses": ", ".join(done.embedding.senses),
-        "model": done.embedding.model[:12],
-        "folder": str(arguments.out),
-    }
-    show_figures(f"embedded {arguments.shards} by {arguments.run_folder}", [row], arguments.json)
-    return 0
-
-
-def _embed_job(arguments: Namespace) -> Job:
-    from trichord.finetune.retrieval.job import embed_job
-
-    return embed_job(arguments)
-
-
 def _declare_search(parser: ArgumentParser) -> None:
     parser.add_argument("index", type=Path, metavar="INDEX", help="folder of an index")
     query = parser.add_mutually_exclusive_group(required=True)
@@ -128,26 +77,23 @@ def _declare_search(parser: ArgumentParser) -> None:
 
 def _run_search(arguments: Namespace) -> int:
     from trichord.finetune.retrieval.index import Index
+    from trichord.finetune.retrieval.rows import read_filter
 
-    where = pairs(arguments.where)
+    where = read_filter(arguments.where)
     index = Index.open(arguments.index)
     if arguments.weights:
         from trichord.finetune.retrieval.embedder import Embedder
 
-        index.use(Embedder.open(arguments.weights))
+        index.use(Embedder.load(arguments.weights))
     query = {name: getattr(arguments, name) for name in ("text", "video", "audio", "like")}
     hits = index.search(**query, k=arguments.k, where=where)
     rows = [_row(place, hit) for place, hit in enumerate(hits, 1)]
     description = next(f"{name} {value}" for name, value in query.items() if value is not None)
     show_figures(f"nearest to {description} of {len(index):,}", rows, arguments.json)
-    if arguments.sheet:
-        from trichord.finetune.retrieval.playable import draw_hits
+    if arguments.sheet or arguments.html:
+        from trichord.finetune.retrieval.playable import save_hits
 
-        draw_hits(f"nearest to {description}", hits, arguments.sheet)
-    if arguments.html:
-        from trichord.finetune.retrieval.playable import write_hits
-
-        write_hits(f"nearest to {description}", hits, arguments.html)
+        save_hits(f"nearest to {description}", hits, arguments.sheet, arguments.html)
     return 0
 
 
@@ -179,49 +125,77 @@ def _declare_retrieval(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def _run_retrieval(arguments: Namespace) -> int:
-    from trichord.pretrain.engine.allocator import apply
+def _declare_options(parser: ArgumentParser) -> None:
+    from trichord.finetune.retrieval.spec import INDEX_KINDS
 
-    apply()
-    import torch
-
-    from trichord.finetune.retrieval.embedder import Embedder
-    from trichord.finetune.retrieval.evaluate import Question, evaluate, report
-    from trichord.pretrain.engine.allocator import thread_plan
-    from trichord.pretrain.engine.distributed import join_world, leave_world
-
-    world = join_world()
-    torch.set_num_threads(thread_plan(world.place.local_size))
-    embedder = Embedder.open(arguments.run_folder, world.device)
-    names = ("captions", "batch_size", "workers", "cache")
-    question = Question(
-        data=tuple(arguments.data),
-        bank=tuple(arguments.bank),
-        **{name: getattr(arguments, name) for name in names},
+    parser.add_argument(
+        "--memory-gb", type=float, default=4.0, metavar="G", help="memory for building and for searching"
     )
-    answer = evaluate(embedder, question, world)
-    if world.rank == 0:
-        step = embedder.opened.about["step"]
-        folder = arguments.out or (arguments.run_folder if step is not None else None)
-        written = report(folder, arguments.name, arguments.run_folder, embedder, question, answer) if folder else ()
-        show_figures(f"retrieval by {arguments.run_folder}", answer.rows(), arguments.json)
-        if written and not arguments.json:
-            print(f"written: {', '.join(map(str, written))}")
-    leave_world()
-    return 0
+    parser.add_argument(
+        "--recall",
+        type=share,
+        default=0.97,
+        metavar="SHARE",
+        help="target share of the ten exact nearest neighbours that captions find",
+    )
+    parser.add_argument(
+        "--kind", choices=tuple(INDEX_KINDS), help="kind of search (default: by the number of vectors and the memory)"
+    )
+
+
+def _declare_build(parser: ArgumentParser) -> None:
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folders written by `trichord embed`")
+    parser.add_argument("--out", type=Path, metavar="INDEX", help="new folder (default: index/ in the first DIR)")
+    parser.add_argument("--sense", choices=_MODALITIES, default="video", help="modality of the indexed vectors")
+    _declare_options(parser)
+    add_json(parser)
+
+
+def _declare_add(parser: ArgumentParser) -> None:
+    parser.add_argument("index", type=Path, metavar="INDEX", help="folder of an index")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="DIR", help="folders written by `trichord embed` with the same model"
+    )
+    _declare_options(parser)
+    add_json(parser)
+
+
+def _declare_remove(parser: ArgumentParser) -> None:
+    parser.add_argument("index", type=Path, metavar="INDEX", help="folder of an index")
+    parser.add_argument("keys", nargs="*", metavar="KEY", help="keys of rows to remove")
+    parser.add_argument(
+        "--where",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=TEXT",
+        help="remove matching rows, as in search",
+    )
+    add_json(parser)
+
+
+def _declare_merge(parser: ArgumentParser) -> None:
+    parser.add_argument("index", type=Path, metavar="INDEX", help="folder of an index")
+    _declare_options(parser)
+    add_json(parser)
+
+
+def _declare_check(parser: ArgumentParser) -> None:
+    parser.add_argument("index", type=Path, metavar="INDEX", help="folder of an index")
+    add_json(parser)
 
 
 EMBED = Command(
     "embed",
     "compute vectors of the videos, captions and sounds of a shard set",
     _declare_embed,
-    _run_embed,
+    applied_before("trichord.finetune.retrieval.embed:run_embed"),
     (
         "trichord embed runs/video_text shards/val --out vectors/val",
         "trichord embed runs/video_text films --out vectors/films --windows 4 --stride 2 --workers 8",
         "trichord launch --array 16 --gpus-per-node 1 embed runs/video_text k400/train --out vectors/k400",
     ),
-    _embed_job,
+    "trichord.finetune.jobs:embed_job",
 )
 SEARCH = Command(
     "search",
@@ -238,10 +212,53 @@ RETRIEVAL = Command(
     "retrieval",
     "test retrieval of videos by captions, and of captions by videos",
     _declare_retrieval,
-    _run_retrieval,
+    applied_before("trichord.finetune.retrieval.evaluate:run_retrieval"),
     (
         "trichord retrieval runs/video_text --data msrvtt/test",
         "trichord retrieval runs/video_text --data msvd/test --captions all --bank msvd/train",
         "torchrun --nproc-per-node 8 -m trichord -- retrieval runs/video_text --data msrvtt/test",
+    ),
+)
+INDEX_COMMANDS = (
+    Command(
+        "build",
+        "build an index of embeddings",
+        _declare_build,
+        "trichord.finetune.retrieval.changing:run_build",
+        (
+            "trichord index build vectors/val",
+            "trichord index build vectors/k400 vectors/films --out indexes/all --memory-gb 16 --recall 0.99",
+        ),
+    ),
+    Command(
+        "add",
+        "add embeddings to an index",
+        _declare_add,
+        "trichord.finetune.retrieval.changing:run_add",
+        ("trichord index add vectors/val/index vectors/new",),
+    ),
+    Command(
+        "remove",
+        "remove rows from an index",
+        _declare_remove,
+        "trichord.finetune.retrieval.changing:run_remove",
+        (
+            "trichord index remove vectors/val/index 000042 000043",
+            "trichord index remove vectors/val/index --where shard=00000.tar",
+        ),
+    ),
+    Command(
+        "merge",
+        "merge all segments into one, without removed rows",
+        _declare_merge,
+        "trichord.finetune.retrieval.changing:run_merge",
+        ("trichord index merge vectors/val/index",),
+    ),
+    Command(
+        "check",
+        "verify the checksums of an index",
+        _declare_check,
+        "trichord.finetune.retrieval.changing:run_check",
+        ("trichord index check vectors/val/index",),
     ),
 )

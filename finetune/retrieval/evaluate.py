@@ -8,6 +8,7 @@ Legend: B clips of a batch, n rows of this rank, E features.
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from trichord.core.console import track
+from trichord.core.console import show_figures, track
 from trichord.core.errors import UserError
-from trichord.finetune.evaluation_report import write_report
+from trichord.finetune.evaluation.report import write_report
 from trichord.finetune.retrieval.embedder import Embedder
 from trichord.finetune.zeroshot.spec import ZeroShotSpec
 from trichord.pretrain.collectives import sum_over_ranks
-from trichord.pretrain.engine.distributed import World
+from trichord.pretrain.engine.allocator import thread_plan
+from trichord.pretrain.engine.distributed import World, join_world, leave_world
 from trichord.pretrain.engine.prefetch import Prefetcher
 from trichord.pretrain.retrieval.ranks import measure
-from trichord.pretrain.retrieval.tiles import MISSING, Side
+from trichord.pretrain.retrieval.scores import MISSING, Side
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.evaluation import evaluation_batches
 from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
@@ -35,7 +37,7 @@ _PAIRS = (("text", "video"), ("text", "audio"), ("audio", "video"))
 
 
 @dataclass(frozen=True)
-class Question:
+class RetrievalTest:
     """The sets to test on, and how they are read."""
 
     data: tuple[str, ...]
@@ -56,7 +58,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class RetrievalResult:
     """Figures by measurement, and the numbers of clips read, over all ranks."""
 
     figures: dict[str, dict[str, float]]
@@ -69,13 +71,34 @@ class Answer:
         return [{"measured": name, **found} for name, found in self.figures.items()]
 
 
-def evaluate(embedder: Embedder, question: Question, world: World) -> Answer:
-    """Embed all clips, each rank its share, and rank them among all; all ranks take part and get the same answer."""
-    config = question.stream(question.data)
-    sides, clips, bad = _sides(embedder, config, question, world)
+def run_retrieval(arguments: Namespace) -> int:
+    """Test retrieval on the sets of parsed arguments; rank 0 prints the figures and writes the reports."""
+    world = join_world()
+    torch.set_num_threads(thread_plan(world.placement.local_size))
+    embedder = Embedder.load(arguments.run_folder, world.device)
+    names = ("captions", "batch_size", "workers", "cache")
+    test = RetrievalTest(
+        data=tuple(arguments.data), bank=tuple(arguments.bank), **{name: getattr(arguments, name) for name in names}
+    )
+    result = evaluate(embedder, test, world)
+    if world.rank == 0:
+        step = embedder.opened.about["step"]
+        folder = arguments.out or (arguments.run_folder if step is not None else None)
+        written = report(folder, arguments.name, arguments.run_folder, embedder, test, result) if folder else ()
+        show_figures(f"retrieval by {arguments.run_folder}", result.rows(), arguments.json)
+        if written and not arguments.json:
+            print(f"written: {', '.join(map(str, written))}")
+    leave_world()
+    return 0
+
+
+def evaluate(embedder: Embedder, test: RetrievalTest, world: World) -> RetrievalResult:
+    """Embed all clips, each rank its share, and rank them among all; all ranks take part and get the same result."""
+    config = test.stream(test.data)
+    sides, clips, bad = _sides(embedder, config, test, world)
     banks: dict[str, Tensor] = {}
-    if question.bank:
-        held, _, _ = _sides(embedder, question.stream(question.bank), question, world)
+    if test.bank:
+        held, _, _ = _sides(embedder, test.stream(test.bank), test, world)
         banks = {modality: side.rows_nD[side.clips_n >= 0] for modality, side in held.items()}
     figures: dict[str, dict[str, float]] = {}
     for one, other in _PAIRS:
@@ -83,32 +106,32 @@ def evaluate(embedder: Embedder, question: Question, world: World) -> Answer:
             usable = {name: rows for name, rows in banks.items() if _count(len(rows), rows)}
             figures |= measure({one: sides[one], other: sides[other]}, banks=usable)
     if not figures:
-        raise UserError(f"{', '.join(question.data)}: no clip has a caption or a sound to search with")
-    return Answer(figures, clips, bad, [source.manifest.digest() for source in config.open_sources()])
+        raise UserError(f"{', '.join(test.data)}: no clip has a caption or a sound to search with")
+    return RetrievalResult(figures, clips, bad, [source.manifest.digest() for source in config.open_sources()])
 
 
 def _sides(
-    embedder: Embedder, config: StreamConfig, question: Question, world: World
+    embedder: Embedder, config: StreamConfig, test: RetrievalTest, world: World
 ) -> tuple[dict[str, Side], int, int]:
     """Return this rank's rows of each modality, and the numbers of usable and unusable clips of all ranks."""
-    spec = embedder.sample_spec().model_copy(update={"caption": question.captions})
-    found: dict[str, list[Tensor]] = {modality: [] for modality in embedder.senses}
-    numbers: dict[str, list[int]] = {modality: [] for modality in embedder.senses}
+    spec = embedder.sample_spec().model_copy(update={"caption": test.captions})
+    found: dict[str, list[Tensor]] = {modality: [] for modality in embedder.modalities}
+    numbers: dict[str, list[int]] = {modality: [] for modality in embedder.modalities}
     usable = bad = 0
     prefetcher = Prefetcher(evaluation_batches(config, ClipTransform(spec), world.rank, world.size), world.device)
     try:
         for batch in track(prefetcher, "batches of clips"):
             clips = _clips(batch)
             usable += sum(clip >= 0 for clip in clips)
-            bad += len(batch["bad"])
-            found["video"].append(torch.from_numpy(embedder.see(batch["video"][0])))
+            bad += len(batch.bad)
+            found["video"].append(torch.from_numpy(embedder.embed_frames(batch.video[0])))
             numbers["video"] += clips
-            texts = [(clip, text) for clip, each in zip(clips, batch["text"], strict=True) for text in _lines(each)]
-            found["text"].append(torch.from_numpy(embedder.read([text for _, text in texts])))
+            texts = [(clip, text) for clip, each in zip(clips, batch.text, strict=True) for text in _lines(each)]
+            found["text"].append(torch.from_numpy(embedder.embed_texts([text for _, text in texts])))
             numbers["text"] += [clip for clip, _ in texts]
             if "audio" in found:
-                has_sound = batch["audio_present"].tolist()
-                found["audio"].append(torch.from_numpy(embedder.hear(batch["audio"][0])))
+                has_sound = batch.audio_present.tolist()
+                found["audio"].append(torch.from_numpy(embedder.embed_audio(batch.audio[0])))
                 numbers["audio"] += [clip if has else MISSING for clip, has in zip(clips, has_sound, strict=True)]
     finally:
         prefetcher.close()
@@ -128,7 +151,7 @@ def _sides(
 
 def _clips(batch: Batch) -> list[int]:
     """Return the numbers of the clips in the sets; MISSING for padding and unusable clips."""
-    places = zip(batch["position"], batch["valid"].tolist(), strict=True)
+    places = zip(batch.position, batch.valid.tolist(), strict=True)
     return [place if is_valid else MISSING for place, is_valid in places]
 
 
@@ -146,31 +169,31 @@ def _count(own: int, near: Tensor) -> int:
 
 
 def report(
-    folder: Path, name: str | None, run: Path, embedder: Embedder, question: Question, answer: Answer
+    folder: Path, name: str | None, run: Path, embedder: Embedder, test: RetrievalTest, result: RetrievalResult
 ) -> tuple[Path, ...]:
     """Write the results in the format of reports of heads; return the files."""
     about = embedder.opened.about
-    sets = "+".join(Path(root.rstrip("/")).name for root in question.data)
-    name = name or f"retrieval_{question.captions}_{sets}"
-    first = next(iter(answer.figures.values()))
+    sets = "+".join(Path(root.rstrip("/")).name for root in test.data)
+    name = name or f"retrieval_{test.captions}_{sets}"
+    first = next(iter(result.figures.values()))
     found = {
         "run": str(run),
         "step": about["step"],
-        "data": list(question.data),
-        "data_digests": answer.digests,
-        "clips": answer.clips,
-        "bad": answer.bad,
+        "data": list(test.data),
+        "data_digests": result.digests,
+        "clips": result.clips,
+        "bad": result.bad,
         "model": {
-            "inputs": " + ".join(embedder.senses),
+            "inputs": " + ".join(embedder.modalities),
             "backbone": about["backbone"],
             "pretrained": about["pretrained"],
             "head": "retrieval",
             "trained": "nothing",
             "seed": about["seed"],
         },
-        "views": embedder.opened.look.words(ZeroShotSpec()),
-        "notes": [f"bank of queries: {', '.join(question.bank)}"] if question.bank else [],
+        "views": embedder.opened.transforms.words(ZeroShotSpec()),
+        "notes": [f"bank of queries: {', '.join(test.bank)}"] if test.bank else [],
         "metrics": dict(first),
-        "figures": answer.rows(),
+        "figures": result.rows(),
     }
     return write_report(folder, name if about["step"] is None else f"{name}_step_{about['step']:08d}", found)

@@ -12,21 +12,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
+from trichord.core.command import command_line
+from trichord.core.console import counted
 from trichord.core.errors import UserError
-from trichord.finetune.retrieval.segment import Segment
+from trichord.finetune.retrieval.segment import IndexSegment
 from trichord.finetune.retrieval.spec import Catalogue
 
 if TYPE_CHECKING:
     from trichord.finetune.retrieval.embedder import Embedder
 
+
 CATALOGUE = "index.json"
 _LENGTH_TOLERANCE = 0.01  # of a vector's length
 
 
-class Place(NamedTuple):
+class RowPosition(NamedTuple):
     """Position of a row in an index."""
 
     segment: int
@@ -44,7 +47,7 @@ class Hit(NamedTuple):
     label: str
     start_s: float
     end_s: float
-    place: Place
+    place: RowPosition
 
 
 class Index:
@@ -53,7 +56,7 @@ class Index:
     def __init__(self, folder: Path, catalogue: Catalogue, embedder: Embedder | None = None) -> None:
         self.folder, self.catalogue = folder, catalogue
         self._embedder: Embedder | None = None
-        self.segments = [Segment(folder, entry, catalogue) for entry in catalogue.segments]
+        self.segments = [IndexSegment(folder, entry, catalogue) for entry in catalogue.segments]
         if embedder is not None:
             self.use(embedder)
 
@@ -70,6 +73,12 @@ class Index:
         refuse_other_model(self.folder, self.catalogue, embedder.hash)
         self._embedder = embedder
 
+    def __repr__(self) -> str:
+        return (
+            f"Index({str(self.folder)!r}: {counted(len(self), 'row')} of {self.catalogue.sense}, "
+            f"{counted(self.catalogue.dim, 'feature')})"
+        )
+
     def search(
         self,
         *,
@@ -77,19 +86,42 @@ class Index:
         video: str | Path | None = None,
         audio: str | Path | None = None,
         like: str | None = None,
+        vector: ArrayLike | None = None,
         k: int = 10,
         where: Mapping[str, str] | None = None,
     ) -> list[Hit]:
-        """Return the rows nearest to a text, a video file, the sound of a file, or the row of a key."""
-        if sum(each is not None for each in (text, video, audio, like)) != 1:
-            raise UserError("search: expected one of text, video, audio and like")
+        """Return the rows nearest to one query, the nearest first.
+
+        Args:
+            text: Search by a text.
+            video: Search by a video file.
+            audio: Search by the sound of an audio or video file.
+            like: Search by the row of a key in the index, which is left out of the hits.
+            vector: Search by a vector of the index's model; its length does not matter.
+            k: The number of hits.
+            where: Search only rows with these values, such as ``{"label": "jumping"}``.
+
+        Example:
+            >>> index = trichord.Index.open("vectors/val/index")
+            >>> [(hit.key, round(hit.score, 2)) for hit in index.search(text="a red star grows", k=2)]
+            [('clip-000017', 0.71), ('clip-000004', 0.64)]
+        """
+        queries = {"text": text, "video": video, "audio": audio, "like": like, "vector": vector}
+        if sum(each is not None for each in queries.values()) != 1:
+            raise UserError(f"search: expected one of {', '.join(queries)}")
         if like is not None:
             return self._like(like, k, where or {})
+        if vector is not None:
+            return self.nearest(_unit_row(vector), k, where)[0]
         embedder = self._opened()
         if text is not None:
-            query_1D = embedder.read([text])
+            query_1D = embedder.embed_texts([text])
         else:
-            query_1D = embedder.video_file(Path(video)) if video is not None else embedder.audio_file(Path(str(audio)))
+            query_1D = (
+                embedder.embed_video_file(Path(video))
+                if video is not None
+                else embedder.embed_audio_file(Path(str(audio)))
+            )
         return self.nearest(query_1D, k, where)[0]
 
     def nearest(
@@ -113,21 +145,21 @@ class Index:
                 for score, row in zip(scores_Qk[query], rows_Qk[query], strict=True)
                 if row >= 0
             )
-            hits.append([self.hit(-minus, Place(number, row)) for minus, number, row in ranked[:k]])
+            hits.append([self.hit(-minus, RowPosition(number, row)) for minus, number, row in ranked[:k]])
         return hits
 
-    def hit(self, score: float, place: Place) -> Hit:
+    def hit(self, score: float, place: RowPosition) -> Hit:
         """Return the row at a place as a hit."""
         return Hit(score, *self.segments[place.segment].rows.row(place.row), place)
 
-    def vector(self, place: Place) -> NDArray[np.float32]:
+    def vector(self, place: RowPosition) -> NDArray[np.float32]:
         """Return the stored vector of a row."""
         return np.asarray(self.segments[place.segment].vectors_ND[place.row], dtype=np.float32)
 
-    def places(self, key: str) -> list[Place]:
+    def places(self, key: str) -> list[RowPosition]:
         """Return the places of a key: one, or one for each window of its video."""
         return [
-            Place(number, row)
+            RowPosition(number, row)
             for number, segment in enumerate(self.segments)
             for row in segment.alive(segment.rows.of_key(key))
         ]
@@ -148,9 +180,18 @@ class Index:
             run = Path(self.catalogue.run)
             if not run.exists():
                 raise UserError(f"the model of {self.folder} is not at {run} any more. Next: give --weights")
-            self.use(Embedder.open(run))
+            self.use(Embedder.load(run))
         assert self._embedder is not None
         return self._embedder
+
+
+def _unit_row(vector: ArrayLike) -> NDArray[np.float32]:
+    """Return a vector, of NumPy or torch, as one row of length 1."""
+    row_1D = np.asarray(vector, dtype=np.float32).reshape(1, -1)
+    length = float(np.linalg.norm(row_1D))
+    if not 0 < length < float("inf"):
+        raise UserError(f"search: expected a finite vector other than zero, found one of length {length}")
+    return row_1D / np.float32(length)
 
 
 def read_catalogue(folder: Path) -> Catalogue:
@@ -160,7 +201,8 @@ def read_catalogue(folder: Path) -> Catalogue:
         return Catalogue.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
-            f"{folder} is not an index: there is no {path}. Next: trichord index build EMBEDDINGS --out {folder}"
+            f"{folder} is not an index: there is no {path}. Next: "
+            f"{command_line('index', 'build', 'EMBEDDINGS', '--out', folder)}"
         ) from error
     except (OSError, ValidationError) as error:
         raise UserError(f"{path} cannot be read: {error}. Next: build the index again") from error

@@ -15,8 +15,8 @@ import numpy as np
 from trichord.core.console import track
 from trichord.core.errors import Cause, SampleError, UserError
 from trichord.core.files import write_whole
-from trichord.finetune.retrieval.found import read_sample
 from trichord.finetune.retrieval.index import Hit
+from trichord.finetune.retrieval.media import read_sample
 from trichord.shards.building.transcode import Mode, Part, Preset, make_medium
 from trichord.shards.decoding.video import open_video
 from trichord.shards.inspection.sheet import Row, Strip, draw_sheet
@@ -26,6 +26,14 @@ from trichord.shards.record import VIDEO_EXTENSIONS
 MOST_BYTES = 64 << 20  # of all videos in a page, because a browser holds them all in memory
 _PLAYED = {"mp4": "video/mp4", "m4v": "video/mp4", "webm": "video/webm"}
 _ABOUT_A_FRAME_S = 0.05  # a hit that ends this much before its video still counts as the whole video
+
+
+def save_hits(title: str, hits: Sequence[Hit], sheet: Path | None, page: Path | None) -> None:
+    """Draw the hits as a PNG and write them as a web page, where a path is given."""
+    if sheet is not None:
+        draw_hits(title, hits, sheet)
+    if page is not None:
+        write_hits(title, hits, page)
 
 
 def write_hits(title: str, hits: Sequence[Hit], out: Path, most_bytes: int = MOST_BYTES) -> None:
@@ -53,7 +61,7 @@ def write_hits(title: str, hits: Sequence[Hit], out: Path, most_bytes: int = MOS
 
 def _clip(hit: Hit) -> tuple[str, bytes]:
     """Return the time span of a hit as a video: the original file if it is all of it and browsers play its format."""
-    raw = read_sample(hit)
+    raw = read_sample(hit.root, hit.shard, hit.key)
     extension = next((each for each in VIDEO_EXTENSIONS if each in raw.members), "")
     medium = make_medium(raw.video(), extension, Mode.COPY, Preset())
     is_all = hit.start_s <= 0 and hit.end_s > medium.duration_s - _ABOUT_A_FRAME_S
@@ -95,7 +103,7 @@ def draw_hits(title: str, hits: Sequence[Hit], out: Path) -> None:
 
 
 def _row(hit: Hit) -> Row:
-    video = open_video(read_sample(hit).video())
+    video = open_video(read_sample(hit.root, hit.shard, hit.key).video())
     middles_T = hit.start_s + (np.arange(_FRAMES) + 0.5) * (hit.end_s - hit.start_s) / _FRAMES
     places_T = np.searchsorted(video.times_s, middles_T + 1e-6, side="right") - 1
     frames_THWC = video.frames(np.clip(places_T, 0, len(video) - 1))

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from trichord.core.command import unknown_name
+from trichord.core.command import command_line, unknown_name
 from trichord.core.errors import UserError
 from trichord.finetune.retrieval.spec import Embedding
-from trichord.finetune.retrieval.table import ENDS, Column, Table, Texts, TornTable, whole, write_table
+from trichord.finetune.retrieval.table import ENDS, Table, TableColumn, TextColumn, TornTable, whole, write_table
 
 Ints = NDArray[np.int64]
 _SPANS, _HASHES, _HASHED = ("start_s", "end_s"), "hash", "hash.row"
@@ -27,7 +27,18 @@ _AT_ONCE = 1 << 16
 WHERE = ("key", "shard", "root", "caption", "label")
 
 
-class Row(NamedTuple):
+def read_filter(given: list[str]) -> dict[str, str]:
+    """Parse the NAME=TEXT pairs of --where; the text is used verbatim."""
+    found = {}
+    for pair in given:
+        name, equals, text = pair.partition("=")
+        if not equals or not name or not text:
+            raise UserError(f"--where: found {pair!r}, expected NAME=TEXT, such as label=jumping")
+        found[name] = text
+    return found
+
+
+class IndexRow(NamedTuple):
     """The clip that a vector represents."""
 
     key: str
@@ -39,7 +50,7 @@ class Row(NamedTuple):
     end_s: float
 
 
-class Rows:
+class IndexRows:
     """Rows of a table, found by number, key or text."""
 
     def __init__(self, table: Table, count: int) -> None:
@@ -50,11 +61,11 @@ class Rows:
     def __len__(self) -> int:
         return self._count
 
-    def row(self, number: int) -> Row:
+    def row(self, number: int) -> IndexRow:
         """Return a row by its number."""
         fields = {name: texts[number] for name, texts in self._texts.items()}
         start_s, end_s = (float(self._table.columns[name][number]) for name in _SPANS)
-        return Row(**fields, start_s=start_s, end_s=end_s)
+        return IndexRow(**fields, start_s=start_s, end_s=end_s)
 
     def of_key(self, key: str) -> list[int]:
         """Return the rows of a key: one, or one for each window of its video; none for an unknown key."""
@@ -107,7 +118,7 @@ def write_rows(path: Path, sources: Sequence[Source]) -> None:
     starts_N = np.concatenate([source.table.columns["start_s"][source.keep_n] for source in sources])
     order_N = np.lexsort((starts_N, hashes_N))
     _refuse_twice(sources, hashes_N, starts_N, order_N)
-    columns: dict[str, Column] = {
+    columns: dict[str, TableColumn] = {
         _HASHES: whole(hashes_N[order_N]),
         _HASHED: whole(order_N.astype(np.int64)),
         "start_s": whole(starts_N),
@@ -117,11 +128,11 @@ def write_rows(path: Path, sources: Sequence[Source]) -> None:
         texts = [(source.table.texts(name), source.keep_n) for source in sources]
         lengths_N = np.concatenate([each.lengths()[keep_n] for each, keep_n in texts])
         columns[name + ENDS] = whole(np.cumsum(lengths_N))
-        columns[name] = Column(np.uint8, (int(lengths_N.sum()),), _bytes(texts))
+        columns[name] = TableColumn(np.uint8, (int(lengths_N.sum()),), _bytes(texts))
     write_table(path, columns, {"rows": count})
 
 
-def _bytes(texts: Sequence[tuple[Texts, Ints]]) -> Iterator[NDArray[Any]]:
+def _bytes(texts: Sequence[tuple[TextColumn, Ints]]) -> Iterator[NDArray[Any]]:
     for column, keep_n in texts:
         for first in range(0, len(keep_n), _AT_ONCE):
             yield column.gathered(keep_n[first : first + _AT_ONCE])
@@ -130,7 +141,7 @@ def _bytes(texts: Sequence[tuple[Texts, Ints]]) -> Iterator[NDArray[Any]]:
 def _refuse_twice(
     sources: Sequence[Source], hashes_N: NDArray[np.uint64], starts_N: NDArray[Any], order_N: Ints
 ) -> None:
-    """Raise UserError if a key occurs twice with the same start, because the two rows could not be told apart."""
+    """Raise UserError if a key occurs twice with the same start, because the two rows could not be distinguished."""
     same_N = (np.diff(hashes_N[order_N]) == 0) & (np.diff(starts_N[order_N]) == 0)
     ends = np.cumsum([len(source.keep_n) for source in sources])
     for place in np.flatnonzero(same_N).tolist():
@@ -180,7 +191,8 @@ def read_embedding(folder: Path) -> Embedding:
         return Embedding.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(
-            f"{folder} holds no embeddings: there is no {FILE_NAME}. Next: trichord embed RUN SHARDS --out {folder}"
+            f"{folder} holds no embeddings: there is no {FILE_NAME}. Next: "
+            f"{command_line('embed', 'RUN', 'SHARDS', '--out', folder)}"
         ) from error
     except (OSError, ValidationError) as error:
         raise UserError(f"{path} cannot be read: {error}. Next: embed into another folder") from error

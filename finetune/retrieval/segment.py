@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trichord.core.console import counted
 from trichord.core.errors import UserError
-from trichord.finetune.retrieval.kinds import Searcher
-from trichord.finetune.retrieval.rows import Rows, Source
-from trichord.finetune.retrieval.spec import Catalogue, SegmentEntry
+from trichord.finetune.retrieval.rows import IndexRows, Source
+from trichord.finetune.retrieval.spec import INDEX_KINDS, Catalogue, SegmentEntry
 from trichord.finetune.retrieval.table import Table, TornTable
 from trichord.finetune.retrieval.vectors import exact_neighbours, open_vectors
+
+if TYPE_CHECKING:
+    from trichord.finetune.retrieval.kinds import Searcher
 
 VECTORS, ROWS, SEARCH, QUERIES = "vectors.faiss", "rows.safetensors", "search.faiss", "queries.safetensors"
 _REMOVED = "row"
@@ -25,7 +28,7 @@ _REMOVED = "row"
 _EXACT_UP_TO = 100_000
 
 
-class Segment:
+class IndexSegment:
     """An open segment."""
 
     def __init__(self, folder: Path, entry: SegmentEntry, catalogue: Catalogue) -> None:
@@ -39,9 +42,9 @@ class Segment:
                         "changed. Next: build the index again"
                     )
             self._table = Table.open(self._folder / ROWS)
-            self.rows = Rows(self._table, entry.count)
+            self.rows = IndexRows(self._table, entry.count)
             index, self.vectors_ND = open_vectors(self._folder / VECTORS, catalogue.dim, catalogue.dtype, entry.count)
-            self.searcher = Searcher.open(entry.kind, index, self._folder / SEARCH)
+            self.searcher: Searcher = INDEX_KINDS[entry.kind].open(index, self._folder / SEARCH)
             self.is_gone_N = self._read_removed(folder)
         except FileNotFoundError as error:
             raise UserError(
@@ -52,7 +55,7 @@ class Segment:
             raise UserError(f"{self._folder / SEARCH} cannot be read: {error}. Next: build the index again") from error
         if self.searcher.count != entry.count:
             raise UserError(
-                f"{self._folder / SEARCH} holds {self.searcher.count:,} vectors, expected {entry.count:,}. "
+                f"{self._folder / SEARCH} holds {counted(self.searcher.count, 'vector')}, expected {entry.count:,}. "
                 "Next: build the index again"
             )
 
@@ -62,7 +65,9 @@ class Segment:
         gone_N = np.zeros(self.entry.count, dtype=bool)
         rows_n = Table.open(folder / self.entry.removed).columns[_REMOVED]
         if len(rows_n) != self.entry.gone or (len(rows_n) and not 0 <= rows_n.min() <= rows_n.max() < len(gone_N)):
-            raise TornTable(f"{folder / self.entry.removed} lists {len(rows_n)} rows, expected {self.entry.gone}")
+            raise TornTable(
+                f"{folder / self.entry.removed} lists {counted(len(rows_n), 'row')}, expected {self.entry.gone}"
+            )
         gone_N[rows_n] = True
         return gone_N
 

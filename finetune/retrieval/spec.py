@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-Sense = Literal["video", "text", "audio"]
+from trichord.core.registry import Registry
+
+EmbeddedModality = Literal["video", "text", "audio"]
 DType = Literal["float16", "float32"]
-Kind = Literal["flat", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq"]
-MODALITIES: tuple[Sense, ...] = ("video", "text", "audio")
-KINDS: tuple[Kind, ...] = ("flat", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq")
+MODALITIES: tuple[EmbeddedModality, ...] = ("video", "text", "audio")
+_KINDS = "trichord.finetune.retrieval.kinds"
+
+# The kinds of search; plug-ins add subclasses of `Searcher`.
+INDEX_KINDS: Registry[Any] = Registry(
+    "indexes",
+    {
+        "flat": f"{_KINDS}:Flat",
+        "hnsw": f"{_KINDS}:Graph",
+        "ivf_flat": f"{_KINDS}:InvertedLists",
+        "ivf_sq8": f"{_KINDS}:CompressedLists",
+        "ivf_pq": f"{_KINDS}:QuantisedLists",
+    },
+)
+Kind = Annotated[str, AfterValidator(INDEX_KINDS.check)]
 
 
 class _Spec(BaseModel):
@@ -21,7 +35,9 @@ class Windows(_Spec):
     """Windows of videos, each a separate row, so that moments can be found."""
 
     seconds: PositiveFloat
+    """Length of a window in seconds."""
     stride_s: PositiveFloat
+    """Seconds from the start of one window to the next."""
 
 
 class Embedding(_Spec):
@@ -33,7 +49,7 @@ class Embedding(_Spec):
     step: int | None
     dim: PositiveInt
     dtype: DType
-    senses: tuple[Sense, ...]
+    senses: tuple[EmbeddedModality, ...]
     root: str  # of the shards
     shards: tuple[str, ...]  # with one part each, numbered in this order
     digest: str  # of the manifest of the shards
@@ -41,7 +57,7 @@ class Embedding(_Spec):
     windows: Windows | None
 
 
-class Settings(_Spec):
+class SearchSettings(_Spec):
     """How an index is searched."""
 
     probes: NonNegativeInt = 0  # number of IVF lists to search (nprobe)
@@ -49,7 +65,7 @@ class Settings(_Spec):
     factor: PositiveFloat = 1.0  # factor * k candidates are rescored with their stored vectors
 
 
-class Measured(_Spec):
+class MeasuredRecall(_Spec):
     """Measured recall@10 of a segment against an exact search, on queries that were not used for tuning."""
 
     queries: NonNegativeInt
@@ -58,7 +74,7 @@ class Measured(_Spec):
     target: float
 
 
-class FileEntry(_Spec):
+class IndexFile(_Spec):
     """Size and checksum of a file of an index."""
 
     bytes: NonNegativeInt
@@ -71,9 +87,9 @@ class SegmentEntry(_Spec):
     name: str = Field(pattern=r"^segment-\d{5}$")
     count: PositiveInt
     kind: Kind
-    settings: Settings
-    measured: Measured
-    files: dict[str, FileEntry]
+    settings: SearchSettings
+    measured: MeasuredRecall
+    files: dict[str, IndexFile]
     removed: str | None = Field(default=None, pattern=r"^removed-\d{5}-\d{5}\.safetensors$")
     gone: NonNegativeInt = 0  # number of removed rows
 
@@ -86,7 +102,7 @@ class Catalogue(_Spec):
     run: str
     dim: PositiveInt
     dtype: DType
-    sense: Sense
+    sense: EmbeddedModality
     next_number: PositiveInt = 1  # for file names; a number is never used again
     segments: tuple[SegmentEntry, ...] = ()
 

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from trichord.core.console import counted
 from trichord.core.errors import UserError
 from trichord.core.files import whole_file
 
@@ -35,7 +36,7 @@ class TornTable(UserError):
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """Numbers to write: of one type, in blocks of rows that together have this shape."""
 
     dtype: Any
@@ -72,9 +73,9 @@ class Table:
         table._check_texts()
         return table
 
-    def texts(self, name: str) -> Texts:
+    def texts(self, name: str) -> TextColumn:
         """Return a column of texts."""
-        return Texts(self.columns[name], self.columns[name + ENDS])
+        return TextColumn(self.columns[name], self.columns[name + ENDS])
 
     def check(self) -> None:
         """Verify the checksum, for which the whole file is read."""
@@ -99,11 +100,11 @@ class Table:
         for name in names:
             rows = len(self.columns[name]) if name in self.columns else None
             if rows != count:
-                found = "no such column" if rows is None else f"{rows:,} rows"
-                raise TornTable(f"{self.path}: column {name}: found {found}, expected {count:,} rows")
+                found = "no such column" if rows is None else counted(rows, "row")
+                raise TornTable(f"{self.path}: column {name}: found {found}, expected {counted(count, 'row')}")
 
 
-class Texts(Sequence[str]):
+class TextColumn(Sequence[str]):
     """A column of texts, each read on access."""
 
     def __init__(self, bytes_X: NDArray[Any], ends_N: NDArray[Any]) -> None:
@@ -142,7 +143,7 @@ class Texts(Sequence[str]):
         return self._bytes_X[places]
 
 
-def text_columns(name: str, texts: Sequence[str]) -> dict[str, Column]:
+def text_columns(name: str, texts: Sequence[str]) -> dict[str, TableColumn]:
     """Return the two columns of a column of texts."""
     encoded = [text.encode() for text in texts]
     joined = np.frombuffer(b"".join(encoded), np.uint8)
@@ -150,12 +151,12 @@ def text_columns(name: str, texts: Sequence[str]) -> dict[str, Column]:
     return {name: whole(joined), name + ENDS: whole(ends_N)}
 
 
-def whole(values: NDArray[Any]) -> Column:
+def whole(values: NDArray[Any]) -> TableColumn:
     """Return a column of an array in memory."""
-    return Column(values.dtype, values.shape, [values])
+    return TableColumn(values.dtype, values.shape, [values])
 
 
-def write_table(path: Path, columns: Mapping[str, Column], about: Mapping[str, Any]) -> None:
+def write_table(path: Path, columns: Mapping[str, TableColumn], about: Mapping[str, Any]) -> None:
     """Write a table; the checksum is written into the header last."""
     ordered = sorted(columns.items(), key=lambda each: -np.dtype(each[1].dtype).itemsize)  # so that all are aligned
     header: dict[str, Any] = {"__metadata__": {_ABOUT: json.dumps(about, ensure_ascii=False), _DIGEST: _NO_DIGEST}}

@@ -1,4 +1,4 @@
-"""Reads the annotations of clips from shards, without their media."""
+"""Reading of the annotations of clips from shards, without their media."""
 
 from __future__ import annotations
 

@@ -11,16 +11,31 @@ import torch
 from torch import Tensor, nn
 
 from trichord.core.errors import UserError
-from trichord.finetune.tasks.spec import Modality, TaskSpec
+from trichord.finetune.tasks.spec import TaskSpec
 from trichord.pretrain.backbones.base import Encoder
+from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
 from trichord.pretrain.objectives.base import Objective
 from trichord.shards.reading.batch import Batch
+from trichord.shards.sample_spec import Modality
 
 
-class OnTokens(Objective):
-    """A task on backbones' tokens; with `reads_tokens` a batch contains the tokens in place of backbones' inputs."""
+class Task(Objective):
+    """A task on backbones: each a `TaskBackbone`, in an attribute named after its modality."""
 
     spec: TaskSpec
+
+    def parameter_groups(self, rules: GroupRules) -> list[ParameterGroup]:
+        encoders = {
+            f"{name}.backbone.": each.backbone
+            for name, each in self.named_children()
+            if isinstance(each, TaskBackbone) and each.learns
+        }
+        return group_parameters(self, rules, encoders)
+
+
+class OnTokens(Task):
+    """A task on backbones' tokens; with `reads_tokens` a batch contains the tokens in place of backbones' inputs."""
+
     reads_tokens: bool
 
     @abstractmethod
@@ -30,8 +45,8 @@ class OnTokens(Objective):
     def as_read(self, batch: Batch) -> Batch:
         if not self.reads_tokens:
             return batch
-        read = {modality: [self.tokens(modality, batch[modality])] for modality in self.spec.inputs}
-        return Batch(**{**batch, **read})  # type: ignore[typeddict-item]
+        read = {modality: [self.tokens(modality, batch.inputs(modality))] for modality in self.spec.inputs}
+        return batch.replace(**read)
 
 
 class TaskBackbone(nn.Module):
@@ -58,6 +73,6 @@ class TaskBackbone(nn.Module):
         self.backbone.train(mode and not self.is_frozen)
         return self
 
-    def looking(self) -> AbstractContextManager[object]:
+    def gradient_context(self) -> AbstractContextManager[object]:
         """Return the context for the backbone's forward pass, which disables gradients if no parameter is trained."""
         return nullcontext() if self.learns else torch.no_grad()

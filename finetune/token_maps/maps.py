@@ -17,14 +17,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from trichord.core.errors import UserError
-from trichord.finetune.opening import OpenedRun
+from trichord.finetune.loading import TrainedRun
 from trichord.pretrain.backbones.base import Backbone
 from trichord.pretrain.layers.transformer import Attention
 from trichord.shards.reading.batch import Batch
 from trichord.shards.sample_spec import SampleSpec
 from trichord.shards.transforms.clip_specs import Segments
+from trichord.shards.transforms.crops import CentreCrop
 from trichord.shards.transforms.normalise import Normalisation
-from trichord.shards.transforms.view_specs import CentreCrop, ViewSpec, ViewsSpec
+from trichord.shards.transforms.view_specs import ViewSpec, ViewsSpec
 
 DIRECTIONS = 3  # one for each colour channel of a picture
 
@@ -50,7 +51,7 @@ def attended_places(backbone: Backbone, pixels_BCTHW: Tensor) -> Places:
     captured: list[Tensor] = []
 
     def capture(module: Attention, inputs: tuple[Tensor, int]) -> None:
-        captured.append(module.first_looks_at(inputs[0]))
+        captured.append(module.first_token_weights(inputs[0]))
 
     hook = attention.register_forward_pre_hook(capture)
     try:
@@ -115,10 +116,10 @@ class VideoEncoder:
     def pixels(self, batch: Batch) -> Tensor:
         """Return the normalised frames of a batch of one clip each, BCTHW, on the backbone's device."""
         device = next(self.backbone.parameters()).device
-        return self.normalisation(batch["video"][0].to(device))
+        return self.normalisation(batch.video[0].to(device))
 
 
-def video_encoder_of(opened: OpenedRun) -> VideoEncoder:
+def video_encoder_of(opened: TrainedRun) -> VideoEncoder:
     """Return the main video backbone of a run; raise UserError if it has none."""
     parts = opened.config.objective.parts
     part = "video" if "video" in parts else parts[0]
@@ -128,10 +129,10 @@ def video_encoder_of(opened: OpenedRun) -> VideoEncoder:
     return VideoEncoder(backbone, opened.config.objective.normalisation, _whole_video(opened))
 
 
-def _whole_video(opened: OpenedRun) -> SampleSpec:
+def _whole_video(opened: TrainedRun) -> SampleSpec:
     """Return a spec with frames from equal parts of a video, in the size that the backbone was trained on."""
     config = opened.config
-    views = config.objective.views_seen()[-1]  # for a head, the views of its tests
+    views = config.objective.encoded_views()[-1]  # for a head, the views of its tests
     frames = getattr(config.backbone, "frames", None) or max(views.clips.frame_counts, default=_FRAMES)
     crop = views.views[0].crop
     if crop.is_random or crop.count > 1:

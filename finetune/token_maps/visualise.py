@@ -7,7 +7,8 @@ Legend: T frames, H and W pixels, t steps of tokens, h x w their places, c and C
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,21 +20,23 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from trichord.core.console import track
+from trichord.core.console import show_figures, track
 from trichord.core.errors import SampleError, UserError
-from trichord.finetune.opening import open_run
+from trichord.finetune.loading import load_run
 from trichord.finetune.token_maps.maps import VideoEncoder, attended_places, main_directions, video_encoder_of
+from trichord.pretrain.engine.allocator import thread_plan
 from trichord.pretrain.engine.device import pick_device
 from trichord.shards.reading.batch import Batch
-from trichord.shards.reading.single import batch_of, pick_samples, read_video
 from trichord.shards.record import VIDEO_EXTENSIONS, RawSample
+from trichord.shards.sample import batch_of, pick_samples, read_video
 
 Kind = Literal["attention", "pca"]
+Pixels = NDArray[np.uint8]
 _FRAMES_OF_A_PNG = 8
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnClip:
     """The files written for a clip, and what its map shows."""
 
     key: str
@@ -43,9 +46,28 @@ class Drawn:
     files: tuple[Path, ...]
 
 
-def visualise(run: Path, source: str, out: Path, kind: Kind, count: int, endings: tuple[str, ...]) -> list[Drawn]:
+def run_visualise(arguments: Namespace) -> int:
+    """Draw the clips of parsed arguments and print the files."""
+    torch.set_num_threads(thread_plan(1))
+    endings = tuple(arguments.endings or ("gif", "png"))
+    drawn = visualise(arguments.run_folder, arguments.source, arguments.out, arguments.kind, arguments.count, endings)
+    rows = [
+        {
+            "clip": each.key,
+            "shows": each.shows,
+            "frames": each.frames,
+            "seconds": round(each.seconds, 2),
+            "files": ", ".join(map(str, each.files)),
+        }
+        for each in drawn
+    ]
+    show_figures(f"{arguments.kind} of {arguments.run_folder}", rows, arguments.json)
+    return 0
+
+
+def visualise(run: Path, source: str, out: Path, kind: Kind, count: int, endings: tuple[str, ...]) -> list[DrawnClip]:
     """Write pictures of a video file or of some clips from shards; `endings` may contain gif and png."""
-    encoder = video_encoder_of(open_run(run, pick_device(0)))
+    encoder = video_encoder_of(load_run(run, pick_device(0)))
     drawn = []
     for raw in track(_samples(source, count), "drawing clips"):
         try:
@@ -58,7 +80,7 @@ def visualise(run: Path, source: str, out: Path, kind: Kind, count: int, endings
 
 def frames_of(batch: Batch, view: int = 0) -> Pixels:
     """Return the frames of a batch's first clip as pictures, THWC."""
-    frames_THWC: Pixels = np.ascontiguousarray(batch["video"][view][0].permute(1, 2, 3, 0).cpu().numpy())
+    frames_THWC: Pixels = np.ascontiguousarray(batch.video[view][0].permute(1, 2, 3, 0).cpu().numpy())
     return frames_THWC
 
 
@@ -69,27 +91,31 @@ def _samples(source: str, count: int) -> Iterator[RawSample]:
     return pick_samples(source, count)
 
 
-def _draw(encoder: VideoEncoder, batch: Batch, out: Path, kind: Kind, endings: tuple[str, ...]) -> Drawn:
-    frames_THWC, pixels_BCTHW = frames_of(batch), encoder.pixels(batch)
-    if kind == "pca":
-        shows, over_THWC = "pca", colours_over(frames_THWC, main_directions(encoder.backbone, pixels_BCTHW)[0])
-    else:
-        places = attended_places(encoder.backbone, pixels_BCTHW)
-        shows, over_THWC = places.kind, heat_over(frames_THWC, places.weight_Bthw[0])
-    (key,), (timeline,) = batch["key"], batch["timeline"]
+def _draw(encoder: VideoEncoder, batch: Batch, out: Path, kind: Kind, endings: tuple[str, ...]) -> DrawnClip:
+    frames_THWC = frames_of(batch)
+    shows, over_THWC = _MAPS[kind](encoder, frames_THWC, encoder.pixels(batch))
+    (key,), (timeline,) = batch.key, batch.timeline
     stem = out / f"{key.replace('/', '_')}.{shows}"
-    files = []
-    if "gif" in endings:
-        files.append(stem.with_name(f"{stem.name}.gif"))
-        write_gif(files[-1], (frames_THWC, over_THWC), timeline.duration_s)
-    if "png" in endings:
-        files.append(stem.with_name(f"{stem.name}.png"))
-        some_T = np.unique(np.linspace(0, len(frames_THWC) - 1, _FRAMES_OF_A_PNG).round().astype(int))
-        write_png(files[-1], (frames_THWC[some_T], over_THWC[some_T]))
-    return Drawn(key, shows, len(frames_THWC), timeline.duration_s, tuple(files))
+    files = {ending: stem.with_name(f"{stem.name}.{ending}") for ending in _WRITERS if ending in endings}
+    for ending, path in files.items():
+        _WRITERS[ending](path, (frames_THWC, over_THWC), timeline.duration_s)
+    return DrawnClip(key, shows, len(frames_THWC), timeline.duration_s, tuple(files.values()))
 
 
-Pixels = NDArray[np.uint8]
+def _attention_map(encoder: VideoEncoder, frames_THWC: Pixels, pixels_BCTHW: Tensor) -> tuple[str, Pixels]:
+    places = attended_places(encoder.backbone, pixels_BCTHW)
+    return places.kind, heat_over(frames_THWC, places.weight_Bthw[0])
+
+
+def _component_map(encoder: VideoEncoder, frames_THWC: Pixels, pixels_BCTHW: Tensor) -> tuple[str, Pixels]:
+    return "pca", colours_over(frames_THWC, main_directions(encoder.backbone, pixels_BCTHW)[0])
+
+
+# By kind: the function that returns what the map shows, and the frames with the map over them.
+_MAPS: dict[Kind, Callable[[VideoEncoder, Pixels, Tensor], tuple[str, Pixels]]] = {
+    "attention": _attention_map,
+    "pca": _component_map,
+}
 # From dark to bright, so that the colours also differ in greyscale.
 _SCALE = np.array([(10, 8, 40), (88, 22, 110), (188, 55, 84), (249, 142, 9), (252, 250, 160)], np.float64)
 _SHOWS_THROUGH = 0.45  # share of the frame in the blend with a map
@@ -130,6 +156,15 @@ def write_gif(path: Path, rows: Sequence[Pixels], seconds: float) -> None:
     first, *others = (Image.fromarray(frame_HWC) for frame_HWC in joined_THWC)
     each_ms = max(20, round(1000 * seconds / len(joined_THWC)))  # viewers replace values below 20 with 100
     _save(first, path, save_all=True, append_images=others, duration=each_ms, loop=0)
+
+
+def _write_some_as_png(path: Path, rows: Sequence[Pixels], seconds: float) -> None:
+    """Write frames that are spread over the clip."""
+    some_T = np.unique(np.linspace(0, len(rows[0]) - 1, _FRAMES_OF_A_PNG).round().astype(int))
+    write_png(path, [frames_THWC[some_T] for frames_THWC in rows])
+
+
+_WRITERS = {"gif": write_gif, "png": _write_some_as_png}  # by file extension
 
 
 def _large(frames_THWC: Pixels) -> Pixels:

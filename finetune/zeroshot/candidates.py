@@ -18,7 +18,7 @@ from trichord.shards.reading.manifest import Manifest
 
 
 @dataclass(frozen=True)
-class Draws:
+class ClassDraws:
     """Number and size of random draws of classes; determined by the seed and the names, not by their numbering."""
 
     count: int
@@ -35,7 +35,7 @@ class Candidates:
 
 
 def candidates_of(
-    names: Sequence[str], lists: Sequence[Path] = (), draws: Draws | None = None, known: Collection[str] = ()
+    names: Sequence[str], lists: Sequence[Path] = (), draws: ClassDraws | None = None, known: Collection[str] = ()
 ) -> list[Candidates]:
     """Return the candidates for one set; `known` names classes to exclude, because they were trained on."""
     left_out = {_plain(name) for name in known}

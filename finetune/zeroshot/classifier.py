@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from trichord.core.errors import SampleError, UserError
-from trichord.finetune.zeroshot.opening import Opened
+from trichord.finetune.zeroshot.loading import TrainedVideoText
 from trichord.finetune.zeroshot.prompts import texts_of
 from trichord.finetune.zeroshot.spec import ZeroShotSpec
 from trichord.pretrain.backbones.video_text import VideoText, to_unit
-from trichord.shards.reading.single import batch_of, read_video
+from trichord.shards.sample import batch_of, read_video
 
 _TEXTS_AT_ONCE = 256
 
@@ -38,7 +38,7 @@ class Classifier:
         """Return logits_VPBK of normalised views, each frames_BCTHW."""
         per_view = []
         for frames_BCTHW in views:
-            encoded = self.model.see(frames_BCTHW)
+            encoded = self.model.encode_video(frames_BCTHW)
             cosines_PBK = torch.stack([self.model.cosines(encoded, rows_KE) for rows_KE in self.rows_PKE])
             per_view.append(self.model.scale() * cosines_PBK)
         return torch.stack(per_view)
@@ -49,7 +49,7 @@ def read_classes(model: VideoText, names: Sequence[str], spec: ZeroShotSpec) -> 
     """Return rows_PKE, one row of each class for each prompt, or one for all prompts if their vectors are averaged."""
     by_prompt = texts_of(names, spec.prompts, spec.names_as)
     texts = [text for of_classes in by_prompt for text in of_classes]
-    read = [model.read(texts[first : first + _TEXTS_AT_ONCE]) for first in range(0, len(texts), _TEXTS_AT_ONCE)]
+    read = [model.encode_text(texts[first : first + _TEXTS_AT_ONCE]) for first in range(0, len(texts), _TEXTS_AT_ONCE)]
     rows_PKE: Tensor = torch.cat(read).unflatten(0, (len(by_prompt), len(names)))
     if spec.ensemble == "probability" or len(by_prompt) == 1:
         return rows_PKE
@@ -69,7 +69,7 @@ def probabilities(logits_VPBK: Tensor, spec: ZeroShotSpec) -> Tensor:
 class Recogniser:
     """A loaded model of video and text on a device."""
 
-    def __init__(self, opened: Opened, device: torch.device) -> None:
+    def __init__(self, opened: TrainedVideoText, device: torch.device) -> None:
         self.opened, self.device = opened, device
         self.model: VideoText = opened.model.to(device)
         self._read: tuple[tuple[tuple[str, ...], ZeroShotSpec], Classifier] | None = None
@@ -82,7 +82,7 @@ class Recogniser:
         asked = (tuple(labels), ZeroShotSpec(**how))
         if self._read is None or self._read[0] != asked:
             self._read = (asked, self.classifier(*asked))
-        found_1K = probabilities(self.logits(self.look_at(Path(video), asked[1]), self._read[1]), asked[1])
+        found_1K = probabilities(self.logits(self.load_views(Path(video), asked[1]), self._read[1]), asked[1])
         by_label = dict(zip(labels, found_1K[0].tolist(), strict=True))
         return dict(sorted(by_label.items(), key=lambda each: -each[1]))
 
@@ -95,15 +95,15 @@ class Recogniser:
 
     def logits(self, views: Sequence[Tensor], classifier: Classifier) -> Tensor:
         """Return logits_VPBK of views as in batches, each uint8 frames_BCTHW."""
-        pixels = self.opened.look.normalisation
+        pixels = self.opened.transforms.normalisation
         with self.autocast():
             return classifier.logits([pixels(frames_BCTHW.to(self.device)) for frames_BCTHW in views])
 
-    def look_at(self, video: Path, spec: ZeroShotSpec) -> list[Tensor]:
+    def load_views(self, video: Path, spec: ZeroShotSpec) -> list[Tensor]:
         """Decode the views of one file, as batches of one."""
         raw = read_video(video)
         try:
-            return batch_of(raw, self.opened.look.sample_spec(spec))["video"]
+            return batch_of(raw, self.opened.transforms.sample_spec(spec)).video
         except SampleError as error:
             raise UserError(f"{video} cannot be used: {error}") from error
 

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from trichord.core.errors import UserError
-from trichord.finetune.bootstrap import intervals
-from trichord.finetune.evaluation_report import write_report
-from trichord.finetune.gathering import gather_each_once
+from trichord.finetune.evaluation.bootstrap import intervals
+from trichord.finetune.evaluation.gather import gather_each_once
+from trichord.finetune.evaluation.report import write_report
 from trichord.finetune.tasks.classification.metrics import Scores, Truths, class_rows, figures_of, known, measure
-from trichord.finetune.zeroshot.candidates import Candidates, Draws, candidates_of, read_names
+from trichord.finetune.zeroshot.candidates import Candidates, ClassDraws, candidates_of, read_names
 from trichord.finetune.zeroshot.classifier import Classifier, Recogniser, probabilities
-from trichord.finetune.zeroshot.opening import Opened
+from trichord.finetune.zeroshot.loading import TrainedVideoText
 from trichord.finetune.zeroshot.spec import ZeroShotSpec
 from trichord.pretrain.engine.distributed import World
 from trichord.pretrain.weights.load import shortened
@@ -35,12 +35,12 @@ _MEASURED = ("top1", "top5", "mAP", "top1_mean_of_classes")
 
 
 @dataclass(frozen=True)
-class Question:
+class ZeroShotTest:
     """The sets to test on, the candidate classes, and how the sets are read."""
 
     data: tuple[str, ...]
     lists: tuple[Path, ...] = ()
-    draws: Draws | None = None
+    draws: ClassDraws | None = None
     known: Path | None = None  # a set, or a list, of classes to exclude
     batch_size: int = 8  # of each rank
     workers: int = 0
@@ -57,7 +57,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ZeroShotResult:
     """Results on one set, for some candidate classes and the weights of one alpha."""
 
     root: str
@@ -71,12 +71,12 @@ class Answer:
     bad: int
 
 
-class Line:
+class EvaluatedWeights:
     """The weights to test: a model's own, or several interpolated between zero-shot weights and its own."""
 
-    def __init__(self, recogniser: Recogniser, zero_shot: Opened | None, alphas: Sequence[float]) -> None:
+    def __init__(self, recogniser: Recogniser, zero_shot: TrainedVideoText | None, alphas: Sequence[float]) -> None:
         self.recogniser, self.alphas = recogniser, tuple(dict.fromkeys(alphas)) if zero_shot else (1.0,)
-        self._between = Between(recogniser.model, zero_shot.model.state_dict()) if zero_shot else None
+        self._between = WeightInterpolation(recogniser.model, zero_shot.model.state_dict()) if zero_shot else None
 
     def go_to(self, alpha: float) -> None:
         """Set the model's weights to those of an alpha."""
@@ -92,40 +92,42 @@ class Line:
         return found
 
 
-def answer(line: Line, spec: ZeroShotSpec, question: Question, world: World) -> list[Answer]:
-    """Test on all sets; all ranks take part and get the same answers."""
-    answers = [each for root in question.data for each in _answer_one(line, spec, question, root, world)]
+def evaluate(weights: EvaluatedWeights, spec: ZeroShotSpec, test: ZeroShotTest, world: World) -> list[ZeroShotResult]:
+    """Test on all sets; all ranks take part and get the same results."""
+    results = [each for root in test.data for each in _evaluate_one(weights, spec, test, root, world)]
     # All splits use one measure: average precision if any of them has clips of several classes or of none.
-    is_multi_label = any(each.is_multi_label for each in answers)
-    return [replace(each, is_multi_label=is_multi_label) for each in answers]
+    is_multi_label = any(each.is_multi_label for each in results)
+    return [replace(each, is_multi_label=is_multi_label) for each in results]
 
 
-def _answer_one(line: Line, spec: ZeroShotSpec, question: Question, root: str, world: World) -> list[Answer]:
-    config = question.stream(root)
+def _evaluate_one(
+    weights: EvaluatedWeights, spec: ZeroShotSpec, test: ZeroShotTest, root: str, world: World
+) -> list[ZeroShotResult]:
+    config = test.stream(root)
     (source,) = config.open_sources()
     names = source.manifest.classes
     if not names:
         raise UserError(f"{root} does not name its classes: its manifest.json must list them under classes")
-    known = read_names(question.known) if question.known else ()
-    candidates = candidates_of(names, question.lists, question.draws, known)
+    known = read_names(test.known) if test.known else ()
+    candidates = candidates_of(names, test.lists, test.draws, known)
     asked = sorted({number for each in candidates for number in each.numbers})
     places = [torch.tensor([asked.index(number) for number in each.numbers]) for each in candidates]
-    classifiers = line.classifiers([names[number] for number in asked], spec)
+    classifiers = weights.classifiers([names[number] for number in asked], spec)
 
     def rows_of(batch: Batch) -> dict[str, Tensor]:
         found = {"truths": _truths(batch, len(names), root)}
         for alpha, classifier in classifiers.items():
-            line.go_to(alpha)
-            logits_VPBK = line.recogniser.logits(batch["video"], classifier)
+            weights.go_to(alpha)
+            logits_VPBK = weights.recogniser.logits(batch.video, classifier)
             for turn, among in enumerate(places):
                 among_these = logits_VPBK.index_select(-1, among.to(logits_VPBK.device))
                 found[f"{alpha} {turn}"] = probabilities(among_these, spec)
         return found
 
-    gathered = gather_each_once(config, line.recogniser.opened.look.sample_spec(spec), world, rows_of)
+    gathered = gather_each_once(config, weights.recogniser.opened.transforms.sample_spec(spec), world, rows_of)
     truths_NK = gathered.rows["truths"] > 0
     is_multi_label = bool((truths_NK.sum(axis=1) != 1).any())
-    answers = []
+    results = []
     for turn, each in enumerate(candidates):
         chosen = list(each.numbers)
         # A clip without a class is a negative of all classes if all are candidates; otherwise it is left out.
@@ -133,33 +135,35 @@ def _answer_one(line: Line, spec: ZeroShotSpec, question: Question, root: str, w
         if not kept_N.any():
             raise UserError(f"{root} has no clip of the classes of {each.title}")
         of_these = tuple(names[number] for number in chosen)
-        for alpha in line.alphas:
+        for alpha in weights.alphas:
             scores_NK = gathered.rows[f"{alpha} {turn}"][kept_N]
             about = (root, source.manifest.digest(), each, of_these, alpha)
-            answers.append(Answer(*about, scores_NK, truths_NK[kept_N][:, chosen], is_multi_label, gathered.bad))
-    return answers
+            results.append(
+                ZeroShotResult(*about, scores_NK, truths_NK[kept_N][:, chosen], is_multi_label, gathered.bad)
+            )
+    return results
 
 
 def _truths(batch: Batch, classes: int, root: str) -> Tensor:
-    truths_BK = torch.zeros(len(batch["key"]), classes, dtype=torch.uint8)
-    for row, labels in enumerate(batch["labels"]):
+    truths_BK = torch.zeros(len(batch.key), classes, dtype=torch.uint8)
+    for row, labels in enumerate(batch.labels):
         if beyond := [label for label in labels if label >= classes]:
             raise UserError(
-                f"sample {batch['key'][row]} of {root} has label {beyond[0]}, expected a number below "
+                f"sample {batch.key[row]} of {root} has label {beyond[0]}, expected a number below "
                 f"{classes}, the number of named classes"
             )
         truths_BK[row, list(labels)] = 1
     return truths_BK
 
 
-def table(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def table(results: Sequence[ZeroShotResult]) -> list[dict[str, Any]]:
     """Return a row for each set, draw and alpha; with several sets or draws, also the mean and standard deviation."""
-    several = len({each.alpha for each in answers}) > 1
+    several = len({each.alpha for each in results}) > 1
     found: list[dict[str, Any]] = []
-    for alpha in sorted({each.alpha for each in answers}):
+    for alpha in sorted({each.alpha for each in results}):
         with_alpha = {"alpha": alpha} if several else {}
         rows = []
-        for each in answers:
+        for each in results:
             if each.alpha != alpha:
                 continue
             metrics, _ = measure(each.scores_NK, each.truths_NK, each.is_multi_label)
@@ -171,10 +175,10 @@ def table(answers: Sequence[Answer]) -> list[dict[str, Any]]:
     return found
 
 
-def _ends(answer: Answer, name: str) -> dict[str, float | None]:
+def _ends(result: ZeroShotResult, name: str) -> dict[str, float | None]:
     """Return the bootstrap interval of a figure: its middle 95 % over resampled sets of as many clips."""
-    figures = figures_of(answer.scores_NK, answer.truths_NK, answer.is_multi_label)
-    low, high = known(intervals(figures, len(answer.scores_NK), seed=0)[name])
+    figures = figures_of(result.scores_NK, result.truths_NK, result.is_multi_label)
+    low, high = known(intervals(figures, len(result.scores_NK), seed=0)[name])
     return {f"{name} low": low, f"{name} high": high}
 
 
@@ -192,19 +196,19 @@ def _summaries(rows: Sequence[dict[str, Any]], with_alpha: dict[str, float]) -> 
     ]
 
 
-def write_reports(folder: Path, name: str, found: dict[str, Any], answers: Sequence[Answer]) -> list[Path]:
+def write_reports(folder: Path, name: str, found: dict[str, Any], results: Sequence[ZeroShotResult]) -> list[Path]:
     """Write a report for each alpha, with the common entries and its own figures; return the files."""
     written: list[Path] = []
-    alphas = sorted({each.alpha for each in answers})
+    alphas = sorted({each.alpha for each in results})
     for alpha in alphas:
-        own = [each for each in answers if each.alpha == alpha]
+        own = [each for each in results if each.alpha == alpha]
         model = {**found["model"], "alpha": alpha} if len(alphas) > 1 else found["model"]
         report = {**found, "model": model, **_report(own)}
         written += write_report(folder, f"{name}_alpha_{alpha:g}" if len(alphas) > 1 else name, report)
     return written
 
 
-def _report(own: Sequence[Answer]) -> dict[str, Any]:
+def _report(own: Sequence[ZeroShotResult]) -> dict[str, Any]:
     rows = table(own)
     main = rows[0] if len(own) == 1 else rows[len(own)]  # the mean
     found: dict[str, Any] = {
@@ -222,7 +226,7 @@ def _report(own: Sequence[Answer]) -> dict[str, Any]:
     return found
 
 
-class Between:
+class WeightInterpolation:
     """A fine-tuned model whose weights can be interpolated with zero-shot weights of the same shapes."""
 
     def __init__(self, model: nn.Module, zero_shot: Mapping[str, Tensor]) -> None:

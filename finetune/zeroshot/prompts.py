@@ -1,4 +1,4 @@
-"""Texts for class names: the published sets of prompts, by name; imports no torch.
+"""Texts for class names: the published sets of prompts, by name. Needs neither torch nor pydantic, for quick help.
 
 Results change by percentage points with the prompts, so figures are always reported with the name of the set. X-CLIP
 and ViFi-CLIP were measured with bare names; OpenAI's sets are those of its list of prompts for CLIP (Radford et al.

@@ -11,8 +11,9 @@ from trichord.core.errors import UserError
 from trichord.finetune.zeroshot.prompts import NamesAs, templates_of
 from trichord.shards.sample_spec import SampleSpec
 from trichord.shards.transforms.clip_specs import ClipSpec
+from trichord.shards.transforms.crops import CentreCrop, Interpolation, ThreeCrops
 from trichord.shards.transforms.normalise import Normalisation
-from trichord.shards.transforms.view_specs import CentreCrop, Interpolation, ThreeCrops, ViewSpec, ViewsSpec
+from trichord.shards.transforms.view_specs import ViewSpec, ViewsSpec
 
 
 class ZeroShotSpec(BaseModel):
@@ -20,14 +21,20 @@ class ZeroShotSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prompts: str = "bare"  # a set's name, or a text that contains {}
-    # embedding: one text vector per class, the mean over prompts; probability: probabilities averaged over prompts
+    prompts: str = "bare"
+    """Name of a published set of prompts, or a text that contains {} in place of the class name."""
     ensemble: Literal["embedding", "probability"] = "embedding"
-    names_as: NamesAs = "words"  # words: names that data sets write as one word are split
-    clips: PositiveInt = 1  # of a video, at fixed positions
-    crops: Literal[1, 3] = 1  # of a clip: its centre, or three along the long side
-    average: Literal["probability", "logit"] = "probability"  # over views
-    frames: PositiveInt | None = None  # of a clip; None: as many as in training
+    """What is averaged over prompts: `embedding` the text vectors of a class, `probability` the probabilities."""
+    names_as: NamesAs = "words"
+    """`words` splits class names that are written as one word, `given` keeps them."""
+    clips: PositiveInt = 1
+    """Number of clips of a video, at fixed positions."""
+    crops: Literal[1, 3] = 1
+    """Number of crops of a clip: its centre, or three along the long side."""
+    average: Literal["probability", "logit"] = "probability"
+    """What is averaged over clips and crops: probabilities or logits."""
+    frames: PositiveInt | None = None
+    """Number of frames of a clip; null takes as many as in training."""
 
     @field_validator("prompts")
     @classmethod
@@ -46,7 +53,7 @@ class ZeroShotSpec(BaseModel):
 
 
 @dataclass(frozen=True)
-class Look:
+class VideoTransforms:
     """Video transforms of a model, those of its training."""
 
     clips: ClipSpec

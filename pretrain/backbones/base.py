@@ -36,6 +36,9 @@ class Encoder(nn.Module, ABC):
     def layer_of(self, name: str) -> int:
         """Return the layer of a parameter, given the parameter's name within the backbone."""
 
+    def count_as_published(self) -> None:
+        """Compute each layer by itself from now on, as papers count operations, where some are merged for speed."""
+
     def of_images(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Convert the tensors of a published image model for this backbone; leave those of a video model unchanged."""
         return tensors
@@ -62,10 +65,10 @@ class Backbone(Encoder):
 
     @property
     def place_dim(self) -> int:
-        """The number of features of the tokens that `see_places` returns."""
+        """The number of features of the tokens that `encode_grid` returns."""
         return self.dim
 
-    def see_places(self, frames_BCTHW: Tensor) -> Tokens:
+    def encode_grid(self, frames_BCTHW: Tensor) -> Tokens:
         """Encode as `forward` does, but return the grid before its projection into the space of the pooled vectors."""
         tokens: Tokens = self(frames_BCTHW)
         return tokens

@@ -1,7 +1,8 @@
-"""Counts the parameters of a published size and the cost of one view, on meta tensors, which use no memory."""
+"""The published sizes, with the parameters and the cost of a view of each, counted on meta tensors without memory."""
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,10 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from trichord.core.command import unknown_name
+from trichord.core.console import show_figures
+from trichord.core.errors import UserError
 from trichord.pretrain.backbones.base import Encoder
+from trichord.pretrain.backbones.registry import published_sizes
 from trichord.pretrain.backbones.spec import Size
-from trichord.pretrain.backbones.timesformer.model import DividedBlock
-from trichord.pretrain.engine.flops import count_flops
+from trichord.pretrain.engine.rehearsal import count_flops
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,53 @@ class Count:
 
     parameters: int
     macs: int  # multiply-adds of one view
+
+
+_TITLE = "published sizes, without their classifiers; a MAC is a multiply-add: 2 FLOPs"
+
+
+def run_models(arguments: Namespace) -> int:
+    """Print the table of published sizes."""
+    rows, sizes = list_models(arguments.name), published_sizes()
+    if arguments.markdown:
+        print(as_markdown(rows))
+    else:
+        show_figures(_TITLE, rows, arguments.json)
+        if arguments.name in sizes and not arguments.json:
+            print(f"In a recipe: {' '.join(sizes[arguments.name].settings)}")
+    return 0
+
+
+def list_models(wanted: str | None = None) -> list[dict[str, object]]:
+    """Return a row of figures for each size: of all sizes, of one family or of one size. The figures are computed."""
+    sizes = published_sizes()
+    families = list(dict.fromkeys(size.spec.kind for size in sizes.values()))
+    if wanted is not None and wanted not in (*families, *sizes):
+        raise UserError(unknown_name("no family or size", wanted, [*families, *sizes]))
+    rows: list[dict[str, object]] = []
+    for name, size in sizes.items():
+        if wanted in (None, name, size.spec.kind):
+            counted = count(size)
+            rows.append(
+                {
+                    "name": name,
+                    "family": size.spec.kind,
+                    "parameters": counted.parameters,
+                    "MACs per view, G": round(counted.macs / 1e9, 1),
+                    "input": size.spec.input_words,
+                    "weights": size.weights,
+                }
+            )
+    return rows
+
+
+def as_markdown(rows: list[dict[str, object]]) -> str:
+    """Format the rows as the Markdown table of docs/models.md."""
+    lines = [list(rows[0]), ["---"] * len(rows[0])]
+    lines += [
+        [f"{value:,}" if isinstance(value, int | float) else str(value) for value in row.values()] for row in rows
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 class _SkipFills(TorchFunctionMode):
@@ -43,9 +94,7 @@ def on_meta(size: Size) -> Encoder:
 def count(size: Size) -> Count:
     """Count parameters and the multiply-adds of a view, as papers do: matrix products, convolutions and attention."""
     backbone = on_meta(size)
-    for module in backbone.modules():
-        if isinstance(module, DividedBlock):
-            module.joins_maps = False
+    backbone.count_as_published()
     repeats = _Repeats()
     for blocks in backbone.modules():
         if isinstance(blocks, nn.ModuleList | nn.Sequential):

@@ -21,12 +21,15 @@ class EncoderSpec(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str
-    activation_checkpointing: bool = False  # recompute each block's activations in the backward pass
+    activation_checkpointing: bool = False
+    """Recompute the activations of each block in the backward pass, which saves memory and costs compute; the results
+    are the same."""
 
     setting: ClassVar[str]  # its key in a recipe
     init_setting: ClassVar[str]  # the key of its initial weights
     builds: ClassVar[str]  # "module:class" of the network, imported when one is built
     file_names: ClassVar[str] = ""  # "module:families", the tensor names of its released files
+    hugging_face: ClassVar[str] = ""  # "module:function" that converts it to a model of transformers, for the export
 
     @classmethod
     def sizes(cls) -> Mapping[str, Size]:
@@ -40,9 +43,13 @@ class BackboneSpec(EncoderSpec):
     setting: ClassVar[str] = "backbone"
     init_setting: ClassVar[str] = "init_from"
 
-    frames: PositiveInt = 8  # of the position tables; clips may have others
-    size: PositiveInt = 224  # of the position tables, in pixels; clips may have others
-    drop_path: float = Field(default=0.1, ge=0, lt=1)  # rate of the last block; rates grow linearly from 0 in the first
+    frames: PositiveInt = 8
+    """Number of frames of a clip for which position tables are made; clips of other lengths are accepted."""
+    size: PositiveInt = 224
+    """Height and width of a view in pixels for which position tables are made; views of other sizes are accepted."""
+    drop_path: float = Field(default=0.1, ge=0, lt=1)
+    """Probability of skipping the last block's residual branch in training (stochastic depth); it grows linearly from 0
+    in the first block."""
 
     def build(self) -> Backbone:
         """Build the network with initial weights drawn from torch's generator."""
@@ -81,9 +88,14 @@ class AudioBackboneSpec(EncoderSpec):
     setting: ClassVar[str] = "audio_backbone"
     init_setting: ClassVar[str] = "audio_init_from"
 
-    frames: PositiveInt = 1024  # of the position tables; spectrograms may have others
+    frames: PositiveInt = 1024
+    """Number of frames of a spectrogram for which position tables are made; spectrograms of other lengths are
+    accepted."""
     mels: PositiveInt = 128
+    """Number of mel filters of a spectrogram, which must equal `sound.mels` of the objective."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
+    """Probability of skipping the last block's residual branch in training (stochastic depth); it grows linearly from 0
+    in the first block."""
 
     def build(self) -> AudioBackbone:
         """Build the network with initial weights drawn from torch's generator."""

@@ -4,7 +4,8 @@ released files, or any other video backbone with any text encoder.
 X-CLIP's video-specific prompts (Ni et al. 2022, section 3.3) add features of the video to each text's vector: texts
 attend to the video's patch tokens, averaged over frames, and not to each other.
 Legend: B clips, C colours, T frames, H rows and W columns of pixels; t steps or frames and n places of tokens, D
-features of a token; K texts of L tokens, E features of the joint space; H heads, F = E / H.
+features of a token; K texts of L tokens, E features of the joint space; H heads, F = E / H; of audio, T frames and M
+mel filters.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from trichord.pretrain.backbones.base import Backbone, Encoder, TextBackbone
+from trichord.pretrain.backbones.base import AudioBackbone, Backbone, Encoder, TextBackbone
 from trichord.pretrain.layers.transformer import Mlp, attend, draw_by_width
 
 HIGHEST_SCALE = 100.0
@@ -25,7 +26,7 @@ CLIP_SCALE = 1 / 0.07
 _HEAD_DIM = 64
 
 
-class Seen(NamedTuple):
+class EncodedClips(NamedTuple):
     """Encoded clips, ready to be compared with texts."""
 
     unit_BE: Tensor
@@ -86,30 +87,43 @@ class VideoText(nn.Module):
         """Whether text vectors depend on the video, so that they cannot be cached for all videos."""
         return self.prompts is not None
 
-    def see(self, frames_BCTHW: Tensor) -> Seen:
+    def encode_video(self, frames_BCTHW: Tensor) -> EncodedClips:
         """Encode normalised frames."""
         if self.prompts is None:
-            return Seen(to_unit(self.proj(self.backbone(frames_BCTHW, pooled_only=True).pooled_BD)), None)
-        pooled_BD, grid_BtnD = self.backbone.see_places(frames_BCTHW)
-        return Seen(to_unit(self.proj(pooled_BD)), grid_BtnD)
+            return EncodedClips(to_unit(self.proj(self.backbone(frames_BCTHW, pooled_only=True).pooled_BD)), None)
+        pooled_BD, grid_BtnD = self.backbone.encode_grid(frames_BCTHW)
+        return EncodedClips(to_unit(self.proj(pooled_BD)), grid_BtnD)
 
-    def read(self, texts: Sequence[str]) -> Tensor:
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Encode texts as text_KE, not normalised because prompts take the raw vectors."""
-        return self.read_tokens(self.text.tokenise(texts).to(self.scale.log.device))
+        return self.encode_tokens(self.text.tokenise(texts).to(self.scale.log.device))
 
-    def read_tokens(self, tokens_KL: Tensor) -> Tensor:
+    def encode_tokens(self, tokens_KL: Tensor) -> Tensor:
         """Encode tokenised texts as text_KE, not normalised."""
         text_KE: Tensor = self.text_proj(self.text(tokens_KL))
         return text_KE
 
-    def cosines(self, seen: Seen, text_KE: Tensor) -> Tensor:
+    def cosines(self, clips: EncodedClips, text_KE: Tensor) -> Tensor:
         """Return cosines_BK of videos with texts, in float32: scaled by 100, bfloat16 would be off by 0.4."""
         if self.prompts is not None:
-            assert seen.grid_BtnD is not None
-            text_KE = self.prompts(text_KE, seen.grid_BtnD)  # now one per video: BKE
+            assert clips.grid_BtnD is not None
+            text_KE = self.prompts(text_KE, clips.grid_BtnD)  # now one per video: BKE
         unit = to_unit(text_KE)
         with torch.autocast(unit.device.type, enabled=False):
-            return (unit @ seen.unit_BE.unsqueeze(2)).squeeze(2) if unit.dim() == 3 else seen.unit_BE @ unit.T
+            return (unit @ clips.unit_BE.unsqueeze(2)).squeeze(2) if unit.dim() == 3 else clips.unit_BE @ unit.T
+
+
+class AudioTower(nn.Module):
+    """An audio encoder with a projection into the embedding space."""
+
+    def __init__(self, backbone: AudioBackbone, dim: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.proj = projection(backbone, dim)
+
+    def forward(self, audio_BTM: Tensor) -> Tensor:
+        """Return unit_BE."""
+        return to_unit(self.proj(self.backbone(audio_BTM, pooled_only=True).pooled_BD))
 
 
 def projection(encoder: Encoder, dim: int) -> nn.Module:
@@ -143,8 +157,8 @@ class CrossAttention(nn.Module):
 
     def forward(self, text_BKE: Tensor, places_BnE: Tensor) -> Tensor:
         projections = ((self.q_proj, text_BKE), (self.k_proj, places_BnE), (self.v_proj, places_BnE))
-        answers_BKHF = attend(*(project(tokens).unflatten(-1, (self.heads, -1)) for project, tokens in projections))
-        mixed_BKE: Tensor = self.proj(answers_BKHF.flatten(2))
+        outputs_BKHF = attend(*(project(tokens).unflatten(-1, (self.heads, -1)) for project, tokens in projections))
+        mixed_BKE: Tensor = self.proj(outputs_BKHF.flatten(2))
         return mixed_BKE
 
 

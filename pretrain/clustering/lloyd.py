@@ -21,9 +21,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from trichord.core.errors import RunStopped
-from trichord.pretrain.clustering.rows import Rows
+from trichord.pretrain.clustering.rows import EmbeddingRows, Sweep, sweep
 from trichord.pretrain.clustering.start import choose_start, draw_sample
-from trichord.pretrain.clustering.sweep import Sweep, sweep
 from trichord.pretrain.collectives import sum_over_ranks
 
 SAMPLE_PER_CLUSTER = 64  # rows of the sample for the start of the first round
@@ -54,7 +53,7 @@ class Clustering:
 
 @torch.no_grad()
 def cluster(
-    rows: Rows,
+    rows: EmbeddingRows,
     clusters: int,
     *,
     start_KD: Tensor | None = None,
@@ -75,7 +74,7 @@ def cluster(
     return _Lloyd(rows, spherical, giant, seed).run(start_KD.to(rows.device, torch.float32), iterations)
 
 
-def _start(rows: Rows, count: int, clusters: int, seed: int, spherical: bool, giant: float) -> Tensor:
+def _start(rows: EmbeddingRows, count: int, clusters: int, seed: int, spherical: bool, giant: float) -> Tensor:
     """Choose distant rows of a sample as centroids; cluster the sample first if there are many more rows."""
     size = SAMPLE_PER_CLUSTER * clusters
     sample = draw_sample(rows, size, seed)
@@ -94,7 +93,7 @@ def _start(rows: Rows, count: int, clusters: int, seed: int, spherical: bool, gi
 class _Lloyd:
     """Lloyd's iterations over the given rows."""
 
-    def __init__(self, rows: Rows, spherical: bool, giant: float, seed: int) -> None:
+    def __init__(self, rows: EmbeddingRows, spherical: bool, giant: float, seed: int) -> None:
         self._rows, self._spherical, self._giant = rows, spherical, giant
         self._generator = torch.Generator().manual_seed(seed)
         self._empty = self._split = 0
@@ -140,7 +139,7 @@ _COLLAPSED = (
 )
 
 
-def _count_rows(rows: Rows, clusters: int) -> int:
+def _count_rows(rows: EmbeddingRows, clusters: int) -> int:
     count = int(sum_over_ranks(torch.tensor([rows.count], device=rows.device)))
     if count < clusters:
         raise ClusteringStopped(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trichord.pretrain.clustering.rows import Rows, TensorRows
+from trichord.pretrain.clustering.rows import EmbeddingRows, TensorRows
 from trichord.pretrain.collectives import gather_unequal_rows, of_first_rank, rank
 
 # The time of k-means++ grows with the square of the number of clusters; above this number, random rows are used.
@@ -77,7 +77,7 @@ def _squares(rows_SD: Tensor, lengths_S: Tensor, chosen_C: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def draw_sample(rows: Rows, size: int, seed: int) -> Sample:
+def draw_sample(rows: EmbeddingRows, size: int, seed: int) -> Sample:
     """Draw up to `size` distinct rows of all ranks, fewer if there are not that many."""
     numbers_N = _number_rows(rows, seed)
     mine_s, place_s = _first_of_each(numbers_N)
@@ -90,7 +90,7 @@ def draw_sample(rows: Rows, size: int, seed: int) -> Sample:
     return Sample(_take(rows, place_s[is_mine_s]), mine_s[is_mine_s], len(kept))
 
 
-def _number_rows(rows: Rows, seed: int) -> Tensor:
+def _number_rows(rows: EmbeddingRows, seed: int) -> Tensor:
     """Return each row's hash: its bits, 64 at a time, times random odd numbers, summed modulo 2^64."""
     generator = torch.Generator().manual_seed(seed)
     words = (rows.dim + 1) // 2
@@ -114,7 +114,7 @@ def _first_of_each(numbers_N: Tensor) -> tuple[Tensor, Tensor]:
     return sorted_N[is_first_N], order_N[is_first_N]
 
 
-def _take(rows: Rows, place_s: Tensor) -> Tensor:
+def _take(rows: EmbeddingRows, place_s: Tensor) -> Tensor:
     """Return the rows at these indices, in this order."""
     taken_sD = torch.empty(len(place_s), rows.dim, device=rows.device)
     ascending_s, order_s = place_s.sort()

@@ -14,7 +14,10 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Mapping
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+
+from trichord.core.registry import load
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # mallopt's constants, from malloc.h
 _LARGEST = 2**31 - 1
@@ -32,6 +35,16 @@ def apply() -> bool:
         return False
     settings = ((_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, _LARGEST), (_TOP_PAD, _TOP_PAD_BYTES))
     return all(mallopt(setting, value) for setting, value in settings)
+
+
+def applied_before(place: str) -> Callable[[Namespace], int]:
+    """Return a command's function at ``"module:function"``, which is imported after `apply`, and torch with it."""
+
+    def run(arguments: Namespace) -> int:
+        apply()
+        return int(load(place)(arguments))
+
+    return run
 
 
 def thread_plan(local_world_size: int, environment: Mapping[str, str] = os.environ) -> int:

@@ -2,23 +2,25 @@
 
 So a checkpoint of N ranks and one ZeRO stage loads on M ranks and another stage. All ranks gather each tensor together,
 and one of them writes it. The number of writers depends on the total size; they are spread over the ranks.
+ZeRO 1 and 2 keep a flat partition of a group's moments on each rank, ZeRO 3 a slice of each parameter's moments, and
+without ZeRO torch's layout is kept. All are allocated before the first step, because DeepSpeed links the moments of
+stages 1 and 2 to their parameters only once, after the first group's first step, when the other groups have none yet.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trichord.core.errors import RunStopped, UserError
 from trichord.pretrain.engine import checkpoint_files as files
-from trichord.pretrain.engine.adam_state import MOMENTS, AdamState, shape_of
-from trichord.pretrain.engine.checkpoint_files import CheckpointIndex, FileEntry, TornCheckpoint
+from trichord.pretrain.engine.checkpoint_files import CheckpointFile, CheckpointIndex, TornCheckpoint
 from trichord.pretrain.engine.distributed import World
 from trichord.pretrain.objectives.base import Objective
 
@@ -53,8 +55,8 @@ def save(
         except OSError as error:
             complaint = str(error)
     _agree_on_success(world, complaint, f"begin save {index.step}", None)
-    temporary = Path(world.say(str(temporary), f"begin save {index.step}"))
-    written: dict[str, FileEntry] = {}
+    temporary = Path(world.broadcast(str(temporary), f"begin save {index.step}"))
+    written: dict[str, CheckpointFile] = {}
     owned = _gather_owned(world, objective, adam)
     try:
         for kind, tensors in owned.items():
@@ -65,7 +67,7 @@ def save(
         complaint = f"rank {world.rank}: {error}"
     _agree_on_success(world, complaint, f"write save {index.step}", temporary)
     lists = world.gather(json.dumps({n: e.model_dump() for n, e in written.items()}), f"list save {index.step}")
-    merged = {name: FileEntry(**entry) for text in lists for name, entry in json.loads(text).items()}
+    merged = {name: CheckpointFile(**entry) for text in lists for name, entry in json.loads(text).items()}
     if world.rank == 0:
         try:
             check()
@@ -81,7 +83,7 @@ def newest_whole(folder: Path, world: World, warn: Callable[[str], None]) -> tup
 
     Rank 0 lists the folder, because ranks can see different files on a shared disk; all ranks share the checksums.
     """
-    names = world.say(json.dumps([path.name for path in files.checkpoints_in(folder)]), "list checkpoints")
+    names = world.broadcast(json.dumps([path.name for path in files.checkpoints_in(folder)]), "list checkpoints")
     for name in json.loads(names):
         path = folder / name
         complaint = trouble = ""
@@ -190,3 +192,75 @@ def _agree_on_success(world: World, complaint: str, where: str, temporary: Path 
         if temporary is not None and world.rank == 0:
             files.discard(temporary)
         raise SaveFailed(f"{where}: {complaints[0]}")
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class AdamState:
+    """The moments of the parameters that an engine trains. Reading is a collective operation on all ranks."""
+
+    def __init__(self, engine: Any, parameters: Mapping[str, nn.Parameter], stage: int) -> None:
+        self.stage, self.parameters = stage, dict(parameters)
+        self._zero: Any = engine.optimizer
+        self._adam: torch.optim.AdamW = engine.optimizer.optimizer if stage else engine.optimizer
+        for flat in self._flat():
+            self._adam.state[flat] = {
+                "step": torch.zeros((), dtype=torch.float32, device=flat.device),
+                **{moment: torch.zeros_like(flat) for moment in MOMENTS},
+            }
+        if stage in (1, 2):
+            self._zero._lazy_init_hp_params_optimizer_state()
+
+    @property
+    def updates(self) -> int:
+        """The number of updates in the moments, the same for all parameters."""
+        return int(next(iter(self._adam.state.values()))["step"].item())
+
+    @updates.setter
+    def updates(self, count: int) -> None:
+        for state in self._adam.state.values():
+            state["step"].fill_(count)
+
+    def read(self, name: str, moment: str) -> Tensor:
+        """Return the full moment of one parameter."""
+        parameter = self.parameters[name]
+        if not self.stage:
+            moments: Tensor = self._adam.state[parameter][moment]
+            return moments
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        whole: Tensor = safe_get_full_optimizer_state(parameter, moment)
+        return whole.reshape(shape_of(parameter))
+
+    def write(self, name: str, moment: str, whole: Tensor) -> None:
+        """Set a moment of one parameter; each rank keeps its part."""
+        parameter: Any = self.parameters[name]
+        if self.stage == 0:
+            self._adam.state[parameter][moment].copy_(whole)
+        elif self.stage < 3:
+            parameter.set_full_hp_param(whole, moment)
+        else:
+            from deepspeed.utils import safe_set_local_optimizer_state
+
+            safe_set_local_optimizer_state(parameter, _slice_of(parameter, whole), moment)
+
+    def _flat(self) -> list[Any]:
+        if self.stage == 3:
+            return list(self._zero.fp32_partitioned_groups_flat)
+        return [flat for group in self._adam.param_groups for flat in group["params"]]
+
+
+def shape_of(parameter: Any) -> torch.Size:
+    """Return a parameter's full shape, even if ZeRO 3 holds it in slices."""
+    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+    return shape
+
+
+def _slice_of(parameter: Any, whole: Tensor) -> Tensor:
+    """Return this rank's slice; ZeRO 3 pads the last one with zeros."""
+    length = parameter.ds_tensor.ds_numel
+    padded = torch.zeros(length * parameter.ds_process_group.size(), dtype=whole.dtype)
+    padded[: whole.numel()] = whole.flatten()
+    start = length * parameter.ds_process_group.rank()
+    return padded[start : start + length]

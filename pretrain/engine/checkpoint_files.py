@@ -31,7 +31,7 @@ _UNFINISHED = ".unfinished-"
 _DOOMED = ".removing-"
 
 
-class FileEntry(BaseModel):
+class CheckpointFile(BaseModel):
     """Size and checksum that a file must have for the checkpoint to be complete."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,7 +52,7 @@ class CheckpointIndex(BaseModel):
     versions: dict[str, str]
     data_digests: list[str]  # of the shard sets' manifests
     config: dict[str, Any]
-    files: dict[str, FileEntry]
+    files: dict[str, CheckpointFile]
 
 
 class TornCheckpoint(Exception):
@@ -134,11 +134,11 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step_"))
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> CheckpointFile:
     """Write a safetensors file, sync it to disk and return its entry in the index."""
     save_tensors(path, {name: tensor.contiguous() for name, tensor in tensors.items()})
     sync(path)
-    return FileEntry(bytes=path.stat().st_size, sha256=_digest(path))
+    return CheckpointFile(bytes=path.stat().st_size, sha256=_digest(path))
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
@@ -168,7 +168,7 @@ def read_index(checkpoint: Path) -> CheckpointIndex:
     return index
 
 
-def check_file(checkpoint: Path, name: str, entry: FileEntry) -> None:
+def check_file(checkpoint: Path, name: str, entry: CheckpointFile) -> None:
     """Compare a file's checksum with the index; raise TornCheckpoint if it differs."""
     if _digest(checkpoint / name) != entry.sha256:
         raise TornCheckpoint(f"{checkpoint / name}: the checksum differs from the one in {INDEX}")

@@ -26,31 +26,31 @@ _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
 @dataclass(frozen=True)
-class Place:
+class RankPlacement:
     """Rank and sizes of this process, as read from the environment."""
 
     rank: int
     size: int
     local_rank: int
     local_size: int
-    said_by: str  # the launcher that set them
+    launcher: str  # that set them
 
 
 @dataclass(frozen=True)
 class World:
     """This process in an initialised process group."""
 
-    place: Place
+    placement: RankPlacement
     device: torch.device
     control: dist.ProcessGroup  # gloo, on the CPU, with a long time-out
 
     @property
     def rank(self) -> int:
-        return self.place.rank
+        return self.placement.rank
 
     @property
     def size(self) -> int:
-        return self.place.size
+        return self.placement.size
 
     def agree(self, numbers: list[float], waiting_in: str) -> list[float]:
         """Return the maximum of each number over the ranks; called once a step.
@@ -80,7 +80,7 @@ class World:
             dist.all_gather(found, mine, group=self.control)
         return [bytes(each.tolist()).decode().rstrip(" ") for each in found]
 
-    def say(self, text: str, waiting_in: str) -> str:
+    def broadcast(self, text: str, waiting_in: str) -> str:
         """Return the text of rank 0 on all ranks."""
         return self.gather(text if self.rank == 0 else "", waiting_in)[0]
 
@@ -95,8 +95,8 @@ class World:
             ) from error
 
 
-def find_place(environment: Mapping[str, str] = os.environ) -> Place:
-    """Return the place set by torchrun, srun or submitit's local executor; a single process if none of them did."""
+def find_placement(environment: Mapping[str, str] = os.environ) -> RankPlacement:
+    """Return the placement set by torchrun, srun or submitit's local executor; a single process if none of them did."""
     if "RANK" in environment or "WORLD_SIZE" in environment:
         missing = [name for name in _TORCHRUN if name not in environment]
         if missing:
@@ -105,25 +105,29 @@ def find_place(environment: Mapping[str, str] = os.environ) -> Place:
                 "torchrun or srun, which set them all, or unset them to run a single process."
             )
         rank, size, local_rank = (int(environment[name]) for name in _TORCHRUN)
-        return _checked(Place(rank, size, local_rank, int(environment.get("LOCAL_WORLD_SIZE", size)), "torchrun"))
+        return _checked(
+            RankPlacement(rank, size, local_rank, int(environment.get("LOCAL_WORLD_SIZE", size)), "torchrun")
+        )
     # The job step's count: a plain process in a batch script sees the job's SLURM_NTASKS but has no step of its own.
     if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         size = int(environment["SLURM_STEP_NUM_TASKS"])
         rank, local_rank = int(environment["SLURM_PROCID"]), int(environment["SLURM_LOCALID"])
         # "2(x3),1": tasks on each node; nodes may have different numbers
         per_node = environment.get("SLURM_STEP_TASKS_PER_NODE", str(size))
-        return _checked(Place(rank, size, local_rank, _tasks_on_node(per_node, environment), "SLURM"))
+        return _checked(RankPlacement(rank, size, local_rank, _tasks_on_node(per_node, environment), "SLURM"))
     if "SUBMITIT_LOCAL_NTASKS" in environment:
         size = int(environment["SUBMITIT_LOCAL_NTASKS"])
         rank = int(environment["SUBMITIT_LOCAL_GLOBALID"])
-        return _checked(Place(rank, size, int(environment["SUBMITIT_LOCAL_LOCALID"]), size, "submitit"))
-    return Place(0, 1, 0, 1, "single process")
+        return _checked(RankPlacement(rank, size, int(environment["SUBMITIT_LOCAL_LOCALID"]), size, "submitit"))
+    return RankPlacement(0, 1, 0, 1, "single process")
 
 
-def _checked(place: Place) -> Place:
-    if not 0 <= place.rank < place.size:
-        raise UserError(f"{place.said_by} set rank {place.rank} of {place.size}; expected 0 to {place.size - 1}")
-    return place
+def _checked(placement: RankPlacement) -> RankPlacement:
+    if not 0 <= placement.rank < placement.size:
+        raise UserError(
+            f"{placement.launcher} set rank {placement.rank} of {placement.size}; expected 0 to {placement.size - 1}"
+        )
+    return placement
 
 
 def _tasks_on_node(per_node: str, environment: Mapping[str, str]) -> int:
@@ -134,19 +138,32 @@ def _tasks_on_node(per_node: str, environment: Mapping[str, str]) -> int:
     return counts[int(environment.get("SLURM_NODEID", 0)) % len(counts)]
 
 
+@dataclass
+class _Joined:
+    """What `join_world` made, for the next call and for `leave_world`."""
+
+    world: World | None = None
+    group: object = None
+    variables: tuple[str, ...] = ()
+
+
+_joined = _Joined()
+
+
 def join_world() -> World:
     """Initialise the process group, or reuse the existing one; any failure here ends the run."""
-    place = find_place()
-    device = pick_device(place.local_rank)
-    os.environ.update(  # DeepSpeed reads these, whichever launcher set the rank
-        RANK=str(place.rank),
-        WORLD_SIZE=str(place.size),
-        LOCAL_RANK=str(place.local_rank),
-        LOCAL_WORLD_SIZE=str(place.local_size),
-    )
+    if _joined.world is not None and dist.is_initialized() and dist.group.WORLD is _joined.group:
+        return _joined.world
+    placement = find_placement()
+    device = pick_device(placement.local_rank)
+    # DeepSpeed reads these, whichever launcher set the rank.
+    numbers = (placement.rank, placement.size, placement.local_rank, placement.local_size)
+    variables = dict(zip((*_TORCHRUN, "LOCAL_WORLD_SIZE"), map(str, numbers), strict=True))
+    _joined.variables = tuple(name for name in variables if name not in os.environ)
+    os.environ.update(variables)
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        if place.size == 1:
+        if placement.size == 1:
             dist.init_process_group(
                 backend,
                 store=dist.HashStore(),  # type: ignore[attr-defined]
@@ -155,17 +172,18 @@ def join_world() -> World:
                 timeout=_STEP_TIMEOUT,
             )
         else:
-            _set_meeting_point(place)
+            _set_meeting_point(placement)
             dist.init_process_group(
-                backend, rank=place.rank, world_size=place.size, timeout=_STEP_TIMEOUT, init_method="env://"
+                backend, rank=placement.rank, world_size=placement.size, timeout=_STEP_TIMEOUT, init_method="env://"
             )
     control = dist.new_group(backend="gloo", timeout=_CONTROL_TIMEOUT)
-    return World(place, device, control)
+    _joined.world, _joined.group = World(placement, device, control), dist.group.WORLD
+    return _joined.world
 
 
-def _set_meeting_point(place: Place) -> None:
+def _set_meeting_point(placement: RankPlacement) -> None:
     """Set MASTER_ADDR and MASTER_PORT, which DeepSpeed and torch read, unless they are set."""
-    if place.said_by == "SLURM":
+    if placement.launcher == "SLURM":
         # The step's nodes, not the job's: a step may run on some of them, and rank 0 is on the step's first node.
         os.environ.setdefault("MASTER_ADDR", first_node(os.environ["SLURM_STEP_NODELIST"]))
         # Below the ephemeral ports. Jobs on one node get different ports, as do the steps of one job and its restarts:
@@ -173,14 +191,14 @@ def _set_meeting_point(place: Place) -> None:
         starts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
         number = int(os.environ["SLURM_JOB_ID"]) + 4001 * int(os.environ["SLURM_STEP_ID"]) + 1013 * starts
         os.environ.setdefault("MASTER_PORT", str(20000 + number % 12000))
-    elif place.said_by == "submitit":
+    elif placement.launcher == "submitit":
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
         os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ["SUBMITIT_LOCAL_JOB_ID"]) % 12000))
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise UserError(
-            f"{place.size} ranks need a rendezvous, but {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} "
-            f"not set on {socket.gethostname()}. Start with torchrun or srun."
+            f"{placement.size} ranks need a rendezvous, but {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not set on {socket.gethostname()}. Start with torchrun or srun."
         )
 
 
@@ -196,5 +214,8 @@ def leave_world() -> None:
     """Destroy the process group; this process may join another one later."""
     if dist.is_initialized():
         dist.destroy_process_group()
+    for name in _joined.variables:
+        os.environ.pop(name, None)
+    _joined.world, _joined.group, _joined.variables = None, None, ()
     if groups := sys.modules.get("deepspeed.utils.groups"):
         vars(groups)["_WORLD_GROUP"] = None  # it would keep a reference to the destroyed group

@@ -16,7 +16,7 @@ from typing import Any
 from trichord.core.console import show_figures
 from trichord.core.errors import UserError
 from trichord.pretrain.config import RunConfig
-from trichord.pretrain.engine.deepspeed_config import deepspeed_config, micro_batch_size
+from trichord.pretrain.engine.config import deepspeed_config, micro_batch_size
 from trichord.pretrain.engine.device import SupposedDevice, suppose
 from trichord.pretrain.engine.memory import ModelSize, RankMemory, measure, measure_with_flops, rank_memory
 from trichord.pretrain.engine.trackers import FILE_NAME, read_rows
@@ -53,6 +53,23 @@ def show_estimate(config: RunConfig, arguments: Namespace) -> int:
     for mistake in found.mistakes:
         print(f"\nmistake: {mistake}")
     return int(bool(found.mistakes))
+
+
+def check_memory(config: RunConfig, ranks: int, device: str | None, verb: str) -> str:
+    """Return a line on the memory of a rank; raise UserError if it exceeds that of the device."""
+    found = suppose(device) if device else None
+    micro = micro_batch_size(config.engine, config.data.batch_size, ranks)
+    size = measure(config, micro, config.checkpoints_activations)
+    gib = rank_memory(config, size, config.engine.zero_stage, ranks).total / _GIB
+    gib += found.reserve_gib if found else 0.0
+    limit = found.memory_gib if found else None
+    if found and limit is not None and gib > limit:
+        raise UserError(
+            f"a rank would need {gib:.1f} GiB, and {found.name} has {limit:.1f} GiB. For smaller settings: "
+            f"trichord {verb} … --dry-run --as-ranks {ranks} --device {device}"
+        )
+    available = f" of {limit:.1f} on {found.name}" if found and limit is not None else ""
+    return f"memory: {gib:.2g} GiB per rank{available}, measured"
 
 
 def estimate(

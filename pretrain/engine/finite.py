@@ -7,6 +7,8 @@ draws, and checks the output of every layer.
 from __future__ import annotations
 
 import json
+import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trichord.core.console import show_figures
 from trichord.core.errors import UserError
 from trichord.core.files import write_whole
 from trichord.core.run_folder import RunFolder
@@ -71,7 +74,7 @@ def write_failure(
         "rank": world.rank,
         "not_finite": found[:50],
         "losses": {name: str(value) for name, value in losses.items()},
-        "samples": [{"shard": shard, "key": key} for shard, key in zip(batch["shard"], batch["key"], strict=True)],
+        "samples": [{"shard": shard, "key": key} for shard, key in zip(batch.shard, batch.key, strict=True)],
     }
     everyone = [json.loads(text) for text in world.gather(json.dumps(mine), f"describe the failure of step {step}")]
     if world.rank == 0:
@@ -82,6 +85,16 @@ def write_failure(
 
 
 _LISTED = 20
+
+
+def run_replay(arguments: Namespace, read: Callable[[Any], RunConfig] = RunConfig.model_validate) -> int:
+    """Repeat a failed step and print where it is not finite; `read` parses the config stored in a checkpoint."""
+    rows = replay(arguments.run_folder, arguments.step, arguments.rank, read)
+    if not rows:
+        print("everything is finite on this machine; the device or its kernels differ from the run's", file=sys.stderr)
+        return 0
+    show_figures("not finite, in the order of the computation", rows, arguments.json)
+    return 1
 
 
 def replay(
@@ -102,7 +115,7 @@ def replay(
     objective = build(config)
     checkpoint.load_weights(saved[0], index, objective)
     batch, device = _draw(config, failure["step"], chosen["rank"], index.world_size)
-    if [sample["key"] for sample in chosen["samples"]] != batch["key"]:
+    if [sample["key"] for sample in chosen["samples"]] != batch.key:
         raise UserError(
             f"step {failure['step']} had other samples when it failed: data.sources of {saved[0]} changed since then"
         )
@@ -161,7 +174,7 @@ def _check_part(objective: Objective, config: RunConfig, batch: Batch, step: int
         output = objective(batch, step)
     for name, value in {"loss": output.loss, **output.losses}.items():
         if not bool(torch.isfinite(value)):
-            rows.append({"where": name, "what": f"is {float(value.detach())}", "keys": ", ".join(batch["key"])})
+            rows.append({"where": name, "what": f"is {float(value.detach())}", "keys": ", ".join(batch.key)})
     output.loss.backward()
     for name, parameter in objective.named_parameters():
         if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):

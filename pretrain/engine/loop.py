@@ -10,6 +10,7 @@ from typing import NamedTuple, NoReturn
 
 import torch
 
+from trichord.core.command import command_line
 from trichord.core.errors import Interrupted, RunStopped
 from trichord.core.run_folder import RunFolder
 from trichord.pretrain.config import RunConfig
@@ -21,7 +22,7 @@ from trichord.pretrain.engine.prefetch import Prefetcher
 from trichord.pretrain.engine.run_lock import RunLock
 from trichord.pretrain.engine.saving import Saver
 from trichord.pretrain.engine.signals import StopFlag, listening, of_rank, rank_of
-from trichord.pretrain.engine.step_line import step_line
+from trichord.pretrain.engine.trackers import step_line
 from trichord.pretrain.engine.training import Training
 from trichord.pretrain.engine.watch import LoaderWatch, Watch, embedding_figures
 from trichord.pretrain.objectives.base import StepOutput
@@ -29,7 +30,7 @@ from trichord.shards.reading.batch import Batch
 
 
 @dataclass(frozen=True)
-class Drawn:
+class NextBatch:
     """A batch, or the error that occurred while reading it."""
 
     batch: Batch | None = None
@@ -61,7 +62,7 @@ class Loop:
     watch: Watch
     loader_watch: LoaderWatch
     keep_failed: Callable[[int], str]  # saves the state before a failed step and returns where it is
-    say: Callable[[str], None]  # prints on rank 0
+    report: Callable[[str], None]  # prints on rank 0
 
     def go(self) -> dict[str, object]:
         """Run all remaining steps, then save; return the figures of the last log line."""
@@ -69,14 +70,14 @@ class Loop:
         self._means = WindowMeans(self.world.device)
         first, last = self.training.start_step, self.config.steps - 1
         with listening() as stop, stop.takes(SIGINT):
-            drawn = self._draw()
-            agreed = self._agree([], drawn, stop, f"begin step {first}")
+            upcoming = self._read_batch()
+            agreed = self._agree([], upcoming, stop, f"begin step {first}")
             for step in range(first, last + 1):
-                batch = self._go_on(step, drawn, agreed)
+                batch = self._go_on(step, upcoming, agreed)
                 output = self._forward_and_backward(batch, step)
                 found = self._guard.verdict()
-                drawn = self._draw() if step < last else Drawn()
-                agreed = self._agree(found, drawn, stop, f"check the gradients of step {step}")
+                upcoming = self._read_batch() if step < last else NextBatch()
+                agreed = self._agree(found, upcoming, stop, f"check the gradients of step {step}")
                 if agreed.is_not_finite:
                     self._stop(found, batch, output, step)
                 self._update(step)
@@ -92,28 +93,28 @@ class Loop:
     def _is_logged(self, step: int) -> bool:
         return (step + 1) % self.config.log.every_steps == 0 or step + 1 == self.config.steps
 
-    def _draw(self) -> Drawn:
+    def _read_batch(self) -> NextBatch:
         """Read this rank's next batch; an error is kept until all ranks know of it."""
         with self.meter.waiting():
             try:
-                return Drawn(next(self.prefetcher))
+                return NextBatch(next(self.prefetcher))
             except Exception as error:
-                return Drawn(problem=error)
+                return NextBatch(problem=error)
 
-    def _agree(self, found: list[str], drawn: Drawn, stop: StopFlag, waiting_in: str) -> Agreed:
+    def _agree(self, found: list[str], upcoming: NextBatch, stop: StopFlag, waiting_in: str) -> Agreed:
         """Return what all ranks do next: stop, save or continue. The only message of a step that the host waits for.
 
         Raise RunStopped on all ranks if a later start of this job holds the run's folder.
         """
         save_due = self.world.rank == 0 and self.saver.is_due_by_clock()
         lost = self.lock is not None and self.lock.is_lost
-        flags: list[float] = [bool(found), drawn.problem is not None, rank_of(stop.received), save_due, lost]
+        flags: list[float] = [bool(found), upcoming.problem is not None, rank_of(stop.received), save_due, lost]
         is_not_finite, cannot_read, signal, is_save_due, is_lost = self.world.agree(flags, waiting_in)
         if is_lost:  # before anything of this step is written
             raise RunStopped(f"{self.run} belongs to a later start of this job; this one stops and writes nothing more")
         return Agreed(bool(is_not_finite), bool(cannot_read), of_rank(int(signal)), bool(is_save_due))
 
-    def _go_on(self, step: int, drawn: Drawn, agreed: Agreed) -> Batch:
+    def _go_on(self, step: int, upcoming: NextBatch, agreed: Agreed) -> Batch:
         """Save if agreed, and return the batch of this step, or raise if the run ends here."""
         ends = agreed.cannot_read or agreed.signal is not None
         if ends or agreed.is_save_due:
@@ -123,13 +124,13 @@ class Loop:
         if agreed.signal is not None:
             steps_done = f"{step} step{'s' if step != 1 else ''}"
             message = f"stopped after {steps_done} by {agreed.signal.name}, everything is saved"
-            raise Interrupted(agreed.signal, message) from drawn.problem
+            raise Interrupted(agreed.signal, message) from upcoming.problem
         if agreed.cannot_read:
             other = RunStopped(f"rank {self.world.rank} stops at step {step}: another rank could not read its data")
-            raise drawn.problem or other
-        assert drawn.batch is not None
-        self.meter.count(drawn.batch)
-        return drawn.batch
+            raise upcoming.problem or other
+        assert upcoming.batch is not None
+        self.meter.count(upcoming.batch)
+        return upcoming.batch
 
     def _forward_and_backward(self, batch: Batch, step: int) -> StepOutput:
         """Run forward and backward on this rank's batch; `_update` makes the engine's last call of the step."""
@@ -162,7 +163,7 @@ class Loop:
         raise RunStopped(
             f"step {step} had values that are not finite, and was not applied:\n{listed}\n"
             f"Its samples are listed in {folder}. {kept}\n"
-            f"Next: trichord replay {self.run}"
+            f"Next: {command_line('replay', self.run)}"
         )
 
     def _log(self, step: int, output: StepOutput) -> None:
@@ -182,14 +183,14 @@ class Loop:
         try:
             self.recorder.write({**row, "bad": self.prefetcher.stream.figures()["bad"]})
         except OSError as error:  # such as a full disk; whether the run can continue is decided at the next save
-            self.say(f"warning: the figures of step {step} could not be written: {error}")
-        self.say(step_line(row))
+            self.report(f"warning: the figures of step {step} could not be written: {error}")
+        self.report(step_line(row))
         wait_share = row["data_wait_share"]
         for warning in self.watch.check(step, row):
-            self.say(f"warning: {warning}")
+            self.report(f"warning: {warning}")
         verdict = self.loader_watch.check(step, wait_share)
         if verdict:
-            self.say(verdict)
+            self.report(verdict)
 
 
 def _named(kind: str, figures: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

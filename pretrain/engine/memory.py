@@ -19,9 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from trichord.pretrain.config import RunConfig
-from trichord.pretrain.engine.deepspeed_config import deepspeed_config
-from trichord.pretrain.engine.flops import count_flops
-from trichord.pretrain.engine.rehearsal import Rehearsal, rehearse
+from trichord.pretrain.engine.config import deepspeed_config
+from trichord.pretrain.engine.rehearsal import Rehearsal, count_flops, rehearse
 
 _FLOAT32 = 4
 _DEEPSPEED_BUCKET = 500_000_000  # elements; its default, also the size of one all-reduce without ZeRO
@@ -72,7 +71,7 @@ def measure_with_flops(config: RunConfig, micro_batch: int) -> tuple[ModelSize, 
 
 def _measure_step(rehearsal: Rehearsal) -> ModelSize:
     objective, batch = rehearsal.objective, rehearsal.batch
-    inputs = [*batch["video"], *batch["audio"]]
+    inputs = [*batch.video, *batch.audio]
     trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     for parameter in trained:  # gradients are counted separately, so each is dropped as soon as it is accumulated
         parameter.register_post_accumulate_grad_hook(_drop_gradient)

@@ -28,7 +28,7 @@ _GIB = 1 << 30
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """Size of a run's steps. `flops_per_step` and `peak_flops`, the peak per second, are those of one device."""
 
     steps: int
@@ -62,8 +62,8 @@ class Meter:
     if it is a log step: row = meter.figures(step)  # a collective: all ranks call it
     """
 
-    def __init__(self, work: Work, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._work = work
+    def __init__(self, work: Workload, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._workload = work
         self._device = device
         self._clock = clock
         self._window = _Window()
@@ -88,11 +88,11 @@ class Meter:
 
     def count(self, batch: Batch) -> None:
         """Count a batch's samples, how many of them were replaced as unreadable, and how many have no audio."""
-        self._window.samples += len(batch["key"])
-        self._window.bad += len(batch["bad"])
-        if batch["audio"]:
-            self._window.with_sound += len(batch["key"])
-            self._window.silent += int((~batch["audio_present"]).sum())
+        self._window.samples += len(batch.key)
+        self._window.bad += len(batch.bad)
+        if batch.audio:
+            self._window.with_sound += len(batch.key)
+            self._window.silent += int((~batch.audio_present).sum())
 
     def step_done(self) -> None:
         """End a step and start the next one."""
@@ -118,13 +118,13 @@ class Meter:
         step_s = _divide(max(all_R["step_s"]), window.steps)
         if window.steps:
             self._recent.append((window.steps, max(all_R["step_s"]) + max(all_R["aside_s"])))
-        clips_per_s = _divide(self._work.batch_size, step_s)
-        flops, peak = self._work.flops_per_step, self._work.peak_flops
+        clips_per_s = _divide(self._workload.batch_size, step_s)
+        flops, peak = self._workload.flops_per_step, self._workload.peak_flops
         shares = (wait_s / all_s for wait_s, all_s in zip(all_R["wait_s"], all_R["step_s"], strict=True) if all_s)
         return {
             "step": step,
-            "steps": self._work.steps,
-            "samples": (step + 1) * self._work.batch_size,
+            "steps": self._workload.steps,
+            "samples": (step + 1) * self._workload.batch_size,
             "clips_per_s": clips_per_s,
             "clips_per_s_device": None if clips_per_s is None else clips_per_s / world_size(),
             "step_s": step_s,
@@ -149,7 +149,7 @@ class Meter:
     def _eta_s(self, step: int) -> float | None:
         steps = sum(some for some, _ in self._recent)
         each_s = _divide(sum(seconds for _, seconds in self._recent), steps)
-        return None if each_s is None else each_s * (self._work.steps - step - 1)
+        return None if each_s is None else each_s * (self._workload.steps - step - 1)
 
 
 class WindowMeans:

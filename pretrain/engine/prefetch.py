@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.stream import BatchStream
@@ -38,7 +37,7 @@ class Prefetcher(Iterator[Batch]):
         batch, copied = found
         if copied is not None:
             torch.cuda.current_stream(self._device).wait_event(copied)
-            for tensor in _tensors(batch):
+            for tensor in batch.tensors():
                 tensor.record_stream(torch.cuda.current_stream(self._device))
         return batch
 
@@ -68,19 +67,7 @@ class Prefetcher(Iterator[Batch]):
         if self._device.type == "cpu":
             return batch, None
         with torch.cuda.stream(self._copies):
-            moved = Batch(
-                **{
-                    **batch,
-                    "video": [view.to(self._device, non_blocking=True) for view in batch["video"]],
-                    "audio": [sound.to(self._device, non_blocking=True) for sound in batch["audio"]],
-                    "audio_present": batch["audio_present"].to(self._device, non_blocking=True),
-                    "valid": batch["valid"].to(self._device, non_blocking=True),
-                }
-            )
+            moved = batch.to(self._device, non_blocking=True)
             copied = torch.cuda.Event()
             copied.record(self._copies)
         return moved, copied
-
-
-def _tensors(batch: Batch) -> list[Tensor]:
-    return [*batch["video"], *batch["audio"], batch["audio_present"], batch["valid"]]

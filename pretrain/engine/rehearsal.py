@@ -2,12 +2,15 @@
 
 torch's fake tensors have shapes and dtypes but no values, so a step of any size takes seconds. They follow the CPU's
 code path; a GPU computes the same products, and its fused attention stores as much.
+Of operations, the basis of MFU and of the dry run's hours, matrix products, convolutions and attention are counted,
+forward and backward; a multiplication and an addition count as two. What is recomputed to save memory (activation
+checkpointing, the scores of fused attention) is not counted, so that recomputation does not increase MFU.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.objectives.base import Objective, StepOutput
-from trichord.shards.audio.spectrogram import frame_count
-from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.batch import Batch, Timeline
 from trichord.shards.sample_spec import SampleSpec
 from trichord.shards.transforms.clips import Clip
 from trichord.shards.transforms.views import plan_views
@@ -117,6 +120,7 @@ def fake_batch(spec: SampleSpec, samples: int) -> Batch:
         shard=[""] * samples,
         source=[0] * samples,
         position=[-1] * samples,
+        timeline=[Timeline()] * samples,
         step=0,
         bad=[],
         left_out=[],
@@ -128,6 +132,39 @@ def _fake_sounds(spec: SampleSpec, clips: Sequence[Clip], samples: int) -> list[
     if spec.sound is None:
         return []
     seconds = spec.sound_seconds or clips[0].end_s - clips[0].start_s
-    frames = spec.sound.frames or frame_count(spec.sound, round(seconds * spec.sound.rate_hz))
+    frames = spec.sound.frames or spec.sound.frame_count(round(seconds * spec.sound.rate_hz))
     count = 1 if spec.sound_of == "first_clip" else len(clips)
     return [torch.zeros(samples, frames, spec.sound.mels) for _ in range(count)]
+
+
+Shape = Sequence[int]
+
+
+def _attention_forward(queries: Shape, keys: Shape, values: Shape, *rest: Any, **named: Any) -> int:
+    return int(sdpa_flop_count(queries, keys, values))
+
+
+def _attention_backward(gradient: Shape, queries: Shape, keys: Shape, values: Shape, *rest: Any, **named: Any) -> int:
+    """Count two gradients for each of two products; the kernel's recomputation of the scores is not counted."""
+    return 2 * _attention_forward(queries, keys, values)
+
+
+# torch counts attention on GPUs, but not the CPU kernel.
+_CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+
+
+def count_flops(work: Callable[[], object]) -> int:
+    """Run `work` once and return its operations; compiled modules run in eager mode."""
+    counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
+    with torch.compiler.set_stance("force_eager"), counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def training_flops(config: RunConfig, micro_batch: int) -> int:
+    """Return the operations of a micro-batch's forward and backward on one rank; takes a second or two."""
+    with rehearse(config, micro_batch, checkpoints_activations=False) as rehearsal:
+        return count_flops(lambda: rehearsal.forward().backward())

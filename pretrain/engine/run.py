@@ -11,26 +11,43 @@ from pathlib import Path
 
 import torch
 
-from trichord.core.errors import UserError
+from trichord.core.console import show_figures
+from trichord.core.errors import Interrupted, UserError
 from trichord.core.files import write_whole
 from trichord.core.run_folder import RunFolder
+from trichord.pretrain.collectives import rank
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint
 from trichord.pretrain.engine.allocator import own_cores, thread_plan
 from trichord.pretrain.engine.checkpoint_files import CheckpointIndex
 from trichord.pretrain.engine.device import peak_flops
-from trichord.pretrain.engine.distributed import World, join_world
-from trichord.pretrain.engine.flops import training_flops
+from trichord.pretrain.engine.distributed import World, join_world, leave_world
 from trichord.pretrain.engine.loop import Loop
-from trichord.pretrain.engine.metrics import Meter, Recorder, Work
+from trichord.pretrain.engine.metrics import Meter, Recorder, Workload
 from trichord.pretrain.engine.parameter_groups import describe
 from trichord.pretrain.engine.prefetch import Prefetcher
+from trichord.pretrain.engine.rehearsal import training_flops
 from trichord.pretrain.engine.run_lock import RunLock, take_lock
 from trichord.pretrain.engine.saving import Saver, changes, data_digests, refuse_other_run
+from trichord.pretrain.engine.trackers import last_row
 from trichord.pretrain.engine.training import Training, own_linear, prepare
 from trichord.pretrain.engine.watch import EMBEDDING_RULES, LoaderWatch, Watch
 from trichord.pretrain.recipe import to_yaml
 from trichord.shards.reading.stream import batches
+
+
+def pretrain_and_leave(config: RunConfig, run: Path, as_json: bool) -> int:
+    """Run to the end, print the figures of the last log line on rank 0, and destroy the process group."""
+    # Leave only where all ranks leave: it waits for the others, and a failed rank must report its error at once.
+    try:
+        figures = pretrain(config, run)
+    except Interrupted:
+        leave_world()
+        raise
+    if rank() == 0:
+        show_figures("the last steps", [figures], as_json)
+    leave_world()
+    return 0
 
 
 def pretrain(config: RunConfig, run: Path) -> dict[str, object]:
@@ -39,44 +56,44 @@ def pretrain(config: RunConfig, run: Path) -> dict[str, object]:
     The process group stays initialised for later work in this process; `leave_world` destroys it.
     """
     world = join_world()
-    torch.set_num_threads(thread_plan(world.place.local_size))
-    say = partial(_print_on_rank_0, world)
-    lock = _lock_together(run, world, say)
+    torch.set_num_threads(thread_plan(world.placement.local_size))
+    report = partial(_print_on_rank_0, world)
+    lock = _lock_together(run, world, report)
     with lock or nullcontext(), own_linear():
-        return _pretrain(config, run, world, lock, say)
+        return _pretrain(config, run, world, lock, report)
 
 
-def _lock_together(run: Path, world: World, say: Callable[[str], None]) -> RunLock | None:
+def _lock_together(run: Path, world: World, report: Callable[[str], None]) -> RunLock | None:
     """Take the folder's lock on rank 0; raise UserError on all ranks if another run holds it."""
     lock, complaint = None, ""
     if world.rank == 0:
         try:
-            lock = take_lock(run, say)
+            lock = take_lock(run, report)
         except UserError as error:
             complaint = str(error)
-    complaint = world.say(complaint, "take the lock of the run's folder")
+    complaint = world.broadcast(complaint, "take the lock of the run's folder")
     if complaint:
         raise UserError(complaint)
     return lock
 
 
 def _pretrain(
-    config: RunConfig, run: Path, world: World, lock: RunLock | None, say: Callable[[str], None]
+    config: RunConfig, run: Path, world: World, lock: RunLock | None, report: Callable[[str], None]
 ) -> dict[str, object]:
     digests = data_digests(config)
-    resumed = checkpoint.newest_whole(RunFolder(run).checkpoints, world, lambda text: say(f"warning: {text}"))
+    resumed = checkpoint.newest_whole(RunFolder(run).checkpoints, world, lambda text: report(f"warning: {text}"))
     if resumed:
         refuse_other_run(config, digests, resumed)
         for change in changes(config, resumed[1]):
-            say(f"changed since the checkpoint: {change}")
-        say(f"resuming {resumed[0]}, saved by {_ranks(resumed[1].world_size)}")
+            report(f"changed since the checkpoint: {change}")
+        report(f"resuming {resumed[0]}, saved by {_ranks(resumed[1].world_size)}")
         if resumed[1].step >= config.steps:
-            say(f"all {config.steps} steps are done; raise `steps` to continue")
-            return {"run": str(run), "steps": config.steps}
+            report(f"all {config.steps} steps are done; raise `steps` to continue")
+            return {"run": str(run), "steps": config.steps, **last_row(RunFolder(run).metrics)}
     if world.rank == 0:
         write_whole(RunFolder(run).config, to_yaml(config))
     training = prepare(config, world, resumed)
-    _print_summary(config, world, training, say)
+    _print_summary(config, world, training, report)
     about = config.model_dump(mode="json")
     facts = partial(
         CheckpointIndex,
@@ -98,13 +115,13 @@ def _pretrain(
             lock=lock,
             training=training,
             prefetcher=prefetcher,
-            saver=Saver(RunFolder(run).checkpoints, config.checkpoints, world, training, facts, check, say),
-            meter=Meter(_work(config, world), world.device),
+            saver=Saver(RunFolder(run).checkpoints, config.checkpoints, world, training, facts, check, report),
+            meter=Meter(_workload(config, world), world.device),
             recorder=recorder,
             watch=Watch((*EMBEDDING_RULES, *training.objective.health_rules())),
-            loader_watch=LoaderWatch(config.data.workers, own_cores(world.place.local_size)),
+            loader_watch=LoaderWatch(config.data.workers, own_cores(world.placement.local_size)),
             keep_failed=partial(_keep_failed, run, world, training, facts, check),
-            say=say,
+            report=report,
         )
         return {"run": str(run), **loop.go()}
     finally:
@@ -139,10 +156,10 @@ def _keep_failed(
     return f"The weights before this step are in {path}."
 
 
-def _work(config: RunConfig, world: World) -> Work:
+def _workload(config: RunConfig, world: World) -> Workload:
     micro = config.data.batch_size // (world.size * config.engine.accumulation)
     flops = training_flops(config, micro) * config.engine.accumulation
-    return Work(
+    return Workload(
         steps=config.steps,
         batch_size=config.data.batch_size,
         flops_per_step=flops,
@@ -150,17 +167,17 @@ def _work(config: RunConfig, world: World) -> Work:
     )
 
 
-def _print_summary(config: RunConfig, world: World, training: Training, say: Callable[[str], None]) -> None:
+def _print_summary(config: RunConfig, world: World, training: Training, report: Callable[[str], None]) -> None:
     batch, parts, threads = config.data.batch_size, config.engine.accumulation, torch.get_num_threads()
-    ranks = _ranks(world.size)
-    say(
-        f"{ranks} on {world.device.type} ({world.place.said_by}), {threads} thread{'s' if threads != 1 else ''} each; "
+    ranks, launcher = _ranks(world.size), world.placement.launcher
+    report(
+        f"{ranks} on {world.device.type} ({launcher}), {threads} thread{'s' if threads != 1 else ''} each; "
         f"ZeRO {config.engine.zero_stage}, {config.engine.precision}; {batch} clips a step = {ranks} "
         f"x {parts} part{'s' if parts != 1 else ''} x {batch // (world.size * parts)}; "
         f"steps {training.start_step} to {config.steps}"
     )
     for group in describe(training.groups):
-        say("  " + ", ".join(f"{name} {value}" for name, value in group.items()))
+        report("  " + ", ".join(f"{name} {value}" for name, value in group.items()))
 
 
 def _ranks(count: int) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from trichord.core.command import command_line
 from trichord.core.errors import UserError
 from trichord.core.run_folder import RunFolder
 
@@ -96,7 +97,7 @@ class RunLock:
                 continue
 
 
-def take_lock(run: Path, say: Callable[[str], None] = lambda _: None) -> RunLock:
+def take_lock(run: Path, report: Callable[[str], None] = lambda _: None) -> RunLock:
     """Take the lock of a run's folder, or raise UserError naming its holder. Waits if the holder may just have died."""
     path, mine = RunFolder(run).lock, _myself()
     fresh = path.with_name(f".{path.name}.{mine.token}")
@@ -108,7 +109,7 @@ def take_lock(run: Path, say: Callable[[str], None] = lambda _: None) -> RunLock
                 os.link(fresh, path)  # fails if the lock exists, over NFS too
                 return RunLock(path, mine)
             except FileExistsError:
-                settle_s = _wait_for_turn(path, mine, fresh, say)
+                settle_s = _wait_for_turn(path, mine, fresh, report)
             if settle_s is not None:
                 os.replace(fresh, path)
                 time.sleep(settle_s)
@@ -138,25 +139,25 @@ def this_job(environment: Mapping[str, str] = os.environ) -> tuple[str | None, i
     return environment.get("SUBMITIT_LOCAL_JOB_ID"), 0
 
 
-def _wait_for_turn(path: Path, mine: Holder, fresh: Path, say: Callable[[str], None]) -> float | None:
+def _wait_for_turn(path: Path, mine: Holder, fresh: Path, report: Callable[[str], None]) -> float | None:
     """Return the seconds to wait after replacing the lock, None if it is gone; raise UserError if its holder lives."""
     holder, seen_s = read_holder(path.parent), _touched_at_s(path)
     if seen_s is None:
         return None
     if holder is None:
-        say(f"taking over {path}: its content cannot be read")
+        report(f"taking over {path}: its content cannot be read")
         return _SETTLE_S
     if holder.is_gone():
-        say(f"taking over {path} from {holder.words}, which is gone")
+        report(f"taking over {path} from {holder.words}, which is gone")
         return _SETTLE_S
     if mine.job_id is not None and holder.job_id == mine.job_id and holder.restarts < mine.restarts:
-        say(f"taking over {path} from an earlier start of this job, {holder.words}")
+        report(f"taking over {path} from an earlier start of this job, {holder.words}")
         return 2 * BEAT_S  # by then the earlier start, if alive, has noticed
     while True:
         os.utime(fresh)
         age_s = fresh.stat().st_mtime - seen_s
         if age_s > SILENT_S:
-            say(f"taking over {path} from {holder.words}, silent for {age_s:.0f} s")
+            report(f"taking over {path} from {holder.words}, silent for {age_s:.0f} s")
             return _SETTLE_S
         time.sleep(BEAT_S / 10)
         now_s = _touched_at_s(path)
@@ -165,7 +166,7 @@ def _wait_for_turn(path: Path, mine: Holder, fresh: Path, say: Callable[[str], N
         if now_s != seen_s:
             raise UserError(
                 f"{path.parent} is in use by {holder.words}. Wait until it ends, cancel it "
-                f"(trichord cancel {path.parent}), or use another folder."
+                f"({command_line('cancel', path.parent)}), or use another folder."
             )
 
 

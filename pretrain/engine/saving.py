@@ -33,10 +33,10 @@ class Saver:
         training: Training,
         facts: Callable[..., CheckpointIndex],
         check: Callable[[], None],  # raises OSError on rank 0 if nothing may be written
-        say: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
         self._folder, self._config, self._world, self._training = folder, config, world, training
-        self._facts, self._check, self._print = facts, check, say
+        self._facts, self._check, self._print = facts, check, report
         self._saved_at_s = time.monotonic()
         self._failures = 0
         self.saved_step = training.start_step
@@ -129,6 +129,17 @@ def refuse_other_run(config: RunConfig, digests: list[str], resumed: tuple[Path,
             f"{path} cannot be continued with these settings:\n{listed}\n"
             "Restore the settings to continue, or give another --run to start a new run; init_from.path loads weights."
         )
+
+
+def refuse_folder_of_other_run(config: RunConfig, checkpoints: Path) -> None:
+    """Raise UserError if a folder holds checkpoints of another run, before a job waits in a queue."""
+    for path in checkpoint_files.checkpoints_in(checkpoints):
+        try:
+            index = checkpoint_files.read_index(path)
+        except checkpoint_files.TornCheckpoint:
+            continue
+        refuse_other_run(config, data_digests(config), (path, index))
+        return
 
 
 def changes(config: RunConfig, index: CheckpointIndex) -> list[str]:

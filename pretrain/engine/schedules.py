@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -35,13 +36,15 @@ from pydantic import (
 )
 
 
-class _Schedule(BaseModel, ABC):
+class ScheduleSpec(BaseModel, ABC):
     """Base of all schedules, with the warm-up."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     warmup_steps: NonNegativeInt = 0
+    """Number of steps over which the value rises linearly from `warmup_from`; 0 for no warm-up."""
     warmup_from: FiniteFloat = 0.0
+    """Value at the first step of the warm-up."""
 
     def at(self, step: int, steps: int) -> float:
         """Return the value at a step of a run of `steps` steps; after the last step it stays constant."""
@@ -51,16 +54,25 @@ class _Schedule(BaseModel, ABC):
         share = (step - self.warmup_steps) / (last - self.warmup_steps) if step < last else 1.0
         return self._after_warmup(share, step)
 
+    def complaints(self, name: str, steps: int) -> Iterator[str]:
+        """Yield a message for each setting that does not fit a run of `steps` steps; `name` is the schedule's key."""
+        if self.warmup_steps >= steps:
+            yield (
+                f"{name}.warmup_steps={self.warmup_steps} must be below steps={steps}: the run would end while "
+                f"warming up. A twentieth of the run is {name}.warmup_steps={steps // 20}"
+            )
+
     @abstractmethod
     def _after_warmup(self, share: float, step: int) -> float:
         """Return the value after the given share of the steps that follow the warm-up."""
 
 
-class Constant(_Schedule):
-    """The same value at every step."""
+class Constant(ScheduleSpec):
+    """The same value at every step; without a warm-up, a recipe may give the number alone."""
 
     kind: Literal["constant"] = "constant"
     value: FiniteFloat
+    """Value at every step after the warm-up."""
 
     @model_serializer(mode="wrap")
     def _as_number(self, dump: SerializerFunctionWrapHandler) -> Any:
@@ -70,35 +82,42 @@ class Constant(_Schedule):
         return self.value
 
 
-class Linear(_Schedule):
+class Linear(ScheduleSpec):
     """A linear change from start to end."""
 
     kind: Literal["linear"] = "linear"
     start: FiniteFloat
+    """Value after the warm-up."""
     end: FiniteFloat
+    """Value at the last step of the run."""
 
     def _after_warmup(self, share: float, step: int) -> float:
         return _between(self.start, self.end, share)
 
 
-class Cosine(_Schedule):
+class Cosine(ScheduleSpec):
     """Half a cosine period from start to end, slow at both ends."""
 
     kind: Literal["cosine"] = "cosine"
     start: FiniteFloat
+    """Value after the warm-up."""
     end: FiniteFloat
+    """Value at the last step of the run."""
 
     def _after_warmup(self, share: float, step: int) -> float:
         return _between(self.end, self.start, (1 + math.cos(math.pi * share)) / 2)
 
 
-class Steps(_Schedule):
+class Steps(ScheduleSpec):
     """A step function: multiplied by `factor` at each milestone."""
 
     kind: Literal["steps"] = "steps"
     start: FiniteFloat
+    """Value from the end of the warm-up to the first milestone."""
     factor: FiniteFloat = 0.1
-    milestones: tuple[NonNegativeInt, ...] = Field(min_length=1)  # steps
+    """Factor by which the value is multiplied at each milestone."""
+    milestones: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    """Steps at which the value is multiplied by `factor`, in increasing order."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Steps:
@@ -109,6 +128,11 @@ class Steps(_Schedule):
                 f"the first milestone, {self.milestones[0]}, is within the warm-up of {self.warmup_steps} steps"
             )
         return self
+
+    def complaints(self, name: str, steps: int) -> Iterator[str]:
+        yield from super().complaints(name, steps)
+        if self.milestones[-1] >= steps:
+            yield f"{name}.milestones={list(self.milestones)} exceed the last step, {steps - 1}"
 
     def _after_warmup(self, share: float, step: int) -> float:
         return self.start * self.factor ** sum(milestone <= step for milestone in self.milestones)

@@ -25,7 +25,7 @@ class StopFlag:
     """Flag set by signals. The first one only requests a stop; a second SIGINT interrupts at once."""
 
     def __init__(self, interrupts: bool = False) -> None:
-        self.hears_warnings = True  # one rank of a job is enough
+        self.takes_warnings = True  # one rank of a job is enough
         self.deadline_s: float | None = None  # in time.monotonic: when to stop, with or without a warning
         self.is_preempted: Callable[[], bool] = lambda: False  # called when a warning comes shortly before the deadline
         self._interrupts = interrupts
@@ -53,7 +53,7 @@ class StopFlag:
         found = signal.Signals(number)
         if found == signal.SIGINT and self._noted == signal.SIGINT:
             raise KeyboardInterrupt
-        if found == signal.SIGUSR2 and (not self.hears_warnings or self._is_early()):
+        if found == signal.SIGUSR2 and (not self.takes_warnings or self._is_early()):
             return
         if self._interrupts and self._noted is not None:
             return  # shutdown must not be interrupted: a job that requeues itself receives SIGTERM

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,9 @@ from trichord.core.seeds import derive_seed
 from trichord.pretrain.backbones.base import Encoder
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint
-from trichord.pretrain.engine.adam_state import AdamState
+from trichord.pretrain.engine.checkpoint import AdamState
 from trichord.pretrain.engine.checkpoint_files import CheckpointIndex
-from trichord.pretrain.engine.deepspeed_config import deepspeed_config
+from trichord.pretrain.engine.config import deepspeed_config
 from trichord.pretrain.engine.distributed import World
 from trichord.pretrain.engine.parameter_groups import ParameterGroup
 from trichord.pretrain.objectives.base import Objective, StepOutput
@@ -160,14 +160,14 @@ def set_rates(training: Training, config: RunConfig, step: int) -> dict[str, flo
 def forward(training: Training, config: RunConfig, batch: Batch, step: int, part: int, rank: int) -> StepOutput:
     """Run the objective on one part of a step's batch."""
     draw_as(config, step, part, rank)
-    output: StepOutput = training.engine(batch, step)
+    output: StepOutput = training.engine(batch=batch, step=step)  # by name, so that ZeRO 3 does not look into it
     return output
 
 
 def preview(training: Training, config: RunConfig, parts: Sequence[Batch], step: int, rank: int) -> None:
     """Pass all parts of the step to the objective's `preview` if there are several."""
     if len(parts) > 1:
-        with training.objective.casting(parts[0]["valid"].device):
+        with training.objective.casting(parts[0].valid.device):
             training.objective.preview(parts, step, lambda part: draw_as(config, step, part, rank))
 
 
@@ -188,18 +188,5 @@ def split(batch: Batch, parts: int) -> list[Batch]:
     """Split a rank's batch into equal parts, in order."""
     if parts == 1:
         return [batch]
-    size = len(batch["key"]) // parts
-    return [_part(batch, slice(i * size, (i + 1) * size)) for i in range(parts)]
-
-
-def _part(batch: Batch, rows: slice) -> Batch:
-    kept: dict[str, Any] = {}
-    fields: Mapping[str, Any] = batch
-    for name, value in fields.items():
-        if name in ("video", "audio"):
-            kept[name] = [view[rows] for view in value]
-        elif name in ("audio_present", "valid", "text", "labels", "key", "shard", "source", "position"):
-            kept[name] = value[rows]
-        else:
-            kept[name] = value
-    return cast(Batch, kept)
+    size = len(batch) // parts
+    return [batch.rows(slice(i * size, (i + 1) * size)) for i in range(parts)]

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from trichord.core.errors import UserError
 from trichord.core.wheels import make_importable
-from trichord.pretrain.layers.checkpointing import count_batches_once
+from trichord.pretrain.layers.transformer import count_batches_once
 
 # Models that accept any size at run time with `dynamic_img_size`; their position tables are resized.
 _OF_ANY_SIZE = ("timm.models.vision_transformer", "timm.models.deit")
 
 
 def image_network(
-    setting: str, name: str, size: int, drop_path: float, forgets: bool = False, colours: int = 3
+    setting: str, name: str, size: int, drop_path: float, recomputes: bool = False, colours: int = 3
 ) -> nn.Module:
     """Build a network with initial weights; `setting` is the recipe setting of its name, for the error message."""
     timm = _timm()
@@ -31,7 +31,7 @@ def image_network(
     sizes: dict[str, Any] = {"img_size": size, "dynamic_img_size": True}
     options = sizes if timm.models.model_entrypoint(name).__module__ in _OF_ANY_SIZE else {}
     network: Any = timm.create_model(name, num_classes=0, in_chans=colours, drop_path_rate=drop_path or None, **options)
-    if forgets:
+    if recomputes:
         network.set_grad_checkpointing(True)
         count_batches_once(network)
     assert isinstance(network, nn.Module)

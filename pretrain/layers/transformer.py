@@ -1,7 +1,8 @@
 """Layers of transformers: attention, MLP, stochastic depth (Huang et al. 2016), the plain pre-LN block of a vision
-transformer, and initial weights by the width of each layer's input.
+transformer, initial weights by the width of each layer's input, and activation checkpointing of blocks of any network.
 
 Multi-head self-attention (Vaswani et al. 2017) runs along one axis of a grid of tokens, without rearranging the grid.
+With activation checkpointing the activations of a block are not kept but recomputed in the backward pass.
 Legend: B samples, L tokens that attend to each other, P places that do so independently, D features, H heads, K = D /
 H; G = P x H, the heads of all places.
 """
@@ -10,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 
 class QueryKeyValue(nn.Linear):
@@ -23,17 +26,17 @@ class QueryKeyValue(nn.Linear):
     def __init__(self, dim: int) -> None:
         super().__init__(dim, 3 * dim)
 
-    def forward(self, tokens_BLPD: Tensor, asking: int) -> tuple[Tensor, ...]:  # type: ignore[override]
-        if tokens_BLPD.shape[1:3] == (asking, 1):
+    def forward(self, tokens_BLPD: Tensor, query_count: int) -> tuple[Tensor, ...]:  # type: ignore[override]
+        if tokens_BLPD.shape[1:3] == (query_count, 1):
             return super().forward(tokens_BLPD).chunk(3, dim=-1)
         # Three dense outputs rather than thirds of one: then places and heads can be viewed as one axis without copies.
-        inputs = (tokens_BLPD[:, :asking], tokens_BLPD, tokens_BLPD)
+        inputs = (tokens_BLPD[:, :query_count], tokens_BLPD, tokens_BLPD)
         parts = zip(inputs, self.weight.chunk(3), self.bias.chunk(3), strict=True)
         return tuple(functional.linear(*part) for part in parts)
 
 
 class Attention(nn.Module):
-    """Self-attention over L, at each of P places separately; causal attention needs `asking` = L."""
+    """Self-attention over L, at each of P places separately; causal attention needs `query_count` = L."""
 
     def __init__(self, dim: int, heads: int, is_causal: bool = False) -> None:
         super().__init__()
@@ -42,14 +45,14 @@ class Attention(nn.Module):
         self.qkv = QueryKeyValue(dim)
         self.proj = nn.Linear(dim, dim)
 
-    def answers(self, tokens_BLPD: Tensor, asking: int) -> Tensor:
-        """Return the concatenated outputs of the heads for the first `asking` tokens, before `proj`."""
+    def head_outputs(self, tokens_BLPD: Tensor, query_count: int) -> Tensor:
+        """Return the concatenated outputs of the heads for the first `query_count` tokens, before `proj`."""
         samples, _, places, dim = tokens_BLPD.shape
         shape_GK = (places * self.heads, dim // self.heads)
-        queries, keys, values = (part.view(samples, -1, *shape_GK) for part in self.qkv(tokens_BLPD, asking))
-        return attend(queries, keys, values, self.is_causal).reshape(samples, asking, places, dim)
+        queries, keys, values = (part.view(samples, -1, *shape_GK) for part in self.qkv(tokens_BLPD, query_count))
+        return attend(queries, keys, values, self.is_causal).reshape(samples, query_count, places, dim)
 
-    def first_looks_at(self, tokens_BLPD: Tensor) -> Tensor:
+    def first_token_weights(self, tokens_BLPD: Tensor) -> Tensor:
         """Return the attention weights of the first token, averaged over heads, BLP; for visualisation."""
         samples, _, places, dim = tokens_BLPD.shape
         shape_PHK = (places, self.heads, dim // self.heads)
@@ -58,9 +61,9 @@ class Attention(nn.Module):
         weights_BLP: Tensor = scores_BLPH.softmax(dim=1).mean(dim=3)
         return weights_BLP
 
-    def forward(self, tokens_BLPD: Tensor, asking: int) -> Tensor:
-        """Attend to all L tokens; only the first `asking` tokens are queries."""
-        mixed_BLPD: Tensor = self.proj(self.answers(tokens_BLPD, asking))
+    def forward(self, tokens_BLPD: Tensor, query_count: int) -> Tensor:
+        """Attend to all L tokens; only the first `query_count` tokens are queries."""
+        mixed_BLPD: Tensor = self.proj(self.head_outputs(tokens_BLPD, query_count))
         return mixed_BLPD
 
 
@@ -69,15 +72,15 @@ def attend(queries_BLGK: Tensor, keys_BLGK: Tensor, values_BLGK: Tensor, is_caus
     queries, keys, values = (part.transpose(1, 2) for part in (queries_BLGK, keys_BLGK, values_BLGK))
     if products_are_faster(queries) and not is_causal:
         return attend_by_products(queries, keys, values).transpose(1, 2)
-    answers_BGLK: Tensor = functional.scaled_dot_product_attention(queries, keys, values, is_causal=is_causal)
-    return answers_BGLK.transpose(1, 2)
+    outputs_BGLK: Tensor = functional.scaled_dot_product_attention(queries, keys, values, is_causal=is_causal)
+    return outputs_BGLK.transpose(1, 2)
 
 
 def attend_by_products(queries_BGLK: Tensor, keys_BGLK: Tensor, values_BGLK: Tensor) -> Tensor:
     """Attend with explicit score matrices."""
     scores_BGLL = (queries_BGLK * queries_BGLK.shape[-1] ** -0.5) @ keys_BGLK.transpose(-2, -1)
-    answers_BGLK: Tensor = scores_BGLL.softmax(dim=-1) @ values_BGLK
-    return answers_BGLK
+    outputs_BGLK: Tensor = scores_BGLL.softmax(dim=-1) @ values_BGLK
+    return outputs_BGLK
 
 
 def products_are_faster(queries_BGLK: Tensor) -> bool:
@@ -168,7 +171,7 @@ def draw_by_width(module: nn.Module) -> None:
 NORM_EPS = 1e-6
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """A pre-LN transformer block with stochastic depth."""
 
     def __init__(
@@ -190,11 +193,37 @@ class Block(nn.Module):
 
     def forward(self, tokens_BLD: Tensor, class_only: bool = False) -> Tensor:
         """Return all tokens, or only the first if `class_only`."""
-        return self.answer(tokens_BLD, 1 if class_only else tokens_BLD.shape[1])
+        return self.forward_first(tokens_BLD, 1 if class_only else tokens_BLD.shape[1])
 
-    def answer(self, tokens_BLD: Tensor, asking: int) -> Tensor:
-        """Return the first `asking` tokens, which attend to all."""
-        attended_BL1D = self.attn(self.norm1(tokens_BLD).unsqueeze(2), asking)
-        tokens_BLD = tokens_BLD[:, :asking] + self.drop_path(attended_BL1D.squeeze(2))
+    def forward_first(self, tokens_BLD: Tensor, query_count: int) -> Tensor:
+        """Return the first `query_count` tokens, which attend to all."""
+        attended_BL1D = self.attn(self.norm1(tokens_BLD).unsqueeze(2), query_count)
+        tokens_BLD = tokens_BLD[:, :query_count] + self.drop_path(attended_BL1D.squeeze(2))
         learnt_BLD: Tensor = self.drop_path(self.mlp(self.norm2(tokens_BLD)))
         return tokens_BLD + learnt_BLD
+
+
+_NO_BACKWARD_PASS = -1  # torch's id of the current backward pass if none is running
+
+
+def run_block(block: nn.Module, *arguments: Tensor | bool, recomputes: bool) -> Any:
+    """Run a block, with activation checkpointing if `recomputes`; the result does not depend on it."""
+    if recomputes and torch.is_grad_enabled():
+        return checkpoint(block, *arguments, use_reentrant=False)
+    return block(*arguments)
+
+
+def count_batches_once(network: nn.Module) -> None:
+    """Make batch norms update their running statistics only in the forward pass, not in recomputation."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.register_forward_pre_hook(partial(_update_in_forward_only, module.momentum))
+
+
+def _update_in_forward_only(momentum: float | None, norm: _BatchNorm, _: object) -> None:
+    if torch.compiler.is_compiling():  # it separates state updates from recomputation itself
+        return
+    is_recomputed = torch._C._current_graph_task_id() != _NO_BACKWARD_PASS
+    norm.momentum = 0.0 if is_recomputed else momentum
+    if is_recomputed and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked -= 1  # recomputation adds 1

@@ -80,7 +80,7 @@ class Objective(nn.Module, ABC):
 
     def forward(self, batch: Batch, step: int) -> StepOutput:
         """Run the training step under the engine's autocast; DeepSpeed disables any autocast around this call."""
-        with self.casting(batch["valid"].device):
+        with self.casting(batch.valid.device):
             return self.training_step(batch, step)
 
     def casting(self, device: torch.device) -> torch.autocast:

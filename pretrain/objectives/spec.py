@@ -28,10 +28,14 @@ class ObjectiveSpec(BaseModel, ABC):
 
     kind: str
     flips: FlipRule = FlipRule()
+    """Classes and words of captions whose meaning depends on left and right, which restrict mirroring."""
     normalisation: Normalisation = Normalisation()
+    """Mean and standard deviation by which pixels are normalised."""
 
     builds: ClassVar[str]  # "module:function" that builds the objective from this spec and the run's config
-    begins: ClassVar[str] = "trichord.pretrain.weights.init:begin"  # sets the initial weights of a new objective
+    begins: ClassVar[str] = (
+        "trichord.pretrain.weights.load:load_initial_weights"  # sets the initial weights of a new objective
+    )
     reads_text: ClassVar[bool] = False  # whether it uses a text_backbone
     fixed: ClassVar[tuple[str, ...]] = ()  # further settings that cannot change when a run is resumed
 
@@ -44,7 +48,7 @@ class ObjectiveSpec(BaseModel, ABC):
     def sample_spec(self) -> SampleSpec:
         """Return what a sample must contain."""
 
-    def views_seen(self) -> tuple[ViewsSpec, ...]:
+    def encoded_views(self) -> tuple[ViewsSpec, ...]:
         """Return the specs of all views that the backbone must accept."""
         return (self.sample_spec().views,)
 

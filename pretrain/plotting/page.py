@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from trichord.core.files import write_whole
-from trichord.pretrain.plotting.picture import COLOURS
-from trichord.pretrain.plotting.series import AXES, AxisName, Panel, Run, Values, thin, window_of
+from trichord.pretrain.plotting.series import AXES, COLOURS, AxisName, Panel, Run, Values, thin, window_of
 
 MOST_POINTS = 2000  # of a curve: more than a screen has pixel columns
 _AXIS_DIGITS = 9  # steps and samples of long runs stay exact

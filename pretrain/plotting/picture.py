@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 
-from trichord.pretrain.plotting.series import AxisName, Panel, Run, Values, smooth, window_of
+from trichord.pretrain.plotting.series import COLOURS, AxisName, Panel, Run, Values, smooth, window_of
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Okabe and Ito's colours, which colour-blind people can distinguish, without yellow, which is too pale on white.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#595959")
 DASHES = ("-", "--", ":", "-.")  # the next one after each seven runs
 INK, FAINT, GRID = "#1a1c20", "#6b7078", "#e6e8eb"
 _PANEL_INCHES = (4.8, 2.75)
@@ -40,13 +40,7 @@ STYLE: dict[Any, Any] = {
 
 def draw_picture(path: Path, runs: Sequence[Run], panels: Sequence[Panel], axis: AxisName, points: int | None) -> None:
     """Draw all panels in one figure and save it in the format of the path's suffix."""
-    import matplotlib
-
     matplotlib.use("Agg")
-    from matplotlib import pyplot
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-    from matplotlib.lines import Line2D
-
     columns = len(panels) if len(panels) < 4 else 2 if len(panels) == 4 else 3
     lines = -(-len(panels) // columns)
     with matplotlib.rc_context(STYLE):
@@ -74,8 +68,6 @@ def draw_picture(path: Path, runs: Sequence[Run], panels: Sequence[Panel], axis:
 
 def save(figure: Figure, path: Path) -> None:
     """Save a figure in the format of the path's suffix, without a date, so that the same data gives the same file."""
-    from matplotlib import pyplot
-
     figure.savefig(path, dpi=140, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trichord.core.command import unknown_name
+from trichord.core.command import command_line, unknown_name
+from trichord.core.console import show_figures
 from trichord.core.errors import UserError
+from trichord.core.registry import load
 from trichord.pretrain.engine.trackers import FILE_NAME, read_rows
 
 Values = NDArray[np.float64]
@@ -33,6 +36,14 @@ _TITLES = {
     "clips_per_s_device": ("speed of a device", "clips/s", 1.0),
     "bad_share": ("bad samples", "%", 100.0),
     "silent_share": ("silent samples", "%", 100.0),
+}
+# Okabe and Ito's colours, which colour-blind people can distinguish, without yellow, which is too pale on white.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#595959")
+# The modules are imported when they draw: matplotlib takes long to load, and a page does without.
+_WRITERS = {
+    ".html": "trichord.pretrain.plotting.page:draw_page",
+    ".png": "trichord.pretrain.plotting.picture:draw_picture",
+    ".svg": "trichord.pretrain.plotting.picture:draw_picture",
 }
 _POINTS_PER_WINDOW = 30  # by default a curve is smoothed over 1/30 of its length
 
@@ -70,6 +81,35 @@ class Panel(NamedTuple):
         """Return a run's values in the panel's unit, None if it logged none."""
         found = run.figures.get(self.figure)
         return None if found is None else found * self.factor
+
+
+Draw = Callable[[Path, Sequence[Run], Sequence[Panel], AxisName, int | None], None]
+
+
+def run_plot(arguments: Namespace) -> int:
+    """Draw the curves of runs to a file, and print the last figures of each."""
+    runs = load_runs(arguments.runs)
+    wanted = [name.strip() for name in arguments.figures.split(",") if name.strip()] if arguments.figures else None
+    panels = choose_panels(runs, wanted, arguments.x)
+    out = arguments.out
+    if out is None:
+        first = arguments.runs[0]
+        out = (first if first.is_dir() else first.parent) / "curves.html"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw: Draw = load(_WRITERS[out.suffix.lower()])
+    draw(out, runs, panels, arguments.x, arguments.smooth)
+    rows = [
+        {
+            "run": run.name,
+            "log_lines": len(run.axis("step")),
+            "last_step": int(run.axis("step")[-1]),
+            "hours": round(float(run.axis("hours")[-1]), 2),
+            "loss": run.last("loss"),
+        }
+        for run in runs
+    ]
+    show_figures(f"{len(panels)} figure{'' if len(panels) == 1 else 's'} drawn: {out}", rows, arguments.json)
+    return 0
 
 
 def load_runs(paths: Sequence[Path]) -> list[Run]:
@@ -129,7 +169,7 @@ def _metrics_of(path: Path) -> Path:
         raise UserError(f"there is no run at {path}. Next: name the run's folder, the one given as --run to pretrain")
     if not file.exists():
         within = sorted(each.parent.name for each in path.glob(f"*/{FILE_NAME}"))
-        hint = f"It contains runs: {', '.join(within)}. Next: trichord plot {path}/*" if within else ""
+        hint = f"It contains runs: {', '.join(within)}. Next: {command_line('plot', path)}/*" if within else ""
         raise UserError(f"{path} has no {FILE_NAME}, which a run writes with its first log line. {hint}".rstrip())
     return file
 

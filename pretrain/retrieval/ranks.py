@@ -20,11 +20,22 @@ from torch import Tensor
 
 from trichord.core.errors import UserError
 from trichord.pretrain.collectives import gather_unequal_rows
-from trichord.pretrain.retrieval.scores import SCALE, Cosine, DualSoftmax, QueryBank, Scoring, Way
-from trichord.pretrain.retrieval.tiles import MEMORY_BYTES, MISSING, Side, Tile, Tiles
+from trichord.pretrain.retrieval.scores import (
+    MEMORY_BYTES,
+    MISSING,
+    SCALE,
+    Conversion,
+    CosineScoring,
+    DualSoftmax,
+    QueryBank,
+    ScoreTile,
+    ScoreTiles,
+    Scoring,
+    Side,
+)
 
 Among = Literal["rows", "clips"]
-COSINE = Cosine()
+COSINE = CosineScoring()
 
 
 @torch.no_grad()
@@ -53,17 +64,17 @@ def ranks_among(found: Side, queries: Side, scoring: Scoring, among: Among, memo
     places_q = places_q[queries.clips_n[places_q].argsort(stable=True)]
     valid = queries.where(places_q)
     ranks_Q = torch.full((len(queries),), torch.nan, dtype=torch.float64, device=queries.rows_nD.device)
-    for is_chosen_q, convert in scoring.ways(valid.rows_nD, found.rows_nD, memory_bytes):
+    for is_chosen_q, convert in scoring.conversions(valid.rows_nD, found.rows_nD, memory_bytes):
         ranks_Q[places_q[is_chosen_q]] = _rank(valid.where(is_chosen_q), found, convert, among, memory_bytes)
     return ranks_Q
 
 
-def _rank(queries: Side, targets: Side, convert: Way, among: Among, memory_bytes: int) -> Tensor:
+def _rank(queries: Side, targets: Side, convert: Conversion, among: Among, memory_bytes: int) -> Tensor:
     """Return ranks of queries that all have targets; both sides must be sorted by the numbers of their clips."""
     borders = None
     if among == "clips":
         borders = targets.clips_n.unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
-    tiles = Tiles(queries.rows_nD, targets.rows_nD, memory_bytes, borders)
+    tiles = ScoreTiles(queries.rows_nD, targets.rows_nD, memory_bytes, borders)
     ranks = [torch.empty(0, dtype=torch.float64, device=queries.rows_nD.device)]
     for rows in tiles.rows():
         clips_r = queries.clips_n[rows]
@@ -87,7 +98,7 @@ def _rank(queries: Side, targets: Side, convert: Way, among: Among, memory_bytes
     return torch.cat(ranks)
 
 
-def _best_of_clips(tile: Tile, clips_c: Tensor) -> Tensor:
+def _best_of_clips(tile: ScoreTile, clips_c: Tensor) -> Tensor:
     """Return the highest score of each clip in a tile."""
     of_c = clips_c.unique_consecutive(return_inverse=True)[1]
     best_rg = tile.spare_rc[:, : int(of_c[-1]) + 1].fill_(-torch.inf)

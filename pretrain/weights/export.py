@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ from safetensors import safe_open
 from torch import Tensor
 
 from trichord.core.command import unknown_name
+from trichord.core.console import show_figures
 from trichord.core.errors import UserError
+from trichord.core.files import write_whole
+from trichord.core.registry import load
 from trichord.core.run_folder import RunFolder
+from trichord.pretrain.backbones.registry import AUDIO_BACKBONES, BACKBONES
+from trichord.pretrain.backbones.spec import AudioBackboneSpec, BackboneSpec
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint_files
 from trichord.pretrain.engine.checkpoint_files import CheckpointIndex, TornCheckpoint
-from trichord.pretrain.weights.export_hf import as_hugging_face, write_config
 
 
 def newest_checkpoint(run: Path) -> tuple[Path, CheckpointIndex]:
@@ -59,6 +64,13 @@ def read_part(
     return tensors, config, index.step
 
 
+def run_export(arguments: Namespace, read: Callable[[Any], RunConfig] = RunConfig.model_validate) -> int:
+    """Export a run's weights; `read` parses the config stored in a checkpoint."""
+    row = export(arguments.run_folder, arguments.format, arguments.part, arguments.out, read)
+    show_figures("exported, loaded back and compared", [row], arguments.json)
+    return 0
+
+
 def export(
     run: Path,
     layout: str,
@@ -73,15 +85,29 @@ def export(
     about = {"step": str(step), "backbone": json.dumps(spec.model_dump(mode="json"))}
     if layout == "hf":
         folder = out or run / f"{part}-hf"
-        tensors, hugging_face_config = as_hugging_face(tensors, spec)
+        tensors, hugging_face_config = _as_hugging_face(tensors, spec)
         path = folder / "model.safetensors"
         _write_and_compare(tensors, about, path)
-        write_config(hugging_face_config, folder)
+        write_whole(folder / "config.json", json.dumps(hugging_face_config, indent=2) + "\n")
     else:
         path = out or run / f"{part}.safetensors"
         _write_and_compare(tensors, about, path)
     values = sum(tensor.numel() for tensor in tensors.values())
     return {"path": str(path), "part": part, "step": step, "tensors": len(tensors), "values": values}
+
+
+def _as_hugging_face(
+    tensors: dict[str, Tensor], spec: BackboneSpec | AudioBackboneSpec
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return a backbone with the names that transformers' `from_pretrained` expects, and the content of config.json."""
+    if not spec.hugging_face:
+        known = [name for name, each in (*BACKBONES.items(), *AUDIO_BACKBONES.items()) if each.hugging_face]
+        raise UserError(
+            f"cannot export a backbone of kind '{spec.kind}' for Hugging Face's transformers, only {', '.join(known)}. "
+            "Next: trichord export RUN --format safetensors"
+        )
+    converted: tuple[dict[str, Tensor], dict[str, Any]] = load(spec.hugging_face)(tensors, spec)
+    return converted
 
 
 def _write_and_compare(tensors: dict[str, Tensor], about: dict[str, str], path: Path) -> None:

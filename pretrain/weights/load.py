@@ -1,7 +1,11 @@
-"""Loads published weights strictly: missing, unused and misshapen tensors are errors unless allowed by pattern."""
+"""Loads published weights strictly: missing, unused and misshapen tensors are errors unless allowed by pattern.
+
+The family of a file, which determines how its tensors are renamed, is recognised by their names.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -11,9 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from trichord.core.errors import UserError
-from trichord.pretrain.backbones.base import Encoder, TextBackbone
+from trichord.core.registry import load
+from trichord.pretrain.backbones.base import AudioBackbone, Backbone, Encoder, TextBackbone
+from trichord.pretrain.backbones.registry import AUDIO_BACKBONES, BACKBONES
+from trichord.pretrain.backbones.vtn.model import SIGN as _VTN
+from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.weights.families import families, recognise
+from trichord.pretrain.objectives.base import Objective
 from trichord.pretrain.weights.file import read_tensors
 from trichord.pretrain.weights.naming import Family, renamed
 
@@ -21,6 +29,40 @@ _NAMES_SHOWN = 12
 _OF_BACKBONE, _OF_TEXT = "backbone.", "text."
 # Batch counters, which older torchvision files lack; they are used only if momentum is None.
 _OPTIONAL = ".num_batches_tracked"
+
+
+_DINO = "backbone.blocks.0.attn.qkv.weight"
+_RESNET = (("fc.{rest}", "classifier.{rest}"), ("{rest}", "backbone.{rest}"))
+
+# Files whose weights fit several backbones; those of one backbone are defined in its package.
+_GENERAL = (
+    # Teachers of SVT and DINO, and SVT's release; they have the same names as in trichord.
+    Family("SVT or DINO", _DINO, (), but_not=(_VTN,)),
+    Family("trichord", "backbone.*", (), but_not=(_VTN, _DINO)),  # written by `trichord export`
+    # Their students, saved from DistributedDataParallel.
+    Family(
+        "SVT or DINO, student",
+        "module.backbone.blocks.0.attn.qkv.weight",
+        (("module.backbone.{rest}", "backbone.{rest}"), ("module.head.{rest}", "head.{rest}")),
+    ),
+    # Image models of timm or DINO, or video models.
+    Family("ViT", "blocks.0.attn.qkv.weight", (("head.{rest}", "classifier.{rest}"), ("{rest}", "backbone.{rest}"))),
+    Family("ResNet of torchvision or timm", "layer1.0.conv1.weight", _RESNET),
+)
+
+
+@functools.cache
+def families() -> tuple[Family, ...]:
+    """Return all known families."""
+    specs = (*BACKBONES.values(), *AUDIO_BACKBONES.values())
+    places = dict.fromkeys(spec.file_names for spec in specs if spec.file_names)
+    return (*_GENERAL, *(family for place in places for family in load(place)))
+
+
+def recognise(names: Iterable[str]) -> Family | None:
+    """Return the family of a file by its tensor names, None if unknown."""
+    present = set(names)
+    return next((family for family in families() if family.matches(present)), None)
 
 
 @dataclass
@@ -34,6 +76,9 @@ class Fit:
     missing: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        return f"Fit({self.lines()[0]})"
+
     def lines(self) -> list[str]:
         """Describe the result in lines of text."""
         lines = [f"{self.family} weights: {len(self.taken)} tensors loaded"]
@@ -41,6 +86,18 @@ class Fit:
         lines += [f"left as initialised: {shortened(self.missing)}"] if self.missing else []
         lines += [f"left out: {shortened(self.unused)}"] if self.unused else []
         return lines
+
+
+def load_initial_weights(run: RunConfig, objective: Objective) -> None:
+    """Load the weights of files into a new objective's backbones."""
+    if run.init_from:
+        load_published(run.init_from, objective, Backbone)  # type: ignore[type-abstract]
+    if run.audio_init_from:
+        load_published(run.audio_init_from, objective, AudioBackbone)  # type: ignore[type-abstract]
+    for text in [module for module in objective.modules() if isinstance(module, TextBackbone)]:
+        text.load_own()
+        if run.text_init_from:
+            load_text(run.text_init_from, text)
 
 
 def load_published(init: InitFrom, module: nn.Module, modality: type[Encoder] = Encoder) -> Fit:

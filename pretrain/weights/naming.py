@@ -11,11 +11,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import filter as matching
 from functools import cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
+import torch
+from torch import Tensor
 
 Table = tuple[tuple[str, str], ...]  # (theirs, ours); the first match applies
 
@@ -30,7 +28,7 @@ class Family:
     prepare: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict  # convert tensors so that renaming suffices
     but_not: tuple[str, ...] = ()  # tensors of other families that also match the sign
 
-    def is_that_of(self, names: Collection[str]) -> bool:
+    def matches(self, names: Collection[str]) -> bool:
         """Return whether a file with these tensor names is of this family."""
         return bool(matching(names, self.sign)) and not any(other in names for other in self.but_not)
 
@@ -60,12 +58,45 @@ def joined(tensors: Mapping[str, Tensor], parts: Sequence[str], whole: str) -> d
 
     All are templates of name tables: `joined(tensors, ["{n}.query.{rest}", "{n}.key.{rest}"], "{n}.both.{rest}")`.
     """
-    import torch
-
     found = dict(tensors)
     for name in tensors:
         match = pattern(parts[0]).fullmatch(name)
         names = [part.format_map(match.groupdict()) for part in parts] if match else []
         if match and all(part in tensors for part in names):
             found[whole.format_map(match.groupdict())] = torch.cat([found.pop(part) for part in names])
+    return found
+
+
+# Hugging Face's models that derive from its ViT keep queries, keys and values apart. Released files use
+# `encoder.layer`, those of transformers 5 `layers`.
+_BLOCK = "backbone.blocks.{n}."
+
+
+def model_table(prefix: str) -> Table:
+    """Return the names that these models share; `prefix` is that of a model's tensors."""
+    old, new = f"{prefix}encoder.layer.{{n}}.", f"{prefix}layers.{{n}}."
+    return (
+        (f"{prefix}embeddings.cls_token", "backbone.cls_token"),
+        (f"{prefix}embeddings.position_embeddings", "backbone.pos_embed"),
+        (f"{prefix}embeddings.patch_embeddings.projection.{{rest}}", "backbone.patch_embed.proj.{rest}"),
+        *((f"{layer}layernorm_before.{{rest}}", f"{_BLOCK}norm1.{{rest}}") for layer in (old, new)),
+        *((f"{layer}layernorm_after.{{rest}}", f"{_BLOCK}norm2.{{rest}}") for layer in (old, new)),
+        (f"{old}attention.output.dense.{{rest}}", f"{_BLOCK}attn.proj.{{rest}}"),
+        (f"{new}attention.o_proj.{{rest}}", f"{_BLOCK}attn.proj.{{rest}}"),
+        (f"{old}intermediate.dense.{{rest}}", f"{_BLOCK}mlp.fc1.{{rest}}"),
+        (f"{old}output.dense.{{rest}}", f"{_BLOCK}mlp.fc2.{{rest}}"),
+        (f"{new}mlp.{{rest}}", f"{_BLOCK}mlp.{{rest}}"),
+        (f"{prefix}layernorm.{{rest}}", "backbone.norm.{rest}"),
+    )
+
+
+def with_prefix_and_joined(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Add a missing prefix to all tensors except a classifier's, and join queries, keys and values."""
+    found = {
+        name if name.startswith((prefix, "classifier.")) else f"{prefix}{name}": tensor
+        for name, tensor in tensors.items()
+    }
+    old, new = f"{prefix}encoder.layer.{{n}}.attention.attention.", f"{prefix}layers.{{n}}.attention."
+    for parts in ([f"{old}{part}" for part in ("query", "key", "value")], [f"{new}{part}_proj" for part in "qkv"]):
+        found = joined(found, [f"{part}.{{rest}}" for part in parts], f"{_BLOCK}attn.qkv.{{rest}}")
     return found

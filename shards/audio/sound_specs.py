@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Literal
 
 import numpy as np
@@ -16,23 +17,44 @@ class SpecAugment(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     frequency_masks: int = Field(default=1, ge=0)
+    """Number of masked frequency bands."""
     frequency_width: int = Field(default=48, ge=0)
+    """Largest width of a masked band, in mel filters."""
     time_masks: int = Field(default=1, ge=0)
+    """Number of masked time intervals."""
     time_width: int = Field(default=192, ge=0)
+    """Largest width of a masked interval, in spectrogram frames."""
 
 
-class _SoundSpec(BaseModel):
+class _SoundSpec(BaseModel, ABC):
     """Settings common to all conventions; audio is normalised as (x - mean) / (deviations * std)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rate_hz: int = Field(default=16000, gt=0)
+    """Sampling rate in hertz to which audio is resampled."""
     mels: int = Field(default=128, ge=1)
-    frames: int | None = Field(default=None, ge=1)  # pad or cut to this many; None keeps the sound's own number
+    """Number of mel filters, the height of a spectrogram."""
+    frames: int | None = Field(default=None, ge=1)
+    """Number of spectrogram frames to which the sound is padded or cut at its end; null keeps the sound's own
+    number."""
     mean: float = 0.0
+    """Mean that is subtracted from the spectrogram."""
     std: float = Field(default=1.0, gt=0)
+    """Standard deviation of the spectrogram, by which it is divided."""
     deviations: float = Field(default=1.0, gt=0)
+    """Number of standard deviations that are 1 in the normalised spectrogram; AST was trained with 2."""
     spec_augment: SpecAugment | None = None
+    """Random masks of frequencies and times, in training only; null for none."""
+
+    @property
+    def fill(self) -> float:
+        """Level, before normalisation, that padding and SpecAugment write."""
+        return self.mean
+
+    @abstractmethod
+    def frame_count(self, samples: int) -> int:
+        """Return the number of frames, before padding, of a sound with this many samples."""
 
 
 class KaldiFbank(_SoundSpec):
@@ -44,15 +66,25 @@ class KaldiFbank(_SoundSpec):
 
     kind: Literal["kaldi_fbank"] = "kaldi_fbank"
     frame_ms: float = Field(default=25.0, gt=0)
+    """Length of an analysis frame in milliseconds."""
     shift_ms: float = Field(default=10.0, gt=0)
+    """Milliseconds from the start of one analysis frame to the next."""
     frames: int | None = Field(default=1024, ge=1)
     mean: float = -4.2677393
     std: float = Field(default=4.5689974, gt=0)
     deviations: float = Field(default=2.0, gt=0)
 
+    @property
+    def fill(self) -> float:
+        return 0.0
+
+    def frame_count(self, samples: int) -> int:
+        length, shift = frame_length(self.rate_hz, self.frame_ms), frame_length(self.rate_hz, self.shift_ms)
+        return 1 + max(samples - length, 0) // shift
+
     @model_validator(mode="after")
     def _no_blind_filters(self) -> KaldiFbank:
-        fft_size = 2 ** (int(self.rate_hz * self.frame_ms * 0.001) - 1).bit_length()
+        fft_size = 2 ** (frame_length(self.rate_hz, self.frame_ms) - 1).bit_length()
         blind = blind_filters(kaldi_edges_hz(self.rate_hz, self.mels), self.rate_hz, fft_size)
         if len(blind) > AST_BLIND_FILTERS:
             raise ValueError(
@@ -69,15 +101,29 @@ class _StftMel(_SoundSpec):
     """
 
     fft_size: int = Field(default=1024, ge=2)
+    """Number of samples of the Fourier transform, at least `window_samples`."""
     window_samples: int = Field(default=400, ge=1)
+    """Number of samples of the analysis window."""
     hop_samples: int = Field(default=160, ge=1)
+    """Number of samples from one analysis window to the next."""
     low_hz: float = Field(default=0.0, ge=0)
-    high_hz: float | None = Field(default=None, gt=0)  # None: Nyquist
+    """Lowest frequency of the mel filters, in hertz."""
+    high_hz: float | None = Field(default=None, gt=0)
+    """Highest frequency of the mel filters, in hertz; null is half the sampling rate."""
     scale: Literal["htk", "slaney"] = "htk"
+    """Formula of the mel scale: that of HTK, or Slaney's, which also normalises the filters by their width."""
     logarithm: Literal["decibel", "natural"] = "decibel"
-    floor: float = Field(default=1e-10, gt=0)  # of the power, before the logarithm
-    range_db: float | None = Field(default=80.0, gt=0)  # lower limit of levels, relative to the sound's own peak
-    drop_last: bool = False  # N samples give N / hop frames instead of N / hop + 1
+    """Logarithm of the power: in decibels, or natural."""
+    floor: float = Field(default=1e-10, gt=0)
+    """Smallest power before the logarithm, which keeps silence finite."""
+    range_db: float | None = Field(default=80.0, gt=0)
+    """With `logarithm: decibel`, number of decibels below the sound's own peak at which levels are cut off; null keeps
+    them all."""
+    drop_last: bool = False
+    """Drop the last frame, so that N samples give N / `hop_samples` frames instead of one more."""
+
+    def frame_count(self, samples: int) -> int:
+        return 1 + max(samples, self.fft_size) // self.hop_samples - int(self.drop_last)
 
     @model_validator(mode="after")
     def _no_blind_filters(self) -> _StftMel:
@@ -118,6 +164,11 @@ class XdcMel(_StftMel):
 
 
 SoundSpec = Annotated[KaldiFbank | LogMel | XdcMel, Field(discriminator="kind")]
+
+
+def frame_length(rate_hz: int, milliseconds: float) -> int:
+    """Return the number of samples in this time, rounded down as in Kaldi."""
+    return int(rate_hz * milliseconds * 0.001)
 
 
 def kaldi_edges_hz(rate_hz: int, mels: int) -> list[float]:

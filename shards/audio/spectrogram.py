@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trichord.core.wheels import make_importable
-from trichord.shards.audio.sound_specs import KaldiFbank, LogMel, SoundSpec, SpecAugment, XdcMel
+from trichord.shards.audio.sound_specs import KaldiFbank, LogMel, SoundSpec, SpecAugment, XdcMel, frame_length
 
 
 def spectrogram(spec: SoundSpec, samples_N: NDArray[np.floating], rng: np.random.Generator | None = None) -> Tensor:
@@ -34,21 +36,26 @@ def spectrogram(spec: SoundSpec, samples_N: NDArray[np.floating], rng: np.random
     """
     if samples_N.ndim != 1 or not np.issubdtype(samples_N.dtype, np.floating):
         raise ValueError(f"expected float mono samples in [-1, 1], found {samples_N.dtype} of shape {samples_N.shape}")
-    fill = 0.0 if isinstance(spec, KaldiFbank) else spec.mean
     samples_BN = torch.from_numpy(np.array(samples_N[None], dtype=np.float32))
-    audio_TF = fit_frames(log_mel(spec, samples_BN)[0], spec.frames, fill)
+    audio_TF = fit_frames(log_mel(spec, samples_BN)[0], spec.frames, spec.fill)
     if rng is not None and spec.spec_augment is not None:
-        audio_TF = mask(spec.spec_augment, audio_TF, rng, fill)
+        audio_TF = mask(spec.spec_augment, audio_TF, rng, spec.fill)
     return (audio_TF - spec.mean) / (spec.std * spec.deviations)
 
 
 def log_mel(spec: SoundSpec, samples_BN: Tensor) -> Tensor:
     """Return audio_BTF, not yet padded or normalised."""
-    if isinstance(spec, KaldiFbank):
-        # In float64 with numpy: torch splits long sums among threads, so its results differ in one-thread workers.
-        mean_B1 = samples_BN.numpy().mean(axis=-1, keepdims=True, dtype=np.float64).astype(np.float32)
-        centred_BN = samples_BN - torch.from_numpy(mean_B1)
-        return log_fbank(centred_BN, spec.rate_hz, spec.mels, spec.frame_ms, spec.shift_ms)
+    return _CONVENTIONS[spec.kind](spec, samples_BN)
+
+
+def _kaldi(spec: KaldiFbank, samples_BN: Tensor) -> Tensor:
+    # In float64 with numpy: torch splits long sums among threads, so its results differ in one-thread workers.
+    mean_B1 = samples_BN.numpy().mean(axis=-1, keepdims=True, dtype=np.float64).astype(np.float32)
+    centred_BN = samples_BN - torch.from_numpy(mean_B1)
+    return log_fbank(centred_BN, spec.rate_hz, spec.mels, spec.frame_ms, spec.shift_ms)
+
+
+def _stft(spec: LogMel | XdcMel, samples_BN: Tensor) -> Tensor:
     missing = spec.fft_size - samples_BN.shape[-1]
     power_BFT: Tensor = _mel_spectrogram(spec)(functional.pad(samples_BN, (0, max(missing, 0))))
     frames = power_BFT.shape[-1] - int(spec.drop_last)
@@ -62,12 +69,8 @@ def log_mel(spec: SoundSpec, samples_BN: Tensor) -> Tensor:
     return torch.maximum(decibel_BTF, decibel_BTF.amax(dim=(-2, -1), keepdim=True) - spec.range_db)
 
 
-def frame_count(spec: SoundSpec, samples: int) -> int:
-    """Return the number of frames, before padding, of a sound with this many samples."""
-    if isinstance(spec, KaldiFbank):
-        length, shift = frame_length(spec.rate_hz, spec.frame_ms), frame_length(spec.rate_hz, spec.shift_ms)
-        return 1 + max(samples - length, 0) // shift
-    return 1 + max(samples, spec.fft_size) // spec.hop_samples - int(spec.drop_last)
+# By a spec's `kind`.
+_CONVENTIONS: dict[str, Callable[[Any, Tensor], Tensor]] = {"kaldi_fbank": _kaldi, "log_mel": _stft, "xdc_mel": _stft}
 
 
 def fit_frames(audio_TF: Tensor, frames: int | None, fill: float) -> Tensor:
@@ -138,11 +141,6 @@ def filters_KF(rate: int, fft_size: int, mels: int) -> Tensor:
 def window_W(length: int) -> Tensor:
     """Return the symmetric Hann window."""
     return torch.hann_window(length, periodic=False)
-
-
-def frame_length(rate: int, milliseconds: float) -> int:
-    """Return the number of samples in this time, rounded down as in Kaldi."""
-    return int(rate * milliseconds * 0.001)
 
 
 @functools.lru_cache(maxsize=8)

@@ -7,6 +7,8 @@ contains the clips of a smaller draw.
 from __future__ import annotations
 
 import hashlib
+import sys
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,13 +16,13 @@ from pathlib import Path
 
 from webdataset import TarWriter
 
-from trichord.core.console import track
+from trichord.core.console import show_figures, track
 from trichord.core.errors import SampleError, UserError
 from trichord.core.files import whole_file
 from trichord.core.seeds import derive_seed
 from trichord.shards.reading.manifest import FILE_NAME, Manifest, ShardEntry
 from trichord.shards.reading.order import SampleAddress
-from trichord.shards.reading.pool import ArchivePool
+from trichord.shards.reading.reader import ArchivePool
 from trichord.shards.reading.stream_config import DataConfig, ReadingLimits, SourceConfig
 from trichord.shards.record import RawSample
 
@@ -116,3 +118,29 @@ def _write_shard(samples: Sequence[RawSample], path: Path) -> ShardEntry:
     with path.open("rb") as written:
         digest = hashlib.file_digest(written, "sha256").hexdigest()
     return ShardEntry(name=path.name, samples=len(samples), bytes=path.stat().st_size, sha256=digest)
+
+
+def run(arguments: Namespace) -> int:
+    """Run `trichord shards draw`."""
+    drawn = draw(arguments.root, arguments.out, arguments.per_class, arguments.seed, arguments.cache)
+    names = drawn.manifest.classes
+    classes = range(len(names)) if names else list(drawn.per_class)
+    short = [number for number in classes if drawn.per_class.get(number, 0) < arguments.per_class]
+    for number in short:
+        name = names[number] if names else f"class {number}"
+        count = drawn.per_class.get(number, 0)
+        print(
+            f"{name} has {count} {'clip' if count == 1 else 'clips'}, fewer than {arguments.per_class}", file=sys.stderr
+        )
+    row = {
+        "clips": drawn.manifest.samples,
+        "classes": len(drawn.per_class),
+        "per class": arguments.per_class,
+        "short of clips": len(short),
+        "without label": drawn.without_label,
+        "bad": drawn.bad,
+        "seed": arguments.seed,
+        "shards": str(arguments.out),
+    }
+    show_figures(f"drawn from {arguments.root}", [row], arguments.json)
+    return 0

@@ -55,14 +55,20 @@ SCALING_REPRODUCIBLE = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | 
 
 
 class Preset(BaseModel):
-    """Encoding settings; `None` keeps the source's size or rate. Frames are never enlarged."""
+    """Encoding settings; frames are never enlarged."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     short_side: int | None = Field(default=256, ge=16)
+    """Length in pixels to which the short side is reduced; null keeps the size of the source."""
     max_fps: float | None = Field(default=30.0, gt=0)
+    """Largest frame rate, above which frames are left out; null keeps the rate of the source."""
     gop: int = Field(default=16, ge=1)
+    """Number of frames of a group of pictures, of which only the first can be decoded by itself; fewer make reading a
+    few frames faster and files larger."""
     crf: int = Field(default=25, ge=0, le=51)
+    """Quality of x264, from 0 (lossless) to 51 (worst)."""
     speed: str = "medium"
+    """Name of x264's speed preset, such as `fast` or `medium`."""
 
     def options(self) -> dict[str, str]:
         """Return the options for x264."""

@@ -1,18 +1,108 @@
-"""A build as a cluster job: divided into parts, each of which writes its share of the shards into the same folder."""
+"""The command `trichord shards build`, and the same build as a cluster job.
+
+The job is divided into parts, each of which writes its share of the shards into the same folder.
+"""
 
 from __future__ import annotations
 
 import os
-from argparse import Namespace
+import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trichord.core.command import read_pairs
+from trichord.core.command import (
+    Job,
+    add_json,
+    add_out,
+    add_part,
+    add_settings,
+    add_workers,
+    at_least,
+    byte_size,
+    read_pairs,
+    read_settings,
+    share,
+)
+from trichord.core.console import show_figures
 from trichord.core.errors import UserError
-from trichord.core.job import Job
+from trichord.shards.building.plan import ShardSize, cut, survey
+from trichord.shards.building.transcode import Mode, Preset
+from trichord.shards.building.write import build
+from trichord.shards.layouts import LAYOUTS
 
 _FOLDER = "jobs"  # next to the folders of the splits
+
+
+def declare(parser: ArgumentParser) -> None:
+    """Declare the options of `trichord shards build`."""
+    width = max(map(len, LAYOUTS))
+    listed = "\n".join(f"  {name:<{width}}  {layout.summary}" for name, layout in LAYOUTS.items())
+    parser.description = f"{parser.description}\n\nlayouts:\n{listed}"
+    parser.add_argument("layout", metavar="LAYOUT", choices=tuple(LAYOUTS), help="format of the dataset, see above")
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder of the dataset")
+    add_out(parser, "output folder: a folder of shards with a manifest.json per split; a rerun continues")
+    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="splits to write (default: all)")
+    parser.add_argument(
+        "--option", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="layout options, e.g. fold=2"
+    )
+    modes = "copy each file, remux it to mp4 without re-encoding, or encode it for training"
+    parser.add_argument("--mode", choices=tuple(mode.value for mode in Mode), default=Mode.COPY.value, help=modes)
+    add_settings(parser, "--preset", Preset, "settings of --mode encode")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--samples-per-shard", type=at_least(1), metavar="N", help="clips per shard (default: 512)")
+    size.add_argument("--bytes-per-shard", type=byte_size, metavar="SIZE", help="bytes per shard, e.g. 500MB")
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, metavar="N", help="seed for shuffling clips across shards"
+    )
+    parser.add_argument("--no-shuffle", action="store_true", help="keep the order of the dataset's own lists")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="maximum number of clips per split")
+    parser.add_argument(
+        "--max-bad-fraction",
+        type=share,
+        default=0.05,
+        metavar="SHARE",
+        help="stop above this share of unreadable clips",
+    )
+    parser.add_argument(
+        "--max-missing-fraction",
+        type=share,
+        default=0.05,
+        metavar="SHARE",
+        help="stop above this share of missing files",
+    )
+    add_part(parser, "write every N-th shard from the I-th on; other jobs write the rest, the last one the manifest")
+    add_workers(parser)
+    add_json(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Run `trichord shards build`."""
+    summary = build(
+        arguments.layout,
+        arguments.root,
+        arguments.out,
+        options=read_pairs("--option", arguments.option),
+        splits=arguments.splits,
+        mode=arguments.mode,
+        preset=read_settings("--preset", arguments.preset, Preset),
+        samples_per_shard=arguments.samples_per_shard,
+        bytes_per_shard=arguments.bytes_per_shard,
+        workers=arguments.workers,
+        seed=arguments.seed,
+        shuffle=not arguments.no_shuffle,
+        limit=arguments.limit,
+        max_bad_fraction=arguments.max_bad_fraction,
+        max_missing_fraction=arguments.max_missing_fraction,
+        part=arguments.part or (1, 1),
+    )
+    for each in summary.splits:
+        if not each.finished:
+            written = f"{each.whole_shards} of {each.planned_shards} shards are written"
+            print(f"{each.split}: {written}; the manifest follows with the last shard", file=sys.stderr)
+    show_figures(f"shards of {arguments.layout}", summary.rows(), arguments.json)
+    return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +123,6 @@ class BuildJob(Job):
         return {}  # the command line contains everything
 
     def check(self, ranks: int) -> Sequence[str]:
-        from trichord.core.command import read_settings
-        from trichord.shards.building.plan import ShardSize, cut
-        from trichord.shards.building.summary import survey
-        from trichord.shards.building.transcode import Mode, Preset
-
         given = self.settings
         preset = read_settings("--preset", given.preset, Preset)
         options = read_pairs("--option", given.option)

@@ -20,9 +20,17 @@ from trichord.core.console import track
 from trichord.core.errors import UserError
 from trichord.core.files import clear_after_workers
 from trichord.core.processes import worker_pool
-from trichord.shards.building.plan import ShardSize, cut, plan_digest
+from trichord.shards.building.plan import (
+    REPORT,
+    BuildSummary,
+    ShardSize,
+    SplitSummary,
+    check_bad,
+    cut,
+    plan_digest,
+    survey,
+)
 from trichord.shards.building.shard_file import ShardRecord, ShardTask, Skipped, finished, write_shard
-from trichord.shards.building.summary import REPORT, BuildSummary, SplitSummary, check_bad, survey
 from trichord.shards.building.transcode import Mode, Preset
 from trichord.shards.layouts import Layout, Listing
 from trichord.shards.reading.manifest import FILE_NAME, Manifest, ShardEntry

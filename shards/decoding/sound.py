@@ -143,6 +143,6 @@ def _float_planes(frame: Any) -> list[Samples]:
         raw = raw.reshape(-1, len(frame.layout.channels)).T
     if raw.dtype == np.uint8:
         raw = (raw.astype(np.float32) - 128.0) / 128.0
-    elif raw.dtype.kind == "i":
+    elif np.issubdtype(raw.dtype, np.signedinteger):
         raw = raw.astype(np.float32) / (float(np.iinfo(raw.dtype).max) + 1.0)
     return list(np.asarray(raw, np.float32))

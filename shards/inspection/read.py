@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
+from trichord.core.console import pulse, show_figures
 from trichord.shards.audio.sound_specs import KaldiFbank
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.stream import batches
-from trichord.shards.reading.stream_config import StreamConfig
+from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
 from trichord.shards.sample import ClipTransform
 from trichord.shards.sample_spec import SampleSpec
 from trichord.shards.transforms.clip_specs import DenseWindow
-from trichord.shards.transforms.view_specs import RandomResizedCrop, ViewSpec, ViewsSpec
+from trichord.shards.transforms.crops import RandomResizedCrop
+from trichord.shards.transforms.view_specs import ViewSpec, ViewsSpec
 
 CLIP_SECONDS = 2.0
 SOUND_FRAMES = 198  # of 10 ms in 2 s
@@ -64,7 +67,29 @@ def read(
 
 
 def _digest(digest: Any, batch: Batch) -> None:
-    for key, text, labels in zip(batch["key"], batch["text"], batch["labels"], strict=True):
+    for key, text, labels in zip(batch.key, batch.text, batch.labels, strict=True):
         digest.update(repr((key, text, labels)).encode())
-    for tensor in (*batch["video"], *batch["audio"], batch["audio_present"]):
+    for tensor in (*batch.video, *batch.audio, batch.audio_present):
         digest.update(tensor.contiguous().numpy().data)
+
+
+def run(arguments: Namespace) -> int:
+    """Run `trichord shards read`."""
+    config = StreamConfig(
+        sources=(SourceConfig(root=arguments.root, manifest=arguments.manifest),),
+        batch_size=arguments.batch_size,
+        lanes=arguments.lanes,
+        seed=arguments.seed,
+        workers=arguments.workers,
+        cache_dir=arguments.cache,
+    )
+    with pulse("reading batches") as beat:
+        row = read(
+            config,
+            usual_recipe(arguments.frames, arguments.size),
+            steps=arguments.steps,
+            start_step=arguments.start,
+            beat=beat,
+        )
+    show_figures(f"batches of {arguments.root}", [row], arguments.json)
+    return 0

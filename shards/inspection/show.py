@@ -5,14 +5,17 @@ Legend: T frames, H height, W width, C colour, N audio samples, F mel filters.
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
-from trichord.core.console import track
+from trichord.core.command import command_line
+from trichord.core.console import show_figures, track
 from trichord.core.errors import SampleError, UserError
 from trichord.core.seeds import generator
 from trichord.shards.audio.sound_specs import KaldiFbank
@@ -22,10 +25,9 @@ from trichord.shards.decoding.video import Video, open_video
 from trichord.shards.inspection.sheet import Row, Span, Strip, draw_sheet
 from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.manifest import Manifest
-from trichord.shards.reading.roots import parse_root
+from trichord.shards.reading.transfer import parse_root
 from trichord.shards.record import Annotation, RawSample
-from trichord.shards.transforms.clip_specs import DenseWindow, Segments, SlidingWindows
-from trichord.shards.transforms.view_specs import RandomResizedCrop, ThreeCrops, ViewSpec, ViewsSpec, svt_views
+from trichord.shards.transforms.view_specs import COMMON_VIEWS, ViewsSpec
 from trichord.shards.transforms.views import make_views, plan_views
 
 Pixels = npt.NDArray[np.uint8]
@@ -35,22 +37,6 @@ _FRAMES_OF_A_STRIP = 8
 _STRIP_HEIGHT = 76
 _MOST_STRIPS = 30
 _RATE = 16000
-
-# The values of `--views`: the frames without transforms, or the views of a common recipe.
-VIEWS: dict[str, ViewsSpec | None] = {
-    "none": None,
-    "segments": ViewsSpec(
-        clips=Segments(frames=8), views=(ViewSpec(crop=RandomResizedCrop(size=112), flip_probability=0.5),)
-    ),
-    "window": ViewsSpec(
-        clips=DenseWindow(frames=8, clip_seconds=2.0),
-        views=(ViewSpec(crop=RandomResizedCrop(size=112), flip_probability=0.5),),
-    ),
-    "test": ViewsSpec(
-        clips=SlidingWindows(frames=8, clip_seconds=2.0), views=(ViewSpec(crop=ThreeCrops(size=112, short_side=112)),)
-    ),
-    "svt": svt_views(),
-}
 
 
 @dataclass(frozen=True)
@@ -78,7 +64,7 @@ def show(
     """Draw `count` clips, chosen by the seed, into a PNG; with `views`, draw the views of each clip."""
     where, listed = parse_root(root), Manifest.load(manifest or root)
     if listed.samples == 0:
-        raise UserError(f"{where.text} holds no samples. Next: trichord shards verify {where.text}")
+        raise UserError(f"{where.text} holds no samples. Next: {command_line('shards', 'verify', where.text)}")
     chosen = np.sort(generator(seed, "show").choice(listed.samples, min(count, listed.samples), replace=False))
     ends = np.cumsum([entry.samples for entry in listed.shards])
     rows, bad = [], 0
@@ -162,8 +148,6 @@ def thumbnail(frame_HWC: Pixels) -> Image.Image:
 
 def picture_of_sound(video: Video, start_s: float, end_s: float) -> npt.NDArray[np.float32] | None:
     """Return log-mel energies with shape FT, low frequencies first; None for a clip without an audio track."""
-    import torch
-
     sound_N = video.sound(start_s, end_s, _RATE)
     if sound_N is None:
         return None
@@ -173,3 +157,25 @@ def picture_of_sound(video: Video, start_s: float, end_s: float) -> npt.NDArray[
 
 def _class_name(classes: tuple[str, ...], label: int) -> str:
     return classes[label] if 0 <= label < len(classes) else f"class {label}"
+
+
+def run(arguments: Namespace) -> int:
+    """Run `trichord shards show`."""
+    shown = show(
+        arguments.root,
+        arguments.out,
+        count=arguments.count,
+        seed=arguments.seed,
+        views=COMMON_VIEWS[arguments.views],
+        cache_dir=arguments.cache,
+        manifest=arguments.manifest,
+    )
+    row = {
+        "clips": shown.clips,
+        "bad": shown.bad,
+        "width": shown.width,
+        "height": shown.height,
+        "picture": str(shown.path),
+    }
+    show_figures("contact sheet", [row], arguments.json)
+    return 0

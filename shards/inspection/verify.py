@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -16,17 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from trichord.core.console import track
+from trichord.core.console import show_figures, track
 from trichord.core.errors import Cause, SampleError, UserError
 from trichord.core.processes import worker_pool
 from trichord.core.seeds import generator
 from trichord.shards.decoding.track import DecodeLimits
-from trichord.shards.inspection.clip_check import ClipFacts, Sound, check_clip
-from trichord.shards.inspection.verify_report import QUANTITIES, Finding, VerifyReport
+from trichord.shards.inspection.verify_report import QUANTITIES, ClipFacts, Finding, Sound, VerifyReport, check_clip
 from trichord.shards.reading.archive import Archive, open_archive
 from trichord.shards.reading.manifest import Manifest, ShardEntry
-from trichord.shards.reading.roots import Root, parse_root
-from trichord.shards.reading.transfer import TransferPolicy
+from trichord.shards.reading.transfer import Root, TransferPolicy, parse_root
 
 _NAMED_PER_SHARD = 100  # counts are exact; at most this many are listed
 
@@ -43,7 +43,7 @@ class Inspection:
 
 
 @dataclass(frozen=True)
-class Job:
+class VerifyTask:
     """One shard to verify; `positions` are the samples to decode, None for all."""
 
     entry: ShardEntry
@@ -98,9 +98,9 @@ def verify(
     where = parse_root(root)
     listed = Manifest.load(manifest or root)
     inspection = Inspection(where, limits or DecodeLimits(), cache_dir, with_checksums=with_checksums)
-    jobs = _choose(listed, sample, seed)
+    tasks = _choose(listed, sample, seed)
     report = VerifyReport(where.text, samples_promised=listed.samples, shards_promised=len(listed.shards))
-    for findings in track(_results(jobs, inspection, workers), "verifying shards", len(jobs)):
+    for findings in track(_results(tasks, inspection, workers), "verifying shards", len(tasks)):
         report.take(
             findings.checked,
             findings.counts,
@@ -112,10 +112,10 @@ def verify(
     return report
 
 
-def _choose(manifest: Manifest, sample: int | float | None, seed: int) -> list[Job]:
+def _choose(manifest: Manifest, sample: int | float | None, seed: int) -> list[VerifyTask]:
     """Return the samples to verify: the same for the same seed and manifest."""
     if sample is None:
-        return [Job(entry, None) for entry in manifest.shards]
+        return [VerifyTask(entry, None) for entry in manifest.shards]
     total = manifest.samples
     wanted = min(total, sample if isinstance(sample, int) else round(sample * total))
     if wanted < 1:
@@ -123,37 +123,37 @@ def _choose(manifest: Manifest, sample: int | float | None, seed: int) -> list[J
     chosen = np.sort(generator(seed, "verify").choice(total, wanted, replace=False))
     ends = np.cumsum([entry.samples for entry in manifest.shards])
     shards = np.searchsorted(ends, chosen, side="right")
-    jobs = []
+    tasks = []
     for number in np.unique(shards).tolist():
         entry = manifest.shards[number]
         positions = chosen[shards == number] - (int(ends[number]) - entry.samples)
-        jobs.append(Job(entry, tuple(positions.tolist())))
-    return jobs
+        tasks.append(VerifyTask(entry, tuple(positions.tolist())))
+    return tasks
 
 
-def _results(jobs: Sequence[Job], inspection: Inspection, workers: int) -> Iterator[ShardFindings]:
+def _results(tasks: Sequence[VerifyTask], inspection: Inspection, workers: int) -> Iterator[ShardFindings]:
     work = partial(verify_shard, inspection)
-    if workers <= 1 or len(jobs) <= 1:
-        yield from map(work, jobs)
+    if workers <= 1 or len(tasks) <= 1:
+        yield from map(work, tasks)
         return
     done = 0
-    with worker_pool(min(workers, len(jobs)), __name__) as pool:
+    with worker_pool(min(workers, len(tasks)), __name__) as pool:
         try:
-            for findings in pool.map(work, jobs):
+            for findings in pool.map(work, tasks):
                 done += 1
                 yield findings
         except BrokenProcessPool as error:
-            near = ", ".join(job.entry.name for job in jobs[done : done + 2 * workers])
+            near = ", ".join(task.entry.name for task in tasks[done : done + 2 * workers])
             raise UserError(
                 f"a worker process died (out of memory, or a crash in a decoder) at one of these shards: {near}. "
                 "Next: the same command with --workers 1"
             ) from error
 
 
-def verify_shard(inspection: Inspection, job: Job) -> ShardFindings:
+def verify_shard(inspection: Inspection, task: VerifyTask) -> ShardFindings:
     """Verify one shard."""
     findings = ShardFindings()
-    entry = job.entry
+    entry = task.entry
     try:
         archive = open_archive(
             inspection.root,
@@ -165,17 +165,17 @@ def verify_shard(inspection: Inspection, job: Job) -> ShardFindings:
             policy=inspection.policy,
         )
     except SampleError as error:
-        lost = entry.samples if job.positions is None else len(job.positions)
+        lost = entry.samples if task.positions is None else len(task.positions)
         findings.note(entry.name, "", error.cause, error.detail, max(lost, 1))
         findings.checked += lost
         return findings
     try:
         _compare(archive, inspection, entry, findings)
         _note_left_out(archive, findings)
-        positions = range(len(archive)) if job.positions is None else job.positions
+        positions = range(len(archive)) if task.positions is None else task.positions
         for position in positions:
             _check(archive, position, inspection.limits, findings)
-        missing = max(entry.samples - len(archive), 0) if job.positions is None else 0
+        missing = max(entry.samples - len(archive), 0) if task.positions is None else 0
         if missing:
             ending = archive.listing.ending
             cause, detail = (ending.cause, ending.detail) if ending else (Cause.MISSING, "the archive ends before them")
@@ -220,3 +220,29 @@ def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def run(arguments: Namespace) -> int:
+    """Run `trichord shards verify`."""
+    report = verify(
+        arguments.root,
+        sample=arguments.sample or arguments.sample_share,
+        workers=arguments.workers or len(os.sched_getaffinity(0)),
+        limits=DecodeLimits(timeout_s=arguments.timeout),
+        cache_dir=arguments.cache,
+        seed=arguments.seed,
+        manifest=arguments.manifest,
+        with_checksums=arguments.checksums,
+    )
+    title = f"verification of {report.root}"
+    if arguments.json:
+        details = {"of_a_clip": report.spreads(), "bad_list": report.listed(), "disagreements": report.disagreements}
+        show_figures(title, [{**report.overview(), **details}], as_json=True)
+        return report.exit_code
+    for rows, name in ((report.listed(), "errors"), (report.spreads(), "properties of the good clips")):
+        if rows:
+            show_figures(name, rows, as_json=False)
+    for line in report.disagreements:
+        print(line, file=sys.stderr)
+    show_figures(title, [report.overview()], as_json=False)
+    return report.exit_code

@@ -19,9 +19,8 @@ from webdataset.handlers import ignore_and_continue
 from webdataset.tariterators import base_plus_ext
 
 from trichord.core.errors import Cause, SampleError
-from trichord.shards.reading.roots import Root
 from trichord.shards.reading.tar_headers import walk_headers
-from trichord.shards.reading.transfer import OpenShard, TransferPolicy, open_shard
+from trichord.shards.reading.transfer import OpenShard, Root, TransferPolicy, open_shard
 from trichord.shards.record import AUDIO_EXTENSIONS, PICKLE_EXTENSIONS, VIDEO_EXTENSIONS, RawSample
 
 Handler = Callable[[Exception], bool]  # as in webdataset: re-raises, or returns whether to continue
@@ -41,7 +40,7 @@ class Problem(NamedTuple):
     detail: str
 
 
-class Listing:
+class ArchiveListing:
     """Offsets and sizes of the members of each sample, in flat arrays: about 100 kB for a shard of 1000 clips."""
 
     def __init__(self) -> None:
@@ -72,9 +71,9 @@ class Listing:
         return handler(SampleError(problem.cause, f"{problem.name}: {problem.detail}"))
 
 
-def scan(descriptor: int, name: str, handler: Handler = ignore_and_continue) -> Listing:
+def scan(descriptor: int, name: str, handler: Handler = ignore_and_continue) -> ArchiveListing:
     """List the samples of a tar file; unusable members are recorded as problems and do not hide the others."""
-    listing = Listing()
+    listing = ArchiveListing()
     seen: set[str] = set()
     key, members = "", dict[str, tuple[int, int]]()
     is_repeated = False
@@ -132,7 +131,7 @@ def _check_member(name: str, suffix: str, members: dict[str, tuple[int, int]]) -
 class Archive:
     """The samples of one shard by position, in the order in which their keys first appear."""
 
-    def __init__(self, name: str, listing: Listing, shard: OpenShard, max_bytes: int | None) -> None:
+    def __init__(self, name: str, listing: ArchiveListing, shard: OpenShard, max_bytes: int | None) -> None:
         self.name = name
         self.listing = listing
         self.stored_bytes = shard.stored_bytes

@@ -10,9 +10,11 @@ Legend: B samples of the batch, C colours, T frames, H rows, W columns, M mel fi
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple, NotRequired, Protocol, TypedDict
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +22,9 @@ from torch import Tensor
 
 from trichord.core.errors import Cause
 from trichord.shards.record import Annotation, RawSample
+from trichord.shards.sample_spec import Modality
+
+_MODALITIES: tuple[Modality, ...] = ("video", "audio")
 
 
 class Timeline(NamedTuple):
@@ -30,7 +35,11 @@ class Timeline(NamedTuple):
     annotation: Annotation = Annotation()
 
 
-class Example(TypedDict):
+_NO_TIMELINE = Timeline()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
     """One decoded sample. A transform that returns audio returns zeros of the same shape for a clip without audio."""
 
     video: list[Tensor]  # one frames_CTHW uint8 tensor per view
@@ -38,11 +47,12 @@ class Example(TypedDict):
     audio_present: bool
     text: str
     labels: tuple[int, ...]
-    timeline: NotRequired[Timeline]
+    timeline: Timeline = _NO_TIMELINE  # empty unless the transform is asked for it
 
+    def inputs(self, modality: Modality) -> list[Tensor]:
+        """Return the views or the sounds."""
+        return {"video": self.video, "audio": self.audio}[modality]
 
-Sense = Literal["video", "audio"]
-_MODALITIES: tuple[Sense, ...] = ("video", "audio")
 
 # Runs in the workers, so it must be picklable; its only source of randomness is the generator.
 SampleTransform = Callable[[RawSample, np.random.Generator], Example]
@@ -57,8 +67,16 @@ class BadSample(NamedTuple):
     detail: str
 
 
-class Batch(TypedDict):
-    """The samples of one step on one rank, grouped by stream lane (see `order`)."""
+# Frozen, because the thread that prefetches a batch shares it with the training loop. A batch equals only itself, since
+# the comparison of tensors has no single truth value.
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """The samples of one step on one rank, grouped by stream lane (see `order`); `len(batch)` is their number.
+
+    Example:
+        >>> part = batch.to(torch.device("cuda"), non_blocking=True).rows(slice(0, 4))
+        >>> part.video[0].shape, part.key
+    """
 
     video: list[Tensor]  # one frames_BCTHW uint8 tensor per view
     audio: list[Tensor]  # one spectrogram_BTM per sound
@@ -70,11 +88,72 @@ class Batch(TypedDict):
     shard: list[str]
     source: list[int]
     position: list[int]  # in evaluation, the index of the sample in the whole set; -1 for padding and in training
+    timeline: list[Timeline]
     step: int
     bad: list[BadSample]  # samples that were replaced by another (training) or are not valid (evaluation)
     left_out: list[BadSample]  # members, in shards opened for this batch, that must not be used
     surplus: int  # samples in those shards beyond the manifest's number; they are not read
-    timeline: NotRequired[list[Timeline]]
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def inputs(self, modality: Modality) -> list[Tensor]:
+        """Return the views or the sounds."""
+        return {"video": self.video, "audio": self.audio}[modality]
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors."""
+        return [*self.video, *self.audio, self.audio_present, self.valid]
+
+    def replace(self, **fields: Any) -> Batch:
+        """Return the batch with other values of some fields."""
+        return dataclasses.replace(self, **fields)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
+        """Return the batch with its tensors on a device; those that are there already are not copied."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking), lambda values: values)
+
+    def rows(self, rows: slice | Sequence[int]) -> Batch:
+        """Return the batch of some of its samples: for a slice, the tensors are views, for indices, copies.
+
+        What belongs to the whole batch stays: `step`, `bad`, `left_out` and `surplus`.
+        """
+        numbers = range(len(self))[rows] if isinstance(rows, slice) else rows
+        index = rows if isinstance(rows, slice) else list(rows)
+        return self._map(lambda tensor: tensor[index], lambda values: [values[number] for number in numbers])
+
+    @classmethod
+    def cat(cls, parts: Sequence[Batch], pin_memory: bool = False) -> Batch:
+        """Concatenate parts of a step in order, as copies, in page-locked memory if `pin_memory`."""
+        first = parts[0]
+        fields: dict[str, Any] = {
+            modality: [
+                _concatenate([part.inputs(modality)[number] for part in parts], pin_memory)
+                for number in range(len(first.inputs(modality)))
+            ]
+            for modality in _MODALITIES
+        }
+        fields |= {name: torch.cat([getattr(part, name) for part in parts]) for name in _FLAGS}
+        fields |= {name: [value for part in parts for value in getattr(part, name)] for name in _LISTS}
+        return cls(
+            **fields,
+            step=first.step,
+            bad=[bad for part in parts for bad in part.bad],
+            left_out=[member for part in parts for member in part.left_out],
+            surplus=sum(part.surplus for part in parts),
+        )
+
+    def _map(self, tensor: Callable[[Tensor], Tensor], values: Callable[[list[Any]], list[Any]]) -> Batch:
+        """Apply functions to every tensor and to every list with a value per sample."""
+        return self.replace(
+            **{modality: [tensor(each) for each in self.inputs(modality)] for modality in _MODALITIES},
+            **{name: tensor(getattr(self, name)) for name in _FLAGS},
+            **{name: values(getattr(self, name)) for name in _LISTS},
+        )
+
+
+_FLAGS = ("audio_present", "valid")  # tensors with one value per sample
+_LISTS = ("text", "labels", "key", "shard", "source", "position", "timeline")  # lists with one value per sample
 
 
 class Named(NamedTuple):
@@ -94,87 +173,55 @@ def collate(
     """Collate examples into a batch."""
     examples = [each.example for each in named]
     _check_shapes(named)
-    batch = Batch(
+    return Batch(
         video=[
-            stack(f"video {view}", [example["video"][view] for example in examples])
-            for view in range(len(examples[0]["video"]))
+            stack(f"video {view}", [example.video[view] for example in examples])
+            for view in range(len(examples[0].video))
         ],
         audio=[
-            stack(f"audio {sound}", [example["audio"][sound] for example in examples])
-            for sound in range(len(examples[0]["audio"]))
+            stack(f"audio {sound}", [example.audio[sound] for example in examples])
+            for sound in range(len(examples[0].audio))
         ],
-        audio_present=torch.tensor([bool(example["audio_present"]) for example in examples]),
+        audio_present=torch.tensor([bool(example.audio_present) for example in examples]),
         valid=torch.tensor([each.valid for each in named]),
-        text=[example["text"] for example in examples],
-        labels=[example["labels"] for example in examples],
+        text=[example.text for example in examples],
+        labels=[example.labels for example in examples],
         key=[each.key for each in named],
         shard=[each.shard for each in named],
         source=[each.source for each in named],
         position=[each.position for each in named],
+        timeline=[example.timeline for example in examples],
         step=step,
         bad=bad,
         left_out=left_out,
         surplus=surplus,
     )
-    if "timeline" in examples[0]:
-        batch["timeline"] = [example["timeline"] for example in examples]
-    return batch
 
 
 def with_as_many_views(named: Sequence[Named]) -> list[Named]:
     """Pad each example with empty views and sounds to the largest number of any; its timeline has the true number."""
-    most = {modality: max(len(each.example[modality]) for each in named) for modality in _MODALITIES}
+    most = {modality: max(len(each.example.inputs(modality)) for each in named) for modality in _MODALITIES}
     return [each._replace(example=_filled_up(each.example, most)) for each in named]
 
 
-def _filled_up(example: Example, most: Mapping[Sense, int]) -> Example:
-    filled = example.copy()
-    for modality in _MODALITIES:
-        own = example[modality]
-        filled[modality] = [*own, *([torch.zeros_like(own[0])] * (most[modality] - len(own)) if own else [])]
-    return filled
-
-
-def join(parts: Sequence[Batch], pin_memory: bool = False) -> Batch:
-    """Concatenate the workers' parts of a step in order, as copies, in page-locked memory if `pin_memory`."""
-    first = parts[0]
-    batch = Batch(
-        video=[
-            _concatenate([part["video"][view] for part in parts], pin_memory) for view in range(len(first["video"]))
-        ],
-        audio=[
-            _concatenate([part["audio"][sound] for part in parts], pin_memory) for sound in range(len(first["audio"]))
-        ],
-        audio_present=torch.cat([part["audio_present"] for part in parts]),
-        valid=torch.cat([part["valid"] for part in parts]),
-        text=[text for part in parts for text in part["text"]],
-        labels=[labels for part in parts for labels in part["labels"]],
-        key=[key for part in parts for key in part["key"]],
-        shard=[shard for part in parts for shard in part["shard"]],
-        source=[source for part in parts for source in part["source"]],
-        position=[position for part in parts for position in part["position"]],
-        step=first["step"],
-        bad=[bad for part in parts for bad in part["bad"]],
-        left_out=[member for part in parts for member in part["left_out"]],
-        surplus=sum(part["surplus"] for part in parts),
+def _filled_up(example: Example, most: Mapping[Modality, int]) -> Example:
+    video, audio = (
+        [*own, *([torch.zeros_like(own[0])] * (most[modality] - len(own)) if own else [])]
+        for modality in _MODALITIES
+        for own in (example.inputs(modality),)
     )
-    if "timeline" in first:
-        batch["timeline"] = [timeline for part in parts for timeline in part["timeline"]]
-    return batch
+    return dataclasses.replace(example, video=video, audio=audio)
 
 
 def blank_like(example: Example) -> Example:
-    """Return padding: an example of the same shapes, all zeros, without text and labels."""
-    blank = Example(
-        video=[torch.zeros_like(view) for view in example["video"]],
-        audio=[torch.zeros_like(sound) for sound in example["audio"]],
+    """Return padding: an example of the same shapes, all zeros, without text, labels and timeline."""
+    return Example(
+        video=[torch.zeros_like(view) for view in example.video],
+        audio=[torch.zeros_like(sound) for sound in example.audio],
         audio_present=False,
         text="",
         labels=(),
     )
-    if "timeline" in example:
-        blank["timeline"] = Timeline()
-    return blank
 
 
 def _concatenate(tensors: Sequence[Tensor], pin_memory: bool) -> Tensor:
@@ -195,7 +242,7 @@ def _check_shapes(named: Sequence[Named]) -> None:
 
 
 def _shapes(example: Example) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    return [tuple(view.shape) for view in example["video"]], [tuple(sound.shape) for sound in example["audio"]]
+    return [tuple(view.shape) for view in example.video], [tuple(sound.shape) for sound in example.audio]
 
 
 class Stacker(Protocol):

@@ -27,8 +27,7 @@ from trichord.shards.reading.batch import (
     with_as_many_views,
 )
 from trichord.shards.reading.order import SampleAddress
-from trichord.shards.reading.pool import ArchivePool, ShardId
-from trichord.shards.reading.reader import transform_or_name
+from trichord.shards.reading.reader import ArchivePool, ShardId, transform_or_name
 from trichord.shards.reading.stream import BatchStream, Failure, PartReceiver, stacker_of, tally_of
 from trichord.shards.reading.stream_config import ShardSource, StreamConfig
 
@@ -114,7 +113,7 @@ class _PartReader:
             for source in (self._index.address(number).source,)
         ]
         named += [Named(blank, "", "", source=0, valid=False)] * (size - len(named))
-        left_out, surplus = self._pool.take_news()
+        left_out, surplus = self._pool.take_findings()
         # The number of sliding windows depends on the length of the video.
         return collate(with_as_many_views(named), step, bad, left_out, surplus, stack)
 

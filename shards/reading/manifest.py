@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
+from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
+from braceexpand import braceexpand
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
+from trichord.core.command import command_line
+from trichord.core.console import counted, show_figures, track
 from trichord.core.errors import Cause, SampleError, UserError
 from trichord.core.files import write_whole
 from trichord.core.processes import worker_pool
-from trichord.shards.reading.roots import Root, check_shard_name, parse_root
-from trichord.shards.reading.transfer import TransferPolicy, read_small
+from trichord.shards.reading.transfer import Root, TransferPolicy, check_shard_name, parse_root, read_small
 
 FILE_NAME = "manifest.json"
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _LARGEST_MANIFEST = 1 << 30
+_EXAMPLE_NAMES = "{00000..00099}.tar"
 
 
 class ShardEntry(BaseModel):
@@ -90,7 +97,7 @@ class Manifest(BaseModel):
             place = ".".join(str(part) for part in first["loc"]) or "the file"
             raise UserError(
                 f"the manifest of {where.text} is not valid: {place}: {first['msg']}. "
-                f"Create it again: trichord shards index {where.text}"
+                f"Create it again: {command_line('shards', 'index', where.text)}"
             ) from error
 
 
@@ -132,8 +139,6 @@ def scan_shards(
 
 def expand_names(names: Sequence[str]) -> list[str]:
     """Expand `{00000..00099}.tar` and check every name."""
-    from braceexpand import braceexpand  # webdataset's own dependency
-
     expanded = [name for pattern in names for name in braceexpand(pattern)]
     try:
         return [check_shard_name(name) for name in expanded]
@@ -146,7 +151,7 @@ def find_shards(where: Root) -> list[str]:
     if where.folder is None:
         raise UserError(
             f"the shards of {where.text} cannot be listed remotely. Name them: "
-            f"trichord shards index {where.text!r} --names '{{00000..00099}}.tar'"
+            f"{command_line('shards', 'index', where.text, '--names', _EXAMPLE_NAMES)}"
         )
     if not where.folder.is_dir():
         raise UserError(f"{where.folder} is not a folder")
@@ -183,8 +188,9 @@ def _explain_missing(where: Root, error: OSError) -> str:
     """Describe what was found at the root instead of a manifest, and the command to run."""
     if where.folder is None:
         return (
-            f"no {FILE_NAME} could be read at {where.text} ({error}). Create one: trichord shards index {where.text!r} "
-            "--names '{00000..00099}.tar' --out FOLDER, and set the source's manifest to FOLDER"
+            f"no {FILE_NAME} could be read at {where.text} ({error}). Create one: "
+            f"{command_line('shards', 'index', where.text, '--names', _EXAMPLE_NAMES, '--out', 'FOLDER')}, and set the "
+            "source's manifest to FOLDER"
         )
     if not where.folder.exists():
         return f"{where.folder} does not exist"
@@ -194,9 +200,49 @@ def _explain_missing(where: Root, error: OSError) -> str:
     if below:
         return f"{where.folder} has no {FILE_NAME}, but these folders in it do: {', '.join(below)}. Use one of them."
     count = sum(path.name.endswith(SHARD_SUFFIXES) for path in where.folder.iterdir())
-    shards = f"{count} shard{'' if count == 1 else 's'}"
-    return f"{where.folder} has {shards} and no {FILE_NAME}. Create it: trichord shards index {where.folder}"
+    create = command_line("shards", "index", where.folder)
+    return f"{where.folder} has {counted(count, 'shard')} and no {FILE_NAME}. Create it: {create}"
 
 
 def _sets_below(folder: Path) -> list[str]:
     return sorted(str(path.parent) for path in folder.glob(f"*/{FILE_NAME}"))
+
+
+def run_index(arguments: Namespace) -> int:
+    """Run `trichord shards index`."""
+    where = parse_root(arguments.root)
+    folder = arguments.out or where.folder
+    if folder is None:
+        raise UserError(f"{where.text} is not a folder, so a manifest cannot be written there. Next: add --out DIR")
+    names = expand_names(arguments.names) if arguments.names else find_shards(where)
+    # Only headers are read, so for a few shards starting processes takes longer than it saves.
+    workers = arguments.workers or len(os.sched_getaffinity(0)) if arguments.workers or len(names) >= 32 else 1
+    reports = list(track(scan_shards(where.text, names, workers), "reading shards", len(names)))
+    for report in reports:
+        for member, cause, detail in report.problems:
+            print(f"{report.entry.name}: {member}: {cause}: {detail}", file=sys.stderr)
+    entries = tuple(report.entry for report in reports)
+    before = _manifest_before(folder)
+    manifest = before.model_copy(update={"shards": entries}) if before else Manifest(shards=entries)
+    path = manifest.save(folder)
+    causes = Counter(str(cause) for report in reports for _, cause, _ in report.problems)
+    row = {
+        "shards": len(manifest.shards),
+        "samples": manifest.samples,
+        "megabytes": round(sum(shard.bytes for shard in manifest.shards) / 1e6, 1),
+        "problems": dict(sorted(causes.items())),
+        "manifest": str(path),
+    }
+    show_figures(f"index of {where.text}", [row], arguments.json)
+    return 0
+
+
+def _manifest_before(folder: Path) -> Manifest | None:
+    """Return the manifest that is about to be replaced, whose name, split and classes are kept."""
+    if not (folder / FILE_NAME).exists():
+        return None
+    try:
+        return Manifest.load(folder)
+    except UserError as error:
+        print(f"replacing an unreadable manifest: {error}", file=sys.stderr)
+        return None

@@ -19,12 +19,11 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from trichord.core.errors import UserError
-from trichord.core.processes import heed_parent_alone, worker_context
+from trichord.core.processes import initialise_worker, worker_context
 from trichord.shards.decoding.decoders import keep_freed_memory
-from trichord.shards.reading.batch import BadSample, Batch, SampleTransform, SharedRing, Stacker, join, stack_anew
+from trichord.shards.reading.batch import BadSample, Batch, SampleTransform, SharedRing, Stacker, stack_anew
 from trichord.shards.reading.order import Order, share_lanes
-from trichord.shards.reading.pool import ArchivePool
-from trichord.shards.reading.reader import LaneReader
+from trichord.shards.reading.reader import ArchivePool, LaneReader
 from trichord.shards.reading.stream_config import ShardSource, StreamConfig
 
 _POLL_EVERY_S = 5.0
@@ -94,7 +93,7 @@ class PartReceiver:
                     collate_fn=_identity,
                     prefetch_factor=config.prefetch_batches,
                     multiprocessing_context=worker_context(__name__),
-                    worker_init_fn=heed_parent_alone,
+                    worker_init_fn=initialise_worker,
                     timeout=_POLL_EVERY_S,
                 )
             )
@@ -103,7 +102,7 @@ class PartReceiver:
         """Return the next parts as one batch, or raise StopIteration."""
         parts = [self._next_part() for _ in range(self._parts_per_batch)]
         # Workers reuse their memory, so parts are copied before the next are requested.
-        return join(parts, self._pin_memory) if self._workers or self._pin_memory else parts[0]
+        return Batch.cat(parts, self._pin_memory) if self._workers or self._pin_memory else parts[0]
 
     def _next_part(self) -> Batch:
         waited_s = 0.0
@@ -143,7 +142,10 @@ class PartReceiver:
 
 
 class BatchStream(Iterator[Batch]):
-    """The batches of one rank, in training or in evaluation; `figures()` returns statistics of their samples."""
+    """The batches of one rank, in training or in evaluation; `figures()` returns statistics of their samples.
+
+    Close it after use, or use it in a ``with`` statement.
+    """
 
     def __init__(self, parts: PartReceiver, tally: Tally) -> None:
         self._parts, self._tally = parts, tally
@@ -160,6 +162,12 @@ class BatchStream(Iterator[Batch]):
     def close(self) -> None:
         """Stop the workers."""
         self._parts.close()
+
+    def __enter__(self) -> BatchStream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def batches(
@@ -231,16 +239,16 @@ class Tally:
         is_counted = [position >= 0 or is_valid for position, is_valid in _marks(batch)]
         samples = sum(is_counted)
         self._samples += samples
-        self._valid += int(batch["valid"].sum())
-        self._silent += int((batch["valid"] & ~batch["audio_present"]).sum())
-        self._surplus += batch["surplus"]
-        self._bad.update(each.cause.value for each in batch["bad"])
-        self._per_source.update(s for s, counted in zip(batch["source"], is_counted, strict=True) if counted)
-        for each in batch["left_out"]:
+        self._valid += int(batch.valid.sum())
+        self._silent += int((batch.valid & ~batch.audio_present).sum())
+        self._surplus += batch.surplus
+        self._bad.update(each.cause.value for each in batch.bad)
+        self._per_source.update(s for s, counted in zip(batch.source, is_counted, strict=True) if counted)
+        for each in batch.left_out:
             if (each.shard, each.key) not in self._named:  # a shard is opened once per pass, but its members count once
                 self._named.add((each.shard, each.key))
                 self._left_out[each.cause.value] += 1
-        self._check_window(samples, batch["bad"])
+        self._check_window(samples, batch.bad)
 
     def figures(self) -> dict[str, float | int | dict[str, float] | dict[str, int]]:
         """Return the figures so far."""
@@ -276,4 +284,4 @@ class Tally:
 
 
 def _marks(batch: Batch) -> list[tuple[int, bool]]:
-    return list(zip(batch["position"], batch["valid"].tolist(), strict=True))
+    return list(zip(batch.position, batch.valid.tolist(), strict=True))

@@ -22,8 +22,7 @@ from pydantic import (
 )
 
 from trichord.shards.reading.manifest import Manifest
-from trichord.shards.reading.roots import Root, parse_root
-from trichord.shards.reading.transfer import TransferPolicy
+from trichord.shards.reading.transfer import Root, TransferPolicy, parse_root
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,13 @@ class SourceConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    root: str  # a folder, an http(s):// address, or a pipe: command with {name}
-    manifest: Path | None = None  # where the manifest is, if not at the root
+    root: str
+    """Where the shards are: a folder, an http(s):// address, or a `pipe:` command that writes the shard {name} to
+    standard output."""
+    manifest: Path | None = None
+    """Path of the manifest of the shards, if it is not beside them; null looks for it at the root."""
     weight: PositiveFloat = 1.0
+    """How often samples are taken from this source, relative to the weights of the other sources."""
 
     @model_validator(mode="before")
     @classmethod
@@ -79,19 +82,37 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sources: Annotated[tuple[SourceConfig, ...], BeforeValidator(_as_sources), AfterValidator(_at_least_one)]
-    batch_size: PositiveInt  # of all ranks together
-    lanes: PositiveInt = 16  # stream lanes; must be divisible by ranks x workers
-    block_shards: PositiveInt = 4  # shards of a lane that are shuffled together
-    workers: NonNegativeInt = 0  # processes per rank; with 0 the rank's own process reads
-    prefetch_batches: PositiveInt = 2  # batches that each worker keeps ready
-    pin_memory: bool = False  # for asynchronous copies to a GPU; torch keeps and reuses such memory
+    """Shard sets that are mixed; one root may be written instead of a list."""
+    batch_size: PositiveInt
+    """Number of samples of a weight update, over all ranks together."""
+    lanes: PositiveInt = 16
+    """Number of stream lanes, independent sequences of samples that fix the order for any number of ranks; a divisor of
+    `batch_size`, and a multiple of ranks x workers."""
+    block_shards: PositiveInt = 4
+    """Number of shards of a lane whose samples are shuffled together; more of them shuffle more thoroughly and are read
+    at the same time."""
+    workers: NonNegativeInt = 0
+    """Number of reader processes of each rank; 0 reads in the rank's own process."""
+    prefetch_batches: PositiveInt = 2
+    """Number of batches that each worker keeps ready."""
+    pin_memory: bool = False
+    """Put batches in page-locked memory, which is copied to a GPU asynchronously; torch keeps and reuses such
+    memory."""
     worker_timeout_s: PositiveFloat = 1800.0
-    max_bad_fraction: float = Field(default=0.05, ge=0, le=1)  # of the window's samples
+    """Seconds without data from the workers after which the run stops with an error."""
+    max_bad_fraction: float = Field(default=0.05, ge=0, le=1)
+    """Largest share of unusable samples among the latest `bad_window_samples`, above which the run stops; 0 stops at
+    the first one."""
     bad_window_samples: PositiveInt = 2000
-    bad_least_samples: PositiveInt = 200  # max_bad_fraction applies only from this many samples on
-    max_bytes: PositiveInt = 1 << 28  # of all members of one sample together
-    cache_dir: Path | None = None  # where remote shards are kept
+    """Number of latest samples among which unusable ones are counted."""
+    bad_least_samples: PositiveInt = 200
+    """Number of samples that must have been read before `max_bad_fraction` applies."""
+    max_bytes: PositiveInt = 1 << 28
+    """Largest size in bytes of all files of a sample together; a larger sample counts as unusable."""
+    cache_dir: Path | None = None
+    """Folder where copies of remote shards are kept; null transfers a shard each time that it is opened."""
     transfer: TransferPolicy = TransferPolicy()
+    """Retries and timeouts of transfers of remote shards."""
 
     def open_sources(self) -> tuple[ShardSource, ...]:
         """Load the manifests and return the sources."""
@@ -109,3 +130,4 @@ class StreamConfig(DataConfig):
     """Settings of a stream: data and a seed."""
 
     seed: NonNegativeInt = 0
+    """Seed of the order of samples."""

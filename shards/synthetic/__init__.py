@@ -1,16 +1,16 @@
 """A licence-free synthetic data set of clips whose video, audio and captions describe the same events."""
 
 from trichord.shards.synthetic.casting import describe_clip
-from trichord.shards.synthetic.language import captions, say
-from trichord.shards.synthetic.make import LAYOUTS, Rendered, WorldSummary, make_world, render
+from trichord.shards.synthetic.language import caption_of, captions
+from trichord.shards.synthetic.make import LAYOUTS, Rendered, SyntheticSummary, make_synthetic, render
 from trichord.shards.synthetic.plan import (
     COMBINATIONS,
     ClipPlan,
     Combination,
     Event,
     Group,
+    SyntheticRules,
     Thing,
-    WorldRules,
     held_out,
     reverse,
 )
@@ -30,14 +30,14 @@ __all__ = [
     "Event",
     "Group",
     "Rendered",
+    "SyntheticRules",
+    "SyntheticSummary",
     "Thing",
-    "WorldRules",
-    "WorldSummary",
+    "caption_of",
     "captions",
     "describe_clip",
     "held_out",
-    "make_world",
+    "make_synthetic",
     "render",
     "reverse",
-    "say",
 ]

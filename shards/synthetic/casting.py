@@ -9,7 +9,7 @@ import numpy as np
 
 from trichord.core.seeds import generator
 from trichord.shards.synthetic.motion import Course, reach, repeats_in
-from trichord.shards.synthetic.plan import ClipPlan, Combination, Event, Group, Thing, WorldRules, held_out
+from trichord.shards.synthetic.plan import ClipPlan, Combination, Event, Group, SyntheticRules, Thing, held_out
 from trichord.shards.synthetic.vocabulary import (
     ACTIONS,
     BACKGROUNDS,
@@ -29,9 +29,9 @@ _MIN_TWO_EVENTS_S = 2.6
 T = TypeVar("T")
 
 
-def describe_clip(seed: int, number: int, rules: WorldRules | None = None) -> ClipPlan:
+def describe_clip(seed: int, number: int, rules: SyntheticRules | None = None) -> ClipPlan:
     """Return the plan of clip `number`, independent of other clips and of their total number."""
-    rules = rules or WorldRules()
+    rules = rules or SyntheticRules()
     rng = generator(seed, "clip", number)
     group = describe_group(seed, number, rules)
     events_wanted = _events_wanted(rules, rng)
@@ -56,7 +56,7 @@ def describe_clip(seed: int, number: int, rules: WorldRules | None = None) -> Cl
     )
 
 
-def describe_group(seed: int, number: int, rules: WorldRules) -> Group:
+def describe_group(seed: int, number: int, rules: SyntheticRules) -> Group:
     """Return the group of clip `number`: ten groups alternate, so that even ten clips contain every split."""
     block = number // (GROUPS_PER_BLOCK * rules.clips_per_group)
     index = block * GROUPS_PER_BLOCK + number % GROUPS_PER_BLOCK
@@ -92,7 +92,7 @@ def _rank(seed: int, purpose: str, number: int, block: int) -> float:
     return float((order[number % block] + 0.5) / block)
 
 
-def _events_wanted(rules: WorldRules, rng: np.random.Generator) -> int:
+def _events_wanted(rules: SyntheticRules, rng: np.random.Generator) -> int:
     nothing, two = rng.random(2)
     if nothing < rules.no_event_share:
         return 0
@@ -102,7 +102,7 @@ def _events_wanted(rules: WorldRules, rng: np.random.Generator) -> int:
 def _events(
     seed: int,
     number: int,
-    rules: WorldRules,
+    rules: SyntheticRules,
     group: Group,
     duration_s: float,
     wanted: int,
@@ -147,7 +147,7 @@ def _spans(duration_s: float, wanted: int, rng: np.random.Generator) -> list[tup
 
 
 def _combination(
-    seed: int, rules: WorldRules, split: str, action: str, events: list[Event], rng: np.random.Generator
+    seed: int, rules: SyntheticRules, split: str, action: str, events: list[Event], rng: np.random.Generator
 ) -> Combination:
     """Draw colour and shape for an action; test clips show held-out combinations half of the time, others never."""
     reserved = held_out(seed, rules)

@@ -64,7 +64,7 @@ def captions(plan: ClipPlan, count: int, unsaid_forms: int = 0) -> tuple[str, ..
     return tuple(distinct)
 
 
-def say(colour: str, shape: str, action: str, form: int) -> str:
+def caption_of(colour: str, shape: str, action: str, form: int) -> str:
     """Return a caption of one event in phrasing `form` of the `FORMS`; negative numbers count from the last."""
     does, doing = ACTIONS[action].phrases[0]
     return _ONE[form].format(a=_a(f"{colour} {shape}"), does_a=does, doing_a=doing, behind=BEHIND[PLAIN])

@@ -1,34 +1,102 @@
-"""Generate a synthetic data set on disk: plan all clips, render and encode them in parallel, write the lists last."""
+"""Generate a synthetic data set on disk: plan all clips, render and encode them in parallel, write the lists last.
+
+Frames and samples are encoded as H.264 with AAC in mp4, or as MPEG-4 with MP3 in avi as in UCF101.
+
+Legend: T frames, H x W pixels, C the three colours; N audio samples.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+import av
 import numpy as np
 import numpy.typing as npt
+from av.video.reformatter import VideoReformatter
 
-from trichord.core.console import track
+from trichord.core.command import add_json, add_out, add_settings, add_workers, at_least, read_settings
+from trichord.core.console import show_figures, track
 from trichord.core.errors import UserError
 from trichord.core.files import write_whole
-from trichord.shards.synthetic import table
+from trichord.shards.building.encode import SCALING_REPRODUCIBLE, X264_REPRODUCIBLE
+from trichord.shards.synthetic import charades, kinetics, msrvtt, table, ucf
 from trichord.shards.synthetic.casting import describe_clip
-from trichord.shards.synthetic.encode import encode
-from trichord.shards.synthetic.layout import Clip, WorldLayout
-from trichord.shards.synthetic.plan import ClipPlan, WorldRules
-from trichord.shards.synthetic.public import charades, kinetics, msrvtt, ucf
+from trichord.shards.synthetic.plan import ClipPlan, GeneratedClip, SyntheticLayout, SyntheticRules
 from trichord.shards.synthetic.scene import draw
 from trichord.shards.synthetic.sound import play
 
-LAYOUTS: dict[str, WorldLayout] = {
+
+@dataclass(frozen=True)
+class Codecs:
+    """The codecs of a container, and their options."""
+
+    container: str
+    video: str
+    video_options: tuple[tuple[str, str], ...]
+    audio: str
+    pixel_format: str = "yuv420p"
+
+
+CODECS = {
+    ".mp4": Codecs("mp4", "libx264", (*X264_REPRODUCIBLE.items(), ("preset", "veryfast"), ("crf", "21")), "aac"),
+    ".avi": Codecs("avi", "mpeg4", (("flags", "+qscale"), ("global_quality", "354"), ("threads", "1")), "libmp3lame"),
+}
+
+
+def encode(
+    frames_THWC: npt.NDArray[np.uint8],
+    samples_N: npt.NDArray[np.float32] | None,
+    fps: int,
+    sample_rate: int,
+    suffix: str = ".mp4",
+) -> bytes:
+    """Return the bytes of a video file; the suffix chooses the codecs, and without samples there is no audio track.
+
+    The same frames give the same H.264 packets on every processor; MPEG-4 and audio are encoded with floating-point or
+    processor-specific arithmetic, so they are reproducible only on the same kind of processor.
+    """
+    codecs = CODECS[suffix]
+    buffer = io.BytesIO()
+    reformatter = VideoReformatter()
+    with av.open(buffer, "w", format=codecs.container) as container:
+        video = cast(av.VideoStream, container.add_stream(codecs.video, rate=fps, options=dict(codecs.video_options)))
+        video.height, video.width = frames_THWC.shape[1:3]
+        video.pix_fmt = codecs.pixel_format
+        video.time_base = Fraction(1, fps)
+        audio: av.AudioStream | None = None
+        if samples_N is not None:
+            audio = cast(av.AudioStream, container.add_stream(codecs.audio, rate=sample_rate, layout="mono"))
+        for index, frame_HWC in enumerate(frames_THWC):
+            frame = reformatter.reformat(
+                av.VideoFrame.from_ndarray(frame_HWC, format="rgb24"),
+                format=codecs.pixel_format,
+                interpolation=SCALING_REPRODUCIBLE,
+                threads=1,
+            )
+            frame.pts = index
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if audio is not None and samples_N is not None:
+            sound = av.AudioFrame.from_ndarray(samples_N[None], format="fltp", layout="mono")
+            sound.sample_rate, sound.pts = sample_rate, 0
+            container.mux(audio.encode(sound))
+            container.mux(audio.encode(None))
+    return buffer.getvalue()
+
+
+LAYOUTS: dict[str, SyntheticLayout] = {
     "csv": table,
     "charades": charades,
     "kinetics": kinetics,
@@ -48,7 +116,7 @@ class Rendered(NamedTuple):
 
 
 @dataclass(frozen=True)
-class WorldSummary:
+class SyntheticSummary:
     """The figures that the command prints at the end."""
 
     out: Path
@@ -66,24 +134,24 @@ def render(plan: ClipPlan) -> Rendered:
     return Rendered(draw(plan), play(plan), plan.group.sample_rate)
 
 
-def make_world(
+def make_synthetic(
     out: Path,
     samples: int,
     seed: int,
     layout: str = "csv",
-    rules: WorldRules | None = None,
+    rules: SyntheticRules | None = None,
     processes: int | None = None,
-) -> WorldSummary:
+) -> SyntheticSummary:
     """Write `samples` clips and their lists below `out`; the same call again generates only missing clips."""
     if layout not in LAYOUTS:
         raise UserError(f"no layout {layout!r}; known: {', '.join(LAYOUTS)}. Next: --layout csv")
     if samples < 1:
         raise UserError(f"found {samples} samples, expected at least 1. Next: --samples 100")
     writer = LAYOUTS[layout]
-    rules = writer.adapt(rules or WorldRules())
+    rules = writer.adapt(rules or SyntheticRules())
     plans = [describe_clip(seed, number, rules) for number in range(samples)]
     _claim(out, {"layout": layout, "samples": samples, "seed": seed, "rules": rules.model_dump(mode="json")})
-    clips = [Clip(plan, path) for plan, path in zip(plans, writer.name_files(plans), strict=True)]
+    clips = [GeneratedClip(plan, path) for plan, path in zip(plans, writer.name_files(plans), strict=True)]
     missing = [clip for clip in clips if not (out / clip.path).exists()]
     with _rendering(missing, out, processes) as results:
         for _ in track(results, "generating clips", len(missing)):
@@ -93,7 +161,7 @@ def make_world(
 
 
 @contextlib.contextmanager
-def _rendering(clips: list[Clip], out: Path, processes: int | None) -> Iterator[Iterator[None]]:
+def _rendering(clips: list[GeneratedClip], out: Path, processes: int | None) -> Iterator[Iterator[None]]:
     workers = min(processes or os.cpu_count() or 1, len(clips) // _FEW + 1)
     folders = [out] * len(clips)
     if workers == 1:
@@ -104,7 +172,7 @@ def _rendering(clips: list[Clip], out: Path, processes: int | None) -> Iterator[
         yield pool.map(_make_clip, clips, folders, chunksize=4)
 
 
-def _make_clip(clip: Clip, out: Path) -> None:
+def _make_clip(clip: GeneratedClip, out: Path) -> None:
     path = out / clip.path
     frames_THWC, samples_N, rate = render(clip.plan)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +191,7 @@ def _claim(out: Path, facts: dict[str, object]) -> None:
             ) from error
         if isinstance(found, dict) and isinstance(found.get("rules"), dict):
             # A rule that was added since then gets its default, which generates the same clips.
-            found["rules"] = {**WorldRules().model_dump(mode="json"), **found["rules"]}
+            found["rules"] = {**SyntheticRules().model_dump(mode="json"), **found["rules"]}
         if found != facts:
             differing = sorted(name for name in facts if not isinstance(found, dict) or found.get(name) != facts[name])
             raise UserError(
@@ -139,8 +207,8 @@ def _claim(out: Path, facts: dict[str, object]) -> None:
     write_whole(receipt, json.dumps(facts, indent=1))
 
 
-def _summary(out: Path, layout: str, plans: list[ClipPlan]) -> WorldSummary:
-    return WorldSummary(
+def _summary(out: Path, layout: str, plans: list[ClipPlan]) -> SyntheticSummary:
+    return SyntheticSummary(
         out=out,
         layout=layout,
         clips=len(plans),
@@ -150,3 +218,44 @@ def _summary(out: Path, layout: str, plans: list[ClipPlan]) -> WorldSummary:
         silent=sum(plan.silent for plan in plans),
         held_out=sum(any(event.held_out for event in plan.events) for plan in plans),
     )
+
+
+def declare(parser: ArgumentParser) -> None:
+    """Declare the options of `trichord shards synthetic`."""
+    add_out(parser, "a new folder, or one left unfinished by the same command")
+    parser.add_argument("--samples", type=at_least(1), default=200, metavar="N", help="number of clips")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="the same seed gives the same clips")
+    parser.add_argument("--layout", choices=tuple(LAYOUTS), default="csv", help="format of the files")
+    parser.add_argument(
+        "--holdout",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="COLOUR/SHAPE/ACTION",
+        help="combinations that occur only in the test split, with * for any",
+    )
+    add_settings(parser, "--rules", SyntheticRules, "other properties of the clips")
+    add_workers(parser)
+    add_json(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Run `trichord shards synthetic`."""
+    rules = read_settings("--rules", arguments.rules, SyntheticRules)
+    if arguments.holdout:
+        rules = rules.model_copy(update={"holdout": (*rules.holdout, *arguments.holdout)})
+    summary = make_synthetic(
+        arguments.out, arguments.samples, arguments.seed, arguments.layout, rules, processes=arguments.workers
+    )
+    row = {
+        "clips": summary.clips,
+        "seconds": summary.seconds,
+        "groups": summary.groups,
+        **summary.clips_by_split,
+        "silent": summary.silent,
+        "held out": summary.held_out,
+        "layout": summary.layout,
+        "folder": str(summary.out),
+    }
+    show_figures("synthetic data set", [row], arguments.json)
+    return 0

@@ -1,6 +1,7 @@
 """The plan of a clip (its objects, their actions with times, its group) and the rules that plans are drawn by.
 
-The rules set lengths, shares, held-out combinations and how groups are divided into splits.
+The rules set lengths, shares, held-out combinations and how groups are divided into splits. A layout may change them,
+names the files, and writes the lists.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import difflib
 import functools
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -126,31 +129,48 @@ Share = Annotated[float, Field(ge=0, le=1)]
 COMBINATIONS: tuple[Combination, ...] = tuple(itertools.product(COLOURS, SHAPES, CLASSES))
 
 
-class WorldRules(BaseModel):
+class SyntheticRules(BaseModel):
     """Everything besides the seed that determines the content of clip number N."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    frame_sizes: tuple[tuple[int, int], ...] = ((128, 128), (144, 112), (160, 120))  # width, height
+    frame_sizes: tuple[tuple[int, int], ...] = ((128, 128), (144, 112), (160, 120))
+    """Widths and heights in pixels among which each simulated place has one; even, and at least 32."""
     fps: tuple[int, ...] = (12, 16, 24)
+    """Frame rates among which each simulated place has one."""
     sample_rates: tuple[int, ...] = (16000, 24000)
+    """Audio sampling rates in hertz among which each simulated place has one."""
     min_seconds: Annotated[float, Field(ge=1.5)] = 2.0
+    """Length of the shortest clip in seconds."""
     max_seconds: Annotated[float, Field(le=60)] = 6.0
-    two_events_share: Share = 0.4  # of the clips that are long enough for two
+    """Length of the longest clip in seconds."""
+    two_events_share: Share = 0.4
+    """Share of clips with two actions, among those that are long enough for two."""
     no_event_share: Share = 0.0
-    is_plain: bool = False  # a uniform grey background, the same in all clips
-    max_distractors: Annotated[int, Field(ge=0, le=3)] = 3  # objects without an action, in one clip
+    """Share of clips without any action."""
+    is_plain: bool = False
+    """Use one uniform grey background in all clips."""
+    max_distractors: Annotated[int, Field(ge=0, le=3)] = 3
+    """Largest number of objects without an action in a clip."""
     silent_share: Share = 0.1
+    """Share of clips without sound."""
     captions: Annotated[int, Field(ge=1, le=20)] = 5
-    unsaid_forms: Annotated[int, Field(ge=0, le=6)] = 0  # how many of the last phrasings of one event are left out
-    holdout_share: Share = 0.1  # of all colour x shape x action combinations, chosen by the seed
-    holdout: tuple[str, ...] = ()  # in addition: "red/star/moving", with * for any
+    """Largest number of captions of a clip."""
+    unsaid_forms: Annotated[int, Field(ge=0, le=6)] = 0
+    """Number of phrasings of a single action, from the end of the list, that captions do not use."""
+    holdout_share: Share = 0.1
+    """Share of all combinations of colour, shape and action, chosen by the seed, that only the test split contains."""
+    holdout: tuple[str, ...] = ()
+    """Further combinations that only the test split contains, such as `red/star/moving`, with * for any."""
     train_share: Share = 0.7
-    val_share: Share = 0.1  # test gets the rest
+    """Share of the simulated places that are in the training split."""
+    val_share: Share = 0.1
+    """Share of the simulated places that are in the validation split; the rest are in the test split."""
     clips_per_group: Annotated[int, Field(ge=1)] = 8
+    """Number of clips of each simulated place."""
 
     @model_validator(mode="after")
-    def _is_possible(self) -> WorldRules:
+    def _is_possible(self) -> SyntheticRules:
         if self.min_seconds > self.max_seconds:
             raise ValueError(f"min_seconds {self.min_seconds} is above max_seconds {self.max_seconds}")
         if self.train_share + self.val_share > 1 + 1e-9:
@@ -162,7 +182,7 @@ class WorldRules(BaseModel):
 
 
 @functools.lru_cache(maxsize=32)
-def held_out(seed: int, rules: WorldRules) -> frozenset[Combination]:
+def held_out(seed: int, rules: SyntheticRules) -> frozenset[Combination]:
     """Return the combinations that only the test split may show."""
     order = generator(seed, "holdout").permutation(len(COMBINATIONS))
     drawn = {COMBINATIONS[place] for place in order[: round(rules.holdout_share * len(COMBINATIONS))]}
@@ -191,3 +211,24 @@ def matching(pattern: str) -> list[Combination]:
                 f"holdout {pattern!r}: no {kind} {part!r}, did you mean {near!r}? Known: {', '.join(names)}"
             )
     return [(colour, shape, action) for colour, shape, action in itertools.product(*chosen)]
+
+
+@dataclass(frozen=True)
+class GeneratedClip:
+    """A planned clip and its path relative to the data set's folder."""
+
+    plan: ClipPlan
+    path: str
+
+
+class SyntheticLayout(Protocol):
+    """The three functions that the module of a layout defines."""
+
+    def adapt(self, rules: SyntheticRules) -> SyntheticRules:
+        """Return the rules without what the dataset's format cannot represent."""
+
+    def name_files(self, plans: Sequence[ClipPlan]) -> list[str]:
+        """Return the path of each clip's video, relative to the data set's folder; its suffix chooses the codecs."""
+
+    def write_lists(self, out: Path, clips: Sequence[GeneratedClip], rules: SyntheticRules) -> None:
+        """Write the dataset's own lists of labels, splits and captions, after all videos are written."""

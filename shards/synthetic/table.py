@@ -10,8 +10,7 @@ from pathlib import Path
 
 from trichord.core.files import write_whole
 from trichord.shards.synthetic.language import captions
-from trichord.shards.synthetic.layout import Clip
-from trichord.shards.synthetic.plan import ClipPlan, Event, WorldRules
+from trichord.shards.synthetic.plan import ClipPlan, Event, GeneratedClip, SyntheticRules
 from trichord.shards.synthetic.vocabulary import CLASSES
 
 HEADER = (
@@ -31,7 +30,7 @@ HEADER = (
 )
 
 
-def adapt(rules: WorldRules) -> WorldRules:
+def adapt(rules: SyntheticRules) -> SyntheticRules:
     """Return the rules unchanged, as a table can represent everything."""
     return rules
 
@@ -41,7 +40,7 @@ def name_files(plans: Sequence[ClipPlan]) -> list[str]:
     return [f"videos/{plan.number:06d}.mp4" for plan in plans]
 
 
-def write_lists(out: Path, clips: Sequence[Clip], rules: WorldRules) -> None:
+def write_lists(out: Path, clips: Sequence[GeneratedClip], rules: SyntheticRules) -> None:
     """Write classes.txt and clips.csv."""
     write_whole(out / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
     write_table(out / "clips.csv", HEADER, [_row(clip, rules) for clip in clips])
@@ -57,7 +56,7 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[objec
     write_whole(path, text.getvalue())
 
 
-def _row(clip: Clip, rules: WorldRules) -> list[object]:
+def _row(clip: GeneratedClip, rules: SyntheticRules) -> list[object]:
     plan = clip.plan
     return [
         clip.path,

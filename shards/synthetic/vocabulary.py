@@ -21,7 +21,7 @@ COLOURS: dict[str, Colour] = {
 
 
 @dataclass(frozen=True)
-class Size:
+class ObjectSize:
     """The radius of an object (in frame heights), its base pitch, and the words for its size."""
 
     radius: float
@@ -29,10 +29,10 @@ class Size:
     words: tuple[str, ...]
 
 
-SIZES: dict[str, Size] = {
-    "small": Size(0.09, 520.0, ("small", "tiny", "little")),
-    "medium": Size(0.13, 330.0, ("", "medium-sized", "")),
-    "large": Size(0.17, 210.0, ("large", "big", "huge")),
+SIZES: dict[str, ObjectSize] = {
+    "small": ObjectSize(0.09, 520.0, ("small", "tiny", "little")),
+    "medium": ObjectSize(0.13, 330.0, ("", "medium-sized", "")),
+    "large": ObjectSize(0.17, 210.0, ("large", "big", "huge")),
 }
 
 

@@ -9,10 +9,6 @@ from enum import Enum
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-# Words, also between the underscores of a folder's name. A data set uses one of the two opposites of "clockwise".
-_SIDED = re.compile(r"(?<![a-z])(left|right|clockwise|anticlockwise|counterclockwise)(?![a-z])")
-_MIRRORED_WORDS = {"left": "right", "right": "left", "anticlockwise": "clockwise", "counterclockwise": "clockwise"}
-
 
 class FlipRule(BaseModel):
     """Labels and words whose meaning depends on left and right.
@@ -24,8 +20,11 @@ class FlipRule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     exempt_labels: frozenset[int] = frozenset()
+    """Numbers of the classes whose clips are never mirrored."""
     swap_labels: tuple[tuple[int, int], ...] = ()
+    """Pairs of class numbers that are exchanged when a clip is mirrored."""
     exempt_words: tuple[str, ...] = ("left", "right", "clockwise", "counterclockwise", "anticlockwise")
+    """Words, in lower case, that keep a clip with one of them in its caption from being mirrored."""
 
     @model_validator(mode="after")
     def _one_side_each(self) -> FlipRule:
@@ -59,26 +58,6 @@ def judge(rule: FlipRule, labels: Sequence[int], captions: Sequence[str]) -> Sam
     mirrored = tuple(other_side.get(label, label) for label in labels)
     together = any(label in other_side for label in labels)
     return SampleFlip(Mirroring.TOGETHER if together else Mirroring.EACH, mirrored)
-
-
-def rule_for_classes(classes: Sequence[str]) -> FlipRule:
-    """Derive the rule from class names: two that swap their sided words are a pair, a sided one alone is exempt."""
-    number = {name.lower(): label for label, name in enumerate(classes)}
-    pairs, exempt = [], []
-    for name, label in number.items():
-        if _SIDED.search(name) is None:
-            continue
-        partners = (number.get(_mirror(name, against)) for against in ("anticlockwise", "counterclockwise"))
-        partner = next((each for each in partners if each is not None), None)
-        if partner is None:
-            exempt.append(label)
-        elif label < partner:
-            pairs.append((label, partner))
-    return FlipRule(exempt_labels=frozenset(exempt), swap_labels=tuple(pairs))
-
-
-def _mirror(name: str, against_clockwise: str) -> str:
-    return _SIDED.sub(lambda found: _MIRRORED_WORDS.get(found[0], against_clockwise), name)
 
 
 def _mentions(caption: str, words: Sequence[str]) -> bool:

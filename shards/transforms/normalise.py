@@ -22,7 +22,9 @@ class Normalisation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mean: Colours = (0.485, 0.456, 0.406)
+    """Mean of red, green and blue, on a scale from 0 to 1."""
     std: Colours = (0.229, 0.224, 0.225)
+    """Standard deviation of red, green and blue, on a scale from 0 to 1."""
 
     def __call__(self, frames_BCTHW: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Return floats on the pixels' device; move pixels there before, as uint8, which is a quarter of the bytes."""

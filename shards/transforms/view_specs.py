@@ -1,140 +1,123 @@
-"""Settings of the transforms: crops, colours, RandAugment, the views of a sample, blends of a batch.
+"""Settings of the views of a sample: colours, RandAugment, the transforms of each clip, blends of a batch.
+
+RandAugment (Cubuk et al. 2020) has two conventions of "magnitude": torchvision's (bins, every operation applied) and
+timm's increasing one (level 0 to 10 with noise, each operation applied with a probability:
+"rand-m7-n4-mstd0.5-inc1" of VideoMamba and PySlowFast).
 
 The module does not import torch, so that a recipe can be checked where torch is missing.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from abc import ABC, abstractmethod
+from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trichord.shards.transforms.clip_specs import ClipSpec, SvtWindow
+from trichord.shards.transforms.clip_specs import ClipSpec, DenseWindow, Segments, SlidingWindows, SvtWindow
+from trichord.shards.transforms.crops import CropSpec, RandomResizedCrop, ThreeCrops
 from trichord.shards.transforms.flips import FlipRule
 
-Interpolation = Literal["bilinear", "bicubic"]
 Sampling = Literal["nearest", "bilinear"]
+Operation = tuple[str, float]  # name, and amount in the operation's own unit
+
+TORCHVISION_OPERATIONS = (
+    *("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "saturation"),
+    *("contrast", "sharpness", "posterize", "solarize", "autocontrast", "equalize"),
+)
+TIMM_OPERATIONS = (
+    *("autocontrast", "equalize", "invert", "rotate", "posterize", "solarize", "solarize_add", "saturation"),
+    *("contrast", "brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y"),
+)
+FACTORS = ("brightness", "saturation", "contrast", "sharpness")
 
 
 class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class _Crop(_Spec):
-    count: ClassVar[int] = 1  # crops per clip
-    is_random: ClassVar[bool] = True
-
-    size: int = Field(ge=1)
-    interpolation: Interpolation = "bilinear"
-
-
-class RandomResizedCrop(_Crop):
-    """A random share of the area at a random aspect, resized to a square (Inception's, as in torchvision)."""
-
-    kind: Literal["random_resized"] = "random_resized"
-    scale: tuple[float, float] = (0.08, 1.0)
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-
-
-class MultiScaleCrop(_Crop):
-    """A crop at the centre or a corner, its sides the short side times a scale each (TSN; X-CLIP, VideoMamba).
-
-    The scales of height and width differ by at most one step in the list; the crop is resized to a square.
-    """
-
-    kind: Literal["multi_scale"] = "multi_scale"
-    scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
-
-
-class RandomShortSideCrop(_Crop):
-    """Short side resized to a random length, then a random square (TimeSformer and VTN: 256 to 320, 224)."""
-
-    kind: Literal["random_short_side"] = "random_short_side"
-    short_side: tuple[int, int] = (256, 320)
-
-    @model_validator(mode="after")
-    def _fits(self) -> RandomShortSideCrop:
-        _check_fits(self.size, self.short_side[0])
-        return self
-
-
-class CentreCrop(_Crop):
-    """Short side resized to `short_side`, then the centre square."""
-
-    is_random: ClassVar[bool] = False
-
-    kind: Literal["centre"] = "centre"
-    short_side: int = 256
-
-    @model_validator(mode="after")
-    def _fits(self) -> CentreCrop:
-        _check_fits(self.size, self.short_side)
-        return self
-
-
-class ThreeCrops(_Crop):
-    """Short side resized to `short_side`, then three squares along the long side: start, middle, end."""
-
-    count: ClassVar[int] = 3
-    is_random: ClassVar[bool] = False
-
-    kind: Literal["three"] = "three"
-    short_side: int = 256
-
-    @model_validator(mode="after")
-    def _fits(self) -> ThreeCrops:
-        _check_fits(self.size, self.short_side)
-        return self
-
-
-class Squash(_Crop):
-    """The whole picture resized to a square, without keeping the aspect (as for some Charades results)."""
-
-    is_random: ClassVar[bool] = False
-
-    kind: Literal["squash"] = "squash"
-
-
-CropSpec = Annotated[
-    RandomResizedCrop | MultiScaleCrop | RandomShortSideCrop | CentreCrop | ThreeCrops | Squash,
-    Field(discriminator="kind"),
-]
-
-
 class ColourJitter(_Spec):
-    """Jitter with this probability, in random order: factors around 1 (brightness, contrast, saturation), hue shift."""
+    """Random factors of brightness, contrast and saturation around 1, and a shift of the hue, in random order."""
 
     brightness: float = Field(default=0.4, ge=0)
+    """Largest deviation of the brightness factor from 1; 0 leaves brightness unchanged."""
     contrast: float = Field(default=0.4, ge=0)
+    """Largest deviation of the contrast factor from 1; 0 leaves contrast unchanged."""
     saturation: float = Field(default=0.2, ge=0)
+    """Largest deviation of the saturation factor from 1; 0 leaves saturation unchanged."""
     hue: float = Field(default=0.0, ge=0, le=0.5)
+    """Largest shift of the hue in either direction, as a share of the colour circle; 0 leaves the hue unchanged."""
     probability: float = Field(default=0.8, ge=0, le=1)
+    """Probability that a view is jittered."""
+
+    def draw(self, rng: np.random.Generator) -> tuple[Operation, ...]:
+        """Draw the operations in order of application; with probability 1 - `probability`, none."""
+        if rng.random() >= self.probability:
+            return ()
+        amounts = {"brightness": self.brightness, "contrast": self.contrast, "saturation": self.saturation}
+        drawn = [(name, float(rng.uniform(max(0.0, 1 - by), 1 + by))) for name, by in amounts.items() if by > 0]
+        if self.hue > 0:
+            drawn.append(("hue", float(rng.uniform(-self.hue, self.hue))))
+        return tuple(drawn[index] for index in rng.permutation(len(drawn)))
 
 
-class _RandAugment(_Spec):
+class _RandAugment(_Spec, ABC):
     fill: tuple[int, int, int] = (0, 0, 0)
+    """Colour, in levels from 0 to 255, of the pixels that rotation, shear and translation uncover."""
     interpolation: Sampling = "nearest"
+    """Interpolation of rotation, shear and translation."""
+
+    @abstractmethod
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> tuple[Operation, ...]:
+        """Draw the operations for a view of this size, in order, with amounts in the operations' own units."""
 
 
 class TorchvisionRandAugment(_RandAugment):
-    """`operations` draws out of 14; `magnitude` is the number of a bin, the last of `bins` being the strongest."""
+    """torchvision's: `operations` draws out of 14, with a strength of `magnitude` out of `bins`."""
 
     convention: Literal["torchvision"] = "torchvision"
     operations: int = Field(default=2, ge=0)
+    """Number of operations applied to a view."""
     magnitude: int = Field(default=9, ge=0)
+    """Strength of the operations: the number of a bin, below `bins`."""
     bins: int = Field(default=31, ge=2)
+    """Number of bins of strength; the last is the strongest."""
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> tuple[Operation, ...]:
+        drawn = []
+        for _ in range(self.operations):
+            name = TORCHVISION_OPERATIONS[int(rng.integers(len(TORCHVISION_OPERATIONS)))]
+            sign = -1.0 if rng.random() < 0.5 else 1.0
+            drawn.append((name, torchvision_amount(name, self.magnitude, self.bins, sign, height, width)))
+        return tuple(drawn)
 
 
 class TimmRandAugment(_RandAugment):
-    """`operations` draws out of 15, each applied with `probability`, at a level out of 10 drawn around `magnitude`."""
+    """timm's: `operations` draws out of 15, each applied with `probability`, its strength drawn around `magnitude`."""
 
     convention: Literal["timm_increasing"] = "timm_increasing"
     operations: int = Field(default=4, ge=0)
+    """Number of operations drawn for a view."""
     magnitude: float = Field(default=7.0, ge=0, le=10)
+    """Mean strength of an operation; 10 is the strongest."""
     magnitude_deviation: float = Field(default=0.5, ge=0)
+    """Standard deviation of the strength."""
     probability: float = Field(default=0.5, ge=0, le=1)
+    """Probability that a drawn operation is applied."""
     fill: tuple[int, int, int] = (124, 116, 104)  # ImageNet's mean colour
     interpolation: Sampling = "bilinear"
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> tuple[Operation, ...]:
+        drawn = []
+        for _ in range(self.operations):
+            name = TIMM_OPERATIONS[int(rng.integers(len(TIMM_OPERATIONS)))]
+            applied = rng.random() < self.probability
+            level = min(max(float(rng.normal(self.magnitude, self.magnitude_deviation)), 0.0), 10.0)
+            sign = -1.0 if rng.random() < 0.5 else 1.0
+            if applied:
+                drawn.append((name, timm_amount(name, level, sign, height, width)))
+        return tuple(drawn)
 
 
 RandAugment = Annotated[TorchvisionRandAugment | TimmRandAugment, Field(discriminator="convention")]
@@ -144,10 +127,15 @@ class ViewSpec(_Spec):
     """Transforms of the pixels of one clip."""
 
     crop: CropSpec
+    """How a square is cut from the frames, selected by `kind`."""
     flip_probability: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a clip is mirrored left to right."""
     rand_augment: RandAugment | None = None
+    """RandAugment, in the convention of torchvision or timm; null for none."""
     jitter: ColourJitter | None = None
+    """Random changes of brightness, contrast, saturation and hue; null for none."""
     grey_probability: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a clip is turned grey."""
 
 
 class ViewsSpec(_Spec):
@@ -172,9 +160,13 @@ class MixSpec(_Spec):
     """Mixup and CutMix with their Beta parameters; 0 disables one. Defaults are X-CLIP's and VideoMamba's."""
 
     mixup_alpha: float = Field(default=0.8, ge=0)
+    """Parameter of the Beta distribution of mixup's blending weight; 0 disables mixup."""
     cutmix_alpha: float = Field(default=1.0, ge=0)
-    probability: float = Field(default=1.0, ge=0, le=1)  # that a batch is blended at all
-    cutmix_probability: float = Field(default=0.5, ge=0, le=1)  # of CutMix if both are enabled
+    """Parameter of the Beta distribution of the area that CutMix keeps; 0 disables CutMix."""
+    probability: float = Field(default=1.0, ge=0, le=1)
+    """Probability that a batch is blended at all."""
+    cutmix_probability: float = Field(default=0.5, ge=0, le=1)
+    """Probability that a blended batch is blended by CutMix, if both methods are enabled."""
 
 
 def svt_views(
@@ -192,6 +184,62 @@ def svt_views(
     return ViewsSpec(clips=clips, views=views, flips=flips or FlipRule())
 
 
-def _check_fits(size: int, short_side: int) -> None:
-    if short_side < size:
-        raise ValueError(f"short_side {short_side} is smaller than the crop size {size}")
+# Views of common recipes by name, for a look at a data set; "none" is its frames without transforms.
+COMMON_VIEWS: dict[str, ViewsSpec | None] = {
+    "none": None,
+    "segments": ViewsSpec(
+        clips=Segments(frames=8), views=(ViewSpec(crop=RandomResizedCrop(size=112), flip_probability=0.5),)
+    ),
+    "window": ViewsSpec(
+        clips=DenseWindow(frames=8, clip_seconds=2.0),
+        views=(ViewSpec(crop=RandomResizedCrop(size=112), flip_probability=0.5),),
+    ),
+    "test": ViewsSpec(
+        clips=SlidingWindows(frames=8, clip_seconds=2.0), views=(ViewSpec(crop=ThreeCrops(size=112, short_side=112)),)
+    ),
+    "svt": svt_views(),
+}
+
+
+def torchvision_amount(name: str, magnitude: int, bins: int, sign: float, height: int, width: int) -> float:
+    """Convert a bin to an amount; `sign` is used by operations with two directions."""
+    share = magnitude / (bins - 1)
+    match name:
+        case "shear_x" | "shear_y":
+            return sign * 0.3 * share
+        case "translate_x":
+            return float(int(sign * 150 / 331 * width * share))
+        case "translate_y":
+            return float(int(sign * 150 / 331 * height * share))
+        case "rotate":
+            return sign * 30 * share
+        case "posterize":
+            return float(8 - round(4 * share))
+        case "solarize":
+            return 255 * (1 - share)
+        case _ if name in FACTORS:
+            return 1 + sign * 0.9 * share
+    return 0.0
+
+
+def timm_amount(name: str, level: float, sign: float, height: int, width: int) -> float:
+    """Convert a level from 0 to 10 to an amount; all operations become stronger with the level."""
+    share = level / 10
+    match name:
+        case "shear_x" | "shear_y":
+            return sign * 0.3 * share
+        case "translate_x":
+            return sign * 0.45 * width * share
+        case "translate_y":
+            return sign * 0.45 * height * share
+        case "rotate":
+            return sign * 30 * share
+        case "posterize":
+            return float(4 - int(4 * share))
+        case "solarize":
+            return float(256 - int(256 * share))
+        case "solarize_add":
+            return float(int(110 * share))
+        case _ if name in FACTORS:
+            return 1 + sign * 0.9 * share
+    return 0.0

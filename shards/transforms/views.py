@@ -3,6 +3,9 @@
 The parameters of a view are drawn first and then applied, the same to all of its frames; the draws are kept with the
 view, for the contact sheet and for debugging. Order: crop, flip, RandAugment, colour jitter, grey. Views are ordered
 clip by clip, with a clip's crops together and SVT's globals before its locals.
+
+Pixels stay uint8: antialiased interpolation of uint8 in channels-last memory is within two levels of float (a third of
+a level on average), and on x86-64 with AVX2 or later uses an integer path ten times faster than float.
 Legend: T frames, H height, W width, C the three colours; frames_THWC as decoded, frames_CTHW uint8 as batches have it.
 """
 
@@ -12,15 +15,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
-from trichord.shards.transforms.augment import Operation, apply_operation, draw_operations
-from trichord.shards.transforms.clips import Clip, Indices, Seconds, plan_clips
-from trichord.shards.transforms.colour import draw_jitter
-from trichord.shards.transforms.crops import Frames, Geometry, cut_window, draw_geometries, resize_box
+from trichord.shards.transforms.augment import apply_operation
+from trichord.shards.transforms.clips import Clip, Indices, Seconds
+from trichord.shards.transforms.crops import Geometry
 from trichord.shards.transforms.flips import Mirroring, judge
-from trichord.shards.transforms.view_specs import RandAugment, ViewSpec, ViewsSpec
+from trichord.shards.transforms.view_specs import Operation, RandAugment, ViewSpec, ViewsSpec
+
+Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Views:
 
 def plan_views(spec: ViewsSpec, times_s: Seconds, duration_s: float, rng: np.random.Generator) -> ViewPlan:
     """Choose the frames of all clips of one video; decode `needed` of the result, in that order."""
-    clips = plan_clips(spec.clips, times_s, duration_s, rng)
+    clips = spec.clips.plan(times_s, duration_s, rng)
     return ViewPlan(tuple(clips), np.unique(np.concatenate([clip.indices for clip in clips])))
 
 
@@ -111,15 +117,15 @@ def draw_view(
     shared_draw: float = 1.0,
 ) -> list[Draws]:
     """Draw the parameters of a view for frames of this size: one set, three for `ThreeCrops`."""
-    geometries = draw_geometries(spec.crop, height, width, rng)
+    geometries = spec.crop.draw(height, width, rng)
     flip_draw = float(rng.random())
     if mirroring is not Mirroring.EACH:
         flip_draw = shared_draw if mirroring is Mirroring.TOGETHER else 1.0
     operations: tuple[Operation, ...] = ()
     if spec.rand_augment is not None:
-        operations += draw_operations(spec.rand_augment, spec.crop.size, spec.crop.size, rng)
+        operations += spec.rand_augment.draw(spec.crop.size, spec.crop.size, rng)
     if spec.jitter is not None:
-        operations += draw_jitter(spec.jitter, rng)
+        operations += spec.jitter.draw(rng)
     if rng.random() < spec.grey_probability:
         operations += (("grey", 1.0),)
     return [Draws(geometry, flip_draw < spec.flip_probability, operations) for geometry in geometries]
@@ -147,3 +153,28 @@ def render(
                 frames_CTHW = apply_operation(frames_CTHW, operation, rand_augment.fill, rand_augment.interpolation)
         rendered.append(frames_CTHW)
     return rendered
+
+
+def resize_box(frames_THWC: Frames, rows: NDArray[np.int64], geometry: Geometry) -> Tensor:
+    """Cut the geometry's box from the chosen frames and resize it; return frames_TCHW in channels-last memory.
+
+    Choosing frames and cutting in one indexing step copies only the box, and nothing for consecutive whole frames; both
+    have the memory layout that the fast path needs.
+    """
+    top, left, height, width = geometry.box
+    consecutive = len(rows) > 0 and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows)))
+    chosen: slice | NDArray[np.int64] = slice(int(rows[0]), int(rows[0]) + len(rows)) if consecutive else rows
+    cut_THWC = frames_THWC[chosen, top : top + height, left : left + width]
+    if not cut_THWC.flags.writeable:  # torch would warn, since it has no read-only tensors
+        cut_THWC = cut_THWC.copy()
+    cut_TCHW = torch.from_numpy(np.ascontiguousarray(cut_THWC)).permute(0, 3, 1, 2)
+    if (height, width) == geometry.resized:
+        return cut_TCHW
+    return functional.interpolate(cut_TCHW, geometry.resized, mode=geometry.interpolation, antialias=True)
+
+
+def cut_window(frames_TCHW: Tensor, geometry: Geometry) -> Tensor:
+    """Cut the geometry's window from resized frames; return contiguous frames_CTHW."""
+    top, left, height, width = geometry.window
+    window_TCHW = frames_TCHW[:, :, top : top + height, left : left + width]
+    return window_TCHW.permute(1, 0, 2, 3).contiguous()

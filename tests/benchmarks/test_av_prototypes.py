@@ -1,4 +1,4 @@
-"""What the audio-visual learning test measures and keeps, with networks of a few weights and nothing trained."""
+"""The audio-visual learning experiment: its figures and kept results, with tiny networks and without training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.learning import av_prototypes as av_learning
-from benchmarks.learning import ways
+from benchmarks.learning import experiment
 from benchmarks.learning.av_prototypes import (
     AUDIBLE,
     MODALITIES,
@@ -22,12 +22,12 @@ from benchmarks.learning.av_prototypes import (
     WAYS,
     XDC,
     AvClips,
-    Mismatched,
-    MismatchedConfig,
+    ShuffledSounds,
+    ShuffledSoundsConfig,
     learn,
     retrieval,
 )
-from benchmarks.learning.ways import UNTRAINED
+from benchmarks.learning.experiment import UNTRAINED
 from tests.pretrain.objectives import av_stage
 from trichord.core.errors import UserError
 from trichord.pretrain.config import RunConfig
@@ -39,7 +39,7 @@ TRAIN, TEST = 45, 31
 
 
 def make_clips(count: int, seed: int) -> AvClips:
-    """Give clips of noise with labels; every fifth is silent."""
+    """Return clips of noise with labels; every fifth is silent."""
     generator = torch.Generator().manual_seed(seed)
     frames_NCTHW = torch.randint(0, 256, (count, 3, 4, 8, 8), dtype=torch.uint8, generator=generator)
     sounds_NTM = torch.randn(count, 20, av_stage.MELS, generator=generator)
@@ -53,7 +53,7 @@ def make_clips(count: int, seed: int) -> AvClips:
 
 
 @pytest.mark.parametrize("levels", [None, 3])
-def test_recalls_and_the_median_are_those_of_whole_matrices(levels: int | None) -> None:
+def test_retrieval_figures_are_those_of_the_whole_matrix(levels: int | None) -> None:
     generator = torch.Generator().manual_seed(0)
     queries_MD, targets_MD = (torch.randn(75, 6, generator=generator) for _ in range(2))
     if levels:  # few directions, so that most cosines are tied
@@ -70,34 +70,34 @@ def test_recalls_and_the_median_are_those_of_whole_matrices(levels: int | None) 
     )
 
 
-def test_chance_is_what_features_without_a_difference_get() -> None:
+def test_identical_features_score_at_chance() -> None:
     same_MD = torch.ones(41, 4) / 2
     found = retrieval(same_MD, same_MD, "x")
     assert found == {"x, R@1": 0.0, "x, R@5": 0.0, "x, R@10": 0.0, "x, median rank": 21.0}
 
 
-def test_silent_clips_are_seen_and_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their sounds are not numbers here: whatever took one in would show it."""
+def test_silent_clips_count_for_video_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their sounds are NaN here, so that any use of one would show."""
     monkeypatch.setattr(av_learning, "CLUSTERS", 3)
     parts = {"train": make_clips(TRAIN, 1), "test": make_clips(TEST, 2)}
     objective = av_stage.build()
     found = av_learning._figures(objective, parts)
     directions = {f"{way}, {figure}" for way in ("audio to video", "video to audio") for figure in FIGURES}
-    linear = {f"{sense}: {factor}, linear" for sense in MODALITIES for factor in AUDIBLE}
-    purity = {f"{sense}: purity of {factor}" for sense in MODALITIES for factor in AUDIBLE}
+    linear = {f"{modality}: {factor}, linear" for modality in MODALITIES for factor in AUDIBLE}
+    purity = {f"{modality}: purity of {factor}" for modality in MODALITIES for factor in AUDIBLE}
     assert found.keys() == directions | linear | purity
     assert all(0 <= value <= 1 or "rank" in name for name, value in found.items())
     _, unit = av_learning._features(objective, parts["test"])
-    heard_N = parts["test"].present_N
-    expected = retrieval(unit["audio"][heard_N], unit["video"][heard_N], "audio to video")
+    audible_N = parts["test"].present_N
+    expected = retrieval(unit["audio"][audible_N], unit["video"][audible_N], "audio to video")
     assert {name: found[name] for name in expected} == expected
-    assert unit["audio"][~heard_N].isnan().all() and unit["video"].isfinite().all()
+    assert unit["audio"][~audible_N].isnan().all() and unit["video"].isfinite().all()
 
 
 FIGURES = ("R@1", "R@5", "R@10", "median rank")
 
 
-def test_senses_without_a_space_in_common_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modalities_without_a_common_space_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(av_learning, "CLUSTERS", 3)
     target = {"kind": "labels", "clusters": [3], "rounds": av_stage.ROUNDS}
     objective = av_stage.build(embedding_dim=None, cross_weight=0.0, target=target)
@@ -105,38 +105,38 @@ def test_senses_without_a_space_in_common_are_not_compared(monkeypatch: pytest.M
     assert not any("to" in name.split() for name in found) and "audio: action, linear" in found
 
 
-def test_a_network_that_diverged_finds_nothing() -> None:
+def test_diverged_network_is_an_error() -> None:
     with pytest.raises(UserError, match=r"the network diverged"):
         retrieval(torch.full((5, 3), torch.nan), torch.eye(5, 3), "x")
 
 
-def test_the_control_hears_another_clip_and_is_the_same_else() -> None:
+def test_control_differs_only_in_taking_the_sound_of_another_clip() -> None:
     batch = av_stage.batch()
     shuffled = av_stage.batch()
-    order = [-1, *range(len(batch["key"]) - 1)]
-    shuffled["audio"] = [sounds_BTM[order] for sounds_BTM in shuffled["audio"]]
-    shuffled["audio_present"] = shuffled["audio_present"][order]
-    kept = batch["audio"][0].clone()
+    order = [-1, *range(len(batch.key) - 1)]
+    sounds = [sounds_BTM[order] for sounds_BTM in shuffled.audio]
+    shuffled = shuffled.replace(audio=sounds, audio_present=shuffled.audio_present[order])
+    kept = batch.audio[0].clone()
     trained = av_stage.build(target=None)
     control = av_stage.build(target=None)
-    control.__class__ = Mismatched
+    control.__class__ = ShuffledSounds
     assert torch.equal(control.training_step(batch, 0).loss, trained.training_step(shuffled, 0).loss)
     assert not torch.equal(trained.training_step(batch, 0).loss, trained.training_step(shuffled, 0).loss)
-    assert torch.equal(batch["audio"][0], kept)
+    assert torch.equal(batch.audio[0], kept)
 
 
-def test_the_control_is_a_run_like_any_other() -> None:
+def test_control_has_the_same_config_and_init() -> None:
     config = load_recipe(RECIPE, ("data.sources=nowhere", "seed=3")).config
-    control = MismatchedConfig.model_validate(config.model_dump())
+    control = ShuffledSoundsConfig.model_validate(config.model_dump())
     assert control.model_dump(mode="json") == config.model_dump(mode="json")
     one, other = build(config), build(control)
-    assert type(one) is AvPrototypes and type(other) is Mismatched
+    assert type(one) is AvPrototypes and type(other) is ShuffledSounds
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, RunConfig]]:
-    """What is trained, without training: the folder's name and the settings of each run."""
+    """Replace training by a record of the folder and the settings of each run."""
     runs: list[tuple[str, RunConfig]] = []
 
     def note(config: RunConfig, run: Path) -> float:
@@ -147,25 +147,23 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, RunConfig]]:
     def figures(objective: Any, parts: Mapping[str, Tensor]) -> dict[str, float]:
         return {"seen": float(len(runs))}
 
-    monkeypatch.setattr(ways, "train", note)
+    monkeypatch.setattr(experiment, "train", note)
     monkeypatch.setattr(av_learning, "make_shards", lambda out, clips, rules: out / "shards")
     monkeypatch.setattr(av_learning, "read_clips", lambda root, config: make_clips(3, 0))
     monkeypatch.setattr(av_learning, "build", lambda config: None)
-    monkeypatch.setattr(ways, "_trained", lambda config, run: None)
+    monkeypatch.setattr(experiment, "_trained", lambda config, run: None)
     monkeypatch.setattr(av_learning, "_figures", figures)
     return runs
 
 
-def test_every_seed_is_trained_every_way_and_what_is_finished_never_twice(
-    tmp_path: Path, trained: list[tuple[str, RunConfig]]
-) -> None:
+def test_every_seed_is_trained_in_every_way_once(tmp_path: Path, trained: list[tuple[str, RunConfig]]) -> None:
     parts, results = learn(tmp_path, [0, 1], 100, ("steps=99",))
     assert parts.keys() == {"train", "test"} and [list(each) for each in results] == [[UNTRAINED, *WAYS]] * 2
     folders = [f"{way.replace(' ', '_')}_seed_{seed}" for seed in (0, 1) for way in WAYS]
     assert [name for name, _ in trained] == folders
     assert {(config.seed, config.steps) for _, config in trained} == {(0, 99), (1, 99)}
     kinds = {name: type(config) for name, config in trained}
-    assert kinds["sounds_shuffled_seed_0"] is MismatchedConfig and kinds["prototypes_seed_0"] is RunConfig
+    assert kinds["sounds_shuffled_seed_0"] is ShuffledSoundsConfig and kinds["prototypes_seed_0"] is RunConfig
     assert (
         results[1][XDC].figures == {"seen": 7.0}
         and results[1][XDC].training_s == 1.5
@@ -178,7 +176,7 @@ def test_every_seed_is_trained_every_way_and_what_is_finished_never_twice(
         assert {way: before[way] for way in WAYS} == {way: after[way] for way in WAYS}
 
 
-def test_what_was_broken_off_or_set_otherwise_is_trained(tmp_path: Path, trained: list[tuple[str, RunConfig]]) -> None:
+def test_interrupted_and_changed_runs_are_trained(tmp_path: Path, trained: list[tuple[str, RunConfig]]) -> None:
     learn(tmp_path, [0], 100, ())
     (tmp_path / "XDC_seed_0" / "learning.json").unlink()
     learn(tmp_path, [0], 100, ())
@@ -187,7 +185,7 @@ def test_what_was_broken_off_or_set_otherwise_is_trained(tmp_path: Path, trained
     kept = json.loads(other.read_bytes())
     assert kept["config"]["way"] == PROTOTYPES and kept["config"]["clips"] == 100
     del trained[:]
-    learn(tmp_path, [0], 200, ())  # another world
+    learn(tmp_path, [0], 200, ())  # other clips
     assert len(trained) == len(WAYS)
     del trained[:]
     learn(tmp_path, [0], 200, ("objective.temperature=0.2",))

@@ -1,4 +1,4 @@
-"""What seeds of audio-visual learning say together, worked out by hand."""
+"""The report of the audio-visual learning experiment, with expected values computed by hand."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.learning import av_prototypes_report as av_learning_report
+from benchmarks.learning import av_prototypes as av_learning_report
 from benchmarks.learning.av_prototypes import (
     AUDIBLE,
+    DIRECTIONS,
+    GOALS,
     INSTANCES,
     MODALITIES,
     PROTOTYPES,
@@ -18,32 +20,28 @@ from benchmarks.learning.av_prototypes import (
     WAYS,
     XDC,
     AvClips,
-)
-from benchmarks.learning.av_prototypes_report import (
-    DIRECTIONS,
-    GOALS,
     probe_rows,
     purity_rows,
     retrieval_rows,
     run_and_report,
 )
-from benchmarks.learning.ways import UNTRAINED, WayResult, figure, judge
+from benchmarks.learning.experiment import UNTRAINED, WayResult, check_goals, figure
 
 SHARES = {UNTRAINED: 0.10, PROTOTYPES: 0.60, INSTANCES: 0.55, XDC: 0.30, SHUFFLED: 0.12}
 
 
 def make_result(shift: float) -> dict[str, WayResult]:
-    """Give a seed in which every share of a way is the same, but for XDC's recalls, which there are none of."""
-    told = {}
+    """Return a seed with the same share for every figure of a way, and without recalls for XDC."""
+    found = {}
     for way, share in SHARES.items():
-        figures = {f"{sense}: {factor}, linear": share + shift for sense in MODALITIES for factor in AUDIBLE}
-        figures |= {f"{sense}: purity of {factor}": share + shift for sense in MODALITIES for factor in AUDIBLE}
+        figures = {f"{modality}: {factor}, linear": share + shift for modality in MODALITIES for factor in AUDIBLE}
+        figures |= {f"{modality}: purity of {factor}": share + shift for modality in MODALITIES for factor in AUDIBLE}
         if way != XDC:
             for direction in DIRECTIONS:
                 figures |= {f"{direction}, R@{k}": (share + shift) * k / 10 for k in (1, 5, 10)}
                 figures[f"{direction}, median rank"] = 10 + 100 * shift
-        told[way] = WayResult({"way": way}, figures, 12.4)
-    return told
+        found[way] = WayResult({"way": way}, figures, 12.4)
+    return found
 
 
 RESULTS = [make_result(0.0), make_result(0.04), make_result(0.02)]
@@ -58,13 +56,13 @@ def make_clips(labels: list[int], silent: int = 0) -> AvClips:
 PARTS = {"train": make_clips([0, 1, 1, 2]), "test": make_clips([1, 1, 0, 2, 2], silent=1)}
 
 
-def test_figures_are_mean_and_range_over_the_seeds_that_have_them() -> None:
+def test_figure_is_mean_and_range_over_the_seeds_that_have_it() -> None:
     found = figure(RESULTS, PROTOTYPES, "audio to video, R@10")
     assert found is not None and (round(found.mean, 9), round(found.spread, 9)) == (0.62, 0.04)
     assert figure(RESULTS, XDC, "audio to video, R@10") is None
 
 
-def test_recalls_stand_beside_what_guessing_gives_and_ranks_are_no_per_cents() -> None:
+def test_retrieval_rows_include_chance_and_ranks_that_are_not_per_cent() -> None:
     rows = retrieval_rows(RESULTS, 40)
     assert [row["figure"] for row in rows] == [
         f"{direction}, {name}" for direction in DIRECTIONS for name in ("R@1", "R@5", "R@10", "median rank of 40")
@@ -82,40 +80,40 @@ def test_recalls_stand_beside_what_guessing_gives_and_ranks_are_no_per_cents() -
     assert retrieval_rows(RESULTS, 4)[1]["chance"] == "100.0"
 
 
-def test_probes_stand_beside_the_commonest_class() -> None:
+def test_probe_rows_include_the_most_common_class() -> None:
     rows = probe_rows(RESULTS, PARTS)
     assert [row["figure"] for row in rows] == [
-        f"{sense}: {factor}, linear" for sense in MODALITIES for factor in AUDIBLE
+        f"{modality}: {factor}, linear" for modality in MODALITIES for factor in AUDIBLE
     ]
     # Class 1 leads in training, and two of five test clips are of it.
     assert {row["chance"] for row in rows} == {"40.0"} and rows[0][XDC] == "32.0 ± 2.0"
 
 
-def test_purity_has_a_line_for_each_sense_and_factor() -> None:
+def test_purity_has_a_row_for_each_modality_and_factor() -> None:
     rows = purity_rows(RESULTS)
     assert [row["figure"] for row in rows] == [
-        f"{sense}: purity of {factor}" for sense in MODALITIES for factor in AUDIBLE
+        f"{modality}: purity of {factor}" for modality in MODALITIES for factor in AUDIBLE
     ]
     assert rows[0][UNTRAINED] == "12.0 ± 2.0"
 
 
-def test_goals_are_met_only_by_more_than_the_larger_spread() -> None:
-    found = judge(RESULTS, GOALS)
-    assert [(verdict.goal, verdict.probe) for verdict in found] == [
+def test_goal_is_met_only_by_more_than_the_larger_spread() -> None:
+    found = check_goals(RESULTS, GOALS)
+    assert [(check.goal, check.probe) for check in found] == [
         (f"{ours} beats {theirs}", name) for ours, theirs, name in GOALS
     ]
-    assert all(verdict.met for verdict in found)  # the nearest, 60 and 55, are further apart than 4
-    met = {verdict.goal: verdict.met for verdict in judge([make_result(0.0), make_result(0.06)], GOALS)}
+    assert all(check.met for check in found)  # the closest, 60 and 55, differ by more than 4
+    met = {check.goal: check.met for check in check_goals([make_result(0.0), make_result(0.06)], GOALS)}
     assert not met.pop(f"{PROTOTYPES} beats {INSTANCES}") and all(met.values())
 
 
-def test_everything_is_kept_beside_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_json_keeps_tables_and_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(av_learning_report, "learn", lambda *_: (PARTS, RESULTS))
     tables = run_and_report(tmp_path, [5, 6, 7], 100, ())
     kept = json.loads((tmp_path / "results.json").read_bytes())
     assert kept["tables"] == json.loads(json.dumps(tables)) and len(kept["seeds"]) == 3
     assert kept["seeds"][1][SHUFFLED]["figures"] == RESULTS[1][SHUFFLED].figures
     recalls, _, _, goals, seconds = tables.values()
-    assert recalls[0]["chance"] == "25.0"  # of the four test clips that can be heard
+    assert recalls[0]["chance"] == "25.0"  # of the four audible test clips
     assert len(goals) == len(GOALS)
     assert seconds[2] == {"seed": 7, **dict.fromkeys(WAYS, 12)}

@@ -1,4 +1,4 @@
-"""The baselines: pixel statistics by hand, the run's own first weights, and labels that are learnt from."""
+"""The baselines: pixel statistics, the initial weights of the run, and training with labels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.learning.baselines import first_backbone, pixel_statistics, pooled, train_with_labels
-from benchmarks.learning.probes import Standard
-from benchmarks.learning.world_clips import make_shards, read_clips
+from benchmarks.learning.baselines import initial_backbone, pixel_statistics, pooled, train_with_labels
+from benchmarks.learning.probes import Standardiser
+from benchmarks.learning.synthetic_clips import make_shards, read_clips
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.training import build
 from trichord.pretrain.objectives.svt.objective import Svt
@@ -25,10 +25,10 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def configure(shards: Path, *overrides: str) -> RunConfig:
-    return load_recipe("svt_world", [*TINY, f"data.sources={shards / 'train'}", *overrides]).config
+    return load_recipe("svt_synthetic", [*TINY, f"data.sources={shards / 'train'}", *overrides]).config
 
 
-def test_pixel_statistics_are_numpys() -> None:
+def test_pixel_statistics_equal_those_of_numpy() -> None:
     frames_CTHW = np.random.default_rng(0).integers(0, 256, (3, 4, 16, 16)).astype(np.uint8)
     found_D = pixel_statistics(torch.from_numpy(frames_CTHW)[None])[0].numpy()
     pixels_CTHW = frames_CTHW / 255
@@ -40,17 +40,17 @@ def test_pixel_statistics_are_numpys() -> None:
     np.testing.assert_allclose(found_D, np.concatenate(expected), atol=1e-5)
 
 
-def test_the_untrained_network_is_the_one_that_a_run_begins_with(shards: Path) -> None:
+def test_untrained_network_has_the_initial_weights_of_the_run(shards: Path) -> None:
     config = configure(shards, "seed=3")
     objective = build(config)
     assert isinstance(objective, Svt)
-    begun = objective.student.backbone.state_dict()
-    ours = first_backbone(config).state_dict()
-    assert begun.keys() == ours.keys()
-    assert all(torch.equal(begun[name], ours[name]) for name in ours)
+    initial = objective.student.backbone.state_dict()
+    ours = initial_backbone(config).state_dict()
+    assert initial.keys() == ours.keys()
+    assert all(torch.equal(initial[name], ours[name]) for name in ours)
 
 
-def test_labels_bring_clips_of_a_class_together(shards: Path) -> None:
+def test_training_with_labels_brings_clips_of_a_class_together(shards: Path) -> None:
     config = configure(shards, "steps=60", "optimiser.learning_rate=5e-3")
     beats: list[None] = []
     trained = train_with_labels(config, config.objective.global_view.crop, lambda: beats.append(None))
@@ -58,8 +58,10 @@ def test_labels_bring_clips_of_a_class_together(shards: Path) -> None:
     clips = read_clips(shards / "train", config.backbone.frames, config.backbone.size)
     is_same_NN = clips.labels["colour"][:, None] == clips.labels["colour"]
     gaps = []
-    for backbone in (first_backbone(config), trained):
-        features_ND = Standard.of(found := pooled(backbone, clips.frames_NCTHW, config.objective.normalisation))(found)
+    for backbone in (initial_backbone(config), trained):
+        features_ND = Standardiser.of(found := pooled(backbone, clips.frames_NCTHW, config.objective.normalisation))(
+            found
+        )
         cosine_NN = torch.cosine_similarity(features_ND[:, None], features_ND, dim=2)
         gaps.append(float(cosine_NN[is_same_NN].mean() - cosine_NN[~is_same_NN].mean()))
     assert gaps[1] > gaps[0] + 0.1

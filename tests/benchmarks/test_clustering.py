@@ -1,4 +1,4 @@
-"""The measurement of clustering lets all cluster the same rows, judges them alike and leaves nothing behind."""
+"""The clustering benchmark: the same rows and the same objective for all contenders, and no files left behind."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 
 from benchmarks.training import clustering
 from benchmarks.training.clustering import run_clustering_bench, write_rows
-from benchmarks.training.clustering_contenders import FAISS, FAISS_SAMPLE, OURS, ClusteringCase, Taken
+from benchmarks.training.clustering_contenders import FAISS, FAISS_SAMPLE, OURS, ClusteringCase, ClusteringResult
 from trichord.core.errors import UserError
 
 SMALL = ClusteringCase(rows=3000, dim=16, clusters=5, iterations=4)
 
 
-def test_all_cluster_the_same_rows(tmp_path: Path) -> None:
+def test_all_contenders_cluster_the_same_rows(tmp_path: Path) -> None:
     beats: list[None] = []
     rows = run_clustering_bench(SMALL, tmp_path / "new", lambda: beats.append(None))
     assert [row["who"] for row in rows] == [OURS, FAISS, FAISS_SAMPLE]
@@ -27,24 +27,24 @@ def test_all_cluster_the_same_rows(tmp_path: Path) -> None:
     assert not list((tmp_path / "new").iterdir())
 
 
-def test_rows_are_unit_vectors_as_many_as_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clustering, "_PART", 70)
+def test_write_rows_writes_as_many_unit_vectors_as_requested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clustering, "_BLOCK", 70)
     write_rows(tmp_path / "rows", SMALL.model_copy(update={"rows": 200}))
     rows_ND = np.fromfile(tmp_path / "rows", np.float16).reshape(-1, 16).astype(np.float32)
     assert len(np.unique(rows_ND, axis=0)) == 200
     np.testing.assert_allclose((rows_ND**2).sum(axis=1), 1, atol=5e-3)
 
 
-def test_the_goal_is_memory_and_what_faiss_reaches() -> None:
-    taken = {name: Taken(wall_s=4, cpu_s=8, peak_mib=2000, iterations=5) for name in (OURS, FAISS)}
-    good = clustering._row(OURS, taken, {OURS: 1.0, FAISS: 1.0})
-    assert good["met"] is True and clustering._row(FAISS, taken, {OURS: 1.0, FAISS: 1.0})["met"] is None
-    assert clustering._row(OURS, taken, {OURS: 1.02, FAISS: 1.0})["met"] is False
-    taken[OURS] = taken[OURS].model_copy(update={"peak_mib": 2049})
-    assert clustering._row(OURS, taken, {OURS: 1.0, FAISS: 1.0})["met"] is False
+def test_goal_requires_small_memory_and_the_objective_of_faiss() -> None:
+    results = {name: ClusteringResult(wall_s=4, cpu_s=8, peak_mib=2000, iterations=5) for name in (OURS, FAISS)}
+    good = clustering._row(OURS, results, {OURS: 1.0, FAISS: 1.0})
+    assert good["met"] is True and clustering._row(FAISS, results, {OURS: 1.0, FAISS: 1.0})["met"] is None
+    assert clustering._row(OURS, results, {OURS: 1.02, FAISS: 1.0})["met"] is False
+    results[OURS] = results[OURS].model_copy(update={"peak_mib": 2049})
+    assert clustering._row(OURS, results, {OURS: 1.0, FAISS: 1.0})["met"] is False
 
 
-def test_a_full_disk_is_found_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clustering.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
     with pytest.raises(
         UserError, match=r"has no room for 1.1 GiB of rows\. Name another with --folder, or fewer --rows"
@@ -53,7 +53,7 @@ def test_a_full_disk_is_found_before_anything_is_written(tmp_path: Path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
-def test_a_process_that_dies_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_failed_process_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_rows(tmp_path / "rows", SMALL)
     more = SMALL.model_copy(update={"rows": 4000})
     with pytest.raises(UserError, match="process of 'FAISS, all rows in memory' ended with exit status 1"):

@@ -1,4 +1,4 @@
-"""The losses' measurement is one of equal work, and memory is told by the size of the batch."""
+"""The benchmark of contrastive losses: equal work for both contenders, and memory by the size of the batch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ import json
 import pytest
 import torch
 
+from benchmarks.harness import AS_IT_IS, TUNED, Turns
 from benchmarks.training import contrast
-from benchmarks.training.contrast import Laps, peak_mib, run_contrast_bench, run_memory_bench
-from benchmarks.training.contrast_contenders import CONTENDERS, OPEN_CLIP, OURS, ContrastCase, forward_and_backward
+from benchmarks.training.contrast import (
+    CONTENDERS,
+    OPEN_CLIP,
+    OURS,
+    ContrastCase,
+    forward_and_backward,
+    peak_mib,
+    run_contrast_bench,
+    run_memory_bench,
+)
 from trichord.core.errors import UserError
 
 
 @pytest.mark.parametrize("loss", ["info_nce", "sigmoid"])
-def test_both_find_the_same(loss: str) -> None:
+def test_both_contenders_return_the_same_results(loss: str) -> None:
     case = ContrastCase(loss=loss, batch=100, dim=16)
     ours, theirs = (forward_and_backward(make(case), case.inputs()) for make in CONTENDERS.values())
     assert len(ours) == len(theirs) == 1 + len(case.inputs()) and all(tensor.any() for tensor in ours)
@@ -22,7 +31,7 @@ def test_both_find_the_same(loss: str) -> None:
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
 
 
-def test_every_case_gives_a_row_for_each_way_with_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_case_has_a_row_for_each_allocator_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contrast, "peak_mib", lambda name, case, beat: {OURS: 1.0, OPEN_CLIP: 7.0}[name])
     beats: list[None] = []
     threads = torch.get_num_threads()
@@ -36,24 +45,27 @@ def test_every_case_gives_a_row_for_each_way_with_memory(monkeypatch: pytest.Mon
     assert torch.get_num_threads() == threads
 
 
-def test_other_work_meets_no_goal_and_neither_does_work_that_is_slow_or_large() -> None:
-    case, seconds = ContrastCase(loss="info_nce", batch=16384), {OURS: [1.0, 1.0], OPEN_CLIP: [1.9, 2.1]}
-    mib = {OURS: 10.0, OPEN_CLIP: 160.0}
-    row = contrast._row(case, contrast.AS_IT_IS, Laps([1.9, 2.1], seconds, 1e-6), mib)
+def test_goal_requires_equal_results_speed_and_small_memory() -> None:
+    case, mib = ContrastCase(loss="info_nce", batch=16384), {OURS: 10.0, OPEN_CLIP: 160.0}
+
+    def turns(theirs: list[float], apart: float) -> Turns[float]:
+        return Turns({OURS: [1.0] * len(theirs), OPEN_CLIP: theirs}, {OURS: [0.0], OPEN_CLIP: [apart]})
+
+    row = contrast._row(case, AS_IT_IS, turns([1.9, 2.1], 1e-6), mib)
     assert (row["ratio"], row["memory_ratio"], row["met"], row["note"]) == (2.0, 16.0, True, "")
-    row = contrast._row(case, contrast.AS_IT_IS, Laps([1.9, 2.1], seconds, 1e-4), mib)
+    row = contrast._row(case, AS_IT_IS, turns([1.9, 2.1], 1e-4), mib)
     assert row["met"] is False and row["note"] == "results differ by more than 1e-05: not the same work"
-    assert contrast._row(case, contrast.AS_IT_IS, Laps([1.6, 1.7], seconds, 0.0), mib)["met"] is False
-    assert contrast._row(case, contrast.AS_IT_IS, Laps([2.0], seconds, 0.0), {**mib, OPEN_CLIP: 140.0})["met"] is False
-    assert contrast._row(case, "of trichord pretrain", Laps([1.0], seconds, 0.0), mib)["met"] is None
+    assert contrast._row(case, AS_IT_IS, turns([1.6, 1.7], 0.0), mib)["met"] is False
+    assert contrast._row(case, AS_IT_IS, turns([2.0], 0.0), {**mib, OPEN_CLIP: 140.0})["met"] is False
+    assert contrast._row(case, TUNED, turns([1.0], 0.0), mib)["met"] is None
 
 
-def test_a_pass_takes_the_memory_of_rows_and_tiles_and_not_of_all_products() -> None:
+def test_info_nce_does_not_allocate_the_whole_similarity_matrix() -> None:
     mib = peak_mib(OURS, ContrastCase(loss="info_nce", batch=8192, dim=64))
     assert 2 * 8192 * 64 * 4 / 2**20 <= mib < 8192**2 * 4 / 2**20 / 3
 
 
-def test_memory_is_told_with_the_power_it_grows_by(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_rows_report_the_fitted_exponent(monkeypatch: pytest.MonkeyPatch) -> None:
     powers = {OURS: 1.0, OPEN_CLIP: 2.0}
     monkeypatch.setattr(contrast, "peak_mib", lambda name, case, beat: (case.batch / 1024) ** powers[name])
     ours, theirs = run_memory_bench((4096, 16384, 32768))
@@ -63,7 +75,7 @@ def test_memory_is_told_with_the_power_it_grows_by(monkeypatch: pytest.MonkeyPat
     assert run_memory_bench((4096, 16384))[0]["met"] is False
 
 
-def test_a_process_that_dies_is_named(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="process of 'nobody' ended with exit status 1"):
-        peak_mib("nobody", ContrastCase(loss="sigmoid", batch=4, dim=4))
+def test_failed_process_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="process of 'unknown' ended with exit status 1"):
+        peak_mib("unknown", ContrastCase(loss="sigmoid", batch=4, dim=4))
     assert "KeyError" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""The exponent of growth is that of the times, and the families' cost is measured at every number of frames."""
+"""The growth benchmark: the exponent fitted to times, and a measurement at every number of frames."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from benchmarks.training.growth import GROWTHS, Growth, exponent, run_growth_ben
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 1.5, 2.0])
-def test_the_exponent_is_the_power_that_times_grow_with(power: float) -> None:
+def test_exponent_is_the_power_by_which_times_grow(power: float) -> None:
     assert exponent((8, 16, 32), [3 * frames**power for frames in (8, 16, 32)]) == pytest.approx(power)
 
 
-def test_what_is_linear_is_told_with_the_spread_of_rounds() -> None:
+def test_row_reports_linearity_and_the_range_of_the_rounds() -> None:
     rounds = [[frames**power for frames in (8, 16)] for power in (1.05, 1.0, 1.3)]
     row = growth._row("one", True, (8, 16), rounds)
     assert (row["exponent"], row["range"], row["met"]) == (1.05, (1.0, 1.3), True)
@@ -31,6 +31,6 @@ def test_every_network_is_measured_at_every_number_of_frames() -> None:
         for name, each in GROWTHS.items()
     }
     rows = run_growth_bench(tiny, rounds=1, frames=(2, 4), beat=lambda: beats.append(None))
-    assert [row["network"] for row in rows] == list(GROWTHS) and len(beats) == 2 * len(GROWTHS)
+    assert [row["network"] for row in rows] == list(GROWTHS) and len(beats) == 2 * 2 * len(GROWTHS)
     assert all({"2 frames, ms", "4 frames, ms"} < set(row) for row in rows) and json.dumps(rows)
     assert [row["met"] is None for row in rows] == [False, False, False, True, True]

@@ -1,4 +1,4 @@
-"""Backbones are measured at equal work, and a goal is met only where results agree."""
+"""The benchmark of backbones: equal work for all contenders, and goals that require equal results."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
+from benchmarks.harness import Turns
 from benchmarks.training import models
-from benchmarks.training.model_contenders import EAGER, OURS, OURS_BF16, SDPA, ModelCase
-from benchmarks.training.models import CONTESTS, Contest, run_model_bench
+from benchmarks.training.models import CONTESTS, EAGER, OURS, OURS_BF16, SDPA, Contest, ModelCase, run_model_bench
 from trichord.core.errors import UserError
 
 
@@ -33,8 +33,8 @@ def test_each_family_does_the_same_work_as_hugging_face(family: str, against: tu
     assert len(beats) == 3 * (1 + len(against)) and json.dumps(rows)
 
 
-def test_eager_and_sdpa_are_what_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    taking_part = models.contenders(small("vivit"), (OURS, EAGER, SDPA))
+def test_eager_and_sdpa_run_their_own_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = models.contenders(small("vivit"), (OURS, EAGER, SDPA))
     called: list[str] = []
     attend = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(
@@ -44,11 +44,11 @@ def test_eager_and_sdpa_are_what_they_are_called(monkeypatch: pytest.MonkeyPatch
     )
     for name, fused in ((EAGER, 0), (SDPA, 2), (EAGER, 0)):
         called.clear()
-        taking_part[name].step(small("vivit").clip())
+        built[name].step(small("vivit").clip())
         assert len(called) == fused
 
 
-def test_bf16_stands_beside_our_own_fp32() -> None:
+def test_bf16_is_compared_with_our_own_fp32() -> None:
     contest = Contest(small("timesformer"), {OURS: 0.0}, OURS_BF16)
     (row,) = run_model_bench({"bf16": contest}, rounds=1)
     assert row["against"] == "ours in fp32" and row["met"] is True and 1e-4 < row["apart"] <= 0.1
@@ -60,27 +60,30 @@ def test_bf16_is_left_out_where_it_would_be_emulated(monkeypatch: pytest.MonkeyP
         assert set(CONTESTS) - set(models.measurable(CONTESTS)) == left_out
 
 
-def test_memory_is_that_of_a_process_for_each() -> None:
+def test_memory_is_measured_in_a_process_for_each_contender() -> None:
     contest = Contest(small("vivit", frames=32), {EAGER: 0.0}, memory_goals={EAGER: 0.1})
     (row,) = run_model_bench({"memory": contest}, rounds=1)
     assert row["memory_ratio"] == pytest.approx(row["theirs_mib"] / row["ours_mib"], rel=0.1)
     assert row["ours_mib"] > 0 and row["met"] is True
 
 
-def test_other_work_and_too_much_memory_meet_no_goal() -> None:
+def test_goal_requires_equal_results_speed_and_small_memory() -> None:
     contest = Contest(small("vivit"), {EAGER: 1.5}, memory_goals={EAGER: 2.0})
-    seconds = {OURS: [1.0, 1.0, 1.0], EAGER: [1.8, 2.0, 2.4]}
-    row = models._row("one", EAGER, contest, seconds, {OURS: 10.0, EAGER: 20.0}, apart=1e-6)
+
+    def turns(apart: float, ours_s: float = 1.0) -> Turns[float]:
+        return Turns({OURS: [ours_s] * 3, EAGER: [1.8, 2.0, 2.4]}, {OURS: [0.0], EAGER: [apart]})
+
+    row = models._row("one", EAGER, contest, turns(1e-6), {OURS: 10.0, EAGER: 20.0})
     assert (row["met"], row["ratio"], row["range"], row["memory_ratio"]) == (True, 2.0, (1.8, 2.4), 2.0)
-    row = models._row("one", EAGER, contest, seconds, {OURS: 10.0, EAGER: 20.0}, apart=1e-3)
+    row = models._row("one", EAGER, contest, turns(1e-3), {OURS: 10.0, EAGER: 20.0})
     assert row["met"] is False and row["note"] == "results differ by more than 0.0001: not the same work"
-    assert models._row("one", EAGER, contest, seconds, {OURS: 10.0, EAGER: 19.0}, apart=0)["met"] is False
-    assert models._row("one", EAGER, contest, {**seconds, OURS: [2.0] * 3}, {}, apart=0)["met"] is False
+    assert models._row("one", EAGER, contest, turns(0.0), {OURS: 10.0, EAGER: 19.0})["met"] is False
+    assert models._row("one", EAGER, contest, turns(0.0, ours_s=2.0), {})["met"] is False
 
 
-def test_a_process_that_dies_is_named() -> None:
-    with pytest.raises(UserError, match=r"bench models: the process of 'ours' ended with exit status 1"):
-        models._peak_mib("ours", small("vivit").model_copy(update={"heads": 3}))
+def test_failed_process_is_named() -> None:
+    with pytest.raises(UserError, match=r"the process of 'ours' ended with exit status 1"):
+        models.peak_mib("ours", small("vivit").model_copy(update={"heads": 3}))
 
 
 def test_every_contest_has_a_size_that_the_command_knows() -> None:

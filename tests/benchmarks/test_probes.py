@@ -1,4 +1,4 @@
-"""Probes against naive loops and scikit-learn, and what they must say of features that hold a factor or do not."""
+"""Probes against naive loops and scikit-learn, and on features that contain a factor or do not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyp
 from sklearn.neighbors import KNeighborsClassifier  # type: ignore[import-untyped]
 from torch import Tensor
 
-from benchmarks.learning.probes import Known, Standard, choose_l2, fit_linear, probe, vote
+from benchmarks.learning.probes import LabelledFeatures, Standardiser, choose_l2, fit_linear, probe, vote
 
 CLASSES = 4
 
@@ -24,7 +24,7 @@ def make_features(clips: int, seed: int, signal: float) -> tuple[Tensor, Tensor]
     return (signal * centres_KD[labels_N] + noise_ND).double(), labels_N
 
 
-def test_votes_are_those_of_a_loop() -> None:
+def test_votes_equal_those_of_a_loop() -> None:
     train_ND, labels_N = make_features(60, 1, 0.5)
     test_MD, _ = make_features(20, 2, 0.5)
     found_M = vote(train_ND, labels_N, test_MD, CLASSES, neighbours=7, temperature=0.2)
@@ -37,7 +37,7 @@ def test_votes_are_those_of_a_loop() -> None:
         assert found == votes.index(max(votes))
 
 
-def test_votes_are_those_of_scikit_learn() -> None:
+def test_votes_equal_those_of_scikit_learn() -> None:
     train_ND, labels_N = make_features(200, 3, 0.4)
     test_MD, _ = make_features(100, 4, 0.4)
     reference = KNeighborsClassifier(
@@ -48,37 +48,37 @@ def test_votes_are_those_of_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("l2", [1e-3, 1e-1])
-def test_linear_probe_is_the_logistic_regression_of_scikit_learn(l2: float) -> None:
+def test_linear_probe_equals_logistic_regression_of_scikit_learn(l2: float) -> None:
     features_ND, labels_N = make_features(300, 5, 0.4)
     fitted = fit_linear(features_ND, labels_N, CLASSES, l2)
-    # Theirs adds up the clips' losses and weighs that sum instead of the penalty.
+    # The reference sums the losses of the clips and weights that sum instead of the penalty.
     reference = LogisticRegression(C=1 / (l2 * 300), tol=1e-8, max_iter=5000).fit(features_ND.numpy(), labels_N.numpy())
     torch.testing.assert_close(fitted.weight_DK, torch.from_numpy(reference.coef_.T), atol=1e-3, rtol=0)
     bias_K = torch.from_numpy(reference.intercept_)
     torch.testing.assert_close(fitted.bias_K - fitted.bias_K.mean(), bias_K - bias_K.mean(), atol=1e-3, rtol=0)
 
 
-def test_strength_is_the_one_that_does_best_on_clips_kept_aside() -> None:
+def test_chosen_l2_is_the_best_on_held_out_clips() -> None:
     generator = torch.Generator().manual_seed(6)
     labels_N = torch.randint(2, (250,), generator=generator)
-    told_N1 = 2 * labels_N[:, None] + torch.randn(250, 1, generator=generator)
-    # Features as many as clips: what is hardly held small learns the clips by heart and is surprised by others.
-    features_ND = torch.cat((told_N1, torch.randn(250, 190, generator=generator)), dim=1).double()
+    informative_N1 = 2 * labels_N[:, None] + torch.randn(250, 1, generator=generator)
+    # With as many features as clips, a weak penalty overfits the clips and does badly on others.
+    features_ND = torch.cat((informative_N1, torch.randn(250, 190, generator=generator)), dim=1).double()
     assert choose_l2(features_ND, labels_N, 2, (1e-6, 0.3)) == 0.3
-    # Held this small it says the same of all clips, but for the one feature without which it would know nothing.
-    assert choose_l2(told_N1.double(), labels_N, 2, (1e-3, 1e6)) == 1e-3
+    # A penalty this strong makes all predictions alike, though the one feature is all that there is to learn from.
+    assert choose_l2(informative_N1.double(), labels_N, 2, (1e-3, 1e6)) == 1e-3
 
 
 def test_features_are_standardised_by_the_training_clips_alone() -> None:
     train_ND = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
-    scale = Standard.of(train_ND)
+    scale = Standardiser.of(train_ND)
     deviation = math.sqrt(2)
     torch.testing.assert_close(scale(train_ND)[:, 0], torch.tensor([-1, 1]).double() / deviation)
     torch.testing.assert_close(scale(torch.tensor([[4.0, 5.0]]))[0, 0], torch.tensor(2 / deviation).double())
     assert bool((scale(train_ND)[:, 1] == 0).all())
 
 
-def test_a_start_changes_nothing_but_the_time() -> None:
+def test_start_changes_nothing_but_the_time() -> None:
     features_ND, labels_N = make_features(300, 5, 0.4)
     far = fit_linear(features_ND, labels_N, CLASSES, 1.0)
     fresh, started = (fit_linear(features_ND, labels_N, CLASSES, 1e-2, start) for start in (None, far))
@@ -86,9 +86,9 @@ def test_a_start_changes_nothing_but_the_time() -> None:
 
 
 @pytest.mark.parametrize(("signal", "lowest", "highest"), [(2.0, 0.95, 1.0), (0.0, 0.15, 0.35)])
-def test_probe_finds_what_is_there_and_nothing_else(signal: float, lowest: float, highest: float) -> None:
+def test_probe_finds_a_signal_only_where_there_is_one(signal: float, lowest: float, highest: float) -> None:
     sets = [make_features(400, seed, signal) for seed in (7, 8, 9)]
-    train, *tests = (Known(features_ND * 1000, labels_N) for features_ND, labels_N in sets)
+    train, *tests = (LabelledFeatures(features_ND * 1000, labels_N) for features_ND, labels_N in sets)
     found = probe(train, {"one": tests[0], "other": tests[1]}, CLASSES)
     assert found.keys() == {"one", "other"}
     for accuracy in found.values():

@@ -1,4 +1,4 @@
-"""What a measurement must be: the same work on both sides, answers compared, time that is really the contender's."""
+"""The reading benchmark: the same work for both readers, compared results, and the CPU time of each reader alone."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 import webdataset
 
 from benchmarks.reading import contenders, footage, run, steady
-from benchmarks.reading.contest import compare
+from benchmarks.reading.comparison import compare
 from tests.shards import media
 from trichord.core.errors import UserError
 from trichord.shards.reading.manifest import index_shards
 
 
 class Quick:
-    """Answers at once."""
+    """A reader that returns at once."""
 
     needs: ClassVar[tuple[str, ...]] = ()
 
@@ -27,7 +27,7 @@ class Quick:
 
 
 class Slow(Quick):
-    """Burns CPU time first, and is one off."""
+    """A reader that burns CPU time first, and is one off."""
 
     def frames(self, data: bytes, indices: tuple[int, ...]) -> np.ndarray[Any, Any]:
         end = time.process_time() + 0.05
@@ -37,14 +37,14 @@ class Slow(Quick):
 
 
 class Broken(Quick):
-    """Does other work."""
+    """A reader that returns another shape."""
 
     def frames(self, data: bytes, indices: tuple[int, ...]) -> np.ndarray[Any, Any]:
         return np.zeros(7)
 
 
 class Failing(Quick):
-    """Cannot do the work."""
+    """A reader that raises."""
 
     def frames(self, data: bytes, indices: tuple[int, ...]) -> np.ndarray[Any, Any]:
         raise ValueError("no such codec")
@@ -64,14 +64,14 @@ def shard_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_time_and_difference_are_the_contenders_own() -> None:
-    duel = compare("frames", Quick, Slow, [(b"", (1, 2)), (b"", (3, 4))], 2, _nothing)
-    assert duel.theirs_ms >= 50 > 10 > duel.ours_ms and duel.ratio > 5
-    assert duel.differs == (1.0,)
+def test_compare_measures_cpu_time_and_differences() -> None:
+    compared = compare("frames", Quick, Slow, [(b"", (1, 2)), (b"", (3, 4))], 2, _nothing)
+    assert compared.theirs_ms >= 50 > 10 > compared.ours_ms and compared.ratio.median > 5
+    assert compared.differs == (1.0,)
 
 
 class Pictures:
-    """Gives as many pictures as are asked for."""
+    """A reader that returns as many frames as requested."""
 
     needs: ClassVar[tuple[str, ...]] = ()
 
@@ -80,7 +80,7 @@ class Pictures:
 
 
 class OneWrong(Pictures):
-    """Has a plane of one picture wrong."""
+    """A reader with one wrong plane in one frame."""
 
     def frames(self, data: bytes, indices: tuple[int, ...]) -> np.ndarray[Any, Any]:
         pictures = super().frames(data, indices)
@@ -88,31 +88,31 @@ class OneWrong(Pictures):
         return pictures
 
 
-def test_one_wrong_picture_among_many_is_no_rounding() -> None:
-    duel = compare("frames", Pictures, OneWrong, [(b"", tuple(range(8)))], 1, _nothing)
-    assert duel.differs == (4.0,) and duel.differs > run.FRAMES_APART
+def test_one_wrong_frame_among_many_exceeds_the_tolerance() -> None:
+    compared = compare("frames", Pictures, OneWrong, [(b"", tuple(range(8)))], 1, _nothing)
+    assert compared.differs == (4.0,) and compared.differs > run.FRAMES_APART
 
 
-def test_other_work_and_failing_work_are_no_comparison() -> None:
+def test_other_shapes_and_failures_are_errors() -> None:
     with pytest.raises(UserError, match="not the same work"):
         compare("frames", Quick, Broken, [(b"", (1, 2))], 1, _nothing)
-    with pytest.raises(UserError, match="Failing: no such codec"):
+    with pytest.raises(UserError, match="process of 'Failing' failed: ValueError: no such codec"):
         compare("frames", Quick, Failing, [(b"", (1, 2))], 1, _nothing)
 
 
-def test_our_reader_and_its_peers_read_the_same(shard_set: Path) -> None:
+def test_all_readers_return_the_same(shard_set: Path) -> None:
     data = media.clip(60)
     chosen = (0, 7, 30, 59)
-    assert np.array_equal(contenders.Ours().frames(data, chosen), contenders.PyAV().frames(data, chosen))
+    assert np.array_equal(contenders.OurReader().frames(data, chosen), contenders.PyAV().frames(data, chosen))
     assert compare(
-        "walk", contenders.Ours, contenders.Webdataset, [(shard_set / "00000.tar", 1)], 1, _nothing
+        "walk", contenders.OurReader, contenders.Webdataset, [(shard_set / "00000.tar", 1)], 1, _nothing
     ).differs == (0.0,)
     noise = (0.1 * np.random.default_rng(0).standard_normal(32000)).astype(np.float32)
-    apart = np.abs(contenders.Ours().fbank(noise) - contenders.Webdataset().fbank(noise))
+    apart = np.abs(contenders.OurReader().fbank(noise) - contenders.Webdataset().fbank(noise))
     assert apart.max() < 1e-5
 
 
-def test_the_footage_is_what_the_figures_are_said_to_be_of() -> None:
+def test_footage_and_windows_have_the_documented_sizes() -> None:
     pictures = [
         footage._picture(0, time_s, footage._texture(np.random.default_rng(0)), np.zeros((256, 340), np.float32))
         for time_s in (0.0, 0.5)
@@ -122,9 +122,7 @@ def test_the_footage_is_what_the_figures_are_said_to_be_of() -> None:
     assert max(run.WINDOW) < (run.WINDOW_START_S + 2) * footage.FRAMES_PER_SECOND
 
 
-def test_the_streams_cost_and_the_size_of_a_process_are_measured(
-    shard_set: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stream_cost_and_memory_growth_are_measured(shard_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steady, "TURNS", 1)
     bare_ms, stream_ms = steady.stream_cost(shard_set, 0, 1, _nothing)
     assert 0 < bare_ms < 10 * stream_ms
@@ -132,7 +130,7 @@ def test_the_streams_cost_and_the_size_of_a_process_are_measured(
     assert 50 < early <= late * 1.01 and late < 2000
 
 
-def test_an_unknown_contender_is_named(tmp_path: Path) -> None:
+def test_unknown_contender_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="no contender is called opencv; there are torchcodec, decord, pyav, webdataset"
     ):

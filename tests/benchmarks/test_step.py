@@ -1,16 +1,25 @@
-"""The step's measurement is one of equal work: same losses through updates of student, teacher and centre."""
+"""The step benchmark: equal losses through updates of student, teacher and centre."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
 
+from benchmarks.processes import RemoteContender
 from benchmarks.training import step
-from benchmarks.training.step import Contender, Lap, run_step_bench
-from benchmarks.training.step_contenders import Ours, Released, StepCase
+from benchmarks.training.step import (
+    OURS,
+    RELEASED,
+    RELEASED_TUNED,
+    OurStep,
+    ReleasedStep,
+    StepCase,
+    StepResult,
+    make_lap,
+    run_step_bench,
+)
 from trichord.core.errors import UserError
 
 SMALL = StepCase(
@@ -26,8 +35,8 @@ SMALL = StepCase(
 )
 
 
-def test_both_take_the_same_steps() -> None:
-    ours, released = Ours(SMALL), Released(SMALL)
+def test_both_contenders_take_the_same_steps() -> None:
+    ours, released = OurStep(SMALL), ReleasedStep(SMALL)
     before = ours.svt.teacher.head.mlp[0].weight.clone()
     losses: list[tuple[float, float]] = []
     for number in range(4):
@@ -55,24 +64,26 @@ def test_every_case_measures_equal_work() -> None:
     assert len(beats) == 3 * 2 and json.dumps(rows)
 
 
-def test_other_work_meets_no_goal() -> None:
-    ours = [Lap(cpu_s=1.0, loss=5.0, peak_mib=100.0)] * 3
-    theirs = [replace(lap, cpu_s=2.0, peak_mib=150.0) for lap in ours]
-    assert step._row("tiny", "few", step.AS_IT_IS, ours, theirs)["met"] is True
-    assert step._row("tiny", "few", "another", ours, theirs)["met"] is None
-    row = step._row("tiny", "few", step.AS_IT_IS, ours, [*theirs[:2], replace(theirs[2], loss=5.001)])
+def test_goal_requires_equal_losses() -> None:
+    seconds = {OURS: [1.0] * 2, RELEASED: [2.0] * 2, RELEASED_TUNED: [2.0] * 2}
+    ours, theirs = ([StepResult(loss=5.0, peak_mib=peak)] * 3 for peak in (100.0, 150.0))
+    results = {OURS: ours, RELEASED: theirs, RELEASED_TUNED: theirs}
+    assert step._row("tiny", "few", RELEASED, seconds, results)["met"] is True
+    assert step._row("tiny", "few", RELEASED_TUNED, seconds, results)["met"] is None
+    results[RELEASED] = [*theirs[:2], theirs[2]._replace(loss=5.001)]
+    row = step._row("tiny", "few", RELEASED, seconds, results)
     assert row["met"] is False and row["note"] == "losses differ by more than 1e-05: not the same work"
     assert (row["ratio"], row["memory_ratio"]) == (2.0, 1.5)
 
 
-def test_a_contender_that_dies_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+def test_failed_contender_is_named() -> None:
     impossible = SMALL.model_copy(update={"local_size": 33})
-    with Contender("ours", impossible, is_tuned=True) as contender, pytest.raises(UserError, match="process of 'ours'"):
-        contender.step()
-    capfd.readouterr()
+    contender = RemoteContender(OURS, make_lap, OURS, impossible)
+    with contender, pytest.raises(UserError, match="process of 'ours'"):
+        contender.lap(0)
 
 
-def test_a_case_survives_the_way_to_another_process() -> None:
+def test_case_survives_a_round_trip_through_json() -> None:
     assert StepCase.model_validate_json(SMALL.model_dump_json()) == SMALL
     assert [tuple(view.shape[2:]) for view in SMALL.views(0)] == [
         (4, 48, 48),

@@ -1,4 +1,4 @@
-"""What seeds say together, worked out by hand."""
+"""The report of the SVT experiment, with expected values computed by hand."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.learning.svt import HELD_OUT, LABELLED, PIXELS, SEEN, UNTRAINED, Finding, SeedResult, World
-from benchmarks.learning.svt_report import accuracy_rows, curve_rows, figure, most_common_share, verdicts
-from benchmarks.learning.world_clips import Clips
+from benchmarks.learning.svt import HELD_OUT, LABELLED, PIXELS, SEEN, UNTRAINED, Finding, ProbedClips, SeedResult
+from benchmarks.learning.svt_report import accuracy_rows, check_goals, curve_rows, figure, most_common_share
+from benchmarks.learning.synthetic_clips import Clips
 
 
 def make_result(seed: int, svt: float, untrained: float, pixels: float) -> SeedResult:
@@ -26,14 +26,14 @@ def make_result(seed: int, svt: float, untrained: float, pixels: float) -> SeedR
 RESULTS = [make_result(0, 0.40, 0.20, 0.30), make_result(1, 0.50, 0.22, 0.30), make_result(2, 0.45, 0.18, 0.30)]
 
 
-def test_figures_are_mean_and_range_over_seeds() -> None:
+def test_figure_is_mean_and_range_over_seeds() -> None:
     found = figure(RESULTS, "svt", "action", SEEN, "knn")
     assert (round(found.mean, 9), round(found.spread, 9)) == (0.45, 0.10)
     assert str(found) == "45.0 ± 5.0"
 
 
-def test_goals_are_met_only_by_more_than_the_larger_spread() -> None:
-    met = {(verdict.goal, verdict.probe): verdict.met for verdict in verdicts(RESULTS, "svt")}
+def test_goal_is_met_only_by_more_than_the_larger_spread() -> None:
+    met = {(check.goal, check.probe): check.met for check in check_goals(RESULTS, "svt")}
     assert met == {
         ("svt beats untrained on shape", "knn"): True,  # 45 - 20 = 25, spread 10
         ("svt beats untrained on shape", "linear"): True,
@@ -43,19 +43,19 @@ def test_goals_are_met_only_by_more_than_the_larger_spread() -> None:
         ("svt beats pixel statistics on action", "linear"): True,
     }
     close = [make_result(0, 0.40, 0.38, 0.30), make_result(1, 0.48, 0.36, 0.30)]
-    met = {(verdict.goal, verdict.probe): verdict.met for verdict in verdicts(close, "svt")}
+    met = {(check.goal, check.probe): check.met for check in check_goals(close, "svt")}
     assert met["svt beats pixel statistics on action", "knn"]  # 44 - 30 = 14, spread 8
     assert not met["svt beats untrained on action", "knn"]  # 44 - 37 = 7, spread 8
 
 
-def test_the_curve_has_a_line_for_each_look() -> None:
+def test_curve_has_a_row_for_each_probed_step() -> None:
     assert [(row["step"], row["shape, knn"]) for row in curve_rows(RESULTS)] == [(1, "45.0 ± 5.0"), (2, "90.0 ± 10.0")]
 
 
-def test_the_table_says_what_guessing_gives() -> None:
+def test_table_includes_chance_and_the_most_common_class() -> None:
     train = Clips(torch.empty(4), {"shape": torch.tensor([0, 1, 1, 2])}, torch.zeros(4))
     test = Clips(torch.empty(5), {"shape": torch.tensor([1, 1, 0, 2, 2])}, torch.zeros(5))
-    rows = accuracy_rows(RESULTS, "svt", World(Path(), train, {SEEN: test}))
+    rows = accuracy_rows(RESULTS, "svt", ProbedClips(Path(), train, {SEEN: test}))
     assert [row["probe"] for row in rows] == ["knn", "linear"]
     assert rows[0] == {
         "combinations": SEEN,

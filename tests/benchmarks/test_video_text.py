@@ -1,4 +1,4 @@
-"""What the video-text learning test asks and keeps, by hand, with networks of a few weights and nothing trained."""
+"""The video-text learning experiment, with expected values computed by hand, tiny networks and no training."""
 
 from __future__ import annotations
 
@@ -8,55 +8,57 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.learning import experiment
 from benchmarks.learning import video_text as video_text_learning
-from benchmarks.learning import video_text_report as video_text_learning_report
-from benchmarks.learning import ways
+from benchmarks.learning.experiment import UNTRAINED, WayResult
+from benchmarks.learning.synthetic_clips import FACTORS
 from benchmarks.learning.video_text import (
+    ALL_WAYS,
     CHANCES,
     CONTRAST,
+    DIRECTIONS,
     FORMS,
+    GOALS,
     MEAN,
     RECIPE,
     SHUFFLED,
     WAYS,
-    Mistold,
-    MistoldConfig,
-    ToldClips,
+    CaptionedClips,
+    ShuffledCaptions,
+    ShuffledCaptionsConfig,
     figures,
     learn,
-    told_right,
+    run_and_report,
+    zero_shot_accuracy,
 )
-from benchmarks.learning.video_text_report import ALL_WAYS, DIRECTIONS, GOALS, run_and_report
-from benchmarks.learning.ways import UNTRAINED, WayResult
-from benchmarks.learning.world_clips import FACTORS
 from tests.pretrain.objectives import video_text_stage as stage
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.training import build
 from trichord.pretrain.objectives.video_text.objective import VideoTextObjective
 from trichord.pretrain.recipe import load_recipe
-from trichord.shards.synthetic import COMBINATIONS, say
+from trichord.shards.synthetic import COMBINATIONS, caption_of
 
 SMALL = ("backbone.depth=1", "text_backbone.depth=1", "backbone.dim=64", "text_backbone.length=12")
 
 
-def clips_of(combinations: list[tuple[str, str, str]], held_out: list[bool]) -> ToldClips:
+def clips_of(combinations: list[tuple[str, str, str]], held_out: list[bool]) -> CaptionedClips:
     rows = []
     for colour, shape, action in combinations:
         factors = {"colour": colour, "shape": shape, "action": action}
         rows.append([names.index(factors[factor]) for factor, names in FACTORS.items()])
     frames = torch.randint(0, 256, (len(rows), 3, 8, 48, 48), dtype=torch.uint8)
-    captions = tuple(f"{say(*combination, 3)} {number}" for number, combination in enumerate(combinations))
-    return ToldClips(frames, torch.tensor(rows), torch.tensor(held_out), captions)
+    captions = tuple(f"{caption_of(*combination, 3)} {number}" for number, combination in enumerate(combinations))
+    return CaptionedClips(frames, torch.tensor(rows), torch.tensor(held_out), captions)
 
 
-def test_the_likeliest_text_is_judged_factor_by_factor_and_held_out_clips_apart() -> None:
+def test_zero_shot_accuracy_is_by_factor_and_by_held_out_combination() -> None:
     red_star = ("red", "star", "growing")
     test = clips_of([red_star, red_star, red_star, ("blue", "ring", "growing")], [False, False, True, True])
     guesses = [red_star, ("red", "ring", "growing"), ("blue", "star", "moving up"), ("blue", "ring", "growing")]
     cosines_NK = torch.zeros(4, len(COMBINATIONS))
     for row, guess in enumerate(guesses):
         cosines_NK[row, COMBINATIONS.index(guess)] = 1
-    assert told_right(cosines_NK, test) == {
+    assert zero_shot_accuracy(cosines_NK, test) == {
         "seen: shape": 0.5,
         "seen: colour": 1.0,
         "seen: action": 1.0,
@@ -68,16 +70,16 @@ def test_the_likeliest_text_is_judged_factor_by_factor_and_held_out_clips_apart(
     }
 
 
-def test_forms_of_the_questions_are_one_that_captions_have_and_one_that_none_has() -> None:
-    rules = video_text_learning.TOLD_RULES
-    assert [say("red", "star", "growing", number) for number in FORMS.values()] == [
+def test_forms_are_one_of_the_captions_and_one_of_none() -> None:
+    rules = video_text_learning.CAPTION_RULES
+    assert [caption_of("red", "star", "growing", number) for number in FORMS.values()] == [
         "a red star grows",
         "we see a red star that grows",
     ]
     assert rules.unsaid_forms == 2 and rules.captions == 5
 
 
-def test_every_figure_is_measured_and_an_untrained_network_guesses() -> None:
+def test_all_figures_are_computed_and_near_chance_when_untrained() -> None:
     objective = build(load_recipe(RECIPE, ("data.sources=shards", *SMALL)).config)
     generator = torch.Generator().manual_seed(0)
     chosen = [COMBINATIONS[int(number)] for number in torch.randint(len(COMBINATIONS), (12,), generator=generator)]
@@ -88,20 +90,20 @@ def test_every_figure_is_measured_and_an_untrained_network_guesses() -> None:
     assert found["held out: all three, known form"] < 0.5 and found["text to video, R@1"] < 0.9
 
 
-def test_the_control_is_told_by_another_clips_caption_and_is_the_same_else() -> None:
+def test_control_differs_only_in_taking_the_caption_of_another_clip() -> None:
     changes = {"sound": None, "classes": None, "prompts": False}
     trained, control = stage.build(**changes).eval(), stage.build(**changes).eval()
-    control.__class__ = Mistold
+    control.__class__ = ShuffledCaptions
     batch, other = stage.batch(), stage.batch()
-    other["text"] = [*other["text"][1:], other["text"][0]]
+    other = other.replace(text=[*other.text[1:], other.text[0]])
     torch.testing.assert_close(control(batch, 0).loss, trained(other, 0).loss, rtol=0, atol=0)
     config = load_recipe(RECIPE, ("data.sources=shards", *SMALL)).config
-    one, two = build(config), build(MistoldConfig.model_validate(config.model_dump()))
-    assert type(one) is VideoTextObjective and type(two) is Mistold
+    one, two = build(config), build(ShuffledCaptionsConfig.model_validate(config.model_dump()))
+    assert type(one) is VideoTextObjective and type(two) is ShuffledCaptions
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
 
-def test_every_seed_is_trained_every_way_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_seed_is_trained_in_every_way_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[tuple[str, RunConfig]] = []
 
     def note(config: RunConfig, run: Path) -> float:
@@ -109,8 +111,8 @@ def test_every_seed_is_trained_every_way_once(tmp_path: Path, monkeypatch: pytes
         runs.append((run.name, config))
         return 2.0
 
-    monkeypatch.setattr(ways, "train", note)
-    monkeypatch.setattr(ways, "_trained", lambda config, run: None)
+    monkeypatch.setattr(experiment, "train", note)
+    monkeypatch.setattr(experiment, "_trained", lambda config, run: None)
     monkeypatch.setattr(video_text_learning, "make_shards", lambda out, clips, rules: out / "shards")
     monkeypatch.setattr(video_text_learning, "read_clips", lambda root, config: None)
     monkeypatch.setattr(video_text_learning, "build", lambda config: None)
@@ -120,12 +122,12 @@ def test_every_seed_is_trained_every_way_once(tmp_path: Path, monkeypatch: pytes
     assert [name for name, _ in runs] == [f"{way.replace(' ', '_')}_seed_{seed}" for seed in (0, 1) for way in WAYS]
     assert results[1][SHUFFLED].figures == {"seen": 6.0}
     kinds = {name: type(config) for name, config in runs}
-    assert kinds["captions_shuffled_seed_0"] is MistoldConfig and kinds["contrast_seed_0"] is RunConfig
+    assert kinds["captions_shuffled_seed_0"] is ShuffledCaptionsConfig and kinds["contrast_seed_0"] is RunConfig
     averaged = dict(runs)["frames_averaged_seed_1"].backbone
     assert averaged.kind == "xclip" and not averaged.messages and averaged.integration_depth == 0
 
 
-def test_tables_and_goals_follow_from_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_and_goals_are_computed_from_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shares = {UNTRAINED: 0.1, CONTRAST: 0.6, MEAN: 0.4, SHUFFLED: 0.1}
     names = [f"{part}: {factor}, {form}" for part in ("seen", "held out") for factor in CHANCES for form in FORMS]
     names += [f"{way}, R@{k}" for way in DIRECTIONS for k in (1, 5, 10)]
@@ -137,7 +139,7 @@ def test_tables_and_goals_follow_from_the_figures(tmp_path: Path, monkeypatch: p
         }
 
     test = clips_of([COMBINATIONS[0], COMBINATIONS[1]], [True, False])
-    monkeypatch.setattr(video_text_learning_report, "learn", lambda *_: (test, [seed(0.0), seed(0.02)]))
+    monkeypatch.setattr(video_text_learning, "learn", lambda *_: (test, [seed(0.0), seed(0.02)]))
     zero_shot, recalls, goals, seconds = run_and_report(tmp_path, [0, 1], 100, ()).values()
     assert zero_shot[0] == {
         "figure": "seen: shape, known form",

@@ -1,4 +1,4 @@
-"""Progress and figures: a bar for people, plain lines for logs, JSON for programs."""
+"""Progress and figures: a bar on a terminal, plain lines in logs, JSON for programs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from trichord.core import console
-from trichord.core.console import pulse, show_figures, track
+from trichord.core.console import counted, pulse, show_figures, track
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Clock:
-    """A clock that each item moves on."""
+    """A clock that every item advances."""
 
     def __init__(self, step_s: float) -> None:
         self.now_s = 0.0
@@ -31,7 +31,7 @@ class Clock:
         return self.now_s
 
 
-def test_items_pass_through_lazily_and_quick_work_leaves_no_trace(capsys: pytest.CaptureFixture[str]) -> None:
+def test_track_is_lazy_and_prints_nothing_for_quick_work(capsys: pytest.CaptureFixture[str]) -> None:
     taken = []
 
     def source() -> object:
@@ -47,9 +47,7 @@ def test_items_pass_through_lazily_and_quick_work_leaves_no_trace(capsys: pytest
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_log_gets_a_line_every_ten_seconds(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_log_has_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "time", Clock(step_s=4.0))
     assert list(track(range(10), "making clips")) == list(range(10))
     out, err = capsys.readouterr()
@@ -60,7 +58,7 @@ def test_a_log_gets_a_line_every_ten_seconds(
     assert len(lines) == 4
 
 
-def test_without_a_total_there_is_no_estimate(
+def test_progress_without_total_has_no_estimate(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "time", Clock(step_s=3600.0))
@@ -72,7 +70,9 @@ def test_without_a_total_there_is_no_estimate(
     ]
 
 
-def test_work_that_is_no_loop_has_a_pulse(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pulse_shows_progress_of_work_that_is_not_a_loop(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(console, "time", Clock(step_s=6.0))
     with pulse("measuring") as beat:
         for _ in range(5):
@@ -80,7 +80,7 @@ def test_work_that_is_no_loop_has_a_pulse(capsys: pytest.CaptureFixture[str], mo
     assert capsys.readouterr().err.splitlines() == ["measuring: 2, 0.167/s", "measuring: 4, 0.167/s"]
 
 
-def test_a_terminal_gets_a_bar_on_stderr_and_markup_in_labels_is_text() -> None:
+def test_terminal_has_a_bar_on_stderr_and_labels_are_plain_text() -> None:
     script = (
         "from trichord.core.console import track; import time; [time.sleep(0.05) for _ in track(range(3), '[a] b')]"
     )
@@ -96,7 +96,7 @@ def test_a_terminal_gets_a_bar_on_stderr_and_markup_in_labels_is_text() -> None:
     assert "3/3" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
 
 
-def test_figures_as_json_are_one_line_that_any_parser_takes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_figures_are_one_line_of_strict_json(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         {"name": "ä", "share": np.float32(0.5), "count": np.int64(3), "folder": Path("a/b")},
         {"name": "b", "share": float("nan"), "causes": {"codec": 2}, "list": (1, None)},
@@ -113,7 +113,7 @@ def test_figures_as_json_are_one_line_that_any_parser_takes(capsys: pytest.Captu
     }
 
 
-def test_figures_as_a_table_keep_every_column_and_value(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_has_every_column_and_value(capsys: pytest.CaptureFixture[str]) -> None:
     show_figures("[t]", [{"a": 12345, "b": 0.123456}, {"a": 1, "c": "x[y]", "d": True, "e": {"codec": 2}}], False)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines() if line.strip(" ─")]
     assert lines[0] == "[t]"
@@ -123,7 +123,14 @@ def test_figures_as_a_table_keep_every_column_and_value(capsys: pytest.CaptureFi
     assert lines[2].index("12,345") + 6 == lines[3].index(" 1") + 2  # numbers end in one column
 
 
-def test_one_long_row_stands_upright(capsys: pytest.CaptureFixture[str]) -> None:
+def test_single_long_row_is_printed_vertically(capsys: pytest.CaptureFixture[str]) -> None:
     show_figures("t", [{f"figure_{number}": number for number in range(9)}], as_json=False)
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert lines[1:] == [[f"figure_{number}", str(number)] for number in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(0, "0 clips"), (1, "1 clip"), (2, "2 clips"), (12345, "12,345 clips")]
+)
+def test_counted_noun_agrees_with_its_number(number: int, expected: str) -> None:
+    assert counted(number, "clip") == expected

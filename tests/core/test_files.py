@@ -1,4 +1,4 @@
-"""A file is there whole or not at all, with the rights that the umask leaves, whoever else writes the same one."""
+"""Files are written atomically, with the permissions of the umask, even by concurrent writers."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     os.umask(before)
 
 
-def test_rights_are_what_the_umask_leaves(umask: int, tmp_path: Path) -> None:
+def test_permissions_follow_the_umask(umask: int, tmp_path: Path) -> None:
     write_whole(tmp_path / "file", "text")
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
-def test_text_and_bytes_replace_what_was_there(tmp_path: Path) -> None:
+def test_text_and_bytes_replace_the_old_content(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_whole(path, "a longer text with an é\r\n")
     assert path.read_bytes() == "a longer text with an é\r\n".encode()
@@ -35,7 +35,7 @@ def test_text_and_bytes_replace_what_was_there(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_failure_leaves_only_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_whole(path, "old")
 
@@ -50,7 +50,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_until_it_is_whole_it_does_not_bear_its_name(tmp_path: Path) -> None:
+def test_file_has_its_name_only_once_complete(tmp_path: Path) -> None:
     with whole_file(tmp_path / "00000.tar") as file:
         file.write(b"half")
         file.flush()
@@ -59,7 +59,7 @@ def test_until_it_is_whole_it_does_not_bear_its_name(tmp_path: Path) -> None:
     assert (tmp_path / "00000.tar").read_bytes() == b"half"
 
 
-def test_threads_and_processes_that_write_one_file_do_not_meet(tmp_path: Path) -> None:
+def test_concurrent_writers_of_one_file_do_not_interfere(tmp_path: Path) -> None:
     path = tmp_path / "file"
     contents = [f"{number}" * 100_000 for number in range(4)]
 

@@ -1,4 +1,4 @@
-"""Workers hear no signal but their parent's, and go when it goes."""
+"""Worker processes react only to signals of their parent, and end when it ends."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def slow_square(number: int, seconds: float, blob: bytes = b"") -> tuple[int, in
     return os.getpid(), number * number
 
 
-def test_signals_from_outside_neither_end_nor_disturb_workers() -> None:
-    others = set(descendants(os.getpid()))  # left by tests before
+def test_external_signals_do_not_disturb_workers() -> None:
+    others = set(descendants(os.getpid()))  # left by earlier tests
     with worker_pool(2) as pool:
         begun = [pool.submit(slow_square, number, 0.0) for number in range(4)]
         workers = {future.result()[0] for future in begun}
@@ -40,7 +40,7 @@ def test_signals_from_outside_neither_end_nor_disturb_workers() -> None:
         assert all(map(is_alive, everyone))
 
 
-def test_an_interruption_does_not_wait_for_work_and_ends_the_workers() -> None:
+def test_interruption_ends_workers_without_waiting() -> None:
     workers: set[int] = set()
     begin = 0.0
 
@@ -48,7 +48,7 @@ def test_an_interruption_does_not_wait_for_work_and_ends_the_workers() -> None:
         nonlocal begin
         with worker_pool(2) as pool:
             workers.update(pool.submit(slow_square, 0, 0.1).result()[0] for _ in range(2))
-            for _ in range(20):  # more at once than fits into a pipe
+            for _ in range(20):  # more than a pipe can hold
                 pool.submit(slow_square, 1, 60.0, bytes(1_000_000))
             time.sleep(0.3)
             begin = time.monotonic()
@@ -60,7 +60,7 @@ def test_an_interruption_does_not_wait_for_work_and_ends_the_workers() -> None:
     assert workers and seconds_until_gone(sorted(workers), 5) < 5
 
 
-def test_workers_end_with_a_parent_that_is_killed() -> None:
+def test_workers_end_when_their_parent_is_killed() -> None:
     script = """
 import os, sys, time
 from trichord.core.processes import worker_pool
@@ -79,7 +79,7 @@ if __name__ == "__main__":
         assert seconds_until_gone(below, 15) < 15
 
 
-def test_the_signals_of_this_process_are_its_own_again() -> None:
+def test_signal_mask_of_this_process_is_restored() -> None:
     heard: list[int] = []
     before = {number: signal.signal(number, lambda number, _: heard.append(number)) for number in SIGNALS}
     try:

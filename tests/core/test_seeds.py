@@ -1,4 +1,4 @@
-"""What a seed gives stays what it was: a new NumPy may draw other numbers, and every run would change with it."""
+"""The draws of a seed never change: a NumPy release that draws other numbers would change every run."""
 
 from __future__ import annotations
 
@@ -8,26 +8,19 @@ import pytest
 from trichord.core.seeds import derive_seed, generator
 from trichord.shards.reading.order import Order
 from trichord.shards.transforms.clip_specs import DenseWindow
-from trichord.shards.transforms.crops import Geometry
+from trichord.shards.transforms.crops import Geometry, RandomResizedCrop
 from trichord.shards.transforms.mix import draw_blend
-from trichord.shards.transforms.view_specs import (
-    ColourJitter,
-    MixSpec,
-    RandomResizedCrop,
-    TorchvisionRandAugment,
-    ViewSpec,
-    ViewsSpec,
-)
+from trichord.shards.transforms.view_specs import ColourJitter, MixSpec, TorchvisionRandAugment, ViewSpec, ViewsSpec
 from trichord.shards.transforms.views import make_views, plan_views
 
 
-def test_seeds_are_the_same_everywhere() -> None:
+def test_derived_seeds_never_change() -> None:
     assert derive_seed() == 13020603013274838756
     assert derive_seed(0, "views", 17, "clip é") == 11510887126749950570
     assert derive_seed("0") == 10398409859443960264 != derive_seed(0)
 
 
-def test_a_seed_gives_this_order_of_samples() -> None:
+def test_order_of_samples_of_a_seed_never_changes() -> None:
     order = Order([[5, 7, 0, 9], [4, 4]], [2.0, 1.0], seed=0, lanes=2, block_shards=2, batch_size=4)
     batches = [[(at.source, at.shard, at.index, at.lane) for at in order.batch(step)] for step in (0, 1, 1000)]
     assert batches == [
@@ -37,7 +30,7 @@ def test_a_seed_gives_this_order_of_samples() -> None:
     ]
 
 
-def test_a_seed_draws_this_view() -> None:
+def test_view_of_a_seed_never_changes() -> None:
     view = ViewSpec(
         crop=RandomResizedCrop(size=8),
         flip_probability=0.5,
@@ -57,7 +50,7 @@ def test_a_seed_draws_this_view() -> None:
     assert not made.draws.flipped
 
 
-def test_a_seed_draws_these_blends() -> None:
+def test_blends_of_a_seed_never_change() -> None:
     blends = [draw_blend(MixSpec(), 0, step) for step in range(4)]
     assert [blend.kept for blend in blends] == pytest.approx([0.79439146, 0.92682655, 0.6514059, 0.42032805])
     assert [blend.box is None for blend in blends] == [True, False, False, True]

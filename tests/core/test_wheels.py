@@ -1,4 +1,4 @@
-"""torchvision and torchaudio can be imported beside a CPU build of torch, each in a fresh interpreter."""
+"""torchvision and torchaudio can be imported with a CPU build of torch, each in a fresh interpreter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_importing_trichord_imports_no_torch_and_changes_no_import() -> None:
     assert python(script).split() == ["False", "True"]
 
 
-def test_both_libraries_work_after_it() -> None:
+def test_both_libraries_work_after_make_importable() -> None:
     script = """
 from trichord.core.wheels import make_importable
 make_importable()
@@ -39,8 +39,8 @@ print(tuple(fbank(torch.ones(1, 16000), num_mel_bins=128).shape))
 
 
 @pytest.mark.parametrize("build", ["cuda", "hip"])
-def test_a_build_for_gpus_is_left_alone(build: str) -> None:
-    """Where torch says it is for GPUs nothing is changed, so a broken installation shows as what it is."""
+def test_gpu_build_is_left_unchanged(build: str) -> None:
+    """With a GPU build of torch nothing is changed, so that a broken installation remains visible."""
     script = f"""
 import sys, torch
 from trichord.core import wheels
@@ -51,7 +51,7 @@ print(wheels._declarations, "torchaudio._extension" in sys.modules)
     assert python(script).split() == ["[]", "False"]
 
 
-def test_native_code_that_loads_is_kept(tmp_path: Path) -> None:
+def test_native_code_that_loads_is_kept_unchanged(tmp_path: Path) -> None:
     script = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})

@@ -1,4 +1,4 @@
-"""A run of pretraining that all tests of heads begin with, and starts that count no operations."""
+"""A pretraining run for all tests of heads, and runs that do not count operations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trichord.pretrain.engine import run as engine_run
 
 @pytest.fixture(scope="session")
 def svt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of a run of SVT; its shards, without labels, lie beside it."""
+    """Return the folder of an SVT run; its shards, without labels, are next to it."""
     top = tmp_path_factory.mktemp("pretrained")
     with without_counting():
         engine_run.pretrain(small_run.small_config(small_run.write_shards(top / "plain"), steps=3), top / "svt")
@@ -23,6 +23,6 @@ def svt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def quick_starts() -> Iterator[None]:
-    """Start runs of this process without seconds for figures that a test does not look at."""
+    """Skip counting operations in runs of this process: it takes seconds, and tests do not use the figures."""
     with without_counting():
         yield

@@ -1,4 +1,4 @@
-"""What each rank of these tests runs: small runs with heads, one after another, each tested when it is done.
+"""The work of each rank of these tests: small runs with heads, one after another, each tested at its end.
 
 python -m tests.finetune.jobs '[{"run": "runs/a", "shards": "shards", "task": "classes", "changes": {"steps": 4}}]'
 """
@@ -17,9 +17,9 @@ import torch
 from pytest import MonkeyPatch
 
 from tests.finetune import small_head
-from tests.finetune.captions import small_captions
+from tests.finetune.tasks.captioning import small_captions
 from tests.pretrain.processes import run_ranks
-from trichord.finetune.evaluate import evaluate
+from trichord.finetune.evaluation.evaluate import evaluate
 from trichord.pretrain.engine import run as engine_run
 from trichord.pretrain.engine.device import Peak
 from trichord.pretrain.engine.distributed import join_world, leave_world
@@ -27,7 +27,7 @@ from trichord.pretrain.engine.distributed import join_world, leave_world
 
 @dataclass(frozen=True)
 class Job:
-    """A run; changes as small_config takes them."""
+    """A run; changes as in small_config."""
 
     run: str
     shards: str
@@ -36,7 +36,7 @@ class Job:
 
 
 def run_jobs(jobs: list[Job], ranks: int) -> list[dict[str, Any]]:
-    """Run jobs on real ranks; give what the first of them found when it tested each run."""
+    """Run jobs on real ranks; return the test results of rank 0 for each run."""
     text = json.dumps([asdict(job) for job in jobs])
     printed, *_ = run_ranks(["tests.finetune.jobs", text], ranks)
     found: list[dict[str, Any]] = json.loads(printed.splitlines()[-1])
@@ -45,7 +45,7 @@ def run_jobs(jobs: list[Job], ranks: int) -> list[dict[str, Any]]:
 
 @contextmanager
 def without_counting() -> Iterator[None]:
-    """Let runs count no operations: seconds at every start, for figures that these tests do not look at."""
+    """Skip counting operations in runs: it takes seconds at every start, and these tests do not use the figures."""
     with MonkeyPatch.context() as patch:
         patch.setattr(engine_run, "training_flops", lambda *_: 0)
         patch.setattr(engine_run, "peak_flops", lambda *_: Peak(1.0, "known", "none"))

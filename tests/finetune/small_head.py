@@ -1,4 +1,4 @@
-"""A small head for tests: four colours to be told apart, on clips of a few pixels, every third of them silent."""
+"""A small head for tests: four colours to classify, on tiny clips, every third of them silent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOUND = {"kind": "kaldi_fbank", "mels": 32, "frames": 48, "shift_ms": 32.0, "fra
 
 
 def write_shards(folder: Path, clips: int = 16, several: bool = False) -> Path:
-    """Write clips of one colour each; with `several` a clip's classes are its own, its number's bits, or none."""
+    """Write clips of one colour each; with `several`, the classes of a clip are the bits of its number, or none."""
     folder.mkdir(parents=True)
     for shard in range(-(-clips // PER_SHARD)):
         with webdataset.TarWriter(str(folder / f"{shard:05d}.tar")) as out:
@@ -37,27 +37,27 @@ def write_shards(folder: Path, clips: int = 16, several: bool = False) -> Path:
 
 
 def labels_of(number: int, several: bool = False) -> list[int]:
-    """Say which classes a clip has."""
+    """Return the classes of a clip."""
     return [label for label in range(3) if number >> label & 1] if several else [number % len(CLASSES)]
 
 
 def intervals_of(number: int) -> list[dict[str, float]]:
-    """Say when each of a clip's several classes is: one after the other, a tenth of a second each, and overlapping."""
+    """Return the intervals of the classes of a clip: consecutive, a tenth of a second each, and overlapping."""
     return [{"label": label, "start": 0.08 * label, "end": 0.08 * label + 0.1} for label in labels_of(number, True)]
 
 
 def members(number: int, several: bool = False) -> dict[str, bytes]:
-    """Give video, sound and labels of a clip; one with several classes is the longer, the more clips come before it."""
+    """Return video, sound and labels of a clip; with several classes, later clips are longer."""
     frames_THWC = media.moving_picture(8 + number // 2 * several, 32, 32, seed=number) // 3
     frames_THWC = (frames_THWC + np.array(_COLOURS[number % 4], dtype=np.uint8) // 2).astype(np.uint8)
     sound_N = None if number % 3 == 2 else media.tone(0.32, 16000, 200.0 * (1 + number % 4))
     data = media.encode(frames_THWC, sound_N, sound_rate=16000)
-    said = {"labels": labels_of(number, several), "intervals": intervals_of(number) if several else []}
-    return {"mp4": data, "json": json.dumps(said).encode()}
+    annotation = {"labels": labels_of(number, several), "intervals": intervals_of(number) if several else []}
+    return {"mp4": data, "json": json.dumps(annotation).encode()}
 
 
 def settings(shards: Path, **changes: Any) -> dict[str, Any]:
-    """Give a recipe as YAML would; changes are dotted names with two underscores for the dot."""
+    """Return a recipe as parsed from YAML; changes are dotted names with two underscores for the dot."""
     view = {"crop": {"kind": "squash", "size": 16}}
     found: dict[str, Any] = {
         "seed": 5,
@@ -75,7 +75,7 @@ def settings(shards: Path, **changes: Any) -> dict[str, Any]:
             "test_view": view,
             "head": {"layer_norm": True},
         },
-        "optimiser": {"learning_rate": 5e-3, "weight_decay": 0.01, "eps": 1e-4},  # rounding stays rounding
+        "optimiser": {"learning_rate": 5e-3, "weight_decay": 0.01, "eps": 1e-4},  # so that rounding stays small
         "checkpoints": {"every_steps": 2, "every_s": None, "keep_last": 10},
         "log": {"every_steps": 1},
     }
@@ -89,7 +89,7 @@ def settings(shards: Path, **changes: Any) -> dict[str, Any]:
 
 
 def small_config(shards: Path, **changes: Any) -> FinetuneConfig:
-    """Give the settings as a config."""
+    """Return the settings as a config."""
     return FinetuneConfig.model_validate(settings(shards, **changes))
 
 

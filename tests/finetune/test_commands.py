@@ -1,4 +1,4 @@
-"""What is typed: recipes that follow from a run, mistakes with a message, a head's whole way, and quick help."""
+"""The commands: recipes that follow from a run, errors with a message, a head from start to end, and fast help."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import pytest
 from tests.finetune.small_head import BOTH, CLASSES, settings, small_config, write_shards
 from trichord.finetune.recipe import FINETUNING, load_finetune_recipe
 from trichord.finetune.tasks.classification.spec import ClassificationSpec
-from trichord.launch import cli, verbs
+from trichord.launch import cli
+from trichord.launch.commands import read_job_command
 from trichord.pretrain.recipe import to_yaml
 from trichord.pretrain.recipe_file import list_recipes, write_yaml
 
 
 @pytest.fixture(scope="module")
 def top(tmp_path_factory: pytest.TempPathFactory, svt: Path, quick_starts: None) -> Path:
-    """Make shards, and a recipe; a run of pretraining and its shards lie there as well."""
+    """Make shards and a recipe, next to a pretraining run and its shards."""
     top = tmp_path_factory.mktemp("typed")
     write_shards(top / "train", 8)
     for name in ("svt", "plain"):
@@ -30,7 +31,7 @@ def top(tmp_path_factory: pytest.TempPathFactory, svt: Path, quick_starts: None)
 
 
 @pytest.mark.parametrize("name", list_recipes(FINETUNING.folder))
-def test_a_recipe_takes_what_it_leaves_out_from_the_run_and_the_shards(name: str, top: Path) -> None:
+def test_recipe_is_completed_from_the_run_and_the_shards(name: str, top: Path) -> None:
     given = [f"init_from.path={top / 'svt'}", f"data.sources={top / 'train'}"]
     if name == "kinetics_fine_tuning":  # whose views have sizes of their own
         given += [
@@ -89,7 +90,7 @@ def test_mistakes_exit_2_with_a_message(
     assert expected in shown.err and shown.out == ""
 
 
-def test_a_head_s_way_from_the_recipe_to_the_table(
+def test_head_from_the_recipe_to_the_table(
     top: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(top)
@@ -117,19 +118,19 @@ def test_a_head_s_way_from_the_recipe_to_the_table(
 
 
 def _launches(typed: list[str]) -> None:
-    """Look at the job of a test before it runs: alone, and in a sweep."""
-    arguments = verbs.read(typed)
+    """Return the job of an evaluation before it runs: alone, and in a sweep."""
+    arguments = read_job_command(typed)
     job = arguments.command.job(arguments)
     words = ("evaluate", "head", "data.workers=1", "--pictures", "png", "--batch-size", "8", "--data", "train")
-    assert job.words(Path("snapshot"), None) == words and verbs.read(words).data == ["train"]
+    assert job.words(Path("snapshot"), None) == words and read_job_command(words).data == ["train"]
     assert "--name train-average=max" in " ".join(job.within("average=max").words(Path("snapshot"), None))
     assert job.folder == Path("head/evaluations/jobs") and not job.files(ranks=2)
     assert job.check(ranks=3) == ["shards: train holds 8 clips"] and "of step 2" in job.weigh(3, None)[0]
 
 
-def test_it_launches_as_it_was_typed(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launched_job_repeats_the_arguments(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(top)
-    arguments = verbs.read(["finetune", "small.yaml", "--run", "head"])
+    arguments = read_job_command(["finetune", "small.yaml", "--run", "head"])
     job = arguments.command.job(arguments)
     assert job.words(Path("snapshot"), None) == ("finetune", "snapshot/config.yaml", "--run", "head")
     assert "classes: 4" in job.check(ranks=2)

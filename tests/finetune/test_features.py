@@ -1,4 +1,4 @@
-"""Features that are kept: a head learns from them what it learns from the videos, bad ones and silent ones too."""
+"""Cached features: training a head on them equals training on the videos, including bad and silent ones."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tests.finetune.captions import small_captions
 from tests.finetune.small_head import BOTH, CLASSES, small_config, write_shards
+from tests.finetune.tasks.captioning import small_captions
 from trichord.core.errors import UserError
 from trichord.finetune.config import FinetuneConfig
-from trichord.finetune.evaluate import evaluate
-from trichord.finetune.features import fill
+from trichord.finetune.evaluation.evaluate import evaluate
+from trichord.finetune.features.computing import fill
 from trichord.pretrain.engine import run as engine_run
 from trichord.pretrain.engine.distributed import join_world
-from trichord.pretrain.engine.flops import training_flops
+from trichord.pretrain.engine.rehearsal import training_flops
 from trichord.shards.reading.manifest import Manifest
 
 STILL: dict[str, Any] = {
@@ -33,7 +33,7 @@ STILL: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write clips, of which one cannot be decoded."""
+    """Write clips, one of which cannot be decoded."""
     folder = write_shards(tmp_path_factory.mktemp("set") / "shards", 12)
     tar = bytearray((folder / "00001.tar").read_bytes())
     at = tar.index(b"ftyp")
@@ -51,7 +51,7 @@ def weights_after(config: FinetuneConfig, run: Path) -> tuple[list[float], dict[
     return losses, dict(checkpoint_files.read_tensors(path, sorted(checkpoint_files.read_index(path).files)))
 
 
-def test_a_head_on_kept_features_is_the_head_on_videos(shards: Path, tmp_path: Path, quick_starts: None) -> None:
+def test_head_on_cached_features_equals_the_head_on_videos(shards: Path, tmp_path: Path, quick_starts: None) -> None:
     videos = small_config(shards, **STILL)
     kept = small_config(shards, **STILL, features=str(tmp_path / "features"))
     fill(kept, join_world())
@@ -60,7 +60,7 @@ def test_a_head_on_kept_features_is_the_head_on_videos(shards: Path, tmp_path: P
     stamps = [path.stat().st_mtime_ns for path in sorted((tmp_path / "features/0").iterdir())]
     (tmp_path / "features/0/00002.tar").unlink()
     (tmp_path / "features/0/manifest.json").unlink()
-    fill(kept, join_world())  # what is missing, and no more
+    fill(kept, join_world())  # the missing ones, and no others
     again = [path.stat().st_mtime_ns for path in sorted((tmp_path / "features/0").iterdir())]
     assert again[:2] == stamps[:2] and Manifest.load(tmp_path / "features/0") == written
     expected, found = weights_after(videos, tmp_path / "videos"), weights_after(kept, tmp_path / "kept")
@@ -68,14 +68,14 @@ def test_a_head_on_kept_features_is_the_head_on_videos(shards: Path, tmp_path: P
     assert found[1].keys() == expected[1].keys()
     for name, tensor in expected[1].items():
         torch.testing.assert_close(found[1][name], tensor, atol=1e-5, rtol=1e-4, msg=name)
-    told = [evaluate(tmp_path / name, [str(shards)], [], None) for name in ("videos", "kept")]
-    assert told[0]["metrics"] == pytest.approx(told[1]["metrics"]) and told[1]["bad"] == 1
+    results = [evaluate(tmp_path / name, [str(shards)], [], None) for name in ("videos", "kept")]
+    assert results[0]["metrics"] == pytest.approx(results[1]["metrics"]) and results[1]["bad"] == 1
 
 
-def test_captions_from_kept_features_are_those_from_videos(
+def test_captions_from_cached_features_equal_those_from_videos(
     tmp_path: Path, quick_starts: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # With one caption each; of several, other ones are drawn where pixels draw nothing before.
+    # With one caption each: of several, others would be drawn, because pixels draw no random numbers before.
     monkeypatch.setattr(small_captions, "captions_of", lambda number: [f"a {CLASSES[number % 4]} cloth"])
     shards = small_captions.write_shards(tmp_path / "shards", 8)
     clips = {"kind": "window", "frames": 2, "clip_seconds": 0.1, "placement": "uniform", "clips": 2}
@@ -89,12 +89,12 @@ def test_captions_from_kept_features_are_those_from_videos(
         torch.testing.assert_close(found[1][name], tensor, atol=1e-4, rtol=1e-3, msg=name)
 
 
-def test_only_the_head_s_own_operations_are_counted(shards: Path, tmp_path: Path) -> None:
+def test_only_operations_of_the_head_are_counted(shards: Path, tmp_path: Path) -> None:
     videos, kept = (training_flops(small_config(shards, **STILL, features=each), 4) for each in (None, str(tmp_path)))
     assert 0 < kept < videos / 10
 
 
-def test_features_of_something_else_are_refused(shards: Path, tmp_path: Path) -> None:
+def test_features_of_other_settings_are_refused(shards: Path, tmp_path: Path) -> None:
     only_sight = {**STILL, "objective__inputs": ["video"], "audio_backbone": None, "objective__sound": None}
     kept = small_config(shards, **only_sight, features=str(tmp_path / "features"))
     fill(kept, join_world())
@@ -103,7 +103,7 @@ def test_features_of_something_else_are_refused(shards: Path, tmp_path: Path) ->
         fill(other, join_world())
 
 
-def test_captions_that_change_their_backbone_keep_nothing_of_it() -> None:
+def test_trained_backbone_of_captions_has_no_cached_features() -> None:
     clips = {"kind": "segments", "frames": 2, "placement": "centre"}
     with pytest.raises(ValidationError, match=r"leave objective\.trained or features out"):
         small_captions.small_config(
@@ -122,6 +122,6 @@ def test_captions_that_change_their_backbone_keep_nothing_of_it() -> None:
         ),
     ],
 )
-def test_what_draws_cannot_be_kept(changes: dict[str, Any], expected: str) -> None:
+def test_random_features_cannot_be_cached(changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValidationError, match=expected):
         small_config(Path("nowhere"), **{**STILL, **changes}, features="features")

@@ -1,4 +1,4 @@
-"""A small head and its backbone learn from the world's clips what colour the thing is that acts."""
+"""A small head and its backbone learn the colour of the acting object from synthetic clips."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 
 from tests.finetune.small_head import small_config
-from trichord.finetune.evaluate import evaluate
+from trichord.finetune.evaluation.evaluate import evaluate
 from trichord.pretrain.engine import run as engine_run
 from trichord.shards.building.write import build
-from trichord.shards.synthetic import COLOURS, WorldRules, make_world
+from trichord.shards.synthetic import COLOURS, SyntheticRules, make_synthetic
 
-RULES = WorldRules(
+RULES = SyntheticRules(
     frame_sizes=((32, 32),),
     fps=(6,),
     min_seconds=2.0,
@@ -27,9 +27,9 @@ RULES = WorldRules(
 )
 
 
-def write_world(top: Path, clips: int) -> Path:
-    """Make clips whose class is the colour, in shards."""
-    make_world(top / "world", clips, 0, rules=RULES)
+def write_coloured_shards(top: Path, clips: int) -> Path:
+    """Write shards of clips whose class is the colour."""
+    make_synthetic(top / "world", clips, 0, rules=RULES)
     table = top / "world/clips.csv"
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -44,8 +44,8 @@ def write_world(top: Path, clips: int) -> Path:
     return top / "shards"
 
 
-def test_it_learns_the_world_s_colours(tmp_path: Path) -> None:
-    shards = write_world(tmp_path, 64)
+def test_head_learns_the_colours(tmp_path: Path) -> None:
+    shards = write_coloured_shards(tmp_path, 64)
     changes = {
         "data__batch_size": 16,
         "backbone__size": 32,

@@ -1,4 +1,4 @@
-"""Heads on the engine: resumed runs end as others do, two ranks as one, frozen weights as they began."""
+"""Heads on the engine: resumed runs and two ranks yield the same result, and frozen weights do not change."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.finetune.small_head import (
     write_shards,
 )
 from trichord.core.errors import UserError
-from trichord.finetune import evaluate as evaluating
+from trichord.finetune.evaluation import evaluate as evaluating
 from trichord.finetune.recipe import read_run
 from trichord.finetune.tasks.classification import evaluation
 from trichord.finetune.tasks.classification.metrics import average_precision
@@ -37,7 +37,7 @@ from trichord.finetune.tasks.classification.model import Classification
 from trichord.finetune.tasks.classification.scoring import Scored
 from trichord.launch import cli
 from trichord.launch.history import read_history
-from trichord.launch.work import Work
+from trichord.launch.work import JobCommand
 from trichord.pretrain.engine import checkpoint_files
 from trichord.pretrain.engine import run as engine_run
 from trichord.pretrain.engine.training import build
@@ -50,12 +50,12 @@ CASES: dict[str, dict[str, Any]] = {
     "binary": {**BINARY, **SLIDING, "engine__zero_stage": 3, "objective__head": {"pool": "weighted"}},
 }
 ON_TWO = ("frozen", "binary")  # dropout draws by rank
-CLIPS = 14  # not a multiple of anything, so that the last batches are padded
+CLIPS = 14  # not a multiple of the batch size, so that the last batches are padded
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, quick_starts: None) -> Path:
-    """Run each case whole and from its middle, and those without chance on two ranks, which also test them."""
+    """Run each case in one go and resumed from its middle, and those without randomness on two ranks."""
     top = tmp_path_factory.mktemp("heads")
     for several in (False, True):
         write_shards(top / f"shards{several:d}", CLIPS, several)
@@ -80,22 +80,22 @@ def losses(run: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_and_two_steps_are_four(runs: Path, name: str) -> None:
+def test_two_and_two_steps_equal_four(runs: Path, name: str) -> None:
     whole, halved = tensors(runs / f"whole_{name}"), tensors(runs / f"halved_{name}")
     assert whole.keys() == halved.keys()
     for tensor in whole:
         assert torch.equal(whole[tensor], halved[tensor]), tensor
 
 
-def test_a_job_whose_time_is_over_goes_back_into_the_queue_and_ends_as_if_it_had_not(
+def test_job_at_its_time_limit_is_requeued_and_ends_with_the_same_result(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(write_yaml(settings(runs / "shards0", **CASES["frozen"], checkpoints__every_steps=10)))
-    work = Work(("finetune", str(recipe), "--run", str(tmp_path / "run")), tmp_path / "run", True, 3, 5.0)
+    work = JobCommand(("finetune", str(recipe), "--run", str(tmp_path / "run")), tmp_path / "run", True, 3, 5.0)
     (tmp_path / "run/logs").mkdir(parents=True)
     monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "7")
-    monkeypatch.setattr("trichord.launch.work._ignore_warnings", lambda: None)  # this process goes on
+    monkeypatch.setattr("trichord.launch.work._ignore_warnings", lambda: None)  # this process continues
     for name in [name for name in os.environ if name.startswith("SLURM")]:
         monkeypatch.delenv(name)
 
@@ -105,7 +105,7 @@ def test_a_job_whose_time_is_over_goes_back_into_the_queue_and_ends_as_if_it_had
 
     with monkeypatch.context() as patch:
         patch.setattr(Classification, "after_update", warn)
-        with pytest.raises(SystemExit, match="144"):  # for submitit to start it anew
+        with pytest.raises(SystemExit, match="144"):  # for submitit to start it again
             work()
     assert read_history(tmp_path / "run")[-1].how == "requeued"  # type: ignore[union-attr]
     (saved,) = (tmp_path / "run/checkpoints").glob("step_*")
@@ -117,7 +117,7 @@ def test_a_job_whose_time_is_over_goes_back_into_the_queue_and_ends_as_if_it_had
 
 
 @pytest.mark.parametrize("name", ON_TWO)
-def test_two_ranks_are_one(runs: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_ranks_equal_one(runs: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert losses(runs / f"two_{name}") == pytest.approx(losses(runs / f"whole_{name}"), abs=2e-5)
     one, two = tensors(runs / f"whole_{name}"), tensors(runs / f"two_{name}")
     for tensor in one:
@@ -130,11 +130,11 @@ def test_two_ranks_are_one(runs: Path, name: str, monkeypatch: pytest.MonkeyPatc
     assert found["clips"] == CLIPS
 
 
-def test_a_run_under_stage_3_leaves_torch_as_it_was(runs: Path) -> None:
+def test_run_under_stage_3_does_not_change_torch(runs: Path) -> None:
     assert CASES["binary"]["engine__zero_stage"] == 3 and functional.linear is torch._C._nn.linear
 
 
-def test_frozen_weights_end_as_they_began(runs: Path) -> None:
+def test_frozen_weights_do_not_change(runs: Path) -> None:
     began = build(small_config(runs / "shards0", **CASES["frozen"])).state_dict()
     ended = tensors(runs / "whole_frozen")
     frozen = [name for name in began if name.startswith("video.backbone.")]
@@ -146,7 +146,7 @@ def test_frozen_weights_end_as_they_began(runs: Path) -> None:
                            moved["video.backbone.cls_token"])  # fmt: skip
 
 
-def test_every_video_is_scored_once_window_by_window_and_figures_are_those_of_the_scores(
+def test_every_video_is_scored_once_by_windows_and_figures_follow_from_the_scores(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Scored] = []
@@ -187,7 +187,7 @@ def test_every_video_is_scored_once_window_by_window_and_figures_are_those_of_th
 
 
 def localised(tested: Scored) -> float:
-    """Look at each video 25 times, and sort all looks of a class, as the official rules have it."""
+    """Score 25 instants of each video, and sort all instants of a class, by the official rules."""
     looks: list[tuple[list[float], list[bool]]] = []
     for video in tested.videos:
         for j in range(25):
@@ -224,7 +224,7 @@ def test_weights_come_from_a_pretraining_run_strictly(runs: Path, svt: Path) -> 
         wider.begin(build(wider))
 
 
-def test_the_backbone_under_a_head_is_exported_and_starts_another(runs: Path, tmp_path: Path) -> None:
+def test_backbone_of_a_head_can_be_exported_and_initialises_another(runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "video.safetensors"
     assert cli.main(["export", str(runs / "whole_both"), "--out", str(out)]) == 0
     exported, own = load_file(out), tensors(runs / "whole_both")
@@ -236,7 +236,7 @@ def test_the_backbone_under_a_head_is_exported_and_starts_another(runs: Path, tm
     assert names and all(torch.equal(begun[f"video.{name}"], exported[name]) for name in names)
 
 
-def test_bad_clips_are_counted_and_left_out(tmp_path: Path, runs: Path) -> None:
+def test_bad_clips_are_counted_and_excluded(tmp_path: Path, runs: Path) -> None:
     shards = write_shards(tmp_path / "shards", 8)
     tar = bytearray((shards / "00001.tar").read_bytes())
     at = tar.index(b"ftyp")

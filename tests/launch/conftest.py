@@ -1,4 +1,4 @@
-"""What the tests of launching share: a SLURM cluster, and a run that nothing interrupted."""
+"""Shared fixtures of the launch tests: a SLURM cluster, and an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of the tests on SLURM on two ranks that nobody disturbs, without SLURM and without a slow disk."""
+    """The same run as on SLURM, on two ranks, uninterrupted, without SLURM and without a slow disk."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     recipe = write_recipe(data, folder / "fast.yaml", STEPS)
     run_ranks(["trichord", "pretrain", str(recipe), "--run", str(folder / "run")], 2)

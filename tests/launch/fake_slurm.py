@@ -1,4 +1,4 @@
-"""SLURM's commands as scripts that answer in a real cluster's format, and write down what they were asked."""
+"""SLURM's commands as scripts that print the format of a real cluster and record their arguments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# In the format of SLURM 22.05, after what it printed; ids are shorter; TIMEOUT, NODE_FAIL and the gap at 4 added.
+# Output of SLURM 22.05 with shortened ids; TIMEOUT, NODE_FAIL and the gap at 4 are added.
 SQUEUE = """\
 70_1|RUNNING|None|n1
 70_2|PENDING|JobArrayTaskLimit|
@@ -29,7 +29,7 @@ FORGOTTEN = "slurm_load_jobs error: Invalid job id specified"
 
 
 class FakeSlurm:
-    """A folder of commands that is all there is on PATH but the shell's own."""
+    """A folder of commands, the only one on PATH besides the shell's own."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._folder = folder
@@ -39,25 +39,25 @@ class FakeSlurm:
             self.answers(name)
 
     def answers(self, name: str, text: str = "", error: str = "", status: int = 0) -> None:
-        """Let a command print this from now on."""
+        """Make a command print this text from now on."""
         self._write(
             name,
             f"printf %s {shlex.quote(text)}\nprintf '%s\\n' {shlex.quote(error)} >&2\nexit {status}",
         )
 
     def hangs(self, name: str) -> None:
-        """Let a command never answer."""
+        """Make a command hang."""
         self._write(name, "exec sleep 60")
 
     def asked(self, name: str) -> list[str]:
-        """Give the arguments of each call."""
+        """Return the arguments of each call."""
         calls = self._folder / f"{name}.calls"
         return calls.read_text().splitlines() if calls.exists() else []
 
     def _write(self, name: str, lines: str) -> None:
         path = self._folder / name
         calls = shlex.quote(str(self._folder / f"{name}.calls"))
-        new = path.with_name(f".{name}")  # one that is being started cannot be written to
+        new = path.with_name(f".{name}")  # a script that is being started cannot be written to
         new.write_text(f'#!/bin/sh\necho "$*" >> {calls}\n{lines}\n')
         new.chmod(0o755)
         new.replace(path)

@@ -1,4 +1,4 @@
-"""Run folders written by hand."""
+"""Run folders that tests write by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOW_S = time.time()
 
 
 class MadeRun:
-    """A run's folder that grows by calls, each a minute after the one before."""
+    """A run folder to which calls add records, each a minute after the previous one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

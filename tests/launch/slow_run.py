@@ -1,4 +1,4 @@
-"""A run that takes its time, for tests that end it half-way: its shards lie behind a slow command."""
+"""A slow run, for tests that end it half-way: its shards are read by a slow command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOOK_S = 0.2
 
 
 def write_data(folder: Path) -> Path:
-    """Write shards of one clip each, and beside them a manifest for those who read them slowly."""
+    """Write shards of one clip each, and a second manifest by which they are read slowly."""
     shards = folder / "shards"
     shards.mkdir(parents=True)
     for number in range(CLIPS):
@@ -38,9 +38,9 @@ def write_data(folder: Path) -> Path:
 
 
 def write_recipe(data: Path, path: Path, steps: int, shard_s: float = 0.0, **changes: object) -> Path:
-    """Write a recipe of a small run with drop path, so that chance must be resumed as well.
+    """Write a recipe of a small run with drop path, so that random state must be resumed as well.
 
-    A shard takes `shard_s` seconds to come, or what `pace` says later; as two come at once, a step takes a little less.
+    A shard takes `shard_s` seconds to read, or what `pace` sets later; two are read at once, so a step takes less.
     """
     found = settings(data / "shards", steps=steps, backbone__drop_path=0.2, **changes)
     found["data"] |= {"batch_size": 4, "lanes": 2, "block_shards": 2}
@@ -57,19 +57,19 @@ def write_recipe(data: Path, path: Path, steps: int, shard_s: float = 0.0, **cha
 
 
 def pace(recipe: Path, shard_s: float) -> None:
-    """Let a slow run's shards take another time from now on, those that are on their way too."""
+    """Change the time per shard of a slow run, including the shards that are being read."""
     temporary = recipe.with_suffix(".new")
     temporary.write_text(str(round(shard_s / _LOOK_S)))
     temporary.replace(recipe.with_suffix(".pace"))
 
 
 def trichord(*words: str, cwd: Path, timeout_s: float = HANGS_AFTER_S) -> subprocess.CompletedProcess[str]:
-    """Type a command."""
+    """Run a command."""
     return warm.run(["trichord", *words], cwd, timeout_s, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", COLUMNS="200")
 
 
 def weights_of(run: Path, step: int) -> dict[str, bytes]:
-    """Give every tensor of a checkpoint, moments and state too."""
+    """Return every tensor of a checkpoint, including optimiser state."""
     files = sorted((run / "checkpoints" / f"step_{step:08d}").glob("*.safetensors"))
     assert files, f"{run} has no checkpoint of step {step}"
     return {

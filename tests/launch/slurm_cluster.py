@@ -1,4 +1,4 @@
-"""A real SLURM cluster for tests: one for each pytest process, on loopback, gone when that is, however it ends."""
+"""A real SLURM cluster for tests: one for each pytest process, on loopback, which ends with that process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.launch.slurm_supervisor import tail_of
 from tests.warm import HANGS_AFTER_S
 
 ROOT = Path(__file__).resolve().parents[2]
-PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # where Debian keeps daemons
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # where Debian installs daemons
 NAMESPACES = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
 PROGRAMS = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "sbatch")
 INSTALL = "apt-get install -y --no-install-recommends slurmctld slurmd slurm-client slurmdbd munge mariadb-server-core"
@@ -28,21 +28,21 @@ ANSWER_WITHIN_S = 20.0  # SLURM's own commands give up after about ten
 
 
 class ClusterError(Exception):
-    """The cluster did not do what a test waited for; the message ends with what its log says."""
+    """The cluster did not do what a test waited for; the message ends with the tail of its log."""
 
 
 class Cluster:
-    """A running cluster, as a test sees it; any process may hold one for the same folder."""
+    """A handle to a running cluster; several processes may have one for the same folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def environment(self) -> dict[str, str]:
-        """Give this process's environment, with what a subprocess needs to reach this cluster."""
+        """Return the environment of this process, with what a subprocess needs to reach this cluster."""
         return {**os.environ, "PATH": PATH, "SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def run(self, *command: str, timeout_s: float = ANSWER_WITHIN_S) -> str:
-        """Run one of SLURM's commands, or any other, and give what it prints."""
+        """Run one of SLURM's commands, or any other, and return its output."""
         try:
             done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -52,17 +52,17 @@ class Cluster:
         return done.stdout
 
     def state_of(self, job: str) -> str:
-        """Give a job's state as the controller has it, e.g. RUNNING; it forgets a job 5 minutes after its end."""
+        """Return the state of a job in the controller, e.g. RUNNING; it forgets a job 5 minutes after its end."""
         shown = self.run("scontrol", "show", "job", "--oneliner", job)
         return dict(field.partition("=")[::2] for field in shown.split())["JobState"]
 
     def history_of(self, job: str) -> list[str]:
-        """Give the end of each of a job's starts as the accounting has it, e.g. ["NODE_FAIL", "RUNNING"]."""
+        """Return the state of each start of a job in the accounting, e.g. ["NODE_FAIL", "RUNNING"]."""
         states = self.run("sacct", "-D", "-X", "-n", "-P", "-o", "State", "-j", job)
         return states.splitlines()
 
     def node_state(self, node: str) -> str:
-        """Give a node's state, e.g. idle; one that does not answer has a star behind it, e.g. down*."""
+        """Return the state of a node, e.g. idle; that of a node that does not answer ends with a star, e.g. down*."""
         return self.run("sinfo", "-h", "-p", "main", "-n", node, "-o", "%T").strip()
 
     def wait_for_state(self, job: str, states: str | Collection[str], timeout_s: float = HANGS_AFTER_S) -> str:
@@ -74,7 +74,7 @@ class Cluster:
         return self.wait(f"node {node}", lambda: self.node_state(node), wanted, timeout_s, f"slurmd-{node}.log")
 
     def start_now(self, job: str) -> None:
-        """Spare a requeued job the wait until its credential has run out; it fails if its old node still runs it."""
+        """Start a requeued job before its credential expires; this fails if its old node still runs it."""
         self.wait_for_state(job, "PENDING")
         self.run("scontrol", "update", f"jobid={job}", "StartTime=now")
 
@@ -92,22 +92,22 @@ class Cluster:
         return tail_of(self.folder / "log" / log)
 
     def kill_slurmd(self, node: str) -> None:
-        """Kill a node's daemon alone: what runs on the node goes on until the cluster notices."""
+        """Kill the daemon of a node alone: its jobs run on until the cluster notices."""
         self.ask(f"kill-slurmd {node}")
 
     def start_slurmd(self, node: str) -> None:
         self.ask(f"start-slurmd {node}")
 
     def kill_node(self, node: str) -> None:
-        """Kill a node with all that runs on it, as if its plug were pulled."""
+        """Kill a node with all its processes, like a power failure."""
         self.ask(f"kill-node {node}")
 
     def start_node(self, node: str) -> None:
-        """Start whatever of a node is not running; wait_for_node says when the cluster has it back."""
+        """Start the missing processes of a node; use wait_for_node to wait until the cluster has it back."""
         self.ask(f"start-node {node}")
 
     def running(self) -> set[str]:
-        """Name the processes that run: the four daemons, and for a node n1 `n1` and `slurmd-n1`."""
+        """Return the names of the running processes: the four daemons, and for a node n1 `n1` and `slurmd-n1`."""
         return set(self.ask("running").split())
 
     def ask(self, request: str) -> str:
@@ -123,34 +123,34 @@ class Cluster:
             ) from error
 
     def cancel_all(self) -> None:
-        """Have all jobs end at once: none is left time to save."""
+        """End all jobs at once, without time to save."""
         if jobs := self.run("squeue", "-h", "-o", "%A").split():
             for how in ((), ("--signal=KILL", "--full")):
-                with suppress(ClusterError):  # one of them may have ended by now
+                with suppress(ClusterError):  # one of them may have ended
                     self.run("scancel", *how, *jobs)
 
     def bring_back(self, timeout_s: float = HANGS_AFTER_S) -> None:
-        """See to it that every node is up and no job is left."""
+        """Bring every node up and end all jobs."""
         self.cancel_all()
         for node in NODES:
             if not {node, f"slurmd-{node}"} <= self.running():
-                self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=killed")  # not to wait for it
-                self.kill_node(node)  # where its daemon alone was killed, jobs may go on
+                self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=killed")  # do not wait for it
+                self.kill_node(node)  # if only its daemon was killed, jobs may still run
                 self.start_node(node)
         self.wait("the queue", lambda: self.run("squeue", "-h", "-o", "%A %T").strip(), {""}, timeout_s)
         for node in NODES:
             if self.node_state(node) not in UP:
-                with suppress(ClusterError):  # it is refused where the node is coming back by itself
+                with suppress(ClusterError):  # this is refused if the node comes back by itself
                     self.run("scontrol", "update", f"nodename={node}", "state=resume")
             self.wait_for_node(node, "idle", timeout_s)
 
 
 def start_cluster(watched: int, timeout_s: float = HANGS_AFTER_S) -> Cluster:
-    """Start a cluster that ends when the process of that number does."""
+    """Start a cluster that ends with the process of this id."""
     process = os.pidfd_open(watched)
     ports, claim = claim_ports()
-    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # sockets live in it, and their paths must be short
-    folder.chmod(0o755)  # munged wants its socket to be in reach of all
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # it contains sockets, whose paths must be short
+    folder.chmod(0o755)  # munged requires that all users can reach its socket
     write_settings(folder, ports)
     command = (*NAMESPACES, sys.executable, "-m", "tests.launch.slurm_supervisor", str(folder), str(ports.first))
     environment = {"PATH": PATH, "SLURM_CONF": f"{folder}/slurm.conf", "MYSQL_UNIX_PORT": f"{folder}/database.socket"}
@@ -184,12 +184,12 @@ def start_cluster(watched: int, timeout_s: float = HANGS_AFTER_S) -> Cluster:
 
 @functools.cache
 def what_is_missing() -> str | None:
-    """Say why no cluster can run here and what mends it, if that is so."""
+    """Return why no cluster can run here and how to fix it, or None."""
     if os.getuid() != 0:
-        return "a SLURM cluster of the tests' own needs root: sudo make test"
+        return "the tests' SLURM cluster needs root: sudo make test"
     if missing := [program for program in PROGRAMS if shutil.which(program, path=PATH) is None]:
-        return f"a SLURM cluster of the tests' own needs {', '.join(missing)}: {INSTALL}"
+        return f"the tests' SLURM cluster needs {', '.join(missing)}: {INSTALL}"
     refused = subprocess.run([*NAMESPACES, "true"], capture_output=True, text=True)
     if refused.returncode:
-        return f"a SLURM cluster of the tests' own needs namespaces of its own: {refused.stderr.strip()}"
+        return f"the tests' SLURM cluster needs namespaces: {refused.stderr.strip()}"
     return None

@@ -1,4 +1,4 @@
-"""A run that was launched on the tests' SLURM cluster, as a test follows it, and what its end must be."""
+"""A run that was launched on the SLURM cluster of the tests, and checks of its final weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEPS = 45
 
 
 class Launched:
-    """A run that was launched, as a test follows it."""
+    """A launched run that a test follows."""
 
     def __init__(self, cluster: Cluster, cwd: Path, run: str) -> None:
         self.cluster, self.cwd, self.folder = cluster, cwd, cwd / run
@@ -30,7 +30,7 @@ class Launched:
         return [each for each in read_history(self.folder) if isinstance(each, Ended) and each.job_id == self.job]
 
     def writer(self) -> int | None:
-        """Say which start holds the run's folder."""
+        """Return the start that holds the lock of the run folder."""
         holder = read_holder(self.folder)
         return holder.restarts if holder else None
 
@@ -67,5 +67,5 @@ def assert_same_as(uninterrupted: Path, run: Launched) -> None:
     assert weights_of(run.folder, STEPS) == expected, run.story()
     assert len(expected) > 50
     rows = [row["step"] for row in read_rows(run.folder / FILE_NAME)]
-    assert rows == list(range(STEPS)), "each step is told once"
+    assert rows == list(range(STEPS)), "each step is logged once"
     assert not (run.folder / "lock").exists()

@@ -1,4 +1,4 @@
-"""The settings of the tests' own SLURM cluster: three nodes of two GPUs each on loopback, tuned for quick tests."""
+"""Settings of the SLURM cluster of the tests: three nodes of two GPUs each on loopback, tuned for quick tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 NODES = ("n1", "n2", "n3")
 GPUS_PER_NODE = 2
-HEAD = "head"  # the host name of the daemons that belong to no node
+HEAD = "head"  # the host name of the daemons that run on no node
 BLOCK = 200  # ports of one cluster
 
 SLURM = """\
@@ -21,7 +21,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-# A requeued job may start again only when its credential has run out: after 2 minutes, if nothing is said.
+# A requeued job may start again only when its credential has run out: after 2 minutes by default.
 AuthInfo=socket={folder}/munge/socket,cred_expire=8
 # All listen only where their own host name points to: to loopback, by the hosts file below.
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
@@ -115,7 +115,7 @@ innodb_use_native_aio=0
 
 
 class Ports(NamedTuple):
-    """A cluster's block of ports; whoever holds the first one has the block."""
+    """The block of ports of a cluster; binding the first port claims the block."""
 
     first: int
 
@@ -133,8 +133,8 @@ class Ports(NamedTuple):
     def srun(self, host: str) -> range:
         """Return the ports on which a host's srun listens to its tasks; no two hosts share one.
 
-        All hosts have one address here. A job that starts again on another node has the numbers that it had before, so
-        its srun would take the exit of a task of the start before, on a node that lost touch, for that of its own.
+        All hosts share one address here. A job that starts again on another node keeps its ids, so its
+        srun would mistake the exit of a task of the earlier start, on a disconnected node, for that of its own.
         """
         hosts, taken = (HEAD, *NODES), 3 + len(NODES)
         each = (BLOCK - taken) // len(hosts)
@@ -143,7 +143,7 @@ class Ports(NamedTuple):
 
 
 def claim_ports() -> tuple[Ports, socket.socket]:
-    """Find a block of free ports below 20000, whence submitit draws its own; it is ours while the socket lives."""
+    """Find a block of free ports below 20000, where those of submitit begin; the socket holds it while open."""
     blocks = range(10_000, 20_000, BLOCK)
     own = os.getpid() % len(blocks)
     for first in (*blocks[own:], *blocks[:own]):
@@ -169,12 +169,12 @@ def is_free(port: int) -> bool:
 
 
 def settings_of(host: str) -> str:
-    """Name the file that a host reads as slurm.conf."""
+    """Return the file that a host reads as slurm.conf."""
     return "slurm.conf" if host == HEAD else f"slurm-{host}.conf"
 
 
 def write_settings(folder: Path, ports: Ports) -> None:
-    """Fill a new folder with all that the daemons read, and with the folders that they write to."""
+    """Fill a new folder with the files that the daemons read and the folders that they write."""
     for name in ("log", "munge", "controller", "spool", "temporary", "key", "database", "database/mysql"):
         (folder / name).mkdir(mode=0o700 if name in ("key", "database") else 0o755)
     for name in NODES:
@@ -182,8 +182,8 @@ def write_settings(folder: Path, ports: Ports) -> None:
     write_private(folder / "key" / "munge.key", os.urandom(1024))
     (folder / "hosts").write_text("".join(f"127.0.0.1 {name}\n" for name in ("localhost", HEAD, *NODES)))
     nodes = "\n".join(NODE.format(name=name, port=ports.node(name), gpus=GPUS_PER_NODE) for name in NODES)
-    # Ranks meet at a port that follows from what 12,000 leaves of their job's number: 240 of these are a cluster's own,
-    # for others may run beside it. SLURM's numbers end at 67 million.
+    # The rendezvous port follows from the job id modulo 12,000: each cluster has 240 values of its own,
+    # because others may run at the same time. SLURM's job ids end at 67 million.
     first_job = 1 + ports.first // BLOCK % 60 * (83 * 12_000 + 240) + int(time.time()) % 80 * 12_000
     values = {"folder": folder, "ports": ports, "head": HEAD, "nodes": nodes, "first_job": first_job}
     for host in (HEAD, *NODES):
@@ -191,9 +191,9 @@ def write_settings(folder: Path, ports: Ports) -> None:
         (folder / settings_of(host)).write_text(SLURM.format(**values, first_srun=srun[0], last_srun=srun[-1]))
     write_private(folder / "slurmdbd.conf", ACCOUNTING.format(**values).encode())
     (folder / "database.conf").write_text(DATABASE.format(**values))
-    # SLURM asks for device files, and opens none of them
+    # SLURM requires device files, but opens none of them
     (folder / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
-    # no cgroup is used, but slurmd looks for one and ends where none is mounted
+    # no cgroup is used, but slurmd exits if none is mounted
     (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
 
 

@@ -1,7 +1,7 @@
-"""Runs the daemons of the tests' SLURM cluster, and ends with the test session, taking along all that it started.
+"""Runs the daemons of the SLURM cluster of the tests, and ends with the test session, as does all that it started.
 
-It is the first process of a pid namespace, so however it ends, the kernel ends everything else in there too: daemons,
-nodes, jobs. The end of the watched process reaches it through a pidfd, which knows no namespaces and no reused numbers.
+It is the first process of a pid namespace, so the kernel ends all other processes in it with this one: daemons,
+nodes, jobs. It notices the end of the watched process by a pidfd, which works across namespaces and with reused ids.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SYSTEM_TABLES = [
 
 
 class Supervisor:
-    """The cluster's processes by name; node `n1` is the first process of its namespace, `slurmd-n1` its daemon."""
+    """The processes of the cluster by name: `n1` is the first process of a node, `slurmd-n1` its daemon."""
 
     def __init__(self, folder: Path, ports: Ports) -> None:
         self.folder = folder
@@ -51,7 +51,7 @@ class Supervisor:
             self.start_node(name)
 
     def make_database(self) -> None:
-        """Do what mariadb-install-db does, which needs more than the server's core package brings."""
+        """Do what mariadb-install-db does, which needs more than the core package of the server contains."""
         tables = "\n".join(path.read_text() for path in SYSTEM_TABLES)
         ours = (
             "CREATE DATABASE slurm;",
@@ -94,25 +94,25 @@ class Supervisor:
         return name in self.processes and self.processes[name].poll() is None
 
     def start_node(self, node: str) -> None:
-        """Give a node its name and its processes; who ends `sleep`, its first process, ends them all."""
+        """Start a node with its own host name; ending its first process, `sleep`, ends all of its processes."""
         if not self.is_running(node):
             namespaces = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
             settings = f"mount --bind {self.folder}/{settings_of(node)} {self.folder}/slurm.conf"
-            # orphans come to the first process, which need not collect them: it ignores the signal of their end
+            # the first process adopts orphans and need not reap them, because it ignores SIGCHLD
             command = f"hostname {node} && {settings} && trap '' CHLD && exec sleep infinity"
             self.run(*namespaces, "sh", "-c", command, name=node)
             self.wait(node, lambda: self.first_process(node) is not None)
         self.start_slurmd(node)
 
     def first_process(self, node: str) -> int | None:
-        """Give the node's first process, once it sleeps: the node is set up then."""
+        """Return the first process of the node once it sleeps, when the node is set up."""
         child = only_child(self.processes[node])
         return child if child and Path(f"/proc/{child}/comm").read_text() == "sleep\n" else None
 
     def kill_node(self, node: str) -> None:
         if self.is_running(node) and (first := self.first_process(node)):
             os.kill(first, 9)
-            self.processes[node].wait()  # which ends when the kernel has ended all that ran in there
+            self.processes[node].wait()  # which ends after the kernel has ended all other processes of the node
             self.processes[f"slurmd-{node}"].wait()
 
     def start_slurmd(self, node: str) -> None:
@@ -122,18 +122,20 @@ class Supervisor:
             self.run(*into, "slurmd", "-D", "-N", node, name=name)
 
     def kill_slurmd(self, node: str) -> None:
-        """Kill a node's daemon alone: what runs on the node goes on."""
+        """Kill the daemon of a node alone: its jobs run on."""
         name = f"slurmd-{node}"
         if self.is_running(name) and (daemon := only_child(self.processes[name])):
             os.kill(daemon, 9)
             self.processes[name].wait()
 
     def serve(self, watched: int) -> None:
-        """Do what tests ask for, one request a connection, until the watched process has ended."""
+        """Serve the requests of tests, one per connection, until the watched process has ended."""
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(f"{self.folder}/new-control")
             listener.listen()
-            os.rename(self.folder / "new-control", self.folder / "control")  # who sees it may connect
+            os.rename(
+                self.folder / "new-control", self.folder / "control"
+            )  # it exists only once connections are accepted
             while watched not in select.select([watched, listener.fileno()], [], [])[0]:
                 connection, _ = listener.accept()
                 with connection, suppress(BrokenPipeError, ConnectionResetError):

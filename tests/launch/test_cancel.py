@@ -1,4 +1,4 @@
-"""`trichord cancel` asks jobs to save and end, or ends them, and says of each run what it did."""
+"""`trichord cancel` asks jobs to save and end, or ends them, and reports what it did for each run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     return fake
 
 
-def test_each_job_of_a_sweep_as_befits_it(fake: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_of_a_sweep_are_cancelled_by_their_state(fake: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
     MadeRun(RUNS / "sweep" / "a").submitted("70_1").started("70_1")
     MadeRun(RUNS / "sweep" / "b").submitted("70_2")
     MadeRun(RUNS / "sweep" / "c").submitted("70_0").started("70_0").ended("finished", job_id="70_0")
@@ -47,16 +47,14 @@ def test_each_job_of_a_sweep_as_befits_it(fake: FakeSlurm, capsys: pytest.Captur
     ]
 
 
-def test_now_ends_a_job_where_it_is(fake: FakeSlurm) -> None:
+def test_now_ends_a_job_immediately(fake: FakeSlurm) -> None:
     MadeRun(RUNS / "one").submitted("62").started("62")
     assert cli.main(["cancel", "runs/one", "--now"]) == 0
     assert fake.asked("scancel") == ["62"]
 
 
-def test_a_job_that_has_its_nodes_but_listens_not_yet_is_ended(
-    fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A shell that still loads modules, or a python that still imports, would not hear the signal, or die of it."""
+def test_job_that_does_not_handle_signals_yet_is_ended(fake: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
+    """A shell that still loads modules, or an interpreter that still imports, would miss the signal or die from it."""
     run = MadeRun(RUNS / "a").submitted("62")
     assert cli.main(["cancel", "runs/a"]) == 0
     assert "job 62 was ended; it had not started to work" in capsys.readouterr().out
@@ -67,16 +65,16 @@ def test_a_job_that_has_its_nodes_but_listens_not_yet_is_ended(
     assert fake.asked("scancel") == ["62", "62", "--signal=USR1 62"]
 
 
-def test_where_nothing_runs_it_is_a_mistake(fake: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_to_cancel_is_an_error(fake: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
     MadeRun(RUNS / "one").submitted("61").started("61").ended("finished", job_id="61")
     MadeRun(RUNS / "two").figures(10).checkpoint(10)
     assert cli.main(["cancel", "runs"]) == 2
-    told = capsys.readouterr().err
-    assert "runs/one is finished" in told and "runs/two is stopped" in told
+    printed = capsys.readouterr().err
+    assert "runs/one is finished" in printed and "runs/two is stopped" in printed
     assert fake.asked("scancel") == []
 
 
-def test_what_slurm_refuses_is_told_and_the_others_end(fake: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusal_of_slurm_is_reported_and_other_jobs_end(fake: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
     for name, job_id in (("a", "70_1"), ("b", "62")):
         MadeRun(RUNS / name).submitted(job_id).started(job_id)
     fake.answers("scancel", error="scancel: error: Kill job error on job id 70_1: Job can not be altered", status=228)
@@ -85,13 +83,13 @@ def test_what_slurm_refuses_is_told_and_the_others_end(fake: FakeSlurm, capsys: 
     assert len(fake.asked("scancel")) == 2
 
 
-def test_a_run_that_was_not_launched_is_left_to_those_who_started_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_that_was_not_launched_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     MadeRun(RUNS / "one").figures(10).lock(age_s=1, host="gpu7")
     assert cli.main(["cancel", "runs/one"]) == 2
     assert "on gpu7: kill -TERM 4321" in capsys.readouterr().err
 
 
-def test_a_job_of_another_machine_is_ended_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_local_job_of_another_machine_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     MadeRun(RUNS / "one").submitted("17", "local", host="gpu7").started("17").lock("17", age_s=1)
     assert cli.main(["cancel", "runs/one"]) == 2
     assert "on gpu7: trichord cancel runs/one" in capsys.readouterr().err
@@ -99,7 +97,7 @@ def test_a_job_of_another_machine_is_ended_there(capsys: pytest.CaptureFixture[s
 
 @pytest.fixture
 def controller(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Start submitit's own controller with one rank, which tells of a SIGTERM and goes on."""
+    """Start submitit's own controller with one rank, which reports a SIGTERM and continues."""
     from submitit.local.local import start_controller
 
     (tmp_path / RUN).mkdir(parents=True)
@@ -107,7 +105,7 @@ def controller(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]
     rank.write_text(
         "import os, pathlib, signal, time\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"
-        "signal.signal(signal.SIGTERM, lambda *_: (folder / 'told').touch())\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (folder / 'signalled').touch())\n"
         "(folder / 'new').write_text(str(os.getpid()))\n"
         "(folder / 'new').rename(folder / 'rank')\n"
         "while True: time.sleep(1)\n"
@@ -122,7 +120,7 @@ def controller(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]
 
 
 @needs_proc
-def test_a_local_job_is_asked_and_then_ended(
+def test_local_job_is_asked_to_save_and_then_ended(
     controller: tuple[subprocess.Popen[bytes], Path],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -131,7 +129,7 @@ def test_a_local_job_is_asked_and_then_ended(
     submit(RUN, process.pid, time.time())
     assert cli.main(["cancel", "runs/one"]) == 0
     assert "was asked to let its ranks save and end" in capsys.readouterr().out
-    wait_for((folder / "told").exists)
+    wait_for((folder / "signalled").exists)
     assert process.poll() is None
     monkeypatch.setattr(local_job.end, "__defaults__", (0.2,))
     assert cli.main(["cancel", "runs/one", "--now"]) == 0
@@ -143,16 +141,16 @@ def test_a_local_job_is_asked_and_then_ended(
 
 
 @needs_proc
-def test_a_process_that_only_bears_the_number_is_left_alone(
+def test_process_with_a_reused_id_is_not_signalled(
     controller: tuple[subprocess.Popen[bytes], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     process, folder = controller
     submit(RUN, process.pid, time.time() - 3600)  # the job is older than the process
-    submit(RUNS / "another", process.pid, time.time())  # whose process looks after another run
-    submit(RUNS / "other", os.getpid(), time.time())  # and this one is not submitit's
+    submit(RUNS / "another", process.pid, time.time())  # whose process belongs to another run
+    submit(RUNS / "other", os.getpid(), time.time())  # and this process is not submitit's
     assert cli.main(["cancel", "runs", "--now"]) == 2
     assert "nothing to cancel" in capsys.readouterr().err
-    assert process.poll() is None and not (folder / "told").exists()
+    assert process.poll() is None and not (folder / "signalled").exists()
 
 
 def submit(run: Path, pid: int, time_s: float) -> None:

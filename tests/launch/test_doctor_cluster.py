@@ -1,4 +1,4 @@
-"""The doctor asks SLURM whether it answers, remembers, and has room, and reads the site's file."""
+"""`trichord doctor` checks SLURM's controller, accounting and limits, and the cluster file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import pytest
 
 from tests.launch.fake_slurm import FakeSlurm
 from trichord.launch import slurm
-from trichord.launch.doctor_cluster import examine_cluster
-from trichord.launch.finding import Finding
+from trichord.launch.doctor_cluster import CheckResult, examine_cluster
 
 SINFO = """\
 main*|infinite|up|idle|2|gpu:2
@@ -28,13 +27,13 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     return fake
 
 
-def found() -> dict[str, Finding]:
+def found() -> dict[str, CheckResult]:
     return {each.what: each for each in examine_cluster()}
 
 
-def test_a_cluster_in_good_order(fake: FakeSlurm) -> None:
+def test_working_cluster_has_no_problems(fake: FakeSlurm) -> None:
     findings = found()
-    assert not [each for each in findings.values() if each.mend]
+    assert not [each for each in findings.values() if each.fix]
     assert findings["controller"].found == "Slurmctld(primary) at head is UP"
     assert "how killed jobs ended is recorded" in findings["accounting"].found
     assert findings["partition main (default)"].found == "nodes up: 2 of 3, time limit infinite, gpu:2"
@@ -43,18 +42,20 @@ def test_a_cluster_in_good_order(fake: FakeSlurm) -> None:
     assert findings["cluster file"].found.startswith("none at ")
 
 
-def test_a_silent_controller_and_no_accounting(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_controller_and_missing_accounting_are_reported(
+    fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(slurm, "PATIENCE_S", 0.2)
     fake.hangs("scontrol")
     fake.answers("sacct", error="Slurm accounting storage is disabled", status=1)
     fake.answers("sinfo", error="slurm_load_partitions: Unable to contact slurm controller", status=1)
     findings = found()
-    assert "did not answer" in findings["controller"].found and findings["controller"].mend
+    assert "did not answer" in findings["controller"].found and findings["controller"].fix
     assert "is disabled; without it how a killed job ended is forgotten" in findings["accounting"].found
-    assert "Unable to contact" in findings["partitions"].found and findings["partitions"].mend
+    assert "Unable to contact" in findings["partitions"].found and findings["partitions"].fix
 
 
-def test_half_a_slurm_is_told(fake: FakeSlurm, tmp_path: Path) -> None:
+def test_incomplete_slurm_installation_is_reported(fake: FakeSlurm, tmp_path: Path) -> None:
     for name in ("scancel", "sinfo"):
         (tmp_path / "bin" / name).unlink()
     (tmp_path / "no").mkdir()
@@ -62,14 +63,14 @@ def test_half_a_slurm_is_told(fake: FakeSlurm, tmp_path: Path) -> None:
         patch.setenv("PATH", str(tmp_path / "bin"))
         finding = found()["SLURM"]
     assert finding.found == "sbatch, srun, squeue, sacct, scontrol"
-    assert "scancel, sinfo not on PATH" in str(finding.mend)
+    assert "scancel, sinfo not on PATH" in str(finding.fix)
 
 
-def test_a_cluster_file_that_cannot_be_used_is_told(fake: FakeSlurm, tmp_path: Path) -> None:
+def test_unusable_cluster_file_is_reported(fake: FakeSlurm, tmp_path: Path) -> None:
     path = tmp_path / "config" / "trichord" / "cluster.yaml"
     path.parent.mkdir(parents=True)
     path.write_text("partitoin: gpu\n")
     finding = found()["cluster file"]
-    assert "'partition'" in finding.found and finding.mend == f"edit {path}"
+    assert "'partition'" in finding.found and finding.fix == f"edit {path}"
     path.write_text("partition: gpu\n")
     assert found()["cluster file"].found == f"{path}: partition"

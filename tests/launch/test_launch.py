@@ -1,4 +1,4 @@
-"""What `trichord launch` would submit, to the letter, and what it says to those who type something else."""
+"""`trichord launch`: the exact text that it submits, and its messages about wrong arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.warm import HANGS_AFTER_S
 from trichord.core.errors import UserError
 from trichord.core.run_folder import RunFolder
 from trichord.launch import cli
-from trichord.launch.cluster_file import Settings, make_settings, read_minutes
+from trichord.launch.cluster_file import ClusterSettings, make_settings, read_minutes
 from trichord.launch.plan import expand
 from trichord.pretrain.engine.run_lock import take_lock
 
@@ -35,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a recipe in it, and no cluster file of whoever runs the tests."""
+    """A folder with a recipe, without the cluster file of the user who runs the tests."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
     write_recipe(data, tmp_path / "fast.yaml", 6)
@@ -65,7 +65,7 @@ def dry_run(words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]
         ("parts", "--array 16%4 --cpus-per-task 8 shards build folder --root videos --out shards"),
     ],
 )
-def test_the_text_for_sbatch_is_this(name: str, words: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_for_sbatch(name: str, words: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "videos" / "cat").mkdir(parents=True)
     (place / "videos" / "cat" / "1.mp4").write_bytes(b"")
     text = str(dry_run(words, capsys)["sbatch"])
@@ -78,7 +78,7 @@ def test_the_text_for_sbatch_is_this(name: str, words: str, place: Path, capsys:
     subprocess.run(["bash", "-n", str(golden)], check=True)
 
 
-def test_a_dry_run_shows_what_would_run_and_leaves_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_shows_the_job_and_writes_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(path.name for path in place.iterdir())
     row = dry_run("--nodes 2 pretrain fast.yaml seed=1,2", capsys)
     assert row["ranks"] == 2
@@ -94,7 +94,7 @@ def test_a_dry_run_shows_what_would_run_and_leaves_nothing(place: Path, capsys: 
     assert sorted(path.name for path in place.iterdir()) == before
 
 
-def test_help_and_dry_run_are_quick_and_import_no_torch(place: Path) -> None:
+def test_help_and_dry_run_are_fast_and_import_no_torch(place: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     script = "import sys\nfrom launch.cli import main\ntry:\n main(sys.argv[1:])\nexcept SystemExit: pass\n"
     script += "print('torch' in sys.modules, 'deepspeed' in sys.modules)"
@@ -102,7 +102,7 @@ def test_help_and_dry_run_are_quick_and_import_no_torch(place: Path) -> None:
         typed = words if "--help" in words else [*words, "--nodes", "2", "pretrain", "fast.yaml"]
         seconds = []
         for _ in range(4):
-            began_s = cpu_s_of_children()  # what it takes where nothing else runs
+            began_s = cpu_s_of_children()  # the time on an idle machine
             done = subprocess.run(
                 [sys.executable, "-c", script, *typed], env=environment, capture_output=True, text=True
             )
@@ -152,7 +152,7 @@ def test_help_and_dry_run_are_quick_and_import_no_torch(place: Path) -> None:
         ("pretrain fast.yaml init_from.path=nowhere.pth", ["init_from.path=nowhere.pth does not exist"]),
     ],
 )
-def test_a_wrong_word_is_answered_with_the_right_ones(
+def test_wrong_argument_is_answered_with_the_valid_ones(
     words: str, expected: list[str], place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place / "wrong.yaml").write_text("partitions: gpu\n")
@@ -165,9 +165,7 @@ def test_a_wrong_word_is_answered_with_the_right_ones(
     assert shown.out == ""
 
 
-def test_a_site_s_file_is_completed_and_overruled_by_what_is_typed(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_extend_and_override_the_cluster_file(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = place / "home" / "trichord" / "cluster.yaml"
     path.parent.mkdir(parents=True)
     path.write_text("partition: gpu\ntime: 12:00:00\nsetup: [module load cuda]\nsbatch: {nice: 5}\naccount: 123\n")
@@ -176,8 +174,8 @@ def test_a_site_s_file_is_completed_and_overruled_by_what_is_typed(
     assert "--partition=debug" in text and "--time=720" in text and "module load cuda" in text and "--nice=5" in text
 
 
-def test_nothing_of_anyone_s_cluster_is_a_default() -> None:
-    left_to_slurm = {name for name, field in Settings.model_fields.items() if field.default is None}
+def test_no_default_belongs_to_a_particular_cluster() -> None:
+    left_to_slurm = {name for name, field in ClusterSettings.model_fields.items() if field.default is None}
     assert {"partition", "account", "qos", "constraint", "exclude", "time", "mem_gb", "cpus_per_task"} <= left_to_slurm
 
 
@@ -194,16 +192,16 @@ def test_nothing_of_anyone_s_cluster_is_a_default() -> None:
         ("1:", 0),
     ],
 )
-def test_times_are_read_as_sbatch_reads_them(text: str, minutes: int) -> None:
+def test_times_are_parsed_like_sbatch_does(text: str, minutes: int) -> None:
     assert read_minutes(text) == minutes
 
 
 @pytest.mark.parametrize(("time_limit", "warning_s"), [(None, 120), ("1", 15), ("4", 60), ("8", 120), ("1-0", 120)])
-def test_a_short_job_is_warned_later(time_limit: str | None, warning_s: int) -> None:
+def test_short_job_is_warned_later(time_limit: str | None, warning_s: int) -> None:
     assert make_settings({"time": time_limit} if time_limit else {}, "here").warning_s == warning_s
 
 
-def test_commas_inside_brackets_and_quotes_are_no_sweep() -> None:
+def test_commas_inside_brackets_and_quotes_do_not_make_a_sweep() -> None:
     assert expand(["pretrain", "x", "a=[1,2]", "b={c: 1, d: 2}", "e='1,2'", "--run", "a,b"]) == [
         ("", ["pretrain", "x", "a=[1,2]", "b={c: 1, d: 2}", "e='1,2'", "--run", "a,b"])
     ]
@@ -217,7 +215,7 @@ def test_commas_inside_brackets_and_quotes_are_no_sweep() -> None:
         expand([f"{name}={','.join(map(str, range(11)))}" for name in "abc"])
 
 
-def test_the_folder_of_one_run_of_a_sweep_is_no_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_of_a_single_run_of_a_sweep_is_not_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = Path("seed=1,depth=2")
     folder.mkdir()
@@ -226,7 +224,7 @@ def test_the_folder_of_one_run_of_a_sweep_is_no_sweep(tmp_path: Path, monkeypatc
     assert expand(words) == [("", words)]
 
 
-def test_a_folder_with_a_job_or_someone_else_s_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_with_a_job_or_foreign_files_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["launch", "--cluster", "debug", "pretrain", "fast.yaml", "--run"]
     with take_lock(place / "held"):
         assert cli.main([*words, "held"]) == 2
@@ -242,22 +240,23 @@ def test_a_folder_with_a_job_or_someone_else_s_is_refused(place: Path, capsys: p
     assert not (place / "held" / "snapshots").exists()
 
 
-def test_what_cannot_be_prepared_is_told(
+def test_failed_preparation_is_reported(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another launch that takes the same snapshot's name, and a run of a sweep that has logs of its own."""
-    monkeypatch.setattr("trichord.launch.preflight.preflight", lambda plan: (plan.snapshot.mkdir(parents=True), [])[1])
+    """Another launch uses the same name for its snapshot, or a run of a sweep already has logs."""
+    preflight = "trichord.launch.launch_command.preflight"
+    monkeypatch.setattr(preflight, lambda plan: (plan.snapshot.mkdir(parents=True), [])[1])
     words = ["launch", "--cluster", "slurm", "pretrain", "fast.yaml", "--run"]
     assert cli.main([*words, "a run"]) == 2
-    told = capsys.readouterr().err
-    assert "snapshots/001 could not be written" in told and "Next: trichord status 'a run'" in told
+    printed = capsys.readouterr().err
+    assert "snapshots/001 could not be written" in printed and "Next: trichord status 'a run'" in printed
     (place / "sweep" / "seed=2" / "logs").mkdir(parents=True)
-    monkeypatch.setattr("trichord.launch.preflight.preflight", lambda plan: [])
+    monkeypatch.setattr(preflight, lambda plan: [])
     assert cli.main([*words, "sweep", "seed=1,2"]) == 2
     assert "sweep/seed=2 was launched on its own before" in capsys.readouterr().err
 
 
-def test_debug_runs_here_and_the_folder_tells_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_runs_here_and_records_everything(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "hunter2-in-the-environment")
     (place / "site.yaml").write_text("setup: [export TOKEN=hunter2-of-the-site]\n")
     words = "launch --cluster debug --cluster-file site.yaml pretrain fast.yaml steps=3 --run run"
@@ -299,8 +298,8 @@ def test_debug_runs_here_and_the_folder_tells_all(place: Path, monkeypatch: pyte
     assert not RunFolder(run).lock.exists()
 
 
-def test_processes_on_one_machine_run_what_was_there_when_they_were_launched(place: Path) -> None:
-    """Two ranks; the recipe is edited as soon as the job is handed over, and the terminal is gone."""
+def test_local_job_runs_the_recipe_as_it_was_when_launched(place: Path) -> None:
+    """Two ranks; the recipe is edited right after the launch, and the terminal is closed."""
     done = trichord("launch", "--cluster", "local", "--tasks-per-node", "2", "pretrain", "fast.yaml", cwd=place)
     assert done.returncode == 0, done.stderr
     run = place / "runs" / "fast"

@@ -1,4 +1,4 @@
-"""`trichord logs` shows the end of a rank's log, and follows it until its job is over."""
+"""`trichord logs` shows the end of the log of a rank, and follows it until its job has ended."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def show(*words: str) -> int:
     return cli.main(["logs", str(RUN), *words])
 
 
-def test_the_newest_job_s_first_rank_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+def test_default_is_rank_0_of_the_newest_job(capsys: pytest.CaptureFixture[str]) -> None:
     run = MadeRun(RUN).submitted("61").log(0, "old\n", "61").submitted("62").started("62")
     run.log(0, "one\ntwo\nthree\n").log(1, "other\n")
     assert show() == 0
@@ -53,7 +53,9 @@ def test_the_newest_job_s_first_rank_by_default(capsys: pytest.CaptureFixture[st
         ("ä\n" * 70_000, 2, "ä\nä\n"),
     ],
 )
-def test_so_many_lines_from_the_end(text: str, lines: int, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_option_limits_the_lines_from_the_end(
+    text: str, lines: int, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     MadeRun(RUN).submitted("62").started("62").log(0, text)
     assert show("--lines", str(lines)) == 0
     assert capsys.readouterr().out == expected
@@ -67,7 +69,7 @@ def test_so_many_lines_from_the_end(text: str, lines: int, expected: str, capsys
         (["--job", "5"], "There are logs of: 62"),
     ],
 )
-def test_what_is_not_there_is_answered_with_what_is(
+def test_missing_log_is_answered_with_the_existing_ones(
     words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     MadeRun(RUN).submitted("62").started("62").log(0, "a\n").log(1, "b\n")
@@ -75,7 +77,7 @@ def test_what_is_not_there_is_answered_with_what_is(
     assert expected in capsys.readouterr().err
 
 
-def test_before_the_first_log_it_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_logs_yet_the_next_command_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
     MadeRun(RUN).submitted("64")
     assert show() == 2
     assert "trichord logs runs/one --follow" in capsys.readouterr().err
@@ -83,7 +85,7 @@ def test_before_the_first_log_it_says_what_to_type(capsys: pytest.CaptureFixture
     assert "no rank 2. Its ranks: 0, 1" in capsys.readouterr().err
 
 
-def test_a_run_without_logs_and_a_sweep_say_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_without_logs_and_sweep_suggest_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     MadeRun(RUN).figures(10)
     assert show() == 2
     assert "not started by `trichord launch`" in capsys.readouterr().err
@@ -91,7 +93,7 @@ def test_a_run_without_logs_and_a_sweep_say_what_to_type(capsys: pytest.CaptureF
     assert "runs holds several runs. Name one:\n  runs/one" in capsys.readouterr().err
 
 
-def test_logs_of_a_sweep_lie_in_one_folder_and_each_run_shows_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_run_of_a_sweep_shows_its_own_logs(capsys: pytest.CaptureFixture[str]) -> None:
     first = MadeRun(RUN).submitted("70_0").log(0, "zero\n", "70_0")
     second = MadeRun(Path("runs/two")).submitted("70_1").log(0, "one\n", "70_1")
     for path in (second.path / "logs").iterdir():
@@ -103,7 +105,7 @@ def test_logs_of_a_sweep_lie_in_one_folder_and_each_run_shows_its_own(capsys: py
         assert capsys.readouterr().out == expected
 
 
-def test_following_goes_on_over_a_restart_until_the_job_ends(
+def test_following_continues_across_a_restart_until_the_job_ends(
     capsys: pytest.CaptureFixture[str], fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follow_log, "__defaults__", (0.02,))
@@ -126,19 +128,19 @@ def test_following_goes_on_over_a_restart_until_the_job_ends(
     thread.start()
     assert show("--follow") == 0
     thread.join()
-    told = capsys.readouterr()
-    assert told.out == "first start\nsecond start\nthe end\n"
-    assert "waiting for runs/one/logs/62_0_log.out; runs/one is queued: waiting: Resources" in told.err
-    assert told.err.endswith("runs/one is finished\n")
+    printed = capsys.readouterr()
+    assert printed.out == "first start\nsecond start\nthe end\n"
+    assert "waiting for runs/one/logs/62_0_log.out; runs/one is queued: waiting: Resources" in printed.err
+    assert printed.err.endswith("runs/one is finished\n")
 
 
-def test_following_what_is_over_shows_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+def test_following_an_ended_job_shows_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     MadeRun(RUN).submitted("62").started("62").log(0, "a\nb\n").ended("finished")
     assert show("--follow", "--lines", "1") == 0
     assert capsys.readouterr().out == "b\n"
 
 
-def test_a_letter_torn_between_two_looks_is_put_together(tmp_path: Path) -> None:
+def test_character_split_between_two_reads_is_decoded(tmp_path: Path) -> None:
     log, letter = tmp_path / "log", "ä".encode()
     log.write_bytes(letter[:1])
     parts = follow_log(log, 10, lambda: True, 100.0)
@@ -146,6 +148,6 @@ def test_a_letter_torn_between_two_looks_is_put_together(tmp_path: Path) -> None
     with log.open("ab") as file:
         file.write(letter[1:])
     assert next(parts) == "ä"
-    log.write_bytes(b"")  # begun anew
+    log.write_bytes(b"")  # started again
     log.write_bytes(b"b")
     assert next(parts) == "b"

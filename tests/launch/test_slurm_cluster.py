@@ -1,4 +1,4 @@
-"""The tests' own SLURM cluster does what the tests of launching take for granted."""
+"""The SLURM cluster of the tests behaves as the launch tests assume."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def words_in(path: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def test_it_comes_up_with_all_nodes_and_no_jobs(slurm: Cluster) -> None:
+def test_cluster_starts_with_all_nodes_and_no_jobs(slurm: Cluster) -> None:
     assert [slurm.node_state(node) for node in NODES] == ["idle"] * 3
     assert slurm.run("squeue", "-h") == ""
 
 
-def test_a_job_on_two_nodes_has_their_names_and_gpus(slurm: Cluster, tmp_path: Path) -> None:
+def test_job_on_two_nodes_has_their_names_and_gpus(slurm: Cluster, tmp_path: Path) -> None:
     script = "srun sh -c 'echo $(hostname) $(getent hosts n3 | cut -d\" \" -f1) $CUDA_VISIBLE_DEVICES'"
     job = submit(slurm, script, tmp_path / "log", "--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=2")
     slurm.wait_for_state(job, "COMPLETED")
@@ -62,7 +62,7 @@ def test_jobs_share_the_gpus_of_a_node(slurm: Cluster, tmp_path: Path) -> None:
     assert sorted((tmp_path / "log").read_text().split()[:2]) == ["0", "1"]
 
 
-def test_a_requeued_job_starts_again(slurm: Cluster, tmp_path: Path) -> None:
+def test_requeued_job_starts_again(slurm: Cluster, tmp_path: Path) -> None:
     job = submit(slurm, f"echo start $SLURM_RESTART_COUNT; {UNTIL_STOP}", tmp_path / "log", f"--chdir={tmp_path}")
     wait_for_text(tmp_path / "log", "start")
     slurm.run("scontrol", "requeue", job)
@@ -73,7 +73,7 @@ def test_a_requeued_job_starts_again(slurm: Cluster, tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text().splitlines()[::2] == ["start", "start 1"]
 
 
-def test_a_job_whose_slurmd_is_killed_starts_again_elsewhere(slurm: Cluster, tmp_path: Path) -> None:
+def test_job_whose_slurmd_is_killed_starts_on_another_node(slurm: Cluster, tmp_path: Path) -> None:
     job = submit(slurm, f"hostname; {UNTIL_STOP}", tmp_path / "log", f"--chdir={tmp_path}")
     wait_for_text(tmp_path / "log", "n1\n")
     slurm.kill_slurmd("n1")
@@ -88,7 +88,7 @@ def test_a_job_whose_slurmd_is_killed_starts_again_elsewhere(slurm: Cluster, tmp
     assert slurm.history_of(job) == ["NODE_FAIL", "COMPLETED"]
 
 
-def test_a_killed_node_takes_its_jobs_along_and_comes_back(slurm: Cluster, tmp_path: Path) -> None:
+def test_killed_node_ends_its_jobs_and_comes_back(slurm: Cluster, tmp_path: Path) -> None:
     script = "hostname; trap '' TERM; while sleep 0.05; do touch alive; done"
     job = submit(slurm, script, tmp_path / "log", f"--chdir={tmp_path}", "--nodelist=n2", "--no-requeue")
     wait_for_text(tmp_path / "alive", "")
@@ -104,7 +104,7 @@ def test_a_killed_node_takes_its_jobs_along_and_comes_back(slurm: Cluster, tmp_p
     assert (tmp_path / "again").read_text() == "n2\n"
 
 
-def test_what_a_test_leaves_behind_is_gone_before_the_next(slurm: Cluster, tmp_path: Path) -> None:
+def test_leftovers_of_a_test_are_removed_before_the_next(slurm: Cluster, tmp_path: Path) -> None:
     script = "trap '' TERM USR2; while sleep 0.05; do touch alive; done"
     submit(slurm, script, tmp_path / "log", f"--chdir={tmp_path}", "--nodelist=n1")
     submit(slurm, script, tmp_path / "log", f"--chdir={tmp_path}", "--nodes=3", "--exclusive")
@@ -120,7 +120,7 @@ def test_what_a_test_leaves_behind_is_gone_before_the_next(slurm: Cluster, tmp_p
     assert not (tmp_path / "alive").exists()
 
 
-def test_a_wait_that_fails_says_what_was_found_and_what_the_log_has(slurm: Cluster, tmp_path: Path) -> None:
+def test_failed_wait_reports_the_state_and_the_log(slurm: Cluster, tmp_path: Path) -> None:
     job = submit(slurm, "true", tmp_path / "log", "--hold")
     with pytest.raises(
         ClusterError, match=rf"(?s)job {job} is PENDING after 0.5 s, not \['RUNNING'\]; slurmctld.log .*{job}"
@@ -129,7 +129,7 @@ def test_a_wait_that_fails_says_what_was_found_and_what_the_log_has(slurm: Clust
 
 
 def processes_of(cluster: Cluster) -> list[Path]:
-    """Find the processes whose environment names the cluster's folder: its daemons, its nodes and its jobs."""
+    """Return the processes whose environment contains the folder of the cluster: its daemons, nodes and jobs."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -138,7 +138,7 @@ def processes_of(cluster: Cluster) -> list[Path]:
     return found
 
 
-def test_a_cluster_ends_with_the_process_that_it_watches(needs_slurm: None, tmp_path: Path) -> None:
+def test_cluster_ends_with_the_process_that_it_watches(needs_slurm: None, tmp_path: Path) -> None:
     watched = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     cluster = start_cluster(watched.pid)
     script = f"trap '' TERM; touch {shlex.quote(str(tmp_path / 'alive'))}; sleep 600"
@@ -153,9 +153,7 @@ def test_a_cluster_ends_with_the_process_that_it_watches(needs_slurm: None, tmp_
     watched.communicate()
 
 
-def test_a_cluster_that_does_not_start_says_why_and_leaves_nothing(
-    needs_slurm: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_start_reports_the_reason_and_cleans_up(needs_slurm: None, monkeypatch: pytest.MonkeyPatch) -> None:
     folders: list[Path] = []
 
     def write_nonsense(folder: Path, ports: slurm_settings.Ports) -> None:
@@ -169,7 +167,7 @@ def test_a_cluster_that_does_not_start_says_why_and_leaves_nothing(
     assert [folder.exists() for folder in folders] == [False]
 
 
-def test_two_clusters_have_ports_of_their_own() -> None:
+def test_two_clusters_use_different_ports() -> None:
     first, claim = slurm_settings.claim_ports()
     with claim:
         second, other_claim = slurm_settings.claim_ports()
@@ -181,7 +179,7 @@ def test_two_clusters_have_ports_of_their_own() -> None:
     assert first.first < min(own) and max(own) < first.first + slurm_settings.BLOCK <= 20_000
 
 
-def test_where_it_cannot_run_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm_cluster, "PROGRAMS", ("sh", "slurmdbd-of-nowhere"))
     monkeypatch.setattr(os, "getuid", lambda: 0)
     missing = slurm_cluster.what_is_missing.__wrapped__() or ""

@@ -1,4 +1,4 @@
-"""Runs on a real SLURM that are requeued, cancelled, or left alone by a node; the weights never differ."""
+"""Runs on a real SLURM that are requeued, cancelled or disconnected; their final weights are always the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.launch.slurm_cluster import Cluster
 from tests.launch.slurm_launched import STEPS, assert_same_as, launch
 
 
-def test_a_requeue_and_a_cancellation_in_the_middle_of_a_step_leave_a_run_that_goes_on(
+def test_run_resumes_after_a_requeue_and_a_cancellation_within_a_step(
     slurm: Cluster, data: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     slow = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=4.0)
@@ -35,17 +35,17 @@ def test_a_requeue_and_a_cancellation_in_the_middle_of_a_step_leave_a_run_that_g
     assert sorted(path.name for path in (run.folder / "snapshots").iterdir()) == ["001", "002"]
 
 
-def test_a_node_that_loses_touch_is_left_and_its_ranks_write_no_more(
+def test_ranks_of_a_disconnected_node_stop_writing(
     slurm: Cluster, data: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    """slurmd dies and the ranks live on: SLURM starts the job on another node while the first start still trains."""
+    """slurmd dies while its ranks run on: SLURM starts the job on another node while the first start still trains."""
     recipe = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=2.0)
     run = launch(slurm, tmp_path, "--tasks-per-node 2 --time 30", recipe, "run")
     log = run.folder / "logs" / f"{run.job}_0_log.out"
     run.wait_for("a first checkpoint", lambda: run.steps() >= 6)
     node = run.starts()[0].nodes
     slurm.kill_slurmd(node)
-    pace(recipe, 60.0)  # in the middle of a step it waits for its data, until the job goes on elsewhere
+    pace(recipe, 60.0)  # within a step it waits for its data, until the job has started elsewhere
     run.wait_for("a second start that goes on", lambda: "resuming run/checkpoints/" in log.read_text())
     assert run.writer() == 1
     pace(recipe, 0.0)

@@ -1,4 +1,4 @@
-"""Runs on a real SLURM: submitted, warned before their time is over, failing, in arrays; the weights never differ."""
+"""Runs on a real SLURM: submitted, warned before their time limit, failing, in arrays; with the same final weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.launch.slurm_cluster import Cluster
 from tests.launch.slurm_launched import STEPS, Launched, assert_same_as, launch
 
 
-def test_two_nodes_train_as_two_processes_do(slurm: Cluster, data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+def test_two_nodes_train_like_two_processes(slurm: Cluster, data: Path, uninterrupted: Path, tmp_path: Path) -> None:
     recipe = write_recipe(data, tmp_path / "fast.yaml", STEPS)
     options = "--nodes 2 --cpus-per-task 2 --time 10 --gpus-per-node 0 --partition main --account any"
     run = launch(slurm, tmp_path, options, recipe, "run")
@@ -34,14 +34,16 @@ def test_two_nodes_train_as_two_processes_do(slurm: Cluster, data: Path, uninter
     assert json.loads(shown.stdout)["rows"][0]["state"] == "finished", shown.stdout
 
 
-def test_a_time_limit_costs_nothing_but_time(slurm: Cluster, data: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=4.0)  # of 45 steps some 20 in a job's time
+def test_time_limit_does_not_change_the_result(slurm: Cluster, data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(
+        data, tmp_path / "slow.yaml", STEPS, shard_s=4.0
+    )  # about 20 of 45 steps fit into the time limit of a job
     run = launch(slurm, tmp_path, "--nodes 2 --time 1 --signal-delay-s 20", recipe, "run")
     run.wait_for("a second start", lambda: len(run.starts()) == 2)
-    # From now on there is time enough, on a machine of any load; the second start may still heed its minute.
+    # From now on the time limit is ample on a machine of any load; the second start may still use its minute.
     slurm.run("scontrol", "update", f"JobId={run.job}", "TimeLimit=30")
     pace(recipe, 0.0)
-    # A job that is requeued in the very second of its limit may be seen as ended.
+    # A job that is requeued in the second of its time limit may appear as ended.
     run.wait_for("the last of its ends", lambda: run.ends()[-1].how == "finished", 400)
     assert run.wait_for_end() == "COMPLETED", run.story()
     assert_same_as(uninterrupted, run)
@@ -49,14 +51,14 @@ def test_a_time_limit_costs_nothing_but_time(slurm: Cluster, data: Path, uninter
     assert [each.restarts for each in starts] == list(range(len(starts)))
     assert {each.why for each in starts[1:]} == {"the time limit was near"}
     assert [each.how for each in ends] == ["requeued"] * (len(starts) - 1) + ["finished"]
-    # SLURM may warn a minute and a half early, here before the first step: the minute is used all the same.
+    # SLURM may warn 90 seconds early, here before the first step: the minute is used all the same.
     for start, end in zip(starts, ends, strict=False):
         assert end.how == "finished" or end.time_s - start.time_s > 25
 
 
-def test_a_failing_job_s_traceback_is_shown_by_status(slurm: Cluster, data: Path, tmp_path: Path) -> None:
+def test_status_shows_the_traceback_of_a_failed_job(slurm: Cluster, data: Path, tmp_path: Path) -> None:
     recipe = write_recipe(data, tmp_path / "fast.yaml", 5)
-    (tmp_path / "run" / "config.yaml").mkdir(parents=True)  # which rank 0 alone runs into, while the other waits for it
+    (tmp_path / "run" / "config.yaml").mkdir(parents=True)  # an error of rank 0 alone, while the other waits for it
     run = launch(slurm, tmp_path, "--nodes 2 --time 5", recipe, "run")
     assert run.wait_for_end() == "FAILED", run.story()
     shown = trichord("status", "run", cwd=tmp_path).stdout
@@ -67,7 +69,7 @@ def test_a_failing_job_s_traceback_is_shown_by_status(slurm: Cluster, data: Path
     assert [each.how for each in run.ends()] == ["failed"]
 
 
-def test_a_sweep_is_one_array_and_each_run_has_its_folder(slurm: Cluster, data: Path, tmp_path: Path) -> None:
+def test_sweep_is_one_array_and_each_run_has_its_folder(slurm: Cluster, data: Path, tmp_path: Path) -> None:
     recipe = write_recipe(data, tmp_path / "fast.yaml", 4)
     done = trichord(
         "launch", "--time", "10", "--array", "%2", "pretrain", str(recipe), "--run", "sweep", "seed=1,2", cwd=tmp_path
@@ -83,8 +85,10 @@ def test_a_sweep_is_one_array_and_each_run_has_its_folder(slurm: Cluster, data: 
     assert weights_of(runs[0].folder, 4) != weights_of(runs[1].folder, 4)
 
 
-def test_parts_of_a_build_run_beside_each_other(slurm: Cluster, tmp_path: Path) -> None:
-    made = trichord("shards", "world", "--out", "world", "--samples", "24", "--rules", "max_seconds=2", cwd=tmp_path)
+def test_parts_of_a_build_run_in_parallel(slurm: Cluster, tmp_path: Path) -> None:
+    made = trichord(
+        "shards", "synthetic", "--out", "world", "--samples", "24", "--rules", "max_seconds=2", cwd=tmp_path
+    )
     assert made.returncode == 0, made.stderr
     whole = ["shards", "build", "csv", "--root", "world", "--samples-per-shard", "4", "--workers", "1", "--out"]
     assert trichord(*whole, "expected", cwd=tmp_path).returncode == 0

@@ -1,4 +1,4 @@
-"""`trichord status` tells of all runs at once, asks SLURM once, and says what to type next."""
+"""`trichord status` lists all runs, queries SLURM once, and suggests the next command."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def shown(capsys: pytest.CaptureFixture[str], *named: str) -> str:
     return capsys.readouterr().out
 
 
-def test_every_run_below_with_one_question(capsys: pytest.CaptureFixture[str], fake: FakeSlurm) -> None:
+def test_every_run_below_a_folder_is_listed_with_one_query(capsys: pytest.CaptureFixture[str], fake: FakeSlurm) -> None:
     MadeRun(RUNS / "running").submitted("62").started("62").figures(25)
     MadeRun(RUNS / "queued").submitted("64")
     MadeRun(RUNS / "dead").submitted("68").started("68")
@@ -63,17 +63,17 @@ def test_every_run_below_with_one_question(capsys: pytest.CaptureFixture[str], f
     assert len(fake.asked("squeue")) == len(fake.asked("sacct")) == 1
     row = found["runs/running"]
     assert (row["step"], row["steps"], row["percent"], row["clips_per_s"], row["job"]) == (25, 100, 25.0, 64.5, "62")
-    assert "history" not in row  # only of those that were named
+    assert "history" not in row  # only of the named runs
 
 
-def test_the_newest_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+def test_newest_run_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
     for age_s, name in ((300, "old"), (100, "new"), (200, "middle")):
         run = MadeRun(RUNS / name).figures(10)
         os.utime(run.path / "metrics.jsonl", (time.time() - age_s, time.time() - age_s))
     assert list(rows(capsys)) == ["runs/new", "runs/middle", "runs/old"]
 
 
-def test_a_run_s_own_rooms_and_deep_folders_are_not_searched(capsys: pytest.CaptureFixture[str]) -> None:
+def test_subfolders_of_runs_and_deep_folders_are_not_searched(capsys: pytest.CaptureFixture[str]) -> None:
     MadeRun(RUNS / "one").figures(10)
     MadeRun(RUNS / "one" / "snapshots" / "x").figures(10)
     MadeRun(Path(*"abcdefgh")).figures(10)
@@ -81,18 +81,18 @@ def test_a_run_s_own_rooms_and_deep_folders_are_not_searched(capsys: pytest.Capt
     assert list(rows(capsys)) == ["runs/one"]
 
 
-def test_the_time_left_is_reckoned_from_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_time_left_is_computed_from_the_last_metrics_line(capsys: pytest.CaptureFixture[str]) -> None:
     run = MadeRun(RUNS / "one").submitted("62").started("62")
     row = {"step": 9, "time_s": time.time() - 30, "steps": 100, "eta_s": 100.0}
     (run.path / "metrics.jsonl").write_text(json.dumps(row) + '\n{"step": 10, "tor')
     assert rows(capsys)["runs/one"]["eta_s"] == pytest.approx(70, abs=5)
-    run.started("62", restarts=1)  # which has not logged a line yet
+    run.started("62", restarts=1)  # which has not written a line yet
     (run.path / "metrics.jsonl").write_text(json.dumps({**row, "time_s": 1.0}) + "\n")
     found = rows(capsys)["runs/one"]
     assert (found["eta_s"], found["step"], found["restarts"]) == (None, 10, 1)
 
 
-def test_a_failure_shows_the_rank_that_caused_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_failure_shows_the_rank_that_caused_it(capsys: pytest.CaptureFixture[str]) -> None:
     run = MadeRun(RUNS / "one").submitted("65").started("65").log(0, "text\n", "65").ended("failed", job_id="65")
     run.error(0, "RuntimeError: rank 0 of 4 waited in vain for the others in: save", job_id="65", after_s=0)
     run.error(2, "ZeroDivisionError: division by zero", TRACEBACK, job_id="65", after_s=5)
@@ -104,7 +104,7 @@ def test_a_failure_shows_the_rank_that_caused_it(capsys: pytest.CaptureFixture[s
     assert rows(capsys)["runs/one"]["last_error"] == "ZeroDivisionError: division by zero"
 
 
-def test_an_error_of_an_earlier_start_is_not_the_present_one_s(capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_of_an_earlier_start_is_not_attributed_to_the_current_one(capsys: pytest.CaptureFixture[str]) -> None:
     run = MadeRun(RUNS / "one").submitted("62").started("62")
     run.error(3, "OSError: disk", restarts=0)
     assert rows(capsys)["runs/one"]["last_error"] == "OSError: disk"
@@ -115,8 +115,8 @@ def test_an_error_of_an_earlier_start_is_not_the_present_one_s(capsys: pytest.Ca
     assert rows(capsys)["runs/one"]["last_error"] is None
 
 
-def test_an_earlier_start_that_ends_late_says_nothing_of_the_present_one(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its node lost touch: it noticed that the job runs elsewhere only after that start had begun."""
+def test_late_end_of_an_earlier_start_does_not_affect_the_current_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its node was disconnected: it noticed that the job runs elsewhere only after that start had begun."""
     run = MadeRun(RUNS / "r").submitted().started().started(restarts=1, why="NODE_FAIL")
     run.error(0, "r belongs to a later start of this job").ended("failed", "r belongs to a later start of this job")
     run.figures(25)
@@ -125,7 +125,7 @@ def test_an_earlier_start_that_ends_late_says_nothing_of_the_present_one(capsys:
     assert "later start" not in shown(capsys, str(RUNS / "r")).splitlines()[0]
 
 
-def test_the_story_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_events_of_a_run_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     run = MadeRun(RUNS / "one").submitted("62", words=("pretrain", "svt", "a.b=it's")).started("62").checkpoint(40)
     run.ended("requeued", "the time limit was near").started("62", restarts=1, why="the time limit was near")
     run.log(0, "x", "62").log(1, "x", "62").checkpoint(80).started("62", restarts=2, why="NODE_FAIL")
@@ -139,7 +139,7 @@ def test_the_story_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "next: trichord logs runs/one --follow" in text
 
 
-def test_going_on_asks_for_what_the_job_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_suggested_command_repeats_the_resources_of_the_job(capsys: pytest.CaptureFixture[str]) -> None:
     run = MadeRun(RUNS / "one").submitted("67", words=("pretrain", "svt")).started("67")
     order = {"settings": {"nodes": 2, "gpus_per_node": 8, "time": "1-00:00:00", "partition": None, "setup": ["a b"]}}
     order["settings"] |= {"sbatch": {"exclusive": True, "nice": "5"}, "srun": ["--mpi=pmix"]}
@@ -154,21 +154,21 @@ def test_going_on_asks_for_what_the_job_asked_for(capsys: pytest.CaptureFixture[
     assert "next: trichord pretrain hand/config.yaml --run hand\n" in shown(capsys, "hand")
 
 
-def test_one_run_of_a_sweep_goes_on_by_its_own_config(capsys: pytest.CaptureFixture[str]) -> None:
+def test_suggestion_for_a_run_of_a_sweep_uses_its_own_config(capsys: pytest.CaptureFixture[str]) -> None:
     run = MadeRun(RUNS / "sweep" / "seed=1").submitted("68_1").started("68_1")
     (run.path / "config.yaml").write_text("seed: 1\n")
     found = rows(capsys, str(run.path))[str(run.path)]
     assert found["next"].startswith(f"trichord launch pretrain {run.path}/config.yaml --run")
 
 
-def test_a_run_that_went_on_by_hand_is_judged_by_what_is_newest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_that_was_resumed_by_hand_shows_its_newest_state(capsys: pytest.CaptureFixture[str]) -> None:
     run = MadeRun(RUNS / "one").submitted("62").started("62").figures(10).ended("stopped", "SIGTERM").figures(100)
     assert rows(capsys)["runs/one"]["state"] == "finished"
     run.lock(age_s=1)
     assert (rows(capsys)["runs/one"]["state"], rows(capsys)["runs/one"]["job"]) == ("running", "process 4321")
 
 
-def test_without_slurm_s_answer_the_folders_tell(
+def test_without_slurm_the_state_comes_from_the_folders(
     capsys: pytest.CaptureFixture[str], fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slurm, "PATIENCE_S", 0.2)
@@ -176,12 +176,14 @@ def test_without_slurm_s_answer_the_folders_tell(
     MadeRun(RUNS / "two").submitted("64").started("64").lock("64", age_s=900)
     fake.hangs("squeue")
     assert cli.main(["status"]) == 0
-    told = capsys.readouterr()
-    assert "SLURM does not answer: squeue did not answer" in told.err
+    printed = capsys.readouterr()
+    assert "SLURM does not answer: squeue did not answer" in printed.err
     assert {name: row["state"] for name, row in rows(capsys).items()} == {"runs/one": "running", "runs/two": "lost"}
 
 
-def test_disabled_accounting_is_told_only_where_it_matters(capsys: pytest.CaptureFixture[str], fake: FakeSlurm) -> None:
+def test_disabled_accounting_is_reported_only_where_it_matters(
+    capsys: pytest.CaptureFixture[str], fake: FakeSlurm
+) -> None:
     fake.answers("squeue", error=FORGOTTEN, status=1)
     fake.answers("sacct", error="Slurm accounting storage is disabled", status=1)
     run = MadeRun(RUNS / "one").submitted("61").started("61")
@@ -192,23 +194,23 @@ def test_disabled_accounting_is_told_only_where_it_matters(capsys: pytest.Captur
     assert capsys.readouterr().err == ""
 
 
-def test_a_folder_that_is_no_run_is_answered_with_those_near(capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_that_is_not_a_run_is_answered_with_similar_ones(capsys: pytest.CaptureFixture[str]) -> None:
     MadeRun(RUNS / "svt_first").figures(10)
     (RUNS / "empty").mkdir()
     assert cli.main(["status", "runs/svt_frist"]) == 2
-    told = capsys.readouterr().err
-    assert "runs/svt_frist does not exist" in told and "runs/svt_first" in told
+    printed = capsys.readouterr().err
+    assert "runs/svt_frist does not exist" in printed and "runs/svt_first" in printed
     assert cli.main(["status", "runs/empty"]) == 2
     assert "runs/empty holds no run" in capsys.readouterr().err
 
 
-def test_where_there_is_no_run_it_says_what_it_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_runs_the_searched_files_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status"]) == 2
     assert "history.jsonl" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["status", "runs/one"], ["logs", "runs/one"], ["cancel", "runs/one"]])
-def test_none_of_them_waits_for_torch(words: list[str]) -> None:
+def test_status_does_not_import_torch(words: list[str]) -> None:
     MadeRun(RUNS / "one").submitted("62").started("62").figures(5).log(0, "text\n")
     script = f"import sys; from trichord.launch.cli import main; main({words}); sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

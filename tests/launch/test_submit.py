@@ -1,4 +1,4 @@
-"""What a job is given of the shell that it was launched in, and what it must never get from there."""
+"""What a job inherits from the shell that launched it, and what it must not inherit."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.warm import HANGS_AFTER_S
 from trichord.core.errors import UserError
 from trichord.core.files import write_whole
 from trichord.launch import submit as submitting
-from trichord.launch.cluster_file import Settings
-from trichord.launch.submit import Order, submit
+from trichord.launch.cluster_file import ClusterSettings
+from trichord.launch.submit import SubmitOptions, submit
 
 OUTER = {
     "SLURM_JOB_ID": "7",
@@ -29,10 +29,10 @@ OUTER = {
 }
 
 
-def order(folder: Path, cluster: str = "slurm", **settings: object) -> Order:
-    return Order(
+def order(folder: Path, cluster: str = "slurm", **settings: object) -> SubmitOptions:
+    return SubmitOptions(
         cluster=cluster,  # type: ignore[arg-type]
-        settings=Settings.model_validate(settings),
+        settings=ClusterSettings.model_validate(settings),
         name="test",
         logs=folder / "logs",
         code=folder / "code",
@@ -40,8 +40,8 @@ def order(folder: Path, cluster: str = "slurm", **settings: object) -> Order:
 
 
 @dataclass(frozen=True)
-class Tell:
-    """Work that writes down which GPUs it sees."""
+class RecordGpus:
+    """A command that records which GPUs it sees."""
 
     path: Path
 
@@ -54,57 +54,57 @@ def nothing() -> None:
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file into which sbatch writes the environment that it would hand on."""
-    fake, told = FakeSlurm(tmp_path / "bin", monkeypatch), tmp_path / "told"
+def environment_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file to which sbatch writes the environment that it would pass on."""
+    fake, environment_file = FakeSlurm(tmp_path / "bin", monkeypatch), tmp_path / "recorded"
     fake.answers("sbatch", "Submitted batch job 9")
     path = tmp_path / "bin" / "sbatch"
-    path.write_text(path.read_text().replace("\n", f"\nenv > '{told}'\n", 1))
-    return told
+    path.write_text(path.read_text().replace("\n", f"\nenv > '{environment_file}'\n", 1))
+    return environment_file
 
 
-def test_what_is_typed_in_a_job_starts_one_that_is_no_part_of_it(
-    told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_launch_inside_a_job_starts_an_independent_job(
+    environment_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {**OUTER, "SLURM_CONF": "/etc/conf", "SBATCH_ACCOUNT": "lab"}.items():
         monkeypatch.setenv(name, value)
     for hand_over in (lambda: submit(order(tmp_path), [nothing]), lambda: submitting.test_only(order(tmp_path))):
         hand_over()
-        names = {line.partition("=")[0] for line in told.read_text().splitlines()}
+        names = {line.partition("=")[0] for line in environment_file.read_text().splitlines()}
         assert not names & set(OUTER)
         assert names >= {"SLURM_CONF", "SBATCH_ACCOUNT", "PATH"}
         assert os.environ["SLURM_PROCID"] == "0", "this process stays what it was"
 
 
-def test_outside_of_jobs_what_people_set_for_slurm_stays(
-    told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_slurm_variables_of_the_user_are_kept_outside_of_jobs(
+    environment_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.setenv("SLURM_CPU_BIND", "cores")
     assert submit(order(tmp_path), [nothing]) == ["9"]
-    assert "SLURM_CPU_BIND=cores" in told.read_text()
+    assert "SLURM_CPU_BIND=cores" in environment_file.read_text()
 
 
 @pytest.mark.parametrize(
-    ("told", "count", "expected"),
+    ("visible", "count", "expected"),
     [(None, 2, "0,1"), ("4,5,6", 2, "4,5"), ("MIG-1a,MIG-2b", 2, "MIG-1a,MIG-2b"), ("4", 0, "")],
 )
-def test_on_one_machine_ranks_get_the_gpus_that_the_shell_has(
-    told: str | None, count: int, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_local_ranks_use_the_gpus_of_the_shell(
+    visible: str | None, count: int, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if told is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
-    submit(order(tmp_path, "local", gpus_per_node=count, tasks_per_node=1), [Tell(tmp_path / "told")])
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    submit(order(tmp_path, "local", gpus_per_node=count, tasks_per_node=1), [RecordGpus(tmp_path / "recorded")])
     end = time.monotonic() + HANGS_AFTER_S
-    while not (tmp_path / "told").exists():
+    while not (tmp_path / "recorded").exists():
         assert time.monotonic() < end
         time.sleep(0.05)
-    assert (tmp_path / "told").read_text() == f"sees {expected}"
+    assert (tmp_path / "recorded").read_text() == f"sees {expected}"
 
 
-def test_more_gpus_than_the_shell_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_gpus_than_the_shell_has_are_refused_locally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
     with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES=4 allows 1 here"):
         submit(order(tmp_path, "local", gpus_per_node=2), [nothing])

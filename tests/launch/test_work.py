@@ -1,4 +1,4 @@
-"""What a job does when its command ends, fails or is told to stop; SLURM is played by a few small programs."""
+"""How a job reacts when its command ends, fails or is stopped; small programs take the part of SLURM."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.warm import HANGS_AFTER_S
 from trichord.launch import submit
 from trichord.launch.history import Ended, RankError, Started, read_history
 
-# Plays the command that a job runs: says that it began, and obeys the flag at the end of a "step".
+# Takes the part of the command of a job: reports its start, and obeys the stop flag at the end of a "step".
 COMMAND = """
 import os, sys, time
 from pathlib import Path
-from trichord.launch import verbs
-from trichord.launch.work import Work
+from trichord.launch import commands
+from trichord.launch.work import JobCommand
 from trichord.pretrain.engine.signals import listening
 from trichord.core.errors import Interrupted, RunStopped, UserError
 
@@ -40,7 +40,7 @@ def run(words):
         with listening() as stop:
             while stop.received is None:
                 time.sleep(0.01)
-            raise Interrupted(stop.received, f"told by {stop.received.name}")
+            raise Interrupted(stop.received, f"stopped by {stop.received.name}")
     if kind == "slow save":
         with listening() as stop:
             while stop.received is None:
@@ -48,15 +48,15 @@ def run(words):
             heard = stop.received
             Path("saving").touch()
             time.sleep(1)
-            raise Interrupted(heard, f"told by {heard.name}")
+            raise Interrupted(heard, f"stopped by {heard.name}")
     if kind == "build":
         time.sleep(60)
     return 0
 
-verbs.run = run
-Work((sys.argv[1],), Path("run"), sys.argv[1] != "build", int(sys.argv[2]), 5.0)()
+commands.run_job_command = run
+JobCommand((sys.argv[1],), Path("run"), sys.argv[1] != "build", int(sys.argv[2]), 5.0)()
 """
-# Plays submitit, which has handlers of its own before the work begins and after it has ended.
+# Takes the part of submitit, which has handlers of its own before the work starts and after it has ended.
 SUBMITIT = f"""
 import signal, time
 from pathlib import Path
@@ -76,7 +76,7 @@ time.sleep(0.2)
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with a run in it, and a SLURM that has twenty seconds left and notes what it is asked."""
+    """A folder with a run, and a SLURM that reports twenty seconds left and records its queries."""
     (tmp_path / "run" / "logs").mkdir(parents=True)
     (tmp_path / "bin").mkdir()
     for name, script in {
@@ -115,7 +115,7 @@ def start(
 def finish(
     place: Path, kind: str, environment: Mapping[str, str], *numbers: signal.Signals, max_restarts: int = 3
 ) -> tuple[int, str]:
-    """Run it, send signals once it has begun, and give its exit status and what it said."""
+    """Run it, send signals once it has started, and return its exit status and output."""
     process = start(place, kind, environment, max_restarts)
     end = time.monotonic() + HANGS_AFTER_S
     while numbers and not (place / "began").exists():
@@ -123,8 +123,8 @@ def finish(
         time.sleep(0.01)
     for number in numbers:
         process.send_signal(number)
-    _, said = process.communicate(timeout=HANGS_AFTER_S)
-    return process.returncode, said
+    _, output = process.communicate(timeout=HANGS_AFTER_S)
+    return process.returncode, output
 
 
 def last_end(place: Path) -> Ended:
@@ -140,7 +140,7 @@ def asked(place: Path) -> str:
 JOB = {"SLURM_JOB_ID": "5", "SLURM_PROCID": "0", "SLURM_JOB_NODELIST": "n[1-2]"}
 
 
-def test_a_command_that_ends_well_is_finished(place: Path) -> None:
+def test_successful_command_is_finished(place: Path) -> None:
     assert finish(place, "done", JOB) == (0, "")
     started, ended = read_history(place / "run")
     assert isinstance(started, Started) and (started.job_id, started.nodes, started.why) == ("5", "n[1-2]", "submitted")
@@ -155,11 +155,9 @@ def test_a_command_that_ends_well_is_finished(place: Path) -> None:
         ("status", "ended with status 1", False),
     ],
 )
-def test_a_rank_that_fails_says_how_in_a_file_of_its_own(
-    place: Path, kind: str, message: str, has_traceback: bool
-) -> None:
-    status, said = finish(place, kind, {**JOB, "SLURM_PROCID": "1"})
-    assert status == 1 and message in said
+def test_failed_rank_writes_an_error_file(place: Path, kind: str, message: str, has_traceback: bool) -> None:
+    status, output = finish(place, kind, {**JOB, "SLURM_PROCID": "1"})
+    assert status == 1 and message in output
     found = RankError.model_validate_json((place / "run/logs/5_1_error.json").read_text())
     assert message in found.message and bool(found.traceback) == has_traceback
     assert read_history(place / "run") == [], "that is for rank 0 to write"
@@ -167,14 +165,14 @@ def test_a_rank_that_fails_says_how_in_a_file_of_its_own(
     assert last_end(place).how == "failed" and message in last_end(place).why
 
 
-def test_a_warning_puts_the_job_back_into_the_queue_once(place: Path) -> None:
-    status, said = finish(place, "loop", {**JOB, "LEFT": "1-00:00:00"}, signal.SIGUSR2)
-    assert (status, "told by SIGUSR2" in said) == (0, True)
+def test_warning_requeues_the_job_once(place: Path) -> None:
+    status, output = finish(place, "loop", {**JOB, "LEFT": "1-00:00:00"}, signal.SIGUSR2)
+    assert (status, "stopped by SIGUSR2" in output) == (0, True)
     assert "requeue 5" in asked(place)
     assert (last_end(place).how, last_end(place).why) == ("requeued", "the time limit was near")
 
 
-def test_a_cancellation_while_it_saves_for_a_warning_stands(place: Path) -> None:
+def test_cancellation_while_saving_after_a_warning_takes_effect(place: Path) -> None:
     process = start(place, "slow save", {**JOB, "LEFT": "1-00:00:00"})
     for file, number in ("began", signal.SIGUSR2), ("saving", signal.SIGUSR1):
         while not (place / file).exists():
@@ -193,14 +191,14 @@ def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
-def test_a_warning_before_the_work_begins_or_after_its_end_changes_nothing(place: Path, rank: str) -> None:
+def test_warning_before_the_start_or_after_the_end_has_no_effect(place: Path, rank: str) -> None:
     python = shlex.split(submit.PYTHON)
     process = start(place, "done", {**JOB, "SLURM_PROCID": rank}, python=python, program=SUBMITIT)
     wait_for(place / "python", process)
     process.send_signal(signal.SIGUSR2)
     (place / "go").touch()
     wait_for(place / "over", process)
-    while process.poll() is None:  # to the very last: Python's handlers are gone before the process is
+    while process.poll() is None:  # to the very end: Python removes its handlers before the process ends
         process.send_signal(signal.SIGUSR2)
         process.send_signal(signal.SIGUSR1)
     assert process.returncode == 0, process.communicate()[1]
@@ -208,7 +206,7 @@ def test_a_warning_before_the_work_begins_or_after_its_end_changes_nothing(place
     assert rank == "1" or last_end(place).how == "finished"
 
 
-def test_a_rank_that_leaves_for_a_warning_is_not_killed_by_the_next(place: Path) -> None:
+def test_rank_that_ends_after_a_warning_survives_the_next_one(place: Path) -> None:
     process = start(place, "loop", {**JOB, "SLURM_PROCID": "1"}, program=SUBMITIT)
     (place / "go").touch()
     wait_for(place / "began", process)
@@ -219,58 +217,58 @@ def test_a_rank_that_leaves_for_a_warning_is_not_killed_by_the_next(place: Path)
     assert process.returncode == 0, process.communicate()[1]
 
 
-def test_of_all_ranks_only_the_first_requeues(place: Path) -> None:
+def test_only_rank_0_requeues(place: Path) -> None:
     status, _ = finish(place, "loop", {**JOB, "SLURM_PROCID": "1"}, signal.SIGUSR2, signal.SIGTERM)
     assert status == 0, "a rank that failed would take the first down with it"
     assert asked(place) == "" and read_history(place / "run") == []
 
 
-def test_a_preemption_is_told_as_one(place: Path) -> None:
+def test_preemption_is_recorded_as_such(place: Path) -> None:
     finish(place, "loop", {**JOB, "PREEMPTED": "2026-01-01T00:00:00"}, signal.SIGUSR2)
     assert last_end(place).why == "another job preempted it"
 
 
-def test_a_preemption_that_nothing_heard_is_asked_for(place: Path) -> None:
+def test_unnoticed_preemption_is_found_by_a_query(place: Path) -> None:
     assert finish(place, "loop", {**JOB, "PREEMPTED": "2026-01-01T00:00:01"})[0] == 0
     assert (last_end(place).how, last_end(place).why) == ("requeued", "another job preempted it")
 
 
-def test_an_earlier_start_s_preemption_does_not_count(place: Path) -> None:
+def test_preemption_of_an_earlier_start_does_not_count(place: Path) -> None:
     finish(place, "done", {**JOB, "PREEMPTED": "2025-12-31T23:59:59"})
     assert last_end(place).how == "finished"
 
 
-def test_the_job_s_own_clock_stops_it_without_any_signal(place: Path) -> None:
+def test_job_stops_by_its_own_clock_without_a_signal(place: Path) -> None:
     began_s = time.monotonic()
     assert finish(place, "loop", {**JOB, "LEFT": "0:06"})[0] == 0
     assert time.monotonic() - began_s < 20
     assert last_end(place).how == "requeued"
 
 
-def test_a_job_shorter_than_its_warning_works_for_half_its_time(place: Path) -> None:
-    """As where a partition's own limit is a minute, and nobody said how long the job may take."""
+def test_job_shorter_than_its_warning_works_for_half_its_time(place: Path) -> None:
+    """For example, the limit of a partition is a minute, and the job has no time limit of its own."""
     began_s = time.monotonic()
     finish(place, "loop", {**JOB, "LEFT": "0:04"})
     assert time.monotonic() - began_s > 2
 
 
-def test_a_requeue_that_slurm_refuses_is_told(place: Path) -> None:
-    status, said = finish(place, "loop", {**JOB, "BROKEN": "1"}, signal.SIGUSR2)
-    assert status == 1 and "launch it again to resume" in said
+def test_refused_requeue_is_reported(place: Path) -> None:
+    status, output = finish(place, "loop", {**JOB, "BROKEN": "1"}, signal.SIGUSR2)
+    assert status == 1 and "launch it again to resume" in output
     assert last_end(place).how == "stopped" and "could not be requeued" in last_end(place).why
 
 
-def test_a_job_restarts_no_more_often_than_it_may(place: Path) -> None:
+def test_number_of_restarts_is_limited(place: Path) -> None:
     status, _ = finish(place, "loop", {**JOB, "SLURM_RESTART_COUNT": "3"}, signal.SIGUSR2)
     assert status == 75 and "requeue" not in asked(place)
     assert last_end(place).how == "stopped" and "max_restarts=3" in last_end(place).why
     (place / "began").unlink()
-    status, said = finish(place, "loop", {**JOB, "SLURM_RESTART_COUNT": "4"})
-    assert status == 1 and "more than max_restarts=3" in said
+    status, output = finish(place, "loop", {**JOB, "SLURM_RESTART_COUNT": "4"})
+    assert status == 1 and "more than max_restarts=3" in output
     assert not (place / "began").exists(), "a node that fails again and again is not tried for ever"
 
 
-def test_each_start_tells_why_it_began(place: Path) -> None:
+def test_each_start_records_its_reason(place: Path) -> None:
     finish(place, "loop", JOB, signal.SIGUSR2)
     (place / "began").unlink()
     finish(place, "done", {**JOB, "SLURM_RESTART_COUNT": "1"})
@@ -288,7 +286,7 @@ def test_each_start_tells_why_it_began(place: Path) -> None:
         (signal.SIGUSR1, 0, "stopped", "trichord cancel"),
     ],
 )
-def test_other_signals_save_and_end_and_requeue_nothing(
+def test_other_signals_save_and_end_without_requeue(
     place: Path, number: signal.Signals, status: int, how: str, why: str
 ) -> None:
     assert finish(place, "loop", JOB, number)[0] == status
@@ -297,12 +295,12 @@ def test_other_signals_save_and_end_and_requeue_nothing(
     assert len(ends) == 1 and ends[0].how == how and why in ends[0].why
 
 
-def test_work_that_saves_nothing_is_interrupted_and_goes_on_later(place: Path) -> None:
+def test_work_without_checkpoints_is_interrupted_and_requeued(place: Path) -> None:
     assert finish(place, "build", {**JOB, "LEFT": "1-00:00:00"}, signal.SIGUSR2)[0] == 0
     assert "requeue 5" in asked(place)
 
 
-def test_on_one_machine_submitit_s_controller_starts_it_again(place: Path) -> None:
+def test_local_controller_of_submitit_restarts_the_job(place: Path) -> None:
     job = {"SUBMITIT_LOCAL_JOB_ID": "77", "SUBMITIT_LOCAL_GLOBALID": "0"}
     assert finish(place, "loop", job, signal.SIGUSR2)[0] == 144
     (place / "began").unlink()

@@ -1,4 +1,4 @@
-"""Names and shapes of what released files of CLIP, X-CLIP and VTN hold, from their figures alone."""
+"""Names and shapes of the tensors in released files of CLIP, X-CLIP and VTN, from their sizes alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _block(name: str, dim: int, messages: bool = False) -> Shapes:
 
 
 def released_clip(video: XClipSpec, text: ClipTextSpec) -> Shapes:
-    """List OpenAI's and open_clip's tensors; with messages, those that X-CLIP has in the same towers."""
+    """Return the tensors of OpenAI and open_clip; with messages, those that X-CLIP has in the same towers."""
     dim, places = video.dim, (video.size // video.patch) ** 2
     shapes: Shapes = {
         "visual.conv1.weight": (dim, 3, video.patch, video.patch),
@@ -49,7 +49,7 @@ def released_clip(video: XClipSpec, text: ClipTextSpec) -> Shapes:
 
 
 def released_xclip(video: XClipSpec, text: ClipTextSpec) -> Shapes:
-    """List the tensors of a released .pth."""
+    """Return the tensors of a released .pth."""
     joint = video.joint_dim
     shapes = released_clip(video, text)
     shapes |= {"mit.positional_embedding": (1, video.frames, joint)} | _block("mit.resblocks.0", joint)
@@ -81,7 +81,7 @@ def _hugging_face_block(name: str, dim: int, messages: bool = False) -> Shapes:
 
 
 def hugging_face_xclip(video: XClipSpec, text: ClipTextSpec) -> Shapes:
-    """List the tensors of a converted checkpoint, with the ranges that those of its time hold as well."""
+    """Return the tensors of a converted checkpoint, including the position ids that older ones have."""
     dim, joint, places = video.dim, video.joint_dim, (video.size // video.patch) ** 2
     vision, texts = "vision_model.embeddings", "text_model.embeddings"
     prompts = {
@@ -114,7 +114,7 @@ def hugging_face_xclip(video: XClipSpec, text: ClipTextSpec) -> Shapes:
 
 
 def released_vtn(spec: VtnSpec, dim: int = 768, classes: int = 400) -> Shapes:
-    """List the tensors of the fork's .pyth: a ViT-B/16, three layers over frames, a head."""
+    """Return the tensors of the fork's .pyth: a ViT-B/16, three temporal layers, a head."""
     hidden, temporal = 4 * dim, "temporal_encoder"
     shapes: Shapes = {
         "cls_token": (1, 1, dim),

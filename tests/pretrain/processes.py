@@ -1,4 +1,4 @@
-"""Run a program as several ranks, real processes that find each other as torchrun's would."""
+"""Run a program as several ranks: real processes with the environment of torchrun."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.warm import ROOT, Program
 
 
 def start_ranks(words: Sequence[str], ranks: int, threads: int = 1) -> list[Program]:
-    """Begin `python -m` and these words, or `python` and a `-c`, once for each rank."""
+    """Start `python -m` with these arguments, or `python -c`, once for each rank."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -20,13 +20,13 @@ def start_ranks(words: Sequence[str], ranks: int, threads: int = 1) -> list[Prog
 
 
 def run_ranks(words: Sequence[str], ranks: int, threads: int = 1) -> list[str]:
-    """Run all ranks to their ends and give what each printed; if one fails, all end and its words are raised."""
+    """Run all ranks to the end and return the output of each; if one fails, end all and raise its output."""
     programs = start_ranks(words, ranks, threads)
     try:
-        told = [program.communicate() for program in programs]
+        outputs = [program.communicate() for program in programs]
     finally:
         for program in programs:
             program.kill()
-    for program, (_, errors) in zip(programs, told, strict=True):
+    for program, (_, errors) in zip(programs, outputs, strict=True):
         assert program.returncode == 0, errors
-    return [out for out, _ in told]
+    return [out for out, _ in outputs]

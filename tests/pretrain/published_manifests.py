@@ -1,4 +1,4 @@
-"""Names and shapes of released files, built from what is known of them: no weights, no memory."""
+"""Names and shapes of released files, without weights or memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def linear(name: str, rows: int, columns: int) -> Shapes:
 
 
 def timesformer(frames: int, size: int, classes: int) -> Shapes:
-    """List what model_state of a released .pyth holds."""
+    """Return the tensors of model_state in a released .pyth."""
     shapes: Shapes = {
         "cls_token": (1, 1, 768),
         "pos_embed": (1, 1 + (size // 16) ** 2, 768),
@@ -43,7 +43,7 @@ def timesformer(frames: int, size: int, classes: int) -> Shapes:
 
 
 def timesformer_of_hugging_face(frames: int, size: int, classes: int) -> Shapes:
-    """List what a TimesformerForVideoClassification's file holds."""
+    """Return the tensors of a TimesformerForVideoClassification file."""
     base = "timesformer"
     shapes: Shapes = {
         f"{base}.embeddings.cls_token": (1, 1, 768),
@@ -67,7 +67,7 @@ def timesformer_of_hugging_face(frames: int, size: int, classes: int) -> Shapes:
 
 
 def vivit_of_hugging_face(classes: int, new_names: bool = False) -> Shapes:
-    """List what a VivitForVideoClassification's file holds, as released, or as the class of today calls it."""
+    """Return the tensors of a VivitForVideoClassification file with the released or the current names."""
     base = "vivit"
     shapes: Shapes = {
         f"{base}.embeddings.cls_token": (1, 1, 768),
@@ -90,7 +90,7 @@ def vivit_of_hugging_face(classes: int, new_names: bool = False) -> Shapes:
 
 
 def image_vit(size: int = 224, classes: int | None = 1000) -> Shapes:
-    """List what timm's file of a ViT-B/16 holds, or without classes DINO's."""
+    """Return the tensors of timm's ViT-B/16 file, or without classes of DINO's."""
     shapes: Shapes = {
         "cls_token": (1, 1, 768),
         "pos_embed": (1, 1 + (size // 16) ** 2, 768),

@@ -1,4 +1,4 @@
-"""Specification of a run's config: it needs no torch, its parts must agree, mistakes come with what is right."""
+"""The config of a run: it needs no torch, its parts must agree, and errors suggest valid values."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def small(**changes: Any) -> RunConfig:
     return RunConfig.model_validate(overlay(SMALL, changes))
 
 
-def test_everything_that_decides_a_run_is_read_without_torch() -> None:
-    script = "import sys, trichord.pretrain.recipe, trichord.pretrain.show_command; print(sorted(sys.modules))"
+def test_config_is_read_without_torch() -> None:
+    script = "import sys, trichord.pretrain.recipe, trichord.pretrain.commands; print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "trichord.pretrain.config" in done.stdout
     for heavy in ("torch", "av", "webdataset", "deepspeed"):
@@ -90,7 +90,7 @@ def test_parts_must_agree(changes: dict[str, Any], message: str) -> None:
         RunConfig.model_validate(tree)
 
 
-def test_disagreements_are_told_all_at_once() -> None:
+def test_disagreements_are_reported_all_at_once() -> None:
     tree = overlay(SMALL, {"data": {"batch_size": 24}, "backbone": {"patch": 14}})
     with pytest.raises(ValidationError) as refused:
         RunConfig.model_validate(tree)
@@ -113,11 +113,11 @@ def test_disagreements_are_told_all_at_once() -> None:
         ("checkpoint.every_s", "checkpoints.every_s"),
     ],
 )
-def test_an_unknown_key_is_answered_with_the_nearest(wrong: str, right: str) -> None:
+def test_unknown_key_is_answered_with_the_nearest(wrong: str, right: str) -> None:
     assert mistakes_of(wrong) == [f"unknown key '{wrong}', nearest '{right}'"]
 
 
-def test_a_key_like_no_other_is_answered_with_those_beside_it() -> None:
+def test_unknown_key_without_a_near_match_is_answered_with_all_keys() -> None:
     assert mistakes_of("log.colour") == [
         "unknown key 'log.colour', expected one of log.every_steps, log.tensorboard, log.wandb_project"
     ]

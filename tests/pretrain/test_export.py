@@ -1,4 +1,4 @@
-"""Exported weights load where they are meant to, and give the same features there."""
+"""Exported weights load elsewhere, and yield the same features."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from trichord.pretrain.weights.load import load_published
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of a finished run."""
+    """Return the folder of a finished run."""
     top = tmp_path_factory.mktemp("export")
     engine_run.pretrain(small_config(write_shards(top / "shards"), steps=4), top / "run")
     return top / "run"
 
 
-def test_plain_weights_start_another_run_strictly(run: Path, tmp_path: Path) -> None:
+def test_plain_weights_initialise_another_run_strictly(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "teacher.safetensors"
     assert cli.main(["export", str(run), "--out", str(out)]) == 0
     exported, config = load_file(out), read_part(run)[1]
@@ -43,7 +43,7 @@ def test_plain_weights_start_another_run_strictly(run: Path, tmp_path: Path) -> 
             assert torch.equal(own[name], tensor), name
 
 
-def test_hugging_face_gives_the_same_features(run: Path, tmp_path: Path) -> None:
+def test_hugging_face_computes_the_same_features(run: Path, tmp_path: Path) -> None:
     assert cli.main(["export", str(run), "--format", "hf", "--out", str(tmp_path / "hf")]) == 0
     theirs = TimesformerModel.from_pretrained(tmp_path / "hf").eval()
     tensors, config, _ = read_part(run)
@@ -55,7 +55,7 @@ def test_hugging_face_gives_the_same_features(run: Path, tmp_path: Path) -> None
         torch.testing.assert_close(ours(frames_BCTHW).pooled_BD, expected_BLD[:, 0], atol=1e-5, rtol=0)
 
 
-def test_what_is_not_there_is_told(run: Path, tmp_path: Path) -> None:
+def test_missing_parts_are_reported(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no part 'teecher'\. Did you mean 'teacher'"):
         read_part(run, "teecher")
     with pytest.raises(UserError, match="holds no complete checkpoint"):

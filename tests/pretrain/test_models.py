@@ -1,4 +1,4 @@
-"""`trichord models` and `trichord weights inspect`: what there is, what it costs, and what a file is."""
+"""`trichord models` and `trichord weights inspect`: the sizes, their cost, and the identification of files."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from tests.pretrain import published_manifests as manifests
 from tests.pretrain.published_manifests import Shapes
 from trichord.launch.cli import main
 from trichord.pretrain.backbones.ast import AstSpec
-from trichord.pretrain.backbones.command import as_markdown, list_models
-from trichord.pretrain.backbones.counting import count, on_meta, view
+from trichord.pretrain.backbones.counting import as_markdown, count, list_models, on_meta, view
 from trichord.pretrain.backbones.registry import AnyAudioBackbone, AnyBackbone, published_sizes
 from trichord.pretrain.backbones.spec import Size
 from trichord.pretrain.backbones.timesformer import TimeSformerSpec
 from trichord.pretrain.backbones.timesformer.model import TimeSformer
-from trichord.pretrain.engine.flops import count_flops
+from trichord.pretrain.engine.rehearsal import count_flops
 from trichord.pretrain.weights import report as weights_report
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 FIRST_OF_KIND = {preset.spec.kind: name for name, preset in reversed(published_sizes().items())}
 
 
@@ -36,22 +35,22 @@ def rows() -> list[dict[str, object]]:
     return list_models()
 
 
-def test_arithmetic_is_within_3_percent_of_what_others_counted(rows: list[dict[str, object]]) -> None:
+def test_operations_are_within_3_percent_of_published_counts(rows: list[dict[str, object]]) -> None:
     expected = {name: preset.giga_macs for name, preset in published_sizes().items() if preset.giga_macs is not None}
     found = {str(row["name"]): row["MACs per view, G"] for row in rows}
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=0.03)
 
 
-def test_parameters_are_those_that_were_published(rows: list[dict[str, object]]) -> None:
+def test_parameter_counts_are_the_published_ones(rows: list[dict[str, object]]) -> None:
     found = {row["name"]: row["parameters"] for row in rows}
     assert found["timesformer-base"] == 121_258_752
-    # In millions, with a classifier of 400 and a temporal table of the paper's own; table 2 of ViViT.
+    # In millions, with a classifier of 400 classes and the temporal table of the paper; table 2 of ViViT.
     for name, millions in {"1": 88.9, "2": 115.1, "3": 117.3, "4": 88.9}.items():
         assert found[f"vivit-{name}-b16x2"] + 401 * 768 == pytest.approx(millions * 1e6, rel=0.003)
 
 
 @pytest.mark.parametrize("name", FIRST_OF_KIND.values())
-def test_like_blocks_cost_alike(name: str) -> None:
+def test_equal_blocks_have_equal_cost(name: str) -> None:
     backbone = on_meta(published_sizes()[name])
     if isinstance(backbone, TimeSformer):
         for block in backbone.blocks:
@@ -70,11 +69,11 @@ def test_a_family_is_listed_by_itself(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("name", ["xclip-l14-336-16", "frame-fusion-late", "ast-10-speech"])
-def test_of_one_size_the_settings_of_a_recipe_are_told(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_single_size_shows_the_settings_for_a_recipe(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", name]) == 0
-    said = capsys.readouterr().out
-    assert name in said
-    settings = re.search("In a recipe: (.*)\n", said)
+    printed = capsys.readouterr().out
+    assert name in printed
+    settings = re.search("In a recipe: (.*)\n", printed)
     assert settings
     tree: Any = {}
     for setting in settings[1].split():
@@ -85,12 +84,12 @@ def test_of_one_size_the_settings_of_a_recipe_are_told(name: str, capsys: pytest
     assert [*map(adapter.validate_python, tree.values())] == [spec]
 
 
-def test_the_readme_has_the_table(rows: list[dict[str, object]]) -> None:
-    assert as_markdown(rows) in README.read_text(), "put what `trichord models --markdown` prints in the README"
+def test_the_documentation_has_the_table(rows: list[dict[str, object]]) -> None:
+    assert as_markdown(rows) in PAGE.read_text(), "put what `trichord models --markdown` prints in docs/models.md"
 
 
 def saved(shapes: Shapes, path: Path) -> Path:
-    """Write a file of that names and shapes; its numbers are one byte each, and all the same."""
+    """Write a file with these names and shapes; its values are single bytes, all equal."""
     save_file({name: torch.zeros(shape, dtype=torch.uint8) for name, shape in shapes.items()}, path)
     return path
 
@@ -100,21 +99,21 @@ def inspect(path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tu
     return status, capsys.readouterr().out
 
 
-def test_a_file_is_told_by_family_and_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_file_is_identified_by_family_and_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = saved(manifests.timesformer(16, 448, 400), tmp_path / "hr.safetensors")
-    status, said = inspect(path, capsys, "--json")
-    told = json.loads(said)
-    assert (status, told["title"]) == (0, f"{path}: TimeSformer, 249 tensors, 122,024,080 parameters")
-    fits = {row["size"]: row["fits"] for row in told["rows"]}
+    status, printed = inspect(path, capsys, "--json")
+    figures = json.loads(printed)
+    assert (status, figures["title"]) == (0, f"{path}: TimeSformer, 249 tensors, 122,024,080 parameters")
+    fits = {row["size"]: row["fits"] for row in figures["rows"]}
     sizes = ["timesformer-hr", "timesformer-base", "timesformer-large", "timesformer-large-64"]
     assert fits == dict(zip(sizes, ["strictly"] + 3 * ["once resized"], strict=True))
     assert next(iter(fits)) == "timesformer-hr"
-    _, said = inspect(path, capsys)
-    assert "outside the backbone: classifier.bias, classifier.weight" in said
+    _, printed = inspect(path, capsys)
+    assert "outside the backbone: classifier.bias, classifier.weight" in printed
     assert (
         f"Next: backbone.kind=timesformer backbone.frames=16 backbone.size=448 init_from.path={path} "
         "init_from.allow_unused='[\"classifier.*\"]'"
-    ) in said
+    ) in printed
 
 
 @pytest.fixture
@@ -124,34 +123,32 @@ def few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few_sizes")
-def test_of_the_nearest_size_all_is_named_that_is_amiss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_differences_from_the_nearest_size_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shapes = manifests.vivit_of_hugging_face(400)
     del shapes["vivit.layernorm.bias"]
     shapes |= {"vivit.extra": (3,), "vivit.embeddings.cls_token": (1, 1, 7)}
     path = saved(shapes, tmp_path / "vivit.safetensors")
-    status, said = inspect(path, capsys)
+    status, printed = inspect(path, capsys)
     assert status == 1
-    assert "vivit-1-b16x2" in said
-    assert "not in the file: backbone.norm.bias" in said
-    assert "of another shape: backbone.cls_token: 1x1x7 in the file, 1x1x768 in the network" in said
-    assert "outside the backbone: classifier.bias, classifier.weight, vivit.extra" in said
-    assert "Next:" not in said
+    assert "vivit-1-b16x2" in printed
+    assert "not in the file: backbone.norm.bias" in printed
+    assert "of another shape: backbone.cls_token: 1x1x7 in the file, 1x1x768 in the network" in printed
+    assert "outside the backbone: classifier.bias, classifier.weight, vivit.extra" in printed
+    assert "Next:" not in printed
 
 
 @pytest.mark.usefixtures("few_sizes")
-def test_a_model_of_images_fits_where_tubelets_can_be_made_of_it(
+def test_image_model_fits_where_tubelets_can_be_initialised_from_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, said = inspect(saved(manifests.image_vit(), tmp_path / "vit.safetensors"), capsys)
+    status, printed = inspect(saved(manifests.image_vit(), tmp_path / "vit.safetensors"), capsys)
     assert status == 0
-    assert "resized: backbone.pos_embed from 1x197x768 to 1x3137x768, backbone.patch_embed.proj.weight from" in said
-    verdicts = {line.split()[0]: " ".join(line.split()[1:3]) for line in said.splitlines() if "-b" in line}
+    assert "resized: backbone.pos_embed from 1x197x768 to 1x3137x768, backbone.patch_embed.proj.weight from" in printed
+    verdicts = {line.split()[0]: " ".join(line.split()[1:3]) for line in printed.splitlines() if "-b" in line}
     assert (verdicts["vivit-1-b16x2"], verdicts["timesformer-base"]) == ("once resized", "as init")
 
 
-def test_what_is_not_known_or_would_run_something_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_files_and_files_with_code_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_file({"a.b": torch.zeros(1)}, tmp_path / "other.safetensors")
     torch.save({"model": nn.Linear(1, 1)}, tmp_path / "pickle.pth")
     for name, message in (("other.safetensors", "is not of a known family"), ("pickle.pth", "would run")):
@@ -159,6 +156,6 @@ def test_what_is_not_known_or_would_run_something_is_refused(
         assert message in capsys.readouterr().err
 
 
-def test_a_preset_says_what_a_view_is() -> None:
+def test_preset_describes_a_view() -> None:
     assert Size(TimeSformerSpec(frames=16, size=448), "nobody's").spec.input_words == "16 x 448²"
     assert Size(AstSpec(frames=512), "nobody's").spec.input_words == "512 x 128 mels"

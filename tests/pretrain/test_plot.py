@@ -1,4 +1,4 @@
-"""Specification of `trichord plot`: what is drawn of which runs, in what units, and what one is told who errs."""
+"""`trichord plot`: the drawn figures and runs, their units, and messages about errors."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from trichord.core.errors import UserError
+from trichord.pretrain.commands import PLOT
 from trichord.pretrain.engine.trackers import FILE_NAME
-from trichord.pretrain.plotting.command import PLOT
 from trichord.pretrain.plotting.page import MOST_POINTS, draw_page, page_data
 from trichord.pretrain.plotting.picture import COLOURS, limits
 from trichord.pretrain.plotting.series import choose_panels, load_runs, smooth, thin
@@ -64,12 +64,12 @@ def titles(path: Path, wanted: Sequence[str] | None = None) -> list[str]:
     return [f"{panel.title} ({panel.unit})" if panel.unit else panel.title for panel in panels]
 
 
-def test_what_tells_something_is_drawn_the_loss_first(tmp_path: Path) -> None:
+def test_informative_figures_are_drawn_with_the_loss_first(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", **{"loss/global": 3.0})
     assert titles(run) == ["loss", "teacher entropy", "learning rate", "speed (clips/s)", "data wait (%)"]
 
 
-def test_any_figure_can_be_asked_for_by_name_or_pattern(tmp_path: Path) -> None:
+def test_any_figure_can_be_chosen_by_name_or_pattern(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", **{"loss/global": 3.0, "loss/local": 4.0})
     assert titles(run, ["lr", "run_s", "loss*"]) == ["learning rate", "run (s)", "loss", "loss: global", "loss: local"]
 
@@ -84,7 +84,7 @@ def test_values_are_in_the_units_of_their_panels(tmp_path: Path) -> None:
     assert run.axis("samples")[10] == 704
 
 
-def test_a_schedule_over_decades_gets_a_logarithmic_scale_and_a_cosine_does_not(tmp_path: Path) -> None:
+def test_schedule_over_decades_has_a_logarithmic_scale_and_a_cosine_does_not(tmp_path: Path) -> None:
     steep = make_run(tmp_path / "steep")
     rows = [{"step": step, "learning_rate": 10 ** (-step / 10)} for step in range(60)]
     (steep / FILE_NAME).write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -121,7 +121,7 @@ def test_a_spike_does_not_flatten_a_panel_and_a_descent_is_shown_whole() -> None
     assert limits([], [np.array([np.nan])], from_zero=False) is None
 
 
-def test_runs_are_named_as_shortly_as_tells_them_apart(tmp_path: Path) -> None:
+def test_runs_have_the_shortest_distinct_names(tmp_path: Path) -> None:
     one, two = make_run(tmp_path / "a" / "svt"), make_run(tmp_path / "b" / "svt")
     assert [run.name for run in load_runs([one])] == ["svt"]
     assert [run.name for run in load_runs([one, two / FILE_NAME, one])] == ["a/svt", "b/svt"]
@@ -146,17 +146,19 @@ def test_the_same_runs_give_the_same_svg(tmp_path: Path) -> None:
     assert ElementTree.fromstring(first).tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_the_page_lies_in_the_run_unless_said_otherwise_and_figures_are_json(
+def test_page_is_in_the_run_folder_by_default_and_figures_are_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(tmp_path / "run")
     assert plot(run, "--json") == 0
     assert (run / "curves.html").is_file()
-    told = json.loads(capsys.readouterr().out)
-    assert told["rows"] == [{"run": "run", "log_lines": 60, "last_step": 59, "hours": 0.59, "loss": pytest.approx(4.1)}]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["rows"] == [
+        {"run": "run", "log_lines": 60, "last_step": 59, "hours": 0.59, "loss": pytest.approx(4.1)}
+    ]
 
 
-def test_the_page_holds_all_it_needs_and_names_cannot_break_out(tmp_path: Path) -> None:
+def test_page_is_self_contained_and_names_are_escaped(tmp_path: Path) -> None:
     runs = load_runs([make_run(tmp_path / "</script><img src=x>{{code}}", steps=5), make_run(tmp_path / "b", steps=9)])
     out = tmp_path / "curves.html"
     draw_page(out, runs, choose_panels(runs, None, "step"), "step", 1)
@@ -174,7 +176,7 @@ def test_the_page_holds_all_it_needs_and_names_cannot_break_out(tmp_path: Path) 
     assert data["runs"][0]["axes"]["samples"] == [64, 128, 192, 256, 320]
 
 
-def test_a_long_run_is_thinned_to_what_a_screen_shows(tmp_path: Path) -> None:
+def test_long_run_is_thinned_to_the_resolution_of_a_screen(tmp_path: Path) -> None:
     runs = load_runs([make_run(tmp_path / "long", steps=2 * MOST_POINTS + 1)])
     data = page_data(runs, choose_panels(runs, ["loss"], "step"), "step", 30)
     assert (data["thinned"], data["smooth"]) == (3, 10)
@@ -216,7 +218,7 @@ def test_the_script_of_the_page_draws_points_zooms_and_hides(tmp_path: Path) -> 
         (["old", "--x", "hours"], r"no run logged run_s, which --x hours needs\. Next: --x step"),
     ],
 )
-def test_mistakes_are_answered(tmp_path: Path, words: list[str], message: str) -> None:
+def test_errors_are_reported(tmp_path: Path, words: list[str], message: str) -> None:
     make_run(tmp_path / "run")
     for name in ("one", "two"):
         make_run(tmp_path / "parent" / name)
@@ -228,7 +230,7 @@ def test_mistakes_are_answered(tmp_path: Path, words: list[str], message: str) -
         plot(tmp_path / words[0], *words[1:])
 
 
-def test_only_pictures_and_pages_can_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_images_and_pages_can_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         plot(make_run(tmp_path / "run"), "--out", tmp_path / "curves.pdf")
     assert "expected a file that ends in .png, .svg or .html" in capsys.readouterr().err
@@ -237,7 +239,7 @@ def test_only_pictures_and_pages_can_be_written(tmp_path: Path, capsys: pytest.C
 def test_plotting_needs_no_torch(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     code = (
-        "import argparse, sys; from trichord.pretrain.plotting.command import PLOT; parser = argparse.ArgumentParser();"
+        "import argparse, sys; from trichord.pretrain.commands import PLOT; parser = argparse.ArgumentParser();"
         "PLOT.declare(parser); heavy = {'torch', 'numpy', 'matplotlib'} & set(sys.modules); assert not heavy, heavy;"
         f"PLOT.run(parser.parse_args([{str(run)!r}])); PLOT.run(parser.parse_args([{str(run)!r}, '--out', 'x.svg']));"
         "assert 'torch' not in sys.modules"

@@ -1,4 +1,4 @@
-"""Released files of every family load by name, strictly, and without running anything that stands in them."""
+"""Released files of every family load by name, strictly, and without executing their contents."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from trichord.pretrain.backbones.frame_fusion import FrameFusionSpec
 from trichord.pretrain.backbones.resnet_3d import Resnet3dSpec
 from trichord.pretrain.backbones.spec import BackboneSpec
 from trichord.pretrain.backbones.timesformer import TimeSformerSpec
-from trichord.pretrain.backbones.timesformer.names import HUGGING_FACE_TIMESFORMER
+from trichord.pretrain.backbones.timesformer.model import HUGGING_FACE_TIMESFORMER
 from trichord.pretrain.backbones.videomamba import VideoMambaSpec
 from trichord.pretrain.backbones.vivit import ViViTSpec
 from trichord.pretrain.backbones.vtn import VtnSpec
 from trichord.pretrain.backbones.xclip import XClipSpec
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.objectives.svt.head import ProjectionHead
+from trichord.pretrain.objectives.svt.loss import ProjectionHead
 from trichord.pretrain.objectives.svt.objective import Network
 from trichord.pretrain.weights.load import load_published, load_tensors
 from trichord.pretrain.weights.naming import renamed, reversed_table
@@ -58,7 +58,7 @@ def assert_same(found: nn.Module, expected: nn.Module) -> None:
 
 
 def published_svt() -> dict[str, tuple[int, ...]]:
-    """List what kinetics400_vitb_ssl.pth holds: 247 tensors of the backbone and 8 of the head."""
+    """Return the tensors of kinetics400_vitb_ssl.pth: 247 of the backbone and 8 of the head."""
     shapes: dict[str, tuple[int, ...]] = {
         "cls_token": (1, 1, 768),
         "pos_embed": (1, 197, 768),
@@ -105,7 +105,7 @@ def vit_b() -> Network:
         return Network(TimeSformerSpec().build(), ProjectionHead(768, 2048, 256, 65536, has_fixed_norm=True))
 
 
-def test_the_published_svt_checkpoint_fits_strictly_backbone_and_head() -> None:
+def test_published_svt_checkpoint_loads_strictly() -> None:
     found = load_tensors(on_meta(published_svt()), init(), vit_b())
     assert (found.missing, found.unused, found.resized) == ([], [], [])
     assert sum(tensor.numel() for name, tensor in found.taken.items() if name.startswith("backbone.")) == 121_258_752
@@ -152,7 +152,7 @@ def test_an_export_of_every_kind_of_backbone_loads_back(spec: BackboneSpec) -> N
     assert_same(fresh, trained)
 
 
-def test_student_and_teacher_both_begin_from_the_file() -> None:
+def test_student_and_teacher_are_both_initialised_from_the_file() -> None:
     both = nn.ModuleDict({"student": small_network(2), "teacher": small_network(3)})
     load_tensors(tensors_of(small_network(1)), init(), both)
     for network in both.values():
@@ -160,7 +160,7 @@ def test_student_and_teacher_both_begin_from_the_file() -> None:
 
 
 @pytest.mark.parametrize("part", [None, "teacher", "student"])
-def test_a_training_checkpoint_gives_its_teacher_or_the_part_that_is_asked_for(tmp_path: Path, part: str) -> None:
+def test_training_checkpoint_yields_its_teacher_or_the_requested_part(tmp_path: Path, part: str) -> None:
     teacher, student, fresh = small_network(1), small_network(2), small_network(3)
     content = {
         "student": tensors_of(student, "module."),
@@ -176,28 +176,28 @@ def test_a_training_checkpoint_gives_its_teacher_or_the_part_that_is_asked_for(t
     assert_same(fresh, student if part == "student" else teacher)
 
 
-def test_files_of_the_time_before_zip_load(tmp_path: Path) -> None:
+def test_files_in_the_legacy_format_load(tmp_path: Path) -> None:
     trained, fresh = small_network(1), small_network(2)
     torch.save(tensors_of(trained), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     load_published(init(tmp_path / "old.pth"), fresh)
     assert_same(fresh, trained)
 
 
-def test_figures_that_stand_beside_a_part_are_not_taken_for_weights(tmp_path: Path) -> None:
+def test_numbers_beside_a_part_are_not_weights(tmp_path: Path) -> None:
     trained, fresh = small_network(1), small_network(2)
     torch.save({"model": tensors_of(trained), "max_accuracy": torch.tensor(81.0)}, tmp_path / "best.pth")
     load_published(init(tmp_path / "best.pth"), fresh)
     assert_same(fresh, trained)
 
 
-def test_a_folder_of_former_times_loads(tmp_path: Path) -> None:
+def test_legacy_folder_loads(tmp_path: Path) -> None:
     trained, fresh = small_network(1), small_network(2)
     torch.save(tensors_of(trained), tmp_path / "pytorch_model.bin")
     load_published(init(tmp_path), fresh)
     assert_same(fresh, trained)
 
 
-def test_a_part_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_part_is_named(tmp_path: Path) -> None:
     torch.save({"teacher": tensors_of(small_network())}, tmp_path / "c.pth")
     with pytest.raises(UserError, match=r"c\.pth has no part pupil; found teacher"):
         load_published(init(tmp_path / "c.pth", part="pupil"), small_network())
@@ -217,7 +217,7 @@ def test_original_timesformer_files_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("has_classifier", [True, False])
-def test_hugging_face_timesformers_load_and_answer_the_same(tmp_path: Path, has_classifier: bool) -> None:
+def test_hugging_face_timesformers_load_with_the_same_output(tmp_path: Path, has_classifier: bool) -> None:
     config = TimesformerConfig(
         image_size=12, patch_size=4, num_frames=3, hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=16, num_labels=4, drop_path_rate=0,
@@ -236,12 +236,12 @@ def test_hugging_face_timesformers_load_and_answer_the_same(tmp_path: Path, has_
 
 
 def image_model() -> dict[str, Tensor]:
-    """Give what a DINO or timm file of a ViT holds."""
+    """Return the tensors of a DINO or timm file of a ViT."""
     tensors = tensors_of(small_network(1).backbone)
     return {name: tensor for name, tensor in tensors.items() if "temporal" not in name and name != "time_embed"}
 
 
-def test_of_a_model_of_images_attention_in_time_is_missing_and_stays_as_it_was() -> None:
+def test_temporal_attention_keeps_its_init_with_an_image_model() -> None:
     file, fresh = image_model(), small_network(2)
     with pytest.raises(UserError, match=re.escape("allow these names by pattern: init_from.allow_missing")):
         load_tensors(file, init(), fresh.backbone)
@@ -252,7 +252,7 @@ def test_of_a_model_of_images_attention_in_time_is_missing_and_stays_as_it_was()
         assert torch.equal(tensor, untouched[name] if name in found.missing else file[name.removeprefix("backbone.")])
 
 
-def test_or_it_begins_as_a_copy_of_attention_in_space_that_does_nothing_yet() -> None:
+def test_temporal_attention_may_start_as_a_copy_without_effect() -> None:
     file, fresh = image_model(), SMALL.build()
     found = load_tensors(file, init(allow_missing=["*.temporal_fc.*", "*.time_embed"], time_from_space=True), fresh)
     assert sorted(found.missing) == [
@@ -316,7 +316,7 @@ class Evil:
         return Path.touch, (self.path,)
 
 
-def test_a_file_that_would_run_something_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_file_with_code_is_refused_with_a_remedy(tmp_path: Path) -> None:
     path = tmp_path / "x.pyth"
     torch.save({"model_state": tensors_of(small_network()), "cfg": Evil(tmp_path / "was_run")}, path)
     with pytest.raises(UserError) as caught:
@@ -335,7 +335,7 @@ def test_a_file_that_would_run_something_is_refused_with_the_way_out(tmp_path: P
     assert_same(fresh, small_network())
 
 
-def test_files_that_are_missing_torn_or_something_else_are_refused(tmp_path: Path) -> None:
+def test_missing_torn_and_foreign_files_are_refused(tmp_path: Path) -> None:
     for name in ("torn.safetensors", "words.bin"):
         (tmp_path / name).write_bytes(b"hello, I am text")
     for name, is_zip in (("torn.pth", True), ("torn_old.pth", False)):
@@ -359,7 +359,7 @@ def test_files_that_are_missing_torn_or_something_else_are_refused(tmp_path: Pat
             load_published(init(tmp_path / name), small_network())
 
 
-def test_the_table_of_hugging_face_leads_there_and_back() -> None:
+def test_hugging_face_table_is_invertible() -> None:
     back = reversed_table(HUGGING_FACE_TIMESFORMER)
     for name in SMALL.build().state_dict():
         theirs = renamed(f"backbone.{name}", back)

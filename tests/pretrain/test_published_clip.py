@@ -1,4 +1,4 @@
-"""Every released size of X-CLIP, CLIP and VTN loads by name and shape, strictly and whole."""
+"""Every released size of X-CLIP, CLIP and VTN loads by name and shape, strictly and completely."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ from trichord.pretrain.backbones.vtn import VtnSpec
 from trichord.pretrain.backbones.xclip import XClipSpec
 from trichord.pretrain.backbones.xclip.model import XClip
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.engine.flops import count_flops
-from trichord.pretrain.weights.families import families
+from trichord.pretrain.engine.rehearsal import count_flops
 from trichord.pretrain.weights.file import read_tensors
-from trichord.pretrain.weights.load import load_tensors
+from trichord.pretrain.weights.load import families, load_tensors
 
 INIT = InitFrom(path=Path("weights.pth"))
 WITHOUT_TEXT = InitFrom(path=Path("weights.pth"), allow_unused=["text.*", "prompts.*", "scale.log"])
 LARGE_TEXT = ClipTextSpec(dim=768, heads=12, joint_dim=768)
-WHOLE = {  # what the sheet counted: parameters and tensors, and the published cost in G with the prompts of 400 texts
+WHOLE = {  # parameters and tensors by hand, and the published cost in G with the prompts of 400 texts
     "xclip-b32-8": (196_585_729, 443, 39),
     "xclip-b16-8": (194_929_153, 443, 145),
     "xclip-b16-32": (194_941_441, 443, 571),
@@ -59,7 +58,7 @@ def whole(video: XClipSpec) -> VideoText:
 
 @pytest.mark.parametrize("name", sizes("xclip"))
 @pytest.mark.parametrize("manifest", [released_xclip, hugging_face_xclip])
-def test_xclip_of_every_size_fits_strictly_and_whole(name: str, manifest: Callable[..., Shapes]) -> None:
+def test_xclip_of_every_size_loads_strictly_and_completely(name: str, manifest: Callable[..., Shapes]) -> None:
     video = sizes("xclip")[name]
     file = manifest(video, text_of(video))
     found = load_tensors(on_meta(file), INIT, whole(video))
@@ -73,14 +72,14 @@ def test_xclip_of_every_size_fits_strictly_and_whole(name: str, manifest: Callab
 
 @pytest.mark.parametrize("name", sizes("clip"))
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_clip_of_every_size_fits_strictly_and_whole(name: str, prefix: str) -> None:
+def test_clip_of_every_size_loads_strictly_and_completely(name: str, prefix: str) -> None:
     video = sizes("clip")[name]
     file = {prefix + each: shape for each, shape in released_clip(video, text_of(video)).items()}
     found = load_tensors(on_meta(file), INIT, whole(video))
     assert (found.missing, found.unused, found.resized) == ([], [], [])
 
 
-def test_numbers_that_openai_keeps_beside_weights_and_the_other_place_of_texts_are_read() -> None:
+def test_extra_numbers_and_the_other_text_prefix_of_openai_are_read() -> None:
     video = sizes("clip")["clip-b16"]
     file = released_clip(video, text_of(video))
     openai = file | {"input_resolution": (), "context_length": (), "vocab_size": ()}
@@ -92,7 +91,7 @@ def test_numbers_that_openai_keeps_beside_weights_and_the_other_place_of_texts_a
         assert (found.missing, found.unused) == ([], [])
 
 
-def test_a_torchscript_program_is_refused_with_a_way_out_that_works(tmp_path: Path) -> None:
+def test_torchscript_program_is_refused_with_a_working_remedy(tmp_path: Path) -> None:
     program, kept = tmp_path / "clip.pt", tmp_path / "clip.safetensors"
     script = f"import torch; torch.jit.script(torch.nn.Linear(2, 3)).save({str(program)!r})"
     assert warm.run(["-c", script]).returncode == 0
@@ -106,7 +105,7 @@ def test_a_torchscript_program_is_refused_with_a_way_out_that_works(tmp_path: Pa
     }
 
 
-def test_xclip_begins_from_clip_and_says_what_it_lacks() -> None:
+def test_xclip_is_initialised_from_clip_and_reports_missing_tensors() -> None:
     video = XClipSpec()
     file = on_meta(released_clip(video.model_copy(update={"messages": False}), ClipTextSpec()))
     with torch.device("meta"):
@@ -130,18 +129,18 @@ def test_tables_of_xclip_are_resized_in_time_and_space() -> None:
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_xclip_with_the_prompts_of_400_texts_costs_what_is_published(name: str) -> None:
+def test_xclip_with_the_prompts_of_400_texts_has_the_published_cost(name: str) -> None:
     video = sizes("xclip")[name]
     with torch.device("meta"), torch.no_grad():
         backbone = video.build().eval()
         prompts = VideoPrompts(video.dim, video.joint_dim, video.joint_heads)
         frames_BCTHW = torch.empty(1, 3, video.frames, video.size, video.size)
         text_KE = torch.empty(400, video.joint_dim)
-        macs = count_flops(lambda: prompts(text_KE, backbone.see(frames_BCTHW).grid_BtnD)) / 2
+        macs = count_flops(lambda: prompts(text_KE, backbone.encode_frames(frames_BCTHW).grid_BtnD)) / 2
     assert macs == pytest.approx(WHOLE[name][2] * 1e9, rel=0.03)
 
 
-def test_vtn_fits_strictly() -> None:
+def test_vtn_loads_strictly() -> None:
     spec = VtnSpec()
     with torch.device("meta"):
         backbone = spec.build()
@@ -162,5 +161,5 @@ def test_vtn_fits_strictly() -> None:
         ("VTN", released_vtn(VtnSpec())),
     ],
 )
-def test_each_file_is_known_as_itself_and_as_no_other(family: str, file: Shapes) -> None:
-    assert [each.name for each in families() if each.is_that_of(file)] == [family]
+def test_each_file_matches_exactly_one_family(family: str, file: Shapes) -> None:
+    assert [each.name for each in families() if each.matches(file)] == [family]

@@ -1,4 +1,4 @@
-"""Names and shapes of released TimeSformers, ViViTs and ViTs of images: each is of one family and fits strictly."""
+"""Names and shapes of released TimeSformers, ViViTs and image ViTs: each matches one family and loads strictly."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from tests.pretrain.published_manifests import Shapes
 from trichord.pretrain.backbones.counting import on_meta
 from trichord.pretrain.backbones.registry import published_sizes
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.weights.families import families
-from trichord.pretrain.weights.load import Fit, load_tensors
+from trichord.pretrain.weights.load import Fit, families, load_tensors
 from trichord.pretrain.weights.naming import joined
 
 RELEASED: list[tuple[str, str, Shapes]] = [
@@ -46,26 +45,26 @@ def without_classifier(shapes: Shapes, prefix: str) -> Shapes:
 @pytest.mark.parametrize(
     ("preset", "family", "shapes"), RELEASED, ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_released_files_fit_strictly_and_are_of_one_family(preset: str, family: str, shapes: Shapes) -> None:
-    assert [each.name for each in families() if each.is_that_of(shapes)] == [family]
+def test_released_files_load_strictly_and_match_one_family(preset: str, family: str, shapes: Shapes) -> None:
+    assert [each.name for each in families() if each.matches(shapes)] == [family]
     found = load(shapes, preset)
     assert (found.family, found.missing, found.resized) == (family, [], [])
     assert found.unused == ["classifier.weight", "classifier.bias"]
 
 
-def test_models_without_a_classifier_have_families_of_their_own() -> None:
+def test_models_without_a_classifier_have_their_own_families() -> None:
     for prefix, preset, shapes in (
         ("timesformer.", "timesformer-base", manifests.timesformer_of_hugging_face(8, 224, 400)),
         ("vivit.", "vivit-1-b16x2", manifests.vivit_of_hugging_face(400)),
         ("vivit.", "vivit-1-b16x2", manifests.vivit_of_hugging_face(400, new_names=True)),
     ):
         alone = without_classifier(shapes, prefix)
-        assert len([each for each in families() if each.is_that_of(alone)]) == 1
+        assert len([each for each in families() if each.matches(alone)]) == 1
         found = load(alone, preset, allow_unused=[])
         assert (found.missing, found.unused, found.resized) == ([], [], [])
 
 
-def test_the_manifests_are_those_of_hugging_faces_classes() -> None:
+def test_manifests_equal_those_of_the_hugging_face_classes() -> None:
     with torch.device("meta"):
         timesformer = TimesformerForVideoClassification(TimesformerConfig(num_labels=400))
         vivit = VivitForVideoClassification(VivitConfig(num_labels=400))
@@ -75,7 +74,7 @@ def test_the_manifests_are_those_of_hugging_faces_classes() -> None:
 
 @pytest.mark.parametrize("size", [224, 384])
 @pytest.mark.parametrize("preset", [name for name in published_sizes() if name.startswith("vivit") and "b16" in name])
-def test_models_of_images_begin_every_vivit(preset: str, size: int) -> None:
+def test_image_models_initialise_every_vivit(preset: str, size: int) -> None:
     shapes = manifests.image_vit(size)
     has_class = published_sizes()[preset].spec.model_dump()["pooled"] == "class"
     allowed = {
@@ -88,7 +87,7 @@ def test_models_of_images_begin_every_vivit(preset: str, size: int) -> None:
     assert "backbone.pos_embed" in found.taken
 
 
-def test_parts_that_stand_apart_are_joined_in_their_order_only_if_all_are_there() -> None:
+def test_separate_parts_are_joined_in_order_only_if_complete() -> None:
     file = {f"a.{n}.{part}.w": torch.full((1, 2), 10 * n + number) for n in (0, 1) for number, part in enumerate("qkv")}
     del file["a.1.k.w"]
     found = joined(file, [f"a.{{n}}.{part}.{{rest}}" for part in "qkv"], "a.{n}.qkv.{rest}")

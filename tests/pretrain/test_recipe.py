@@ -1,4 +1,4 @@
-"""Specification of recipes: differences over differences, each value with its origin, YAML without surprises."""
+"""Recipes: inheritance, the origin of each value, and YAML without surprises."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from trichord.core.errors import UserError
+from trichord.pretrain.commands import SHOW
 from trichord.pretrain.config_tree import overlay
 from trichord.pretrain.recipe import Resolved, load_recipe, to_yaml
 from trichord.pretrain.recipe_file import list_recipes, read_yaml, write_yaml
-from trichord.pretrain.show_command import SHOW
 
 FIRST = """\
 # The first one.
@@ -37,7 +37,7 @@ def resolve(folder: Path, *overrides: str) -> Resolved:
     return load_recipe(folder / "second.yaml", overrides)
 
 
-def test_each_value_knows_where_it_came_from(folder: Path) -> None:
+def test_each_value_has_its_origin(folder: Path) -> None:
     resolved = resolve(folder, "engine.zero_stage=1", "optimiser.betas.1=0.95")
     config, origins = resolved.config, resolved.origins
     rate = config.optimiser.learning_rate
@@ -66,7 +66,7 @@ def test_each_value_knows_where_it_came_from(folder: Path) -> None:
 def test_another_kind_clears_the_fields_of_the_old_one(folder: Path) -> None:
     typed = ("optimiser.learning_rate.start=3", "optimiser.learning_rate.kind=linear", "optimiser.learning_rate.end=1")
     resolved = resolve(folder, *typed)
-    assert resolved.config.optimiser.learning_rate.at(0, 100) == 3.0  # the warm-up went with the cosine
+    assert resolved.config.optimiser.learning_rate.at(0, 100) == 3.0  # the warm-up was cleared with the cosine
     assert resolved.origins["optimiser.learning_rate.warmup_steps"] == "default"
     assert resolved.origins["optimiser.learning_rate.start"] == "command line"
 
@@ -83,7 +83,7 @@ def test_another_kind_clears_the_fields_of_the_old_one(folder: Path) -> None:
         (["data.sources=https://example.org/set"], ["https://example.org/set"], [1]),
     ],
 )
-def test_sources_can_be_given_in_short_and_by_number(
+def test_sources_can_be_set_in_short_form_and_by_index(
     folder: Path, typed: list[str], roots: list[str], weights: list[float]
 ) -> None:
     sources = resolve(folder, *typed).config.data.sources
@@ -147,20 +147,20 @@ def test_mistakes_in_a_recipe_are_explained(folder: Path, text: str, message: st
         load_recipe(folder / "bad.yaml")
 
 
-def test_a_longer_circle_is_found(folder: Path) -> None:
+def test_longer_cycle_is_found(folder: Path) -> None:
     (folder / "a.yaml").write_text("base: b.yaml\n")
     (folder / "b.yaml").write_text("base: a.yaml\n")
     with pytest.raises(UserError, match="a -> b -> a"):
         load_recipe(folder / "a.yaml")
 
 
-def test_yaml_reads_as_it_looks() -> None:
+def test_yaml_is_read_without_surprises() -> None:
     text = "[1e-4, 1E5, 1_000, 1., .5, -3, 010, 0x1f, yes, no, 12:30, 2024-01-01, ~, null, true, '1', .inf]"
     expected = [1e-4, 1e5, 1000, 1.0, 0.5, -3, "010", "0x1f", "yes", "no", "12:30", "2024-01-01", None, None, True, "1"]
     assert read_yaml(text, "here") == [*expected, float("inf")]
 
 
-def test_yaml_writes_what_it_reads_back() -> None:
+def test_yaml_survives_a_round_trip() -> None:
     values: dict[str, Any] = {
         "numbers": [1e-4, 1e-07, 2.5e10, 1e300, 10, -0.5],
         "texts": ["1e-4", "no", "12:30", "010", "null", "", "true", "~", "1_000", ".5", "x: y #z", "2024-01-01"],
@@ -170,7 +170,7 @@ def test_yaml_writes_what_it_reads_back() -> None:
     assert read_yaml(write_yaml(values), "here") == values
 
 
-def test_overlaying_changes_nothing_that_it_was_given() -> None:
+def test_overlaying_does_not_modify_its_arguments() -> None:
     below = {"a": {"kind": "x", "b": [1, {"c": 2}]}}
     assert overlay(below, {"a": {"b": {"1": {"c": 3}}}}) == {"a": {"kind": "x", "b": [1, {"c": 3}]}}
     assert overlay(below, {"a": {"kind": "y"}}) == {"a": {"kind": "y"}}
@@ -178,15 +178,15 @@ def test_overlaying_changes_nothing_that_it_was_given() -> None:
 
 
 @pytest.mark.parametrize("name", list_recipes())
-def test_recipes_that_come_along_are_sound_and_say_what_they_are(name: str) -> None:
-    learns_classes = name.startswith(("xclip_", "transfer_"))  # which the shards name else
+def test_packaged_recipes_are_valid_and_documented(name: str) -> None:
+    learns_classes = name.startswith(("xclip_", "transfer_"))  # which come from the shards otherwise
     named = ["objective.classes.names=[one, other]"] if learns_classes else []
     config = load_recipe(name, ["data.sources=shards", "init_from=null", *named]).config
     assert config.steps > 1
     assert list_recipes()[name].read_text().startswith("# ")
 
 
-def test_the_papers_and_the_released_codes_settings() -> None:
+def test_settings_of_the_paper_and_of_the_released_code() -> None:
     paper = load_recipe("svt_paper", ["data.sources=s", "init_from.path=dino.pth"]).config
     released = load_recipe("svt_released", ["data.sources=s"]).config
     for config in (paper, released):
@@ -203,7 +203,7 @@ def test_the_papers_and_the_released_codes_settings() -> None:
     assert released.init_from is None
 
 
-def test_the_paper_does_not_start_from_nothing_unasked() -> None:
+def test_paper_recipe_requires_initial_weights() -> None:
     with pytest.raises(UserError, match=re.escape("init_from.path=..., or omit it: init_from=null")):
         load_recipe("svt_paper", ["data.sources=s"])
 
@@ -227,7 +227,7 @@ def test_show_lists_recipes_and_every_value_with_its_origin(capsys: pytest.Captu
     assert rows["init_from.path"] == ("WEIGHTS", "to be given")
 
 
-def test_show_writes_values_as_they_are_typed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_values_as_in_overrides(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, "svt_paper", as_json=False)
     for line in (
         r"optimiser.learning_rate.end +8e-06 +recipe svt_paper",

@@ -1,4 +1,4 @@
-"""Make small media files for the tests, in memory, with whatever container, codec and trouble a test asks for."""
+"""Small media files for the tests, generated in memory in any container and codec, with defects on request."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]
 Samples = npt.NDArray[np.float32]
 
-REPRODUCIBLE = {"x264-params": "cpu-independent=1"}  # x264 by itself gives other bytes from one call to the next
-# What x264 can be held to, by its `asm`: plain C, and what every processor of x86-64 has.
+REPRODUCIBLE = {"x264-params": "cpu-independent=1"}  # by default, x264 output differs from call to call
+# What `asm` can limit x264 to: plain C, or the features of every x86-64 processor.
 X264_INSTRUCTIONS = ("0", "sse2") if platform.machine() in ("x86_64", "AMD64") else ("0",)
 
 
 def moving_picture(frames: int = 30, width: int = 96, height: int = 64, seed: int = 0) -> Pixels:
-    """Textured frames that all differ: a drifting pattern with a bright square that walks; shape THWC."""
+    """Textured frames that all differ: a drifting pattern with a moving bright square; shape THWC."""
     rng = np.random.default_rng(seed)
     texture = rng.integers(0, 120, (height, width, 3), dtype=np.uint8)
     rows, columns = np.mgrid[:height, :width]
@@ -40,7 +40,7 @@ def moving_picture(frames: int = 30, width: int = 96, height: int = 64, seed: in
 
 
 def tone(seconds: float, rate: int = 44100, frequency: float = 440.0) -> Samples:
-    """A sine."""
+    """A sine wave."""
     return (0.3 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
 
 
@@ -60,7 +60,7 @@ def encode(
     sound_start_s: float = 0.0,
     sound_options: dict[str, str] | None = None,
 ) -> bytes:
-    """Encode frames and sound; `ticks` places frames by hand on a clock of 1/1000 s."""
+    """Encode frames and sound; `ticks` are the times of the frames in milliseconds."""
     with tempfile.NamedTemporaryFile() as out, av.open(out.name, "w", container, options=muxer_options or {}) as file:
         video = file.add_stream(codec, rate=fps)
         video.height, video.width = frames_THWC.shape[1:3]
@@ -90,7 +90,7 @@ def encode(
 
 @contextmanager
 def plain_ffmpeg() -> Iterator[None]:
-    """Let FFmpeg do without the processor's vector instructions, as if on a processor that has none."""
+    """Disable FFmpeg's vector instructions, as on a processor without them."""
     loaded = (line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines())
     library = ctypes.CDLL(next(path for path in loaded if Path(path).name.startswith("libavutil")))
     library.av_force_cpu_flags(0)
@@ -107,7 +107,7 @@ def clip(frames: int = 30, seed: int = 0, sound: bool = True) -> bytes:
 
 
 def full_decode(data: bytes) -> Pixels:
-    """The reference: libavformat and the decoder from beginning to end, nothing skipped; shape THWC."""
+    """The reference: a full decode by libavformat, without skipping; shape THWC."""
     with av.open(io.BytesIO(data)) as file:
         file.streams.video[0].codec_context.thread_count = 1
         return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
@@ -129,7 +129,7 @@ def full_sound(data: bytes) -> tuple[Samples, float, int]:
 
 
 def rotated(data: bytes, matrix: tuple[int, int, int, int]) -> bytes:
-    """Write a display matrix (a, b, c, d in units of one) into an mp4's first track header."""
+    """Write a display matrix (a, b, c, d as integers) into the first track header of an mp4."""
     at = data.index(b"tkhd") + 4
     at += 52 if data[at] == 1 else 40
     one = 0x10000

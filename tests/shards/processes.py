@@ -1,4 +1,4 @@
-"""Tell which processes descend from one, and wait for them, as a cluster's own accounting does."""
+"""Find the descendants of a process and wait for them, as the accounting of a cluster does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def descendants(pid: int) -> list[int]:
-    """List all that live and descend from a process."""
+    """Return all live descendants of a process."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -25,7 +25,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process is there and no mere entry that waits to be read."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -33,7 +33,7 @@ def is_alive(pid: int) -> bool:
 
 
 def seconds_until_gone(pids: list[int], at_most_s: float) -> float:
-    """Wait until none of them is alive."""
+    """Wait until none of the processes is alive; return the seconds that it took."""
     begin = time.monotonic()
     while any(map(is_alive, pids)):
         assert time.monotonic() - begin < at_most_s, f"{[pid for pid in pids if is_alive(pid)]} still live"

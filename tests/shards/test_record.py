@@ -1,4 +1,4 @@
-"""What is read from a sample's own words, ours and other tools'."""
+"""Captions, labels and annotations of a sample, as written by this project and by other tools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _read(document: object = None, **members: bytes) -> Annotation:
     return RawSample("k", "s.tar", members).annotation()
 
 
-def test_caption_of_txt_and_json_is_one_and_the_text_comes_first() -> None:
+def test_caption_of_txt_takes_precedence_over_json() -> None:
     assert _read({"captions": ["a", "b"]}, txt=b"a\n").captions == ("a", "b")
     assert _read({"caption": "a"}, txt=b"c").captions == ("c", "a")
     assert _read().captions == () and _read({"caption": float("nan")}, txt=b"c").captions == ("c",)
@@ -27,7 +27,7 @@ def test_a_class_member_is_a_label_unless_the_json_has_labels() -> None:
     assert _read({"labels": [1, 2]}, cls=b"7").labels == (1, 2)
 
 
-def test_what_other_tools_mean_by_our_names_is_kept_beside() -> None:
+def test_other_meanings_of_our_field_names_are_kept_as_extra() -> None:
     foreign = {"labels": ["run"], "duration": "0:10", "source": {"id": 3}, "group": 5, "fps": 25, "extra": {"own": 1}}
     found = _read(foreign)
     assert (found.labels, found.duration, found.source, found.group, found.fps) == ((), None, None, None, 25.0)
@@ -47,7 +47,7 @@ def test_what_other_tools_mean_by_our_names_is_kept_beside() -> None:
         ({"cls": b"cat"}, Cause.BAD_TEXT),
     ],
 )
-def test_what_cannot_be_meant_is_bad(members: dict[str, bytes], cause: Cause) -> None:
+def test_impossible_values_are_bad(members: dict[str, bytes], cause: Cause) -> None:
     with pytest.raises(SampleError) as caught:
         RawSample("k", "s.tar", members).annotation()
     assert caught.value.cause == cause

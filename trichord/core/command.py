@@ -1,4 +1,4 @@
-"""The definition of a command of the command line, and the options that many commands share."""
+"""The definition of a command of the command line, its work on a cluster, and the options that many commands share."""
 
 from __future__ import annotations
 
@@ -6,35 +6,104 @@ import difflib
 import json
 import math
 import re
+import shlex
+from abc import ABC, abstractmethod
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from trichord.core.errors import UserError
+from trichord.core.registry import load
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from trichord.core.job import Job
-
     M = TypeVar("M", bound=BaseModel)
 
+
+@dataclass(frozen=True)
+class Job(ABC):
+    """A command that is to run on a cluster. Nothing here may import torch, because login nodes are slow."""
+
+    name: str  # of the job in the queue
+    folder: Path  # of the run, for its history, logs and snapshots
+
+    is_of_parts: bool = False  # the work can be divided into parts for independent jobs
+    saves_on_signal: bool = False  # on a signal it saves and stops by itself; otherwise the signal interrupts it
+
+    def within(self, label: str) -> Self:
+        """Return the same work in a subfolder, as one element of a sweep."""
+        return replace(self, name=f"{self.name}-{label}", folder=self.folder / label)
+
+    @abstractmethod
+    def words(self, snapshot: Path, part: tuple[int, int] | None) -> Sequence[str]:
+        """Return the command to run in the job, without `trichord`; it reads the `files` in the snapshot.
+
+        `part` is (I, N): part I of N, counted from 1.
+        """
+
+    @abstractmethod
+    def files(self, ranks: int) -> Mapping[str, str]:
+        """Return the files of this work for the snapshot, as contents by file name; above all, its resolved config."""
+
+    @abstractmethod
+    def check(self, ranks: int) -> Sequence[str]:
+        """Check what could fail at the start: raise UserError for a failure, return a line for each passed check."""
+
+    def weigh(self, ranks: int, device: str | None) -> Sequence[str]:
+        """Run checks as in `check` that take longer, such as measuring its memory use; this may import torch."""
+        return ()
+
+
+T = TypeVar("T")
+R = TypeVar("R")
 _BYTE_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>|[KMG]?B)", re.IGNORECASE)
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
-@dataclass(frozen=True)
 class Command:
-    """One command. `declare` and `run` are called only when the command is used, so they may import heavy modules."""
+    """One command; its functions run only when it is used, so they may import heavy modules.
 
-    name: str
-    summary: str
-    declare: Callable[[ArgumentParser], None]
-    run: Callable[[Namespace], int]
-    examples: Sequence[str] = ()
-    job: Callable[[Namespace], Job] | None = None  # for `trichord launch`, if the command can run on a cluster
+    `declare`, `run` and `job` are functions or their places, such as ``"trichord.shards.building.job:build_job"``,
+    which are imported when they are called.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        summary: str,
+        declare: Callable[[ArgumentParser], None] | str,
+        run: Callable[[Namespace], int] | str,
+        examples: Sequence[str] = (),
+        job: Callable[[Namespace], Job] | str | None = None,
+    ) -> None:
+        self.name = name
+        self.summary = summary
+        self.examples = examples
+        self.declare: Callable[[ArgumentParser], None] = _deferred(declare)
+        self.run: Callable[[Namespace], int] = _deferred(run)
+        # For `trichord launch`, if the command can run on a cluster.
+        self.job: Callable[[Namespace], Job] | None = None if job is None else _deferred(job)
+
+
+def _deferred(function: Callable[[T], R] | str) -> Callable[[T], R]:
+    """Return the function, or one that imports it from its place on each call."""
+    if not isinstance(function, str):
+        return function
+    place = function
+
+    def call(argument: T) -> R:
+        found: R = load(place)(argument)
+        return found
+
+    return call
+
+
+def command_line(*words: object) -> str:
+    """Return a trichord command to show in a message, quoted so that it can be pasted into a shell."""
+    return shlex.join(["trichord", *map(str, words)])
 
 
 def add_json(parser: ArgumentParser) -> None:
@@ -61,17 +130,21 @@ def add_settings(parser: ArgumentParser, option: str, model: type[BaseModel], wh
 
 def read_settings(option: str, pairs: Iterable[str], model: type[M]) -> M:
     """Return the model built from `name=value` pairs; the error for an unknown name suggests the nearest one."""
+    return validated(option, read_pairs(option, pairs), model)
+
+
+def validated(what: str, found: Mapping[str, object], model: type[M]) -> M:
+    """Return the model built from settings; raise UserError for an unknown name or a wrong value."""
     from pydantic import ValidationError
 
-    found = read_pairs(option, pairs)
     for name in found:
         if name not in model.model_fields:
-            raise UserError(unknown_name(f"{option}: no setting", name, list(model.model_fields)))
+            raise UserError(unknown_name(f"{what}: no setting", name, list(model.model_fields)))
     try:
         return model.model_validate(found)
     except ValidationError as error:
         lines = (
-            f"{option} {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ')}, "
+            f"{what} {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ')}, "
             f"found {e['input']!r}"
             for e in error.errors()
         )

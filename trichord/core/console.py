@@ -36,6 +36,11 @@ def pulse(label: str) -> Iterator[Callable[[], None]]:
         ticks.close()
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, which gets an s unless the number is 1: ``1 clip``, ``2,000 clips``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def show_figures(title: str, rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
     """Print rows of named figures on stdout, as a table or as one line of JSON: {"title": ..., "rows": [...]}."""
     if as_json:

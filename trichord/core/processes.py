@@ -22,7 +22,7 @@ _CHECK_EVERY_S = 1.0
 
 
 def worker_context(*preload: str) -> ForkServerContext:
-    """Return the context for starting workers; each must call `heed_parent_alone` first. `preload` is imported once.
+    """Return the context for starting workers; each must call `initialise_worker` first. `preload` is imported once.
 
     Workers are forked from a clean server: a codec or thread pool of this process would hang in a plain fork, and a
     spawned interpreter would import everything again.
@@ -43,7 +43,7 @@ def worker_context(*preload: str) -> ForkServerContext:
 @contextlib.contextmanager
 def worker_pool(size: int, *preload: str) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of workers; on an exception, end them without waiting for their work."""
-    pool = ProcessPoolExecutor(size, worker_context(*preload), heed_parent_alone)
+    pool = ProcessPoolExecutor(size, worker_context(*preload), initialise_worker)
     try:
         yield pool
     except BaseException:
@@ -64,10 +64,10 @@ def _end(pool: Any) -> None:
             pool._call_queue._reader.close()
 
 
-def heed_parent_alone(*_: object) -> None:
+def initialise_worker(*_: object) -> None:
     """Initialise a worker: block the signals, and end it when its parent ends or terminates it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED_BY_PARENT)
-    Thread(target=_end_with_parent, name="heed-parent", daemon=True).start()
+    Thread(target=_end_with_parent, name="follow-parent", daemon=True).start()
 
 
 def _end_with_parent() -> None:

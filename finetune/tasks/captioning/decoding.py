@@ -44,7 +44,7 @@ Pick = Callable[[Tensor, int], Tensor]  # log_probs_BV and the number of the tok
 Seeds = Sequence[tuple[int, str]]
 
 
-class Texts(NamedTuple):
+class DecodingBatch(NamedTuple):
     """A batch to decode: a text of at most `longest` tokens for each memory."""
 
     begin: Callable[[Tensor], Decoding]
@@ -64,12 +64,12 @@ def generate(
     seeds: Seeds,
 ) -> GeneratedCaptions:
     """Generate a caption of at most `longest` tokens for each memory; `seeds` determine what sampling draws."""
-    texts = Texts(begin, memory_BME, len(vocabulary), vocabulary.mark, longest, seeds)
+    texts = DecodingBatch(begin, memory_BME, len(vocabulary), vocabulary.mark, longest, seeds)
     tokens_BL, log_probs_B = load(spec.decodes)(spec, texts)
     return GeneratedCaptions([vocabulary.read_out(tokens) for tokens in tokens_BL.tolist()], log_probs_B.tolist())
 
 
-def beam_search(spec: BeamSpec, texts: Texts) -> tuple[Tensor, Tensor]:
+def beam_search(spec: BeamSpec, texts: DecodingBatch) -> tuple[Tensor, Tensor]:
     """Search for the likeliest texts; return tokens_BL and log_probs_B."""
     memory_BME = texts.memory_BME
     growing = texts.begin(memory_BME.repeat_interleave(spec.beams, dim=0))
@@ -77,12 +77,12 @@ def beam_search(spec: BeamSpec, texts: Texts) -> tuple[Tensor, Tensor]:
     return search(advance, growing.follow, len(memory_BME), spec, texts.mark, texts.longest, memory_BME.device)
 
 
-def greedy(spec: GreedySpec, texts: Texts) -> tuple[Tensor, Tensor]:
+def greedy(spec: GreedySpec, texts: DecodingBatch) -> tuple[Tensor, Tensor]:
     """Choose the likeliest token at each step."""
     return _decode(texts, _pick_likeliest)
 
 
-def nucleus(spec: NucleusSpec, texts: Texts) -> tuple[Tensor, Tensor]:
+def nucleus(spec: NucleusSpec, texts: DecodingBatch) -> tuple[Tensor, Tensor]:
     """Sample each token from the likeliest ones."""
     return _decode(texts, _nucleus_pick(spec, texts.seeds, texts.longest, texts.memory_BME.device))
 
@@ -98,7 +98,7 @@ def _log_probs(growing: Decoding, known: int) -> Callable[[Tensor], Tensor]:
     return advance
 
 
-def _decode(texts: Texts, pick: Pick) -> tuple[Tensor, Tensor]:
+def _decode(texts: DecodingBatch, pick: Pick) -> tuple[Tensor, Tensor]:
     """Decode until every text has ended; a text is padded with its end mark."""
     memory_BME, mark, longest = texts.memory_BME, texts.mark, texts.longest
     advance = _log_probs(texts.begin(memory_BME), texts.known)

@@ -17,8 +17,7 @@ from torch.nn import functional
 
 from trichord.core.errors import UserError
 from trichord.core.wheels import make_importable
-from trichord.finetune.tasks.captioning.hub import find_file
-from trichord.finetune.tasks.captioning.spec import LanguageSpec
+from trichord.finetune.tasks.captioning.spec import LanguageSpec, find_file
 from trichord.pretrain.weights.file import read_tensors
 from trichord.pretrain.weights.load import shortened
 

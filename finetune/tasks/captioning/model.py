@@ -10,29 +10,27 @@ M = nL tokens of the memory, D features of the backbone, E of the language model
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from trichord.core.errors import UserError
+from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.tasks.annotations import read_annotations
 from trichord.finetune.tasks.base import OnTokens, TaskBackbone
 from trichord.finetune.tasks.captioning.decoding import GeneratedCaptions, generate
-from trichord.finetune.tasks.captioning.language import DecoderState, Language
-from trichord.finetune.tasks.captioning.spec import CaptionSpec
-from trichord.finetune.tasks.captioning.vocabulary import Vocabulary, Written
-from trichord.finetune.tasks.spec import Modality
+from trichord.finetune.tasks.captioning.language import DecoderState, Language, load_language
+from trichord.finetune.tasks.captioning.spec import CaptionSpec, tokenizer_file
+from trichord.finetune.tasks.captioning.vocabulary import TokenisedCaptions, Vocabulary, plain
 from trichord.pretrain.backbones.base import Backbone
-from trichord.pretrain.collectives import mean_over_ranks
-from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
+from trichord.pretrain.collectives import gather_texts, mean_over_ranks, rank
 from trichord.pretrain.objectives.base import HealthRule, StepOutput
 from trichord.shards.reading.batch import Batch
-
-if TYPE_CHECKING:
-    from trichord.finetune.config import FinetuneConfig
-
+from trichord.shards.sample_spec import Modality
 
 _TOKENIZER = "tokenizer"
 
@@ -56,17 +54,13 @@ class Captioner(OnTokens):
         assert run.backbone is not None  # the config was checked
         return cls(spec, run.backbone.build(), reads_tokens=run.features is not None)
 
-    def parameter_groups(self, rules: GroupRules) -> list[ParameterGroup]:
-        backbones = {"video.backbone.": self.video.backbone} if self.video.learns else {}
-        return group_parameters(self, rules, backbones)
-
     def tokens(self, modality: Modality, clips: Sequence[Tensor]) -> Tensor:
         """Return the tokens of n clips of each video as BnLD."""
         return self.video.tokens(clips)
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
-        written = self._tokenise(batch["text"])
-        memory_BME = self.video(batch["video"])
+        written = self._tokenise(batch.text)
+        memory_BME = self.video(batch.video)
         predicted = token_losses(self.language, written, memory_BME)
         health = {
             "next_token": mean_over_ranks(predicted.is_right_BL.flatten().float(), predicted.counts_BL.flatten()),
@@ -77,19 +71,19 @@ class Captioner(OnTokens):
         return StepOutput(loss, {"caption": loss.detach()}, health, embeddings={})
 
     @torch.no_grad()
-    def tell(self, batch: Batch, seed: int) -> GeneratedCaptions:
+    def generate(self, batch: Batch, seed: int) -> GeneratedCaptions:
         """Generate a caption for each sample with the recipe's decoding; expects eval mode."""
         assert self.vocabulary is not None
-        device = batch["video"][0].device
+        device = batch.video[0].device
         with torch.autocast(device.type, self.cast_to, enabled=self.cast_to is not None):
-            memory_BME = self.video(batch["video"])
+            memory_BME = self.video(batch.video)
             return generate(
                 lambda memory_RME: DecoderState(self.language, memory_RME),
                 memory_BME,
                 self.vocabulary,
                 self.spec.decoding,
                 self.spec.language.longest,
-                [(seed, key) for key in batch["key"]],
+                [(seed, key) for key in batch.key],
             )
 
     def state(self) -> dict[str, Tensor]:
@@ -101,11 +95,11 @@ class Captioner(OnTokens):
     def health_rules(self) -> Sequence[HealthRule]:
         return _RULES
 
-    def _tokenise(self, captions: Sequence[str]) -> Written:
+    def _tokenise(self, captions: Sequence[str]) -> TokenisedCaptions:
         longest = self.spec.language.longest
         if self.vocabulary is None:  # a trial step, where only shapes matter: captions of the maximum length
             length = longest + 2
-            return Written(torch.zeros(len(captions), length, dtype=torch.int64), [length] * len(captions), 0)
+            return TokenisedCaptions(torch.zeros(len(captions), length, dtype=torch.int64), [length] * len(captions), 0)
         return self.vocabulary.write(captions, longest)
 
 
@@ -117,7 +111,7 @@ class TokenLosses(NamedTuple):
     counts_BL: Tensor  # whether it is a token of the caption or its end mark
 
 
-def token_losses(language: Language, written: Written, memory_BME: Tensor) -> TokenLosses:
+def token_losses(language: Language, written: TokenisedCaptions, memory_BME: Tensor) -> TokenLosses:
     """Predict each token of the captions from those before it and from the memory."""
     tokens_BL = written.tokens_BL.to(memory_BME.device)
     token_counts_B = torch.tensor([max(length - 1, 0) for length in written.lengths_B], device=memory_BME.device)
@@ -168,7 +162,7 @@ class Memory(TaskBackbone):
     def tokens(self, clips: Sequence[Tensor]) -> Tensor:
         """Return tokens_BnLD of uint8 frames_BCTHW, one tensor for each clip of a video."""
         frames_NCTHW = self.spec.normalisation(torch.cat(list(clips)))
-        with self.looking():
+        with self.gradient_context():
             pooled_ND, grid_NtnD = self.backbone(frames_NCTHW, pooled_only=not self.spec.needs_grid)
         tokens_NLD = pooled_ND[:, None]
         if self.spec.needs_grid:
@@ -185,3 +179,35 @@ class Memory(TaskBackbone):
             seen_BnLE = seen_BnLE + self.clip_embed[:, None]
         memory_BME: Tensor = seen_BnLE.flatten(1, 2)
         return memory_BME
+
+
+def prepare(config: FinetuneConfig, objective: Captioner) -> None:
+    """Set the language model's vocabulary, and its published weights if any; all ranks must call it."""
+    spec = objective.spec.language
+    if spec.weights is None:
+        vocabulary = learn_vocabulary(config, spec.vocabulary)
+        lines = [f"language: random initial weights; tokenizer of {len(vocabulary)} tokens learnt from the captions"]
+    else:
+        vocabulary = Vocabulary.read(tokenizer_file(spec.weights))
+        lines = load_language(objective.language, spec)
+    if len(vocabulary) > spec.vocabulary:
+        raise UserError(
+            f"the tokenizer has {len(vocabulary)} tokens, but objective.language.vocabulary={spec.vocabulary}. Set "
+            f"objective.language.vocabulary={len(vocabulary)}"
+        )
+    objective.vocabulary = vocabulary
+    if rank() == 0:
+        print("; ".join(lines), file=sys.stderr)
+
+
+def learn_vocabulary(config: FinetuneConfig, size: int) -> Vocabulary:
+    """Learn a tokenizer from all captions of the shards; each rank reads its share, and all learn the same one."""
+    own = [plain(caption) for _, annotation in read_annotations(config) for caption in annotation.captions]
+    captions = gather_texts(own)
+    if not any(captions):
+        roots = ", ".join(source.root for source in config.data.sources)
+        raise UserError(
+            f"{roots} has no captions to train on. Next: trichord shards show, which shows what clips have. Shards "
+            "store captions in {key}.txt, or as captions in {key}.json"
+        )
+    return Vocabulary.learn(sorted(captions), size)

@@ -1,10 +1,11 @@
-"""Similarity of captions to their references: BLEU-1 to 4, ROUGE-1, 2 and L, CIDEr-D.
+"""Similarity of captions to their references: BLEU-1 to 4, ROUGE-1, 2 and L, CIDEr-D and METEOR.
 
 BLEU (Papineni et al. 2002, equations 2 and 3) is of the whole set, against the reference of the closest length; ROUGE-L
 (Lin 2004) takes the best precision and the best recall of the references, recall weighted by beta = 1.2; CIDEr-D
 (Vedantam et al. 2015, equation 4) weights n-grams by how few clips' references have them. These equal pycocoevalcap's,
 ROUGE-1 and 2 those of rouge-score (the F of the best reference), which tests verify. In contrast to these libraries,
-each clip's contribution is available too, from which intervals are computed.
+each clip's contribution is available too, from which intervals are computed. METEOR (Denkowski and Lavie 2014) is
+computed by its authors' program where that can run.
 Legend: N clips, R resampled sets of clips, n lengths of n-grams.
 """
 
@@ -12,14 +13,19 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
+import sysconfig
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trichord.finetune.bootstrap import Weights
+from trichord.core.errors import UserError
+from trichord.finetune.evaluation.bootstrap import Weights
 
 Words = tuple[str, ...]
 Counts = Mapping[Words, int]
@@ -44,7 +50,7 @@ def ngrams(text: Words) -> Counter[Words]:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ClipScores:
     """The contribution of each clip to the metrics of a set."""
 
     bleu_N: Figures  # N x 10: right n-grams by length, all n-grams by length, words, words of the closest reference
@@ -71,7 +77,7 @@ class References:
     def __len__(self) -> int:
         return len(self.words)
 
-    def judge(self, captions: Sequence[str]) -> Judged:
+    def score(self, captions: Sequence[str]) -> ClipScores:
         """Compare the caption of each clip with the clip's references."""
         texts = [words(caption) for caption in captions]
         counted = [ngrams(each) for each in texts]
@@ -82,7 +88,7 @@ class References:
             "ROUGE-L": [_rouge_l(texts[row], self.words[row]) for row in rows],
             "CIDEr-D": [self._cider(texts[row], counted[row], row) for row in rows],
         }
-        return Judged(self.bleu_rows(captions), {name: np.array(each) for name, each in means.items()})
+        return ClipScores(self.bleu_rows(captions), {name: np.array(each) for name, each in means.items()})
 
     def bleu_rows(self, captions: Sequence[str]) -> Figures:
         """Return the contribution of each clip to BLEU."""
@@ -171,3 +177,53 @@ def _common(one: Words, other: Words) -> int:
             lengths[at] = above_left + 1 if word == their else max(above, lengths[at - 1])
             above_left = above
     return lengths[-1]
+
+
+METEOR_LIBRARY = "pycocoevalcap, METEOR 1.5"
+METEOR_FOLDER = sysconfig.get_path("purelib")
+
+
+def check_meteor() -> None:
+    """Raise UserError if METEOR cannot run on this machine."""
+    if find_spec("pycocoevalcap") is None:
+        raise UserError(
+            "objective.meteor=true needs pycocoevalcap, which contains METEOR and is not installed: pip install "
+            "'trichord[meteor]'. No other metric needs it: objective.meteor=false"
+        )
+    if shutil.which("java") is None:
+        raise UserError(
+            "objective.meteor=true needs java, because METEOR is a Java program, and java was not found on this "
+            "machine. No other metric needs it: objective.meteor=false"
+        )
+
+
+def meteor_reads_its_path() -> bool:
+    """Return whether METEOR's loader can read its data from the folder it is installed in."""
+    return METEOR_FOLDER.isascii() and " " not in METEOR_FOLDER
+
+
+def meteor(sets: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> list[float]:
+    """Return METEOR of each set of captions, on the same words that the other metrics compare.
+
+    Raise UserError if the program ends without a result.
+    """
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    program = Meteor()
+    expected = {row: [" ".join(words(each)) for each in clip] for row, clip in enumerate(references)}
+    candidates = [{row: [" ".join(words(caption))] for row, caption in enumerate(captions)} for captions in sets]
+    try:
+        return [float(program.compute_score(expected, each)[0]) for each in candidates]
+    except (OSError, ValueError) as error:  # its pipe is closed, or its answer is not a number
+        program.meteor_p.kill()
+        with suppress(OSError):  # input it never read
+            program.meteor_p.stdin.close()
+        lines = program.meteor_p.stderr.read().decode(errors="replace").strip().splitlines()
+        path = "" if meteor_reads_its_path() else f" It cannot read its data from a path like {METEOR_FOLDER}."
+        raise UserError(
+            f"METEOR's Java program failed: {lines[0] if lines else 'it printed no error'}.{path} No other metric "
+            "needs it: objective.meteor=false"
+        ) from error
+    finally:
+        if program.lock.locked():  # otherwise its destructor would wait for the lock forever
+            program.lock.release()

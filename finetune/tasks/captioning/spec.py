@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from trichord.core.errors import UserError
 from trichord.core.registry import Registry, one_of
-from trichord.finetune.tasks.spec import TaskSpec, random_settings_of
+from trichord.finetune.tasks.spec import TaskSpec
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.transforms.view_specs import ViewsSpec
 
 _DECODING = "trichord.finetune.tasks.captioning.decoding"
 
@@ -23,9 +24,13 @@ class _Spec(BaseModel):
 class MemorySpec(_Spec):
     """The tokens of a video that the language model attends to: those of all of its clips, concatenated."""
 
-    tokens: Literal["pooled", "all"] = "all"  # of each clip: the backbone's pooled vector, or that and its whole grid
-    mapping: Literal["linear", "none"] = "linear"  # to the width of the language model; none: both have the same width
-    layer_norm: bool = False  # of each token, before the mapping
+    tokens: Literal["pooled", "all"] = "all"
+    """Tokens of each clip that the language model attends to: the backbone's pooled vector only, or that and its whole
+    grid."""
+    mapping: Literal["linear", "none"] = "linear"
+    """`linear` maps tokens to the width of the language model; `none` leaves them, and needs equal widths."""
+    layer_norm: bool = False
+    """Apply a layer norm to each token before the mapping."""
 
     @property
     def words(self) -> str:
@@ -38,15 +43,22 @@ class LanguageSpec(_Spec):
     """A GPT-2 with cross-attention, by default of the small size; published weights, or trained from scratch."""
 
     dim: PositiveInt = 768
+    """Number of features of a token."""
     depth: PositiveInt = 12
+    """Number of transformer blocks."""
     heads: PositiveInt = 12
+    """Number of attention heads, which must divide `dim`."""
     positions: PositiveInt = 1024
-    vocabulary: Annotated[int, Field(ge=257)] = 50257  # every byte, the mark at both ends of a text, and merged pairs
+    """Number of entries of the position table, at least `longest` + 1."""
+    vocabulary: Annotated[int, Field(ge=257)] = 50257
+    """Number of tokens of the vocabulary: every byte, the mark at both ends of a text, and merged pairs."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    # A folder as save_pretrained writes it, or a name on the Hugging Face Hub, with its tokenizer. null: random initial
-    # weights, and a tokenizer learnt from the captions of data.sources.
+    """Dropout rate of the language model."""
     weights: str | None = None
-    longest: PositiveInt = 64  # maximum tokens of a caption; longer ones are cut in training
+    """Folder written by `save_pretrained`, or name on the Hugging Face Hub, of a GPT-2 with its tokenizer; null starts
+    from random weights and learns a tokenizer from the captions of `data.sources`."""
+    longest: PositiveInt = 64
+    """Largest number of tokens of a caption; longer ones are cut in training."""
 
     @model_validator(mode="after")
     def _is_possible(self) -> LanguageSpec:
@@ -90,7 +102,10 @@ class BeamSpec(DecodingSpec):
 
     kind: Literal["beam"] = "beam"
     beams: PositiveInt = 3
-    length_penalty: NonNegativeFloat = 1.0  # 0: of the whole text; 1: per token, which favours longer texts
+    """Number of unfinished texts that are followed at a time."""
+    length_penalty: NonNegativeFloat = 1.0
+    """Power of a text's length by which its log-probability is divided: 0 compares whole texts, 1 compares means over
+    tokens, which favours longer texts."""
 
     @property
     def words(self) -> str:
@@ -105,7 +120,9 @@ class NucleusSpec(DecodingSpec):
 
     kind: Literal["nucleus"] = "nucleus"
     top_p: float = Field(default=0.9, gt=0, le=1)
+    """Total probability of the likeliest tokens among which one is drawn; 1 draws from all tokens."""
     temperature: PositiveFloat = 1.0
+    """Temperature of the softmax; lower makes likely tokens likelier."""
 
     @property
     def words(self) -> str:
@@ -127,10 +144,12 @@ class CaptionSpec(TaskSpec):
     """Captions of videos from a language model with cross-attention to a backbone's tokens."""
 
     builds: ClassVar[str] = "trichord.finetune.tasks.captioning.model:Captioner.of_run"
-    prepares: ClassVar[str] = "trichord.finetune.tasks.captioning.init:prepare"
+    prepares: ClassVar[str] = "trichord.finetune.tasks.captioning.model:prepare"
     evaluates: ClassVar[str] = "trichord.finetune.tasks.captioning.evaluation:evaluate"
-    predicts: ClassVar[str] = "trichord.finetune.page.captions:predict_caption"
+    predicts: ClassVar[str] = "trichord.finetune.tasks.captioning.evaluation:predict"
+    page_predicts: ClassVar[str] = "trichord.finetune.page.predictions:predict_caption"
     page_section: ClassVar[str] = "captions"
+    takes_features: ClassVar[bool] = True
     fixed: ClassVar[tuple[str, ...]] = (
         *("frozen", "trained", "memory"),
         *(f"language.{name}" for name in ("dim", "depth", "heads", "positions", "vocabulary")),
@@ -138,12 +157,19 @@ class CaptionSpec(TaskSpec):
 
     kind: Literal["captions"] = "captions"
     inputs: tuple[Literal["video"]] = ("video",)
+    """The only modality that captioning takes: video."""
     memory: MemorySpec = MemorySpec()
+    """The tokens of a video that the language model attends to."""
     language: LanguageSpec = LanguageSpec()
-    trained: tuple[str, ...] = ()  # name patterns of parameters of a frozen backbone that are trained
+    """The language model: its size, its weights and the length of captions."""
+    trained: tuple[str, ...] = ()
+    """Name patterns of parameters of a frozen backbone that are trained all the same."""
     decoding: AnyDecoding = BeamSpec()
-    factors: Literal["world"] | None = None  # evaluate whether captions name the factors of the synthetic data set
-    meteor: bool = False  # also computed in evaluation, which needs Java, the extra `meteor` and 2 GB of memory
+    """How captions are generated in evaluation and on the web page, selected by `kind`."""
+    factors: Literal["world"] | None = None
+    """`world` also evaluates whether captions name the factors of the synthetic data set; null does not."""
+    meteor: bool = False
+    """Also compute METEOR in evaluation, which needs Java, the extra `meteor` and 2 GB of memory."""
 
     @property
     def head_words(self) -> str:
@@ -157,16 +183,6 @@ class CaptionSpec(TaskSpec):
         return "all" if not self.frozen else " and ".join(("head", *self.trained))
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """The networks in a checkpoint by name."""
-        return ("video",)
-
-    @property
-    def random_settings(self) -> tuple[str, ...]:
-        """The settings that randomise a backbone's inputs in training."""
-        return random_settings_of(self.clips, self.view)
-
-    @property
     def needs_grid(self) -> bool:
         """Whether the language model needs more of a backbone than its pooled vector."""
         return self.memory.tokens == "all"
@@ -178,13 +194,11 @@ class CaptionSpec(TaskSpec):
 
     def sample_spec(self) -> SampleSpec:
         """Return what a sample must contain in training: any one of its captions."""
-        views = ViewsSpec(clips=self.clips, views=(self.view,), flips=self.flips)
-        return SampleSpec(views=views, caption="random")
+        return super().sample_spec().model_copy(update={"caption": "random"})
 
     def test_spec(self) -> SampleSpec:
         """Return what a sample must contain in evaluation: all of its captions."""
-        views = ViewsSpec(clips=self.test_clips, views=(self.test_view,), flips=self.flips)
-        return SampleSpec(views=views, caption="all", is_training=False)
+        return super().test_spec().model_copy(update={"caption": "all", "timeline": False})
 
     def feature_complaints(self) -> Iterator[str]:
         if self.trained:
@@ -194,8 +208,6 @@ class CaptionSpec(TaskSpec):
 
     def check(self, config: Any) -> str:
         if self.language.weights is not None:
-            from trichord.finetune.tasks.captioning.hub import tokenizer_file
-
             tokenizer_file(self.language.weights)  # raises unless it exists or can be downloaded
         return super().check(config)
 
@@ -214,3 +226,27 @@ class CaptionSpec(TaskSpec):
             raise ValueError("trained selects parameters of a frozen backbone: set frozen=true, or trained=[]")
         self.sample_spec(), self.test_spec()  # which have their own rules
         return self
+
+
+def find_file(weights: str, file: str) -> Path:
+    """Return the path of a file; one on the Hub is downloaded, or taken from the cache."""
+    from transformers.utils.hub import cached_file
+
+    try:
+        path = cached_file(weights, file)
+    except OSError as error:
+        raise UserError(
+            f"objective.language.weights={weights}: no {file} ({str(error).splitlines()[0]}). Expected a folder with "
+            "config.json, model.safetensors and tokenizer.json, as save_pretrained writes them, or a name on the "
+            "Hugging Face Hub. Without a network, download it first on a machine that has one (hf download "
+            f"{weights}) and set HF_HUB_OFFLINE=1. With objective.language.weights=null a model is trained from "
+            "scratch, which needs no files"
+        ) from error
+    if path is None:
+        raise UserError(f"objective.language.weights={weights}: found no {file}")
+    return Path(path)
+
+
+def tokenizer_file(weights: str) -> Path:
+    """Return the path of the tokenizer that belongs to published weights."""
+    return find_file(weights, "tokenizer.json")

@@ -21,7 +21,7 @@ from trichord.core.errors import UserError
 MARK = "<|endoftext|>"
 
 
-class Written(NamedTuple):
+class TokenisedCaptions(NamedTuple):
     """Captions of a batch as tokens, each with the mark before it and, unless it was cut, after it."""
 
     tokens_BL: Tensor  # padded with the mark; values beyond a caption's length have no meaning
@@ -78,7 +78,7 @@ class Vocabulary:
         """Return the whole tokenizer as bytes, to be saved in a checkpoint."""
         return torch.from_numpy(np.frombuffer(self._tokenizer.to_str().encode(), dtype=np.uint8).copy())
 
-    def write(self, captions: Sequence[str], longest: int) -> Written:
+    def write(self, captions: Sequence[str], longest: int) -> TokenisedCaptions:
         """Encode captions into at most `longest` tokens each."""
         encoded = [each.ids for each in self._tokenizer.encode_batch([plain(caption) for caption in captions])]
         rows = [
@@ -86,7 +86,7 @@ class Vocabulary:
         ]
         width = max(2, *(len(row) for row in rows)) if rows else 2
         tokens_BL = torch.tensor([row + [self.mark] * (width - len(row)) for row in rows], dtype=torch.int64)
-        return Written(tokens_BL, [len(row) for row in rows], sum(len(ids) > longest for ids in encoded))
+        return TokenisedCaptions(tokens_BL, [len(row) for row in rows], sum(len(ids) > longest for ids in encoded))
 
     def read_out(self, tokens: Sequence[int]) -> str:
         """Return the text of the tokens before the first mark."""

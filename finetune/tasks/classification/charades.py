@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from trichord.finetune.bootstrap import Figures, Weights
+from trichord.finetune.evaluation.bootstrap import Figures, Weights
 from trichord.finetune.tasks.classification.metrics import Scores, Truths, Values, divided, mean_of_classes
 from trichord.shards.record import Annotation, Interval
 

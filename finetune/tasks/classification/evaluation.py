@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from trichord.finetune.bootstrap import DRAWS, Figures, Weights, intervals, once
 from trichord.finetune.config import FinetuneConfig
+from trichord.finetune.evaluation.bootstrap import DRAWS, Figures, Weights, intervals, once
 from trichord.finetune.tasks.classification import charades
 from trichord.finetune.tasks.classification.metrics import (
     EACH_CLASS,
@@ -61,7 +61,7 @@ _DRAWS_OF_INSTANTS = 200  # fewer, since each video has many instants
 
 
 @dataclass(frozen=True)
-class Measured:
+class ClassificationMetrics:
     """Metrics by name, a row for each with its interval, and a row for each class."""
 
     metrics: dict[str, Any]
@@ -70,7 +70,7 @@ class Measured:
     notes: tuple[str, ...]
 
 
-def measure(spec: ClassificationSpec, tested: Scored, seed: int) -> Measured:
+def measure(spec: ClassificationSpec, tested: Scored, seed: int) -> ClassificationMetrics:
     """Compute all metrics of scored videos."""
     scores_NK, truths_NK = tested.scores_NK, tested.truths_NK
     metrics, per_class = measure_classes(scores_NK, truths_NK, spec.is_multi_label)
@@ -88,7 +88,7 @@ def measure(spec: ClassificationSpec, tested: Scored, seed: int) -> Measured:
         low, high = known(ends[name]) if name in ends else (None, None)
         control = {ALIKE: alike.get(name)} if alike else {}
         rows.append({"metric": name, "value": value, "low": low, "high": high, **control})
-    return Measured(metrics, rows, classes, _notes(spec, tested))
+    return ClassificationMetrics(metrics, rows, classes, _notes(spec, tested))
 
 
 def _scores_alike(spec: ClassificationSpec, tested: Scored) -> dict[str, float | None]:

@@ -22,6 +22,8 @@ class LossSpec(BaseModel, ABC):
 
     kind: str
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each target that is spread evenly over all classes or, where each class is a yes or no, over yes and
+    no."""
 
     @property
     def counts_classes(self) -> bool:
@@ -49,9 +51,9 @@ class BinarySpec(LossSpec):
     computes: ClassVar[str] = f"{_LOSSES}:binary"
 
     kind: Literal["binary"] = "binary"
-    # Weight of a positive relative to a negative; inverse_frequency: the number of clips without the class per clip
-    # with it, counted once over the training set.
     pos_weight: PositiveFloat | Literal["inverse_frequency"] = 1.0
+    """Weight of a positive relative to a negative; `inverse_frequency` is, for each class, the number of clips without
+    it per clip with it, counted once over the training set."""
 
     @property
     def counts_classes(self) -> bool:
@@ -68,8 +70,10 @@ class FocalSpec(LossSpec):
     computes: ClassVar[str] = f"{_LOSSES}:focal_loss"
 
     kind: Literal["focal"] = "focal"
-    gamma: NonNegativeFloat = 2.0  # the weight is (1 - probability of the truth) to this power
-    alpha: float | None = Field(default=0.25, ge=0, le=1)  # weight of positives, 1 - alpha of negatives; null: both 1
+    gamma: NonNegativeFloat = 2.0
+    """Power of (1 - probability of the truth) by which a term is weighted; 0 weights all terms equally."""
+    alpha: float | None = Field(default=0.25, ge=0, le=1)
+    """Weight of positives, with 1 - alpha for negatives; null gives both a weight of 1."""
 
 
 class AsymmetricSpec(LossSpec):
@@ -79,8 +83,11 @@ class AsymmetricSpec(LossSpec):
 
     kind: Literal["asymmetric"] = "asymmetric"
     gamma_yes: NonNegativeFloat = 0.0
+    """Power of (1 - probability) by which positives are weighted; 0 weights all of them equally."""
     gamma_no: NonNegativeFloat = 4.0
-    margin: float = Field(default=0.05, ge=0, lt=1)  # subtracted from the probability of a negative
+    """Power of the probability by which negatives are weighted; higher neglects easy ones more."""
+    margin: float = Field(default=0.05, ge=0, lt=1)
+    """Number subtracted from the probability of a negative; negatives below it do not count."""
 
 
 LOSSES: Registry[type[LossSpec]] = Registry(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trichord.finetune.bootstrap import Figures, Weights, once
+from trichord.finetune.evaluation.bootstrap import Figures, Weights, once
 
 Scores = NDArray[np.floating]
 Truths = NDArray[np.bool_]
@@ -134,13 +134,13 @@ class Reliability:
 
     what: str  # what is counted
     counts_Nb: Values
-    told_Nb: Values
+    predicted_Nb: Values
     true_Nb: Values
 
     def means(self, weights_RN: Weights) -> tuple[Values, Values, Values]:
         """Return for each set and bin the count, the mean probability and the share that was true."""
         counts_Rb = weights_RN @ self.counts_Nb
-        predicted_Rb, true_Rb = (divided(weights_RN @ each, counts_Rb) for each in (self.told_Nb, self.true_Nb))
+        predicted_Rb, true_Rb = (divided(weights_RN @ each, counts_Rb) for each in (self.predicted_Nb, self.true_Nb))
         return counts_Rb, predicted_Rb, true_Rb
 
     def figures(self, weights_RN: Weights) -> dict[str, Values]:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trichord.finetune.bootstrap import once
+from trichord.finetune.evaluation.bootstrap import once
 from trichord.finetune.tasks.classification.metrics import BINS, Reliability, Scores, Truths, Values, reliability
-from trichord.finetune.tasks.classification.scoring import Scored, Video
+from trichord.finetune.tasks.classification.scoring import Scored, ScoredVideo
 from trichord.finetune.tasks.classification.spec import ClassificationSpec
-from trichord.pretrain.plotting.picture import COLOURS, FAINT, INK, STYLE, save, short_number
+from trichord.pretrain.plotting.picture import FAINT, INK, STYLE, save, short_number
+from trichord.pretrain.plotting.series import COLOURS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ def draw_all(stem: Path, ending: str, spec: ClassificationSpec, tested: Scored, 
     return written
 
 
-def _choose_for_timelines(videos: Sequence[Video]) -> list[Video]:
+def _choose_for_timelines(videos: Sequence[ScoredVideo]) -> list[ScoredVideo]:
     """Return the first videos that have intervals and were scored in more than one window."""
     found = (video for video in videos if video.intervals and len(set(video.clips_s)) > 1)
     return list(islice(found, _TIMELINES))
@@ -148,7 +149,7 @@ def draw_reliability(path: Path, found: Reliability) -> None:
             place.tick_params(length=0, which="both")
 
 
-def draw_timeline(path: Path, video: Video, spec: ClassificationSpec) -> None:
+def draw_timeline(path: Path, video: ScoredVideo, spec: ClassificationSpec) -> None:
     """Draw probabilities over time and true intervals of a video's true or most probable classes."""
     instants_T = (np.arange(_INSTANTS, dtype=np.float64) + 0.5) * (video.duration_s / _INSTANTS)
     scores_TK = video.scores_at(instants_T, spec).numpy()
@@ -172,7 +173,7 @@ def draw_timeline(path: Path, video: Video, spec: ClassificationSpec) -> None:
         figure.colorbar(drawn, ax=place, shrink=0.9, pad=0.01)
 
 
-def _shown(scores_TK: Values, video: Video) -> list[int]:
+def _shown(scores_TK: Values, video: ScoredVideo) -> list[int]:
     """Choose the classes to show: true ones first, then the others, both by highest probability."""
     order = np.argsort(-scores_TK.max(axis=0), kind="stable").tolist()
     true = {each.label for each in video.intervals}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trichord.finetune.config import FinetuneConfig
-from trichord.finetune.gathering import gather_each_once
+from trichord.finetune.evaluation.gather import gather_each_once
 from trichord.finetune.tasks.classification.charades import official_times
 from trichord.finetune.tasks.classification.metrics import Scores, Truths, Values
 from trichord.finetune.tasks.classification.model import Classification, check_labels, pooled, probabilities
@@ -31,7 +31,7 @@ class Scored:
 
     scores_NK: Scores
     truths_NK: Truths
-    videos: tuple[Video, ...]
+    videos: tuple[ScoredVideo, ...]
     silent: int  # number of videos without audio, of which the audio branch gets a substitute
     bad: int
 
@@ -47,28 +47,28 @@ class _Rows:
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         spec = self.objective.spec
         given_BCK = self.objective.clip_scores(batch).float().cpu()
-        truths_BK = torch.zeros(len(batch["key"]), spec.count, dtype=torch.uint8)
-        for row, (labels, timeline) in enumerate(zip(batch["labels"], batch["timeline"], strict=True)):
-            if not batch["valid"][row]:
+        truths_BK = torch.zeros(len(batch.key), spec.count, dtype=torch.uint8)
+        for row, (labels, timeline) in enumerate(zip(batch.labels, batch.timeline, strict=True)):
+            if not batch.valid[row]:
                 continue
             intervals, duration_s = official_times(timeline.annotation, timeline.duration_s)
             named = (*labels, *(each.label for each in intervals))
-            whose = f"sample {batch['key'][row]} of {batch['shard'][row]}"
+            whose = f"sample {batch.key[row]} of {batch.shard[row]}"
             check_labels(spec, named if spec.is_multi_label else labels, whose)
             truths_BK[row, list(labels)] = 1
             self.given.append(given_BCK[row, : len(timeline.clips_s)])
             entry = {
-                "position": batch["position"][row],
-                "key": batch["key"][row],
+                "position": batch.position[row],
+                "key": batch.key[row],
                 "duration_s": duration_s,
                 "intervals": [(each.label, each.start, each.end) for each in intervals],
                 "clips_s": timeline.clips_s,
             }
             self.entries.append(json.dumps(entry, ensure_ascii=False))
-        silent_B = (~batch["audio_present"]).to(torch.uint8)
-        return {"truths": truths_BK, "silent": silent_B, "position": torch.tensor(batch["position"])}
+        silent_B = (~batch.audio_present).to(torch.uint8)
+        return {"truths": truths_BK, "silent": silent_B, "position": torch.tensor(batch.position)}
 
-    def gather(self) -> dict[int, Video]:
+    def gather(self) -> dict[int, ScoredVideo]:
         """Return the videos of all ranks by their position in the data set."""
         nothing_WK = torch.zeros(0, self.objective.spec.count)
         given_WK = gather_unequal_rows(torch.cat([nothing_WK, *self.given]))
@@ -76,7 +76,7 @@ class _Rows:
         clips = [len(entry["clips_s"]) for entry in entries]
         found = {}
         for entry, given_CK in zip(entries, given_WK.split(clips), strict=True):
-            found[entry["position"]] = Video(
+            found[entry["position"]] = ScoredVideo(
                 key=entry["key"],
                 duration_s=entry["duration_s"],
                 intervals=tuple(Interval(label=each[0], start=each[1], end=each[2]) for each in entry["intervals"]),
@@ -97,7 +97,7 @@ def score(config: FinetuneConfig, objective: Classification, world: World) -> Sc
 
 
 @dataclass(frozen=True, eq=False)
-class Video:
+class ScoredVideo:
     """A video's scores and metadata."""
 
     key: str
@@ -127,3 +127,15 @@ class Video:
 
 def _to_probabilities(given_XK: Tensor, spec: ClassificationSpec) -> Tensor:
     return probabilities(given_XK, spec) if spec.average == "logit" else given_XK
+
+
+def predict(config: FinetuneConfig, objective: Classification, batch: Batch) -> list[dict[str, float]]:
+    """Return the probabilities of the classes by name for each video of a batch, the highest first."""
+    spec, found = objective.spec, []
+    scores_BCK = objective.clip_scores(batch).float().cpu()
+    for key, timeline, scores_CK in zip(batch.key, batch.timeline, scores_BCK, strict=True):
+        clips = len(timeline.clips_s)
+        scores_K = ScoredVideo(key, timeline.duration_s, (), timeline.clips_s, scores_CK[:clips]).scores(spec)
+        ranked = scores_K.argsort(descending=True, stable=True).tolist()
+        found.append({spec.names[number]: float(scores_K[number]) for number in ranked})
+    return found

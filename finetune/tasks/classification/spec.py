@@ -7,14 +7,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from trichord.core.console import counted
 from trichord.core.errors import UserError
 from trichord.core.registry import Registry
 from trichord.finetune.tasks.classification.loss_specs import AnyLoss, CrossEntropySpec
 from trichord.finetune.tasks.spec import TaskSpec, random_settings_of
 from trichord.shards.audio.sound_specs import SoundSpec
 from trichord.shards.sample_spec import SampleSpec
-from trichord.shards.transforms.clip_specs import ClipSpec, SlidingWindows
-from trichord.shards.transforms.view_specs import MixSpec, Squash, ViewSpec, ViewsSpec
+from trichord.shards.transforms.clip_specs import ClipSpec
+from trichord.shards.transforms.crops import Squash
+from trichord.shards.transforms.view_specs import MixSpec, ViewSpec, ViewsSpec
 
 _HEAD = "trichord.finetune.tasks.classification.head"
 
@@ -37,14 +39,20 @@ POOLS: Registry[Any] = Registry(
 class HeadSpec(_Spec):
     """From a backbone's tokens to classes: a pooling for each modality, then layers; linear without hidden layers."""
 
-    # pooled: the backbone's pooled vector; mean: the mean of its tokens; attention: pooling by a learnt query;
-    # weighted: the mean with a learnt weight for each position, including the pooled vector.
     pool: Annotated[str, AfterValidator(POOLS.check)] = "pooled"
-    pool_heads: PositiveInt = 8  # of attention pooling
-    layer_norm: bool = False  # of each modality's vector
-    hidden: tuple[PositiveInt, ...] = ()  # sizes of hidden layers
+    """How the tokens of a clip become one vector: `pooled` takes the backbone's pooled vector, `mean` the mean of its
+    tokens, `attention` pools them by a learnt query, `weighted` takes the mean with a learnt weight for each position,
+    including the pooled vector."""
+    pool_heads: PositiveInt = 8
+    """Number of heads of attention pooling, which must divide the features of the backbone."""
+    layer_norm: bool = False
+    """Normalise the vector of each modality by a layer norm."""
+    hidden: tuple[PositiveInt, ...] = ()
+    """Widths of the hidden layers; an empty list is a linear head."""
     activation: Literal["relu", "gelu"] = "relu"
-    dropout: float = Field(default=0.0, ge=0, lt=1)  # before the last layer; in an MLP after each hidden layer
+    """Activation after each hidden layer."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout rate after each hidden layer, or before the only layer of a linear head."""
 
     @property
     def needs_grid(self) -> bool:
@@ -58,27 +66,57 @@ class HeadSpec(_Spec):
         return f"{f'MLP {layers}' if layers else 'linear'} on {self.pool}"
 
 
+class SlowFastSpec(_Spec):
+    """Slow-fast inference of SVT (Ranasinghe et al. 2022): two views of each test clip, whose vectors are averaged.
+
+    The fast view has all frames of the clip, the slow view a few of them at the full size of the test view. The
+    published results use 8 frames of 224 pixels with 64 frames of 96 pixels: `test_clips.frames=64`.
+    """
+
+    slow_frames: PositiveInt = 8
+    """Number of frames of the slow view, spread evenly over those of the test clip."""
+    fast_size: PositiveInt = 96
+    """Height and width of the fast view in pixels, to which the test view is scaled down."""
+
+
 class ClassificationSpec(TaskSpec):
     """Classification from video, audio or both: a head on the concatenated pooled vectors of the modalities."""
 
     builds: ClassVar[str] = "trichord.finetune.tasks.classification.model:Classification.of_run"
-    prepares: ClassVar[str] = "trichord.finetune.tasks.classification.init:prepare"
+    prepares: ClassVar[str] = "trichord.finetune.tasks.classification.model:prepare"
     evaluates: ClassVar[str] = "trichord.finetune.tasks.classification.evaluation:evaluate"
-    predicts: ClassVar[str] = "trichord.finetune.page.actions:predict_actions"
+    predicts: ClassVar[str] = "trichord.finetune.tasks.classification.scoring:predict"
+    page_predicts: ClassVar[str] = "trichord.finetune.page.predictions:predict_actions"
     page_section: ClassVar[str] = "actions"
+    draws: ClassVar[str] = "trichord.finetune.tasks.classification.pictures:draw_all"
+    takes_class_names: ClassVar[bool] = True
+    takes_features: ClassVar[bool] = True
     fixed: ClassVar[tuple[str, ...]] = ("inputs", "classes", "head", "frozen")
 
     kind: Literal["classification"] = "classification"
-    classes: PositiveInt | Annotated[tuple[str, ...], Field(min_length=1)]  # their number, or their names
-    labels: Literal["video", "clip"] = "video"  # in training; clip: of the intervals that overlap the clip
+    classes: PositiveInt | Annotated[tuple[str, ...], Field(min_length=1)]
+    """Number of classes, or their names in the order of their numbers; if omitted, they are read from the shards."""
+    labels: Literal["video", "clip"] = "video"
+    """Labels in training: `video` takes those of the whole video, `clip` those of the annotated intervals that overlap
+    the clip."""
     sound: SoundSpec | None = None
-    sound_seconds: float | None = Field(default=None, gt=0)  # around a clip's middle; null: the clip's time span
-    absent: Literal["learned", "zero"] = "learned"  # the substitute vector of a modality that a clip lacks
-    mix: MixSpec | None = None  # mixup and CutMix, for video only
+    """Spectrogram of the audio; null without audio."""
+    sound_seconds: float | None = Field(default=None, gt=0)
+    """Seconds of audio around the middle of a clip; null takes the clip's own time span."""
+    absent: Literal["learned", "zero"] = "learned"
+    """Vector that replaces the audio of a clip without any: `learned` or `zero`."""
+    mix: MixSpec | None = None
+    """Mixup and CutMix, for a head that takes video only; null for none."""
     head: HeadSpec = HeadSpec()
+    """The head: a pooling of tokens for each modality, then layers."""
     loss: AnyLoss = CrossEntropySpec()
-    # How an evaluation combines a video's views: the mean of probabilities or logits, or the highest probability.
+    """The loss, selected by `kind`, which also decides whether a clip may have several classes."""
     average: Literal["probability", "logit", "max"] = "probability"
+    """How an evaluation combines the views of a video: the mean of their probabilities or logits, or the highest
+    probability."""
+
+    test_slow_fast: SlowFastSpec | None = None
+    """Slow-fast inference in evaluation, for a head on the pooled vector of a video; null for one view of each clip."""
 
     @property
     def count(self) -> int:
@@ -105,16 +143,6 @@ class ClassificationSpec(TaskSpec):
         return self.head.words
 
     @property
-    def trained_words(self) -> str:
-        """A short description of what is trained."""
-        return "head" if self.frozen else "all"
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The networks in a checkpoint by name."""
-        return self.inputs
-
-    @property
     def test_crops(self) -> int:
         """The number of crops of a clip in evaluation."""
         return self.test_view.crop.count if "video" in self.inputs else 1
@@ -123,13 +151,17 @@ class ClassificationSpec(TaskSpec):
     def views_words(self) -> str:
         """A description of the views of each video in evaluation, and of how they are combined."""
         kind = "sigmoids" if self.is_multi_label else "softmax"
+        pair, pairs = self.test_slow_fast, ""
+        if pair is not None:
+            slow = f"{pair.slow_frames} frames of {self.test_view.crop.size} px"
+            pairs = f", slow-fast: {slow} with {min(self.test_clips.frame_counts)} of {pair.fast_size} px"
         mixed = {"logit": "logits averaged", "probability": f"{kind} averaged", "max": f"maximum of {kind}"}
-        if isinstance(self.test_clips, SlidingWindows):
-            length, stride = self.test_clips.clip_seconds, self.test_clips.stride_seconds
+        windows = self.test_clips.window_words
+        if windows is not None:
             crops = f" x {self.test_crops} crops" if self.test_crops > 1 else ""
-            return f"windows of {length:g} s every {stride or length:g} s{crops}, {mixed[self.average]}"
+            return f"{windows}{crops}, {mixed[self.average]}{pairs}"
         views = (self.test_clips.clip_count or 0) * self.test_crops
-        return f"{views} views of a clip" + (f", {mixed[self.average]}" if views > 1 else "")
+        return f"{counted(views, 'view')} of a clip" + (f", {mixed[self.average]}" if views > 1 else "") + pairs
 
     @property
     def random_settings(self) -> tuple[str, ...]:
@@ -177,6 +209,15 @@ class ClassificationSpec(TaskSpec):
                 f"data.batch_size to at least {2 * lanes} or data.lanes to at most {batch_size // 2}"
             )
 
+        pair, backbone = self.test_slow_fast, run.backbone
+        if pair is not None and backbone is not None:
+            too_few = pair.slow_frames < backbone.fewest_frames
+            if too_few or pair.slow_frames % backbone.frame_step or pair.fast_size % backbone.size_step:
+                yield (
+                    f"objective.test_slow_fast: backbone {backbone.kind} takes {backbone.fewest_frames} or more frames "
+                    f"in multiples of {backbone.frame_step}, and pixels in multiples of {backbone.size_step}"
+                )
+
     def check(self, config: Any) -> str:
         for source, opened in zip(config.data.sources, config.data.open_sources(), strict=True):
             self._check_classes(opened.manifest.classes, source.root)
@@ -218,5 +259,19 @@ class ClassificationSpec(TaskSpec):
             raise ValueError("sound is null, but inputs name audio: set sound.kind, for example to kaldi_fbank")
         if self.mix is not None and self.inputs != ("video",):
             raise ValueError('mix blends pixels and needs inputs=["video"]. Set mix=null')
+        if self.test_slow_fast is not None:
+            self._check_slow_fast(self.test_slow_fast)
         self.sample_spec(), self.test_spec()  # which have their own rules
         return self
+
+    def _check_slow_fast(self, pair: SlowFastSpec) -> None:
+        if "video" not in self.inputs or self.head.needs_grid:
+            raise ValueError(
+                "test_slow_fast averages pooled vectors of videos: set head.pool=pooled and inputs=[video]"
+            )
+        frames, size = min(self.test_clips.frame_counts, default=0), self.test_view.crop.size
+        if frames < pair.slow_frames or size < pair.fast_size:
+            raise ValueError(
+                f"test_slow_fast takes {pair.slow_frames} frames and {pair.fast_size} pixels of a test clip, which has "
+                f"{frames or 'no fixed number of'} frames of {size} pixels. Set test_clips.frames, for example to 64"
+            )

@@ -14,16 +14,23 @@ class AstSpec(AudioBackboneSpec):
     """AST; by default that of AudioSet: a ViT-B/16 with a stride of 10 x 10, for 10.24 s."""
 
     builds: ClassVar[str] = "trichord.pretrain.backbones.ast.model:Ast"
-    file_names: ClassVar[str] = "trichord.pretrain.backbones.ast.names:FAMILIES"
+    file_names: ClassVar[str] = "trichord.pretrain.backbones.ast.model:FAMILIES"
 
     kind: Literal["ast"] = "ast"
     dim: PositiveInt = 768
+    """Number of features of a token."""
     depth: PositiveInt = 12
+    """Number of transformer blocks."""
     heads: PositiveInt = 12
+    """Number of attention heads, which must divide `dim`."""
     mlp_ratio: float = Field(default=4.0, gt=0)
+    """Width of the MLP in each block, as a multiple of `dim`."""
     patch: PositiveInt = 16
+    """Number of spectrogram frames, and of mel filters, of a patch."""
     time_stride: PositiveInt = 10
+    """Number of spectrogram frames from one patch to the next; below `patch`, patches overlap."""
     mel_stride: PositiveInt = 10
+    """Number of mel filters from one patch to the next; below `patch`, patches overlap."""
 
     @property
     def steps(self) -> int:

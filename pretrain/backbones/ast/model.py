@@ -8,6 +8,7 @@ band first; L = 2 + n tokens, p pixels along a patch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isqrt
 
 import torch
@@ -16,8 +17,8 @@ from torch.nn import functional
 
 from trichord.pretrain.backbones.ast import AstSpec
 from trichord.pretrain.backbones.base import AudioBackbone, AudioTokens
-from trichord.pretrain.layers.checkpointing import run
-from trichord.pretrain.layers.transformer import NORM_EPS, Block, draw_by_width, growing_rates
+from trichord.pretrain.layers.transformer import NORM_EPS, TransformerBlock, draw_by_width, growing_rates, run_block
+from trichord.pretrain.weights.naming import Family, Table, model_table, with_prefix_and_joined
 
 _POSITION_STD = 0.02
 
@@ -38,7 +39,7 @@ class Ast(AudioBackbone):
         self.pos_embed = nn.Parameter(torch.empty(1, 2 + spec.bands * spec.steps, spec.dim))
         mlp_dim = int(spec.dim * spec.mlp_ratio)
         rates = growing_rates(spec.drop_path, spec.depth)
-        self.blocks = nn.ModuleList(Block(spec.dim, spec.heads, mlp_dim, rate) for rate in rates)
+        self.blocks = nn.ModuleList(TransformerBlock(spec.dim, spec.heads, mlp_dim, rate) for rate in rates)
         self.norm = nn.LayerNorm(spec.dim, eps=NORM_EPS)
         self.initialise()
 
@@ -63,7 +64,7 @@ class Ast(AudioBackbone):
         first_12D = first_12D + torch.cat((self.cls_token, self.dist_token), dim=1)
         tokens_BLD = torch.cat((first_12D.expand(len(audio_BTM), 2, self.dim), grid_BnD), dim=1)
         for block in self.blocks:
-            tokens_BLD = run(block, tokens_BLD, forgets=self.spec.activation_checkpointing)
+            tokens_BLD = run_block(block, tokens_BLD, recomputes=self.spec.activation_checkpointing)
         first_B2D, grid_BnD = torch.split(self.norm(tokens_BLD), [2, bands * steps], dim=1)
         grid_BtmD = grid_BnD.unflatten(1, (bands, steps)).transpose(1, 2)
         return AudioTokens(first_B2D.mean(dim=1), grid_BtmD[:, :, :0] if pooled_only else grid_BtmD)
@@ -118,3 +119,29 @@ def positions_cut_or_between(table_1DMT: Tensor, bands: int, steps: int) -> Tens
         return table_1DMT
     stretched_1Dmt: Tensor = functional.interpolate(table_1DMT, size=(bands, steps), mode="bilinear")
     return stretched_1Dmt
+
+
+# Names in the files as released and as converted by Hugging Face, in those files and in files written today. Released
+# files still contain DeiT's two image classifiers, which AST does not use.
+_PREFIX = "audio_spectrogram_transformer."
+_NO_AST = ("module.v.head.weight", "module.v.head.bias", "module.v.head_dist.weight", "module.v.head_dist.bias")
+_RELEASED: Table = (("module.v.{rest}", "backbone.{rest}"), ("module.mlp_head.{rest}", "classifier.{rest}"))
+_HUGGING_FACE: Table = (
+    (f"{_PREFIX}embeddings.distillation_token", "backbone.dist_token"),
+    *model_table(_PREFIX),
+)
+
+
+def _from_released(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name not in _NO_AST}
+
+
+def _from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return with_prefix_and_joined(tensors, _PREFIX)
+
+
+FAMILIES = (
+    Family("AST", "module.v.dist_token", _RELEASED, _from_released),
+    Family("AST of Hugging Face", f"{_PREFIX}embeddings.distillation_token", _HUGGING_FACE, _from_hugging_face),
+    Family("AST of Hugging Face, no classifier", "embeddings.distillation_token", _HUGGING_FACE, _from_hugging_face),
+)

@@ -14,7 +14,8 @@ class AudioResnetSpec(AudioBackboneSpec):
     builds: ClassVar[str] = "trichord.pretrain.backbones.audio_resnet.model:AudioResnet"
 
     kind: Literal["audio_resnet"] = "audio_resnet"
-    network: str = "resnet18"  # any convolutional network of timm
+    network: str = "resnet18"
+    """Name of a convolutional image network of timm."""
 
     @classmethod
     def sizes(cls) -> Mapping[str, Size]:

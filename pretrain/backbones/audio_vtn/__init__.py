@@ -17,14 +17,23 @@ class AudioVtnSpec(AudioBackboneSpec):
     builds: ClassVar[str] = "trichord.pretrain.backbones.audio_vtn.model:AudioVtn"
 
     kind: Literal["audio_vtn"] = "audio_vtn"
-    slice_frames: PositiveInt = 32  # spectrogram frames per slice
-    slice_step: PositiveInt = 16  # from one slice to the next
-    network: str = "resnet18"  # any model name of timm
+    slice_frames: PositiveInt = 32
+    """Number of spectrogram frames of a time slice."""
+    slice_step: PositiveInt = 16
+    """Number of spectrogram frames from the start of one slice to the next; below `slice_frames`, slices overlap."""
+    network: str = "resnet18"
+    """Image network for each slice: the name of a model of timm."""
     depth: PositiveInt = 3
+    """Number of Longformer layers over slices."""
     heads: PositiveInt = 8
+    """Number of attention heads in the layers over slices, which must divide the features of the image network."""
     attention: Literal["local", "full"] = "local"
-    window: PositiveInt = 18  # slices that a slice attends to: half before it, half after
+    """Attention among slices: `local` within `window`, `full` among all of them; the class token always attends to
+    all."""
+    window: PositiveInt = 18
+    """Number of slices that a slice attends to under local attention, half of them before it and half after; even."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout rate in the layers over slices."""
 
     @property
     def over_time(self) -> VtnSpec:

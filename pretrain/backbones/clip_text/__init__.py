@@ -17,12 +17,19 @@ class ClipTextSpec(TextBackboneSpec):
 
     kind: Literal["clip"] = "clip"
     dim: PositiveInt = 512
+    """Number of features of a token."""
     depth: PositiveInt = 12
+    """Number of transformer blocks."""
     heads: PositiveInt = 8
-    joint_dim: PositiveInt = 512  # of the space that text shares with video
+    """Number of attention heads, which must divide `dim`."""
+    joint_dim: PositiveInt = 512
+    """Number of features of the space that text shares with video, and so of the text vector."""
     vocabulary: PositiveInt = 49408
-    length: PositiveInt = 77  # of the longest text, in tokens with its start and end
+    """Number of tokens of the vocabulary, at least that of CLIP's tokenizer."""
+    length: PositiveInt = 77
+    """Largest number of tokens of a text, its start and end included; longer texts are cut."""
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    """Activation of the MLPs: `quick_gelu` for OpenAI's weights, `gelu` for most of open_clip's."""
 
     @model_validator(mode="after")
     def _is_possible(self) -> ClipTextSpec:

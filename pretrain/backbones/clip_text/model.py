@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from trichord.core.errors import UserError
 from trichord.pretrain.backbones.base import TextBackbone
 from trichord.pretrain.backbones.clip_text import ClipTextSpec
-from trichord.pretrain.layers.checkpointing import run
-from trichord.pretrain.layers.transformer import Block, draw_by_width
+from trichord.pretrain.layers.transformer import TransformerBlock, draw_by_width, run_block
 
 _NORM_EPS = 1e-5
 _TOKEN_STD, _POSITION_STD = 0.02, 0.01
@@ -37,7 +36,7 @@ class ClipText(TextBackbone):
         self.token_embed = nn.Embedding(spec.vocabulary, spec.dim)
         self.pos_embed = nn.Parameter(torch.empty(1, spec.length, spec.dim))
         self.blocks = nn.ModuleList(
-            Block(spec.dim, spec.heads, 4 * spec.dim, 0.0, spec.activation, _NORM_EPS, is_causal=True)
+            TransformerBlock(spec.dim, spec.heads, 4 * spec.dim, 0.0, spec.activation, _NORM_EPS, is_causal=True)
             for _ in range(spec.depth)
         )
         self.norm = nn.LayerNorm(spec.dim, eps=_NORM_EPS)
@@ -73,7 +72,7 @@ class ClipText(TextBackbone):
             raise ValueError(f"expected texts of at most {self.spec.length} tokens, found {length}")
         tokens_KLD = self.token_embed(tokens_KL) + self.pos_embed[:, :length]
         for block in self.blocks:
-            tokens_KLD = run(block, tokens_KLD, forgets=self.spec.activation_checkpointing)
+            tokens_KLD = run_block(block, tokens_KLD, recomputes=self.spec.activation_checkpointing)
         ends_K11 = tokens_KL.argmax(dim=1).view(-1, 1, 1)
         last_KD = tokens_KLD.take_along_dim(ends_K11, dim=1).squeeze(1)
         pooled_KE: Tensor = self.proj(self.norm(last_KD))

@@ -17,10 +17,15 @@ class CnnRnnSpec(BackboneSpec):
 
     kind: Literal["cnn_rnn"] = "cnn_rnn"
     frames: PositiveInt = 16
-    frame_backbone: str = "resnet50"  # any model name of timm
+    frame_backbone: str = "resnet50"
+    """Image network for each frame: the name of a model of timm."""
     dim: PositiveInt = 512
-    depth: PositiveInt = 1  # layers of the GRU
-    drop_path: float = Field(default=0.0, ge=0, lt=1)  # of the frame network
+    """Number of features of the GRU, and so of the pooled vector."""
+    depth: PositiveInt = 1
+    """Number of layers of the GRU."""
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    """Probability of skipping the last block's residual branch in the frame network in training; it grows from 0 in the
+    first block."""
 
     @classmethod
     def sizes(cls) -> Mapping[str, Size]:

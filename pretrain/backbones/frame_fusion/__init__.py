@@ -18,15 +18,23 @@ class FrameFusionSpec(BackboneSpec):
     builds: ClassVar[str] = "trichord.pretrain.backbones.frame_fusion.model:FrameFusion"
 
     kind: Literal["frame_fusion"] = "frame_fusion"
-    # single: each frame separately, then averaged; early: in the first convolution; late: the first and the last frame
-    # in the first fully connected layer; slow: gradually in the first three convolutions
     fusion: Literal["single", "early", "late", "slow"] = "slow"
+    """Where frames are fused: `single` encodes each separately and averages them; `early` fuses them in the first
+    convolution; `late` fuses the first and the last frame in the first fully connected layer; `slow` fuses gradually in
+    the first three convolutions."""
     frames: PositiveInt = 10
+    """Number of frames of a clip; a clip must have a multiple of it for `early` fusion, and at least 10 frames for
+    `slow`."""
     size: PositiveInt = 170
+    """Height and width of a view in pixels; others are accepted."""
     widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (96, 256, 384, 384, 256)
+    """Number of channels of each of the five convolutions."""
     dim: PositiveInt = 4096
-    dropout: float = Field(default=0.5, ge=0, lt=1)  # before each fully connected layer
-    drop_path: Literal[0] = 0  # the network has no residual branches
+    """Number of features of the two fully connected layers, and so of the pooled vector."""
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    """Dropout rate before each fully connected layer."""
+    drop_path: Literal[0] = 0
+    """Always 0: the network has no residual branches that could be skipped."""
 
     @property
     def frame_step(self) -> int:

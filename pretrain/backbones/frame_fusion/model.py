@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trichord.pretrain.backbones.base import Backbone, Tokens
 from trichord.pretrain.backbones.frame_fusion import FEWEST_OF_SLOW, FrameFusionSpec
-from trichord.pretrain.layers.checkpointing import run
+from trichord.pretrain.layers.transformer import run_block
 
 _KERNELS, _STRIDES = (11, 5, 3, 3, 3), (3, 1, 1, 1, 1)
 _NORMALISED, _POOLED = (0, 1), (0, 1, 4)  # after these convolutions: normalise responses; halve the map
@@ -54,7 +54,7 @@ class FrameFusion(Backbone):
         if self.spec.fusion == "late":
             map_BDthw = torch.stack((frames_BCTHW[:, :, 0], frames_BCTHW[:, :, -1]), dim=2)
         for convolution in self.convolutions:
-            map_BDthw = run(convolution, map_BDthw, forgets=self.spec.activation_checkpointing)
+            map_BDthw = run_block(convolution, map_BDthw, recomputes=self.spec.activation_checkpointing)
         if self.spec.fusion == "late":
             map_BDthw = map_BDthw.transpose(1, 2).flatten(1, 2).unsqueeze(2)
         grid_BtnD = map_BDthw.flatten(3).permute(0, 2, 3, 1)

@@ -14,14 +14,17 @@ class Resnet3dSpec(BackboneSpec):
     """R(2+1)D or R3D; by default R(2+1)D with 18 layers."""
 
     builds: ClassVar[str] = "trichord.pretrain.backbones.resnet_3d.model:Resnet3d"
-    file_names: ClassVar[str] = "trichord.pretrain.backbones.resnet_3d.names:FAMILIES"
+    file_names: ClassVar[str] = "trichord.pretrain.backbones.resnet_3d.model:FAMILIES"
 
     kind: Literal["resnet_3d"] = "resnet_3d"
-    convolutions: Literal["2plus1d", "3d"] = "2plus1d"  # first in space, then in time; or in both at once
+    convolutions: Literal["2plus1d", "3d"] = "2plus1d"
+    """`2plus1d` convolves in space and then in time, `3d` in both at once."""
     frames: PositiveInt = 16
     size: PositiveInt = 112
-    width: PositiveInt = 64  # of the first stage; each stage doubles it
-    blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 2, 2)  # (3, 4, 6, 3) for 34 layers
+    width: PositiveInt = 64
+    """Number of channels of the first stage; each later stage doubles it."""
+    blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 2, 2)
+    """Number of residual blocks of each of the four stages: [2, 2, 2, 2] for 18 layers, [3, 4, 6, 3] for 34."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
 
     @classmethod

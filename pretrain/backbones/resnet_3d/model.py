@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from trichord.pretrain.backbones.base import Backbone, Tokens
 from trichord.pretrain.backbones.resnet_3d import Resnet3dSpec
-from trichord.pretrain.layers.checkpointing import count_batches_once, run
-from trichord.pretrain.layers.transformer import DropPath, growing_rates
+from trichord.pretrain.layers.transformer import DropPath, count_batches_once, growing_rates, run_block
+from trichord.pretrain.weights.naming import Family
 
 
 class Resnet3d(Backbone):
@@ -54,7 +54,7 @@ class Resnet3d(Backbone):
         map_BDthw: Tensor = self.stem(frames_BCTHW)
         for stage in self.stages:
             for block in stage.children():
-                map_BDthw = run(block, map_BDthw, forgets=self.spec.activation_checkpointing)
+                map_BDthw = run_block(block, map_BDthw, recomputes=self.spec.activation_checkpointing)
         grid_BtnD = map_BDthw.flatten(3).permute(0, 2, 3, 1)
         return Tokens(grid_BtnD.mean(dim=(1, 2)), grid_BtnD[:, :, :0] if pooled_only else grid_BtnD)
 
@@ -118,3 +118,12 @@ def _factorised_stem(width: int) -> nn.Module:
         nn.BatchNorm3d(width),
         nn.ReLU(),
     )
+
+
+# Names in torchvision's files.
+_TABLE = (("fc.{rest}", "classifier.{rest}"), ("{rest}", "backbone.{rest}"))
+
+FAMILIES = (
+    Family("R(2+1)D of torchvision", "layer1.0.conv1.0.0.weight", _TABLE),
+    Family("R3D of torchvision", "layer1.0.conv1.0.weight", _TABLE),
+)

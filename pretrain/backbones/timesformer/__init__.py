@@ -16,20 +16,30 @@ class TimeSformerSpec(BackboneSpec):
     """TimeSformer; by default a ViT-B/16 of 8 frames with divided attention."""
 
     builds: ClassVar[str] = "trichord.pretrain.backbones.timesformer.model:TimeSformer"
-    file_names: ClassVar[str] = "trichord.pretrain.backbones.timesformer.names:FAMILIES"
+    file_names: ClassVar[str] = "trichord.pretrain.backbones.timesformer.model:FAMILIES"
+    hugging_face: ClassVar[str] = "trichord.pretrain.backbones.timesformer.model:as_hugging_face"
 
     kind: Literal["timesformer"] = "timesformer"
     dim: PositiveInt = 768
+    """Number of features of a token."""
     depth: PositiveInt = 12
+    """Number of transformer blocks."""
     heads: PositiveInt = 12
+    """Number of attention heads, which must divide `dim`."""
     mlp_ratio: float = Field(default=4.0, gt=0)
+    """Width of the MLP in each block, as a multiple of `dim`."""
     patch: PositiveInt = 16
+    """Height and width of a patch in pixels; sizes of views must be multiples of it."""
     attention: Literal["divided", "joint", "space"] = "divided"
+    """`divided` attends along time and then within each frame, `joint` among all patches of all frames, `space` within
+    each frame only."""
     positions: Literal["none", "space", "space-time"] = "space-time"
-    # published: as released, a standard deviation of 0.02, which suits a width of 768; temporal attention adds nothing
-    # at first. by_width: 1 / sqrt(inputs) for all maps, temporal ones included, which narrow networks need to
-    # distinguish clips.
+    """Position tables that are added to the patches: one for space and one for time, the one for space only, or
+    none."""
     first_weights: Literal["published", "by_width"] = "published"
+    """Random initial weights: `published` as released, with a standard deviation of 0.02, which suits a width of 768,
+    and with temporal attention that adds nothing at first; `by_width` as 1 / sqrt(inputs) for all maps, temporal ones
+    included, which narrow networks need to distinguish clips."""
 
     @property
     def size_step(self) -> int:

@@ -17,11 +17,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trichord.core.errors import UserError
 from trichord.pretrain.backbones.base import Backbone, Tokens
 from trichord.pretrain.backbones.timesformer import TimeSformerSpec
-from trichord.pretrain.layers.checkpointing import run
 from trichord.pretrain.layers.embeddings import PatchEmbedding, positions_in_space, positions_in_time, table_of_square
-from trichord.pretrain.layers.transformer import NORM_EPS, Attention, Block, DropPath, Mlp, growing_rates
+from trichord.pretrain.layers.transformer import (
+    NORM_EPS,
+    Attention,
+    DropPath,
+    Mlp,
+    TransformerBlock,
+    growing_rates,
+    run_block,
+)
+from trichord.pretrain.weights.naming import Family, Table, renamed, reversed_table
 
 INITIAL_STD = 0.02
 POSITION_STD_BY_WIDTH = 0.1
@@ -45,7 +54,7 @@ class TimeSformer(Backbone):
             self.pos_embed = nn.Parameter(torch.empty(1, 1 + (spec.size // spec.patch) ** 2, spec.dim))
         if spec.positions == "space-time":
             self.time_embed = nn.Parameter(torch.empty(1, spec.frames, spec.dim))
-        block = DividedBlock if spec.attention == "divided" else Block
+        block = DividedBlock if spec.attention == "divided" else TransformerBlock
         mlp_dim = int(spec.dim * spec.mlp_ratio)
         rates = growing_rates(spec.drop_path, spec.depth)
         self.blocks = nn.ModuleList(block(spec.dim, spec.heads, mlp_dim, rate) for rate in rates)
@@ -86,6 +95,11 @@ class TimeSformer(Backbone):
         attention = self.blocks[-1].attn
         assert isinstance(attention, Attention)
         return attention
+
+    def count_as_published(self) -> None:
+        for block in self.blocks:
+            if isinstance(block, DividedBlock):
+                block.joins_maps = False
 
     def layer_of(self, name: str) -> int:
         first, _, rest = name.partition(".")
@@ -137,7 +151,7 @@ class TimeSformer(Backbone):
         return Tokens(self.norm(class_BD), self.norm(grid_BtnD))
 
     def _run(self, block: nn.Module, *arguments: Tensor | bool) -> Any:
-        return run(block, *arguments, forgets=self.spec.activation_checkpointing)
+        return run_block(block, *arguments, recomputes=self.spec.activation_checkpointing)
 
 
 class DividedBlock(nn.Module):
@@ -172,24 +186,109 @@ class DividedBlock(nn.Module):
 
     def _learn_in_time(self, grid_BtnD: Tensor) -> Tensor:
         batch, frames, places, dim = grid_BtnD.shape
-        answers_BtnD = self.temporal_attn.answers(self.temporal_norm1(grid_BtnD), frames)
+        outputs_BtnD = self.temporal_attn.head_outputs(self.temporal_norm1(grid_BtnD), frames)
         proj, fc = self.temporal_attn.proj, self.temporal_fc
         # Stochastic depth is between two linear maps: a dropped place still gets the bias of the second. It only
         # scales, so the maps can be merged; with more tokens than features, merging costs less than applying both.
         if self.joins_maps and batch * frames * places > dim:
-            learnt_BtnD = functional.linear(answers_BtnD, fc.weight @ proj.weight, fc.weight @ proj.bias)
+            learnt_BtnD = functional.linear(outputs_BtnD, fc.weight @ proj.weight, fc.weight @ proj.bias)
             if not self.drop_path.is_active:
                 return learnt_BtnD + fc.bias
             return learnt_BtnD * self.drop_path.scales(learnt_BtnD, batch, 1, places, 1) + fc.bias
-        learnt_BtnD = proj(answers_BtnD)
+        learnt_BtnD = proj(outputs_BtnD)
         if self.drop_path.is_active:
             learnt_BtnD = learnt_BtnD * self.drop_path.scales(learnt_BtnD, batch, 1, places, 1)
         mixed_BtnD: Tensor = fc(learnt_BtnD)
         return mixed_BtnD
 
-    def _learn_in_space(self, class_B1D: Tensor, grid_BtnD: Tensor, asking: int) -> Tensor:
+    def _learn_in_space(self, class_B1D: Tensor, grid_BtnD: Tensor, query_count: int) -> Tensor:
         batch, frames, _, dim = grid_BtnD.shape
         class_Bt1D = class_B1D.unsqueeze(1).expand(batch, frames, 1, dim)
         tokens_NLD = self.norm1(torch.cat((class_Bt1D, grid_BtnD), dim=2)).flatten(0, 1)
-        learnt_NLD: Tensor = self.drop_path(self.attn(tokens_NLD.unsqueeze(2), asking).squeeze(2))
-        return learnt_NLD.view(batch, frames, asking, dim)
+        learnt_NLD: Tensor = self.drop_path(self.attn(tokens_NLD.unsqueeze(2), query_count).squeeze(2))
+        return learnt_NLD.view(batch, frames, query_count, dim)
+
+
+def _hugging_face(prefix: str) -> Table:
+    """Return the names in files converted by Hugging Face; `prefix` is that of the model's tensors."""
+    layer, block = f"{prefix}encoder.layer.{{n}}.", "backbone.blocks.{n}."
+    return (
+        (f"{prefix}embeddings.cls_token", "backbone.cls_token"),
+        (f"{prefix}embeddings.position_embeddings", "backbone.pos_embed"),
+        (f"{prefix}embeddings.time_embeddings", "backbone.time_embed"),
+        (f"{prefix}embeddings.patch_embeddings.projection.{{rest}}", "backbone.patch_embed.proj.{rest}"),
+        (f"{layer}layernorm_before.{{rest}}", f"{block}norm1.{{rest}}"),
+        (f"{layer}layernorm_after.{{rest}}", f"{block}norm2.{{rest}}"),
+        (f"{layer}attention.attention.qkv.{{rest}}", f"{block}attn.qkv.{{rest}}"),
+        (f"{layer}attention.output.dense.{{rest}}", f"{block}attn.proj.{{rest}}"),
+        (f"{layer}temporal_layernorm.{{rest}}", f"{block}temporal_norm1.{{rest}}"),
+        (f"{layer}temporal_attention.attention.qkv.{{rest}}", f"{block}temporal_attn.qkv.{{rest}}"),
+        (f"{layer}temporal_attention.output.dense.{{rest}}", f"{block}temporal_attn.proj.{{rest}}"),
+        (f"{layer}temporal_dense.{{rest}}", f"{block}temporal_fc.{{rest}}"),
+        (f"{layer}intermediate.dense.{{rest}}", f"{block}mlp.fc1.{{rest}}"),
+        (f"{layer}output.dense.{{rest}}", f"{block}mlp.fc2.{{rest}}"),
+        (f"{prefix}layernorm.{{rest}}", "backbone.norm.{rest}"),
+        ("classifier.{rest}", "classifier.{rest}"),
+    )
+
+
+HUGGING_FACE_TIMESFORMER = _hugging_face("timesformer.")
+
+FAMILIES = (
+    Family(
+        "TimeSformer",
+        "model.blocks.0.attn.qkv.weight",
+        (("model.head.{rest}", "classifier.{rest}"), ("model.{rest}", "backbone.{rest}")),
+    ),
+    Family(
+        "TimeSformer of Hugging Face",
+        "timesformer.encoder.layer.0.attention.attention.qkv.weight",
+        HUGGING_FACE_TIMESFORMER,
+    ),
+    Family(
+        "TimeSformer of Hugging Face, no classifier",
+        "encoder.layer.0.attention.attention.qkv.weight",
+        _hugging_face(""),
+    ),
+)
+
+
+# The values of Hugging Face's configuration; its class supports these positions only.
+_ATTENTION = {"divided": "divided_space_time", "joint": "joint_space_time", "space": "space_only"}
+_POSITIONS = {"divided": "space-time", "joint": "space-time", "space": "space"}
+_TO_HUGGING_FACE = reversed_table(HUGGING_FACE_TIMESFORMER)
+
+
+def as_hugging_face(tensors: dict[str, Tensor], spec: TimeSformerSpec) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return a backbone with the names of TimesformerModel, which has no head, and the content of its config.json."""
+    if spec.positions != _POSITIONS[spec.attention]:
+        raise UserError(
+            f"Hugging Face's TimeSformer does not support positions '{spec.positions}' with attention "
+            f"'{spec.attention}', only '{_POSITIONS[spec.attention]}'. Next: trichord export RUN --format safetensors"
+        )
+    named = {
+        renamed(name, _TO_HUGGING_FACE).removeprefix("timesformer."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("backbone.")
+    }
+    config = {
+        "architectures": ["TimesformerModel"],
+        "model_type": "timesformer",
+        "image_size": spec.size,
+        "patch_size": spec.patch,
+        "num_channels": 3,
+        "num_frames": spec.frames,
+        "hidden_size": spec.dim,
+        "num_hidden_layers": spec.depth,
+        "num_attention_heads": spec.heads,
+        "intermediate_size": int(spec.dim * spec.mlp_ratio),
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "layer_norm_eps": 1e-6,
+        "qkv_bias": True,
+        "attention_type": _ATTENTION[spec.attention],
+        "drop_path_rate": 0,
+        "torch_dtype": "float32",
+    }
+    return named, config

@@ -15,8 +15,12 @@ class TransformersTextSpec(TextBackboneSpec):
     builds: ClassVar[str] = "trichord.pretrain.backbones.transformers_text.model:TransformersText"
 
     kind: Literal["transformers"] = "transformers"
-    path: str  # a folder written by `save_pretrained`, or a name on the Hugging Face Hub
-    length: PositiveInt = 64  # of the longest text, in tokens
-    pool: Literal["mean", "first", "last"] = "mean"  # the tokens that are pooled into the vector
-    pretrained: bool = True  # start from its weights, which must be safetensors
+    path: str
+    """Folder written by `save_pretrained`, or name of a model on the Hugging Face Hub."""
+    length: PositiveInt = 64
+    """Largest number of tokens of a text; longer texts are cut."""
+    pool: Literal["mean", "first", "last"] = "mean"
+    """How the tokens of the last layer become one vector: their mean, the first token, or the last."""
+    pretrained: bool = True
+    """Start from the model's own weights, which must be stored as safetensors; false starts from random weights."""
     activation_checkpointing: bool = False

@@ -16,12 +16,15 @@ class VideoMambaSpec(BackboneSpec):
     """VideoMamba; by default the middle size with patches of 16 pixels and 8 frames."""
 
     builds: ClassVar[str] = "trichord.pretrain.backbones.videomamba.model:VideoMamba"
-    file_names: ClassVar[str] = "trichord.pretrain.backbones.videomamba.names:FAMILIES"
+    file_names: ClassVar[str] = "trichord.pretrain.backbones.videomamba.model:FAMILIES"
 
     kind: Literal["videomamba"] = "videomamba"
     dim: PositiveInt = 576
+    """Number of features of a token."""
     depth: PositiveInt = 32
+    """Number of Mamba blocks."""
     patch: PositiveInt = 16
+    """Height and width of a patch in pixels; sizes of views must be multiples of it."""
 
     @property
     def size_step(self) -> int:

@@ -17,19 +17,31 @@ class ViViTSpec(BackboneSpec):
     file_names: ClassVar[str] = "trichord.pretrain.backbones.vivit.names:FAMILIES"
 
     kind: Literal["vivit"] = "vivit"
-    # models 1 to 4 of the paper
     model: Literal["joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"] = "joint"
+    """The paper's models 1 to 4: attention among all tubelets, an encoder of space followed by one of time, attention
+    along space and then time in each block, or half of the heads for each."""
     frames: PositiveInt = 32
     dim: PositiveInt = 768
+    """Number of features of a token."""
     depth: PositiveInt = 12
+    """Number of transformer blocks; for `factorised_encoder`, those of the first, spatial encoder."""
     heads: PositiveInt = 12
+    """Number of attention heads, which must divide `dim`; even for `factorised_dot_product`."""
     mlp_ratio: float = Field(default=4.0, gt=0)
+    """Width of the MLP in each block, as a multiple of `dim`."""
     patch: PositiveInt = 16
-    tubelet: PositiveInt = 2  # frames per token; 1 is the paper's uniform frame sampling
-    time_depth: NonNegativeInt = 4  # of a factorised encoder's second encoder; 0 averages over steps
-    pooled: Literal["class", "mean"] = "class"  # pooled vector of a clip, and in a factorised encoder of a step
-    # Initial tubelet kernels from image weights: applied to one of the frames, or to their mean.
+    """Height and width of a tubelet in pixels; sizes of views must be multiples of it."""
+    tubelet: PositiveInt = 2
+    """Number of frames of a tubelet, of which the frames of a clip must be a multiple; 1 is the paper's uniform frame
+    sampling."""
+    time_depth: NonNegativeInt = 4
+    """Number of blocks of the second encoder of `factorised_encoder`, over time; 0 averages over time steps instead."""
+    pooled: Literal["class", "mean"] = "class"
+    """Pooled vector of a clip, and in a factorised encoder of a time step: the class token, or the mean of the
+    tokens."""
     first_tubelets: Literal["central", "inflated"] = "central"
+    """How weights of an image model fill a tubelet: `central` applies them to its middle frame, `inflated` to the mean
+    of its frames."""
 
     @property
     def size_step(self) -> int:

@@ -9,6 +9,8 @@ heads, K = D / H, G the heads of all places of an axis, h = D / 2.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from math import isqrt
 
 import torch
@@ -17,17 +19,17 @@ from torch.nn import functional
 
 from trichord.pretrain.backbones.base import Backbone, Tokens
 from trichord.pretrain.backbones.vivit import ViViTSpec
-from trichord.pretrain.layers.checkpointing import run
 from trichord.pretrain.layers.embeddings import TubeletEmbedding, positions_between, tubelets_of_images
 from trichord.pretrain.layers.transformer import (
     NORM_EPS,
     Attention,
-    Block,
     DropPath,
     Mlp,
     QueryKeyValue,
+    TransformerBlock,
     attend,
     growing_rates,
+    run_block,
 )
 
 POSITION_STD = 0.02
@@ -93,7 +95,7 @@ class ViViT(Backbone):
         grid_BtnD = grid_BthwD.flatten(2, 3) + position_1tnD
         if self.spec.model in ("factorised_self_attention", "factorised_dot_product"):
             for block in self.blocks:
-                grid_BtnD = run(block, grid_BtnD, forgets=self.spec.activation_checkpointing)
+                grid_BtnD = run_block(block, grid_BtnD, recomputes=self.spec.activation_checkpointing)
             grid_BtnD = self.norm(grid_BtnD)
             return Tokens(grid_BtnD.mean(dim=(1, 2)), grid_BtnD[:, :, :0] if pooled_only else grid_BtnD)
         batch, steps, places = grid_BtnD.shape[:3]
@@ -180,11 +182,11 @@ class ViViT(Backbone):
         self, blocks: nn.ModuleList, norm: nn.Module, class_1cD: Tensor, tokens_NLD: Tensor, pooled_only: bool
     ) -> tuple[Tensor, Tensor]:
         """Attend among tokens and the class token, if any; return the pooled vector and the tokens (or none)."""
-        forgets = self.spec.activation_checkpointing
+        recomputes = self.spec.activation_checkpointing
         tokens_NLD = torch.cat((class_1cD.expand(len(tokens_NLD), -1, -1), tokens_NLD), dim=1)
         for block in blocks[:-1]:
-            tokens_NLD = run(block, tokens_NLD, forgets=forgets)
-        tokens_NLD = norm(run(blocks[-1], tokens_NLD, pooled_only and self.has_class, forgets=forgets))
+            tokens_NLD = run_block(block, tokens_NLD, recomputes=recomputes)
+        tokens_NLD = norm(run_block(blocks[-1], tokens_NLD, pooled_only and self.has_class, recomputes=recomputes))
         if not self.has_class:
             return tokens_NLD.mean(dim=1), tokens_NLD[:, :0] if pooled_only else tokens_NLD
         class_N1D, tokens_NLD = torch.split(tokens_NLD, [1, tokens_NLD.shape[1] - 1], dim=1)
@@ -195,11 +197,8 @@ def _blocks(spec: ViViTSpec, depth: int) -> nn.ModuleList:
     """Build an encoder's blocks; rates of stochastic depth grow within each encoder."""
     sizes = (spec.dim, spec.heads, int(spec.dim * spec.mlp_ratio))
     rates = growing_rates(spec.drop_path, depth)
-    if spec.model == "factorised_self_attention":
-        return nn.ModuleList(FactorisedSelfAttentionBlock(*sizes, rate) for rate in rates)
-    if spec.model == "factorised_dot_product":
-        return nn.ModuleList(FactorisedDotProductBlock(*sizes, rate) for rate in rates)
-    return nn.ModuleList(Block(*sizes, rate, activation="tanh_gelu") for rate in rates)
+    build = _BLOCKS[spec.model]
+    return nn.ModuleList(build(*sizes, rate) for rate in rates)
 
 
 class FactorisedSelfAttentionBlock(nn.Module):
@@ -251,8 +250,8 @@ class DotProductAttention(nn.Module):
         width = dim // self.heads
         time_BtGK = attend(*(part_Btnh.view(batch, steps, -1, width) for part_Btnh in in_time))
         space_NnGK = attend(*(part_Btnh.view(batch * steps, places, -1, width) for part_Btnh in in_space))
-        answers = (answers.reshape(batch, steps, places, dim // 2) for answers in (time_BtGK, space_NnGK))
-        mixed_BtnD: Tensor = self.proj(torch.cat(tuple(answers), dim=-1))
+        outputs = (outputs.reshape(batch, steps, places, dim // 2) for outputs in (time_BtGK, space_NnGK))
+        mixed_BtnD: Tensor = self.proj(torch.cat(tuple(outputs), dim=-1))
         return mixed_BtnD
 
 
@@ -271,3 +270,12 @@ class FactorisedDotProductBlock(nn.Module):
         grid_BtnD = grid_BtnD + self.drop_path(self.attn(self.norm1(grid_BtnD)))
         learnt_BtnD: Tensor = self.drop_path(self.mlp(self.norm2(grid_BtnD)))
         return grid_BtnD + learnt_BtnD
+
+
+_PLAIN = partial(TransformerBlock, activation="tanh_gelu")
+_BLOCKS: Mapping[str, Callable[..., nn.Module]] = {
+    "joint": _PLAIN,
+    "factorised_encoder": _PLAIN,
+    "factorised_self_attention": FactorisedSelfAttentionBlock,
+    "factorised_dot_product": FactorisedDotProductBlock,
+}

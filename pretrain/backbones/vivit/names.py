@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from trichord.pretrain.weights.hugging_face_vit import model_table, with_prefix_and_joined
-from trichord.pretrain.weights.naming import Family, Table
+from trichord.pretrain.weights.naming import Family, Table, model_table, with_prefix_and_joined
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,6 +10,8 @@ which attends to N = 3 R + 1 tokens.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,9 +19,9 @@ from torch.nn import functional
 from trichord.core.errors import UserError
 from trichord.pretrain.backbones.base import Backbone, Tokens
 from trichord.pretrain.backbones.vtn import VtnSpec
-from trichord.pretrain.layers.checkpointing import run
 from trichord.pretrain.layers.image_network import features_of, fitted_positions, image_network, layers_of, of_network
-from trichord.pretrain.layers.transformer import Mlp
+from trichord.pretrain.layers.transformer import Mlp, run_block
+from trichord.pretrain.weights.naming import Family, Table, joined
 
 INITIAL_STD = 0.02
 
@@ -73,7 +75,7 @@ class Vtn(Backbone):
         tokens_BLD = torch.cat((self.cls_token.expand(batch, 1, self.dim), seen_BTD), dim=1)
         tokens_BLD = self.sum(tokens_BLD, self.positions(frames, tokens_BLD.device))
         for block in self.blocks:
-            tokens_BLD = run(block, tokens_BLD, forgets=self.spec.activation_checkpointing)
+            tokens_BLD = run_block(block, tokens_BLD, recomputes=self.spec.activation_checkpointing)
         class_B1D, grid_BtD = torch.split(tokens_BLD, [1, frames], dim=1)
         return Tokens(class_B1D.squeeze(1), grid_BtD.unsqueeze(2)[:, :, : 0 if pooled_only else 1])
 
@@ -121,9 +123,9 @@ class SlidingAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, tokens_BLD: Tensor) -> Tensor:
-        queries, keys, values = self._split(self.global_qkv(tokens_BLD), asking=slice(0, 1))
+        queries, keys, values = self._split(self.global_qkv(tokens_BLD), queried=slice(0, 1))
         class_B1HK = self._attend(queries, keys, values)
-        queries, keys, values = self._split(self.qkv(tokens_BLD), asking=slice(1, None))
+        queries, keys, values = self._split(self.qkv(tokens_BLD), queried=slice(1, None))
         if self.reach is None or queries.shape[1] <= self.reach + 1:
             frames_BTHK = self._attend(queries, keys, values)
         else:
@@ -131,27 +133,27 @@ class SlidingAttention(nn.Module):
         mixed_BLD: Tensor = self.proj(torch.cat((class_B1HK, frames_BTHK), dim=1).flatten(2))
         return mixed_BLD
 
-    def _split(self, parts_BLD: Tensor, asking: slice) -> tuple[Tensor, Tensor, Tensor]:
+    def _split(self, parts_BLD: Tensor, queried: slice) -> tuple[Tensor, Tensor, Tensor]:
         queries, keys, values = (part.unflatten(-1, (self.heads, -1)) for part in parts_BLD.chunk(3, dim=-1))
-        return queries[:, asking], keys, values
+        return queries[:, queried], keys, values
 
     def _slide(self, queries_BTHK: Tensor, keys_BLHK: Tensor, values_BLHK: Tensor, reach: int) -> Tensor:
         """Attend from each chunk to itself, its neighbours and the class token; mask what is out of a frame's reach."""
         batch, frames = queries_BTHK.shape[:2]
         chunks = -(-frames // reach)
-        asked = functional.pad(queries_BTHK, (0, 0, 0, 0, 0, chunks * reach - frames)).unflatten(1, (chunks, reach))
+        padded = functional.pad(queries_BTHK, (0, 0, 0, 0, 0, chunks * reach - frames)).unflatten(1, (chunks, reach))
         keys, values = (_neighbours(each, chunks, reach) for each in (keys_BLHK, values_BLHK))
         mask_CRN = _in_reach(frames, chunks, reach, queries_BTHK.device)
         mask = mask_CRN.expand(batch, *mask_CRN.shape).flatten(0, 1).unsqueeze(1)
-        answers: Tensor = self._attend(asked.flatten(0, 1), keys, values, mask).unflatten(0, (batch, chunks))
-        return answers.flatten(1, 2)[:, :frames]
+        outputs: Tensor = self._attend(padded.flatten(0, 1), keys, values, mask).unflatten(0, (batch, chunks))
+        return outputs.flatten(1, 2)[:, :frames]
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend along the second axis; the third is heads."""
         queries, keys, values = (part.transpose(1, 2) for part in (queries, keys, values))
         dropout = self.dropout if self.training else 0.0
-        answers: Tensor = functional.scaled_dot_product_attention(queries, keys, values, mask, dropout)
-        return answers.transpose(1, 2)
+        outputs: Tensor = functional.scaled_dot_product_attention(queries, keys, values, mask, dropout)
+        return outputs.transpose(1, 2)
 
 
 def _neighbours(tokens_BLHK: Tensor, chunks: int, reach: int) -> Tensor:
@@ -166,10 +168,10 @@ def _neighbours(tokens_BLHK: Tensor, chunks: int, reach: int) -> Tensor:
 def _in_reach(frames: int, chunks: int, reach: int, device: torch.device) -> Tensor:
     """Return the attention mask CRN of each frame over the tokens of its chunk; the class token is never masked."""
     first_C11 = torch.arange(chunks, device=device).view(-1, 1, 1) * reach
-    asking_R1 = torch.arange(reach, device=device).view(-1, 1)
-    asked_M = torch.arange(-reach, 2 * reach, device=device)
-    is_near_RM = (asked_M - asking_R1).abs() <= reach
-    is_there_C1M = ((first_C11 + asked_M) >= 0) & ((first_C11 + asked_M) < frames)
+    query_R1 = torch.arange(reach, device=device).view(-1, 1)
+    key_M = torch.arange(-reach, 2 * reach, device=device)
+    is_near_RM = (key_M - query_R1).abs() <= reach
+    is_there_C1M = ((first_C11 + key_M) >= 0) & ((first_C11 + key_M) < frames)
     return functional.pad(is_near_RM & is_there_C1M, (1, 0), value=True)
 
 
@@ -206,3 +208,37 @@ class TokenSum(nn.Module):
         summed_BLD: Tensor = self.norm(tokens_BLD + self.positions(positions_L) + self.kinds(kinds_L))
         dropped_BLD: Tensor = self.dropout(summed_BLD)
         return dropped_BLD
+
+
+# Names in files released by its fork of PySlowFast: timm's ViT, Hugging Face's Longformer and a head.
+_RANGE = "temporal_encoder.embeddings.position_ids"  # a buffer saved by older versions of transformers
+_LAYER, _ATTENTION = "temporal_encoder.encoder.layer.{n}.", "temporal_encoder.encoder.layer.{n}.attention.self."
+
+RELEASED_VTN: Table = (
+    ("backbone.{rest}", "backbone.frames.{rest}"),
+    ("cls_token", "backbone.cls_token"),
+    ("temporal_encoder.embeddings.position_embeddings.{rest}", "backbone.sum.positions.{rest}"),
+    ("temporal_encoder.embeddings.token_type_embeddings.{rest}", "backbone.sum.kinds.{rest}"),
+    ("temporal_encoder.embeddings.LayerNorm.{rest}", "backbone.sum.norm.{rest}"),
+    (f"{_ATTENTION}{{rest}}", "backbone.blocks.{n}.attn.{rest}"),
+    (f"{_LAYER}attention.output.dense.{{rest}}", "backbone.blocks.{n}.attn.proj.{rest}"),
+    (f"{_LAYER}attention.output.LayerNorm.{{rest}}", "backbone.blocks.{n}.norm1.{rest}"),
+    (f"{_LAYER}intermediate.dense.{{rest}}", "backbone.blocks.{n}.mlp.fc1.{rest}"),
+    (f"{_LAYER}output.dense.{{rest}}", "backbone.blocks.{n}.mlp.fc2.{rest}"),
+    (f"{_LAYER}output.LayerNorm.{{rest}}", "backbone.blocks.{n}.norm2.{rest}"),
+    ("mlp_head.{rest}", "classifier.{rest}"),
+)
+
+
+def _prepare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = {name: tensor for name, tensor in tensors.items() if name != _RANGE}
+    for which in ("", "global_"):
+        ending = f"_{which}".rstrip("_")
+        parts = [f"{_ATTENTION}{part}{ending}.{{rest}}" for part in ("query", "key", "value")]
+        found = joined(found, parts, f"{_ATTENTION}{which}qkv.{{rest}}")
+    return found
+
+
+SIGN = "temporal_encoder.encoder.layer.0.attention.self.query_global.weight"
+
+FAMILIES = (Family("VTN", SIGN, RELEASED_VTN, _prepare),)

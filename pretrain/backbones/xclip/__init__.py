@@ -22,15 +22,27 @@ class XClipSpec(BackboneSpec):
     kind: Literal["xclip"] = "xclip"
     drop_path: float = Field(default=0.0, ge=0, lt=1)  # as released
     dim: PositiveInt = 768
+    """Number of features of a token in the encoder of frames."""
     depth: PositiveInt = 12
+    """Number of transformer blocks of the encoder of frames."""
     heads: PositiveInt = 12
+    """Number of attention heads in the encoder of frames, which must divide `dim`."""
     mlp_ratio: float = Field(default=4.0, gt=0)
+    """Width of the MLP in each block of the encoder of frames, as a multiple of `dim`."""
     patch: PositiveInt = 16
-    joint_dim: PositiveInt = 512  # of the space that video shares with text
+    """Height and width of a patch in pixels; sizes of views must be multiples of it."""
+    joint_dim: PositiveInt = 512
+    """Number of features of the space that video shares with text, which must fit the text encoder of the same
+    model."""
     joint_heads: PositiveInt = 8
-    messages: bool = True  # exchange messages between frames in every block
-    integration_depth: NonNegativeInt = 1  # blocks over frames; 0 averages the frames instead
-    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"  # OpenAI's weights: the first; open_clip's: mostly not
+    """Number of attention heads in the blocks over frames, which must divide `joint_dim`."""
+    messages: bool = True
+    """Exchange messages between frames in every block, as X-CLIP does; false encodes each frame separately, as CLIP
+    does."""
+    integration_depth: NonNegativeInt = 1
+    """Number of transformer blocks over frames; 0 averages the frames instead."""
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    """Activation of the MLPs: `quick_gelu` for OpenAI's weights, `gelu` for most of open_clip's."""
 
     @property
     def size_step(self) -> int:

@@ -18,9 +18,15 @@ from torch import Tensor, nn
 
 from trichord.pretrain.backbones.base import Backbone, Tokens
 from trichord.pretrain.backbones.xclip import XClipSpec
-from trichord.pretrain.layers.checkpointing import run
 from trichord.pretrain.layers.embeddings import PatchEmbedding, positions_in_space, positions_in_time, table_of_square
-from trichord.pretrain.layers.transformer import Activation, Attention, Block, draw_by_width, growing_rates
+from trichord.pretrain.layers.transformer import (
+    Activation,
+    Attention,
+    TransformerBlock,
+    draw_by_width,
+    growing_rates,
+    run_block,
+)
 
 NORM_EPS = 1e-5
 _TIME_STD = 0.02
@@ -49,7 +55,7 @@ class XClip(Backbone):
         self.norm_pre = nn.LayerNorm(spec.dim, eps=NORM_EPS)
         mlp_dim = int(spec.dim * spec.mlp_ratio)
         rates = growing_rates(spec.drop_path, spec.depth)
-        block = MessageBlock if spec.messages else Block
+        block = MessageBlock if spec.messages else TransformerBlock
         self.blocks = nn.ModuleList(
             block(spec.dim, spec.heads, mlp_dim, rate, spec.activation, NORM_EPS) for rate in rates
         )
@@ -59,7 +65,7 @@ class XClip(Backbone):
         if spec.integration_depth:
             self.time_embed = nn.Parameter(torch.empty(1, spec.frames, spec.joint_dim))
         self.integration = nn.ModuleList(
-            Block(spec.joint_dim, spec.joint_heads, 4 * spec.joint_dim, 0.0, spec.activation, NORM_EPS)
+            TransformerBlock(spec.joint_dim, spec.joint_heads, 4 * spec.joint_dim, 0.0, spec.activation, NORM_EPS)
             for _ in range(spec.integration_depth)
         )
         self.initialise()
@@ -74,7 +80,7 @@ class XClip(Backbone):
             nn.init.trunc_normal_(self.time_embed, std=_TIME_STD)
 
     def forward(self, frames_BCTHW: Tensor, pooled_only: bool = False, raw_grid: bool = False) -> Tokens:
-        class_BtE, grid_BtnD = self.see(frames_BCTHW, pooled_only)
+        class_BtE, grid_BtnD = self.encode_frames(frames_BCTHW, pooled_only)
         return Tokens(self.integrate(class_BtE), grid_BtnD if raw_grid else self.proj(self.norm(grid_BtnD)))
 
     @property
@@ -87,11 +93,11 @@ class XClip(Backbone):
     def place_dim(self) -> int:
         return self.spec.dim
 
-    def see_places(self, frames_BCTHW: Tensor) -> Tokens:
+    def encode_grid(self, frames_BCTHW: Tensor) -> Tokens:
         tokens: Tokens = self(frames_BCTHW, raw_grid=True)
         return tokens
 
-    def see(self, frames_BCTHW: Tensor, class_only: bool = False) -> Frames:
+    def encode_frames(self, frames_BCTHW: Tensor, class_only: bool = False) -> Frames:
         """Encode each frame, with the messages of the others if enabled."""
         tokens_BtLD = self.norm_pre(self._embed(frames_BCTHW))
         tokens = tokens_BtLD if self.spec.messages else tokens_BtLD.flatten(0, 1)
@@ -136,10 +142,10 @@ class XClip(Backbone):
         return torch.cat((class_Bt1D, grid_BthwD.flatten(2, 3)), dim=2)
 
     def _run(self, block: nn.Module, *arguments: Tensor | bool) -> Any:
-        return run(block, *arguments, forgets=self.spec.activation_checkpointing)
+        return run_block(block, *arguments, recomputes=self.spec.activation_checkpointing)
 
 
-class MessageBlock(Block):
+class MessageBlock(TransformerBlock):
     """A pre-LN block with messages between frames; each block computes its own messages."""
 
     def __init__(
@@ -156,5 +162,5 @@ class MessageBlock(Block):
         messages_Bt1D = self.message_fc(tokens_BtLD[:, :, :1])
         messages_Bt1D = messages_Bt1D + self.drop_path(self.message_attn(self.message_norm(messages_Bt1D), frames))
         tokens_NMD = torch.cat((tokens_BtLD, messages_Bt1D), dim=2).flatten(0, 1)
-        learnt_BtLD: Tensor = self.answer(tokens_NMD, 1 if class_only else length).unflatten(0, (clips, frames))
+        learnt_BtLD: Tensor = self.forward_first(tokens_NMD, 1 if class_only else length).unflatten(0, (clips, frames))
         return learnt_BtLD

@@ -22,7 +22,8 @@ from trichord.pretrain.objectives.spec import ObjectiveSpec
 from trichord.shards.audio.sound_specs import KaldiFbank, SoundSpec
 from trichord.shards.sample_spec import SampleSpec
 from trichord.shards.transforms.clip_specs import DenseWindow, FullVideo, Segments
-from trichord.shards.transforms.view_specs import RandomResizedCrop, ViewSpec, ViewsSpec
+from trichord.shards.transforms.crops import RandomResizedCrop
+from trichord.shards.transforms.view_specs import ViewSpec, ViewsSpec
 
 
 class _Spec(BaseModel):
@@ -32,15 +33,22 @@ class _Spec(BaseModel):
 class RoundsSpec(_Spec):
     """When clusters are recomputed, and from which embeddings."""
 
-    # bank: the latest embeddings of training, which cost no extra pass but lag slightly behind the weights; pass: those
-    # of the clips that the coming steps will read, without augmentation, which costs a forward pass for each clip
     source: Literal["bank", "pass"] = "bank"
-    first_step: PositiveInt = 1  # steps before the first clusters are computed; until then there are no targets
+    """`bank` clusters the latest embeddings of training, which cost no extra pass but lag slightly behind the weights;
+    `pass` those of the clips that the coming steps will read, without augmentation, which costs a forward pass for each
+    clip."""
+    first_step: PositiveInt = 1
+    """Number of steps before the first clusters are computed; until then the target has no loss."""
     every_steps: PositiveInt = 1000
-    samples: PositiveInt = 65536  # over all ranks: the size of the bank, or the number of clips of a pass
+    """Number of steps from one computation of the clusters to the next."""
+    samples: PositiveInt = 65536
+    """Number of clips that are clustered, over all ranks: the size of the bank, or the length of a pass."""
     iterations: PositiveInt = 20
-    spherical: bool = True  # centroids have norm 1, as the embeddings have
-    giant: float = Field(default=20.0, gt=1)  # a cluster larger than this many times the mean size is split
+    """Largest number of iterations of k-means in a round."""
+    spherical: bool = True
+    """Keep the norm of centroids at 1, as that of the embeddings is."""
+    giant: float = Field(default=20.0, gt=1)
+    """Split a cluster that has more than this many times the mean number of clips."""
 
 
 class TargetSpec(_Spec, ABC):
@@ -77,9 +85,13 @@ class PrototypeTarget(TargetSpec):
 
     kind: Literal["prototypes"] = "prototypes"
     clusters: tuple[PositiveInt, ...] = Field(default=(256, 512, 1024), min_length=1)
+    """Number of clusters of each clustering of a modality; several clusterings have equal weight."""
     temperature: PositiveFloat = 0.2
+    """Temperature of the softmax over prototypes; with `by_concentration`, the mean over all of them."""
     by_concentration: bool = True
+    """Give each prototype its own temperature, lower for a denser cluster; false uses `temperature` for all."""
     rounds: RoundsSpec = RoundsSpec()
+    """When clusters are recomputed, and from which embeddings."""
 
 
 class LabelTarget(TargetSpec):
@@ -95,9 +107,14 @@ class LabelTarget(TargetSpec):
 
     kind: Literal["labels"] = "labels"
     labels: Literal["other", "own", "both", "joint"] = "other"
+    """Whose clusters a modality learns: those of the `other` modality (XDC), of its `own` (SDC), of `both` with a head
+    each (MDC), or of both modalities' embeddings clustered as one vector (`joint`, CDC)."""
     clusters: tuple[PositiveInt, ...] = Field(default=(128,), min_length=1)
-    balanced: bool = False  # weight clips by the inverse of their cluster's size
+    """Number of clusters of each clustering, for each of which an encoder has a linear head."""
+    balanced: bool = False
+    """Weight clips by the inverse of the size of their cluster, so that all clusters count equally."""
     rounds: RoundsSpec = RoundsSpec()
+    """When clusters are recomputed, and from which embeddings."""
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -110,11 +127,17 @@ class SinkhornTarget(TargetSpec):
     builds: ClassVar[str] = "trichord.pretrain.objectives.av_prototypes.sinkhorn:SinkhornSwap"
 
     kind: Literal["sinkhorn"] = "sinkhorn"
-    prototypes: PositiveInt = 512  # shared by both modalities
+    prototypes: PositiveInt = 512
+    """Number of prototypes, which both modalities share."""
     temperature: PositiveFloat = 0.1
-    epsilon: PositiveFloat = 0.05  # lower is harder; 0.03 has helped SwAV users whose loss was stuck at ln(prototypes)
+    """Temperature of the softmax over prototypes."""
+    epsilon: PositiveFloat = 0.05
+    """Softness of the assigned codes; lower is harder, and 0.03 has helped SwAV users whose loss was stuck at
+    ln(prototypes)."""
     iterations: PositiveInt = 3
-    frozen_steps: NonNegativeInt = 0  # prototypes are frozen for this many steps
+    """Number of Sinkhorn iterations, which balance the use of the prototypes."""
+    frozen_steps: NonNegativeInt = 0
+    """Number of steps at the start in which the prototypes are frozen; 0 trains them from the first step."""
 
     def frozen_steps_of(self) -> Mapping[str, int]:
         return {"prototypes.*": self.frozen_steps} if self.frozen_steps else {}
@@ -144,18 +167,31 @@ class AvPrototypesSpec(ObjectiveSpec):
     kind: Literal["av_prototypes"] = "av_prototypes"
     clips: Annotated[DenseWindow | Segments | FullVideo, Field(discriminator="kind")] = DenseWindow(
         frames=16, clip_seconds=5.12
-    )  # one, or two for contrast within a modality
+    )
+    """How clips are taken from a video: one, or two for `within_weight`."""
     view: ViewSpec = ViewSpec(crop=RandomResizedCrop(size=224, scale=(0.4, 1.0)), flip_probability=0.5)
+    """Transforms of the frames of a clip."""
     sound: SoundSpec = KaldiFbank(frames=512)
-    sound_seconds: PositiveFloat | None = None  # around the clip's middle; null: the clip's own time span
-    embedding_dim: PositiveInt | None = 128  # null: the pooled vectors themselves, as XDC clusters them
-    hidden_dim: PositiveInt = 2048  # of the embedding head
+    """Spectrogram of the audio of a clip."""
+    sound_seconds: PositiveFloat | None = None
+    """Seconds of audio around the middle of a clip; null takes the clip's own time span."""
+    embedding_dim: PositiveInt | None = 128
+    """Number of features of the embeddings that are clustered and compared; null uses the backbones' pooled vectors, as
+    XDC does."""
+    hidden_dim: PositiveInt = 2048
+    """Width of the hidden layer of the embedding heads."""
     target: AnyTarget | None = PrototypeTarget()
+    """How clusters become a training target, selected by `kind`; null for none."""
     target_weight: NonNegativeFloat = 1.0
-    cross_weight: NonNegativeFloat = 1.0  # of the contrast between a clip's video and its audio
-    within_weight: NonNegativeFloat = 0.0  # of the contrast between two clips of a video, in each modality
-    temperature: PositiveFloat = 0.07  # of the contrast of single clips
-    learn_temperature: bool = False  # at least 0.01, as in CLIP
+    """Weight of the loss of the target."""
+    cross_weight: NonNegativeFloat = 1.0
+    """Weight of the contrast between a clip's video and its audio; 0 for none."""
+    within_weight: NonNegativeFloat = 0.0
+    """Weight of the contrast between two clips of a video in each modality, which needs `clips.clips=2`; 0 for none."""
+    temperature: PositiveFloat = 0.07
+    """Temperature of the contrast of single clips."""
+    learn_temperature: bool = False
+    """Learn the temperature of the contrast, which stays at least 0.01, as in CLIP."""
 
     @model_validator(mode="after")
     def _is_possible(self) -> AvPrototypesSpec:

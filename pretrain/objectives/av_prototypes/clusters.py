@@ -15,12 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from trichord.core.errors import UserError
-from trichord.pretrain.clustering.bank import MemoryBank
-from trichord.pretrain.clustering.label_table import hash_keys
+from trichord.pretrain.clustering.bank import MemoryBank, hash_keys
 from trichord.pretrain.collectives import mean_over_ranks, world_size
 from trichord.pretrain.objectives.av_prototypes import LabelTarget, PrototypeTarget
-from trichord.pretrain.objectives.av_prototypes.rounds import Column, Rounds, first_labels, within
-from trichord.pretrain.objectives.av_prototypes.target import Judged, Look, Pair, Samples, Target
+from trichord.pretrain.objectives.av_prototypes.rounds import ClusterSet, Rounds, first_labels, within
+from trichord.pretrain.objectives.av_prototypes.target import FeaturePass, Pair, Samples, Target, TargetOutput
 
 OTHER = {"video": "audio", "audio": "video"}
 
@@ -58,25 +57,25 @@ class Clustered(Target):
                 "lower clusters"
             )
 
-    def judge(self, pairs: Sequence[Pair], samples: Samples) -> Judged:
+    def compute_loss(self, pairs: Sequence[Pair], samples: Samples) -> TargetOutput:
         keys_b = hash_keys(samples.keys)
         if self._keeps_bank:
             device = samples.valid_b.device
-            embeddings, present = self.shown(pairs[0], samples)
+            embeddings, present = self.select(pairs[0], samples)
             self._opened(device).push(embeddings, keys_b, present, first_labels(samples.labels))
         if not self.rounds.is_ready:
             # Every parameter takes part, or ranks and optimiser would wait for gradients that never arrive.
-            outputs = [each for pair in pairs for seen in pair for each in (seen.unit_BD, *seen.logits_BK)]
-            return Judged(torch.stack([each.sum() for each in outputs]).sum() * 0, {}, {})
+            outputs = [each for pair in pairs for output in pair for each in (output.unit_BD, *output.logits_BK)]
+            return TargetOutput(torch.stack([each.sum() for each in outputs]).sum() * 0, {}, {})
         # Cosines with neighbouring centroids are often equal in bfloat16, and the lower number would get their clips.
         with torch.autocast(samples.valid_b.device.type, enabled=False):
             terms = [term for pair in pairs for term in self._terms(pair, keys_b, samples)]
         device = terms[0].device
         health = {name: torch.tensor(value, device=device) for name, value in self.rounds.figures.items()}
-        known_b = self.rounds.look_up(self.rounds.columns[0], keys_b) >= 0
-        return Judged(torch.stack(terms).mean(), {}, {**health, "known_share": known_b.float().mean().to(device)})
+        known_b = self.rounds.cluster_of(self.rounds.cluster_sets[0], keys_b) >= 0
+        return TargetOutput(torch.stack(terms).mean(), {}, {**health, "known_share": known_b.float().mean().to(device)})
 
-    def shown(self, pair: Pair, samples: Samples) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def select(self, pair: Pair, samples: Samples) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the embeddings to cluster by subject, and which samples have them."""
         embeddings = {name: pair.subject(name).detach() for name in self.dims}
         return embeddings, {name: samples.valid_b if name == "video" else samples.present_b for name in self.dims}
@@ -88,23 +87,23 @@ class Clustered(Target):
             self._bank = MemoryBank(self.steps_kept * rows_per_step, self.dims, rows_per_step, device)
         return self._bank
 
-    def _labels(self, column: Column, keys_b: Tensor, pair: Pair) -> Tensor:
+    def _labels(self, cluster_set: ClusterSet, keys_b: Tensor, pair: Pair) -> Tensor:
         """Return each sample's cluster: the one of its key, else the current nearest to its embedding."""
-        nearest_b = self.rounds.nearest(column, pair.subject(column.subject))
-        known_b = self.rounds.look_up(column, keys_b).to(nearest_b.device)
+        nearest_b = self.rounds.nearest(cluster_set, pair.subject(cluster_set.subject))
+        known_b = self.rounds.cluster_of(cluster_set, keys_b).to(nearest_b.device)
         return torch.where(known_b >= 0, known_b, nearest_b)
 
     @abstractmethod
     def _terms(self, pair: Pair, keys_b: Tensor, samples: Samples) -> list[Tensor]:
         """Return the losses of a pair of embeddings, which have equal weight."""
 
-    def after_update(self, step: int, look: Look) -> None:
+    def after_update(self, step: int, run_pass: FeaturePass) -> None:
         if not self.rounds.is_due(step):
             return
         if self._bank is not None:
             self.rounds.renew(step, self._bank)
         else:
-            with look(self.steps_kept, self.dims, self.shown) as store:
+            with run_pass(self.steps_kept, self.dims, self.select) as store:
                 self.rounds.renew(step, store)
 
     def state(self) -> dict[str, Tensor]:
@@ -127,14 +126,14 @@ class PrototypeContrast(Clustered):
 
     def _terms(self, pair: Pair, keys_b: Tensor, samples: Samples) -> list[Tensor]:
         terms = []
-        for column in self.rounds.columns:
-            prototypes = self.rounds.prototypes[column]
-            unit_bD = pair.subject(OTHER[column.subject])
+        for cluster_set in self.rounds.cluster_sets:
+            prototypes = self.rounds.prototypes[cluster_set]
+            unit_bD = pair.subject(OTHER[cluster_set.subject])
             cosines_bK = unit_bD @ prototypes.centroids_KD.T
             logits_bK = cosines_bK / (
                 prototypes.temperatures_K if self.spec.by_concentration else self.spec.temperature
             )
-            nll_b = functional.cross_entropy(logits_bK, self._labels(column, keys_b, pair), reduction="none")
+            nll_b = functional.cross_entropy(logits_bK, self._labels(cluster_set, keys_b, pair), reduction="none")
             terms.append(mean_over_ranks(nll_b, samples.present_b))
         return terms
 
@@ -149,24 +148,29 @@ class ClusterLabels(Clustered):
 
     def _terms(self, pair: Pair, keys_b: Tensor, samples: Samples) -> list[Tensor]:
         terms = []
-        for modality, seen in (("video", pair.video), ("audio", pair.audio)):
-            for number, column in enumerate(self._learnt_by(modality)):
-                labels_b = self._labels(column, keys_b, pair)
-                nll_b = functional.cross_entropy(seen.logits_BK[number], labels_b, reduction="none")
+        for modality, output in (("video", pair.video), ("audio", pair.audio)):
+            for number, cluster_set in enumerate(self._learnt_by(modality)):
+                labels_b = self._labels(cluster_set, keys_b, pair)
+                nll_b = functional.cross_entropy(output.logits_BK[number], labels_b, reduction="none")
                 # Clips without audio have video: they count where only video is involved.
-                weights_b = samples.valid_b if modality == column.subject == "video" else samples.present_b
-                terms.append(mean_over_ranks(nll_b, weights_b * self._rarity(column, labels_b)))
+                weights_b = samples.valid_b if modality == cluster_set.subject == "video" else samples.present_b
+                terms.append(mean_over_ranks(nll_b, weights_b * self._rarity(cluster_set, labels_b)))
         return terms
 
-    def _learnt_by(self, modality: str) -> list[Column]:
+    def _learnt_by(self, modality: str) -> list[ClusterSet]:
         other = OTHER[modality]
         subjects = {"other": [other], "own": [modality], "both": [modality, other], "joint": ["joint"]}
         chosen = subjects[self.spec.labels]
-        return [column for subject in chosen for column in self.rounds.columns if column.subject == subject]
+        return [
+            cluster_set
+            for subject in chosen
+            for cluster_set in self.rounds.cluster_sets
+            if cluster_set.subject == subject
+        ]
 
-    def _rarity(self, column: Column, labels_b: Tensor) -> Tensor | float:
+    def _rarity(self, cluster_set: ClusterSet, labels_b: Tensor) -> Tensor | float:
         """Return weights that count every cluster equally, as if a cluster were drawn and then a clip of it."""
         if not self.spec.balanced:
             return 1.0
-        counts_K = self.rounds.prototypes[column].counts_K.float()
+        counts_K = self.rounds.prototypes[cluster_set].counts_K.float()
         return counts_K.sum() / (counts_K.clamp(min=1) * len(counts_K))[labels_b]

@@ -18,12 +18,19 @@ from torch import Tensor
 from trichord.pretrain.backbones.base import AudioBackbone, Backbone
 from trichord.pretrain.collectives import mean_over_ranks, rank, world_size
 from trichord.pretrain.config import RunConfig
-from trichord.pretrain.contrast.info_nce import info_nce, nt_xent
+from trichord.pretrain.contrast.losses import info_nce, nt_xent
 from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
 from trichord.pretrain.objectives.av_prototypes import AvPrototypesSpec
-from trichord.pretrain.objectives.av_prototypes.feature_pass import PassStore, feature_pass, unaltered
-from trichord.pretrain.objectives.av_prototypes.rounds import within
-from trichord.pretrain.objectives.av_prototypes.target import Pair, Samples, Seen, Shown, Target, Temperature, Tower
+from trichord.pretrain.objectives.av_prototypes.rounds import PassStore, feature_pass, unaltered, within
+from trichord.pretrain.objectives.av_prototypes.target import (
+    Pair,
+    Samples,
+    SelectEmbeddings,
+    Target,
+    Temperature,
+    Tower,
+    TowerOutput,
+)
 from trichord.pretrain.objectives.base import HealthRule, Objective, StepOutput
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.stream import batches
@@ -59,15 +66,15 @@ class AvPrototypes(Objective):
         return group_parameters(self, rules, backbones, frozen)
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
-        pairs = self._see(batch)
+        pairs = self._encode(batch)
         samples = _known(batch)
         losses, total = self._contrast(pairs, samples)
         health = _agreement(pairs[0], samples)
         if self.target is not None:
-            judged = self.target.judge(pairs, samples)
-            total = total + self.spec.target_weight * judged.loss
-            losses |= {"target": judged.loss, **judged.losses}
-            health |= judged.health
+            output = self.target.compute_loss(pairs, samples)
+            total = total + self.spec.target_weight * output.loss
+            losses |= {"target": output.loss, **output.losses}
+            health |= output.health
         if self.spec.learn_temperature:
             health["temperature"] = 1 / self.temperature().detach()
         return StepOutput(
@@ -80,7 +87,7 @@ class AvPrototypes(Objective):
     def after_update(self, step: int) -> None:
         """Start a round of clustering if one is due; the network is not updated meanwhile."""
         if self.target is not None:
-            self.target.after_update(step, partial(self._look, step + 1))
+            self.target.after_update(step, partial(self._run_pass, step + 1))
 
     def state(self) -> dict[str, Tensor]:
         return {f"target.{name}": each for name, each in self.target.state().items()} if self.target else {}
@@ -94,11 +101,11 @@ class AvPrototypes(Objective):
     def health_rules(self) -> Sequence[HealthRule]:
         return _RULES
 
-    def _see(self, batch: Batch) -> list[Pair]:
+    def _encode(self, batch: Batch) -> list[Pair]:
         """Embed all clips of all samples, each modality in one call, and pair them clip by clip."""
-        clips = len(batch["video"])
-        video: Seen = self.video(self.spec.normalisation(torch.cat(batch["video"])))
-        audio: Seen = self.audio(torch.cat(batch["audio"]))
+        clips = len(batch.video)
+        video: TowerOutput = self.video(self.spec.normalisation(torch.cat(batch.video)))
+        audio: TowerOutput = self.audio(torch.cat(batch.audio))
         return [Pair(*both) for both in zip(video.parts(clips), audio.parts(clips), strict=True)]
 
     def _contrast(self, pairs: Sequence[Pair], samples: Samples) -> tuple[dict[str, Tensor], Tensor]:
@@ -117,7 +124,9 @@ class AvPrototypes(Objective):
         return losses, total
 
     @contextlib.contextmanager
-    def _look(self, start_step: int, steps: int, dims: Mapping[str, int], shown: Shown) -> Iterator[PassStore]:
+    def _run_pass(
+        self, start_step: int, steps: int, dims: Mapping[str, int], select: SelectEmbeddings
+    ) -> Iterator[PassStore]:
         """Embed the clips of the coming steps without augmentation."""
         device = next(self.parameters()).device
         transform = ClipTransform(unaltered(self.spec))
@@ -125,29 +134,22 @@ class AvPrototypes(Objective):
             was_training = self.training
             self.eval()
             try:
-                with feature_pass(reader, steps, dims, partial(self._embed, shown), device) as store:
+                with feature_pass(reader, steps, dims, partial(self._embed, select), device) as store:
                     yield store
             finally:
                 self.train(was_training)
 
     @torch.no_grad()
-    def _embed(self, shown: Shown, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _embed(self, select: SelectEmbeddings, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         device = next(self.parameters()).device
-        moved = Batch(
-            **{
-                **batch,
-                "video": [view.to(device) for view in batch["video"]],
-                "audio": [sound.to(device) for sound in batch["audio"]],
-            }
-        )
         with self.casting(device):
-            (pair,) = self._see(moved)
-        return shown(pair, _known(batch))
+            (pair,) = self._encode(batch.to(device))
+        return select(pair, _known(batch))
 
 
 def _known(batch: Batch) -> Samples:
-    present_B = batch["audio_present"] & batch["valid"]
-    return Samples(batch["key"], batch["labels"], batch["valid"], present_B)
+    present_B = batch.audio_present & batch.valid
+    return Samples(batch.key, batch.labels, batch.valid, present_B)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from trichord.pretrain.collectives import mean_over_ranks, sum_over_ranks
 from trichord.pretrain.objectives.av_prototypes import SinkhornTarget
-from trichord.pretrain.objectives.av_prototypes.target import Judged, Pair, Samples, Target
+from trichord.pretrain.objectives.av_prototypes.target import Pair, Samples, Target, TargetOutput
 
 
 @torch.no_grad()
@@ -35,7 +35,7 @@ def balanced_codes(scores_bK: Tensor, weights_b: Tensor, epsilon: float, iterati
     return logs_bK.exp().to(scores_bK.dtype)
 
 
-class Prototypes(nn.Module):
+class SharedPrototypes(nn.Module):
     """Prototypes shared by both modalities; only their direction matters, so no step needs to renormalise them."""
 
     def __init__(self, count: int, dim: int) -> None:
@@ -54,9 +54,9 @@ class SinkhornSwap(Target):
     def __init__(self, spec: SinkhornTarget, dims: Mapping[str, int], batch_size: int, seed: int) -> None:
         super().__init__()
         self.spec = spec
-        self.prototypes = Prototypes(spec.prototypes, dims["video"])
+        self.prototypes = SharedPrototypes(spec.prototypes, dims["video"])
 
-    def judge(self, pairs: Sequence[Pair], samples: Samples) -> Judged:
+    def compute_loss(self, pairs: Sequence[Pair], samples: Samples) -> TargetOutput:
         terms, shares = [], []
         for pair in pairs:
             scores = {modality: self.prototypes(pair.subject(modality)) for modality in ("video", "audio")}
@@ -76,4 +76,4 @@ class SinkhornSwap(Target):
             "target_over_ln_k": loss.detach() / math.log(self.spec.prototypes),
             "prototypes_used": entropy.exp(),
         }
-        return Judged(loss, {}, health)
+        return TargetOutput(loss, {}, health)

@@ -24,8 +24,8 @@ from trichord.pretrain.objectives.av_prototypes.rounds import Store
 class Pair(NamedTuple):
     """The outputs of both towers for one clip of each sample."""
 
-    video: Seen
-    audio: Seen
+    video: TowerOutput
+    audio: TowerOutput
 
     @property
     def is_comparable(self) -> bool:
@@ -50,19 +50,21 @@ class Samples(NamedTuple):
 
 
 # Returns what to cluster of a batch: embeddings_bD by subject, and which samples have them.
-Shown = Callable[[Pair, Samples], tuple[dict[str, Tensor], dict[str, Tensor]]]
+SelectEmbeddings = Callable[[Pair, Samples], tuple[dict[str, Tensor], dict[str, Tensor]]]
 
 
-class Look(Protocol):
+class FeaturePass(Protocol):
     """Callable that embeds the clips of the next `steps` steps without augmentation.
 
-    The store of what `shown` returns for them exists until the context manager exits.
+    The store of what `select` returns for them exists until the context manager exits.
     """
 
-    def __call__(self, steps: int, dims: Mapping[str, int], shown: Shown) -> AbstractContextManager[Store]: ...
+    def __call__(
+        self, steps: int, dims: Mapping[str, int], select: SelectEmbeddings
+    ) -> AbstractContextManager[Store]: ...
 
 
-class Judged(NamedTuple):
+class TargetOutput(NamedTuple):
     """A target's loss, and figures to log."""
 
     loss: Tensor
@@ -74,10 +76,10 @@ class Target(nn.Module, ABC):
     """A training target built from clusters."""
 
     @abstractmethod
-    def judge(self, pairs: Sequence[Pair], samples: Samples) -> Judged:
+    def compute_loss(self, pairs: Sequence[Pair], samples: Samples) -> TargetOutput:
         """Return the loss of a batch, with one or two pairs for each sample."""
 
-    def after_update(self, step: int, look: Look) -> None:
+    def after_update(self, step: int, run_pass: FeaturePass) -> None:
         """Run after each optimiser step."""
 
     def state(self) -> dict[str, Tensor]:
@@ -93,17 +95,17 @@ class Target(nn.Module, ABC):
 HIGHEST = 100.0
 
 
-class Seen(NamedTuple):
+class TowerOutput(NamedTuple):
     """The outputs of a tower."""
 
     unit_BD: Tensor  # norm 1, float32
     logits_BK: list[Tensor]  # of each linear head, float32
 
-    def parts(self, count: int) -> list[Seen]:
+    def parts(self, count: int) -> list[TowerOutput]:
         """Split the outputs of `count` concatenated inputs."""
         logits = zip(*(each_BK.chunk(count) for each_BK in self.logits_BK), strict=True)
         per_clip = [list(each) for each in logits] if self.logits_BK else [[] for _ in range(count)]
-        return [Seen(*both) for both in zip(self.unit_BD.chunk(count), per_clip, strict=True)]
+        return [TowerOutput(*both) for both in zip(self.unit_BD.chunk(count), per_clip, strict=True)]
 
 
 class Tower(nn.Module):
@@ -122,13 +124,13 @@ class Tower(nn.Module):
             )
         self.labels = nn.ModuleList(nn.Linear(backbone.dim, count) for count in classes)
 
-    def forward(self, inputs: Tensor) -> Seen:
+    def forward(self, inputs: Tensor) -> TowerOutput:
         """Encode normalised frames, or spectrograms."""
         tokens: Any = self.backbone(inputs, pooled_only=True)
         wide_BD: Tensor = self.head(tokens.pooled_BD)
         exact = torch.promote_types(wide_BD.dtype, torch.float32)  # a norm computed in bfloat16 would be off by 1/400
         logits = [label(tokens.pooled_BD).to(exact) for label in self.labels]
-        return Seen(functional.normalize(wide_BD.to(exact), dim=1), logits)
+        return TowerOutput(functional.normalize(wide_BD.to(exact), dim=1), logits)
 
 
 class Temperature(nn.Module):

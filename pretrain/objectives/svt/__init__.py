@@ -27,19 +27,37 @@ class SvtSpec(ObjectiveSpec):
 
     kind: Literal["svt"] = "svt"
     window: SvtWindow = SvtWindow()
+    """The time span of a sample within its video, and the clips that are taken from it."""
     global_view: ViewSpec = _GLOBAL
+    """Transforms of the two global clips, which both teacher and student get."""
     local_view: ViewSpec = _LOCAL
+    """Transforms of the local clips, which only the student gets."""
     hidden_dim: PositiveInt = 2048
+    """Width of the two hidden layers of the projection head."""
     bottleneck_dim: PositiveInt = 256
+    """Number of features of the vectors that are compared with the prototypes."""
     prototypes: int = Field(default=65536, ge=2)
-    norm_last_layer: bool = True  # prototypes keep norm 1; larger norms can make training unstable
+    """Number of prototypes, which are the classes of the loss."""
+    norm_last_layer: bool = True
+    """Keep the norm of the prototypes at 1; larger norms can make training unstable."""
     frozen_last_layer_steps: NonNegativeInt = 0  # the released code freezes it for the first of its 20 epochs
+    """Number of steps at the start in which the prototypes are frozen; 0 trains them from the first step."""
     student_temperature: PositiveFloat = 0.1
+    """Temperature of the student's softmax."""
     teacher_temperature: Schedule = Constant(value=0.04)
+    """Temperature of the teacher's softmax at each step, as a number or a schedule; lower it if the teacher's output
+    becomes uniform, raise it if all clips get the same prototype."""
     teacher_momentum: Schedule = Cosine(start=0.996, end=1.0)
+    """Share of its own weights that the teacher keeps at each step, as a number or a schedule; the rest comes from the
+    student."""
     teacher_drop_path: bool = False
+    """Also apply stochastic depth to the teacher, as the released code does."""
     centre_momentum: float = Field(default=0.9, ge=0, lt=1)
-    loss: Literal["code", "paper"] = "code"  # mean or sum of the cross-entropies: 18 with 2 globals and 8 locals
+    """Share of the old centre of the teacher's logits that is kept at each step; lower it if all clips get the same
+    prototype."""
+    loss: Literal["code", "paper"] = "code"
+    """`code` is the mean of the cross-entropies of all pairs of views, as in the released code; `paper` is their sum,
+    of 18 pairs with 2 global and 8 local views."""
 
     @model_validator(mode="after")
     def _has_the_views(self) -> SvtSpec:

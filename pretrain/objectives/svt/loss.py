@@ -1,21 +1,25 @@
-"""SVT's loss: cross-entropies of all student views with the teacher's two views, in one pass over the prototypes.
+"""SVT's projection head and its loss, the cross-entropies of all student views with the teacher's two views.
 
-Ranasinghe et al. 2022, equations 1 to 3, with DINO's prototypes (Caron et al. 2021). With student logits z = x.w, w a
-prototype of norm g, temperature t and teacher distributions q, the terms of one student view are
+The head is DINO's: an MLP to a unit vector, and the prototypes it is compared with. Names and shapes are those of the
+published checkpoint (`mlp.0`, `mlp.2`, `mlp.4`, `last_layer.weight_g`, `last_layer.weight_v`), whose last layer uses
+torch's old weight norm: w_k = g_k v_k / |v_k|.
+The loss takes one pass over the prototypes (Ranasinghe et al. 2022, equations 1 to 3; Caron et al. 2021). With student
+logits z = x.w, w a prototype of norm g, temperature t and teacher distributions q, the terms of one student view are
 sum_i (logsumexp(z / t) - q_i.z / t) over the teacher views i that are not the same view. A view therefore needs one
-pass over the prototypes for any number of teacher views, and the 18 terms need no log-softmax.
-Legend: B samples, V student views (globals first), G = 2 teacher views, K prototypes, D features of the bottleneck;
-b samples of a chunk, R = b * V its rows.
+pass for any number of teacher views, and the 18 terms need no log-softmax.
+Legend: B samples, V student views (globals first), G = 2 teacher views, N rows of any kind, K prototypes, D features of
+the bottleneck; b samples of a chunk, R = b * V its rows.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from trichord.pretrain.precision import compute_dtype
+from trichord.pretrain.contrast.exchange import compute_dtype
 
 # Logits per chunk, which holds two such float32 tensors: bounds memory and still gives a large matrix product.
 CHUNK_LOGITS = 2**25
@@ -136,3 +140,64 @@ class _Chunks:
             return torch.zeros_like(self.weight_v_KD), torch.zeros_like(self.weight_g_K1)
         along_K1 = (-self.pull_K / self.norm_K**2)[:, None]
         return self.grad_KD.addcmul_(self.weight_v_KD, along_K1), self.pull_K[:, None] / self.weight_g_K1
+
+
+class Terms(NamedTuple):
+    """The loss to backpropagate, and each sample view's cross-entropies, summed over teacher views and detached."""
+
+    loss: Tensor
+    terms_BV: Tensor
+
+
+class PrototypeLayer(nn.Module):
+    """Prototypes with directions `weight_v` and norms `weight_g`, which stay 1 if `has_fixed_norm`."""
+
+    def __init__(self, dim: int, count: int, has_fixed_norm: bool) -> None:
+        super().__init__()
+        self.weight_g = nn.Parameter(torch.ones(count, 1), requires_grad=not has_fixed_norm)
+        self.weight_v = nn.Parameter(torch.empty(count, dim).uniform_(-(dim**-0.5), dim**-0.5))
+
+    # Under ZeRO-3 parameters exist only while their module's forward runs, so the loss is computed here too.
+    def forward(
+        self,
+        rows: Tensor,
+        targets_GBK: Tensor | None = None,
+        temperature: float = 1.0,
+        pair_weight: float = 1.0,
+        is_frozen: bool = False,
+    ) -> Tensor | Terms:
+        """Return float32 logits of rows of any shape; with targets, the loss of rows_BVD against them instead."""
+        if targets_GBK is None:
+            scale_K = self.weight_g[:, 0] / torch.linalg.vector_norm(self.weight_v, dim=1)
+            logits: Tensor = functional.linear(rows, self.weight_v).to(scale_K.dtype) * scale_K
+            return logits
+        weights = (self.weight_v, self.weight_g)
+        terms: tuple[Tensor, Tensor] = PrototypeCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            rows, *weights, targets_GBK, temperature, pair_weight, is_frozen
+        )
+        return Terms(*terms)
+
+
+class ProjectionHead(nn.Module):
+    """A head that maps a backbone's pooled vectors to unit vectors, and these to logits."""
+
+    def __init__(self, dim: int, hidden: int, bottleneck: int, prototypes: int, has_fixed_norm: bool) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
+        )
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        self.last_layer = PrototypeLayer(bottleneck, prototypes, has_fixed_norm)
+
+    def project(self, pooled_ND: Tensor) -> Tensor:
+        """Return unit vectors in float32 or wider; a norm computed in bfloat16 would be off by 1/400."""
+        mixed_ND: Tensor = self.mlp(pooled_ND)
+        return functional.normalize(mixed_ND.to(torch.promote_types(mixed_ND.dtype, torch.float32)), dim=-1)
+
+    def forward(self, pooled_ND: Tensor) -> Tensor:
+        """Return the logits of all prototypes."""
+        logits_NK: Tensor = self.last_layer(self.project(pooled_ND))
+        return logits_NK

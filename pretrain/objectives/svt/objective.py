@@ -26,8 +26,7 @@ from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
 from trichord.pretrain.objectives.base import HealthRule, Objective, StepOutput
 from trichord.pretrain.objectives.svt import SvtSpec
-from trichord.pretrain.objectives.svt.head import ProjectionHead, Terms
-from trichord.pretrain.objectives.svt.loss import teacher_targets
+from trichord.pretrain.objectives.svt.loss import ProjectionHead, Terms, teacher_targets
 from trichord.shards.reading.batch import Batch
 
 
@@ -85,11 +84,11 @@ class Svt(Objective):
         return group_parameters(self, rules, {"student.backbone.": self.student.backbone}, frozen)
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
-        views = batch["video"]
+        views = batch.video
         if len(views) != self.spec.views:
             raise ValueError(f"expected {self.spec.views} views of each sample, found {len(views)}")
         groups = self._group(views)
-        targets_GBK = self._teach(groups, step)
+        targets_GBK = self._teacher_targets(groups, step)
         pooled_VBD = _encode(self.student.backbone, groups, len(views))
         rows_BVD = self.student.head.project(pooled_VBD).transpose(0, 1)
         pairs = 2 * (len(views) - 1)
@@ -114,7 +113,7 @@ class Svt(Objective):
     @torch.no_grad()
     def after_update(self, step: int) -> None:
         """Move the teacher towards the student, and the centre towards the teacher's mean logits of this step."""
-        follow(self.teacher, self.student, self.spec.teacher_momentum.at(step, self.steps))
+        update_ema(self.teacher, self.student, self.spec.teacher_momentum.at(step, self.steps))
         pending_K = sum_over_ranks(self.pending_K)
         self.centre_K.lerp_(pending_K[:-1] / pending_K[-1], 1 - self.spec.centre_momentum)
         pending_K.zero_()
@@ -142,7 +141,7 @@ class Svt(Objective):
         ]
 
     @torch.no_grad()
-    def _teach(self, groups: Sequence[ViewGroup], step: int) -> Tensor:
+    def _teacher_targets(self, groups: Sequence[ViewGroup], step: int) -> Tensor:
         """Return the teacher's distributions for the global views, and add its logits to the sum for the centre."""
         pooled_GBD = _encode(self.teacher.backbone, groups, 2)
         logits_GBK: Tensor = self.teacher.head(pooled_GBD)
@@ -210,7 +209,7 @@ def svt_health_rules(from_step: int) -> tuple[HealthRule, ...]:
 
 
 @torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+def update_ema(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """Set teacher = momentum * teacher + (1 - momentum) * student; buffers are copied.
 
     Under ZeRO-3 each rank updates its own slice: equal modules are sliced alike, so nothing is communicated. Student

@@ -10,7 +10,8 @@ from trichord.pretrain.objectives.spec import ObjectiveSpec
 from trichord.shards.audio.sound_specs import SoundSpec
 from trichord.shards.sample_spec import SampleSpec
 from trichord.shards.transforms.clip_specs import ClipSpec, Segments
-from trichord.shards.transforms.view_specs import MixSpec, RandomResizedCrop, ViewSpec, ViewsSpec
+from trichord.shards.transforms.crops import RandomResizedCrop
+from trichord.shards.transforms.view_specs import MixSpec, ViewSpec, ViewsSpec
 
 
 class _Spec(BaseModel):
@@ -20,20 +21,28 @@ class _Spec(BaseModel):
 class ClassTexts(_Spec):
     """Softmax of each video over the texts of all classes: X-CLIP's loss (Ni et al. 2022, section 3.1)."""
 
-    names: tuple[str, ...] = Field(min_length=1)  # of the classes by number; if omitted, read from the shards
-    prompt: str = "{}"  # with {} for the class name; X-CLIP trains with the bare name
+    names: tuple[str, ...] = Field(min_length=1)
+    """Names of the classes in the order of their numbers; if omitted, they are read from the shards."""
+    prompt: str = "{}"
+    """Text of a class, with {} in place of its name; X-CLIP trains with the bare name."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    mix: MixSpec | None = None  # mixup and CutMix
+    """Share of each target that is spread evenly over all classes."""
+    mix: MixSpec | None = None
+    """Mixup and CutMix of videos and their classes; null for none."""
     weight: PositiveFloat = 1.0
+    """Weight of the loss of class texts."""
 
 
 class Captions(_Spec):
     """Contrast of each video with the captions of the global batch."""
 
-    loss: Literal["softmax", "sigmoid"] = "softmax"  # CLIP's (Radford et al. 2021) or SigLIP's (Zhai et al. 2023)
-    # gathered: every rank holds all ranks' vectors; ring: they are passed around, and a rank holds two others' at most
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    """`softmax` is CLIP's loss (Radford et al. 2021), `sigmoid` SigLIP's (Zhai et al. 2023)."""
     form: Literal["gathered", "ring"] = "gathered"
+    """`gathered` lets every rank hold the vectors of all ranks; `ring` passes them around, so that a rank holds those
+    of at most two others, which saves memory with many ranks."""
     weight: PositiveFloat = 1.0
+    """Weight of the contrast between videos and captions."""
 
 
 class VideoTextSpec(ObjectiveSpec):
@@ -47,19 +56,33 @@ class VideoTextSpec(ObjectiveSpec):
 
     kind: Literal["video_text"] = "video_text"
     clips: ClipSpec = Segments(frames=8)
+    """How the clip is taken from a video."""
     view: ViewSpec = ViewSpec(crop=RandomResizedCrop(size=224, scale=(0.4, 1.0)), flip_probability=0.5)
+    """Transforms of the frames of a clip."""
     sound: SoundSpec | None = None
-    sound_seconds: PositiveFloat | None = None  # around the clip's middle; null: the clip's own time span
+    """Spectrogram of the audio, as a third modality; null for none."""
+    sound_seconds: PositiveFloat | None = None
+    """Seconds of audio around the middle of a clip; null takes the clip's own time span."""
     classes: ClassTexts | None = None
+    """Learn from the texts of classes; null for none."""
     captions: Captions | None = Captions()
-    audio_text_weight: NonNegativeFloat = 1.0  # of the contrast between audio and captions, where there is audio
-    audio_video_weight: NonNegativeFloat = 1.0  # of the contrast between audio and videos
-    joint_dim: PositiveInt | None = None  # of the embedding space; null: the text encoder's
-    prompts: bool = False  # X-CLIP's video-specific prompts: video content is added to the embeddings of class texts
-    frozen_text: bool = False  # the text encoder is frozen, and class vectors are computed once
-    scale: PositiveFloat = 1 / 0.07  # initial scale of the cosines; SigLIP starts with 10
-    bias: float = -10.0  # initial bias of the sigmoid loss
+    """Learn from captions; null for none."""
+    audio_text_weight: NonNegativeFloat = 1.0
+    """Weight of the contrast between audio and captions, where there is audio; 0 for none."""
+    audio_video_weight: NonNegativeFloat = 1.0
+    """Weight of the contrast between audio and videos, where there is audio; 0 for none."""
+    joint_dim: PositiveInt | None = None
+    """Number of features of the embedding space; null takes that of the text encoder."""
+    prompts: bool = False
+    """Add the content of a video to the embeddings of class texts (X-CLIP's video-specific prompts)."""
+    frozen_text: bool = False
+    """Keep the weights of the text encoder fixed; the vectors of class texts are then computed once."""
+    scale: PositiveFloat = 1 / 0.07
+    """Initial scale of the cosines, the inverse of the temperature; SigLIP starts with 10."""
+    bias: float = -10.0
+    """Initial bias of the sigmoid loss."""
     learn_scale: bool = True
+    """Learn the scale; false keeps its initial value."""
 
     @model_validator(mode="after")
     def _is_possible(self) -> VideoTextSpec:

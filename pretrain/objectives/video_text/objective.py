@@ -1,28 +1,31 @@
 """Video and text in one embedding space, with audio as an optional third modality.
 
 Learnt from the texts of classes (X-CLIP, Ni et al. 2022), from captions of the global batch (CLIP, Radford et al. 2021;
-SigLIP, Zhai et al. 2023), or both in one run. With gradient accumulation the contrast is still that of the whole batch
-(`contrast/parts.py`).
+SigLIP, Zhai et al. 2023), or both in one run. With gradient accumulation the contrast is still that of the whole batch,
+and its full gradient is computed one part at a time (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size
+under Memory Limited Setup"): every part is embedded once without a graph, the loss is computed over all of them, and
+its gradient with respect to each part's vectors is kept. Then each part runs with a graph and the same random draws,
+and its backward pass starts from those gradients. Of what all parts share, such as the temperature, each part
+contributes its share of the gradient.
 Legend: B samples of this rank, K classes, E features of the space.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from trichord.core.errors import UserError
 from trichord.pretrain.backbones.base import AudioBackbone, Backbone, Encoder, TextBackbone
-from trichord.pretrain.backbones.video_text import Seen, VideoText, projection, to_unit
+from trichord.pretrain.backbones.video_text import AudioTower, EncodedClips, VideoText, to_unit
 from trichord.pretrain.collectives import mean_over_ranks, sum_over_ranks, world_size
 from trichord.pretrain.config import RunConfig
-from trichord.pretrain.contrast.info_nce import info_nce
-from trichord.pretrain.contrast.parts import Pulls, look_ahead
-from trichord.pretrain.contrast.sigmoid import sigmoid_loss
+from trichord.pretrain.contrast.losses import info_nce, sigmoid_loss
 from trichord.pretrain.engine.parameter_groups import GroupRules, ParameterGroup, group_parameters
 from trichord.pretrain.objectives.base import Objective, StepOutput
 from trichord.pretrain.objectives.video_text import VideoTextSpec
@@ -30,19 +33,8 @@ from trichord.shards.reading.batch import Batch
 from trichord.shards.transforms.mix import Mixing, blend_batch, draw_blend, soft_targets
 
 PAIRS = (("video", "text"), ("audio", "text"), ("audio", "video"))
-
-
-class AudioTower(nn.Module):
-    """An audio encoder with a projection into the embedding space."""
-
-    def __init__(self, backbone: AudioBackbone, dim: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.proj = projection(backbone, dim)
-
-    def forward(self, audio_BTM: Tensor) -> Tensor:
-        """Return unit_BE."""
-        return to_unit(self.proj(self.backbone(audio_BTM, pooled_only=True).pooled_BD))
+Vectors = dict[str, Tensor]  # by name: the vectors of a part or of all
+Contrast = Callable[[Vectors, Vectors], Vectors]  # maps all parts' vectors and shared tensors to losses by name
 
 
 class Embedded(NamedTuple):
@@ -52,10 +44,29 @@ class Embedded(NamedTuple):
     has: dict[str, Tensor]
 
 
-class Ahead(NamedTuple):
+@dataclass
+class PartGradients:
+    """Losses and gradients of the contrastive loss over all parts."""
+
+    parts: int
+    losses: Vectors
+    left: list[Vectors]  # for each part: gradients of its vectors and its share of those of shared tensors
+
+    def take(self, contributed: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss of the next part from its vectors and the shared tensors.
+
+        It has the value of the contrastive loss. The mean over parts has the gradients of the contrastive loss.
+        """
+        gradients = self.left.pop(0)
+        linear = torch.stack([(contributed[name] * gradients[name]).sum() for name in gradients]).sum() * self.parts
+        value = torch.stack([*self.losses.values(), linear.new_zeros(())]).sum()
+        return linear - linear.detach() + value
+
+
+class Previewed(NamedTuple):
     """What is known of a step before the backward passes of its parts."""
 
-    pulls: Pulls
+    gradients: PartGradients
     labelled: Tensor  # number of samples with a label, over all parts and ranks
 
 
@@ -81,7 +92,7 @@ class VideoTextObjective(Objective):
         self.audio = None if audio is None else AudioTower(audio, self.video.dim)
         self._class_tokens_KL = None if spec.classes is None else text.tokenise(class_texts(spec))
         self._frozen_rows_KD: Tensor | None = None
-        self._ahead: Ahead | None = None
+        self._previewed: Previewed | None = None
         self.train()
 
     @classmethod
@@ -110,51 +121,51 @@ class VideoTextObjective(Objective):
         with torch.no_grad():
             for number, part in enumerate(parts):
                 draw(number)
-                embedded.append(self._embed(part, self.video.see(self._frames(part, step)[0])))
+                embedded.append(self._embed(part, self.video.encode_video(self._frames(part, step)[0])))
         has = {modality: torch.cat([each.has[modality] for each in embedded]) for modality in embedded[0].has}
-        pulls = look_ahead(
+        gradients = part_gradients(
             [each.unit for each in embedded],
             self._factors(),
             lambda unit, factors: self._contrast(Embedded(unit, has), factors),
         )
         labelled = sum_over_ranks(torch.stack([_has_label(part).sum() for part in parts]).sum().float())
-        self._ahead = Ahead(pulls, labelled)
+        self._previewed = Previewed(gradients, labelled)
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         frames_BCTHW, targets_BK = self._frames(batch, step)
-        seen = self.video.see(frames_BCTHW)
-        embedded = self._embed(batch, seen)
+        clips = self.video.encode_video(frames_BCTHW)
+        embedded = self._embed(batch, clips)
         factors = self._factors()
         health = {"scale": factors["scale"].detach().mean()}
-        if self._ahead is None:
+        if self._previewed is None:
             losses = self._contrast(embedded, factors)
-            total = torch.stack([*losses.values(), seen.unit_BE.new_zeros(())]).sum()
+            total = torch.stack([*losses.values(), clips.unit_BE.new_zeros(())]).sum()
         else:
-            losses = dict(self._ahead.pulls.losses)
-            total = self._ahead.pulls.take(embedded.unit | factors)
+            losses = dict(self._previewed.gradients.losses)
+            total = self._previewed.gradients.take(embedded.unit | factors)
         if "text" in embedded.unit:
             health["own_text_nearest"] = _own_is_nearest(embedded)
         if targets_BK is not None:
             assert self.spec.classes is not None
-            logits_BK = factors["scale"] * self.video.cosines(seen, self._class_rows())
+            logits_BK = factors["scale"] * self.video.cosines(clips, self._class_rows())
             has_B = _has_label(batch)
             losses["classes"] = self.spec.classes.weight * self._class_loss(logits_BK, targets_BK, has_B)
             total = total + losses["classes"]
             right_B = logits_BK.argmax(dim=1) == targets_BK.argmax(dim=1)
             health["top1"] = mean_over_ranks(right_B.float(), has_B)
-        if self._ahead is not None and not self._ahead.pulls.left:
-            self._ahead = None
+        if self._previewed is not None and not self._previewed.gradients.left:
+            self._previewed = None
         detached = {name: loss.detach() for name, loss in losses.items()}
         return StepOutput(total, detached, health, {name: each.detach() for name, each in embedded.unit.items()})
 
     def _frames(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
         """Return normalised frames and their class targets, both blended if the recipe sets `mix`."""
-        (frames_BCTHW,) = batch["video"]
+        (frames_BCTHW,) = batch.video
         classes, targets_BK = self.spec.classes, None
         if classes is not None and self._class_tokens_KL is not None:
             count = len(self._class_tokens_KL)
             _check_labels(batch, count)
-            filled = [labels or (0,) for labels in batch["labels"]]  # a sample without a label has weight 0
+            filled = [labels or (0,) for labels in batch.labels]  # a sample without a label has weight 0
             targets_BK = soft_targets(filled, count, classes.label_smoothing).to(frames_BCTHW.device)
             if classes.mix is not None:
                 blend = draw_blend(classes.mix, self._mixing.seed, step)
@@ -163,15 +174,15 @@ class VideoTextObjective(Objective):
                 )
         return self.spec.normalisation(frames_BCTHW), targets_BK
 
-    def _embed(self, batch: Batch, seen: Seen) -> Embedded:
+    def _embed(self, batch: Batch, clips: EncodedClips) -> Embedded:
         """Return the embeddings that the contrast compares."""
-        valid_B = batch["valid"]
-        unit, has = {"video": seen.unit_BE}, {"video": valid_B}
+        valid_B = batch.valid
+        unit, has = {"video": clips.unit_BE}, {"video": valid_B}
         if self.spec.captions is not None:
-            unit["text"] = to_unit(self.video.read(batch["text"]))
-            has["text"] = valid_B & torch.tensor([bool(text) for text in batch["text"]], device=valid_B.device)
+            unit["text"] = to_unit(self.video.encode_text(batch.text))
+            has["text"] = valid_B & torch.tensor([bool(text) for text in batch.text], device=valid_B.device)
         if self.audio is not None:
-            unit["audio"], has["audio"] = self.audio(batch["audio"][0]), valid_B & batch["audio_present"]
+            unit["audio"], has["audio"] = self.audio(batch.audio[0]), valid_B & batch.audio_present
         return Embedded(unit, has)
 
     def _factors(self) -> dict[str, Tensor]:
@@ -203,7 +214,7 @@ class VideoTextObjective(Objective):
         assert self._class_tokens_KL is not None
         tokens_KL = self._class_tokens_KL.to(self.video.scale.log.device)
         if not self.spec.frozen_text:
-            return self.video.read_tokens(tokens_KL)
+            return self.video.encode_tokens(tokens_KL)
         if self._frozen_rows_KD is None:
             with torch.no_grad():
                 self._frozen_rows_KD = self.video.text(tokens_KL)
@@ -213,10 +224,10 @@ class VideoTextObjective(Objective):
     def _class_loss(self, logits_BK: Tensor, targets_BK: Tensor, has_B: Tensor) -> Tensor:
         """Return this part's share of the mean over the labelled samples of all ranks and all parts of the step."""
         loss_B = functional.cross_entropy(logits_BK, targets_BK, reduction="none")
-        if self._ahead is None:
+        if self._previewed is None:
             return mean_over_ranks(loss_B, has_B)
         own = torch.where(has_B, loss_B, loss_B.new_zeros(())).sum()
-        return own * (world_size() * self._ahead.pulls.parts) / self._ahead.labelled.clamp_min(1)
+        return own * (world_size() * self._previewed.gradients.parts) / self._previewed.labelled.clamp_min(1)
 
 
 def class_texts(spec: VideoTextSpec) -> list[str]:
@@ -226,12 +237,12 @@ def class_texts(spec: VideoTextSpec) -> list[str]:
 
 
 def _has_label(batch: Batch) -> Tensor:
-    valid_B = batch["valid"]
-    return valid_B & torch.tensor([bool(labels) for labels in batch["labels"]], device=valid_B.device)
+    valid_B = batch.valid
+    return valid_B & torch.tensor([bool(labels) for labels in batch.labels], device=valid_B.device)
 
 
 def _check_labels(batch: Batch, count: int) -> None:
-    for labels, key, shard in zip(batch["labels"], batch["key"], batch["shard"], strict=True):
+    for labels, key, shard in zip(batch.labels, batch.key, batch.shard, strict=True):
         if len(labels) > 1 or any(label >= count for label in labels):
             raise UserError(
                 f"sample {key} of {shard} has the labels {list(labels)}; expected one below {count}, the number of "
@@ -246,3 +257,24 @@ def _own_is_nearest(embedded: Embedded) -> Tensor:
     cosines_BB = (embedded.unit["video"] @ embedded.unit["text"].T).masked_fill(~has_B, -2.0)
     is_own_B = cosines_BB.argmax(dim=1) == torch.arange(len(has_B), device=has_B.device)
     return mean_over_ranks(is_own_B.float(), has_B)
+
+
+def part_gradients(embedded: Sequence[Vectors], shared: Vectors, contrast: Contrast) -> PartGradients:
+    """Compute the contrastive loss and its gradients over the vectors of all parts, which have no graph."""
+    leaves = {name: torch.cat([each[name] for each in embedded]).requires_grad_() for name in embedded[0]}
+    factors = {name: each.detach().requires_grad_() for name, each in shared.items()}
+    with torch.enable_grad():
+        losses = contrast(leaves, factors)
+        if losses:
+            torch.stack(list(losses.values())).sum().backward()
+    parts: list[Vectors] = [{name: _gradient(each) / len(embedded) for name, each in factors.items()} for _ in embedded]
+    for name, leaf in leaves.items():
+        lengths = [len(each[name]) for each in embedded]
+        for part, gradient in zip(parts, _gradient(leaf).split(lengths), strict=True):
+            part[name] = gradient
+    return PartGradients(len(embedded), {name: each.detach() for name, each in losses.items()}, parts)
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    """Return a tensor's gradient, or zeros if no loss depends on it."""
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad

@@ -1,4 +1,4 @@
-"""The page that all tests of this room ask."""
+"""The page that all tests of this package query."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.finetune.page.stage import make_runs, served
 
 @pytest.fixture(scope="session")
 def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of the runs, their shards and an index."""
+    """Return the folder of the runs, their shards and an index."""
     top = tmp_path_factory.mktemp("page")
     make_runs(top)
     return top
@@ -20,6 +20,6 @@ def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def page(top: Path) -> Iterator[str]:
-    """Give the address of a page of all of it."""
+    """Return the address of a page with all of them."""
     with served(top) as address:
         yield address

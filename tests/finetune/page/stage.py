@@ -1,4 +1,4 @@
-"""A page for tests: small runs and an index, served on loopback from a thread, and how to ask it."""
+"""A page for tests: small runs and an index, served on loopback from a thread, and a client."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ import torch
 import uvicorn
 
 from tests.finetune import small_head
-from tests.finetune.captions import small_captions
 from tests.finetune.jobs import without_counting
+from tests.finetune.tasks.captioning import small_captions
 from tests.pretrain.engine import small_run
 from tests.warm import HANGS_AFTER_S
 from trichord.finetune.page.app import make_app
+from trichord.finetune.page.inference import VideoInference, samples_of
 from trichord.finetune.page.serving import _listen
-from trichord.finetune.page.watcher import VideoInference, samples_of
 from trichord.launch import cli
 from trichord.pretrain.engine import run as engine_run
 from trichord.shards.decoding.track import DecodeLimits
-from trichord.shards.reading.single import pick_samples
+from trichord.shards.sample import pick_samples
 
 CPU = torch.device("cpu")
 MOST_BYTES, MOST_SECONDS = 400_000, 5.0
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy there is, it is not asked
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # without any proxy
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """A response."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     @property
-    def told(self) -> Any:
+    def content(self) -> Any:
         return json.loads(self.body)
 
 
 def make_runs(top: Path) -> None:
-    """Train a head, captions, and video with text for a step or two each; make an index by the last."""
+    """Train a head, captions, and video with text for a step or two each; build an index with the last."""
     quick: dict[str, Any] = {"steps": 2, "checkpoints__every_steps": 2}
     several = {**small_head.BINARY, **small_head.SLIDING}
     actions = small_head.small_config(small_head.write_shards(top / "clips", 8, several=True), **several, **quick)
-    told = small_captions.small_config(small_captions.write_shards(top / "captioned", 8), **quick)
+    captions = small_captions.small_config(small_captions.write_shards(top / "captioned", 8), **quick)
     small_run.write_shards(top / "texts", sound=False, text=True)
     changes = small_run.video_text_changes(classes=None, prompts=False)
     changes |= {"steps": 1, "checkpoints__every_steps": 1, "optimiser": {"learning_rate": 1e-3}}
     found = small_run.small_config(top / "texts", **changes)
     with without_counting():
-        for name, config in (("actions", actions), ("told", told), ("found", found)):
+        for name, config in (("actions", actions), ("captioner", captions), ("found", found)):
             engine_run.pretrain(config, top / name)
     vectors = str(top / "vectors")
     for words in (["embed", str(top / "found"), str(top / "texts"), "--out", vectors], ["index", "build", vectors]):
@@ -64,15 +64,15 @@ def make_runs(top: Path) -> None:
 
 
 def clips_of(shards: Path, count: int) -> dict[str, bytes]:
-    """Give videos of a set by their keys."""
+    """Return the videos of a data set by their keys."""
     return {raw.key: raw.video() for raw in pick_samples(str(shards), count)}
 
 
 @contextmanager
 def served(top: Path) -> Iterator[str]:
-    """Serve all of it; give the address."""
+    """Serve all of it; yield the address."""
     limits = DecodeLimits(max_bytes=MOST_BYTES, max_seconds=MOST_SECONDS)
-    runs = [top / "actions", top / "told", top / "found"]
+    runs = [top / "actions", top / "captioner", top / "found"]
     watcher = VideoInference(runs, top / "vectors/index", limits, CPU)
     listening = _listen("127.0.0.1", 0)
     app = make_app(watcher, samples_of(str(top / "clips"), runs), ["127.0.0.1"])
@@ -87,7 +87,7 @@ def served(top: Path) -> Iterator[str]:
 
 
 def ask(address: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
-    """Get an address, or post bytes, an iterable of bytes, or what becomes JSON."""
+    """Get an address, or post bytes, an iterable of bytes, or an object as JSON."""
     data = json.dumps(body).encode() if isinstance(body, dict) else body
     request = urllib.request.Request(address, data=data, headers=dict(headers or {}))
     try:

@@ -1,4 +1,4 @@
-"""The page's interface for programs: answers are those of the runs' own tests and of the index, mistakes are told."""
+"""The HTTP interface of the page: answers equal those of evaluations and of the index, and errors are reported."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import pytest
 from tests.finetune import small_head
 from tests.finetune.page.stage import CPU, MOST_BYTES, ask, clips_of
 from tests.shards import media
-from trichord.finetune.evaluate import evaluate
-from trichord.finetune.opening import load_objective
-from trichord.finetune.page import command
-from trichord.finetune.page.actions import Facts, windows_of
-from trichord.finetune.page.requests import Line, LineIsFull
+from trichord.finetune import commands
+from trichord.finetune.evaluation.evaluate import evaluate
+from trichord.finetune.loading import load_objective
+from trichord.finetune.page.predictions import Facts, windows_of
+from trichord.finetune.page.requests import QueueIsFull, WorkQueue
 from trichord.finetune.recipe import load_tested
 from trichord.finetune.retrieval.embedder import Embedder
 from trichord.finetune.retrieval.index import Index
@@ -33,40 +33,42 @@ from trichord.pretrain.engine.distributed import join_world
 
 @pytest.fixture(scope="module")
 def index(top: Path) -> Index:
-    return Index.open(top / "vectors/index", Embedder.open(top / "found", CPU))
+    return Index.open(top / "vectors/index", Embedder.load(top / "found", CPU))
 
 
-def test_actions_are_those_of_a_test_of_the_run_and_so_are_windows(top: Path, page: str) -> None:
+def test_actions_and_windows_equal_those_of_an_evaluation(top: Path, page: str) -> None:
     config = load_tested(top / "actions", [str(top / "clips")], [])
     objective, _ = load_objective(config, top / "actions", CPU)
     tested = {video.key: video for video in score(config, objective, join_world()).videos}  # type: ignore[arg-type]
     for key, data in clips_of(top / "clips", 3).items():
-        (told,) = ask(f"{page}/api/look", data).told["actions"]
+        (content,) = ask(f"{page}/api/look", data).content["actions"]
         scores_K = tested[key].scores(config.objective)  # type: ignore[arg-type]
-        assert told["scale"] == "sigmoid"
-        shown = {each["label"]: each["score"] for each in told["top"]}
+        assert content["scale"] == "sigmoid"
+        shown = {each["label"]: each["score"] for each in content["top"]}
         assert shown == pytest.approx(dict(zip(small_head.CLASSES, scores_K.tolist(), strict=True)))
         assert list(shown.values()) == sorted(shown.values(), reverse=True)
-        assert told["timeline"]["windows"] == [list(each) for each in tested[key].clips_s]
+        assert content["timeline"]["windows"] == [list(each) for each in tested[key].clips_s]
         scores_WK = tested[key].clip_scores(config.objective)  # type: ignore[arg-type]
-        for one, in_time in zip(told["top"], told["timeline"]["scores"], strict=True):
+        for one, in_time in zip(content["top"], content["timeline"]["scores"], strict=True):
             assert in_time == pytest.approx(scores_WK[:, small_head.CLASSES.index(one["label"])].tolist())
 
 
-def test_the_caption_is_that_of_a_test_of_the_run(top: Path, page: str) -> None:
-    evaluate(top / "told", [str(top / "captioned")], [], "all", batch_size=1)  # what the page computes at a time
-    (path,) = (top / "told/evaluations").glob("all*.captions.jsonl")
-    said = {row["key"]: row["caption"] for row in map(json.loads, path.read_text().splitlines())}
+def test_caption_equals_that_of_an_evaluation(top: Path, page: str) -> None:
+    evaluate(
+        top / "captioner", [str(top / "captioned")], [], "all", batch_size=1
+    )  # the number that the page computes at a time
+    (path,) = (top / "captioner/evaluations").glob("all*.captions.jsonl")
+    captions = {row["key"]: row["caption"] for row in map(json.loads, path.read_text().splitlines())}
     for key, data in clips_of(top / "captioned", 2).items():
-        (told,) = ask(f"{page}/api/look", data).told["captions"]
-        assert told["run"] == "told"
-        assert told["caption"] == said[key]
+        (content,) = ask(f"{page}/api/look", data).content["captions"]
+        assert content["run"] == "captioner"
+        assert content["caption"] == captions[key]
 
 
-def test_a_look_finds_what_the_index_finds_and_shows_what_was_looked_at(top: Path, page: str, index: Index) -> None:
+def test_video_search_equals_the_index_and_shows_the_frames_used(top: Path, page: str, index: Index) -> None:
     clips = clips_of(top / "texts", 16)
     (top / "asked.mp4").write_bytes(clips["clip003"])
-    found = ask(f"{page}/api/look", clips["clip003"]).told
+    found = ask(f"{page}/api/look", clips["clip003"]).content
     assert [hit["key"] for hit in found["nearest"]] == [hit.key for hit in index.search(video=top / "asked.mp4", k=6)]
     for hit in found["nearest"]:
         assert ask(page + hit["clip"]).body == clips[hit["key"]]
@@ -79,32 +81,32 @@ def test_a_look_finds_what_the_index_finds_and_shows_what_was_looked_at(top: Pat
     "question",
     [{"text": "a red star spins"}, {"like": "clip002", "k": 3}, {"text": "blue", "where": {"shard": "00000.tar"}}],
 )
-def test_a_search_is_that_of_the_index(page: str, index: Index, question: dict[str, Any]) -> None:
-    hits = ask(f"{page}/api/search", question).told["hits"]
+def test_text_search_equals_the_index(page: str, index: Index, question: dict[str, Any]) -> None:
+    hits = ask(f"{page}/api/search", question).content["hits"]
     expected = index.search(**question)
     assert [(hit["key"], hit["caption"]) for hit in hits] == [(hit.key, hit.caption) for hit in expected]
     assert [hit["score"] for hit in hits] == pytest.approx([hit.score for hit in expected], abs=1e-5)
 
 
-def test_a_vector_is_searched_for(top: Path, page: str, index: Index) -> None:
-    vector_1D = Embedder.open(top / "found", CPU).read(["a red star"])
-    hits = ask(f"{page}/api/search", {"vector": vector_1D[0].tolist(), "k": 3}).told["hits"]
+def test_vector_search(top: Path, page: str, index: Index) -> None:
+    vector_1D = Embedder.load(top / "found", CPU).embed_texts(["a red star"])
+    hits = ask(f"{page}/api/search", {"vector": vector_1D[0].tolist(), "k": 3}).content["hits"]
     assert [(hit["key"], hit["start_s"]) for hit in hits] == [
         (hit.key, hit.start_s) for hit in index.nearest(vector_1D, 3)[0]
     ]
 
 
-def test_two_at_once_get_their_own_answers(top: Path, page: str) -> None:
+def test_concurrent_requests_get_their_own_answers(top: Path, page: str) -> None:
     clips = list(clips_of(top / "clips", 4).values())
-    alone = [ask(f"{page}/api/look", data).told for data in clips]
+    alone = [ask(f"{page}/api/look", data).content for data in clips]
     assert len({json.dumps(each) for each in alone}) == len(clips)
     with ThreadPoolExecutor(4) as people:
-        assert list(people.map(lambda data: ask(f"{page}/api/look", data).told, clips)) == alone
+        assert list(people.map(lambda data: ask(f"{page}/api/look", data).content, clips)) == alone
 
 
-def test_it_tells_what_it_is(top: Path, page: str) -> None:
-    about = ask(f"{page}/api/about").told
-    assert [run["name"] for run in about["runs"]] == ["actions", "told", "found"]
+def test_page_describes_itself(top: Path, page: str) -> None:
+    about = ask(f"{page}/api/about").content
+    assert [run["name"] for run in about["runs"]] == ["actions", "captioner", "found"]
     assert about["runs"][0]["classes"] == list(small_head.CLASSES)
     catalogue = Index.open(top / "vectors/index").catalogue
     assert about["index"] == {"rows": catalogue.count, "features": catalogue.dim, "texts": True}
@@ -118,7 +120,7 @@ def test_it_tells_what_it_is(top: Path, page: str) -> None:
     ):
         found = ask(f"{page}/api/samples/1", headers={"Range": asked})
         assert (found.status, found.body) == (status, b"" if part is None else sample.body[part])
-    assert ask(f"{page}/api/look?sample=1", b"").told == ask(f"{page}/api/look", sample.body).told
+    assert ask(f"{page}/api/look?sample=1", b"").content == ask(f"{page}/api/look", sample.body).content
 
 
 def long_video() -> bytes:
@@ -136,7 +138,7 @@ MISTAKES: dict[str, tuple[int, str, str]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_what_is_no_video_or_too_much_is_told(
+def test_invalid_and_oversized_uploads_are_errors(
     page: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -151,8 +153,8 @@ def test_what_is_no_video_or_too_much_is_told(
     found = ask(f"{page}/api/look", body)
     status, error, hint = MISTAKES[name]
     assert found.status == status
-    assert error in found.told["error"]
-    assert hint in found.told["hint"]
+    assert error in found.content["error"]
+    assert hint in found.content["hint"]
     assert not list(tmp_path.iterdir())
 
 
@@ -176,14 +178,14 @@ def test_what_is_no_video_or_too_much_is_told(
         ("/api/look", None, 405),
     ],
 )
-def test_mistakes_get_an_error_and_a_hint(page: str, path: str, body: Any, status: int) -> None:
+def test_errors_include_a_hint(page: str, path: str, body: Any, status: int) -> None:
     found = ask(page + path, body)
     assert found.status == status
-    assert found.told["error"]
-    assert found.told["hint"]
+    assert found.content["error"]
+    assert found.content["hint"]
 
 
-def test_other_sites_get_nothing(page: str) -> None:
+def test_requests_of_other_sites_are_refused(page: str) -> None:
     assert ask(f"{page}/api/about", headers={"Host": "evil.example"}).status == 400
     assert ask(f"{page}/api/look?sample=0", b"", {"Origin": "http://evil.example"}).status == 403
     assert ask(f"{page}/api/look?sample=0", b"", {"Origin": page}).status == 200
@@ -193,14 +195,14 @@ def test_other_sites_get_nothing(page: str) -> None:
         assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_a_line_has_places_and_an_end() -> None:
+def test_queue_has_positions_and_a_limit() -> None:
     async def wait_in_line() -> tuple[list[int | None], list[str]]:
-        line, go_on = Line("test", longest=2), threading.Event()
+        line, go_on = WorkQueue("test", longest=2), threading.Event()
         first = asyncio.create_task(line.do(lambda: go_on.wait(10) and "one", "a"))
         second = asyncio.create_task(line.do(lambda: "two", "b"))
         await asyncio.sleep(0)
         places = [line.ahead_of(ticket) for ticket in ("a", "b", "c", "")]
-        with pytest.raises(LineIsFull):
+        with pytest.raises(QueueIsFull):
             await line.do(lambda: "three", "c")
         go_on.set()
         answers = [str(await first), await second]
@@ -210,7 +212,7 @@ def test_a_line_has_places_and_an_end() -> None:
     assert asyncio.run(wait_in_line()) == ([0, 1, None, None, None], ["one", "two"])
 
 
-def test_windows_are_as_long_as_the_clips_of_a_recipe_and_never_too_many() -> None:
+def test_windows_are_as_long_as_the_clips_of_a_recipe_and_limited_in_number() -> None:
     spec = small_head.small_config(Path("none")).objective
     facts = Facts(16.0, 400, 25.0, 64, 64, False)
     assert windows_of(spec, facts).clip_seconds == 2.0  # type: ignore[arg-type]  # an eighth of a clip of all of it
@@ -222,7 +224,7 @@ def test_windows_are_as_long_as_the_clips_of_a_recipe_and_never_too_many() -> No
     assert (found.clip_seconds, found.stride_seconds) == (2.0, 20.0)
 
 
-def test_the_command_serves_until_ctrl_c(top: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_serves_until_ctrl_c(top: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
         assert cli.main(["serve", str(top / "actions"), "--port", str(port)]) == 2
@@ -244,18 +246,18 @@ def test_the_command_serves_until_ctrl_c(top: Path, capsys: pytest.CaptureFixtur
     assert cli.main(["serve", str(top / "actions"), "--port", str(port)]) == 0
     person.join()
     assert asked == [200]
-    said = capsys.readouterr().err
-    assert f"ready: http://127.0.0.1:{port}" in said
-    assert said.endswith("stopped\n")
+    printed = capsys.readouterr().err
+    assert f"ready: http://127.0.0.1:{port}" in printed
+    assert printed.endswith("stopped\n")
 
 
-def test_without_the_extra_or_a_run_it_says_what_to_type(
+def test_missing_extra_or_run_is_an_error_with_a_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["serve"]) == 2
     assert "name a RUN" in capsys.readouterr().err
     assert cli.main(["serve", "nowhere", "--port", "0"]) == 2
     assert "is not a run folder" in capsys.readouterr().err
-    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    monkeypatch.setattr(commands, "find_spec", lambda name: None)
     assert cli.main(["serve", "runs/any"]) == 2
     assert "pip install 'trichord[page]'" in capsys.readouterr().err

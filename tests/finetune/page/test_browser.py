@@ -1,4 +1,4 @@
-"""The page in a real browser: what two people see who send a video at the same time, and what a broken file does."""
+"""The page in a real browser: two users who upload a video at the same time, and a broken file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
 
 @contextmanager
 def browser(profile: Path) -> Iterator[WebDriver]:
-    """Open a browser that knows nobody but the page."""
+    """Open a browser that can reach only the page."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM or ""
     for argument in (*ALONE, f"--user-data-dir={profile}"):
@@ -47,7 +47,7 @@ def send(driver: WebDriver, path: Path) -> None:
 
 
 def wait_for(driver: WebDriver, shown: str) -> str:
-    """Wait until a part of the page is shown and nothing is being looked at; give its words."""
+    """Wait until a part of the page is shown and no inference is running; return its text."""
     WebDriverWait(driver, PATIENCE_S).until(
         lambda _: (
             driver.find_element(By.CSS_SELECTOR, shown).is_displayed()
@@ -68,24 +68,24 @@ def percent(score: float) -> str:
 @pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver: apt-get install chromium-driver"
 )
-def test_two_people_a_broken_file_a_search_and_a_recording(top: Path, page: str, tmp_path: Path) -> None:
+def test_two_users_a_broken_file_a_search_and_a_recording(top: Path, page: str, tmp_path: Path) -> None:
     clips = clips_of(top / "clips", 2)
     for key, data in clips.items():
         (tmp_path / f"{key}.mp4").write_bytes(data)
     (tmp_path / "broken.mp4").write_bytes(b"\x00\x01\x02" * 5000)
     (tmp_path / "large.mp4").write_bytes(bytes(MOST_BYTES + 1))
-    expected = [ask(f"{page}/api/look", data).told for data in clips.values()]
+    expected = [ask(f"{page}/api/look", data).content for data in clips.values()]
     with ExitStack() as both:
         people = [both.enter_context(browser(tmp_path / f"profile{number}")) for number in range(2)]
         for person, key in zip(people, clips, strict=True):
             person.get(page)
             WebDriverWait(person, PATIENCE_S).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, "#samples li"))
             send(person, tmp_path / f"{key}.mp4")
-        for person, told in zip(people, expected, strict=True):
-            assert told["actions"][0]["top"][0]["label"] in wait_for(person, "#actions")
-            assert first_bar(person) == percent(told["actions"][0]["top"][0]["score"])
-            assert len(person.find_elements(By.CSS_SELECTOR, "#map img")) == len(told["map"]["frames"])
-            assert len(person.find_elements(By.CSS_SELECTOR, ".timeline svg")) == len(told["actions"][0]["top"])
+        for person, content in zip(people, expected, strict=True):
+            assert content["actions"][0]["top"][0]["label"] in wait_for(person, "#actions")
+            assert first_bar(person) == percent(content["actions"][0]["top"][0]["score"])
+            assert len(person.find_elements(By.CSS_SELECTOR, "#map img")) == len(content["map"]["frames"])
+            assert len(person.find_elements(By.CSS_SELECTOR, ".timeline svg")) == len(content["actions"][0]["top"])
         assert people[0].find_element(By.CSS_SELECTOR, "#nearest li").text
 
         one, other = people
@@ -110,7 +110,7 @@ def test_two_people_a_broken_file_a_search_and_a_recording(top: Path, page: str,
         other.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
         assert other.execute_script("return document.documentElement.scrollWidth") == PHONE["width"]
         for person in people:
-            said = [line["message"] for line in person.get_log("browser")]
-            assert not [line for line in said if "Content Security Policy" in line or "Uncaught" in line], json.dumps(
-                said
+            messages = [line["message"] for line in person.get_log("browser")]
+            assert not [line for line in messages if "Content Security Policy" in line or "Uncaught" in line], (
+                json.dumps(messages)
             )

@@ -1,4 +1,4 @@
-"""What each rank of these tests runs: a test of how captions find videos, with a bank of other queries.
+"""The work of each rank of these tests: evaluation of retrieval by captions, with a bank of other queries.
 
 python -m tests.finetune.retrieval.ranks SHARDS WEIGHTS
 """
@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 
 from trichord.finetune.retrieval.embedder import Embedder
-from trichord.finetune.retrieval.evaluate import Answer, Question, evaluate
+from trichord.finetune.retrieval.evaluate import RetrievalResult, RetrievalTest, evaluate
 from trichord.pretrain.engine.distributed import World, join_world, leave_world
 
 
-def ask(shards: Path, weights: Path, world: World) -> Answer:
-    """Test as the command does."""
-    question = Question(data=(str(shards),), bank=(str(shards),), batch_size=2)
-    return evaluate(Embedder.open(weights, world.device), question, world)
+def ask(shards: Path, weights: Path, world: World) -> RetrievalResult:
+    """Evaluate as the command does."""
+    question = RetrievalTest(data=(str(shards),), bank=(str(shards),), batch_size=2)
+    return evaluate(Embedder.load(weights, world.device), question, world)
 
 
 def _main(shards: Path, weights: Path) -> None:

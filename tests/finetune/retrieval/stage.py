@@ -1,4 +1,4 @@
-"""Embeddings that no network made: parts with drawn vectors, written as `trichord embed` writes them, for tests."""
+"""Random embeddings for tests: parts in the format of `trichord embed`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 from trichord.core.files import write_whole
 from trichord.finetune.retrieval.rows import FILE_NAME, part_path, plan_of
 from trichord.finetune.retrieval.spec import DType, Embedding
-from trichord.finetune.retrieval.table import Column, text_columns, whole, write_table
+from trichord.finetune.retrieval.table import TableColumn, text_columns, whole, write_table
 
 MODEL = "a" * 64
 LABELS = ("red", "blue", "red\nblue", "")
 
 
 def unit(rows_ND: NDArray[Any]) -> NDArray[np.float32]:
-    """Give rows of length 1."""
+    """Return rows scaled to length 1."""
     return (rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)).astype(np.float32)
 
 
 def clustered(count: int, dim: int, seed: int, clusters: int = 20) -> NDArray[np.float32]:
-    """Draw unit rows around some centres."""
+    """Draw unit rows around random centres."""
     rng = np.random.default_rng(seed)
     centres_KD = np.random.default_rng(99).standard_normal((clusters, dim))
     return unit(centres_KD[rng.integers(clusters, size=count)] + 0.6 * rng.standard_normal((count, dim)))
@@ -44,9 +44,9 @@ def write_embedding(
     windows: int = 1,
     known: Mapping[tuple[str, float], NDArray[np.float32]] | None = None,
 ) -> dict[tuple[str, float], NDArray[np.float32]]:
-    """Write keys as parts, one for each list, with windows of a second; give the vectors as they are held.
+    """Write keys as parts, one for each list, with windows of a second; return the vectors as they are stored.
 
-    Vectors are drawn, or known already, together with which windows there are.
+    Vectors are drawn, or given together with the windows that exist.
     """
     names = tuple(f"{number:05d}.tar" for number in range(len(shards)))
     about = {"version": 1, "model": model, "run": "runs/none", "step": 1, "dim": dim, "dtype": dtype}
@@ -81,7 +81,7 @@ def write_embedding(
 
 @contextmanager
 def small_disk(bytes_of_a_file: int) -> Iterator[None]:
-    """Let no file grow beyond so much, as on a disk that is full."""
+    """Limit the size of files, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_of_a_file, hard))
@@ -92,15 +92,15 @@ def small_disk(bytes_of_a_file: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, before)
 
 
-def told(key: str) -> Mapping[str, str]:
-    """Say what a key's rows say."""
+def texts_of(key: str) -> Mapping[str, str]:
+    """Return the text of the rows of a key."""
     number = sum(key.encode())
     return {"caption": f"thing {key} ünder", "label": LABELS[number % len(LABELS)]}
 
 
 def _columns(
     rows: Sequence[tuple[str, float]], shard: str, root: str, video_ND: NDArray[Any], text_ND: NDArray[Any]
-) -> dict[str, Column]:
+) -> dict[str, TableColumn]:
     starts = np.array([start_s for _, start_s in rows])
     there = whole(np.ones(len(rows), np.uint8))
     columns = {"video": whole(video_ND), "text": whole(text_ND), "has.video": there, "has.text": there}
@@ -108,5 +108,5 @@ def _columns(
     columns |= text_columns("key", [key for key, _ in rows])
     columns |= text_columns("shard", [shard] * len(rows)) | text_columns("root", [root] * len(rows))
     for name in ("caption", "label"):
-        columns |= text_columns(name, [told(key)[name] for key, _ in rows])
+        columns |= text_columns(name, [texts_of(key)[name] for key, _ in rows])
     return columns

@@ -1,4 +1,4 @@
-"""From shards to hits as typed: vectors are what the model gives, parts are made once, and mistakes have a message."""
+"""From shards to hits with commands: vectors equal the model output, parts are written once, errors have a message."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trichord.launch import cli
 from trichord.pretrain.engine import run as engine_run
 from trichord.pretrain.weights.file import read_tensors
 from trichord.shards.reading.archive import open_archive
-from trichord.shards.reading.roots import parse_root
+from trichord.shards.reading.transfer import parse_root
 
 SOUND = {"kind": "kaldi_fbank", "mels": 16, "frames": 32}
 AUDIO = {"kind": "ast", "dim": 16, "depth": 1, "heads": 2, "frames": 32, "mels": 16}
@@ -34,7 +34,7 @@ Typed = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make shards with sound and captions, a run of one step, vectors, and an index of them."""
+    """Make shards with sound and captions, a run of one step, vectors, and an index of the vectors."""
     top = tmp_path_factory.mktemp("typed")
     small_run.write_shards(top / "shards", sound=True, text=True)
     changes = small_run.video_text_changes(classes=None, prompts=False, sound=SOUND)
@@ -63,7 +63,7 @@ def typed(top: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 
 def video_of(top: Path, number: int) -> Path:
-    """Take a clip out of its shard."""
+    """Extract a clip from its shard."""
     path = top / f"clip{number:03d}.mp4"
     archive = open_archive(parse_root(top / "shards"), f"{number // small_run.PER_SHARD:05d}.tar")
     path.write_bytes(archive.read(number % small_run.PER_SHARD).members["mp4"])
@@ -71,28 +71,28 @@ def video_of(top: Path, number: int) -> Path:
     return path
 
 
-def test_vectors_are_what_the_model_gives_for_the_file(top: Path) -> None:
-    embedder = Embedder.open(top / "runs/3", torch.device("cpu"))
+def test_vectors_equal_the_output_of_the_model_for_the_file(top: Path) -> None:
+    embedder = Embedder.load(top / "runs/3", torch.device("cpu"))
     table = Table.open(top / "vectors/00001.safetensors")
     assert list(table.texts("key")) == ["clip004", "clip005", "clip006", "clip007"]
     assert table.columns["has.audio"].tolist() == [1, 0, 1, 1] and not table.columns["audio"][1].any()
     path = video_of(top, 6)
-    assert table.columns["video"][2] == pytest.approx(embedder.video_file(path)[0], abs=1e-6)
-    assert table.columns["audio"][2] == pytest.approx(embedder.audio_file(path)[0], abs=1e-6)
-    assert table.columns["text"][2] == pytest.approx(embedder.read(["thing number 6"])[0], abs=1e-6)
+    assert table.columns["video"][2] == pytest.approx(embedder.embed_video_file(path)[0], abs=1e-6)
+    assert table.columns["audio"][2] == pytest.approx(embedder.embed_audio_file(path)[0], abs=1e-6)
+    assert table.columns["text"][2] == pytest.approx(embedder.embed_texts(["thing number 6"])[0], abs=1e-6)
     for sense in ("video", "text"):
         assert np.linalg.norm(table.columns[sense], axis=1) == pytest.approx(1, abs=1e-5)
     assert table.texts("caption")[2] == "thing number 6" and table.texts("label")[2] == "0"
     assert (table.columns["start_s"][2], table.columns["end_s"][2]) == (0.0, pytest.approx(12 / 25))
 
 
-def test_a_text_a_video_a_sound_and_a_key_find_what_a_product_finds(top: Path, typed: Typed) -> None:
+def test_queries_by_text_video_sound_and_key_equal_a_matrix_product(top: Path, typed: Typed) -> None:
     tables = [Table.open(top / f"vectors/{shard:05d}.safetensors") for shard in range(4)]
     video_ND = np.concatenate([table.columns["video"] for table in tables])
     keys = [f"clip{number:03d}" for number in range(16)]
-    embedder = Embedder.open(top / "runs/3", torch.device("cpu"))
+    embedder = Embedder.load(top / "runs/3", torch.device("cpu"))
     asked = {
-        "text": ("a person opens a box", embedder.read(["a person opens a box"])[0]),
+        "text": ("a person opens a box", embedder.embed_texts(["a person opens a box"])[0]),
         "video": (str(video_of(top, 9)), video_ND[9]),
         "audio": (str(video_of(top, 7)), tables[1].columns["audio"][3]),
     }
@@ -101,7 +101,7 @@ def test_a_text_a_video_a_sound_and_a_key_find_what_a_product_finds(top: Path, t
         scores = dict(zip(keys, (video_ND @ query_D).tolist(), strict=True))
         assert len({row["key"] for row in rows}) == 5
         assert [row["score"] for row in rows] == pytest.approx([scores[row["key"]] for row in rows], abs=1e-4)
-        # What differs by rounding may change places.
+        # Scores that differ by rounding may be swapped.
         best = sorted(scores.values(), reverse=True)[:5]
         assert [row["score"] for row in rows] == pytest.approx(best, abs=1e-4)
     rows = typed("search", "vectors/index", "--like", "clip003", "-k", "3", "--where", "label=1", "shard=00001.tar")
@@ -112,7 +112,7 @@ def test_a_text_a_video_a_sound_and_a_key_find_what_a_product_finds(top: Path, t
     ]
 
 
-def test_a_file_of_nothing_but_sound_can_ask(top: Path, typed: Typed) -> None:
+def test_sound_file_is_a_valid_query(top: Path, typed: Typed) -> None:
     samples = (8000 * np.sin(np.arange(16000) / 5)).astype(np.int16)
     with wave.open(str(top / "tone.wav"), "wb") as file:
         file.setnchannels(1)
@@ -122,7 +122,7 @@ def test_a_file_of_nothing_but_sound_can_ask(top: Path, typed: Typed) -> None:
     assert len(typed("search", "vectors/index", "--audio", "tone.wav", "-k", "4")) == 4
 
 
-def test_hits_are_drawn_and_play(top: Path, typed: Typed) -> None:
+def test_hits_are_drawn_and_playable(top: Path, typed: Typed) -> None:
     shown = ("--sheet", "found/sheet.png", "--html", "found/page.html")
     first, second = typed("search", "vectors/index", "--like", "clip003", "-k", "2", *shown)
     page = (top / "found/page.html").read_text()
@@ -131,7 +131,7 @@ def test_hits_are_drawn_and_play(top: Path, typed: Typed) -> None:
         assert sheet.size[0] == 1440 and sheet.size[1] > 200
 
 
-def test_parts_are_made_once_and_shared_by_jobs(top: Path, typed: Typed) -> None:
+def test_parts_are_written_once_and_split_over_jobs(top: Path, typed: Typed) -> None:
     words = ("embed", "runs/3", "shards", "--out", "again")
     assert [typed(*words, "--part", f"{part}/2")[0]["parts"] for part in (1, 2)] == [2, 2]
     times = {path: path.stat().st_mtime_ns for path in (top / "again").glob("0*")}
@@ -146,7 +146,7 @@ def test_parts_are_made_once_and_shared_by_jobs(top: Path, typed: Typed) -> None
     assert half == pytest.approx(Table.open(top / "vectors/00002.safetensors").columns["video"], abs=1e-3)
 
 
-def test_a_full_disk_leaves_no_part_that_could_pass_for_one(
+def test_full_disk_leaves_no_part_that_looks_complete(
     top: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("embed", "runs/3", "shards", "--out", "full")
@@ -174,14 +174,14 @@ def test_windows_are_rows_with_their_seconds(top: Path, typed: Typed) -> None:
 
 def test_an_index_of_sounds_and_of_texts(top: Path, typed: Typed) -> None:
     (row,) = typed("index", "build", "vectors", "--out", "sounds", "--sense", "audio")
-    assert row["rows"] == 12  # every fifth clip, and one of those that had any, is silent
+    assert row["rows"] == 12  # every fifth clip is silent, and one of the others as well
     (row,) = typed("index", "build", "vectors", "--out", "words", "--sense", "text")
     assert row["rows"] == 16
     (hit,) = typed("search", "words", "--text", "thing number 11", "-k", "1")
     assert hit["caption"] == "thing number 11" and hit["score"] == pytest.approx(1, abs=1e-3)
 
 
-def test_an_index_is_changed_as_typed(top: Path, typed: Typed) -> None:
+def test_index_is_changed_by_commands(top: Path, typed: Typed) -> None:
     typed("index", "build", "vectors", "--out", "changed")
     (row,) = typed("index", "remove", "changed", "clip000", "--where", "shard=00003.tar")
     assert (row["rows"], row["removed"]) == (11, 5)
@@ -205,7 +205,7 @@ def test_weights_in_a_file_are_the_same_model(top: Path, typed: Typed) -> None:
         ("search vectors/index --text box --weights clip.safetensors", "their products are meaningless"),
         ("search vectors --text box", "is not an index: there is no"),
         ("search vectors/index --video gone.mp4", "expected a video file"),
-        ("search vectors/index --audio shards/manifest.json", "expected an audio file"),
+        ("search vectors/index --audio shards/manifest.json", "expected an audio or video file"),
         ("search vectors/index --text box --where label", "expected NAME=TEXT"),
         ("search vectors/index --text box --like clip000", "not allowed with"),
         ("search vectors/index", "one of the arguments --text --video --audio --like is required"),
@@ -229,12 +229,12 @@ def test_mistakes_exit_2_with_a_message(
     assert expected in shown.err and shown.out == ""
 
 
-def test_a_model_that_learnt_no_sound_says_so(top: Path) -> None:
+def test_model_without_sound_is_an_error(top: Path) -> None:
     with pytest.raises(UserError, match="was not trained on sound"):
-        Embedder.open(top / "clip.safetensors", torch.device("cpu")).audio_file(video_of(top, 1))
+        Embedder.load(top / "clip.safetensors", torch.device("cpu")).embed_audio_file(video_of(top, 1))
 
 
-def test_embedding_is_launched_in_parts(
+def test_embed_is_launched_in_parts(
     top: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(top)

@@ -1,4 +1,4 @@
-"""Captions are ranked against all videos as a loop over pairs ranks them, on two ranks as on one."""
+"""Evaluation of retrieval equals a loop over pairs, on two ranks as on one."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from tests.pretrain.processes import run_ranks
 from tests.shards import media
 from trichord.core.errors import UserError
 from trichord.finetune.retrieval.embedder import Embedder
-from trichord.finetune.retrieval.evaluate import Question, evaluate, report
+from trichord.finetune.retrieval.evaluate import RetrievalTest, evaluate, report
 from trichord.pretrain.engine.distributed import World, join_world, leave_world
 from trichord.shards.reading.manifest import index_shards
 
 CAPTIONS = (["a box", "it opens"], ["a book"], [], ["a cup", "tea", "it falls"], ["a door"], ["a dog"], ["a cat"])
 BAD = 5
-APART = 1e-6  # scores of vectors made one at a time and in batches differ by a tenth of this
+APART = 1e-6  # scores of vectors that are computed singly and in batches differ by a tenth of this
 
 
 @pytest.fixture(scope="module")
 def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make seven clips, of which one has no caption and one cannot be used, and a file of weights."""
+    """Make seven clips, one of them without a caption and one unusable, and a file of weights."""
     top = tmp_path_factory.mktemp("retrieval")
     for number in range(7):
         data = media.encode(media.moving_picture(8, 32, 32, seed=number))
         (top / f"clip{number}.mp4").write_bytes(data[: len(data) // 3] if number == BAD else data)
-    for name, said in (("several", CAPTIONS), ("silent", [[]] * 7)):
+    for name, clip_texts in (("several", CAPTIONS), ("silent", [[]] * 7)):
         (top / name).mkdir()
         for shard in range(2):
             with webdataset.TarWriter(str(top / name / f"{shard:05d}.tar")) as out:
                 for number in range(7)[4 * shard : 4 * shard + 4]:
                     data = (top / f"clip{number}.mp4").read_bytes()
-                    about = json.dumps({"captions": said[number]}).encode()
+                    about = json.dumps({"captions": clip_texts[number]}).encode()
                     out.write({"__key__": f"clip{number}", "mp4": data, "json": about})
         index_shards(str(top / name)).save(top / name)
     write_clip(top / "clip.safetensors")
@@ -55,10 +55,10 @@ def world() -> Iterator[World]:
 
 
 def loop(top: Path) -> dict[str, list[float]]:
-    """Rank each caption among videos, and each video's best caption among all of other videos."""
-    embedder = Embedder.open(top / "clip.safetensors", torch.device("cpu"))
-    videos = {number: embedder.video_file(top / f"clip{number}.mp4")[0] for number in range(7) if number != BAD}
-    texts = [(number, embedder.read([text])[0]) for number in videos for text in CAPTIONS[number]]
+    """Rank each caption among videos, and the best caption of each video among the captions of other videos."""
+    embedder = Embedder.load(top / "clip.safetensors", torch.device("cpu"))
+    videos = {number: embedder.embed_video_file(top / f"clip{number}.mp4")[0] for number in range(7) if number != BAD}
+    texts = [(number, embedder.embed_texts([text])[0]) for number in videos for text in CAPTIONS[number]]
     by_text = []
     for number, text_D in texts:
         own = float(text_D @ videos[number])
@@ -73,12 +73,12 @@ def loop(top: Path) -> dict[str, list[float]]:
 
 
 def rank(own: float, others: list[float]) -> float:
-    """Rank a score, which no other may be so near to that rounding says which of them is in front."""
+    """Rank a score; assert that no other score is within rounding of it."""
     assert min(abs(score - own) for score in others) > APART
     return 1.0 + sum(score > own for score in others)
 
 
-def test_figures_are_those_of_a_loop(top: Path, world: World) -> None:
+def test_figures_equal_those_of_a_loop(top: Path, world: World) -> None:
     answer = ask(top / "several", top / "clip.safetensors", world)
     assert (answer.clips, answer.bad) == (6, 1)
     for name, ranks in loop(top).items():
@@ -93,7 +93,7 @@ def test_figures_are_those_of_a_loop(top: Path, world: World) -> None:
     assert any("QB-Norm" in name for name in names)
 
 
-def test_two_ranks_find_what_one_finds(top: Path, world: World) -> None:
+def test_two_ranks_equal_one(top: Path, world: World) -> None:
     alone = ask(top / "several", top / "clip.safetensors", world)
     files = (str(top / "several"), str(top / "clip.safetensors"))
     command = ["tests.finetune.retrieval.ranks", *files]
@@ -104,9 +104,9 @@ def test_two_ranks_find_what_one_finds(top: Path, world: World) -> None:
             assert found == pytest.approx(alone.figures[name]), name
 
 
-def test_first_captions_alone_are_one_for_each_clip(top: Path, world: World) -> None:
-    embedder = Embedder.open(top / "clip.safetensors", world.device)
-    question = Question(data=(str(top / "several"),), captions="first")
+def test_first_caption_option_uses_one_caption_per_clip(top: Path, world: World) -> None:
+    embedder = Embedder.load(top / "clip.safetensors", world.device)
+    question = RetrievalTest(data=(str(top / "several"),), captions="first")
     answer = evaluate(embedder, question, world)
     assert answer.figures["text to video"]["queries"] == 5
     assert not any("best of each clip" in name for name in answer.figures)
@@ -116,7 +116,7 @@ def test_first_captions_alone_are_one_for_each_clip(top: Path, world: World) -> 
     assert "| text to video |" in as_table.read_text()
 
 
-def test_a_set_without_captions_is_refused(top: Path, world: World) -> None:
-    embedder = Embedder.open(top / "clip.safetensors", world.device)
+def test_data_without_captions_is_refused(top: Path, world: World) -> None:
+    embedder = Embedder.load(top / "clip.safetensors", world.device)
     with pytest.raises(UserError, match="no clip has a caption or a sound to search with"):
-        evaluate(embedder, Question(data=(str(top / "silent"),)), world)
+        evaluate(embedder, RetrievalTest(data=(str(top / "silent"),)), world)

@@ -1,4 +1,4 @@
-"""Whatever was done to an index, each hit is the row that it says it is; and nothing half-written passes for one."""
+"""After any changes to an index, each hit is the right row, and a partial index is never accepted."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.finetune.retrieval.stage import MODEL, clustered, small_disk, told, write_embedding
+from tests.finetune.retrieval.stage import MODEL, clustered, small_disk, texts_of, write_embedding
 from trichord.core.errors import UserError
 from trichord.finetune.retrieval import changing
 from trichord.finetune.retrieval.building import Options
 from trichord.finetune.retrieval.changing import add, build, check, merge, remove
 from trichord.finetune.retrieval.index import CATALOGUE, Hit, Index
 from trichord.finetune.retrieval.rows import part_path
-from trichord.finetune.retrieval.spec import KINDS, DType, Kind
+from trichord.finetune.retrieval.spec import INDEX_KINDS, DType, Kind
 from trichord.finetune.retrieval.table import Table
 
 SMALL = Options(memory_bytes=1 << 28, recall=0.9)
@@ -25,30 +25,30 @@ Held = dict[tuple[str, float], NDArray[np.float32]]
 
 
 def look_through(index: Index, held: Held, seed: int, where: dict[str, str] | None = None, k: int = 7) -> list[Hit]:
-    """Ask and compare with a loop over what should be held: the same rows, each with its own vector and words."""
+    """Search and compare with a loop over the expected rows: the same rows, each with its own vector and text."""
     (query_D,) = clustered(1, index.catalogue.dim, seed)
     hits = index.nearest(query_D[None], k, where)[0]
     chosen = {
         row: vector
         for row, vector in held.items()
-        if all(text in told(row[0])[name].split("\n") for name, text in (where or {}).items())
+        if all(text in texts_of(row[0])[name].split("\n") for name, text in (where or {}).items())
     }
     best = sorted((float(vector @ query_D) for vector in chosen.values()), reverse=True)[:k]
     found = [(hit.key, hit.start_s) for hit in hits]
     assert len(set(found)) == len(best) and set(found) <= chosen.keys()
-    # What differs by rounding may change places.
+    # Scores that differ by rounding may be swapped.
     assert [float(chosen[row] @ query_D) for row in found] == pytest.approx(best, abs=1e-5)
     for hit in hits:
         vector = held[hit.key, hit.start_s]
         assert np.array_equal(index.vector(hit.place), vector)
         assert hit.score == pytest.approx(float(vector @ query_D), abs=1e-5)
-        assert {"caption": hit.caption, "label": hit.label} == dict(told(hit.key)) and hit.end_s == hit.start_s + 1
+        assert {"caption": hit.caption, "label": hit.label} == dict(texts_of(hit.key)) and hit.end_s == hit.start_s + 1
         assert hit.place in index.places(hit.key)
     return hits
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_after_any_sequence_of_changes_each_hit_is_the_row_that_it_says(seed: int, tmp_path: Path) -> None:
+def test_hits_are_the_right_rows_after_any_sequence_of_changes(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     dtype: DType = rng.choice(("float16", "float32"))
     counter = 0
@@ -78,9 +78,9 @@ def test_after_any_sequence_of_changes_each_hit_is_the_row_that_it_says(seed: in
                 assert count == len(gone)
                 held = {row: vector for row, vector in held.items() if row not in gone}
             case "where":
-                if any("blue" in told(key)["label"] for key, _ in held):
+                if any("blue" in texts_of(key)["label"] for key, _ in held):
                     remove(out, [], {"label": "blue"})
-                held = {row: each for row, each in held.items() if "blue" not in told(row[0])["label"].split("\n")}
+                held = {row: each for row, each in held.items() if "blue" not in texts_of(row[0])["label"].split("\n")}
             case "merge":
                 merge(out, SMALL)
             case "reopen":
@@ -94,15 +94,17 @@ def test_after_any_sequence_of_changes_each_hit_is_the_row_that_it_says(seed: in
         *(entry.name for entry in index.catalogue.segments),
         *(entry.removed for entry in index.catalogue.segments if entry.removed),
     }
-    keys = rng.sample(sorted({key for key, _ in held}), k=len({key for key, _ in held}))  # the same in other shards
+    keys = rng.sample(
+        sorted({key for key, _ in held}), k=len({key for key, _ in held})
+    )  # the same rows in other shards
     write_embedding(tmp_path / "resharded", [keys[::3], keys[1::3], [], keys[2::3]], dtype=dtype, known=held)
     build([tmp_path / "resharded"], tmp_path / "other", "video", SMALL)
     look_through(Index.open(tmp_path / "other"), held, 99)
     look_through(Index.open(tmp_path / "other"), held, 100, {"label": "red"})
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_finds_what_a_loop_finds(kind: Kind, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", list(INDEX_KINDS))
+def test_every_kind_equals_a_loop(kind: Kind, tmp_path: Path) -> None:
     keys = [f"k{number}" for number in range(1500)]
     held = write_embedding(tmp_path / "vectors", [keys[:700], keys[700:]], dim=32)
     catalogue = build([tmp_path / "vectors"], tmp_path / "index", "video", Options(1 << 28, 0.95, kind))
@@ -124,7 +126,7 @@ def test_every_kind_finds_what_a_loop_finds(kind: Kind, tmp_path: Path) -> None:
     look_through(index, kept, 3, {"label": "red"})
 
 
-def test_like_gives_neighbours_and_never_the_key_itself(tmp_path: Path) -> None:
+def test_like_returns_neighbours_without_the_key_itself(tmp_path: Path) -> None:
     held = write_embedding(tmp_path / "vectors", [[f"k{number}" for number in range(30)]], windows=3)
     build([tmp_path / "vectors"], tmp_path / "index", "video", SMALL)
     index = Index.open(tmp_path / "index")
@@ -137,7 +139,7 @@ def test_like_gives_neighbours_and_never_the_key_itself(tmp_path: Path) -> None:
     assert len(index.search(like="k7", k=500)) == 87
     with pytest.raises(UserError, match="holds no 'k99'"):
         index.search(like="k99")
-    with pytest.raises(UserError, match="expected one of text, video, audio and like"):
+    with pytest.raises(UserError, match="expected one of text, video, audio, like, vector"):
         index.search()
     with pytest.raises(UserError, match="no column 'lable'"):
         index.search(like="k7", where={"lable": "red"})
@@ -154,7 +156,7 @@ def whole(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_parts_that_are_cut_off_or_lack_rows_are_refused(whole: Path) -> None:
+def test_truncated_parts_and_parts_without_all_rows_are_refused(whole: Path) -> None:
     part = part_path(whole / "vectors", 1)
     content = part.read_bytes()
     for cut in (len(content) - 1, len(content) // 2, 100, 3, 0):
@@ -173,19 +175,19 @@ def test_parts_that_are_cut_off_or_lack_rows_are_refused(whole: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "what"), [("caption.ends", "rows"), ("key.ends", "ends at"), ("start_s", "rows")])
-def test_a_row_that_is_missing_in_one_column_is_found(name: str, what: str, whole: Path) -> None:
-    from trichord.finetune.retrieval.table import Column, write_table
+def test_row_that_is_missing_in_one_column_is_detected(name: str, what: str, whole: Path) -> None:
+    from trichord.finetune.retrieval.table import TableColumn, write_table
 
     table = Table.open(part_path(whole / "vectors", 0))
-    columns = {each: Column(held.dtype, held.shape, [np.array(held)]) for each, held in table.columns.items()}
+    columns = {each: TableColumn(held.dtype, held.shape, [np.array(held)]) for each, held in table.columns.items()}
     short = np.array(table.columns[name][:-1])
-    columns[name] = Column(short.dtype, short.shape, [short])
+    columns[name] = TableColumn(short.dtype, short.shape, [short])
     write_table(part_path(whole / "vectors", 0), columns, table.about)
     with pytest.raises(UserError, match=f"{what}.*(expected|missing)"):
         build([whole / "vectors"], whole / "other", "video", SMALL)
 
 
-def test_an_index_that_is_not_whole_is_refused(whole: Path) -> None:
+def test_incomplete_index_is_refused(whole: Path) -> None:
     index = whole / "index"
     segment = index / "segment-00001"
     for path in sorted(segment.iterdir()):
@@ -239,7 +241,7 @@ def test_a_key_has_one_place(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf_flat", "hnsw"])
-def test_a_full_disk_leaves_the_index_as_it_was(kind: Kind, tmp_path: Path) -> None:
+def test_full_disk_does_not_change_the_index(kind: Kind, tmp_path: Path) -> None:
     held = write_embedding(tmp_path / "vectors", [[f"k{number}" for number in range(400)]])
     write_embedding(tmp_path / "more", [[f"m{number}" for number in range(400)]], seed=2)
     options = Options(1 << 28, 0.9, kind)
@@ -257,7 +259,7 @@ def test_a_full_disk_leaves_the_index_as_it_was(kind: Kind, tmp_path: Path) -> N
     look_through(Index.open(tmp_path / "index"), held, 1, {"label": "red"})
 
 
-def test_a_change_that_dies_before_its_end_changes_nothing(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_change_has_no_effect(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_embedding(whole / "more", [["x", "y"]], seed=3)
 
     def dies(*_: object) -> None:
@@ -275,7 +277,7 @@ def test_a_change_that_dies_before_its_end_changes_nothing(whole: Path, monkeypa
     assert sorted(path.name for path in (whole / "index").glob("s*")) == ["segment-00003"]
 
 
-def test_one_that_is_open_outlives_a_merge(whole: Path) -> None:
+def test_open_index_survives_a_merge(whole: Path) -> None:
     opened = Index.open(whole / "index")
     before = [hit.key for hit in opened.search(like="a", k=4)]
     merge(whole / "index", SMALL)

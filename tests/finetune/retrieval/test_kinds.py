@@ -1,4 +1,4 @@
-"""Which kind of search is chosen, what it takes, and that vectors on the disk are FAISS's own to the byte."""
+"""The choice of the kind of search, its memory, and vectors on disk that equal FAISS's to the byte."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ ROOT = Path(__file__).resolve().parents[3]
         (1_000_000, GB // 10, "ivf_pq"),  # with vectors on the disk
     ],
 )
-def test_the_kind_follows_from_count_and_memory(count: int, memory: int, expected: Kind) -> None:
+def test_kind_is_chosen_by_count_and_memory(count: int, memory: int, expected: Kind) -> None:
     assert choose(count, 512, "float16", memory) == expected
 
 
-def test_lists_are_no_more_than_can_be_trained() -> None:
+def test_number_of_lists_is_limited_by_the_training_vectors() -> None:
     assert list_count(1_000_000, 1_000_000) == 4000
     assert list_count(1_000_000, 39_000) == 1000
     assert list_count(10, 10) == 1
@@ -59,7 +59,7 @@ def test_vectors_are_written_as_faiss_writes_them(dtype: DType, tmp_path: Path) 
         open_vectors(tmp_path / "v", 24, dtype, 501)
 
 
-def test_exact_neighbours_are_those_of_a_full_product(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_neighbours_equal_those_of_a_full_product(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trichord.finetune.retrieval.vectors._BLOCK_BYTES", 4 * 24 * 37)  # many blocks
     rows_ND, queries_QD = clustered(500, 24, 1), clustered(9, 24, 2)
     scores_QN = queries_QD @ rows_ND.T
@@ -73,17 +73,17 @@ def test_exact_neighbours_are_those_of_a_full_product(monkeypatch: pytest.Monkey
 
 
 def assert_nearest(rows_Qk: NDArray[np.int64], scores_QN: NDArray[np.float32]) -> None:
-    """Expect different rows with the best scores, the best first; what differs by rounding may change places."""
+    """Assert distinct rows with the best scores, best first; scores that differ by rounding may be swapped."""
     assert all(len(set(rows_k)) == rows_Qk.shape[1] for rows_k in rows_Qk.tolist())
     best_Qk = np.sort(scores_QN, axis=1)[:, ::-1][:, : rows_Qk.shape[1]]
     assert np.take_along_axis(scores_QN, rows_Qk, axis=1) == pytest.approx(best_Qk, abs=1e-5)
 
 
 @pytest.mark.parametrize("first", ["torch", "faiss"])
-def test_torch_and_faiss_live_in_one_process_whichever_comes_first(first: str) -> None:
-    """Each brings OpenMP of its own: both compute in turn, on threads as many as they were told, and agree.
+def test_torch_and_faiss_work_in_one_process_in_any_order_of_import(first: str) -> None:
+    """Each has its own OpenMP: both compute in turn, with the requested number of threads, and agree.
 
-    And neither spins while the other works: a search after torch's work takes about as much of the processor as alone.
+    Neither spins while the other works: a search after work of torch takes about as much CPU time as alone.
     """
     second = {"torch": "faiss", "faiss": "torch"}[first]
     script = f"""
@@ -114,15 +114,15 @@ assert (torch.get_num_threads(), faiss.omp_get_max_threads()) == (2, 2)
 print("done")
 """
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    environment["OMP_WAIT_POLICY"] = "PASSIVE"  # as every command of trichord that trains has it
+    environment["OMP_WAIT_POLICY"] = "PASSIVE"  # as in every command of trichord that trains
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=HANGS_AFTER_S
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
-def test_an_index_is_changed_without_torch_and_words_are_read_without_what_decodes_files() -> None:
-    """Each takes its part of the seconds from a cold shell to an answer."""
+def test_index_is_changed_without_torch_and_text_queries_import_no_decoder() -> None:
+    """Each import would add to the time from a cold start to a result."""
     script = (
         "import sys; import trichord.finetune.retrieval.index, trichord.finetune.retrieval.changing; "
         "print('torch' in sys.modules); "

@@ -1,4 +1,4 @@
-"""What was found plays in a page: its own seconds, words that are never code, and no more bytes than a page bears."""
+"""Hits play in a page: their own seconds, escaped text, and a limited number of bytes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from tests.pretrain.engine import small_run
 from trichord.core.errors import UserError
-from trichord.finetune.retrieval.index import Hit, Place
+from trichord.finetune.retrieval.index import Hit, RowPosition
 from trichord.finetune.retrieval.playable import write_hits
 from trichord.shards.decoding.video import open_video
 from trichord.shards.reading.archive import open_archive
-from trichord.shards.reading.roots import parse_root
+from trichord.shards.reading.transfer import parse_root
 
 WHOLE_S = 12 / 25
 
@@ -28,13 +28,15 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hit(shards: Path, number: int, start_s: float = 0.0, end_s: float = WHOLE_S, caption: str = "thing") -> Hit:
-    """Make a hit of a clip, or of a part of it."""
+    """Make a hit for a clip, or for a part of it."""
     shard = f"{number // small_run.PER_SHARD:05d}.tar"
-    return Hit(0.5, f"clip{number:03d}", shard, str(shards), caption, "0\nred & blue", start_s, end_s, Place(0, number))
+    return Hit(
+        0.5, f"clip{number:03d}", shard, str(shards), caption, "0\nred & blue", start_s, end_s, RowPosition(0, number)
+    )
 
 
 def videos(page: Path) -> list[bytes]:
-    """Read the videos that a page holds, as a browser would find them."""
+    """Return the videos in a page, as a browser would find them."""
     found = []
 
     class Reader(HTMLParser):
@@ -49,7 +51,7 @@ def videos(page: Path) -> list[bytes]:
     return found
 
 
-def test_a_hit_that_is_all_of_its_video_is_the_shards_own_bytes_and_a_window_is_cut_out(shards: Path) -> None:
+def test_hit_of_a_whole_video_keeps_its_bytes_and_a_window_is_cut_out(shards: Path) -> None:
     page = shards.parent / "new/found.html"
     write_hits("nearest to a box", [hit(shards, 5), hit(shards, 5, 0.2, 0.4)], page)
     whole, window = videos(page)
@@ -64,17 +66,19 @@ def test_a_hit_that_is_all_of_its_video_is_the_shards_own_bytes_and_a_window_is_
     assert "0.2 to 0.4 s" in page.read_text() and "0.5000" in page.read_text()
 
 
-def test_words_of_captions_never_become_code(shards: Path) -> None:
+def test_captions_are_escaped(shards: Path) -> None:
     page = shards.parent / "words.html"
     evil = '</h2><script>alert(1)</script> "{{cards}}" {{title}}'
     write_hits(f"nearest to text {evil}", [hit(shards, 0, caption=evil)], page)
     text = page.read_text()
-    assert "<script" not in text and text.count("&lt;script&gt;") == 3  # in the tab's title, above and in the card
+    assert (
+        "<script" not in text and text.count("&lt;script&gt;") == 3
+    )  # in the title of the tab, at the top and in the card
     assert "<li>red &amp; blue</li>" in text and "default-src 'none'" in text
     assert len(videos(page)) == 1 and not re.search(r"https?://", text)
 
 
-def test_what_cannot_play_says_why_and_the_rest_plays(shards: Path) -> None:
+def test_unplayable_hit_shows_the_reason_and_the_others_play(shards: Path) -> None:
     page = shards.parent / "some.html"
     gone = hit(shards, 1)._replace(key="gone")
     hits = [hit(shards, 0), gone, hit(shards, 2)._replace(shard="00099.tar"), hit(shards, 3)]

@@ -1,4 +1,4 @@
-"""Tables are what safetensors reads, and their texts are found as a loop finds them."""
+"""Tables are readable by safetensors, and their texts are found as in a loop."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from trichord.finetune.retrieval.table import Column, Table, TornTable, text_columns, whole, write_table
+from trichord.finetune.retrieval.table import Table, TableColumn, TornTable, text_columns, whole, write_table
 
 TEXTS = ["red", "", "a red box", "red\nblue", "blue\nred", "ünder", "reds\nred", "red", "\nred", "b\nredd\nred\n"]
 
 
-def test_safetensors_reads_what_is_written_in_blocks(tmp_path: Path) -> None:
+def test_safetensors_reads_tables_that_are_written_in_blocks(tmp_path: Path) -> None:
     rows_ND = np.arange(30, dtype=np.float16).reshape(10, 3)
-    columns = {"vectors": Column(np.float16, (10, 3), [rows_ND[:4], rows_ND[4:]]), "start_s": whole(np.arange(10.0))}
+    columns = {
+        "vectors": TableColumn(np.float16, (10, 3), [rows_ND[:4], rows_ND[4:]]),
+        "start_s": whole(np.arange(10.0)),
+    }
     write_table(tmp_path / "t.safetensors", columns | text_columns("caption", TEXTS), {"rows": 10, "of": "ünder"})
     found = load_file(tmp_path / "t.safetensors")
     assert np.array_equal(found["vectors"], rows_ND) and found["vectors"].dtype == np.float16
@@ -46,7 +49,7 @@ def test_texts_are_found_by_line_and_gathered(tmp_path: Path) -> None:
     assert column.lengths().tolist() == [len(text.encode()) for text in texts]
 
 
-def test_a_column_that_is_not_as_long_as_promised_is_never_written(tmp_path: Path) -> None:
+def test_column_of_the_wrong_length_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="column v got 24 bytes, expected 40"):
-        write_table(tmp_path / "t.safetensors", {"v": Column(np.float64, (5,), [np.arange(3.0)])}, {})
+        write_table(tmp_path / "t.safetensors", {"v": TableColumn(np.float64, (5,), [np.arange(3.0)])}, {})
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Maps of tokens: attention and similarity as written out place by place, main directions as eigenvectors."""
+"""Maps of tokens: attention and similarity equal loops over places, principal directions equal eigenvectors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
 def backbone_of(settings: dict[str, Any]) -> Backbone:
     torch.manual_seed(3)
     backbone = TypeAdapter(AnyBackbone).validate_python(settings).build().eval()
-    for parameter in backbone.parameters():  # so that attention is not nearly even
+    for parameter in backbone.parameters():  # so that attention is not nearly uniform
         parameter.data.add_(0.2 * torch.randn_like(parameter))
     return backbone
 
@@ -43,7 +43,7 @@ def pixels(height: int = 24, width: int = 24) -> Tensor:
 
 
 @pytest.mark.parametrize("name", WITH_CLASS)
-def test_attention_is_the_softmax_of_the_class_tokens_products(name: str) -> None:
+def test_attention_is_the_softmax_of_the_products_of_the_class_token(name: str) -> None:
     backbone = backbone_of(WITH_CLASS[name])
     places = attended_places(backbone, pixels())
     steps = 2 if name == "encoder" else 4
@@ -72,7 +72,7 @@ def test_attention_is_the_softmax_of_the_class_tokens_products(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", WITHOUT)
-def test_without_a_class_token_places_count_by_their_cosine_with_the_pooled_vector(name: str) -> None:
+def test_without_a_class_token_maps_are_cosines_with_the_pooled_vector(name: str) -> None:
     backbone = backbone_of(WITHOUT[name])
     places = attended_places(backbone, pixels())
     assert places.kind == "similarity"
@@ -84,11 +84,11 @@ def test_without_a_class_token_places_count_by_their_cosine_with_the_pooled_vect
         assert float(places.weight_Bthw[clip, step, row, column]) == pytest.approx(max(0.0, float(cosine)), abs=1e-5)
 
 
-def test_places_of_a_wide_picture_stand_row_by_row() -> None:
+def test_places_of_a_wide_frame_are_ordered_by_row() -> None:
     assert attended_places(backbone_of(WITH_CLASS["divided"]), pixels(16, 32)).weight_Bthw.shape == (2, 4, 2, 4)
 
 
-def test_main_directions_are_eigenvectors_of_the_clips_own_tokens_with_a_sign_that_stays() -> None:
+def test_principal_directions_are_eigenvectors_of_the_tokens_with_a_stable_sign() -> None:
     backbone = backbone_of(WITH_CLASS["divided"])
     found_Bthwc = main_directions(backbone, pixels())
     assert torch.equal(found_Bthwc, main_directions(backbone, pixels()))
@@ -104,17 +104,17 @@ def test_main_directions_are_eigenvectors_of_the_clips_own_tokens_with_a_sign_th
             np.testing.assert_allclose(found_Bthwc[clip, ..., direction].flatten().numpy(), expected_M, atol=1e-4)
 
 
-def test_pictures_show_each_frame_under_its_own_step(tmp_path: Any) -> None:
+def test_images_show_each_frame_with_the_map_of_its_step(tmp_path: Any) -> None:
     frames_THWC = np.full((4, 8, 8, 3), 100, np.uint8)
     weight_thw = torch.zeros(2, 2, 2)
     weight_thw[1, 0, 1] = 1.0
     over_THWC = heat_over(frames_THWC, weight_thw)
-    assert (over_THWC[:2] == over_THWC[0, 0, 0]).all()  # the first two frames are the first step's: dark throughout
+    assert (over_THWC[:2] == over_THWC[0, 0, 0]).all()  # the first two frames belong to the first step, which is dark
     assert over_THWC[3, 0, 7].sum() > over_THWC[3, 7, 0].sum()
     colours_thwc = torch.zeros(2, 2, 2, 3)
     colours_thwc[0, 1, 0, 0] = 1.0
     over_THWC = colours_over(frames_THWC, colours_thwc)
-    assert over_THWC[1, 7, 0].tolist() == [185, 45, 45]  # 0.45 x 100 shows through 0.55 x 255 of red
+    assert over_THWC[1, 7, 0].tolist() == [185, 45, 45]  # 0.45 x 100 is visible through 0.55 x 255 of red
     assert over_THWC[1, 3, 0].tolist() == [45, 45, 45]
     write_png(tmp_path / "a.png", (frames_THWC, over_THWC))
     write_gif(tmp_path / "a.gif", (frames_THWC, over_THWC), seconds=2.0)

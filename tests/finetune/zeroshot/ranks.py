@@ -1,4 +1,4 @@
-"""What each rank of these tests runs: a test of a file's weights on a shard set, with draws and several alphas.
+"""The work of each rank of these tests: evaluation of weights on shards, with random classes and several alphas.
 
 python -m tests.finetune.zeroshot.ranks SHARDS FINE_TUNED ZERO_SHOT
 """
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from trichord.finetune.zeroshot.candidates import Draws
+from trichord.finetune.zeroshot.candidates import ClassDraws
 from trichord.finetune.zeroshot.classifier import Recogniser
-from trichord.finetune.zeroshot.evaluate import Answer, Line, Question, answer
-from trichord.finetune.zeroshot.opening import open_video_text
+from trichord.finetune.zeroshot.evaluate import EvaluatedWeights, ZeroShotResult, ZeroShotTest, evaluate
+from trichord.finetune.zeroshot.loading import load_video_text
 from trichord.finetune.zeroshot.spec import ZeroShotSpec
 from trichord.pretrain.engine.distributed import World, join_world, leave_world
 
@@ -22,14 +22,16 @@ ALPHAS = (0.0, 0.5, 1.0)
 SPEC = ZeroShotSpec(prompts="video", clips=2, crops=3)
 
 
-def ask(shards: Path, fine_tuned: Path, zero_shot: Path, draws: Draws | None, world: World) -> list[Answer]:
-    """Test as the command does."""
-    line = Line(Recogniser(open_video_text(fine_tuned), world.device), open_video_text(zero_shot), ALPHAS)
-    return answer(line, SPEC, Question((str(shards),), draws=draws, batch_size=2), world)
+def ask(
+    shards: Path, fine_tuned: Path, zero_shot: Path, draws: ClassDraws | None, world: World
+) -> list[ZeroShotResult]:
+    """Evaluate as the command does."""
+    line = EvaluatedWeights(Recogniser(load_video_text(fine_tuned), world.device), load_video_text(zero_shot), ALPHAS)
+    return evaluate(line, SPEC, ZeroShotTest((str(shards),), draws=draws, batch_size=2), world)
 
 
 def _main(shards: Path, fine_tuned: Path, zero_shot: Path) -> None:
-    answers = ask(shards, fine_tuned, zero_shot, Draws(2, 3, seed=1), join_world())
+    answers = ask(shards, fine_tuned, zero_shot, ClassDraws(2, 3, seed=1), join_world())
     about = [[each.names, each.alpha, each.scores_NK.tolist(), each.truths_NK.tolist(), each.bad] for each in answers]
     print("\n" + json.dumps(about))
     leave_world()

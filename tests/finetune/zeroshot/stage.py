@@ -1,4 +1,4 @@
-"""Files of CLIP and X-CLIP as they are released, but tiny and of random weights, for tests."""
+"""Files of CLIP and X-CLIP in the released format, with tiny random weights, for tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXT = ClipTextSpec(dim=64, depth=1, heads=1, joint_dim=64, length=16)
 
 
 def random_tensors(shapes: Shapes, seed: int) -> dict[str, Tensor]:
-    """Draw tensors that tell inputs apart; the scale is not to make one class certain."""
+    """Draw tensors that distinguish inputs, with a scale that does not make one class certain."""
     generator = torch.Generator().manual_seed(seed)
     found = {name: torch.randn(shape, generator=generator) * 0.3 for name, shape in shapes.items()}
     return found | {"logit_scale": torch.tensor(4.5)}
@@ -32,6 +32,6 @@ def write_clip(path: Path, seed: int = 0) -> Path:
 
 
 def write_xclip(path: Path, seed: int = 0) -> Path:
-    """Write a file of X-CLIP, prompts of videos included."""
+    """Write a file of X-CLIP, including video-specific prompts."""
     save_file(random_tensors(released_xclip(XCLIP, TEXT), seed), path)
     return path

@@ -1,4 +1,4 @@
-"""Draws of classes depend on seed and names alone, and known classes are left out whatever the spelling."""
+"""Random classes depend on seed and names alone, and known classes are excluded in any spelling."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 import pytest
 
 from trichord.core.errors import UserError
-from trichord.finetune.zeroshot.candidates import Draws, candidates_of, read_names
+from trichord.finetune.zeroshot.candidates import ClassDraws, candidates_of, read_names
 
 NAMES = [f"class {number:03d}" for number in range(50)]
 
 
 def drawn(names: list[str], seed: int = 0, known: tuple[str, ...] = ()) -> list[set[str]]:
-    found = candidates_of(names, draws=Draws(3, 16, seed), known=known)
+    found = candidates_of(names, draws=ClassDraws(3, 16, seed), known=known)
     return [{names[number] for number in each.numbers} for each in found]
 
 
-def test_draws_are_the_same_for_the_same_seed_and_names_in_any_order() -> None:
+def test_draws_depend_on_the_seed_and_not_on_the_order_of_names() -> None:
     assert drawn(NAMES) == drawn(NAMES) == drawn(NAMES[::-1])
     assert all(len(each) == 16 for each in drawn(NAMES))
     one, two, three = drawn(NAMES)
     assert one != two and two != three and one != three and drawn(NAMES, seed=1) != drawn(NAMES)
 
 
-def test_known_classes_are_left_out_whatever_their_spelling() -> None:
+def test_known_classes_are_excluded_in_any_spelling() -> None:
     names = ["ApplyEyeMakeup", "Archery", "tai_chi", "YoYo"]
     (new,) = candidates_of(names, known=["apply eye makeup", "Tai Chi"])
     assert (new.title, new.numbers) == ("new 2", (1, 3))
@@ -44,8 +44,8 @@ def test_lists_name_candidates(tmp_path: Path) -> None:
         read_names(tmp_path / "none.txt")
 
 
-def test_too_few_classes_are_said() -> None:
+def test_too_few_classes_are_an_error() -> None:
     with pytest.raises(UserError, match=r"--draws 1x60: .* expected at most 50"):
-        candidates_of(NAMES, draws=Draws(1, 60))
+        candidates_of(NAMES, draws=ClassDraws(1, 60))
     with pytest.raises(UserError, match="every class of the set is known"):
         candidates_of(NAMES, known=NAMES)

@@ -1,4 +1,4 @@
-"""Probabilities by texts equal naive loops over views, prompts and classes, with and without prompts of videos."""
+"""Zero-shot probabilities equal loops over views, prompts and classes, with and without video-specific prompts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.finetune.zeroshot.stage import write_clip, write_xclip
 from trichord.finetune.zeroshot.classifier import Classifier, probabilities
-from trichord.finetune.zeroshot.opening import open_video_text
+from trichord.finetune.zeroshot.loading import load_video_text
 from trichord.finetune.zeroshot.prompts import in_words, templates_of
 from trichord.finetune.zeroshot.spec import ZeroShotSpec
 from trichord.pretrain.backbones.video_text import VideoText
@@ -21,7 +21,7 @@ VIEWS, VIDEOS = 3, 2
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, VideoText]:
     top = tmp_path_factory.mktemp("models")
     paths = {"clip": write_clip(top / "clip.safetensors"), "xclip": write_xclip(top / "xclip.safetensors")}
-    return {name: open_video_text(path).model for name, path in paths.items()}
+    return {name: load_video_text(path).model for name, path in paths.items()}
 
 
 def views() -> list[Tensor]:
@@ -35,18 +35,20 @@ def unit(vector: Tensor) -> Tensor:
 
 
 def naive_cosine(model: VideoText, frames_CTHW: Tensor, row_E: Tensor) -> Tensor:
-    """Compare one video with one text by the parts of the network."""
+    """Return the cosine of one video and one text by the parts of the network."""
     if model.prompts is None:
         pooled_BD: Tensor = model.backbone(frames_CTHW[None]).pooled_BD
         return unit(pooled_BD[0]) @ unit(row_E)
-    pooled_BD, grid_BtnD = model.backbone.see_places(frames_CTHW[None])
+    pooled_BD, grid_BtnD = model.backbone.encode_grid(frames_CTHW[None])
     return unit(pooled_BD[0]) @ unit(model.prompts(row_E[None], grid_BtnD)[0, 0])
 
 
 @torch.no_grad()
 def naive(model: VideoText, spec: ZeroShotSpec, video: int) -> list[float]:
     templates = templates_of(spec.prompts)
-    rows = [[model.read([template.replace("{}", in_words(name))])[0] for name in NAMES] for template in templates]
+    rows = [
+        [model.encode_text([template.replace("{}", in_words(name))])[0] for name in NAMES] for template in templates
+    ]
     if spec.ensemble == "embedding" and len(templates) > 1:
         means = []
         for k in range(len(NAMES)):
@@ -71,7 +73,7 @@ def naive(model: VideoText, spec: ZeroShotSpec, video: int) -> list[float]:
 @pytest.mark.parametrize(
     ("prompts", "ensemble"), [("bare", "embedding"), ("actionclip", "embedding"), ("actionclip", "probability")]
 )
-def test_probabilities_are_those_of_loops(
+def test_probabilities_equal_those_of_loops(
     models: dict[str, VideoText], model: str, average: str, prompts: str, ensemble: str
 ) -> None:
     spec = ZeroShotSpec.model_validate({"average": average, "prompts": prompts, "ensemble": ensemble})
@@ -95,7 +97,7 @@ def test_the_ways_to_average_differ_and_are_named(models: dict[str, VideoText]) 
     assert ZeroShotSpec().words(has_prompts=True) == "prompts bare"
 
 
-def test_only_rows_of_texts_are_kept_where_videos_change_them(models: dict[str, VideoText]) -> None:
+def test_single_texts_are_kept_where_videos_adapt_them(models: dict[str, VideoText]) -> None:
     classifier = Classifier(models["xclip"], NAMES, ZeroShotSpec())
     with torch.no_grad():
-        assert torch.equal(classifier.rows_PKE[0], models["xclip"].read([in_words(name) for name in NAMES]))
+        assert torch.equal(classifier.rows_PKE[0], models["xclip"].encode_text([in_words(name) for name in NAMES]))

@@ -1,4 +1,4 @@
-"""What is typed and what three lines of Python say: videos and sets, runs and files, mistakes with a message."""
+"""`trichord zeroshot` and the Python API: videos and data sets, runs and files, errors with a message."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
+import trichord
 from tests.finetune.small_head import CLASSES, write_shards
 from tests.finetune.zeroshot.stage import write_clip
 from tests.pretrain.engine import small_run
 from tests.shards import media
-from trichord.finetune.zeroshot import open_model
 from trichord.launch import cli
-from trichord.pretrain.backbones.video_text import VideoText
 from trichord.pretrain.engine import run as engine_run
 
 LABELS = ["opening a box", "holding a book", "jumping"]
@@ -30,7 +29,7 @@ def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
     changes = {**small_run.video_text_changes(classes={"names": list(CLASSES)}), "steps": 1}
     changes["checkpoints__every_steps"] = 1
     changes["optimiser"] = {"learning_rate": 1e-3, "weight_decay": 0.0}
-    engine_run.pretrain(small_run.small_config(top / "split1", **changes), top / "runs/told")
+    engine_run.pretrain(small_run.small_config(top / "split1", **changes), top / "runs/video_text")
     write_clip(top / "clip.safetensors")
     write_clip(top / "tuned.safetensors", seed=1)
     (top / "clip.mp4").write_bytes(media.encode(media.moving_picture(8, 32, 32)))
@@ -45,22 +44,21 @@ def rows_of(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     return found
 
 
-def test_videos_are_told_by_labels_as_in_python(
+def test_videos_are_classified_by_labels_as_in_python(
     top: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(top)
     assert cli.main(["zeroshot", "clip.mp4", "--labels", ", ".join(LABELS), "--views", "2x3", "--json"]) == 0
-    rows = rows_of(capsys)  # by the newest run below runs/
-    told = open_model("runs/told").zeroshot("clip.mp4", LABELS, clips=2, crops=3)
-    assert [row["probability"] for row in rows] == pytest.approx(list(told.values()))
-    assert [row["probability"] for row in rows] == sorted(told.values(), reverse=True)
-    assert sum(told.values()) == pytest.approx(1.0)
+    rows = rows_of(capsys)  # with the newest run below runs/
+    probabilities = trichord.load_model("runs/video_text").zeroshot("clip.mp4", LABELS, clips=2, crops=3)
+    assert [row["probability"] for row in rows] == pytest.approx(list(probabilities.values()))
+    assert [row["probability"] for row in rows] == sorted(probabilities.values(), reverse=True)
+    assert sum(probabilities.values()) == pytest.approx(1.0)
     assert {row["label"] for row in rows} == set(LABELS)
     typed = ["zeroshot", "clip.mp4", "clip.mp4", "--labels", "a,b", "--weights", "clip.safetensors", "--frames", "4"]
     assert cli.main(typed) == 0
     shown = capsys.readouterr().out
     assert "prompts bare; 1x1 views of 4 frames of 16 px" in shown
-    assert isinstance(open_model("clip.safetensors", device="cpu").model, VideoText)
     (top / "labels.txt").write_text("a\nb, with a comma\n")
     assert cli.main(["zeroshot", "clip.mp4", "--labels", "labels.txt", "--json"]) == 0
     assert {row["label"] for row in rows_of(capsys)} == {"a", "b, with a comma"}
@@ -70,19 +68,19 @@ def test_splits_are_tested_and_reported_in_the_run(
     top: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(top)
-    typed = ["zeroshot", "--data", "split1", "split2", "--weights", "runs/told", "--prompts", "actionclip"]
+    typed = ["zeroshot", "--data", "split1", "split2", "--weights", "runs/video_text", "--prompts", "actionclip"]
     assert cli.main([*typed, "--json"]) == 0
     rows = rows_of(capsys)
     assert [row["data"] for row in rows] == ["split1", "split2", "mean of 2", "standard deviation"]
     assert [row.get("clips") for row in rows[:2]] == [6, 5]
-    report = top / "runs/told/evaluations/zeroshot_actionclip_1x1_split1+split2_step_00000001"
+    report = top / "runs/video_text/evaluations/zeroshot_actionclip_1x1_split1+split2_step_00000001"
     found = json.loads(report.with_suffix(".json").read_text())
     assert found["metrics"]["top1"] == rows[2]["top1"] and found["clips"] == 11
     assert found["candidates"]["split1, all 4"] == list(CLASSES)
     words = report.with_suffix(".md").read_text()
     assert "zero-shot, prompts actionclip (16), vectors averaged before each video changes them" in words
     assert "| mean of 2 |" in words
-    assert cli.main(["compare", "runs/told", "--json"]) == 0
+    assert cli.main(["compare", "runs/video_text", "--json"]) == 0
     assert rows_of(capsys)[0]["top1"] == rows[2]["top1"]
 
 
@@ -126,7 +124,10 @@ def test_lists_draws_and_alphas_are_tested(
         ("zeroshot known.txt --labels a,b", "found another file type"),
         ("zeroshot --data split1 --labels a,b", "a shard set has its own class names"),
         ("zeroshot --data nameless", "does not name its classes"),
-        ("evaluate runs/told", "or test it with texts: trichord zeroshot --data SHARDS --weights runs/told"),
+        (
+            "evaluate runs/video_text",
+            "or test it with texts: trichord zeroshot --data SHARDS --weights runs/video_text",
+        ),
         ("zeroshot --data split1 --draws 3by2", "expected draws and classes of each, such as 3x160"),
         ("zeroshot --data split1 --draws 1x9", "expected at most 4"),
         ("zeroshot --data split1 --draws 1x2 --classes warm.txt", "give only one of them"),
@@ -134,7 +135,7 @@ def test_lists_draws_and_alphas_are_tested(
         ("zeroshot --data split1 --prompts actionclop", "Did you mean 'actionclip'"),
         ("zeroshot --data split1 --weights gone.safetensors", "found no file gone.safetensors"),
         (
-            "zeroshot --data split1 --weights runs/told --backbone activation=gelu",
+            "zeroshot --data split1 --weights runs/video_text --backbone activation=gelu",
             "is a run, which has its own settings",
         ),
         ("zeroshot --data split1 --wise-from clip.safetensors", "only in one of them"),
@@ -149,7 +150,7 @@ def test_mistakes_exit_2_with_a_message(
     assert expected in shown.err and shown.out == ""
 
 
-def test_weights_must_be_somewhere(
+def test_weights_are_required(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Sets are tested clip by clip once, on two ranks as on one, among the classes asked for; tables say means."""
+"""Data sets are evaluated with every clip once, on two ranks as on one, among the chosen classes; tables have means."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tests.finetune.zeroshot.stage import write_clip
 from tests.pretrain.processes import run_ranks
 from trichord.core.seeds import generator
 from trichord.finetune.tasks.classification.metrics import average_precision
-from trichord.finetune.zeroshot.candidates import Candidates, Draws
+from trichord.finetune.zeroshot.candidates import Candidates, ClassDraws
 from trichord.finetune.zeroshot.classifier import Recogniser, probabilities
-from trichord.finetune.zeroshot.evaluate import Answer, Line, Question, answer, table
-from trichord.finetune.zeroshot.opening import open_video_text
+from trichord.finetune.zeroshot.evaluate import EvaluatedWeights, ZeroShotResult, ZeroShotTest, evaluate, table
+from trichord.finetune.zeroshot.loading import load_video_text
 from trichord.pretrain.engine.distributed import World, join_world, leave_world
 from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.manifest import Manifest
-from trichord.shards.reading.roots import parse_root
+from trichord.shards.reading.transfer import parse_root
 from trichord.shards.sample import ClipTransform
 
-CLIPS = 7  # not a multiple of anything
+CLIPS = 7  # not a multiple of the batch size
 
 
 @pytest.fixture(scope="module")
@@ -47,26 +47,26 @@ def world() -> Iterator[World]:
 
 
 def naive(top: Path, alpha: float, names: tuple[str, ...]) -> list[list[float]]:
-    """Decode each clip alone, mix the weights by hand, and ask among these classes alone."""
-    model = open_video_text(top / "tuned.safetensors")
-    before = open_video_text(top / "first.safetensors").model.state_dict()
+    """Decode each clip alone, mix the weights by hand, and classify among these classes alone."""
+    model = load_video_text(top / "tuned.safetensors")
+    before = load_video_text(top / "first.safetensors").model.state_dict()
     after = model.model.state_dict()
     model.model.load_state_dict({name: (1 - alpha) * before[name] + alpha * after[name] for name in after})
     recogniser = Recogniser(model, torch.device("cpu"))
     classifier = recogniser.classifier(names, SPEC)
-    transform = ClipTransform(model.look.sample_spec(SPEC))
+    transform = ClipTransform(model.transforms.sample_spec(SPEC))
     rows = []
     for entry in Manifest.load(top / "shards").shards:
         archive = open_archive(parse_root(str(top / "shards")), entry.name)
         for position in range(len(archive)):
             raw = archive.read(position)
-            views = [each[None] for each in transform(raw, generator(9, raw.key))["video"]]
+            views = [each[None] for each in transform(raw, generator(9, raw.key)).video]
             rows.append(probabilities(recogniser.logits(views, classifier), SPEC)[0].tolist())
         archive.close()
     return rows
 
 
-def test_every_clip_is_asked_once_with_each_of_the_weights(top: Path, world: World) -> None:
+def test_every_clip_is_classified_once_with_each_of_the_weights(top: Path, world: World) -> None:
     found = ask(top / "shards", top / "tuned.safetensors", top / "first.safetensors", None, world)
     assert [each.alpha for each in found] == list(ALPHAS)
     for each in found:
@@ -78,11 +78,11 @@ def test_every_clip_is_asked_once_with_each_of_the_weights(top: Path, world: Wor
     assert [row["top1"] for row in rows] == right and [row["alpha"] for row in rows] == list(ALPHAS)
 
 
-def test_two_ranks_find_what_one_does_among_drawn_classes(top: Path, world: World) -> None:
+def test_two_ranks_equal_one_among_drawn_classes(top: Path, world: World) -> None:
     files = (top / "shards", top / "tuned.safetensors", top / "first.safetensors")
-    one = ask(*files, Draws(2, 3, seed=1), world)
-    for told in run_ranks(["tests.finetune.zeroshot.ranks", *map(str, files)], 2):
-        two: list[list[Any]] = json.loads(told.splitlines()[-1])
+    one = ask(*files, ClassDraws(2, 3, seed=1), world)
+    for printed in run_ranks(["tests.finetune.zeroshot.ranks", *map(str, files)], 2):
+        two: list[list[Any]] = json.loads(printed.splitlines()[-1])
         assert len(two) == len(one) == 2 * len(ALPHAS)
         for (names, alpha, scores, truths, bad), each in zip(two, one, strict=True):
             assert (tuple(names), alpha, bad) == (each.names, each.alpha, 0)
@@ -95,14 +95,14 @@ def test_two_ranks_find_what_one_does_among_drawn_classes(top: Path, world: Worl
     assert drawn.truths_NK.sum(axis=1).tolist() == [1] * len(of_these)
 
 
-def made(root: str, right: int, clips: int, alpha: float = 1.0) -> Answer:
+def made(root: str, right: int, clips: int, alpha: float = 1.0) -> ZeroShotResult:
     truths_NK = np.eye(6, dtype=bool)[np.arange(clips) % 6]
     scores_NK = np.where(np.arange(clips)[:, None] < right, truths_NK, ~truths_NK).astype(float)
     names = tuple("abcdef")
-    return Answer(root, "0", Candidates("all 6", tuple(range(6))), names, alpha, scores_NK, truths_NK, False, 1)
+    return ZeroShotResult(root, "0", Candidates("all 6", tuple(range(6))), names, alpha, scores_NK, truths_NK, False, 1)
 
 
-def test_the_table_says_mean_and_deviation_over_splits_for_each_alpha() -> None:
+def test_table_has_mean_and_deviation_over_splits_for_each_alpha() -> None:
     rows = table([made(f"split{n}", n, 10, alpha) for n in (2, 3, 7) for alpha in (0.0, 1.0)])
     assert [row["data"] for row in rows] == 2 * ["split2", "split3", "split7", "mean of 3", "standard deviation"]
     assert [row["alpha"] for row in rows] == [0.0] * 5 + [1.0] * 5
@@ -111,17 +111,20 @@ def test_the_table_says_mean_and_deviation_over_splits_for_each_alpha() -> None:
     assert {"top5", "top1_mean_of_classes"} <= rows[3].keys()
     alone = table([made("one", 3, 12)])
     assert len(alone) == 1 and "alpha" not in alone[0] and (alone[0]["clips"], alone[0]["bad"]) == (12, 1)
-    low, high = alone[0]["top1 low"], alone[0]["top1 high"]  # of a quarter right of twelve: 0.25 +- 1.96 * 0.125
+    low, high = alone[0]["top1 low"], alone[0]["top1 high"]  # a quarter of twelve correct: 0.25 +- 1.96 * 0.125
     assert low == pytest.approx(0.005, abs=0.09) and high == pytest.approx(0.495, abs=0.09)
 
 
-def test_one_split_with_clips_of_several_classes_has_all_measured_by_average_precision(
+def test_single_split_with_multi_label_clips_is_measured_by_average_precision(
     top: Path, world: World, tmp_path: Path
 ) -> None:
     several = write_shards(tmp_path / "several", 5, several=True)
-    line = Line(Recogniser(open_video_text(top / "tuned.safetensors"), world.device), None, ())
-    found = answer(line, SPEC, Question((str(top / "shards"), str(several))), world)
-    assert [len(each.scores_NK) for each in found] == [CLIPS, 5]  # one of the five has no class, and is a no to all
+    line = EvaluatedWeights(Recogniser(load_video_text(top / "tuned.safetensors"), world.device), None, ())
+    found = evaluate(line, SPEC, ZeroShotTest((str(top / "shards"), str(several))), world)
+    assert [len(each.scores_NK) for each in found] == [
+        CLIPS,
+        5,
+    ]  # one of the five has no class, and is negative for all
     rows = table(found)
     for row, each in zip(rows, found, strict=False):
         own = [average_precision(each.scores_NK[:, k], each.truths_NK[:, k]) for k in range(len(CLASSES))]

@@ -1,4 +1,4 @@
-"""Sets of prompts are as many and as they were published, and names that data sets write as one word come apart."""
+"""Sets of prompts equal the published ones, and class names that are written as one word are split."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from trichord.finetune.zeroshot.prompts import PROMPTS, in_words, templates_of, 
         ),
     ],
 )
-def test_a_set_holds_as_many_different_prompts_as_were_published(name: str, count: int, some: list[str]) -> None:
+def test_set_has_the_published_number_of_distinct_prompts(name: str, count: int, some: list[str]) -> None:
     assert len(PROMPTS[name]) == len(set(PROMPTS[name])) == count
     assert set(some) <= set(PROMPTS[name])
     assert all(template.count("{}") == 1 for template in PROMPTS[name])
 
 
-def test_openais_sets_come_in_the_order_of_its_list() -> None:
+def test_openai_sets_are_in_the_order_of_its_list() -> None:
     assert PROMPTS["openai_ucf101"][3:6] == (
         "a demonstration of a person {}.",
         "a photo of the person {}.",
@@ -63,11 +63,11 @@ def test_openais_sets_come_in_the_order_of_its_list() -> None:
         ("Apply  Eye Makeup", "Apply Eye Makeup"),
     ],
 )
-def test_names_come_apart(name: str, words: str) -> None:
+def test_names_are_split_into_words(name: str, words: str) -> None:
     assert in_words(name) == words
 
 
-def test_texts_are_every_prompt_with_every_name() -> None:
+def test_texts_combine_every_prompt_with_every_name() -> None:
     assert texts_of(["PullUps", "a {brace}"], "say {} now") == [["say pull ups now", "say a {brace} now"]]
     assert texts_of(["PullUps"], "photo", "given") == [["a photo of PullUps."]]
     with pytest.raises(ValueError, match="Did you mean 'actionclip'"):

@@ -1,4 +1,4 @@
-"""Weights between two models are those of the formula, tensor by tensor, and both ends are reached exactly."""
+"""Interpolated weights equal the formula, tensor by tensor, and both ends are exact."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from trichord.core.errors import UserError
-from trichord.finetune.zeroshot.evaluate import Between
+from trichord.finetune.zeroshot.evaluate import WeightInterpolation
 
 
 class Counted(nn.Module):
-    """Weights, and a buffer that is a number of batches."""
+    """Weights, and a buffer that counts batches."""
 
     def __init__(self, width: int = 5) -> None:
         super().__init__()
@@ -21,14 +21,14 @@ class Counted(nn.Module):
         self.norm = nn.BatchNorm1d(width)
 
 
-def test_weights_lie_on_the_line_whatever_the_order_of_alphas() -> None:
+def test_weights_are_interpolated_for_any_order_of_alphas() -> None:
     torch.manual_seed(0)
     before, after = Counted(), Counted()
     for number, model in enumerate((before, after)):
         model.norm(torch.randn(8, 5) + number)
     after.norm(torch.randn(8, 5))
     model = copy.deepcopy(after)
-    between = Between(model, before.state_dict())
+    between = WeightInterpolation(model, before.state_dict())
     for alpha in (0.5, 0.0, 1.0, 0.3):
         between.go_to(alpha)
         for name, tensor in model.state_dict().items():
@@ -43,6 +43,6 @@ def test_weights_lie_on_the_line_whatever_the_order_of_alphas() -> None:
 
 def test_weights_of_another_shape_are_refused() -> None:
     with pytest.raises(UserError, match=r"linear\.bias, linear\.weight, norm.* of another shape"):
-        Between(Counted(), Counted(6).state_dict())
+        WeightInterpolation(Counted(), Counted(6).state_dict())
     with pytest.raises(UserError, match=r"extra only in one of them"):
-        Between(Counted(), {**Counted().state_dict(), "extra": torch.zeros(1)})
+        WeightInterpolation(Counted(), {**Counted().state_dict(), "extra": torch.zeros(1)})

@@ -1,4 +1,4 @@
-"""Hugging Face's TimeSformer with the weights of one of ours: an independent implementation to compare with."""
+"""Hugging Face's TimeSformer with the weights of ours, as an independent reference implementation."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def hugging_face_twin(ours: TimeSformer) -> TimesformerModel:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         attention_type=ATTENTION_TYPES[spec.attention],
-        drop_path_rate=0,  # a whole number in this version, so the rates are set below
+        drop_path_rate=0,  # an integer in this version, so the rates are set below
     )
     twin = TimesformerModel(config)
     for layer, block in zip(twin.encoder.layer, ours.blocks, strict=True):
@@ -64,11 +64,11 @@ def hugging_face_twin(ours: TimeSformer) -> TimesformerModel:
 
 
 def tokens_of(twin: TimesformerModel, spec: TimeSformerSpec, frames_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Give its answer in our shapes, pooled_BD and grid_BtnD."""
+    """Return its output in our shapes, pooled_BD and grid_BtnD."""
     batch, _, frames = frames_BCTHW.shape[:3]
     output = twin(frames_BCTHW.transpose(1, 2), output_hidden_states=True)
     last = output.last_hidden_state
-    if spec.attention == "space":  # it leaves to its caller what the released code does: the mean over frames
+    if spec.attention == "space":  # unlike the released code, it leaves the mean over frames to its caller
         class_BD = output.hidden_states[-1][:, 0].view(batch, frames, -1).mean(dim=1)
         return twin.layernorm(class_BD), last[:, 1:].view(batch, frames, -1, spec.dim)
     return last[:, 0], last[:, 1:].view(batch, -1, frames, spec.dim).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Karpathy's networks written out: which frames meet where, with patches cut by hand and products of matrices.
+"""A naive implementation of Karpathy's networks: explicit frame groups, patches and matrix products.
 
 Legend: C features, T frames, H rows and W columns, D features of the last layer.
 """
@@ -13,7 +13,7 @@ from trichord.pretrain.backbones.frame_fusion.model import FrameFusion
 
 
 def naive_pooled(backbone: FrameFusion, frames_CTHW: Tensor) -> Tensor:
-    """Give pooled_D of one clip in float64, without dropout."""
+    """Return pooled_D of one clip in float64, without dropout."""
     weights = {name: tensor.double() for name, tensor in backbone.state_dict().items()}
     maps = [frame_CHW.double() for frame_CHW in frames_CTHW.unbind(1)]
     fusion = backbone.spec.fusion
@@ -39,7 +39,7 @@ def naive_pooled(backbone: FrameFusion, frames_CTHW: Tensor) -> Tensor:
 
 
 def _convolved(seen: list[Tensor], kernel_DCTkk: Tensor, bias_D: Tensor, number: int) -> Tensor:
-    """See some frames at once: a convolution of each with its slice of the kernel, added up."""
+    """Convolve several frames at once: the sum of the convolutions of each with its slice of the kernel."""
     stride, padding = (3, 0) if number == 0 else (1, kernel_DCTkk.shape[-1] // 2)
     sums = [
         functional.conv2d(map_CHW[None], kernel_DCkk, stride=stride, padding=padding)[0]

@@ -1,4 +1,4 @@
-"""TimeSformer token by token, in loops and double precision, for any frames and any size: the paper, slowly."""
+"""TimeSformer token by token, in loops and double precision, for any number of frames and any size."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from trichord.pretrain.backbones.timesformer import TimeSformerSpec
 
 
 class NaiveTimeSformer:
-    """Holds tokens in a dict: the class token by the key "class", the rest by (frame, row, column)."""
+    """Keeps tokens in a dict: the class token with the key "class", the rest with (frame, row, column)."""
 
     def __init__(self, spec: TimeSformerSpec, weights: Mapping[str, Tensor]) -> None:
         self.spec = spec
         self.weights = {name: tensor.detach().double() for name, tensor in weights.items()}
 
     def __call__(self, clip_CTHW: Tensor) -> dict[object, Tensor]:
-        """Give each token of one clip after the final norm, for attention "divided" or "joint"."""
+        """Return each token of one clip after the final norm, for attention "divided" or "joint"."""
         clip_CTHW = clip_CTHW.double()
         frames, rows = clip_CTHW.shape[1], clip_CTHW.shape[2] // self.spec.patch
         columns = clip_CTHW.shape[3] // self.spec.patch

@@ -1,6 +1,6 @@
-"""VideoMamba after its authors' description, token by token and in double precision, from weights as they release them.
+"""VideoMamba by the description of its authors, token by token in double precision, with the released tensor names.
 
-It keeps their order of things: a branch and a residual that go from block to block and meet before each norm.
+As in their code, a branch and a residual pass from block to block and are added before each norm.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from torch import Tensor
 
 
 class NaiveVideoMamba:
-    """Takes released names of tensors."""
+    """Uses the released tensor names."""
 
     def __init__(self, weights: Mapping[str, Tensor], depth: int, patch: int) -> None:
         self.weights = {name: tensor.double() for name, tensor in weights.items()}
         self.depth, self.patch = depth, patch
 
     def __call__(self, clip_CTHW: Tensor) -> list[Tensor]:
-        """Give each token of one clip after the final norm, the class token first."""
+        """Return each token of one clip after the final norm, the class token first."""
         branch = self.embed(clip_CTHW.double())
         residual: list[Tensor] | None = None
         for number in range(self.depth):

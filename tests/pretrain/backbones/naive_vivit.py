@@ -1,4 +1,4 @@
-"""ViViT's four models token by token, in loops and double precision: the paper, slowly."""
+"""The four models of ViViT token by token, in loops and double precision."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Tokens = dict[object, Tensor]
 
 
 class NaiveViViT(NaiveTimeSformer):
-    """Holds tokens in a dict: class tokens by names that begin with "class", the rest by (step, row, column)."""
+    """Keeps tokens in a dict: class tokens with names that start with "class", the rest with (step, row, column)."""
 
     spec: ViViTSpec  # type: ignore[assignment]
 
     def __call__(self, clip_CTHW: Tensor) -> Tokens:
-        """Give what is pooled by the key "pooled", and each token after the final norm, of a clip."""
+        """Return the pooled vector with the key "pooled", and each token of a clip after the final norm."""
         tokens = self.tubelets(clip_CTHW.double())
         steps = sorted({key[0] for key in tokens})
         if self.spec.model == "factorised_encoder":
@@ -50,7 +50,7 @@ class NaiveViViT(NaiveTimeSformer):
         return tokens
 
     def encode_twice(self, tokens: Tokens, steps: list[int]) -> Tokens:
-        """Model 2: an encoder of each step, then one of what stands for the steps."""
+        """Model 2: an encoder of each step, then one of the vectors of the steps."""
         seen: Tokens = {}
         pooled: Tokens = {}
         for step in steps:
@@ -97,14 +97,14 @@ class NaiveViViT(NaiveTimeSformer):
 
     @staticmethod
     def together(tokens: Tokens, axis: int) -> list[list[object]]:
-        """Give the keys that are of one step (axis 0), or of one place (axis 1)."""
+        """Return the groups of keys of one step (axis 0) or of one place (axis 1)."""
         groups: dict[object, list[object]] = {}
         for step, row, column in tokens:  # type: ignore[misc]
             groups.setdefault((row, column) if axis else step, []).append((step, row, column))
         return list(groups.values())
 
     def attend_in(self, name: str, tokens: Tokens, groups: list[list[list[object]]]) -> Tokens:
-        """Attend within groups of tokens, of which each head has its own."""
+        """Attend within groups of tokens, which differ by head."""
         width, dim = self.spec.dim // self.spec.heads, self.spec.dim
         projected = {key: self.linear(f"{name}qkv.", token) for key, token in tokens.items()}
         found: dict[object, list[Tensor]] = {key: [] for key in tokens}

@@ -1,4 +1,4 @@
-"""AST equals Hugging Face's, forward and backward, and loads every published file by every name it goes by."""
+"""AST equals Hugging Face's, forward and backward, and loads every published file with all of its naming schemes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from transformers import ASTConfig, ASTForAudioClassification, ASTModel
 from trichord.pretrain.backbones.ast import AstSpec
 from trichord.pretrain.backbones.ast.model import Ast, positions_cut_or_between
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.weights.families import families
-from trichord.pretrain.weights.load import load_published, load_tensors
+from trichord.pretrain.weights.load import families, load_published, load_tensors
 
 SMALL = AstSpec(
     frames=20, mels=12, dim=16, depth=2, heads=2, mlp_ratio=2.0, patch=4, time_stride=3, mel_stride=2, drop_path=0.0
@@ -36,7 +35,7 @@ def sound(frames: int = 20, mels: int = 12) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", [ASTForAudioClassification, ASTModel])
-def test_it_equals_hugging_face_from_a_file_of_its_own(tmp_path: Path, kind: type[nn.Module]) -> None:
+def test_it_equals_hugging_face_with_weights_from_a_file(tmp_path: Path, kind: type[nn.Module]) -> None:
     config = ASTConfig(
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, patch_size=4,
         frequency_stride=2, time_stride=3, max_length=20, num_mel_bins=12, num_labels=5,
@@ -63,7 +62,7 @@ def test_it_equals_hugging_face_from_a_file_of_its_own(tmp_path: Path, kind: typ
 
 
 def published(old: bool) -> dict[str, tuple[int, ...]]:
-    """List what the file for AudioSet holds, by the names of transformers 4 or 5: 1214 positions, 527 classes."""
+    """Return the shapes of the AudioSet file with the names of transformers 4 or 5: 1214 positions, 527 classes."""
     layer = "encoder.layer.{}." if old else "layers.{}."
     attention = "attention.attention." if old else "attention."
     maps = {f"{attention}{part if old else f'{part[0]}_proj'}": (768, 768) for part in ("query", "key", "value")}
@@ -92,7 +91,7 @@ def published_with_classifier(old: bool) -> dict[str, tuple[int, ...]]:
 
 
 def released() -> dict[str, tuple[int, ...]]:
-    """List what AST's own file for AudioSet holds, DeiT's classifiers of images among it."""
+    """Return the shapes of AST's own AudioSet file, including DeiT's image classifiers."""
     shapes: dict[str, tuple[int, ...]] = {
         "cls_token": (1, 1, 768),
         "dist_token": (1, 1, 768),
@@ -126,10 +125,10 @@ def released() -> dict[str, tuple[int, ...]]:
     ],
     ids=["old names, base", "new names, base", "old names", "new names", "released"],
 )
-def test_published_files_are_of_one_family_and_fit_strictly(
+def test_published_files_match_one_family_and_load_strictly(
     manifest: dict[str, tuple[int, ...]], family: str, classifier: int
 ) -> None:
-    assert [each.name for each in families() if each.is_that_of(manifest)] == [family]
+    assert [each.name for each in families() if each.matches(manifest)] == [family]
     file = {name: torch.empty(shape, device="meta") for name, shape in manifest.items()}
     with torch.device("meta"):
         backbone = AstSpec().build()
@@ -139,7 +138,7 @@ def test_published_files_are_of_one_family_and_fit_strictly(
     assert sum(parameter.numel() for parameter in backbone.parameters()) == 86_187_264
 
 
-def test_the_new_names_are_those_that_hugging_face_uses_today() -> None:
+def test_new_names_are_those_of_current_hugging_face() -> None:
     with torch.device("meta"):
         theirs = ASTForAudioClassification(ASTConfig(num_labels=527))
     assert {name: tuple(tensor.shape) for name, tensor in theirs.state_dict().items()} == published_with_classifier(
@@ -147,7 +146,7 @@ def test_the_new_names_are_those_that_hugging_face_uses_today() -> None:
     )
 
 
-def test_less_time_takes_the_middle_of_the_positions_and_more_stretches_them() -> None:
+def test_positions_are_cropped_for_shorter_and_resized_for_longer_sound() -> None:
     table_1DMT = torch.tensor([[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]).view(1, 1, 2, 4)
     assert positions_cut_or_between(table_1DMT, 2, 2).flatten().tolist() == [1, 2, 5, 6]
     assert positions_cut_or_between(table_1DMT, 2, 8)[0, 0, 0].tolist() == [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
@@ -155,7 +154,7 @@ def test_less_time_takes_the_middle_of_the_positions_and_more_stretches_them() -
 
 
 @pytest.mark.parametrize("frames", [11, 41])
-def test_a_file_for_another_length_is_made_to_fit_as_at_run_time(frames: int) -> None:
+def test_file_for_another_length_is_adapted_as_at_run_time(frames: int) -> None:
     other, fresh = small().eval(), small(seed=5, frames=frames).eval()
     found = load_tensors(other.state_dict(), FILE, fresh)
     assert len(found.resized) == 1
@@ -164,7 +163,7 @@ def test_a_file_for_another_length_is_made_to_fit_as_at_run_time(frames: int) ->
 
 
 @pytest.mark.parametrize("distilled", [True, False])
-def test_it_begins_with_a_network_of_images(distilled: bool) -> None:
+def test_it_can_be_initialised_from_an_image_network(distilled: bool) -> None:
     tensors = {name: torch.randn(tensor.shape) for name, tensor in small().state_dict().items()}
     tensors |= {
         "patch_embed.proj.weight": torch.randn(16, 3, 4, 4),
@@ -188,7 +187,7 @@ def test_it_begins_with_a_network_of_images(distilled: bool) -> None:
     assert torch.equal(ours.pos_embed[0, 2:].view(5, 6, 16), square[1:6, 0:6])
 
 
-def test_forgetting_activations_changes_no_gradient() -> None:
+def test_activation_checkpointing_keeps_gradients() -> None:
     results = []
     for forgets in (False, True):
         backbone = small(drop_path=0.5, activation_checkpointing=forgets).train()
@@ -198,7 +197,7 @@ def test_forgetting_activations_changes_no_gradient() -> None:
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
-def test_it_compiles_to_one_graph_and_bf16_stays_near_fp32() -> None:
+def test_it_compiles_to_one_graph_and_bf16_is_close_to_fp32() -> None:
     backbone = small(dim=48).eval()
     exact = backbone(sound(32, 14))
     compiled = torch.compile(backbone, backend="eager", fullgraph=True)
@@ -210,7 +209,7 @@ def test_it_compiles_to_one_graph_and_bf16_stays_near_fp32() -> None:
         assert nn.functional.cosine_similarity(one.float(), other, dim=-1).min() > 0.99
 
 
-def test_too_little_sound_is_told_and_layers_grow() -> None:
+def test_too_short_sound_is_an_error_and_layers_are_numbered() -> None:
     with pytest.raises(ValueError, match="at least 4 frames and mel filters, found 3 and 12"):
         small()(sound(3))
     found = {small().layer_of(name) for name, _ in small().named_parameters()}

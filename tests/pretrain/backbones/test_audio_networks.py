@@ -1,4 +1,4 @@
-"""Networks of images that look at sound: as a whole as they look at a grey picture, and slice by slice as VTN does."""
+"""Image networks for sound: on the whole spectrogram as on a grey image, and on slices as in VTN."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sound(frames: int = 64, mels: int = 40) -> Tensor:
     return torch.randn(2, frames, mels, generator=torch.Generator().manual_seed(1))
 
 
-def test_the_resnet_equals_torchvision_s_on_a_grey_picture_from_its_weights() -> None:
+def test_resnet_equals_torchvision_on_a_grey_image_with_its_weights() -> None:
     torch.manual_seed(2)
     theirs, ours = resnet18().eval(), built(RESNET).eval()
     found = load_tensors(theirs.state_dict(), InitFrom(path=Path("r.pth"), allow_unused=("classifier.*",)), ours)
@@ -45,7 +45,7 @@ def test_the_resnet_equals_torchvision_s_on_a_grey_picture_from_its_weights() ->
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=0)
 
 
-def test_the_vtn_looks_at_slices_as_at_frames() -> None:
+def test_vtn_treats_slices_like_frames() -> None:
     backbone = built(VTN).eval()
     audio_BTM = sound(70)
     slices = [audio_BTM[:, first : first + 32].transpose(1, 2) for first in (0, 16, 32)]
@@ -55,7 +55,7 @@ def test_the_vtn_looks_at_slices_as_at_frames() -> None:
 
 
 @pytest.mark.parametrize(("spec", "grid"), [(RESNET, (3, 2)), (VTN, (5, 1))], ids=["resnet", "vtn"])
-def test_it_takes_other_lengths_and_filters(spec: AudioBackboneSpec, grid: tuple[int, int]) -> None:
+def test_it_accepts_other_lengths_and_filters(spec: AudioBackboneSpec, grid: tuple[int, int]) -> None:
     backbone = built(spec).eval()
     whole, alone = backbone(sound(96, 64)), backbone(sound(96, 64), pooled_only=True)
     assert (whole.grid_BtmD.shape, alone.grid_BtmD.shape) == ((2, *grid, 512), (2, grid[0], 0, 512))
@@ -63,7 +63,7 @@ def test_it_takes_other_lengths_and_filters(spec: AudioBackboneSpec, grid: tuple
 
 
 @each_spec
-def test_forgetting_activations_changes_no_gradient_or_running_mean_and_bf16_stays_near_fp32(
+def test_activation_checkpointing_keeps_gradients_and_running_means_and_bf16_is_close(
     spec: AudioBackboneSpec,
 ) -> None:
     results = []
@@ -87,7 +87,7 @@ def test_every_parameter_has_a_layer(spec: AudioBackboneSpec) -> None:
     assert (min(found), max(found)) in ((0, backbone.layers - 1), (0, backbone.layers - 2))
 
 
-def test_what_cannot_be_is_told() -> None:
+def test_invalid_settings_are_errors() -> None:
     with pytest.raises(ValueError, match="expected at least 32 frames, found 31"):
         built(VTN)(sound(31))
     with pytest.raises(UserError, match=r"timm has no audio network .*resnet_18"):

@@ -1,4 +1,4 @@
-"""A CNN and a GRU equal the two by themselves, the second written out step by step."""
+"""The CNN-RNN equals its CNN followed by a GRU that is computed step by step."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from trichord.core.errors import UserError
 from trichord.pretrain.backbones.cnn_rnn import CnnRnnSpec
 from trichord.pretrain.backbones.cnn_rnn.model import CnnRnn
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.weights.families import families
-from trichord.pretrain.weights.load import load_tensors
+from trichord.pretrain.weights.load import families, load_tensors
 
 SMALL = CnnRnnSpec(frame_backbone="resnet18", dim=8, depth=2, frames=3, size=32)
 
@@ -31,7 +30,7 @@ def clip(frames: int = 3, size: int = 32) -> Tensor:
 
 
 def naive_gru(weights: dict[str, Tensor], depth: int, seen_BTE: Tensor) -> Tensor:
-    """Cho's equations, a step at a time, with torch's place for the reset gate's bias; gives known_BTD."""
+    """The equations of Cho et al. step by step, with the bias of the reset gate as in torch; return known_BTD."""
     for layer in range(depth):
         into, past = weights[f"weight_ih_l{layer}"], weights[f"weight_hh_l{layer}"]
         into_bias, past_bias = weights[f"bias_ih_l{layer}"], weights[f"bias_hh_l{layer}"]
@@ -47,15 +46,15 @@ def naive_gru(weights: dict[str, Tensor], depth: int, seen_BTE: Tensor) -> Tenso
     return seen_BTE
 
 
-def test_it_equals_torchvision_s_resnet_and_a_gru_written_out() -> None:
+def test_it_equals_torchvision_s_resnet_and_a_naive_gru() -> None:
     torch.manual_seed(3)
     theirs = resnet18().eval()
-    found = [each.name for each in families() if each.is_that_of(theirs.state_dict())]
+    found = [each.name for each in families() if each.matches(theirs.state_dict())]
     assert found == ["ResNet of torchvision or timm"]
     ours = small().eval()
     init = InitFrom(path=Path("resnet.pth"), allow_missing=("*.recurrent.*",), allow_unused=("classifier.*",))
     file = {name: tensor for name, tensor in theirs.state_dict().items() if not name.endswith("num_batches_tracked")}
-    found = load_tensors(file, init, ours)  # older files of torchvision hold no counts of batches
+    found = load_tensors(file, init, ours)  # older files of torchvision have no num_batches_tracked
     assert sorted(found.unused) == ["classifier.bias", "classifier.weight"]
     theirs.fc = nn.Identity()
     frames_BCTHW = clip().requires_grad_()
@@ -69,7 +68,7 @@ def test_it_equals_torchvision_s_resnet_and_a_gru_written_out() -> None:
 
 
 @pytest.mark.parametrize("network", ["resnet18", "mobilenetv3_small_050"])
-def test_it_takes_other_frames_sizes_and_networks(network: str) -> None:
+def test_it_accepts_other_frames_sizes_and_networks(network: str) -> None:
     backbone = small(frame_backbone=network).eval()
     whole, alone = backbone(clip(5, 64)), backbone(clip(5, 64), pooled_only=True)
     assert (whole.grid_BtnD.shape, alone.grid_BtnD.shape) == ((2, 5, 1, 8), (2, 5, 0, 8))
@@ -78,7 +77,7 @@ def test_it_takes_other_frames_sizes_and_networks(network: str) -> None:
     assert max(layers) == backbone.layers - 1 and min(layers) == 0
 
 
-def test_forgetting_activations_changes_no_gradient_and_no_running_mean_and_bf16_stays_near_fp32() -> None:
+def test_activation_checkpointing_keeps_gradients_and_running_means_and_bf16_is_close() -> None:
     results = []
     for forgets in (False, True):
         backbone = small(activation_checkpointing=forgets).train()
@@ -93,6 +92,6 @@ def test_forgetting_activations_changes_no_gradient_and_no_running_mean_and_bf16
     assert torch.nn.functional.cosine_similarity(rounded_BD.float(), backbone(clip()).pooled_BD).min() > 0.99
 
 
-def test_a_network_that_timm_has_not_is_told() -> None:
+def test_network_unknown_to_timm_is_an_error() -> None:
     with pytest.raises(UserError, match=r"timm has no backbone\.frame_backbone .*resnet_50"):
         small(frame_backbone="resnet_50")

@@ -1,4 +1,4 @@
-"""Each way to bring frames together equals itself written out, and sees the frames that the paper says."""
+"""Each kind of frame fusion equals a naive implementation, and uses the frames that the paper specifies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def clip(frames: int = 10, rows: int = 44, columns: int = 44) -> Tensor:
 
 @each_fusion
 @pytest.mark.parametrize("frames", [10, 20])
-def test_it_equals_what_the_paper_says_written_out(fusion: str, frames: int) -> None:
+def test_it_equals_a_naive_implementation_of_the_paper(fusion: str, frames: int) -> None:
     backbone = small(fusion).eval()
     frames_BCTHW = clip(frames, 62, 44).requires_grad_()
     pooled_BD = backbone(frames_BCTHW).pooled_BD
@@ -41,7 +41,7 @@ def test_it_equals_what_the_paper_says_written_out(fusion: str, frames: int) -> 
 
 
 @pytest.mark.parametrize(("fusion", "steps"), [("single", 10), ("early", 1), ("late", 1), ("slow", 1)])
-def test_the_grid_is_the_last_map(fusion: str, steps: int) -> None:
+def test_grid_is_the_last_feature_map(fusion: str, steps: int) -> None:
     backbone = small(fusion).eval()
     whole, alone = backbone(clip(10, 80, 62)), backbone(clip(10, 80, 62), pooled_only=True)
     assert (whole.grid_BtnD.shape, alone.grid_BtnD.shape) == ((2, steps, 3 * 2, 16), (2, steps, 0, 16))
@@ -58,7 +58,7 @@ def test_which_frames_matter(fusion: str) -> None:
 
 
 @each_fusion
-def test_forgetting_activations_changes_no_gradient(fusion: str) -> None:
+def test_activation_checkpointing_keeps_gradients(fusion: str) -> None:
     results = []
     for forgets in (False, True):
         backbone = small(fusion, activation_checkpointing=forgets).train()
@@ -69,7 +69,7 @@ def test_forgetting_activations_changes_no_gradient(fusion: str) -> None:
 
 
 @each_fusion
-def test_it_compiles_to_one_graph_and_bf16_stays_near_fp32(fusion: str) -> None:
+def test_it_compiles_to_one_graph_and_bf16_is_close_to_fp32(fusion: str) -> None:
     backbone = small(fusion).eval()
     exact_BD = backbone(clip()).pooled_BD
     compiled = torch.compile(backbone, backend="eager", fullgraph=True)
@@ -79,7 +79,7 @@ def test_it_compiles_to_one_graph_and_bf16_stays_near_fp32(fusion: str) -> None:
     assert torch.nn.functional.cosine_similarity(rounded_BD.float(), exact_BD).min() > 0.99
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_invalid_settings_are_refused() -> None:
     with pytest.raises(ValidationError, match="fusion 'slow' needs at least 10 frames, found 8"):
         FrameFusionSpec(fusion="slow", frames=8)
     with pytest.raises(ValueError, match="slow fusion needs at least 10 frames, found 9"):
@@ -88,7 +88,7 @@ def test_what_cannot_be_is_refused() -> None:
         small("early")(clip(12))
 
 
-def test_layers_grow_from_the_first_convolution_to_the_last_layer() -> None:
+def test_layers_are_numbered_from_the_first_convolution_to_the_last_layer() -> None:
     backbone = small("slow")
     found = [backbone.layer_of(name) for name, _ in backbone.named_parameters()]
     assert found == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 7, 7, 8, 8]

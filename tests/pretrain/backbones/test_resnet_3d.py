@@ -1,4 +1,4 @@
-"""R(2+1)D and R3D equal torchvision's, forward and backward, with the weights of a file of torchvision's."""
+"""R(2+1)D and R3D equal torchvision's, forward and backward, with weights from a torchvision file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from torchvision.models.video import r2plus1d_18, r3d_18
 from trichord.pretrain.backbones.resnet_3d import Resnet3dSpec
 from trichord.pretrain.backbones.resnet_3d.model import Resnet3d
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.weights.families import families
-from trichord.pretrain.weights.load import load_tensors
+from trichord.pretrain.weights.load import families, load_tensors
 
 SMALL = Resnet3dSpec(width=8, frames=4, size=32)
 FILE = InitFrom(path=Path("weights.pth"), allow_unused=("classifier.*",))
@@ -40,7 +39,7 @@ def test_it_equals_torchvision(convolutions: str) -> None:
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
     family = {"2plus1d": "R(2+1)D of torchvision", "3d": "R3D of torchvision"}[convolutions]
-    assert [each.name for each in families() if each.is_that_of(theirs.state_dict())] == [family]
+    assert [each.name for each in families() if each.matches(theirs.state_dict())] == [family]
     ours = small(convolutions=convolutions, width=64).eval()
     found = load_tensors(theirs.state_dict(), FILE, ours)
     assert (found.missing, found.unused) == ([], ["classifier.weight", "classifier.bias"])
@@ -54,15 +53,15 @@ def test_it_equals_torchvision(convolutions: str) -> None:
 
 
 @both
-def test_its_published_size_has_as_many_parameters_as_torchvision_says(convolutions: str) -> None:
+def test_published_sizes_have_the_documented_number_of_parameters(convolutions: str) -> None:
     with torch.device("meta"):
         backbone = Resnet3dSpec.model_validate({"convolutions": convolutions}).build()
-    said = {"2plus1d": 31_505_325, "3d": 33_371_472}[convolutions]
-    assert sum(parameter.numel() for parameter in backbone.parameters()) == said - 400 * 513
+    documented = {"2plus1d": 31_505_325, "3d": 33_371_472}[convolutions]
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == documented - 400 * 513
 
 
 @both
-def test_the_grid_is_the_last_map_whatever_goes_in(convolutions: str) -> None:
+def test_grid_is_the_last_feature_map_for_any_input(convolutions: str) -> None:
     backbone = small(convolutions=convolutions).eval()
     frames_BCTHW = clip(frames=9, rows=64, columns=40)
     whole, alone = backbone(frames_BCTHW), backbone(frames_BCTHW, pooled_only=True)
@@ -72,7 +71,7 @@ def test_the_grid_is_the_last_map_whatever_goes_in(convolutions: str) -> None:
 
 
 @both
-def test_forgetting_activations_changes_no_gradient_and_no_running_mean(convolutions: str) -> None:
+def test_activation_checkpointing_keeps_gradients_and_running_means(convolutions: str) -> None:
     results = []
     for forgets in (False, True):
         backbone = small(convolutions=convolutions, drop_path=0.5, activation_checkpointing=forgets).train()
@@ -84,7 +83,7 @@ def test_forgetting_activations_changes_no_gradient_and_no_running_mean(convolut
 
 
 @both
-def test_it_compiles_to_one_graph_and_bf16_stays_near_fp32(convolutions: str) -> None:
+def test_it_compiles_to_one_graph_and_bf16_is_close_to_fp32(convolutions: str) -> None:
     backbone = small(convolutions=convolutions).eval()
     exact_BD = backbone(clip()).pooled_BD
     compiled = torch.compile(backbone, backend="eager", fullgraph=True)
@@ -94,7 +93,7 @@ def test_it_compiles_to_one_graph_and_bf16_stays_near_fp32(convolutions: str) ->
     assert torch.nn.functional.cosine_similarity(rounded_BD.float(), exact_BD).min() > 0.99
 
 
-def test_layers_grow_from_the_stem_to_the_last_block() -> None:
+def test_layers_are_numbered_from_the_stem_to_the_last_block() -> None:
     backbone = small()
     found = [backbone.layer_of(name) for name, _ in backbone.named_parameters()]
     assert found == sorted(found) and set(found) == set(range(9))

@@ -1,4 +1,4 @@
-"""Specification of text encoders: transformers' outputs whatever the padding, CLIP's tokens and weights."""
+"""Text encoders: the outputs of transformers for any padding, and the tokens and weights of CLIP."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("pool", ["mean", "first", "last"])
-def test_each_text_is_what_transformers_makes_of_it_alone(pool: str, saved: Path) -> None:
+def test_each_text_in_a_batch_equals_transformers_on_it_alone(pool: str, saved: Path) -> None:
     spec = TransformersTextSpec.model_validate({"path": str(saved), "pool": pool, "length": 12})
     ours = spec.build().eval()
     ours.load_own()
@@ -48,12 +48,12 @@ def test_each_text_is_what_transformers_makes_of_it_alone(pool: str, saved: Path
     assert ours.dim == 16
 
 
-def test_a_long_text_loses_its_end(saved: Path) -> None:
+def test_long_text_is_truncated(saved: Path) -> None:
     ours = TransformersText(TransformersTextSpec(path=str(saved), length=4))
     assert ours.tokenise(TEXTS).tolist() == [[2, 5, 6, 3], [2, 5, 9, 3], [2, 8, 6, 3]]
 
 
-def test_layers_count_from_the_embeddings(saved: Path) -> None:
+def test_layers_are_numbered_from_the_embeddings(saved: Path) -> None:
     ours = TransformersText(TransformersTextSpec(path=str(saved)))
     layers = {name: ours.layer_of(name) for name, _ in ours.named_parameters()}
     assert layers["model.embeddings.word_embeddings.weight"] == layers["model.embeddings.LayerNorm.bias"] == 0
@@ -62,7 +62,7 @@ def test_layers_count_from_the_embeddings(saved: Path) -> None:
     assert not any(each.requires_grad for name, each in ours.named_parameters() if "pooler" in name)
 
 
-def test_what_is_no_encoder_of_text_is_refused(saved: Path, tmp_path: Path) -> None:
+def test_model_that_is_not_a_text_encoder_is_refused(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"text_backbone.path=.*nowhere.*Expected a folder with config.json"):
         TransformersText(TransformersTextSpec(path=str(tmp_path / "nowhere")))
     T5Config().save_pretrained(tmp_path)
@@ -72,11 +72,11 @@ def test_what_is_no_encoder_of_text_is_refused(saved: Path, tmp_path: Path) -> N
     for name in ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "bare" / name).write_bytes((saved / name).read_bytes())
     torch.save({}, tmp_path / "bare" / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"model.safetensors"):  # and a pickle is not opened
+    with pytest.raises(UserError, match=r"model.safetensors"):  # and a pickle is not loaded
         TransformersText(TransformersTextSpec(path=str(tmp_path / "bare"))).load_own()
 
 
-def test_clips_tokens_are_open_clips() -> None:
+def test_clip_tokens_equal_those_of_open_clip() -> None:
     ours = ClipText(ClipTextSpec(dim=8, depth=1, heads=1, joint_dim=8, length=8))
     texts = ["A person opening a box", "", "one two three four five six seven eight nine"]
     found = ours.tokenise(texts)
@@ -87,7 +87,7 @@ def test_clips_tokens_are_open_clips() -> None:
         small.tokenise(texts)
 
 
-def test_a_text_encoder_is_taken_out_of_a_file_of_clip(tmp_path: Path) -> None:
+def test_text_encoder_is_loaded_from_a_clip_file(tmp_path: Path) -> None:
     vision = {"image_size": 8, "patch_size": 4, "width": 64, "layers": 1}
     text = {"context_length": 9, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}
     theirs = open_clip.CLIP(embed_dim=32, vision_cfg=vision, text_cfg=text, quick_gelu=True).eval()

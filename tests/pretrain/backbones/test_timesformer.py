@@ -1,4 +1,4 @@
-"""TimeSformer equals an independent implementation, forward and backward, and a reference written out in loops."""
+"""TimeSformer equals an independent implementation, forward and backward, and a naive reference in loops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from transformers import TimesformerModel
 from tests.pretrain.backbones.hugging_face_timesformer import hugging_face_name, hugging_face_twin, tokens_of
 from tests.pretrain.backbones.naive_timesformer import NaiveTimeSformer
 from trichord.pretrain.backbones.base import Tokens
-from trichord.pretrain.backbones.slow_fast import slow_fast
 from trichord.pretrain.backbones.timesformer import TimeSformerSpec
 from trichord.pretrain.backbones.timesformer.model import DividedBlock, TimeSformer
 from trichord.pretrain.layers import transformer as attention_module
@@ -30,7 +29,7 @@ def small(**changes: object) -> TimeSformerSpec:
 
 
 def with_random_weights(spec: TimeSformerSpec, seed: int = 0) -> TimeSformer:
-    """Give a backbone none of whose parameters is zero or one by design."""
+    """Return a backbone without parameters that are zero or one by design."""
     torch.manual_seed(seed)
     backbone = spec.build()
     with torch.no_grad():
@@ -53,14 +52,14 @@ def test_it_equals_hugging_face(attention: str, batch: int) -> None:
 
 
 @pytest.mark.parametrize("attention", ["divided", "joint"])
-def test_what_stochastic_depth_drops_is_what_hugging_face_drops(attention: str) -> None:
+def test_stochastic_depth_drops_the_same_as_hugging_face(attention: str) -> None:
     ours = with_random_weights(small(attention=attention, drop_path=0.6)).train()
     theirs = hugging_face_twin(ours).train()
     compare(ours, theirs, clip(SMALL, 4))
 
 
 def compare(ours: TimeSformer, theirs: TimesformerModel, frames_BCTHW: Tensor) -> None:
-    """Compare outputs, and gradients by the input and by every parameter, of models with the same weights and draws."""
+    """Compare outputs and gradients (of the input and every parameter) of models with the same weights and draws."""
     frames_BCTHW.requires_grad_()
     torch.manual_seed(3)
     found = ours(frames_BCTHW)
@@ -80,7 +79,7 @@ def compare(ours: TimeSformer, theirs: TimesformerModel, frames_BCTHW: Tensor) -
 
 @pytest.mark.parametrize("positions", ["none", "space", "space-time"])
 @pytest.mark.parametrize("attention", ["divided", "joint"])
-def test_it_takes_any_frames_and_any_size_as_a_loop_over_tokens_does(attention: str, positions: str) -> None:
+def test_any_number_of_frames_and_size_equal_a_loop_over_tokens(attention: str, positions: str) -> None:
     spec = small(attention=attention, positions=positions, dim=8, heads=2, depth=2, frames=2, size=8)
     backbone = with_random_weights(spec).eval()
     frames_BCTHW = torch.randn(2, 3, 5, 12, 8, generator=torch.Generator().manual_seed(4))
@@ -96,7 +95,7 @@ def test_it_takes_any_frames_and_any_size_as_a_loop_over_tokens_does(attention: 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("drop_path", [0.0, 0.6])
-def test_the_pooled_vector_alone_is_the_same_forward_and_backward(attention: str, drop_path: float) -> None:
+def test_pooled_only_is_the_same_forward_and_backward(attention: str, drop_path: float) -> None:
     backbone = with_random_weights(small(attention=attention, drop_path=drop_path)).train()
     frames_BCTHW = clip(SMALL).requires_grad_()
     results = []
@@ -111,7 +110,7 @@ def test_the_pooled_vector_alone_is_the_same_forward_and_backward(attention: str
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_forgetting_activations_changes_no_gradient(attention: str) -> None:
+def test_activation_checkpointing_keeps_gradients(attention: str) -> None:
     results = []
     for forgets in (False, True):
         spec = small(attention=attention, drop_path=0.5, activation_checkpointing=forgets)
@@ -122,7 +121,7 @@ def test_forgetting_activations_changes_no_gradient(attention: str) -> None:
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
-def test_forgetting_activations_keeps_fewer_of_them() -> None:
+def test_activation_checkpointing_stores_fewer_activations() -> None:
     kept = []
     for forgets in (False, True):
         backbone = with_random_weights(small(activation_checkpointing=forgets))
@@ -140,11 +139,11 @@ def test_forgetting_activations_keeps_fewer_of_them() -> None:
     assert kept[1] < kept[0] / 4
 
 
-def test_a_dropped_place_still_learns_the_bias_after_the_drop() -> None:
+def test_dropped_branch_still_adds_the_bias_after_it() -> None:
     block = DividedBlock(dim=6, heads=2, mlp_dim=12, drop_path=0.999999)
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter)
-    for batch in (1, 3):  # fewer tokens than features, and more
+    for batch in (1, 3):  # fewer tokens than features, and more of them
         grid_BtnD = torch.randn(batch, 2, 2, 6)
         learnt_BtnD = block.train()._learn_in_time(grid_BtnD)
         torch.testing.assert_close(learnt_BtnD, block.temporal_fc.bias.expand_as(learnt_BtnD))
@@ -161,7 +160,7 @@ def test_every_parameter_is_initialised(attention: str, first_weights: str) -> N
     assert not [name for name, parameter in backbone.named_parameters() if parameter.isnan().any()]
 
 
-def test_weights_by_width_pass_on_what_they_are_given_in_narrow_networks_too() -> None:
+def test_init_by_width_keeps_the_variance_in_narrow_networks_too() -> None:
     torch.manual_seed(0)
     backbone = TimeSformer(small(dim=48, depth=2, first_weights="by_width"))
     assert backbone.blocks[0].mlp.fc1.weight.std().item() == pytest.approx(48**-0.5, rel=0.05)
@@ -170,7 +169,7 @@ def test_weights_by_width_pass_on_what_they_are_given_in_narrow_networks_too() -
     assert backbone.time_embed.std().item() == pytest.approx(0.1, rel=0.3)
 
 
-def test_time_changes_nothing_before_it_has_learnt_something() -> None:
+def test_temporal_attention_has_no_effect_at_init() -> None:
     torch.manual_seed(0)
     backbone = TimeSformer(small(dim=48, depth=2)).eval()
     names = [name for name, parameter in backbone.named_parameters() if not parameter.any() and parameter.ndim > 1]
@@ -182,12 +181,12 @@ def test_time_changes_nothing_before_it_has_learnt_something() -> None:
     torch.testing.assert_close(backbone(still).pooled_BD, backbone(longer).pooled_BD)
 
 
-def test_stochastic_depth_grows_from_nothing_in_equal_steps() -> None:
+def test_stochastic_depth_increases_linearly_from_zero() -> None:
     backbone = TimeSformer(small(depth=5, drop_path=0.4))
     assert [block.drop_path.rate for block in backbone.blocks] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
 
 
-def test_layers_count_from_the_embeddings_to_the_last_norm() -> None:
+def test_layers_are_numbered_from_the_embeddings_to_the_last_norm() -> None:
     backbone = TimeSformer(SMALL)
     layers = {name: backbone.layer_of(name) for name, _ in backbone.named_parameters()}
     assert backbone.layers == SMALL.depth + 2
@@ -198,7 +197,7 @@ def test_layers_count_from_the_embeddings_to_the_last_norm() -> None:
     assert layers["norm.weight"] == layers["norm.bias"] == 4
 
 
-def test_bf16_stays_near_fp32() -> None:
+def test_bf16_is_close_to_fp32() -> None:
     backbone = with_random_weights(small(dim=48)).eval()
     exact = backbone(clip(SMALL))
     with torch.autocast("cpu", torch.bfloat16):
@@ -207,7 +206,7 @@ def test_bf16_stays_near_fp32() -> None:
         assert torch.nn.functional.cosine_similarity(one.float(), other, dim=-1).min() > 0.99
 
 
-def test_written_out_scores_give_what_the_fused_kernel_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explicit_scores_equal_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = with_random_weights(SMALL).eval()
     fused = backbone(clip(SMALL))
     monkeypatch.setattr(attention_module, "products_are_faster", lambda queries_BGLK: True)
@@ -215,7 +214,7 @@ def test_written_out_scores_give_what_the_fused_kernel_gives(monkeypatch: pytest
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
-def test_scores_are_written_out_for_short_sequences_in_bf16_where_a_cpu_has_matrix_tiles(
+def test_scores_are_explicit_for_short_bf16_sequences_on_cpus_with_matrix_tiles(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     queries_BGLK = torch.zeros(1, 2, 8, 4, dtype=torch.bfloat16)
@@ -248,20 +247,13 @@ def test_frames_that_patches_do_not_divide_are_refused() -> None:
         ({"colour": 3}, "Extra inputs are not permitted"),
     ],
 )
-def test_what_cannot_be_built_is_refused(changes: dict[str, object], message: str) -> None:
+def test_invalid_specs_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         small(**changes)
 
 
-def test_slow_and_fast_looks_are_averaged() -> None:
-    backbone = with_random_weights(SMALL).eval()
-    slow_BCTHW, fast_BCTHW = clip(SMALL, frames=2, size=16), clip(SMALL, frames=6, size=8)
-    expected = [backbone(frames_BCTHW).pooled_BD for frames_BCTHW in (slow_BCTHW, fast_BCTHW)]
-    torch.testing.assert_close(slow_fast(backbone, slow_BCTHW, fast_BCTHW), torch.stack(expected).mean(dim=0))
-
-
 def gradients(backbone: TimeSformer, pooled_BD: Tensor, frames_BCTHW: Tensor) -> tuple[Tensor, ...]:
-    """Give the gradients by the input and by every parameter of one number made of the pooled vectors."""
+    """Return the gradients, with respect to the input and every parameter, of a scalar of the pooled vectors."""
     return torch.autograd.grad(
         pooled_BD.square().mul(torch.arange(1.0, 1 + backbone.dim)).sum(), [frames_BCTHW, *backbone.parameters()]
     )

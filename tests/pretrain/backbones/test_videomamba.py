@@ -1,4 +1,4 @@
-"""VideoMamba equals its authors' description written out token by token, takes their files, and trains as others do."""
+"""VideoMamba equals a naive implementation token by token, loads the published files, and trains like others."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from torch.nn import functional
 
 from tests.pretrain.backbones.naive_videomamba import NaiveVideoMamba
 from trichord.pretrain.backbones.videomamba import VideoMambaSpec
-from trichord.pretrain.backbones.videomamba.model import VideoMamba
+from trichord.pretrain.backbones.videomamba import model as videomamba_model
+from trichord.pretrain.backbones.videomamba.model import CausalConvolution, VideoMamba
 from trichord.pretrain.engine.config import GroupRules, InitFrom
-from trichord.pretrain.engine.flops import count_flops
 from trichord.pretrain.engine.parameter_groups import group_parameters
-from trichord.pretrain.layers import bimamba as causal_convolution
+from trichord.pretrain.engine.rehearsal import count_flops
 from trichord.pretrain.layers import selective_scan as mamba_kernels
-from trichord.pretrain.layers.bimamba import CausalConvolution
-from trichord.pretrain.weights.families import families
-from trichord.pretrain.weights.load import load_tensors
+from trichord.pretrain.weights.load import families, load_tensors
 
 SMALL = VideoMambaSpec(dim=24, depth=3, patch=4, frames=3, size=8, drop_path=0.0)
 SIZES = {"t": (192, 24), "s": (384, 24), "m": (576, 32), "b": (768, 24)}
@@ -39,7 +37,7 @@ def init(**changes: object) -> InitFrom:
 def published(
     dim: int, depth: int, frames: int = 8, size: int = 224, classes: int = 400, patch: int = 16
 ) -> dict[str, tuple[int, ...]]:
-    """List what a file of a model fine-tuned on videos holds."""
+    """Return the shapes of the file of a model that was fine-tuned on videos."""
     rank, wide = -(-dim // 16), 2 * dim
     shapes: dict[str, tuple[int, ...]] = {
         "cls_token": (1, 1, dim),
@@ -85,7 +83,7 @@ def on_meta(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
 
 
 def with_random_weights(spec: VideoMambaSpec) -> tuple[VideoMamba, dict[str, Tensor]]:
-    """Give a backbone whose weights came from a file, and what that held."""
+    """Return a backbone with weights from a file, and the tensors of that file."""
     backbone = spec.build()
     assert isinstance(backbone, VideoMamba)
     shapes = published(spec.dim, spec.depth, spec.frames, spec.size, patch=spec.patch)
@@ -99,7 +97,7 @@ def clips(batch: int = 2, frames: int = 3, height: int = 8, width: int = 8) -> T
     return torch.randn(batch, 3, frames, height, width, generator=torch.Generator().manual_seed(1))
 
 
-def test_it_equals_the_description_forward_and_backward() -> None:
+def test_it_equals_the_naive_implementation_forward_and_backward() -> None:
     backbone, file = with_random_weights(SMALL)
     naive = NaiveVideoMamba(file, SMALL.depth, SMALL.patch)
     frames_BCTHW = clips().requires_grad_()
@@ -113,7 +111,7 @@ def test_it_equals_the_description_forward_and_backward() -> None:
     torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
 
 
-def test_only_the_way_back_lets_the_class_token_see() -> None:
+def test_class_token_needs_the_backward_scan() -> None:
     backbone, _ = with_random_weights(SMALL)
     with torch.no_grad():
         for block in backbone.blocks:
@@ -125,7 +123,7 @@ def test_only_the_way_back_lets_the_class_token_see() -> None:
     assert not torch.equal(whole(clips()).pooled_BD, whole(clips() + 1).pooled_BD)
 
 
-def test_any_frames_and_size_are_taken_by_resized_tables() -> None:
+def test_tables_are_resized_for_any_frames_and_size() -> None:
     backbone, file = with_random_weights(SMALL)
     frames_BCTHW = clips(frames=5, height=12, width=8)
     found = backbone.eval()(frames_BCTHW)
@@ -146,7 +144,7 @@ def gradients(backbone: nn.Module, frames_BCTHW: Tensor, pooled_only: bool = Fal
 
 
 @pytest.mark.parametrize("changed", ["activation_checkpointing", "pooled_only"])
-def test_sparing_memory_or_the_grid_changes_no_gradient(changed: str) -> None:
+def test_checkpointing_and_pooled_only_keep_gradients(changed: str) -> None:
     spec = small(drop_path=0.5)
     plain, _ = with_random_weights(spec)
     other = plain
@@ -160,7 +158,7 @@ def test_sparing_memory_or_the_grid_changes_no_gradient(changed: str) -> None:
     assert plain(clips(), pooled_only=True).grid_BtnD.shape == (2, 3, 0, 24)
 
 
-def test_stochastic_depth_grows_from_nothing_and_leaves_whole_blocks_out() -> None:
+def test_stochastic_depth_increases_from_zero_and_skips_whole_blocks() -> None:
     backbone, file = with_random_weights(small(drop_path=0.6))
     assert [block.drop_path.rate for block in backbone.blocks] == pytest.approx([0, 0.3, 0.6])
     draws = torch.rand(2, generator=torch.manual_seed(1))
@@ -174,7 +172,7 @@ def test_stochastic_depth_grows_from_nothing_and_leaves_whole_blocks_out() -> No
     torch.testing.assert_close(pooled_BD[0].double(), expected[0], atol=1e-5, rtol=0)
 
 
-def test_in_bf16_the_stream_between_blocks_stays_in_single_precision() -> None:
+def test_residual_stream_stays_in_single_precision_under_bf16() -> None:
     backbone, _ = with_random_weights(SMALL)
     seen: list[torch.dtype] = []
     backbone.blocks[-1].register_forward_hook(lambda block, given, out: seen.append(out.dtype))
@@ -185,7 +183,7 @@ def test_in_bf16_the_stream_between_blocks_stays_in_single_precision() -> None:
     assert functional.cosine_similarity(found.float(), expected).min() > 0.99
 
 
-def test_it_compiles_without_a_break() -> None:
+def test_it_compiles_without_a_graph_break() -> None:
     backbone, _ = with_random_weights(SMALL)
     compiled = torch.compile(backbone.eval(), backend="eager", fullgraph=True)
     assert torch.equal(compiled(clips()).pooled_BD, backbone(clips()).pooled_BD)
@@ -207,7 +205,7 @@ def test_every_parameter_is_initialised_and_steps_are_as_published() -> None:
     assert not backbone.temporal_pos_embedding.any() and not backbone.cls_token.any()
 
 
-def test_decay_is_not_decayed_and_layers_are_told_apart() -> None:
+def test_scan_decay_has_no_weight_decay_and_layers_are_numbered() -> None:
     backbone = SMALL.build()
     groups = group_parameters(backbone, GroupRules(), {"": backbone})
     spared = {name for group in groups if not group.decay_scale for name in group.parameters}
@@ -219,7 +217,7 @@ def test_decay_is_not_decayed_and_layers_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_published_files_fit_strictly(size: str) -> None:
+def test_published_files_load_strictly(size: str) -> None:
     dim, depth = SIZES[size]
     with torch.device("meta"):
         backbone = VideoMambaSpec(dim=dim, depth=depth).build()
@@ -238,17 +236,17 @@ def test_published_files_fit_strictly(size: str) -> None:
     assert [line.split(" ")[0] for line in resized] == ["backbone.pos_embed", "backbone.temporal_pos_embedding"]
 
 
-def test_files_hold_as_much_as_their_authors_say() -> None:
+def test_parameter_counts_are_the_published_ones() -> None:
     counts = {"t": (7_033_744, 416), "s": (25_568_656, 416), "m": (73_875_856, 552), "b": (97_143_184, 416)}
     for size, (values, tensors) in counts.items():
         shapes = published(*SIZES[size])
         assert (sum(torch.Size(shape).numel() for shape in shapes.values()), len(shapes)) == (values, tensors)
     for shapes in (published(192, 24), published_images(192, 24), published_unmasking(576, 32)):
-        assert [family.name for family in families() if family.is_that_of(shapes)] == ["VideoMamba"]
+        assert [family.name for family in families() if family.matches(shapes)] == ["VideoMamba"]
 
 
-def test_work_is_that_of_the_sheet() -> None:
-    """Products of matrices 224 G and scans 33 GFLOP for 16 frames in the middle size."""
+def test_operations_are_those_computed_by_hand() -> None:
+    """224 GFLOP of matrix products and 33 GFLOP of scans for 16 frames in the middle size."""
     with torch.device("meta"):
         backbone = VideoMambaSpec(frames=16).build()
         macs = count_flops(lambda: backbone(torch.empty(1, 3, 16, 224, 224))) / 2
@@ -261,7 +259,7 @@ def test_impossible_sizes_are_refused() -> None:
     assert (VideoMambaSpec().size_step, VideoMambaSpec().frame_step) == (16, 1)
 
 
-def test_the_convolution_is_torchs_own_over_the_past(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_causal_convolution_equals_that_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     convolution = CausalConvolution(6, 4)
     inputs_BLE = torch.randn(2, 9, 6)
@@ -278,7 +276,7 @@ def test_the_convolution_is_torchs_own_over_the_past(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "causal_conv1d", package)
     mamba_kernels._found.cache_clear()
     gpu = SimpleNamespace(type="cuda")
-    monkeypatch.setattr(causal_convolution, "convolution_kernel", lambda device: mamba_kernels.convolution_kernel(gpu))
+    monkeypatch.setattr(videomamba_model, "convolution_kernel", lambda device: mamba_kernels.convolution_kernel(gpu))
     on_gpu = convolution(inputs_BLE)
     mamba_kernels._found.cache_clear()
     torch.testing.assert_close(on_gpu, expected[:, :9])

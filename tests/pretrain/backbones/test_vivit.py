@@ -1,4 +1,4 @@
-"""ViViT's model 1 equals Hugging Face's, the others a reference written out in loops, forward and backward."""
+"""Model 1 of ViViT equals Hugging Face's, and the others a naive reference in loops, forward and backward."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def clip(spec: ViViTSpec, batch: int = 2, frames: int = 0, size: int = 0) -> Ten
 
 
 def gradient(tokens: tuple[Tensor, Tensor], frames_BCTHW: Tensor) -> Tensor:
-    """Give the gradient by the frames of one number made of all that came out."""
+    """Return the gradient, with respect to the frames, of a scalar of all outputs."""
     generator = torch.Generator().manual_seed(2)
     directions = [torch.randn(each.shape, generator=generator).to(each) for each in tokens]
     return torch.autograd.grad(tokens, frames_BCTHW, directions)[0]
 
 
 @pytest.mark.parametrize("kind", [VivitForVideoClassification, VivitModel])
-def test_model_1_equals_hugging_face_from_a_file_of_its_own(tmp_path: Path, kind: type[nn.Module]) -> None:
+def test_model_1_equals_hugging_face_with_weights_from_a_file(tmp_path: Path, kind: type[nn.Module]) -> None:
     config = VivitConfig(
         image_size=12, num_frames=6, tubelet_size=[2, 4, 4], hidden_size=16, num_hidden_layers=2,
         num_attention_heads=2, intermediate_size=32, num_labels=4,
@@ -99,7 +99,7 @@ def test_every_model_equals_a_loop_over_tokens(changes: dict[str, object], tubel
 
 
 @each_model
-def test_the_pooled_vector_alone_is_the_same(changes: dict[str, object]) -> None:
+def test_pooled_only_is_the_same(changes: dict[str, object]) -> None:
     backbone = with_random_weights(small(**changes)).eval()
     whole, alone = backbone(clip(SMALL)), backbone(clip(SMALL), pooled_only=True)
     assert (whole.grid_BtnD.shape, alone.grid_BtnD.shape) == ((2, 3, 9, 16), (2, 3, 0, 16))
@@ -107,7 +107,7 @@ def test_the_pooled_vector_alone_is_the_same(changes: dict[str, object]) -> None
 
 
 @each_model
-def test_forgetting_activations_changes_no_gradient(changes: dict[str, object]) -> None:
+def test_activation_checkpointing_keeps_gradients(changes: dict[str, object]) -> None:
     results = []
     for forgets in (False, True):
         backbone = with_random_weights(small(**changes, drop_path=0.5, activation_checkpointing=forgets)).train()
@@ -118,7 +118,7 @@ def test_forgetting_activations_changes_no_gradient(changes: dict[str, object]) 
 
 
 @each_model
-def test_it_takes_other_frames_and_sizes_and_compiles_to_one_graph(changes: dict[str, object]) -> None:
+def test_it_accepts_other_frames_and_sizes_and_compiles_to_one_graph(changes: dict[str, object]) -> None:
     backbone = with_random_weights(small(**changes)).eval()
     compiled = torch.compile(backbone, backend="eager", fullgraph=True)
     frames_BCTHW = clip(SMALL, frames=8, size=16)
@@ -129,7 +129,7 @@ def test_it_takes_other_frames_and_sizes_and_compiles_to_one_graph(changes: dict
 
 
 @each_model
-def test_bf16_stays_near_fp32(changes: dict[str, object]) -> None:
+def test_bf16_is_close_to_fp32(changes: dict[str, object]) -> None:
     backbone = with_random_weights(small(**changes, dim=48)).eval()
     exact = backbone(clip(SMALL))
     with torch.autocast("cpu", torch.bfloat16):
@@ -138,7 +138,7 @@ def test_bf16_stays_near_fp32(changes: dict[str, object]) -> None:
         assert torch.nn.functional.cosine_similarity(one.float(), other, dim=-1).min() > 0.99
 
 
-def test_positions_of_another_size_lie_on_lines_between_those_of_the_table() -> None:
+def test_positions_of_another_size_are_interpolated_linearly() -> None:
     table_1TND = torch.tensor([[0.0, 1.0, 2.0, 3.0], [10.0, 11.0, 12.0, 13.0]]).view(1, 2, 4, 1)
     assert positions_between(table_1TND, 2, 2, 2).flatten().tolist() == table_1TND.flatten().tolist()
     wider_1thwD = positions_between(table_1TND, 4, 2, 4)
@@ -147,7 +147,7 @@ def test_positions_of_another_size_lie_on_lines_between_those_of_the_table() -> 
 
 
 @each_model
-def test_tables_of_another_size_or_other_frames_are_made_to_fit_as_at_run_time(changes: dict[str, object]) -> None:
+def test_tables_of_another_size_or_frames_are_adapted_as_at_run_time(changes: dict[str, object]) -> None:
     for other in ({"frames": 8}, {"size": 16}):
         larger = with_random_weights(small(**changes, **other)).eval()
         fresh = small(**changes).build().eval()
@@ -158,9 +158,7 @@ def test_tables_of_another_size_or_other_frames_are_made_to_fit_as_at_run_time(c
 @pytest.mark.parametrize(
     ("from_frames", "from_size", "frames", "size"), [(8, 224, 8, 448), (8, 448, 8, 224), (32, 224, 8, 224)]
 )
-def test_a_table_that_could_be_of_more_steps_or_of_another_size_is_read_as_released_ones_are(
-    from_frames: int, from_size: int, frames: int, size: int
-) -> None:
+def test_ambiguous_table_is_read_as_in_released_files(from_frames: int, from_size: int, frames: int, size: int) -> None:
     given = small(frames=from_frames, size=from_size, patch=16).build()
     step_1Ln = torch.arange(given.steps).repeat_interleave(given.places).view(1, -1, 1)
     with torch.no_grad():
@@ -172,14 +170,14 @@ def test_a_table_that_could_be_of_more_steps_or_of_another_size_is_read_as_relea
         torch.testing.assert_close(entries_nD, torch.full_like(entries_nD, ratio * step + (ratio - 1) / 2))
 
 
-def test_a_table_that_could_be_of_more_steps_or_of_another_size_is_else_refused() -> None:
+def test_other_ambiguous_tables_are_refused() -> None:
     small_one = small(frames=2, size=8).build()
     with pytest.raises(UserError, match="pos_embed: 1x17x16 in the file, 1x5x16 in the network"):
         load_tensors(small(frames=8, size=8).build().state_dict(), InitFrom(path=Path("w")), small_one)
 
 
 def image_vit(size: int = 12) -> tuple[dict[str, Tensor], nn.Module]:
-    """Give what a file of an image model holds, and that model: it sees one frame."""
+    """Return the tensors of an image model, and that model, which takes one frame."""
     spec = TimeSformerSpec(
         dim=16, depth=2, heads=2, mlp_ratio=2.0, patch=4, size=size, frames=1, attention="space", positions="space"
     )
@@ -191,7 +189,7 @@ def image_vit(size: int = 12) -> tuple[dict[str, Tensor], nn.Module]:
 
 @pytest.mark.parametrize("first", ["central", "inflated"])
 @pytest.mark.parametrize("tubelet", [1, 2, 3])
-def test_tubelets_begin_with_seeing_in_a_still_clip_what_the_image_model_sees(first: str, tubelet: int) -> None:
+def test_tubelets_of_a_still_clip_equal_the_image_model_at_init(first: str, tubelet: int) -> None:
     file, image = image_vit()
     ours = small(tubelet=tubelet, first_tubelets=first).build()
     found = load_tensors(file, InitFrom(path=Path("vit.pth")), ours)
@@ -214,15 +212,15 @@ def test_positions_of_images_are_repeated_at_every_step() -> None:
         assert torch.equal(ours.pos_embed[:, 1 + 9 * step : 10 + 9 * step], file["pos_embed"][:, 1:])
 
 
-def test_positions_of_larger_images_are_made_to_fit_before_they_are_repeated() -> None:
-    file, _ = image_vit(size=24)  # 36 places, which are also 4 of each of 9 steps
+def test_positions_of_larger_images_are_resized_before_they_are_repeated() -> None:
+    file, _ = image_vit(size=24)  # 36 places, which could also be 4 places of 9 steps
     ours = SMALL.build()
     load_tensors(file, InitFrom(path=Path("vit.pth")), ours)
     expected_1nD = positions_between(file["pos_embed"][:, 1:].unsqueeze(1), 1, 3, 3).flatten(1, 3)
     assert torch.equal(ours.pos_embed[:, 1:], expected_1nD.repeat(1, 3, 1))
 
 
-def test_a_factorised_encoder_begins_as_the_image_model_of_each_step() -> None:
+def test_factorised_encoder_equals_the_image_model_of_each_step_at_init() -> None:
     file, image = image_vit()
     spec = small(model="factorised_encoder", time_depth=0)
     ours = spec.build().eval()
@@ -235,7 +233,7 @@ def test_a_factorised_encoder_begins_as_the_image_model_of_each_step() -> None:
     torch.testing.assert_close(found_BtnD, expected_BtnD, atol=1e-5, rtol=0)
 
 
-def test_attention_in_time_begins_as_nothing_that_can_learn_or_as_a_copy() -> None:
+def test_temporal_attention_starts_as_zero_with_gradients_or_as_a_copy() -> None:
     file, _ = image_vit()
     spec = small(model="factorised_self_attention", pooled="mean")
     ours = spec.build()
@@ -279,7 +277,7 @@ def test_every_parameter_is_initialised_and_has_a_layer(changes: dict[str, objec
         ({"model": "factorised_dot_product", "pooled": "mean", "heads": 1}, "expected heads to be even, found 1"),
     ],
 )
-def test_what_cannot_be_built_is_refused(changes: dict[str, object], message: str) -> None:
+def test_invalid_specs_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         small(**changes)
 

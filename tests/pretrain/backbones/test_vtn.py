@@ -1,4 +1,4 @@
-"""VTN equals timm with the Longformer of Hugging Face, forward and backward, with weights loaded by our table."""
+"""VTN equals timm with Hugging Face's Longformer, forward and backward, with weights loaded by our table."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from trichord.core.errors import UserError
 from trichord.pretrain.backbones.vtn import VtnSpec
 from trichord.pretrain.backbones.vtn.model import Vtn
 from trichord.pretrain.engine.config import InitFrom
-from trichord.pretrain.engine.flops import count_flops
+from trichord.pretrain.engine.rehearsal import count_flops
 from trichord.pretrain.weights.load import load_tensors
 
 SMALL = VtnSpec(
     frame_backbone="test_resnet", size=32, depth=2, heads=4, mlp_ratio=2.0, window=4, positions=48, dropout=0.0
 )
-DIM = 96  # that test_resnet gives
+DIM = 96  # the same as in test_resnet
 INIT = InitFrom(path=Path("weights.pth"))
 
 
@@ -30,7 +30,7 @@ def small(**changes: object) -> VtnSpec:
 
 
 def randomise(module: nn.Module) -> None:
-    """Give a network parameters none of which is zero or one by design."""
+    """Randomise a network so that no parameter is zero or one by design."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -51,7 +51,7 @@ def clip(frames: int = 11, batch: int = 2, size: int = 32) -> Tensor:
 
 
 class ReleasedVtn(nn.Module):
-    """What the released code is made of: timm's network, a class token, Hugging Face's Longformer and a head."""
+    """The parts of the released code: timm's network, a class token, Hugging Face's Longformer and a head."""
 
     def __init__(self, spec: VtnSpec, padding: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class ReleasedVtn(nn.Module):
         self.mlp_head = nn.Sequential(nn.LayerNorm(DIM), nn.Linear(DIM, DIM), nn.GELU(), nn.Linear(DIM, 5))
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
-        """Give what the Longformer says of the class token and of each frame."""
+        """Return the output of the Longformer for the class token and each frame."""
         batch, _, frames = frames_BCTHW.shape[:3]
         seen_BTD = self.backbone(frames_BCTHW.transpose(1, 2).flatten(0, 1)).view(batch, frames, -1)
         tokens_BLD = torch.cat((self.cls_token.expand(batch, 1, -1), seen_BTD), dim=1)
@@ -98,7 +98,7 @@ class ReleasedVtn(nn.Module):
     ("frames", "window", "padding"),
     [(11, 4, 0), (11, 4, 4), (9, 4, 2), (1, 4, 2), (7, 8, 0), (5, 16, 26)],
 )
-def test_it_equals_timm_and_longformer_whatever_the_padding(frames: int, window: int, padding: int) -> None:
+def test_it_equals_timm_and_longformer_for_any_padding(frames: int, window: int, padding: int) -> None:
     spec = small(window=window)
     theirs = ReleasedVtn(spec, padding).eval()
     ours = Vtn(spec).eval()
@@ -117,7 +117,7 @@ def test_it_equals_timm_and_longformer_whatever_the_padding(frames: int, window:
 
 
 @pytest.mark.parametrize("attention", ["local", "full"])
-def test_frames_reach_as_far_as_they_should(attention: str) -> None:
+def test_receptive_field_of_frames(attention: str) -> None:
     backbone = with_random_weights(small(attention=attention, depth=1)).eval()
     seen_BLD = torch.randn(1, 12, DIM, generator=torch.Generator().manual_seed(3)).requires_grad_()
     learnt_BLD = backbone.blocks[0](seen_BLD)
@@ -128,7 +128,7 @@ def test_frames_reach_as_far_as_they_should(attention: str) -> None:
         assert looked_at == (set(range(12)) if attention == "full" or asking == 0 else near)
 
 
-def test_full_attention_is_local_attention_whose_window_holds_all() -> None:
+def test_full_attention_equals_local_attention_with_a_full_window() -> None:
     local = with_random_weights(small(window=40)).eval()
     full = with_random_weights(small(attention="full")).eval()
     for one, other in zip(local(clip(19)), full(clip(19)), strict=True):
@@ -146,7 +146,7 @@ def test_work_grows_with_the_number_of_frames_and_not_with_its_square() -> None:
     assert costs["full"][2] - costs["full"][1] > 3 * (costs["full"][1] - costs["full"][0])
 
 
-def test_positions_are_those_of_the_frames_and_never_wrap() -> None:
+def test_positions_follow_the_frames_and_never_wrap() -> None:
     backbone = Vtn(small(position_step=9))
     device = torch.device("cpu")
     assert backbone.positions(6, device).tolist() == [46, 0, 9, 18, 27, 36, 45]
@@ -155,7 +155,7 @@ def test_positions_are_those_of_the_frames_and_never_wrap() -> None:
     assert spread[1:] == sorted(set(spread[1:]))
 
 
-def test_a_vit_of_each_frame_takes_any_size() -> None:
+def test_vit_of_each_frame_accepts_any_size() -> None:
     spec = small(frame_backbone="test_vit", size=32, heads=2)
     backbone = Vtn(spec).eval()
     assert backbone.dim == 64
@@ -166,7 +166,7 @@ def test_a_vit_of_each_frame_takes_any_size() -> None:
     assert found.resized == ["backbone.frames.pos_embed from 1x5x64 to 1x10x64"]
 
 
-def test_a_vit_of_images_begins_the_frames() -> None:
+def test_frame_network_is_initialised_from_an_image_vit() -> None:
     spec = small(frame_backbone="test_vit", size=32, heads=2)
     images, fresh = Vtn(spec).frames, Vtn(spec)
     init = INIT.model_copy(update={"allow_missing": ("*.cls_token", "*.sum.*", "*.blocks.?.*")})
@@ -176,7 +176,7 @@ def test_a_vit_of_images_begins_the_frames() -> None:
         assert torch.equal(tensor, images.state_dict()[name])
 
 
-def test_positions_of_a_larger_size_are_made_to_fit_as_at_run_time() -> None:
+def test_positions_of_a_larger_size_are_adapted_as_at_run_time() -> None:
     larger, fresh = (Vtn(small(frame_backbone="test_vit", size=size, heads=2)).eval() for size in (96, 48))
     load_tensors({f"backbone.{name}": each for name, each in larger.state_dict().items()}, INIT, fresh)
     frames_BCTHW = clip(3, size=48)
@@ -184,7 +184,7 @@ def test_positions_of_a_larger_size_are_made_to_fit_as_at_run_time() -> None:
 
 
 @pytest.mark.parametrize("attention", ["local", "full"])
-def test_the_pooled_vector_alone_is_the_same(attention: str) -> None:
+def test_pooled_only_is_the_same(attention: str) -> None:
     backbone = with_random_weights(small(attention=attention)).eval()
     whole, alone = (backbone(clip(), pooled_only) for pooled_only in (False, True))
     assert (whole.grid_BtnD.shape[2], alone.grid_BtnD.shape[2]) == (1, 0)
@@ -192,7 +192,7 @@ def test_the_pooled_vector_alone_is_the_same(attention: str) -> None:
 
 
 @pytest.mark.parametrize("frame_backbone", ["test_resnet", "test_vit"])
-def test_forgetting_activations_changes_no_gradient(frame_backbone: str) -> None:
+def test_activation_checkpointing_keeps_gradients(frame_backbone: str) -> None:
     results = []
     for forgets in (False, True):
         spec = small(frame_backbone=frame_backbone, drop_path=0.5, dropout=0.3, activation_checkpointing=forgets)
@@ -204,7 +204,7 @@ def test_forgetting_activations_changes_no_gradient(frame_backbone: str) -> None
     assert all(one is other is None or torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
-def test_dropout_drops_in_training_alone() -> None:
+def test_dropout_is_active_in_training_only() -> None:
     backbone = with_random_weights(small(dropout=0.5))
     backbone.frames.eval()
     seen = {training: [] for training in (True, False)}
@@ -216,7 +216,7 @@ def test_dropout_drops_in_training_alone() -> None:
     assert not torch.allclose(*seen[True])
 
 
-def test_bf16_stays_near_fp32() -> None:
+def test_bf16_is_close_to_fp32() -> None:
     backbone = with_random_weights(SMALL).eval()
     exact = backbone(clip())
     with torch.autocast("cpu", torch.bfloat16):
@@ -226,14 +226,14 @@ def test_bf16_stays_near_fp32() -> None:
 
 
 @pytest.mark.parametrize("attention", ["local", "full"])
-def test_what_looks_over_frames_compiles_to_one_graph(attention: str) -> None:
+def test_temporal_network_compiles_to_one_graph(attention: str) -> None:
     block = with_random_weights(small(attention=attention)).eval().blocks[0]
     seen_BLD = torch.randn(2, 12, DIM, generator=torch.Generator().manual_seed(3))
     compiled = torch.compile(block, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(seen_BLD), block(seen_BLD))
 
 
-def test_layers_count_from_the_first_of_the_frames_network_to_the_last_over_frames() -> None:
+def test_layers_are_numbered_from_the_frame_network_to_the_temporal_network() -> None:
     backbone = Vtn(small(frame_backbone="test_vit", heads=2))
     layers = {name: backbone.layer_of(name) for name, _ in backbone.named_parameters()}
     assert layers["frames.patch_embed.proj.weight"] == 0
@@ -244,7 +244,7 @@ def test_layers_count_from_the_first_of_the_frames_network_to_the_last_over_fram
     assert layers["blocks.1.mlp.fc2.bias"] == backbone.layers - 1
 
 
-def test_every_parameter_over_frames_is_initialised() -> None:
+def test_every_temporal_parameter_is_initialised() -> None:
     backbone = Vtn(SMALL)
     over_frames = [parameter for name, parameter in backbone.named_parameters() if not name.startswith("frames.")]
     with torch.no_grad():
@@ -254,7 +254,7 @@ def test_every_parameter_over_frames_is_initialised() -> None:
     assert not [parameter for parameter in over_frames if parameter.isnan().any()]
 
 
-def test_names_that_timm_does_not_know_are_refused_with_those_that_are_near() -> None:
+def test_names_unknown_to_timm_are_refused_with_similar_ones() -> None:
     with pytest.raises(UserError, match="resnet50"):
         Vtn(small(frame_backbone="resnet_50"))
 
@@ -264,6 +264,6 @@ def test_heads_that_do_not_divide_the_features_of_a_frame_are_refused() -> None:
         Vtn(small(heads=5))
 
 
-def test_a_window_that_is_not_even_is_refused() -> None:
+def test_odd_window_is_refused() -> None:
     with pytest.raises(ValidationError, match="expected an even window, half before a frame and half after, found 5"):
         small(window=5)

@@ -1,4 +1,4 @@
-"""X-CLIP and CLIP equal Hugging Face's and open_clip's, forward and backward, with weights loaded by our tables."""
+"""X-CLIP and CLIP equal Hugging Face and open_clip, forward and backward, with weights loaded by our tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def small(**changes: object) -> XClipSpec:
 
 
 def randomise(module: nn.Module, seed: int = 0) -> None:
-    """Give a network parameters none of which is zero or one by design."""
+    """Randomise a network so that no parameter is zero or one by design."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -54,7 +54,7 @@ def texts() -> Tensor:
 
 
 def hugging_face_xclip() -> XCLIPModel:
-    """Build Hugging Face's X-CLIP of the small size, with as many heads as the released weights want."""
+    """Build Hugging Face's X-CLIP in the small size, with the number of heads of the released weights."""
     text = {"vocab_size": 50, "max_position_embeddings": 9, "hidden_size": 64, "intermediate_size": 256}
     vision = {"hidden_size": 128, "intermediate_size": 512, "image_size": 12, "patch_size": 4, "num_frames": 3}
     mit = {"mit_hidden_size": 64, "mit_intermediate_size": 256, "mit_num_attention_heads": 1}
@@ -87,7 +87,7 @@ def loaded(tensors: Mapping[str, Tensor], video: XClipSpec, text: ClipTextSpec, 
 
 
 def logits(network: VideoText, frames_BCTHW: Tensor, tokens_KL: Tensor) -> Tensor:
-    return network.scale() * network.cosines(network.see(frames_BCTHW), network.read_tokens(tokens_KL))
+    return network.scale() * network.cosines(network.encode_video(frames_BCTHW), network.encode_tokens(tokens_KL))
 
 
 def assert_close_with_gradients(found: Tensor, expected: Tensor, inputs: Tensor) -> None:
@@ -107,13 +107,13 @@ def test_xclip_equals_hugging_face_from_frames_and_texts_to_logits(batch: int) -
     assert_close_with_gradients(logits(ours, frames_BCTHW, tokens_KL), expected.logits_per_video, frames_BCTHW)
 
 
-def test_the_parts_of_xclip_equal_hugging_faces() -> None:
+def test_parts_of_xclip_equal_hugging_face() -> None:
     theirs = hugging_face_xclip()
     ours = loaded(theirs.state_dict(), VIDEO, TEXT, has_prompts=True)
     frames_BCTHW = clip().requires_grad_()
     expected = theirs.get_video_features(frames_BCTHW.transpose(1, 2))
     assert_close_with_gradients(ours.backbone(frames_BCTHW).pooled_BD, expected.pooler_output, frames_BCTHW)
-    frames = ours.backbone.see(frames_BCTHW)
+    frames = ours.backbone.encode_frames(frames_BCTHW)
     grid_BtnD = expected.last_hidden_state[:, 1:].unflatten(0, (2, 3))
     assert_close_with_gradients(frames.grid_BtnD, grid_BtnD, frames_BCTHW)
     by_class_weights = theirs.visual_projection(theirs.vision_model.post_layernorm(grid_BtnD))
@@ -122,7 +122,7 @@ def test_the_parts_of_xclip_equal_hugging_faces() -> None:
     torch.testing.assert_close(ours.text(texts()), text_KE, atol=1e-5, rtol=0)
 
 
-def test_other_sizes_are_between_positions_as_hugging_face_has_them() -> None:
+def test_positions_are_interpolated_like_hugging_face_does() -> None:
     theirs = hugging_face_xclip()
     ours = loaded(theirs.state_dict(), VIDEO, TEXT, has_prompts=True)
     frames_BCTHW, tokens_KL = clip(size=20).requires_grad_(), texts()
@@ -146,7 +146,7 @@ def test_clip_equals_open_clip_frame_by_frame(activation: str) -> None:
     assert_close_with_gradients(ours.backbone(frames_BCTHW).pooled_BD, mean_BE, frames_BCTHW)
 
 
-def test_any_number_of_frames_takes_the_nearest_entry_of_the_table_in_time() -> None:
+def test_temporal_table_uses_the_nearest_entry_for_any_number_of_frames() -> None:
     backbone = with_random_weights(VIDEO).eval()
     longer = with_random_weights(small(frames=6)).eval()
     tables = backbone.state_dict()
@@ -157,7 +157,7 @@ def test_any_number_of_frames_takes_the_nearest_entry_of_the_table_in_time() -> 
         torch.testing.assert_close(one, other)
 
 
-def test_messages_and_integration_are_all_that_frames_know_of_each_other() -> None:
+def test_frames_interact_only_by_messages_and_integration() -> None:
     for changes, know in (
         ({}, True),
         ({"integration_depth": 0}, True),
@@ -165,7 +165,7 @@ def test_messages_and_integration_are_all_that_frames_know_of_each_other() -> No
     ):
         backbone = with_random_weights(small(**changes)).eval()
         frames_BCTHW = clip().requires_grad_()
-        first_frame = backbone.see(frames_BCTHW).class_BtE[:, 0]
+        first_frame = backbone.encode_frames(frames_BCTHW).class_BtE[:, 0]
         (gradient_BCTHW,) = torch.autograd.grad(first_frame.square().sum(), frames_BCTHW)
         assert gradient_BCTHW[:, :, 0].any()
         assert gradient_BCTHW[:, :, 1:].any().item() is know
@@ -173,7 +173,7 @@ def test_messages_and_integration_are_all_that_frames_know_of_each_other() -> No
 
 @pytest.mark.parametrize("changes", [{}, {"messages": False}])
 @pytest.mark.parametrize("drop_path", [0.0, 0.6])
-def test_the_pooled_vector_alone_is_the_same_forward_and_backward(changes: dict[str, object], drop_path: float) -> None:
+def test_pooled_only_is_the_same_forward_and_backward(changes: dict[str, object], drop_path: float) -> None:
     backbone = with_random_weights(small(drop_path=drop_path, **changes)).train()
     whole, alone = ways = [gradients_of_pooled(backbone, pooled_only) for pooled_only in (False, True)]
     assert [way[0].grid_BtnD.shape[2] for way in ways] == [9, 0]
@@ -183,7 +183,7 @@ def test_the_pooled_vector_alone_is_the_same_forward_and_backward(changes: dict[
 
 
 @pytest.mark.parametrize("changes", [{}, {"messages": False}])
-def test_forgetting_activations_changes_no_gradient(changes: dict[str, object]) -> None:
+def test_activation_checkpointing_keeps_gradients(changes: dict[str, object]) -> None:
     spec = small(drop_path=0.5, **changes)
     results = []
     for forgets in (False, True):
@@ -200,7 +200,7 @@ def gradients_of_pooled(backbone: XClip, pooled_only: bool) -> tuple[object, tup
     return tokens, torch.autograd.grad(loss, [frames_BCTHW, *backbone.parameters()])
 
 
-def test_bf16_stays_near_fp32() -> None:
+def test_bf16_is_close_to_fp32() -> None:
     backbone = with_random_weights(VIDEO).eval()
     exact = backbone(clip())
     with torch.autocast("cpu", torch.bfloat16):
@@ -229,7 +229,7 @@ def test_every_parameter_is_initialised() -> None:
         assert not [name for name, parameter in part.named_parameters() if parameter.isnan().any()]
 
 
-def test_layers_count_from_the_embeddings_to_what_makes_one_vector_of_frames() -> None:
+def test_layers_are_numbered_from_the_embeddings_to_the_integration() -> None:
     backbone = XClip(VIDEO)
     layers = {name: backbone.layer_of(name) for name, _ in backbone.named_parameters()}
     assert backbone.layers == VIDEO.depth + 2
@@ -245,10 +245,10 @@ def test_a_text_that_is_too_long_is_refused() -> None:
         ClipText(TEXT)(torch.zeros(1, 10, dtype=torch.long))
 
 
-def test_vectors_of_other_width_are_brought_into_the_space() -> None:
+def test_vectors_of_other_width_are_projected() -> None:
     network = VideoText(XClip(VIDEO), ClipText(TEXT), joint_dim=32, has_prompts=True)
     assert logits(network, clip(2), texts()).shape == (2, len(texts()))
-    assert network.see(clip(2)).unit_BE.shape == (2, 32)
+    assert network.encode_video(clip(2)).unit_BE.shape == (2, 32)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +262,6 @@ def test_vectors_of_other_width_are_brought_into_the_space() -> None:
         ({"size": 13}, "expected size to be a multiple of patch, found size 13 and patch 4"),
     ],
 )
-def test_what_cannot_be_built_is_refused(changes: dict[str, object], message: str) -> None:
+def test_invalid_specs_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         small(**changes)

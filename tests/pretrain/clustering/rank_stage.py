@@ -1,6 +1,6 @@
-"""What one rank among several does with its share of rows; run as a program, once for each rank.
+"""The work of one rank with its share of rows; run as a program, once for each rank.
 
-Usage: rank_stage.py FOLDER SEED, where saved states of other world sizes may lie to be taken up.
+Usage: rank_stage.py FOLDER SEED, where FOLDER may have saved states of other world sizes to load.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ import torch
 import torch.distributed as dist
 
 from tests.pretrain.clustering.row_stage import blobs
-from trichord.pretrain.clustering.bank import MemoryBank
+from trichord.pretrain.clustering.bank import Labelled, LabelTable, MemoryBank
 from trichord.pretrain.clustering.health import health
-from trichord.pretrain.clustering.label_table import Labelled, LabelTable
 from trichord.pretrain.clustering.lloyd import ClusteringStopped, cluster
-from trichord.pretrain.clustering.rows import TensorRows
-from trichord.pretrain.clustering.sweep import sweep
+from trichord.pretrain.clustering.rows import TensorRows, sweep
 from trichord.pretrain.collectives import gather_unequal_rows, rank, world_size
 
 CLUSTERS, BATCH, BANK_STEPS, STEPS = 7, 12, 3, 5
@@ -26,7 +24,7 @@ COUNTS = {1: (1600,), 2: (1100, 500), 3: (1100, 0, 500)}  # rows of each rank
 
 
 def work(folder: Path, seed: int) -> dict[str, Any]:
-    """Do everything once, with the rows that a seed gives, and give what came of it."""
+    """Do everything once with the rows of a seed, and return the results."""
     rows_ND, truths_N = blobs(1600, 16, 12, noise=0.7, seed=seed)
     share = COUNTS[world_size()]
     part = slice(sum(share[: rank()]), sum(share[: rank() + 1]))
@@ -36,7 +34,7 @@ def work(folder: Path, seed: int) -> dict[str, Any]:
     warm = cluster(TensorRows(mine), CLUSTERS, start_KD=bad_start_KD, iterations=8, giant=2.0)
     figures = health(warm.labels_N, CLUSTERS, before_N=cold.labels_N, truths={"centre": truths})
     found = {"cold": vars(cold), "warm": vars(warm), "health": figures, "stopped": stopped(mine)}
-    drifted_KD = cold.centroids_KD * (1 + 1e-6 * rank())  # as on unlike processors, and worse
+    drifted_KD = cold.centroids_KD * (1 + 1e-6 * rank())  # as on different processors, and worse
     found["drifted"] = sweep(TensorRows(mine), drifted_KD).squares_K
     found["gathered"] = gather_unequal_rows(torch.arange(part.start, part.stop)[::100, None])
     bank = filled_bank()
@@ -51,7 +49,7 @@ def work(folder: Path, seed: int) -> dict[str, Any]:
 
 
 def stopped(mine: torch.Tensor) -> str:
-    """Give the words with which constant rows stop the rank."""
+    """Return the message of the error that constant rows cause."""
     try:
         cluster(TensorRows(torch.ones_like(mine[:, :1])), CLUSTERS)
     except ClusteringStopped as stop:
@@ -71,7 +69,7 @@ def filled_bank(steps: int = STEPS) -> MemoryBank:
 
 
 def push(bank: MemoryBank, step: int) -> None:
-    """Give this rank's share of a step's global batch, in two pieces; a few samples come in every step."""
+    """Push this rank's share of the global batch of a step, in two pieces; a few samples occur in every step."""
     size = BATCH // world_size()
     for half in range(2):
         first = rank() * size + half * size // 2
@@ -85,7 +83,7 @@ def push(bank: MemoryBank, step: int) -> None:
 
 
 def held(bank: MemoryBank) -> dict[str, Any]:
-    """Give what a rank sees of its bank."""
+    """Return the contents of the bank on this rank."""
     return {
         name: {
             "rows": torch.cat([torch.empty(0, dim), *bank.rows(name).chunks()]),
@@ -98,7 +96,7 @@ def held(bank: MemoryBank) -> dict[str, Any]:
 
 
 def tabled(bank: MemoryBank) -> dict[str, torch.Tensor]:
-    """Give the labels that all keys have when a row's label is its age."""
+    """Return the labels of all keys when the label of a row is its age."""
     table = LabelTable()
     table.replace({name: Labelled(bank.keys(name), bank.ages(name), bank.ages(name)) for name in ("video", "audio")})
     restored = LabelTable()

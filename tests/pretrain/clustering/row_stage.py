@@ -1,4 +1,4 @@
-"""Rows for the tests of clustering, easy ones and hard ones, and k-means as one would write it first."""
+"""Rows for the tests of clustering, easy and hard ones, and a naive k-means."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from trichord.pretrain.clustering import lloyd
-from trichord.pretrain.clustering.rows import Rows
-from trichord.pretrain.clustering.sweep import Sweep, sweep
+from trichord.pretrain.clustering.rows import EmbeddingRows, Sweep, sweep
 
-ROUNDING = 1e-6  # more than a score in float32 changes from one processor, or number of rows in a product, to another
+ROUNDING = 1e-6  # more than float32 scores differ between processors or numbers of rows in a product
 Found = TypeVar("Found")
 
 
 def blobs(count: int, dim: int, centres: int, noise: float, skew: float = 0.0, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Give unit rows around random centres, and the centre of each; with skew, of unequal sizes as Zipf's."""
+    """Return unit rows around random centres, and the centre of each; with skew, sizes follow Zipf's law."""
     generator = torch.Generator().manual_seed(seed)
     centres_CD = functional.normalize(torch.randn(centres, dim, generator=generator))
     weights_C = 1 / torch.arange(1.0, centres + 1) ** skew
@@ -29,7 +28,7 @@ def blobs(count: int, dim: int, centres: int, noise: float, skew: float = 0.0, s
 
 
 def naive_kmeans(rows_ND: Tensor, start_KD: Tensor, iterations: int, spherical: bool) -> tuple[Tensor, Tensor]:
-    """Give centroids_KD and labels_N after so many moves of the centroids."""
+    """Return centroids_KD and labels_N after a number of updates of the centroids."""
     rows, centroids = rows_ND.double(), start_KD.double()
     centroids = functional.normalize(centroids) if spherical else centroids
     for _ in range(iterations):
@@ -44,7 +43,7 @@ def where_rounding_decides_nothing(work: Callable[[int], Found]) -> tuple[int, F
     for seed in range(40):
         gaps: list[float] = []
 
-        def watched(rows: Rows, centroids_KD: Tensor, gaps: list[float] = gaps) -> Sweep:
+        def watched(rows: EmbeddingRows, centroids_KD: Tensor, gaps: list[float] = gaps) -> Sweep:
             gaps.extend(_gap(rows_nD, centroids_KD) for rows_nD in rows.chunks())
             return sweep(rows, centroids_KD)
 

@@ -1,4 +1,4 @@
-"""A bank holds the last steps' rows, oldest first, and a table the labels of the newest round by sample."""
+"""A bank has the rows of the last steps, oldest first; a table has the labels of the newest round by sample."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from tests.pretrain.clustering.rank_stage import BANK_STEPS, BATCH, STEPS, filled_bank, held, push
-from trichord.pretrain.clustering.bank import MemoryBank
-from trichord.pretrain.clustering.label_table import Labelled, LabelTable, hash_keys
+from trichord.pretrain.clustering.bank import Labelled, LabelTable, MemoryBank, hash_keys
 
 
-def test_it_grows_and_then_forgets_the_oldest() -> None:
+def test_bank_grows_and_then_drops_the_oldest_rows() -> None:
     for steps in range(STEPS + 1):
         bank = filled_bank(steps)
         assert bank.count == min(steps, BANK_STEPS) * BATCH
@@ -25,7 +24,7 @@ def test_it_grows_and_then_forgets_the_oldest() -> None:
         torch.testing.assert_close(found["rows"][:, 0], first.half().float())
 
 
-def test_what_is_absent_never_enters() -> None:
+def test_absent_rows_are_not_stored() -> None:
     found = held(filled_bank())["audio"]
     steps = range(STEPS - BANK_STEPS, STEPS)
     there = [(step, of) for step in steps for of in range(BATCH) if (of + step) % 3]
@@ -34,7 +33,7 @@ def test_what_is_absent_never_enters() -> None:
     assert not filled_bank().state()["embedding.audio"].isnan().any()
 
 
-def test_a_smaller_bank_takes_the_newest_and_wrong_ones_are_refused() -> None:
+def test_smaller_bank_loads_the_newest_rows_and_wrong_ones_are_refused() -> None:
     bank = filled_bank()
     smaller = MemoryBank(BATCH, {"video": 4, "audio": 3}, BATCH)
     smaller.load_state(bank.state())
@@ -51,7 +50,7 @@ def test_a_smaller_bank_takes_the_newest_and_wrong_ones_are_refused() -> None:
         MemoryBank(20, {"video": 4}, 10).push({"audio": torch.zeros(1, 4)}, torch.zeros(1), {}, torch.zeros(1))
 
 
-def test_it_is_saved_between_steps_only() -> None:
+def test_bank_is_saved_between_steps_only() -> None:
     bank = MemoryBank(BATCH * BANK_STEPS, {"video": 4, "audio": 3}, BATCH)
     push(bank, 0)
     assert len(bank.state()["keys"]) == BATCH
@@ -62,7 +61,7 @@ def test_it_is_saved_between_steps_only() -> None:
         bank.state()
 
 
-def test_a_table_knows_the_newest_round_only() -> None:
+def test_table_has_the_newest_round_only() -> None:
     table = LabelTable()
     keys = hash_keys(["a/1", "a/2", "b/1"])
     assert table.lookup("video", keys).tolist() == [-1, -1, -1] and not table.state()
@@ -79,6 +78,6 @@ def test_a_table_knows_the_newest_round_only() -> None:
     assert table.lookup("audio", keys).tolist() == [-1, -1, -1]
 
 
-def test_keys_have_hashes_of_their_own() -> None:
-    assert hash_keys(["clip"]).tolist() == [-1080555901787995891]  # checkpoints hold such
+def test_hashes_of_keys_never_change() -> None:
+    assert hash_keys(["clip"]).tolist() == [-1080555901787995891]  # as in checkpoints
     assert len(hash_keys([f"clip_{number}" for number in range(5000)]).unique()) == 5000

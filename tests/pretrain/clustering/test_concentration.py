@@ -1,4 +1,4 @@
-"""A cluster's temperature is that of PCL, computed in a loop."""
+"""The temperature of a cluster is that of PCL, computed in a loop."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from trichord.pretrain.clustering.lloyd import cluster
 from trichord.pretrain.clustering.rows import TensorRows
 
 
-def test_it_is_pcls() -> None:
+def test_temperatures_equal_those_of_pcl() -> None:
     rows_ND, _ = blobs(500, 16, 20, noise=0.8, skew=1.0)
     rows_ND[:, 15] = 0
     rows_ND = functional.normalize(rows_ND)
-    rows_ND[0] = torch.eye(16)[15]  # alone
+    rows_ND[0] = torch.eye(16)[15]  # a cluster of one row
     start_KD = torch.cat([rows_ND[:1], rows_ND[100:129]])
     found = cluster(TensorRows(rows_ND), 30, start_KD=start_KD, iterations=3)
     assert found.counts_K[0] == 1
@@ -34,6 +34,6 @@ def test_it_is_pcls() -> None:
     assert found_K.mean().item() == pytest.approx(0.2) and found_K[0] == found_K.max()
 
 
-def test_rows_that_are_their_centroids_have_the_mean_temperature() -> None:
+def test_rows_equal_to_their_centroids_have_the_mean_temperature() -> None:
     found_K = concentration(torch.zeros(3), torch.tensor([4, 0, 1]), 0.1)
     torch.testing.assert_close(found_K, torch.full((3,), 0.1))

@@ -1,4 +1,4 @@
-"""Figures of a clustering are those of scikit-learn."""
+"""Figures of a clustering equal those of scikit-learn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trichord.pretrain.clustering.health import health
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 1.0])
-def test_comparisons_are_scikit_learns(noise: float) -> None:
+def test_comparisons_equal_those_of_scikit_learn(noise: float) -> None:
     generator = torch.Generator().manual_seed(0)
     truths = torch.randint(0, 9, (2000,), generator=generator)
     is_noisy = torch.rand(2000, generator=generator) < noise
@@ -41,7 +41,7 @@ def test_evenness() -> None:
     assert health(torch.zeros(8, dtype=torch.long), 1)["entropy_over_ln_k"] == 0
 
 
-def test_unknown_labels_are_left_out() -> None:
+def test_unknown_labels_are_ignored() -> None:
     labels, before = torch.tensor([0, 0, 1, 1, 2, -1]), torch.tensor([1, 1, 0, 0, -1, 5])
     found = health(labels, 3, before_N=before, truths={"none": torch.full((6,), -1)})
     assert found["nmi_before"] == pytest.approx(1) and found["largest_share"] == 0.4

@@ -1,4 +1,4 @@
-"""Clustering is Lloyd's k-means, no worse than FAISS's, and says so when there is nothing to be clustered."""
+"""Clustering is Lloyd's k-means, no worse than that of FAISS, and reports rows that cannot be clustered."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.pretrain.clustering.row_stage import blobs, naive_kmeans, where_rounding_decides_nothing
-from trichord.pretrain.clustering import lloyd, rows, start, sweep
+from trichord.pretrain.clustering import lloyd, rows, start
 from trichord.pretrain.clustering.lloyd import Clustering, ClusteringStopped, cluster
-from trichord.pretrain.clustering.rows import TensorRows
-from trichord.pretrain.clustering.sweep import assign
+from trichord.pretrain.clustering.rows import TensorRows, assign
 
 
 @pytest.mark.parametrize("spherical", [True, False])
 @pytest.mark.parametrize("tile_values", [2**21, 7 * 24])
-def test_it_is_lloyds_from_the_same_start(spherical: bool, tile_values: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "TILE_VALUES", tile_values)
+def test_it_equals_lloyds_algorithm_from_the_same_centroids(
+    spherical: bool, tile_values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "TILE_VALUES", tile_values)
     monkeypatch.setattr(rows, "CHUNK_VALUES", 100 * 24)
     _, (rows_ND, found) = where_rounding_decides_nothing(partial(_six_iterations, spherical))
     centroids_KD, labels_N = naive_kmeans(rows_ND, rows_ND[:9], 6, spherical)
@@ -42,13 +43,13 @@ def _six_iterations(spherical: bool, seed: int) -> tuple[Tensor, Clustering]:
     return rows_ND, cluster(TensorRows(rows_ND), 9, start_KD=rows_ND[:9], iterations=6, spherical=spherical)
 
 
-def test_it_stops_when_nothing_moves() -> None:
-    _, (found, again) = where_rounding_decides_nothing(_until_nothing_moves)
+def test_it_stops_at_convergence() -> None:
+    _, (found, again) = where_rounding_decides_nothing(_until_convergence)
     assert found.iterations < 30 and again.iterations == 1
     assert torch.equal(found.labels_N, again.labels_N)
 
 
-def _until_nothing_moves(seed: int) -> tuple[Clustering, Clustering]:
+def _until_convergence(seed: int) -> tuple[Clustering, Clustering]:
     rows_ND, _ = blobs(700, 24, 9, noise=0.3, seed=seed)
     found = cluster(TensorRows(rows_ND), 9, iterations=300)
     return found, cluster(TensorRows(rows_ND), 9, start_KD=found.centroids_KD, iterations=300)
@@ -77,7 +78,7 @@ def test_it_is_no_worse_than_faiss(kind: str, spherical: bool) -> None:
     assert found.objective == pytest.approx(float(nearest_N.square().mean()), rel=1e-4)
 
 
-def test_from_one_start_it_ends_where_faiss_ends() -> None:
+def test_it_ends_like_faiss_from_the_same_centroids() -> None:
     def work(seed: int) -> tuple[Tensor, Clustering]:
         rows_ND, _ = blobs(6000, 32, 30, noise=0.8, seed=seed)
         return rows_ND, cluster(TensorRows(rows_ND), 30, start_KD=rows_ND[:30], iterations=15, spherical=False)
@@ -88,7 +89,7 @@ def test_from_one_start_it_ends_where_faiss_ends() -> None:
     torch.testing.assert_close(found.centroids_KD, torch.from_numpy(theirs.centroids), atol=1e-4, rtol=0)
 
 
-def test_a_warm_start_keeps_the_clusters_numbers() -> None:
+def test_warm_start_keeps_the_numbers_of_clusters() -> None:
     rows_ND, _ = blobs(4000, 32, 20, noise=0.4)
     drifted_ND = functional.normalize(rows_ND + 0.02 * torch.randn(rows_ND.shape, generator=torch.Generator()))
     before = cluster(TensorRows(rows_ND), 20)
@@ -99,7 +100,7 @@ def test_a_warm_start_keeps_the_clusters_numbers() -> None:
     assert (cold.labels_N == before.labels_N).float().mean() < 0.5
 
 
-def test_the_start_depends_on_the_rows_and_not_on_their_order() -> None:
+def test_initial_centroids_do_not_depend_on_the_order_of_rows() -> None:
     rows_ND, _ = blobs(4000, 33, 12, noise=0.8)  # an odd number of features
     order_N = torch.randperm(4000, generator=torch.Generator().manual_seed(1))
     one, other = (start.draw_sample(TensorRows(each), 600, seed=5) for each in (rows_ND, rows_ND[order_N]))
@@ -109,7 +110,7 @@ def test_the_start_depends_on_the_rows_and_not_on_their_order() -> None:
     assert len(torch.cat([one.rows_sD, apart.rows_sD]).unique(dim=0)) > 1000
 
 
-def test_many_clusters_start_at_random_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_clusters_are_initialised_with_random_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start, "MOST_SPREAD", 10)
     rows_ND, _ = blobs(900, 8, 12, noise=0.8)
     sample = start.draw_sample(TensorRows(rows_ND), 300, seed=5)
@@ -120,14 +121,14 @@ def test_many_clusters_start_at_random_rows(monkeypatch: pytest.MonkeyPatch) -> 
 def test_empty_clusters_are_filled() -> None:
     rows_ND, truths_N = blobs(2000, 16, 8, noise=0.2)
     start_KD = torch.stack([rows_ND[truths_N == number].mean(dim=0) for number in range(8)])
-    start_KD[6:] = start_KD[5]  # of equal centroids the first gets the rows
+    start_KD[6:] = start_KD[5]  # the first of equal centroids gets the rows
     found = cluster(TensorRows(rows_ND), 8, start_KD=start_KD, iterations=30)
     assert found.repaired_empty == 2 and found.counts_K.min() > 0
     best = cluster(TensorRows(rows_ND), 8, iterations=30)
     assert found.objective < 2 * best.objective
 
 
-def test_giants_are_split_when_that_is_asked_for() -> None:
+def test_giant_clusters_are_split_on_request() -> None:
     generator = torch.Generator().manual_seed(0)
     small_ND, _ = blobs(600, 16, 30, noise=0.05)
     one_D = functional.normalize(torch.ones(16), dim=0)
@@ -141,7 +142,7 @@ def test_giants_are_split_when_that_is_asked_for() -> None:
     assert split.counts_K.min() > 0
 
 
-def test_rows_that_are_one_cannot_be_split() -> None:
+def test_equal_rows_cannot_be_split() -> None:
     rows_ND = functional.normalize(torch.eye(4).repeat(50, 1))
     found = cluster(TensorRows(rows_ND), 6, start_KD=torch.cat([torch.eye(4), torch.eye(4)[:2]]), iterations=5, giant=1)
     assert (found.repaired_empty, found.split_giant) == (0, 0)
@@ -155,15 +156,19 @@ def stopped(rows_ND: Tensor, clusters: int, **settings: object) -> str:
     return str(caught.value)
 
 
-def test_what_cannot_be_clustered_stops_the_run() -> None:
+def test_rows_that_cannot_be_clustered_stop_the_run() -> None:
     rows_ND, _ = blobs(300, 16, 8, noise=0.2)
     constant_ND = rows_ND[:1].expand(300, 16)
-    told = stopped(constant_ND, 8)
-    assert "only 1 distinct row among" in told and "same features for every sample (collapse)" in told
+    message = stopped(constant_ND, 8)
+    assert "only 1 distinct row among" in message and "same features for every sample (collapse)" in message
     nearly_ND = functional.normalize(constant_ND + 1e-5 * rows_ND)
     for settings in ({}, {"start_KD": rows_ND[:8]}):
-        told = stopped(nearly_ND, 8, **settings)
-        assert "all 300 rows are nearly equal" in told and "expected at least 1e-06" in told and "collapse" in told
+        message = stopped(nearly_ND, 8, **settings)
+        assert (
+            "all 300 rows are nearly equal" in message
+            and "expected at least 1e-06" in message
+            and "collapse" in message
+        )
     assert "found 300 rows over all ranks, expected at least 301," in stopped(rows_ND, 301)
     assert "only 8 distinct rows among 72, expected at least 9" in stopped(rows_ND[:8].repeat(9, 1), 9)
     rows_ND[7, 3] = math.nan
@@ -171,7 +176,7 @@ def test_what_cannot_be_clustered_stops_the_run() -> None:
     assert "2 of 300 rows hold values that are not finite" in stopped(rows_ND, 8)
 
 
-def test_a_caller_is_told_what_it_gave_wrongly() -> None:
+def test_invalid_arguments_are_errors() -> None:
     rows_ND, _ = blobs(300, 16, 8, noise=0.2)
     with pytest.raises(ValueError, match="start_KD of shape \\(8, 16\\), found \\(7, 16\\)"):
         cluster(TensorRows(rows_ND), 8, start_KD=rows_ND[:7])
@@ -179,7 +184,7 @@ def test_a_caller_is_told_what_it_gave_wrongly() -> None:
         cluster(TensorRows(2 * rows_ND), 8)
 
 
-def test_giants_are_twenty_times_the_mean_unless_told() -> None:
+def test_default_giant_cluster_is_twenty_times_the_mean() -> None:
     assert lloyd.GIANT == 20
     rows_ND, _ = blobs(4000, 16, 100, noise=0.1, skew=1.5)
     found = cluster(TensorRows(rows_ND), 100, iterations=10)

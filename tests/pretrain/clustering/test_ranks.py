@@ -1,4 +1,4 @@
-"""Two and three real ranks cluster, remember and look up as one does."""
+"""Clustering, banks and label tables are the same on two and three real ranks as on one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Found = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Found, int]:
-    """Give a folder with the state that one rank saved, what one rank found, and the seed of its rows."""
+    """Return a folder with the state that one rank saved, the results of one rank, and the seed of its rows."""
     folder = tmp_path_factory.mktemp("ranks")
     torch.save(filled_bank().state(), folder / "state1.pt")
     torch.save(filled_bank(steps=2).state(), folder / "state_young.pt")
@@ -29,7 +29,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Found, int]:
 
 @pytest.fixture(scope="module", params=[2, 3])
 def together(request: pytest.FixtureRequest, alone: tuple[Path, Found, int]) -> list[Found]:
-    """Give what each of several ranks found."""
+    """Return the results of each of several ranks."""
     folder, _, seed = alone
     run_ranks(["tests.pretrain.clustering.rank_stage", str(folder), str(seed)], ranks=request.param)
     saved = [folder / f"world{request.param}_rank{rank}.pt" for rank in range(request.param)]
@@ -37,7 +37,7 @@ def together(request: pytest.FixtureRequest, alone: tuple[Path, Found, int]) -> 
 
 
 @pytest.mark.parametrize("start", ["cold", "warm"])
-def test_they_cluster_as_one(start: str, alone: tuple[Path, Found, int], together: list[Found]) -> None:
+def test_ranks_cluster_like_one(start: str, alone: tuple[Path, Found, int], together: list[Found]) -> None:
     expected = alone[1][start]
     found = [each[start] for each in together]
     assert torch.equal(torch.cat([each["labels_N"] for each in found]), expected["labels_N"])
@@ -52,20 +52,18 @@ def test_they_cluster_as_one(start: str, alone: tuple[Path, Found, int], togethe
         assert expected["repaired_empty"] >= 2
 
 
-def test_they_tell_the_same_health(alone: tuple[Path, Found, int], together: list[Found]) -> None:
+def test_ranks_report_the_same_health(alone: tuple[Path, Found, int], together: list[Found]) -> None:
     for each in together:
         assert each["health"] == pytest.approx(alone[1]["health"], rel=1e-9)
 
 
-def test_they_decide_by_the_same_figures_where_processors_round_otherwise(
-    alone: tuple[Path, Found, int], together: list[Found]
-) -> None:
+def test_ranks_agree_where_processors_round_differently(alone: tuple[Path, Found, int], together: list[Found]) -> None:
     for each in together:
         assert torch.equal(each["drifted"], together[0]["drifted"])
         torch.testing.assert_close(each["drifted"], alone[1]["drifted"])
 
 
-def test_all_stop_together(together: list[Found]) -> None:
+def test_all_ranks_stop_together(together: list[Found]) -> None:
     assert all("only 1 distinct row among 1,600" in each["stopped"] for each in together)
 
 
@@ -76,7 +74,7 @@ def test_unequal_rows_are_gathered_in_the_order_of_ranks(together: list[Found]) 
     assert all(each["gathered"][:, 0].tolist() == expected for each in together)
 
 
-def test_they_save_what_one_saves(alone: tuple[Path, Found, int], together: list[Found]) -> None:
+def test_ranks_save_the_same_state_as_one(alone: tuple[Path, Found, int], together: list[Found]) -> None:
     expected = alone[1]["bank"]["state"]
     assert len(expected["keys"]) == rank_stage.BANK_STEPS * BATCH
     for each in together:
@@ -84,7 +82,7 @@ def test_they_save_what_one_saves(alone: tuple[Path, Found, int], together: list
         assert all(torch.equal(tensor, expected[name]) for name, tensor in each["bank"]["state"].items())
 
 
-def test_they_take_up_what_one_saved(alone: tuple[Path, Found, int], together: list[Found]) -> None:
+def test_ranks_load_the_state_of_one(alone: tuple[Path, Found, int], together: list[Found]) -> None:
     for each in together:
         assert_same(each["state1"]["held"], each["bank"]["held"])
         assert each["state_young"]["state"]["keys"].tolist() == alone[1]["state_young"]["state"]["keys"].tolist()
@@ -92,7 +90,7 @@ def test_they_take_up_what_one_saved(alone: tuple[Path, Found, int], together: l
     assert sorted(ages.tolist()) == list(range(rank_stage.BANK_STEPS * BATCH))
 
 
-def test_of_a_samples_rows_the_newest_counts(alone: tuple[Path, Found, int], together: list[Found]) -> None:
+def test_newest_row_of_a_sample_counts(alone: tuple[Path, Found, int], together: list[Found]) -> None:
     ages = alone[1]["bank"]["held"]
     for name in ("video", "audio"):
         expected = torch.full((100 * STEPS,), -1)

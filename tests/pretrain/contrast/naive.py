@@ -1,4 +1,4 @@
-"""The losses pair by pair, in loops, as their papers write them; and pairs to try them on."""
+"""Naive losses, pair by pair in loops as in their papers, and pairs to apply them to."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trichord.pretrain.contrast.info_nce import info_nce, nt_xent
-from trichord.pretrain.contrast.sigmoid import sigmoid_loss
+from trichord.pretrain.contrast.losses import info_nce, nt_xent, sigmoid_loss
 
 Loss = Callable[..., Tensor]
 LOSSES: dict[str, Loss] = {"info_nce": info_nce, "nt_xent": nt_xent, "sigmoid": sigmoid_loss}
 
 
 def naive_info_nce(a: Tensor, b: Tensor, scale: Tensor, present: Sequence[bool]) -> Tensor:
-    """Let every present row look for its partner among all present ones of the other side."""
+    """Contrast every present row with all present rows of the other side."""
     here = [i for i, is_present in enumerate(present) if is_present]
     terms = []
     for i in here:
@@ -27,7 +26,7 @@ def naive_info_nce(a: Tensor, b: Tensor, scale: Tensor, present: Sequence[bool])
 
 
 def naive_nt_xent(first: Tensor, second: Tensor, scale: Tensor, present: Sequence[bool]) -> Tensor:
-    """Let every view look for the other of its sample among all views but itself."""
+    """Contrast every view with all other views; the positive is the other view of its sample."""
     here = [i for i, is_present in enumerate(present) if is_present]
     views = [(i, first[i]) for i in here] + [(i, second[i]) for i in here]
     terms = []
@@ -40,7 +39,7 @@ def naive_nt_xent(first: Tensor, second: Tensor, scale: Tensor, present: Sequenc
 
 
 def naive_sigmoid(a: Tensor, b: Tensor, scale: Tensor, bias: Tensor, present: Sequence[bool]) -> Tensor:
-    """Ask of every two present rows whether they belong together."""
+    """Classify every two present rows as a pair or not."""
     here = [i for i, is_present in enumerate(present) if is_present]
     terms = []
     for i in here:
@@ -56,7 +55,7 @@ NAIVE: dict[str, Loss] = {"info_nce": naive_info_nce, "nt_xent": naive_nt_xent, 
 def draw(
     name: str, samples: int, dim: int = 6, scale: float = 9.0, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, ...]:
-    """Give the tensors that a loss takes a gradient by: two sides' unit rows, the scale, and sigmoid's bias."""
+    """Draw the tensors that a loss is differentiated by: unit rows of two sides, the scale, and the bias of sigmoid."""
     generator = torch.Generator().manual_seed(samples)
     a, b = torch.randn(2, samples, dim, generator=generator, dtype=torch.float64).to(dtype)
     b = functional.normalize(b + a, dim=1)
@@ -66,5 +65,5 @@ def draw(
 
 
 def loss_and_gradients(loss: Tensor, given: Sequence[Tensor]) -> list[Tensor]:
-    """Go back once."""
+    """Return the loss and its gradients."""
     return [loss.detach(), *torch.autograd.grad(loss, given)]

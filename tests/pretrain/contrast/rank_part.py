@@ -1,4 +1,4 @@
-"""What each of several ranks finds that share a batch: every loss in either form, and the blocks it held meanwhile."""
+"""The work of each rank that shares a batch: every loss in either form, and the number of foreign blocks held."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from trichord.pretrain.contrast import exchange
 
 WORLDS = (2, 3, 4)
 SAMPLES = 5  # of each rank
-# Which samples of the ranks are present, by case: all, some of each, none of the first rank's, one of all, none.
+# Which samples are present, by case: all, some on each rank, none on the first rank, one in total, none.
 CASES = ("all", "some", "not_first", "one", "none")
 
 
 def presence(case: str, ranks: int) -> Tensor:
-    """Say which samples of the global batch are present."""
+    """Return which samples of the global batch are present."""
     sample_N = torch.arange(ranks * SAMPLES)
     kept = {
         "all": sample_N >= 0,
@@ -36,7 +36,7 @@ def presence(case: str, ranks: int) -> Tensor:
 
 @contextmanager
 def counting_blocks(most: list[int]) -> Iterator[None]:
-    """Note after each passage how many of the tensors that other ranks sent are alive."""
+    """Record after each exchange how many tensors from other ranks are alive."""
     alive: list[weakref.ref[Tensor]] = []
     before = exchange._Passage.__init__
 
@@ -53,7 +53,7 @@ def counting_blocks(most: list[int]) -> Iterator[None]:
 
 
 def take_part(rank: int, ranks: int, folder: str) -> None:
-    """Save what this rank found, and how many foreign blocks it held, forward alone and both ways."""
+    """Save the results of this rank, and how many foreign blocks it held, in forward only and with backward."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet{ranks}", rank=rank, world_size=ranks)
     own = slice(rank * SAMPLES, (rank + 1) * SAMPLES)
@@ -77,7 +77,7 @@ def take_part(rank: int, ranks: int, folder: str) -> None:
 
 
 def main(folder: str) -> None:
-    """Let worlds of several sizes meet, forked from one process, for most of a short rank's time is importing torch."""
+    """Run worlds of several sizes, forked from one process: a short rank mostly imports torch."""
     torch.set_num_threads(1)
     for ranks in WORLDS:
         torch.multiprocessing.start_processes(take_part, (ranks, folder), nprocs=ranks, start_method="fork")

@@ -1,4 +1,4 @@
-"""The losses are those of their papers and of open_clip, with exact gradients, whatever tiles they are taken in."""
+"""The losses equal those of their papers and of open_clip, with exact gradients, for tiles of any size."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from open_clip.loss import ClipLoss, SigLipLoss
 from torch import Tensor
 
 from tests.pretrain.contrast.naive import LOSSES, NAIVE, draw, loss_and_gradients
-from trichord.pretrain.contrast import tiles
-from trichord.pretrain.contrast.info_nce import info_nce, nt_xent
-from trichord.pretrain.contrast.sigmoid import sigmoid_loss
+from trichord.pretrain.contrast import exchange
+from trichord.pretrain.contrast.losses import info_nce, nt_xent, sigmoid_loss
 
 ALL = pytest.mark.parametrize("name", LOSSES)
 FORMS = pytest.mark.parametrize("form", ["gathered", "ring"])
 
 
 def same(found: Sequence[Tensor], expected: Sequence[Tensor], limit: float) -> None:
-    """Compare losses and gradients, each by the largest value of its own."""
+    """Compare losses and gradients, each relative to its largest value."""
     for one, other in zip(found, expected, strict=True):
         assert one.shape == other.shape and one.dtype == other.dtype
         torch.testing.assert_close(one, other, rtol=limit, atol=limit * float(other.abs().max()))
@@ -29,7 +28,7 @@ def same(found: Sequence[Tensor], expected: Sequence[Tensor], limit: float) -> N
 @ALL
 @FORMS
 @pytest.mark.parametrize("absent", [[], [0], [2, 5, 6]])
-def test_a_loss_is_the_sum_over_pairs_of_its_paper(name: str, form: str, absent: list[int]) -> None:
+def test_losses_equal_the_sums_over_pairs_of_their_papers(name: str, form: str, absent: list[int]) -> None:
     given = draw(name, 7, dtype=torch.float64)
     present = torch.tensor([sample not in absent for sample in range(7)])
     expected = loss_and_gradients(NAIVE[name](*given, present.tolist()), given)
@@ -41,7 +40,7 @@ def test_a_loss_is_the_sum_over_pairs_of_its_paper(name: str, form: str, absent:
 
 @ALL
 @pytest.mark.parametrize("tile_bytes", [1, 8, 40, 100, 8 * 5, 8 * 35, 10**6])
-def test_tiles_of_any_size_give_what_one_gives(name: str, tile_bytes: int) -> None:
+def test_result_does_not_depend_on_the_tile_size(name: str, tile_bytes: int) -> None:
     given = draw(name, 11, dtype=torch.float64)
     present = torch.arange(11) % 4 != 1
     expected = loss_and_gradients(LOSSES[name](*given, present), given)
@@ -49,21 +48,21 @@ def test_tiles_of_any_size_give_what_one_gives(name: str, tile_bytes: int) -> No
 
 
 @pytest.mark.parametrize("name", ["info_nce", "nt_xent"])
-def test_gradients_are_those_of_finite_differences(name: str) -> None:
+def test_gradients_equal_finite_differences(name: str) -> None:
     given = draw(name, 5, dtype=torch.float64)
     present = torch.tensor([True, True, False, True, True])
     assert torch.autograd.gradcheck(lambda *tensors: LOSSES[name](*tensors, present, tile_bytes=48), given)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1 / 0.07, 100.0])
-def test_info_nce_is_open_clip_s(scale: float) -> None:
+def test_info_nce_equals_open_clip(scale: float) -> None:
     given = draw("info_nce", 300, 32, scale)
     expected = loss_and_gradients(ClipLoss()(*given), given)
     same(loss_and_gradients(info_nce(*given, tile_bytes=4 * 70 * 70), given), expected, 1e-5)
 
 
 @pytest.mark.parametrize("scale", [10.0, 100.0])
-def test_the_sigmoid_loss_is_open_clip_s(scale: float) -> None:
+def test_sigmoid_loss_equals_open_clip(scale: float) -> None:
     given = draw("sigmoid", 300, 32, scale)
     expected = loss_and_gradients(SigLipLoss()(*given), given)
     same(loss_and_gradients(sigmoid_loss(*given, tile_bytes=4 * 70 * 70), given), expected, 1e-5)
@@ -71,7 +70,7 @@ def test_the_sigmoid_loss_is_open_clip_s(scale: float) -> None:
 
 @ALL
 @FORMS
-def test_without_any_pair_all_is_zero_and_what_absent_rows_hold_does_not_matter(name: str, form: str) -> None:
+def test_without_pairs_all_is_zero_and_absent_rows_do_not_matter(name: str, form: str) -> None:
     given = draw(name, 4)
     with torch.no_grad():
         for tensor in given[:2]:
@@ -86,10 +85,10 @@ def test_without_any_pair_all_is_zero_and_what_absent_rows_hold_does_not_matter(
 
 @pytest.mark.parametrize("cosine", [1.0, 0.3, 0.0, -0.3, -0.9, -1.0])
 @pytest.mark.parametrize("name", ["info_nce", "nt_xent"])
-def test_at_the_largest_scale_no_sum_overflows_or_vanishes(name: str, cosine: float) -> None:
+def test_no_overflow_or_underflow_at_the_largest_scale(name: str, cosine: float) -> None:
     a, b, _ = draw(name, 40, 8)
     with torch.no_grad():
-        a[:] = a[0] + 1e-3 * a  # one place for all of a side, and the other side's rows at one angle to it
+        a[:] = a[0] + 1e-3 * a  # all rows of a side are equal, and those of the other side are at one angle to them
         aside = b - (b @ a[0])[:, None] / a[0].square().sum() * a[0]
         b[:] = cosine * a[0] / a[0].norm() + (1 - cosine**2) ** 0.5 * aside / aside.norm(dim=1, keepdim=True)
         a /= a.norm(dim=1, keepdim=True)
@@ -99,11 +98,11 @@ def test_at_the_largest_scale_no_sum_overflows_or_vanishes(name: str, cosine: fl
     found = loss_and_gradients(LOSSES[name](*given), given)
     torch.testing.assert_close(found[0].double(), expected[0], rtol=1e-5, atol=1e-5)
     for one, other in zip(found[1:], expected[1:], strict=True):
-        torch.testing.assert_close(one.double(), other, rtol=1e-3, atol=1e-5)  # float32's rounding, a hundredfold
+        torch.testing.assert_close(one.double(), other, rtol=1e-3, atol=1e-5)  # a hundred times the rounding of float32
 
 
 @ALL
-def test_products_are_autocast_s_and_sums_are_not(name: str) -> None:
+def test_products_are_autocast_and_sums_are_not(name: str) -> None:
     given = draw(name, 400, 64)
     expected = loss_and_gradients(LOSSES[name](*given), given)
     with torch.autocast("cpu", torch.bfloat16):
@@ -120,13 +119,13 @@ def test_products_are_autocast_s_and_sums_are_not(name: str) -> None:
 
 
 @ALL
-def test_a_gradient_of_a_gradient_is_refused(name: str) -> None:
+def test_double_backward_is_refused(name: str) -> None:
     given = draw(name, 4)
     with pytest.raises(RuntimeError, match="first derivatives only"):
         torch.autograd.grad(LOSSES[name](*given), given, create_graph=True)
 
 
-def test_a_second_way_back_gives_the_same_or_is_refused() -> None:
+def test_second_backward_is_the_same_or_refused() -> None:
     given = draw("info_nce", 4)
     loss = info_nce(*given)
     first = torch.autograd.grad(loss, given, retain_graph=True)
@@ -139,7 +138,7 @@ def test_a_second_way_back_gives_the_same_or_is_refused() -> None:
 
 
 @ALL
-def test_a_loss_is_weighed_by_what_comes_back_to_it_and_needs_no_way_back(name: str) -> None:
+def test_incoming_gradient_scales_the_gradients_and_forward_alone_works(name: str) -> None:
     given = draw(name, 6)
     expected = loss_and_gradients(LOSSES[name](*given), given)
     found = loss_and_gradients(LOSSES[name](*given) * 0.25, given)
@@ -154,7 +153,7 @@ def test_a_loss_is_weighed_by_what_comes_back_to_it_and_needs_no_way_back(name: 
 @ALL
 def test_no_tensor_is_larger_than_rows_and_a_tile(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(tiles, "_multiply", lambda rows, others, out: seen.append(out.numel()) or out.zero_())
+    monkeypatch.setattr(exchange, "_multiply", lambda rows, others, out: seen.append(out.numel()) or out.zero_())
     given = draw(name, 256, 8)
     loss_and_gradients(LOSSES[name](*given, tile_bytes=4 * 1000), given)
     assert max(seen) <= 1000 and sum(seen) >= 256**2

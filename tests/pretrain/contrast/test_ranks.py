@@ -1,4 +1,4 @@
-"""Ranks that share a batch find what one finds that has it all, whichever way their rows travel."""
+"""Ranks that share a batch compute the same as one rank with the whole batch, in both forms of communication."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ALL = pytest.mark.parametrize("name", LOSSES)
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """What each rank found, by how many there were."""
+def results(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """The results of each rank, by the number of ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     done = warm.run(["tests.pretrain.contrast.rank_part", str(folder)])
     assert done.returncode == 0, done.stderr
@@ -29,9 +29,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Found:
 
 
 def joined(parts: list[list[Tensor]]) -> list[Tensor]:
-    """Put the ranks' parts together: the mean of losses and of gradients of numbers, and rows one after the other.
+    """Combine the parts of the ranks: the mean of losses and of scalar gradients, and concatenated rows.
 
-    Rows' gradients are W times those of the global loss, for the mean over ranks is to come.
+    The gradients of rows are W times those of the global loss, because the mean over ranks follows later.
     """
     loss, a, b, *numbers = zip(*parts, strict=True)
     rows = [torch.cat(each) / len(parts) for each in (a, b)]
@@ -41,22 +41,22 @@ def joined(parts: list[list[Tensor]]) -> list[Tensor]:
 @ALL
 @EVERY_WORLD
 @pytest.mark.parametrize("case", CASES)
-def test_several_ranks_are_one_in_either_form(told: Found, ranks: int, name: str, case: str) -> None:
+def test_several_ranks_equal_one_in_either_form(results: Found, ranks: int, name: str, case: str) -> None:
     given = draw(name, ranks * SAMPLES, dtype=torch.float64)
     expected = loss_and_gradients(3.0 * LOSSES[name](*given, presence(case, ranks)), given)
-    # One pair has nothing to be told from, but its sigmoid.
+    # A single pair has no negatives, except in the sigmoid loss.
     assert bool((expected[1].abs() > 1e-12).any()) == (case != "none" and (case != "one" or name == "sigmoid"))
     for form in ("gathered", "ring"):
-        found = joined([each["found"][f"{name} {form} {case}"] for each in told[ranks]])
+        found = joined([each["found"][f"{name} {form} {case}"] for each in results[ranks]])
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13, msg=form)
 
 
 @ALL
 @EVERY_WORLD
-def test_a_ring_holds_two_foreign_blocks_and_one_of_what_is_collected(told: Found, ranks: int, name: str) -> None:
-    for each in told[ranks]:
+def test_ring_holds_two_foreign_blocks_and_one_gradient_block(results: Found, ranks: int, name: str) -> None:
+    for each in results[ranks]:
         forward, both = each["most"][f"{name} ring"]
-        # One at hand and one on its way; with gradients to collect, one of these beside either.
+        # One in use and one in transit; with gradients, one gradient block for each.
         assert (forward, both) == ((3, 3) if name == "sigmoid" else (min(2, ranks - 1), 3))
         assert each["most"][f"{name} gathered"] == (0, 0)

@@ -1,4 +1,4 @@
-"""What each rank of the engine's tests runs: one small run after another, noting which samples were drawn.
+"""The work of each rank in the tests of the engine: small runs, one after another, with a record of drawn samples.
 
 python -m tests.pretrain.engine.jobs SHARDS '[{"run": "runs/a", "from": null, "changes": {"steps": 4}}]'
 """
@@ -23,7 +23,7 @@ Drawn = list[dict[str, Any]]  # of each rank
 
 @dataclass(frozen=True)
 class Job:
-    """A run, perhaps begun with another's checkpoint; changes as small_run takes them."""
+    """A run, optionally started with the checkpoint of another; changes as in small_run."""
 
     run: Path
     begin_with: Path | None = None
@@ -34,10 +34,10 @@ class Job:
 
 
 def run_jobs(shards: Path, jobs: Sequence[Job], ranks: int, threads: int = 1) -> list[Drawn]:
-    """Run jobs on real ranks; give for each job what each rank drew."""
+    """Run jobs on real ranks; return for each job the samples that each rank drew."""
     text = json.dumps([job.encoded() for job in jobs])
-    told = run_ranks(["tests.pretrain.engine.jobs", str(shards), text], ranks, threads)
-    of_rank = [json.loads(lines.splitlines()[-1]) for lines in told]
+    outputs = run_ranks(["tests.pretrain.engine.jobs", str(shards), text], ranks, threads)
+    of_rank = [json.loads(lines.splitlines()[-1]) for lines in outputs]
     return [list(of_job) for of_job in zip(*of_rank, strict=True)]
 
 
@@ -54,11 +54,11 @@ def _main(shards: Path, jobs: list[dict[str, Any]]) -> None:
 
     def draw_and_note(prefetcher: Prefetcher) -> Batch:
         batch = draw(prefetcher)
-        keys.append(f"{batch['step']}: {' '.join(batch['key'])}")
+        keys.append(f"{batch.step}: {' '.join(batch.key)}")
         return batch
 
     Prefetcher.__next__ = draw_and_note  # type: ignore[method-assign]
-    # Seconds at every start, for figures that these tests do not look at.
+    # Counting takes seconds at every start, for figures that these tests do not use.
     engine_run.training_flops = lambda *_: 0  # type: ignore[attr-defined,assignment]
     engine_run.peak_flops = lambda *_: Peak(1.0, "known", "none")  # type: ignore[attr-defined,assignment]
     rank, drawn = join_world().rank, []

@@ -1,9 +1,9 @@
-"""Runs one small run in forked children that are killed again and again, until one reaches the end.
+"""Runs a small run in forked children that are killed repeatedly, until one completes it.
 
     python -m tests.pretrain.engine.killed SHARDS RUN SEED
 
-Half of the children kill themselves at a chosen call of those by which a save reaches the disk, with a file half
-written if it is that one; the others are killed from outside after a moment.
+Half of the children kill themselves at one of the calls by which a save writes to disk, with a file half
+written if the call writes; the others are killed from outside after a short time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(shards: Path, run: Path, seed: int) -> None:
     importlib.import_module("deepspeed")  # seconds, once, and not in every child
     engine_run.training_flops = lambda *_: 0  # type: ignore[attr-defined,assignment]
     engine_run.peak_flops = lambda *_: Peak(1.0, "known", "none")  # type: ignore[attr-defined,assignment]
-    run_lock._SETTLE_S = 0.01  # nobody else wants the folder of one that was killed
+    run_lock._SETTLE_S = 0.01  # no other process uses the folder of a killed one
     rng = np.random.default_rng(seed)
     ends: list[str] = []
     while len(ends) < _MOST_TRIES and (not ends or ends[-1] != "0"):
@@ -44,7 +44,7 @@ def main(shards: Path, run: Path, seed: int) -> None:
         if child == 0:
             _run(shards, run, call if is_inside else None)
         if not is_inside:
-            time.sleep(after_s * 1.1 ** len(ends))  # longer and longer, for a slow machine must come to an end as well
+            time.sleep(after_s * 1.1 ** len(ends))  # increasingly longer, so that a slow machine completes as well
             os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
         ends.append(str(os.waitstatus_to_exitcode(status)))

@@ -1,4 +1,4 @@
-"""A run small enough for tests: SVT of a few thousand weights on a few clips of a few pixels."""
+"""A run for tests: SVT with a few thousand weights on a few tiny clips."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ CLIPS, PER_SHARD = 16, 4
 def write_shards(folder: Path, sound: bool = False, text: bool = False) -> Path:
     """Write a small set of shards with plain webdataset, and its manifest.
 
-    With sound, all but every fifth clip have it; with text, each clip has a caption and a class.
+    With sound, all but every fifth clip have a sound track; with text, each clip has a caption and a class.
     """
     folder.mkdir(parents=True)
     for shard in range(CLIPS // PER_SHARD):
         with webdataset.TarWriter(str(folder / f"{shard:05d}.tar")) as out:
             for number in range(shard * PER_SHARD, (shard + 1) * PER_SHARD):
                 frames_THWC = media.moving_picture(12, 32, 32, seed=number)
-                if sound:  # what a network this small tells apart, for what is all alike is not clustered
+                if sound:  # distinct for a network this small, because clustering refuses equal rows
                     frames_THWC = frames_THWC // 4 + (number * np.array([11, 7, 3]) % 192).astype(np.uint8)
                 tone = media.tone(0.5, frequency=200.0 + 50 * number) if sound and number % 5 else None
-                told = {"caption": f"thing number {number}", "labels": [number % 2]} if text else {}
+                annotation = {"caption": f"thing number {number}", "labels": [number % 2]} if text else {}
                 video = media.encode(frames_THWC, tone)
-                out.write({"__key__": f"clip{number:03d}", "mp4": video, "json": json.dumps(told).encode()})
+                out.write({"__key__": f"clip{number:03d}", "mp4": video, "json": json.dumps(annotation).encode()})
     index_shards(str(folder)).save(folder)
     return folder
 
 
 def settings(shards: Path, **changes: Any) -> dict[str, Any]:
-    """Give a recipe as YAML would; changes are dotted names with two underscores for the dot."""
+    """Return a recipe as parsed from YAML; changes are dotted names with two underscores for the dot."""
     found: dict[str, Any] = {
         "seed": 3,
         "steps": 10,
@@ -81,9 +81,9 @@ def settings(shards: Path, **changes: Any) -> dict[str, Any]:
 
 
 def av_changes(**target: Any) -> dict[str, Any]:
-    """Give what makes a small run audio-visual."""
+    """Return the changes that make a small run audio-visual."""
     return {
-        "backbone__first_weights": "by_width",  # else it gives all clips nearly the same at first
+        "backbone__first_weights": "by_width",  # otherwise its output is nearly the same for all clips at init
         "audio_backbone": {
             "kind": "ast",
             "dim": 16,
@@ -107,7 +107,7 @@ def av_changes(**target: Any) -> dict[str, Any]:
 
 
 def video_text_changes(**objective: Any) -> dict[str, Any]:
-    """Give what makes a small run one of video and text."""
+    """Return the changes that make a small run one of video and text."""
     return {
         "text_backbone": {"kind": "clip", "dim": 16, "depth": 1, "heads": 2, "joint_dim": 16, "length": 8},
         "objective": {
@@ -122,5 +122,5 @@ def video_text_changes(**objective: Any) -> dict[str, Any]:
 
 
 def small_config(shards: Path, **changes: Any) -> RunConfig:
-    """Give the settings as a config."""
+    """Return the settings as a config."""
     return RunConfig.model_validate(settings(shards, **changes))

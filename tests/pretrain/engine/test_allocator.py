@@ -1,4 +1,4 @@
-"""Freed memory stays with a process that trains, and ranks share out the cores of their machine."""
+"""A training process keeps freed memory, and ranks share the cores of their machine."""
 
 from __future__ import annotations
 
@@ -40,14 +40,12 @@ def test_large_tensors_cost_page_faults_only_once() -> None:
         return int(done.stdout)
 
     assert faults("as it comes") > 1000
-    # In one process of several the heap meets a mapping that was put in its way at random, and is not in one piece.
+    # In some processes a mapping at a random address splits the heap.
     assert any(faults("applied") < 100 for _ in range(4))
 
 
-@pytest.mark.parametrize(("said", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_are_told_to_sleep_before_openmp_looks_unless_someone_said_otherwise(
-    said: str | None, expected: str
-) -> None:
+@pytest.mark.parametrize(("policy", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_openmp_wait_policy_is_passive_unless_set(policy: str | None, expected: str) -> None:
     program = """
 import os, sys
 from trichord.pretrain.commands import PRETRAIN
@@ -59,7 +57,7 @@ assert "torch" not in sys.modules
 print(os.environ["OMP_WAIT_POLICY"])
 """
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {"OMP_WAIT_POLICY": said} if said else {}
+    environment |= {"OMP_WAIT_POLICY": policy} if policy else {}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected
@@ -75,17 +73,17 @@ print(os.environ["OMP_WAIT_POLICY"])
         (16, 4, {"OMP_NUM_THREADS": "2"}, 2),
         (16, 4, {"OMP_NUM_THREADS": "3,2"}, 3),
         (16, 4, {"OMP_NUM_THREADS": ""}, 4),
-        (8, 4, {"SLURM_CPUS_PER_TASK": "8"}, 8),  # bound: the eight are its own
-        (32, 4, {"SLURM_CPUS_PER_TASK": "8"}, 8),  # not bound: all see all
+        (8, 4, {"SLURM_CPUS_PER_TASK": "8"}, 8),  # bound: it has these eight cores alone
+        (32, 4, {"SLURM_CPUS_PER_TASK": "8"}, 8),  # not bound: all ranks share all cores
     ],
 )
-def test_a_rank_takes_its_share_of_the_cores_or_what_is_said(
+def test_rank_uses_its_share_of_the_cores_or_the_given_number(
     cores: int, ranks: int, environment: dict[str, str], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
     assert thread_plan(ranks, environment) == threads
 
 
-def test_cores_are_those_this_process_may_use() -> None:
+def test_only_usable_cores_are_counted() -> None:
     if hasattr(os, "sched_getaffinity"):
         assert own_cores(1, {}) == len(os.sched_getaffinity(0))

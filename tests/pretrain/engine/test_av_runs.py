@@ -1,4 +1,4 @@
-"""Audio-visual runs through the whole engine: rounds of clustering survive a resume, whatever they cluster."""
+"""Audio-visual runs with the whole engine: rounds of clustering survive a resume."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from tests.pretrain.engine.jobs import Job, run_jobs
 from tests.pretrain.engine.small_run import av_changes, write_shards
 from trichord.pretrain.engine import checkpoint_files
-from trichord.pretrain.objectives.av_prototypes.feature_pass import unaltered
+from trichord.pretrain.objectives.av_prototypes.rounds import unaltered
 from trichord.pretrain.recipe import load_recipe
 from trichord.pretrain.recipe_file import list_recipes
 
 FIFTH = Path("checkpoints/step_00000005")
-# Of ten steps: a round between the fifth and the sixth, and one that the fifth lies within.
+# Of ten steps: one round between the fifth and the sixth, and one round around the fifth.
 BETWEEN, WITHIN = {"first_step": 2, "every_steps": 3}, {"first_step": 2, "every_steps": 4}
 
 
@@ -52,7 +52,7 @@ def test_a_resume_within_a_round_and_between_two_is_bit_identical(ranks: int, sh
             assert torch.equal(whole[each], halved[each]), f"{name}: {each}"
 
 
-def test_a_pass_looks_at_whole_clips_as_they_are() -> None:
+def test_pass_embeds_whole_clips_without_augmentation() -> None:
     for recipe in (name for name in list_recipes() if name.startswith("av_")):
         spec = load_recipe(recipe, stand_ins={"data.sources": ["shards"]}).config.objective
         assert spec.kind == "av_prototypes"

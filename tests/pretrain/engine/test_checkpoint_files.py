@@ -1,4 +1,4 @@
-"""Checkpoint folders: whole or absent, torn ones told apart, old ones removed by rule."""
+"""Checkpoint folders: complete or absent, torn ones detected, old ones removed by rule."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def _write(folder: Path, step: int) -> Path:
 
 
 class _Alone:
-    """A world of one, without a process group."""
+    """A world of one rank, without a process group."""
 
     rank, size = 0, 1
 
     def gather(self, text: str, waiting_in: str) -> list[str]:
         return [text]
 
-    def say(self, text: str, waiting_in: str) -> str:
+    def broadcast(self, text: str, waiting_in: str) -> str:
         return text
 
 
 ALONE = cast(World, _Alone())
 
 
-def test_the_newest_whole_one_is_found_and_torn_ones_are_passed_over_with_a_warning(tmp_path: Path) -> None:
+def test_newest_complete_checkpoint_is_found_and_torn_ones_are_skipped_with_a_warning(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4):
         _write(tmp_path, step)
     weights = "weights-00000.safetensors"
@@ -57,7 +57,7 @@ def test_the_newest_whole_one_is_found_and_torn_ones_are_passed_over_with_a_warn
     warnings: list[str] = []
     found = checkpoint.newest_whole(tmp_path, ALONE, warnings.append)
     assert found is not None and found[0].name == "step_00000001" and found[1].step == 1
-    assert [next(word for word in ("checksum", "bytes", "read") if word in told) for told in warnings] == [
+    assert [next(word for word in ("checksum", "bytes", "read") if word in warning) for warning in warnings] == [
         "checksum",
         "bytes",
         "read",
@@ -65,7 +65,7 @@ def test_the_newest_whole_one_is_found_and_torn_ones_are_passed_over_with_a_warn
     assert checkpoint.newest_whole(tmp_path / "nothing", ALONE, warnings.append) is None
 
 
-def test_a_disk_that_does_not_answer_is_no_torn_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_disk_is_not_a_torn_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (1, 2):
         _write(tmp_path, step)
 
@@ -81,7 +81,7 @@ def test_a_disk_that_does_not_answer_is_no_torn_checkpoint(tmp_path: Path, monke
     ("keep_last", "every", "kept"),
     [(2, None, [6, 5]), (1, 3, [6, 3]), (2, 4, [6, 5, 4]), (9, None, [6, 5, 4, 3, 2, 1])],
 )
-def test_old_ones_go_but_the_last_and_every_nth(
+def test_old_checkpoints_are_removed_except_the_last_and_every_nth(
     tmp_path: Path, keep_last: int, every: int | None, kept: list[int]
 ) -> None:
     for step in range(1, 7):
@@ -91,22 +91,22 @@ def test_old_ones_go_but_the_last_and_every_nth(
     assert (tmp_path / "latest").read_text() == "step_00000006\n"
 
 
-def test_torn_ones_that_a_run_fell_back_behind_do_not_push_out_the_good_ones(tmp_path: Path) -> None:
-    for step in (8, 9, 4, 5, 6):  # 8 and 9 were torn, so the run went on from 4
+def test_torn_checkpoints_do_not_displace_complete_ones(tmp_path: Path) -> None:
+    for step in (8, 9, 4, 5, 6):  # 8 and 9 were torn, so the run resumed from 4
         _write(tmp_path, step)
     checkpoint_files.prune(tmp_path, 2, None, newest=6)
     assert [path.name for path in checkpoint_files.checkpoints_in(tmp_path)][2:] == ["step_00000006", "step_00000005"]
 
 
-def test_what_a_killed_save_left_is_removed_by_the_next_and_never_taken_for_a_checkpoint(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_save_are_removed_and_never_loaded(tmp_path: Path) -> None:
     checkpoint_files.begin(tmp_path, 7)
     assert checkpoint_files.checkpoints_in(tmp_path) == []
     _write(tmp_path, 8)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000008"]
 
 
-def test_two_that_save_the_same_step_do_not_write_into_each_other_s_folder(tmp_path: Path) -> None:
-    """A start that lost the run to a later one may be in the middle of a save."""
+def test_concurrent_saves_of_a_step_use_different_folders(tmp_path: Path) -> None:
+    """A start that lost the run to a later one may still be saving."""
     earlier = checkpoint_files.begin(tmp_path, 7)
     later = checkpoint_files.begin(tmp_path, 7)
     with pytest.raises(OSError, match="No such file"):
@@ -115,14 +115,14 @@ def test_two_that_save_the_same_step_do_not_write_into_each_other_s_folder(tmp_p
     assert later.is_dir()
 
 
-def test_a_name_that_is_no_checkpoints_is_left_alone(tmp_path: Path) -> None:
+def test_foreign_folders_are_kept(tmp_path: Path) -> None:
     (tmp_path / "step_mine").mkdir(parents=True)
     _write(tmp_path, 1)
     checkpoint_files.prune(tmp_path, 1, None, newest=1)
     assert (tmp_path / "step_mine").is_dir()
 
 
-def test_another_format_is_told(tmp_path: Path) -> None:
+def test_other_format_is_reported(tmp_path: Path) -> None:
     path = _write(tmp_path, 1) / checkpoint_files.INDEX
     path.write_text(path.read_text().replace('"format": 1', '"format": 9'))
     with pytest.raises(TornCheckpoint, match="format 9"):

@@ -1,4 +1,4 @@
-"""Specification of DeepSpeed's JSON: DeepSpeed itself accepts it, and what the engine derives cannot be set twice."""
+"""The DeepSpeed JSON: DeepSpeed accepts it, and derived keys cannot be set by hand."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from trichord.core.errors import UserError
-from trichord.pretrain.engine.config import EngineConfig
-from trichord.pretrain.engine.deepspeed_config import deepspeed_config
+from trichord.pretrain.engine.config import EngineConfig, deepspeed_config
 
 
-def test_the_batch_triple_multiplies_out() -> None:
+def test_batch_sizes_are_consistent() -> None:
     derived = deepspeed_config(EngineConfig(accumulation=4, zero_stage=2, clip_gradient_norm=3.0), 96, world_size=8)
     assert derived == {
         "train_batch_size": 96,
@@ -31,7 +30,7 @@ def test_the_batch_triple_multiplies_out() -> None:
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_deepspeed_reads_it_as_meant(stage: Any) -> None:
+def test_deepspeed_reads_the_intended_values(stage: Any) -> None:
     from deepspeed.runtime.config import DeepSpeedConfig
 
     engine = EngineConfig(accumulation=2, zero_stage=stage, precision="bf16")
@@ -44,7 +43,7 @@ def test_deepspeed_reads_it_as_meant(stage: Any) -> None:
     assert not theirs.bfloat16_config.enabled and not theirs.float16_config.enabled
 
 
-def test_further_keys_are_merged_at_any_depth() -> None:
+def test_additional_keys_are_merged_at_any_depth() -> None:
     further = {"zero_optimization": {"overlap_comm": True, "reduce_bucket_size": 7}, "wall_clock_breakdown": True}
     derived = deepspeed_config(EngineConfig(zero_stage=1, deepspeed=further), 8, world_size=2)
     assert derived["zero_optimization"]["overlap_comm"] is True
@@ -62,7 +61,7 @@ def test_further_keys_are_merged_at_any_depth() -> None:
         ({"optimizer": {"type": "Adam"}}, "engine.deepspeed.optimizer cannot be set: the engine creates the optimiser"),
     ],
 )
-def test_what_the_engine_derives_is_refused_with_the_reason(further: dict[str, Any], message: str) -> None:
+def test_derived_keys_are_refused_with_the_reason(further: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         deepspeed_config(EngineConfig(deepspeed=further), 8, world_size=2)
 
@@ -75,14 +74,14 @@ def test_what_the_engine_derives_is_refused_with_the_reason(further: dict[str, A
         (3, 4, 1, "Nearest: data.batch_size 4"),
     ],
 )
-def test_a_batch_that_cannot_be_shared_names_one_that_can(
+def test_indivisible_batch_suggests_a_divisible_one(
     batch_size: int, world_size: int, accumulation: int, nearest: str
 ) -> None:
     with pytest.raises(UserError, match=re.escape(nearest) + "$"):
         deepspeed_config(EngineConfig(accumulation=accumulation), batch_size, world_size)
 
 
-def test_compiling_what_stage_3_holds_in_slices_is_refused_before_the_first_step_fails() -> None:
+def test_compiling_under_stage_3_is_refused_before_the_first_step() -> None:
     with pytest.raises(ValidationError, match="compile=true requires zero_stage 0 to 2"):
         EngineConfig(compile=True, zero_stage=3)
     assert EngineConfig(compile=True, zero_stage=2).compile

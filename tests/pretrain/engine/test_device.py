@@ -1,4 +1,4 @@
-"""Peaks of devices: the driver's names lead to the right data sheet, and what is measured is what products reach."""
+"""Peak rates of devices: from data sheets by the name of the driver, or measured with matrix products."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ CPU = torch.device("cpu")
         ("AMD Instinct MI300X", "mi300x", 1307.4),
     ],
 )
-def test_the_driver_s_name_leads_to_the_data_sheet(driver_name: str, name: str, bf16_tflops: float | None) -> None:
+def test_driver_name_selects_the_data_sheet(driver_name: str, name: str, bf16_tflops: float | None) -> None:
     gpu = find_gpu(driver_name)
     assert gpu is not None
     assert (gpu.name, gpu.bf16_tflops) == (name, bf16_tflops)
     assert gpu_named(name.upper()) is gpu
 
 
-def test_no_sheet_counts_sparse_products_and_names_are_unique() -> None:
+def test_data_sheets_count_dense_products_and_names_are_unique() -> None:
     assert len({gpu.name for gpu in KNOWN}) == len(KNOWN)
-    for gpu in KNOWN:  # tensor cores take half as many rounded float32 numbers as bfloat16 ones, or no more
+    for gpu in KNOWN:  # tensor cores process TF32 at half the rate of bfloat16 at most
         if gpu.tf32_tflops and gpu.bf16_tflops:
             assert gpu.fp32_tflops <= gpu.tf32_tflops <= 0.51 * gpu.bf16_tflops
 
 
-def test_float32_is_rounded_only_where_torch_may() -> None:
+def test_tf32_rate_applies_only_where_torch_allows_it() -> None:
     a100 = gpu_named("a100")
     assert a100.peak("fp32", rounds_fp32=False) == 19.5e12
     assert a100.peak("fp32", rounds_fp32=True) == 156e12
@@ -57,15 +57,15 @@ def test_float32_is_rounded_only_where_torch_may() -> None:
     assert gpu_named("t4").peak("bf16", rounds_fp32=True) is None
 
 
-def test_an_unknown_device_gets_the_nearest_name() -> None:
+def test_unknown_device_is_answered_with_the_nearest_name() -> None:
     assert find_gpu("NVIDIA GeForce GTX 1080") is None
     with pytest.raises(UserError, match="Did you mean 'h200'") as error:
         gpu_named("h20")
     assert "mi250x" in str(error.value)
 
 
-def test_a_cpu_is_measured_in_about_half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the clock of this thread's own work, of which others on the machine take nothing."""
+def test_cpu_is_measured_in_about_half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the CPU time of this thread, which other load does not affect."""
     monkeypatch.setattr(time, "perf_counter", time.thread_time)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -80,7 +80,7 @@ def test_a_cpu_is_measured_in_about_half_a_second(monkeypatch: pytest.MonkeyPatc
         reached = 2 * 512**3 / seconds
     finally:
         torch.set_num_threads(before)
-    assert 0.25 * reached < peak.flops < 4 * reached  # whose caches and clock rate others use as well
+    assert 0.25 * reached < peak.flops < 4 * reached  # whose caches and clock rate depend on other load
 
 
 def _seconds_of_product(left: torch.Tensor) -> float:
@@ -90,7 +90,7 @@ def _seconds_of_product(left: torch.Tensor) -> float:
 
 
 class FakeCuda:
-    """As many GPUs as one likes."""
+    """Any number of GPUs."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         self.chosen: list[torch.device] = []
@@ -99,7 +99,7 @@ class FakeCuda:
         monkeypatch.setattr(devices.torch.cuda, "set_device", self.chosen.append)
 
 
-def test_each_rank_of_a_machine_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_rank_of_a_machine_uses_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = FakeCuda(monkeypatch, 4)
     assert [pick_device(rank).index for rank in range(4)] == [0, 1, 2, 3]
     assert [device.index for device in cuda.chosen] == [0, 1, 2, 3]
@@ -107,11 +107,11 @@ def test_each_rank_of_a_machine_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatc
         pick_device(4)
 
 
-def test_a_rank_that_is_shown_one_gpu_takes_that(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_that_sees_one_gpu_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeCuda(monkeypatch, 1)
     assert pick_device(3) == torch.device("cuda", 0)
 
 
-def test_without_a_gpu_ranks_compute_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_ranks_use_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeCuda(monkeypatch, 0)
     assert pick_device(3) == CPU

@@ -1,4 +1,4 @@
-"""Specification of who a process is among the ranks, and where the ranks of a SLURM step meet."""
+"""The rank of a process, and the rendezvous of the ranks of a SLURM step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.pretrain.engine.small_run import small_config, write_shards
 from trichord.core.errors import UserError
-from trichord.pretrain.engine.distributed import Place, find_place, first_node, leave_world
+from trichord.pretrain.engine.distributed import RankPlacement, find_placement, first_node, leave_world
 from trichord.pretrain.engine.run import pretrain
 
 STEP = {
@@ -23,32 +23,32 @@ STEP = {
 
 
 @pytest.mark.parametrize(
-    ("environment", "place"),
+    ("environment", "placement"),
     [
-        ({}, Place(0, 1, 0, 1, "single process")),
-        # Plain python in a batch script or under salloc: the job has tasks, this process is none of them.
+        ({}, RankPlacement(0, 1, 0, 1, "single process")),
+        # Plain python in a batch script or under salloc: the job has tasks, but this process is not one of them.
         (
             {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "6", "SLURM_PROCID": "0"},
-            Place(0, 1, 0, 1, "single process"),
+            RankPlacement(0, 1, 0, 1, "single process"),
         ),
-        (STEP, Place(4, 6, 0, 1, "SLURM")),
-        ({**STEP, "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}, Place(3, 6, 1, 2, "SLURM")),
-        # torchrun started by srun, one a node: its word counts.
+        (STEP, RankPlacement(4, 6, 0, 1, "SLURM")),
+        ({**STEP, "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}, RankPlacement(3, 6, 1, 2, "SLURM")),
+        # torchrun started by srun, one per node: its variables count.
         (
             {**STEP, "RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8"},
-            Place(9, 16, 1, 8, "torchrun"),
+            RankPlacement(9, 16, 1, 8, "torchrun"),
         ),
     ],
 )
-def test_the_environment_says_who_a_process_is(environment: dict[str, str], place: Place) -> None:
-    assert find_place(environment) == place
+def test_rank_is_read_from_the_environment(environment: dict[str, str], placement: RankPlacement) -> None:
+    assert find_placement(environment) == placement
 
 
-def test_half_an_environment_is_refused() -> None:
+def test_incomplete_environment_is_refused() -> None:
     with pytest.raises(UserError, match="but not WORLD_SIZE, LOCAL_RANK"):
-        find_place({"RANK": "0"})
+        find_placement({"RANK": "0"})
     with pytest.raises(UserError, match="rank 6 of 6"):
-        find_place({**STEP, "SLURM_PROCID": "6"})
+        find_placement({**STEP, "SLURM_PROCID": "6"})
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_rank_0_is_on_the_first_node_of_its_step(listed: str, first: str) -> Non
     assert first_node(listed) == first
 
 
-def test_a_process_that_parted_may_run_again(tmp_path: Path) -> None:
+def test_process_that_left_the_group_may_join_again(tmp_path: Path) -> None:
     config = small_config(write_shards(tmp_path / "shards"), steps=3)
     losses = []
     for name in ("one", "two"):

@@ -1,4 +1,4 @@
-"""Runs that earlier versions left are read, evaluated and continued: by their folders, written in November 2026."""
+"""Runs of earlier versions can be read, evaluated and continued; their folders were written in November 2026."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUNS = ("svt", "av", "av_labels", "vt", "head", "captions")
 
 @pytest.fixture
 def earlier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Unpack the folder in which they were made: shards, one run with a checkpoint, settings of all kinds of runs."""
+    """Unpack the folder of earlier runs: shards, a run with a checkpoint, and settings of all kinds of runs."""
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
     monkeypatch.chdir(tmp_path)
@@ -31,7 +31,7 @@ def earlier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_their_settings_mean_what_they_did(earlier: Path, name: str) -> None:
+def test_settings_of_earlier_runs_keep_their_meaning(earlier: Path, name: str) -> None:
     written = yaml.safe_load(RunFolder(earlier / name).config.read_text())
     config = read_config(written)
     now = yaml.safe_load(to_yaml(config))
@@ -45,7 +45,7 @@ def test_their_settings_mean_what_they_did(earlier: Path, name: str) -> None:
     assert differences(written, now) == []
 
 
-def test_a_checkpoint_is_continued(earlier: Path) -> None:
+def test_checkpoint_of_an_earlier_run_is_continued(earlier: Path) -> None:
     folder = RunFolder(earlier / "svt")
     (saved,) = folder.checkpoints.glob("step_*")
     weights = load_file(saved / "weights-00000.safetensors")

@@ -1,4 +1,4 @@
-"""The dry run derives what the run derives, finds the mistakes before they cost anything, and says what mends them."""
+"""The dry run derives the same values as the run, finds errors before they cost anything, and suggests fixes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.pretrain.engine.small_run import settings, small_config
 from trichord.launch import cli
 from trichord.pretrain.engine.device import SupposedDevice, gpu_named, suppose
 from trichord.pretrain.engine.estimate import Estimate, estimate
-from trichord.pretrain.engine.flops import training_flops
+from trichord.pretrain.engine.rehearsal import training_flops
 from trichord.shards.reading.manifest import Manifest, ShardEntry
 
 H200 = SupposedDevice("h200", True, 139.8, 1.5, gpu_named("h200"))
 
 
 def shards(folder: Path, counts: list[int]) -> Path:
-    """Write a manifest of shards that need not exist: a dry run opens none."""
+    """Write a manifest of shards that need not exist, because a dry run opens none."""
     folder.mkdir()
     entries = tuple(ShardEntry(name=f"{i:05d}.tar", samples=count, bytes=1) for i, count in enumerate(counts))
     Manifest(shards=entries).save(folder)
@@ -31,7 +31,7 @@ def value(found: Estimate, figure: str) -> Any:
     return next(row["value"] for row in found.figures if row["figure"] == figure)
 
 
-def test_figures_are_those_of_the_run(tmp_path: Path) -> None:
+def test_figures_equal_those_of_the_run(tmp_path: Path) -> None:
     root = shards(tmp_path / "set", [6, 0, 10, 14])
     config = small_config(root, data__batch_size=48, data__lanes=12, data__workers=3, engine__accumulation=4, steps=50)
     found = estimate(config, 4, H200, mfu=0.5)
@@ -42,7 +42,7 @@ def test_figures_are_those_of_the_run(tmp_path: Path) -> None:
     assert value(found, "clips in all") == 50 * 48
     assert value(found, "lanes of a rank") == 3
     assert value(found, "lanes of a worker") == 1
-    assert value(found, "shards a lane") == 3 / 12  # an empty shard feeds nobody
+    assert value(found, "shards a lane") == 3 / 12  # an empty shard contributes nothing
     assert value(found, "passes over the data") == 50 * 48 / 30
     flops = 4 * training_flops(config, 3)
     assert value(found, "TFLOP a step and rank") == flops / 1e12
@@ -56,7 +56,7 @@ def test_figures_are_those_of_the_run(tmp_path: Path) -> None:
     assert "ASSUMED" in next(row["how"] for row in found.figures if row["figure"] == "seconds a step")
 
 
-def test_sources_are_passed_over_by_their_weights(tmp_path: Path) -> None:
+def test_passes_over_sources_follow_their_weights(tmp_path: Path) -> None:
     first, second = shards(tmp_path / "a", [10, 10]), shards(tmp_path / "b", [40])
     sources = [{"root": str(first), "weight": 3}, {"root": str(second)}]
     found = estimate(small_config(first, data__sources=sources, steps=100), 1, H200)
@@ -64,7 +64,7 @@ def test_sources_are_passed_over_by_their_weights(tmp_path: Path) -> None:
     assert value(found, "passes over the data of source 1") == 100 * 8 * 0.25 / 40
 
 
-def test_hours_may_rest_on_what_another_run_measured(tmp_path: Path) -> None:
+def test_hours_can_be_estimated_from_another_run(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     rows = [{"step": step, "clips_per_s_device": speed} for step, speed in enumerate([1.0, 2.0, 4.0, 4.0, 5.0])]
@@ -74,7 +74,7 @@ def test_hours_may_rest_on_what_another_run_measured(tmp_path: Path) -> None:
     assert value(found, "hours") == pytest.approx(90 * 8 / (2 * 4.0) / 3600)
 
 
-def test_mistakes_are_all_told_at_once_with_what_mends_them(tmp_path: Path) -> None:
+def test_all_errors_are_reported_at_once_with_fixes(tmp_path: Path) -> None:
     config = small_config(tmp_path / "nowhere", data__workers=2)
     found = estimate(config, 3, H200)
     batch, lanes, missing = found.mistakes
@@ -84,7 +84,7 @@ def test_mistakes_are_all_told_at_once_with_what_mends_them(tmp_path: Path) -> N
     assert not found.memory
 
 
-def test_few_shards_far_away_are_a_mistake_and_at_hand_are_none(tmp_path: Path) -> None:
+def test_few_shards_are_an_error_only_if_remote(tmp_path: Path) -> None:
     folder = shards(tmp_path / "set", [8, 8])
     changes: dict[str, Any] = {"data__lanes": 8, "steps": 20}
     assert not estimate(small_config(folder, **changes), 1, H200).mistakes
@@ -94,7 +94,7 @@ def test_few_shards_far_away_are_a_mistake_and_at_hand_are_none(tmp_path: Path) 
     assert "about 4 lanes" in mistake
 
 
-def test_what_does_not_fit_is_told_with_each_change_that_would(tmp_path: Path) -> None:
+def test_insufficient_memory_is_reported_with_changes_that_would_fit(tmp_path: Path) -> None:
     config = small_config(shards(tmp_path / "set", [16]), backbone__dim=64, data__batch_size=64)
     roomy = estimate(config, 1, H200)
     plain, lean = (value(roomy, f"GiB of a step {what} activation checkpointing") for what in ("without", "with"))
@@ -110,9 +110,7 @@ def test_what_does_not_fit_is_told_with_each_change_that_would(tmp_path: Path) -
     assert not estimate(mended, 1, tight).mistakes
 
 
-def test_the_command_prints_all_of_it_and_fails_where_something_is_wrong(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_prints_everything_and_fails_on_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(settings(shards(tmp_path / "set", [16]))))
     command = ["pretrain", str(recipe), "--dry-run", "--as-ranks", "2", "--device", "h200"]
@@ -129,7 +127,7 @@ def test_the_command_prints_all_of_it_and_fails_where_something_is_wrong(
     assert "Did you mean 'h200'?" in capsys.readouterr().err
 
 
-def test_without_a_name_this_machine_is_supposed() -> None:
+def test_default_device_is_this_machine() -> None:
     here = suppose(None)
     assert here.memory_gib is not None
     assert here.memory_gib > 0.1

@@ -1,4 +1,4 @@
-"""After `kill -9` at any moment, also in the middle of a save, a run goes on from its last good checkpoint."""
+"""After `kill -9` at any moment, even during a save, a run resumes from its last complete checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.pretrain.processes import run_ranks
 from trichord.pretrain.engine import checkpoint_files
 
 
-def test_a_run_that_is_killed_again_and_again_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+def test_repeatedly_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     shards = write_shards(tmp_path / "shards")
     command = ["tests.pretrain.engine.killed", str(shards), str(tmp_path / "killed"), "1"]
     ends = json.loads(run_ranks(command, 1)[0].splitlines()[-1])

@@ -1,4 +1,4 @@
-"""Memory on paper equals memory in fact: what the rehearsal counts is what torch's allocator hands out."""
+"""Estimated memory equals real memory: the rehearsal counts what torch's allocator hands out."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ WIDE = {"backbone__dim": 32, "backbone__depth": 3, "objective__prototypes": 300}
 
 
 def allocator_peak(work: Callable[[], object]) -> int:
-    """Return the most bytes that torch's own allocator had handed out at once, by its own count."""
-    gc.collect()  # so that nothing of before is freed meanwhile
+    """Return the peak bytes that torch's allocator had handed out, by its own count."""
+    gc.collect()  # so that no earlier tensor is freed meanwhile
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         work()
     waiting, found = list(seen.profiler.kineto_results.experimental_event_tree()), []
@@ -40,7 +40,7 @@ def allocator_peak(work: Callable[[], object]) -> int:
 
 
 def real_step(precision: str, checkpoints: bool) -> tuple[Callable[[], object], list[Tensor]]:
-    """Return a step of a small run on real tensors, and the tensors that are there before it."""
+    """Return a step of a small run on real tensors, and the tensors that exist before it."""
     config = wide_config(precision, checkpoints)
     torch.manual_seed(0)
     objective = config.build_objective()
@@ -49,7 +49,7 @@ def real_step(precision: str, checkpoints: bool) -> tuple[Callable[[], object], 
     for parameter in objective.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(lambda parameter: setattr(parameter, "grad", None))
-    known = [*objective.parameters(), *objective.buffers(), *batch["video"], *batch["audio"]]
+    known = [*objective.parameters(), *objective.buffers(), *batch.video, *batch.audio]
     return lambda: objective(batch, config.steps - 1).loss.backward(), known
 
 
@@ -59,7 +59,7 @@ def wide_config(precision: str, checkpoints: bool) -> RunConfig:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("checkpoints", [False, True])
-def test_a_rehearsed_step_holds_what_a_real_one_does(precision: str, checkpoints: bool) -> None:
+def test_rehearsed_step_uses_the_memory_of_a_real_one(precision: str, checkpoints: bool) -> None:
     rehearsed = measure(wide_config(precision, checkpoints), 4, checkpoints).step_bytes
     step, known = real_step(precision, checkpoints)
     with LiveMemory(known) as live:
@@ -74,7 +74,7 @@ def test_a_rehearsed_step_holds_what_a_real_one_does(precision: str, checkpoints
     assert (0.93 if checkpoints else 0.99) * real < rehearsed <= real
 
 
-def test_checkpointing_and_bf16_take_less_and_clips_take_their_share() -> None:
+def test_checkpointing_and_bf16_need_less_memory_and_clips_are_counted() -> None:
     config = small_config(NOWHERE, **WIDE)
     plain = measure(config, 8, checkpoints_activations=False)
     assert measure(config, 8, checkpoints_activations=True).step_bytes < plain.step_bytes
@@ -102,7 +102,7 @@ def test_a_tensor_counts_once_and_until_it_is_freed() -> None:
     assert live.peak_bytes == 4000
 
 
-def test_stages_share_out_what_the_paper_says() -> None:
+def test_zero_stages_partition_as_in_the_paper() -> None:
     config = small_config(
         NOWHERE, engine__accumulation=2, engine__deepspeed={"zero_optimization": {"reduce_bucket_size": 10}}
     )
@@ -135,7 +135,7 @@ os._exit(0)
 
 
 def held_bytes() -> int:
-    """Add up all tensors' memory in this process, each once."""
+    """Return the memory of all tensors in this process, each counted once."""
     gc.collect()
     storages = {
         each.untyped_storage().data_ptr(): each.untyped_storage().nbytes()
@@ -145,16 +145,16 @@ def held_bytes() -> int:
     return sum(storages.values())
 
 
-@pytest.mark.parametrize("stage", [1, 3])  # 2 begins as 1 does, and 0 keeps nothing beside
-def test_between_steps_a_rank_holds_what_was_derived(stage: int) -> None:
-    """Gradients and buckets come and go with the steps, except where DeepSpeed keeps room for the gradients."""
+@pytest.mark.parametrize("stage", [1, 3])  # 2 starts like 1, and 0 has no buffers
+def test_memory_between_steps_equals_the_derived_one(stage: int) -> None:
+    """Gradients and buckets exist only during steps, unless DeepSpeed keeps buffers for the gradients."""
     bucket = {"zero_optimization": {"reduce_bucket_size": 1000}}
     wide: dict[str, Any] = {"backbone__dim": 64, "objective__hidden_dim": 128, "engine__deepspeed": bucket}
     config = settings(NOWHERE, engine__zero_stage=stage, **wide)
-    told = run_ranks(["-c", PROGRAM, json.dumps(config)], ranks=2)
+    outputs = run_ranks(["-c", PROGRAM, json.dumps(config)], ranks=2)
     checked = small_config(NOWHERE, engine__zero_stage=stage, **wide)
     memory = rank_memory(checked, measure(checked, 1, checkpoints_activations=False), stage, ranks=2)
     copy = memory.adam // 2
     kept_gradients = memory.gradients if stage == 3 else 0
     expected = memory.trained + memory.frozen + memory.adam + copy + kept_gradients
-    assert int(told[0].splitlines()[-1]) == pytest.approx(expected, rel=0.05)
+    assert int(outputs[0].splitlines()[-1]) == pytest.approx(expected, rel=0.05)

@@ -1,4 +1,4 @@
-"""Specification of a run's figures: what a step costs, what a killed run leaves behind, and the line people read."""
+"""The metrics of a run: the cost of a step, the files of a killed run, and the printed line."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from trichord.core.errors import UserError
+from trichord.core.errors import Cause, UserError
 from trichord.pretrain.engine.config import LogConfig
-from trichord.pretrain.engine.metrics import Meter, Recorder, WindowMeans, Work
-from trichord.pretrain.engine.step_line import duration, step_line
-from trichord.pretrain.engine.trackers import FILE_NAME, read_rows
-from trichord.shards.reading.batch import Batch
+from trichord.pretrain.engine.metrics import Meter, Recorder, WindowMeans, Workload
+from trichord.pretrain.engine.trackers import FILE_NAME, duration, read_rows, step_line
+from trichord.shards.reading.batch import BadSample, Batch, Timeline
 
 CPU = torch.device("cpu")
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that moves only when it is advanced."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -38,9 +37,23 @@ class Clock:
 
 
 def batch_of(samples: int, bad: int = 0, silent: int | None = None) -> Batch:
-    present = torch.tensor([index >= (silent or 0) for index in range(samples)])
-    audio = [] if silent is None else [torch.zeros(samples, 2, 2)]
-    return {"key": ["k"] * samples, "bad": [None] * bad, "audio": audio, "audio_present": present}  # type: ignore
+    return Batch(
+        video=[],
+        audio=[] if silent is None else [torch.zeros(samples, 2, 2)],
+        audio_present=torch.tensor([index >= (silent or 0) for index in range(samples)]),
+        valid=torch.ones(samples, dtype=torch.bool),
+        text=[""] * samples,
+        labels=[()] * samples,
+        key=["k"] * samples,
+        shard=["s"] * samples,
+        source=[0] * samples,
+        position=[-1] * samples,
+        timeline=[Timeline()] * samples,
+        step=0,
+        bad=[BadSample("s", "k", Cause.CODEC, "")] * bad,
+        left_out=[],
+        surplus=0,
+    )
 
 
 def do_step(meter: Meter, clock: Clock, wait_s: float, work_s: float, batch: Batch) -> None:
@@ -51,8 +64,8 @@ def do_step(meter: Meter, clock: Clock, wait_s: float, work_s: float, batch: Bat
     meter.step_done()
 
 
-def metered(work: Work) -> tuple[Meter, Clock]:
-    """A meter past the steps that a start makes slow."""
+def metered(work: Workload) -> tuple[Meter, Clock]:
+    """A meter past the slow first steps of a start."""
     clock = Clock()
     meter = Meter(work, CPU, clock)
     for _ in range(2):
@@ -60,8 +73,8 @@ def metered(work: Work) -> tuple[Meter, Clock]:
     return meter, clock
 
 
-def test_the_figures_of_a_window_are_those_one_computes_by_hand() -> None:
-    meter, clock = metered(Work(steps=1000, batch_size=8, flops_per_step=3e9, peak_flops=1e10))
+def test_figures_of_a_window_equal_those_computed_by_hand() -> None:
+    meter, clock = metered(Workload(steps=1000, batch_size=8, flops_per_step=3e9, peak_flops=1e10))
     assert meter.figures(1)["warm_up_s"] == 86.0
     for wait_s, work_s in ((0.25, 0.75), (0.75, 0.75), (0.0, 0.5)):  # 3 s in 3 steps, 1 s of them waiting
         do_step(meter, clock, wait_s, work_s, batch_of(8, bad=1, silent=2))
@@ -86,16 +99,16 @@ def test_the_figures_of_a_window_are_those_one_computes_by_hand() -> None:
     }
 
 
-def test_the_first_steps_after_a_start_are_no_speed() -> None:
-    meter, _ = metered(Work(steps=10, batch_size=8))
+def test_first_steps_after_a_start_do_not_count_as_throughput() -> None:
+    meter, _ = metered(Workload(steps=10, batch_size=8))
     figures = meter.figures(1)
     assert figures["warm_up_s"] == 86.0
     for name in ("clips_per_s", "clips_per_s_device", "step_s", "worst_step_s", "data_wait_share", "mfu", "eta_s"):
         assert figures[name] is None, name
 
 
-def test_saving_and_evaluating_slow_no_step_but_are_told_and_delay_the_end() -> None:
-    meter, clock = metered(Work(steps=102, batch_size=8))
+def test_saving_and_evaluating_are_reported_apart_from_steps_and_delay_the_end() -> None:
+    meter, clock = metered(Workload(steps=102, batch_size=8))
     meter.figures(1)
     for _ in range(4):
         do_step(meter, clock, 0.0, 1.0, batch_of(8))
@@ -107,8 +120,8 @@ def test_saving_and_evaluating_slow_no_step_but_are_told_and_delay_the_end() -> 
     assert figures["eta_s"] == pytest.approx((102 - 7) * 11 / 5)
 
 
-def test_a_set_without_sound_has_no_share_of_silent_clips() -> None:
-    meter, clock = metered(Work(steps=10, batch_size=4))
+def test_data_without_sound_has_no_share_of_silent_clips() -> None:
+    meter, clock = metered(Workload(steps=10, batch_size=4))
     do_step(meter, clock, 0.0, 1.0, batch_of(4))
     figures = meter.figures(2)
     assert figures["bad_share"] == 0.0
@@ -117,7 +130,7 @@ def test_a_set_without_sound_has_no_share_of_silent_clips() -> None:
 
 def two_ranks(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    meter, clock = metered(Work(steps=100, batch_size=8))
+    meter, clock = metered(Workload(steps=100, batch_size=8))
     meter.figures(1)
     do_step(meter, clock, 0.1 if rank == 0 else 1.5, 1.9 if rank == 0 else 0.5, batch_of(4, bad=rank, silent=rank))
     means = WindowMeans(CPU)
@@ -128,7 +141,7 @@ def two_ranks(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_figures_are_those_of_all_ranks_and_the_wait_that_of_the_rank_that_waits_longest(tmp_path: Path) -> None:
+def test_figures_cover_all_ranks_and_the_wait_is_the_longest(tmp_path: Path) -> None:
     mp.start_processes(two_ranks, (str(tmp_path),), nprocs=2, start_method="spawn")
     (first, first_means), (second, second_means) = (
         json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)
@@ -140,7 +153,7 @@ def test_figures_are_those_of_all_ranks_and_the_wait_that_of_the_rank_that_waits
     assert first_means == second_means == {"loss": (1 + 3 + 11 + 13) / 4, "rare": 0.5}
 
 
-def test_means_cover_one_window_and_start_anew() -> None:
+def test_means_cover_one_window_each() -> None:
     means = WindowMeans(CPU)
     assert means.take() == {}
     for value in (1.0, 2.0, 6.0):
@@ -157,7 +170,7 @@ def write_steps(run: Path, steps: range, start_step: int, value: float) -> None:
     recorder.close()
 
 
-def test_a_row_is_on_disk_as_soon_as_it_is_written(tmp_path: Path) -> None:
+def test_row_is_flushed_immediately(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "run", LogConfig(), 0)
     recorder.write({"step": 0, "steps": 5, "loss": 2.5, "mfu": None})
     (row,) = read_rows(tmp_path / "run" / FILE_NAME)
@@ -167,7 +180,7 @@ def test_a_row_is_on_disk_as_soon_as_it_is_written(tmp_path: Path) -> None:
     recorder.close()
 
 
-def test_a_resume_drops_what_will_be_done_again_and_the_torn_line(tmp_path: Path) -> None:
+def test_resume_drops_repeated_steps_and_the_torn_line(tmp_path: Path) -> None:
     write_steps(tmp_path, range(8), 0, 1.0)
     path = tmp_path / FILE_NAME
     with path.open("a") as file:
@@ -181,14 +194,14 @@ def test_a_resume_drops_what_will_be_done_again_and_the_torn_line(tmp_path: Path
     assert [each.name for each in tmp_path.iterdir()] == [FILE_NAME]
 
 
-def test_the_seconds_of_a_run_go_on_where_the_last_start_left_off(tmp_path: Path) -> None:
+def test_seconds_of_a_run_continue_after_a_resume(tmp_path: Path) -> None:
     rows = [{"step": 0, "run_s": 1000.0}, {"step": 1, "run_s": 2000.0}]
     (tmp_path / FILE_NAME).write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_steps(tmp_path, range(1, 2), 1, 1.0)
     assert 1000 <= list(read_rows(tmp_path / FILE_NAME))[-1]["run_s"] < 1060
 
 
-def test_a_figure_that_is_not_finite_leaves_valid_json_and_its_name(tmp_path: Path) -> None:
+def test_non_finite_figure_leaves_valid_json_and_is_named(tmp_path: Path) -> None:
     write_steps(tmp_path, range(1), 0, float("nan"))
 
     def refuse(constant: str) -> None:
@@ -199,7 +212,7 @@ def test_a_figure_that_is_not_finite_leaves_valid_json_and_its_name(tmp_path: Pa
     assert row["not_finite"] == ["loss"]
 
 
-def test_tensorboard_holds_the_same_figures_after_a_resume(tmp_path: Path) -> None:
+def test_tensorboard_has_the_same_figures_after_a_resume(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     for steps, start_step, value in ((range(8), 0, 1.0), (range(6, 10), 6, 2.0)):
         recorder = Recorder(tmp_path, LogConfig(tensorboard=True), start_step)
@@ -208,12 +221,12 @@ def test_tensorboard_holds_the_same_figures_after_a_resume(tmp_path: Path) -> No
         recorder.close()
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert events.Tags()["scalars"] == ["loss"]
-    told = [(event.step, event.value) for event in events.Scalars("loss")]
-    assert told == [*((step, 1.0) for step in range(6)), *((step, 2.0) for step in range(6, 10))]
+    scalars = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert scalars == [*((step, 1.0) for step in range(6)), *((step, 2.0) for step in range(6, 10))]
 
 
 class FakeWandb(types.ModuleType):
-    """As much of wandb as is used, keeping what it was told."""
+    """The used part of wandb, which records its calls."""
 
     class Error(Exception):
         pass
@@ -241,7 +254,7 @@ def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
     return fake
 
 
-def test_a_resumed_run_goes_on_under_its_wandb_id(tmp_path: Path, fake_wandb: FakeWandb) -> None:
+def test_resumed_run_continues_with_its_wandb_id(tmp_path: Path, fake_wandb: FakeWandb) -> None:
     for start_step in (0, 1):
         recorder = Recorder(tmp_path / "run", LogConfig(wandb_project="clips"), start_step, {"seed": 3})
         recorder.write({"step": start_step, "loss": 1.5, "mfu": None})
@@ -252,7 +265,7 @@ def test_a_resumed_run_goes_on_under_its_wandb_id(tmp_path: Path, fake_wandb: Fa
     assert fake_wandb.logged == [{"step": 0, "loss": 1.5}, {"step": 1, "loss": 1.5}]
 
 
-def test_wandb_that_does_not_start_says_what_to_do(tmp_path: Path, fake_wandb: FakeWandb) -> None:
+def test_failed_wandb_start_is_an_error_with_a_remedy(tmp_path: Path, fake_wandb: FakeWandb) -> None:
     fake_wandb.fails = True
     with pytest.raises(UserError, match=r"no API key configured\nNext: wandb login; .* WANDB_MODE=offline"):
         Recorder(tmp_path, LogConfig(wandb_project="clips"), 0)
@@ -297,7 +310,7 @@ ROW = {
 }
 
 
-def test_the_line_of_a_step_is_this_one() -> None:
+def test_line_of_a_step() -> None:
     line = step_line(ROW)
     assert line == (
         "step  12346/100000 12.3%  loss 8.731  global 9.011  local 8.661  lr 4.2e-04  3291 clips/s (411 each)  "
@@ -306,14 +319,14 @@ def test_the_line_of_a_step_is_this_one() -> None:
     assert len(line) <= 180
 
 
-def test_the_line_leaves_out_what_is_unknown_and_fits_however_many_losses_there_are() -> None:
+def test_line_omits_unknown_figures_and_fits_any_number_of_losses() -> None:
     first = {"step": 0, "steps": 50, "loss": float("nan"), "clips_per_s": None, "mfu": None, "memory_gib": 1.0}
     assert step_line(first) == "step  1/50 2.0%  loss nan  1.0 GiB"
     many = {**ROW, **{f"loss/part_{number}": 1.0 for number in range(40)}}
     assert len(step_line(many)) < len(step_line(ROW)) + 20
 
 
-def test_durations_are_read_in_two_units() -> None:
+def test_durations_have_two_units() -> None:
     assert [duration(seconds) for seconds in (0.25, 59.4, 61, 7_265, 200_000)] == [
         "0.2s",
         "59s",

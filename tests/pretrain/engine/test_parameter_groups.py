@@ -1,4 +1,4 @@
-"""Specification of parameter groups: every parameter once, by rules whose outcome is written here by hand."""
+"""Parameter groups: every parameter once, by rules with expected results written by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trichord.pretrain.engine.parameter_groups import ParameterGroup, describe, 
 
 
 class TwoBlocks(Backbone):
-    """A backbone of two blocks: layers 0 (embeddings), 1, 2 (blocks), 3 (what follows)."""
+    """A backbone of two blocks: layers 0 (embeddings), 1, 2 (blocks), 3 (everything after them)."""
 
     dim, layers = 4, 4
 
@@ -50,7 +50,7 @@ def grouped(rules: GroupRules, frozen: dict[str, int] | None = None) -> list[Par
 
 
 def treatment(groups: list[ParameterGroup]) -> dict[str, tuple[float, float, int]]:
-    """Give each parameter's scales; a parameter in two groups would be lost here, so its absence is asserted."""
+    """Return the scales of each parameter; assert that no parameter is in two groups."""
     found = {}
     for group in groups:
         for name in group.parameters:
@@ -73,7 +73,7 @@ def test_one_dimensional_parameters_and_biases_are_not_decayed() -> None:
     }
 
 
-def test_layers_learn_slower_the_nearer_they_are_to_the_pixels() -> None:
+def test_layers_closer_to_the_pixels_have_smaller_rates() -> None:
     groups = grouped(GroupRules(layer_decay=0.5, no_decay_names=("*.cls_token",)))
     assert treatment(groups) == {
         "backbone.cls_token": (0.125, 0, 0),
@@ -97,7 +97,7 @@ def test_layers_learn_slower_the_nearer_they_are_to_the_pixels() -> None:
     ]
 
 
-def test_backbones_of_unlike_depth_are_counted_from_their_ends() -> None:
+def test_backbones_of_different_depth_are_counted_from_their_ends() -> None:
     model = nn.ModuleDict({"video": TwoBlocks(), "audio": TwoBlocks(), "head": nn.Linear(4, 6)})
     video, audio = model["video"], model["audio"]
     assert isinstance(video, TwoBlocks) and isinstance(audio, TwoBlocks)
@@ -112,12 +112,12 @@ def test_everything_can_be_decayed() -> None:
     assert (group.name, group.decay_scale, len(group.parameters)) == ("decayed", 1.0, 9)
 
 
-def test_parameters_can_stand_still_at_first() -> None:
+def test_parameters_can_be_frozen_at_first() -> None:
     found = treatment(grouped(GroupRules(), frozen={"student.head.*": 50}))
     assert {name for name, (_, _, steps) in found.items() if steps == 50} == {"head.weight", "head.bias"}
 
 
-def test_what_the_teacher_shares_or_freezes_is_left_out_and_tied_weights_count_once() -> None:
+def test_frozen_and_teacher_parameters_are_excluded_and_tied_weights_count_once() -> None:
     model = Model()
     model.student["twin"] = model.student["head"]
     groups = group_parameters(model, GroupRules())
@@ -136,12 +136,12 @@ def test_the_table_counts_values() -> None:
 @pytest.mark.parametrize(
     ("pattern", "near"), [("*.cls_tokn", "student.backbone.cls_token"), ("student.heed.weight", "student.head.weight")]
 )
-def test_a_pattern_that_matches_nothing_names_its_neighbours(pattern: str, near: str) -> None:
+def test_pattern_without_a_match_suggests_similar_names(pattern: str, near: str) -> None:
     with pytest.raises(UserError, match=rf"{re.escape(pattern)}' matches none of the 9 .* Near: {near}"):
         grouped(GroupRules(no_decay_names=(pattern,)))
 
 
-def test_the_last_pattern_that_meets_a_name_scales_its_rate() -> None:
+def test_last_matching_pattern_scales_the_rate() -> None:
     rules = GroupRules(layer_decay=0.5, lr_scales={"*.blocks.*": 10, "*.blocks.1.weight": 4, "*.of_another_network": 3})
     found = treatment(grouped(rules))
     assert found["backbone.blocks.0.weight"] == (2.5, 1, 0)

@@ -1,4 +1,4 @@
-"""Which settings of a run of several networks may change when it is taken up again, and which would make it another."""
+"""Which settings of a run with several networks may change on resume, and which are refused."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from trichord.pretrain.recipe import load_recipe
 
 
 def configure(*overrides: str) -> RunConfig:
-    return load_recipe("av_world", ("data.sources=somewhere", *overrides)).config
+    return load_recipe("av_synthetic", ("data.sources=somewhere", *overrides)).config
 
 
 def go_on(*overrides: str) -> None:
-    """Let a run with other settings go on with a checkpoint of the recipe's."""
+    """Resume a checkpoint of the recipe with other settings."""
     index = CheckpointIndex(
         step=30,
         adam_updates=30,
@@ -32,19 +32,19 @@ def go_on(*overrides: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("backbone.heads=8", "backbone.heads: the checkpoint has 4, now 8"),
-        # Its tensors are of the same shapes, so that nothing else would tell.
+        # Its tensors have the same shapes, so that nothing else would detect it.
         ("audio_backbone.heads=8", "audio_backbone.heads: the checkpoint has 4, now 8"),
         ("objective.target.clusters=[32,64,99]", r"objective.target.clusters: the checkpoint has \[32, 64, 128\], now"),
     ],
 )
-def test_another_network_is_refused_whichever_sense_it_is_of(override: str, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_another_network_of_any_modality_is_refused(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         go_on(override)
 
 
-def test_what_draws_or_costs_otherwise_may_change() -> None:
+def test_settings_of_augmentation_and_cost_may_change() -> None:
     go_on("audio_backbone.activation_checkpointing=true", "backbone.drop_path=0.1", "audio_backbone.drop_path=0.1")
     go_on("objective.target.temperature=0.3", "objective.target.rounds.samples=6400", "objective.temperature=0.2")

@@ -1,4 +1,4 @@
-"""One job at a time writes to a run's folder; one that died is not waited for, one that lives is named."""
+"""The lock of a run folder: one job at a time writes; a dead holder is replaced, a live one is named."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def holding(run: Path, **environment: str) -> subprocess.Popen[str]:
-    """Start another process that holds the folder."""
+    """Start another process that holds the lock."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(run)], env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
     )
@@ -51,20 +51,20 @@ def holding(run: Path, **environment: str) -> subprocess.Popen[str]:
 
 
 def pretend_elsewhere(run: Path, **changes: object) -> Holder:
-    """Let the lock be of a machine of which nothing can be known from here but what it does to the file."""
+    """Rewrite the lock as one of another machine, about which only the file is known."""
     holder = json.loads(RunFolder(run).lock.read_text()) | {"host": "elsewhere", "machine": "another boot"} | changes
     RunFolder(run).lock.write_text(json.dumps(holder))
     return Holder.model_validate(holder)
 
 
-def test_a_lock_is_there_while_held_and_gone_after(tmp_path: Path) -> None:
+def test_lock_exists_while_held(tmp_path: Path) -> None:
     with take_lock(tmp_path / "run"):
         holder = read_holder(tmp_path / "run")
         assert holder is not None and holder.pid == os.getpid()
     assert [path.name for path in (tmp_path / "run").iterdir()] == []
 
 
-def test_the_second_is_refused_with_the_first_one_s_job(tmp_path: Path) -> None:
+def test_second_process_is_refused_with_the_job_of_the_first(tmp_path: Path) -> None:
     first = holding(tmp_path, SLURM_JOB_ID="4711")
     try:
         with pytest.raises(UserError, match=rf"in use by job 4711, process {first.pid} on "):
@@ -76,27 +76,27 @@ def test_the_second_is_refused_with_the_first_one_s_job(tmp_path: Path) -> None:
         first.wait()
 
 
-def test_one_that_was_killed_here_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_local_holder_is_replaced_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_lock, "SILENT_S", 1000.0)
     first = holding(tmp_path)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    said: list[str] = []
-    with take_lock(tmp_path, said.append):
-        assert "which is gone" in said[0]
+    messages: list[str] = []
+    with take_lock(tmp_path, messages.append):
+        assert "which is gone" in messages[0]
 
 
-def test_a_number_that_came_round_again_is_another_process(tmp_path: Path) -> None:
+def test_reused_process_id_is_another_process(tmp_path: Path) -> None:
     first = holding(tmp_path)
     first.send_signal(signal.SIGKILL)
     first.wait()
     holder = json.loads(RunFolder(tmp_path).lock.read_text())
-    RunFolder(tmp_path).lock.write_text(json.dumps(holder | {"pid": os.getpid()}))  # alive, but not that one
+    RunFolder(tmp_path).lock.write_text(json.dumps(holder | {"pid": os.getpid()}))  # alive, but not the holder
     with take_lock(tmp_path):
         pass
 
 
-def test_a_machine_that_was_started_anew_holds_nothing(tmp_path: Path) -> None:
+def test_holder_before_a_reboot_is_replaced(tmp_path: Path) -> None:
     with take_lock(tmp_path):
         holder = json.loads(RunFolder(tmp_path).lock.read_text())
     RunFolder(tmp_path).lock.write_text(json.dumps(holder | {"machine": "an-earlier-boot pid:[1]"}))
@@ -104,22 +104,22 @@ def test_a_machine_that_was_started_anew_holds_nothing(tmp_path: Path) -> None:
         pass
 
 
-def test_one_on_another_machine_is_watched_until_it_moves_or_stays_silent(tmp_path: Path) -> None:
+def test_remote_holder_is_watched_until_it_beats_or_stays_silent(tmp_path: Path) -> None:
     first = holding(tmp_path)
     first.send_signal(signal.SIGSTOP)
     try:
         pretend_elsewhere(tmp_path, job_id="12")
         began_s = time.monotonic()
-        said: list[str] = []
-        with take_lock(tmp_path, said.append):
+        messages: list[str] = []
+        with take_lock(tmp_path, messages.append):
             assert time.monotonic() - began_s > 0.9
-            assert "job 12" in said[0] and "silent" in said[0]
+            assert "job 12" in messages[0] and "silent" in messages[0]
     finally:
         first.kill()
         first.wait()
 
 
-def test_one_on_another_machine_that_beats_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remote_holder_that_beats_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_lock, "SILENT_S", 1000.0)
     first = holding(tmp_path)
     try:
@@ -131,7 +131,7 @@ def test_one_on_another_machine_that_beats_is_left_alone(tmp_path: Path, monkeyp
         first.wait()
 
 
-def test_a_later_start_of_the_same_job_takes_over_and_the_earlier_finds_out(
+def test_later_start_of_the_same_job_takes_over_and_the_earlier_one_notices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_lock, "SILENT_S", 1000.0)
@@ -141,13 +141,13 @@ def test_a_later_start_of_the_same_job_takes_over_and_the_earlier_finds_out(
         take_lock(tmp_path)  # the same start: two steps of one job
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with take_lock(tmp_path):
-        told, _ = first.communicate(timeout=HANGS_AFTER_S)
-        assert told == "lost\n"
+        output, _ = first.communicate(timeout=HANGS_AFTER_S)
+        assert output == "lost\n"
         holder = read_holder(tmp_path)
         assert holder is not None and holder.pid == os.getpid(), "the one that lost it left it alone"
 
 
-def test_of_many_that_find_a_dead_one_at_once_one_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exactly_one_of_many_contenders_replaces_a_dead_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_lock, "_SETTLE_S", 2.0)  # longer than a busy machine keeps a process from running
     monkeypatch.setattr(run_lock, "SILENT_S", 100.0)  # always longer than that, or contenders would take turns
     first = holding(tmp_path)
@@ -174,7 +174,7 @@ def test_of_many_that_find_a_dead_one_at_once_one_holds(tmp_path: Path, monkeypa
     assert found == ["held"] + ["refused"] * 5
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+def test_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written to"):
         take_lock(tmp_path / "file")
@@ -190,5 +190,7 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
         ({"SUBMITIT_LOCAL_JOB_ID": "77"}, ("77", 0)),
     ],
 )
-def test_a_job_knows_its_id_and_how_often_it_began(environment: dict[str, str], expected: tuple[str, int]) -> None:
+def test_job_id_and_restart_count_come_from_the_environment(
+    environment: dict[str, str], expected: tuple[str, int]
+) -> None:
     assert this_job(environment) == expected

@@ -1,4 +1,4 @@
-"""Specification of schedules: their ends are exact, their middles are the formulas of the papers, warm-up included."""
+"""Schedules: exact ends, and the formulas of the papers in between, including warm-up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VALUES = st.floats(-1e3, 1e3)
 
 
 class Holder(BaseModel):
-    """Something that has a schedule, as configs do."""
+    """A model with a schedule, as in configs."""
 
     value: Schedule
 
@@ -33,7 +33,7 @@ def test_both_ends_are_exact(start: float, end: float, warmup: int, rest: int) -
         assert schedule.at(0, steps) == (0.5 if warmup else start)
 
 
-def test_warm_up_is_a_straight_line_from_its_first_value() -> None:
+def test_warm_up_is_linear_from_its_first_value() -> None:
     for schedule in (
         Constant(value=4.0, warmup_steps=4, warmup_from=2.0),
         Linear(start=4.0, end=0.0, warmup_steps=4, warmup_from=2.0),
@@ -43,7 +43,7 @@ def test_warm_up_is_a_straight_line_from_its_first_value() -> None:
         assert [schedule.at(step, 10) for step in range(5)] == [2.0, 2.5, 3.0, 3.5, 4.0]
 
 
-def test_cosine_is_torchs_own() -> None:
+def test_cosine_equals_that_of_torch() -> None:
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimiser = torch.optim.SGD([parameter], lr=0.3)
     theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=40, eta_min=0.01)
@@ -54,19 +54,19 @@ def test_cosine_is_torchs_own() -> None:
         theirs.step()
 
 
-def test_cosine_after_warm_up_is_that_of_dino() -> None:
-    """DINO's table: `warmup` values, then a half wave; a fraction of a step apart, as theirs never reaches its end."""
+def test_cosine_after_warm_up_equals_that_of_dino() -> None:
+    """DINO's table: `warmup` values, then a half wave; theirs stops a step before its end value."""
     schedule = Cosine(start=1.0, end=0.2, warmup_steps=100)
     for step in range(100, 1100):
         theirs = 0.2 + 0.5 * (1 - 0.2) * (1 + math.cos(math.pi * (step - 100) / 1000))
         assert schedule.at(step, 1100) == pytest.approx(theirs, abs=2e-3)
 
 
-def test_linear_goes_down_by_the_same_amount() -> None:
+def test_linear_decreases_by_equal_amounts() -> None:
     assert [Linear(start=8.0, end=0.0).at(step, 5) for step in range(5)] == [8.0, 6.0, 4.0, 2.0, 0.0]
 
 
-def test_stairs_fall_at_their_milestones() -> None:
+def test_step_schedule_falls_at_its_milestones() -> None:
     schedule = Steps(start=8.0, factor=0.5, milestones=(2, 4))
     assert [schedule.at(step, 6) for step in range(6)] == [8.0, 8.0, 4.0, 4.0, 2.0, 2.0]
 
@@ -101,7 +101,7 @@ def test_a_plain_number_is_a_constant() -> None:
         ),
     ],
 )
-def test_what_is_written_reads_back(schedule: Schedule, written: object) -> None:
+def test_schedule_survives_a_round_trip(schedule: Schedule, written: object) -> None:
     assert Holder(value=schedule).model_dump(mode="json") == {"value": written}
     assert Holder.model_validate({"value": written}).value == schedule
 
@@ -117,7 +117,7 @@ def test_what_is_written_reads_back(schedule: Schedule, written: object) -> None
         ({"kind": "steps", "start": 1, "milestones": [5], "warmup_steps": 5}, "within the warm-up of 5 steps"),
     ],
 )
-def test_mistakes_are_refused(value: object, message: str) -> None:
+def test_invalid_schedules_are_refused(value: object, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Holder.model_validate({"value": value})
 

@@ -1,4 +1,4 @@
-"""What asks a run to stop, which of several counts, and when a warning is too early to be one."""
+"""Requests to stop a run, their precedence, and warnings that come too early."""
 
 from __future__ import annotations
 
@@ -26,34 +26,32 @@ def send(*numbers: signal.Signals) -> None:
         ((USR2,), USR2),
         ((USR1,), USR1),
         ((TERM,), TERM),
-        ((USR2, USR1), USR1),  # who cancels means it, though the time limit is near
+        ((USR2, USR1), USR1),  # a cancellation counts, even near the time limit
         ((USR1, USR2), USR1),
         ((USR2, TERM), TERM),
         ((TERM, USR2), TERM),
     ],
 )
-def test_of_several_the_one_that_asks_for_most_counts(
-    sent: tuple[signal.Signals, ...], counts: signal.Signals | None
-) -> None:
+def test_strongest_of_several_requests_counts(sent: tuple[signal.Signals, ...], counts: signal.Signals | None) -> None:
     with listening() as stop:
         send(*sent)
         assert stop.received == counts
 
 
-def test_ranks_that_heard_different_signals_agree_by_the_greatest_number() -> None:
+def test_ranks_with_different_signals_agree_on_the_strongest() -> None:
     numbers = [rank_of(each) for each in (None, USR2, INT, USR1, TERM)]
     assert numbers == sorted(numbers) and numbers[0] == 0
     assert [of_rank(number) for number in numbers] == [None, USR2, INT, USR1, TERM]
 
 
-def test_handlers_are_as_they_were_afterwards() -> None:
+def test_handlers_are_restored() -> None:
     before = [signal.getsignal(number) for number in (TERM, USR1, USR2, INT)]
     with listening() as stop, stop.takes(INT):
         assert [signal.getsignal(number) for number in (TERM, USR1, USR2, INT)] != before
     assert [signal.getsignal(number) for number in (TERM, USR1, USR2, INT)] == before
 
 
-def test_who_listens_later_shares_what_was_heard_before() -> None:
+def test_later_listener_sees_earlier_signals() -> None:
     with listening() as outer:
         send(TERM)
         with listening() as inner:
@@ -63,7 +61,7 @@ def test_who_listens_later_shares_what_was_heard_before() -> None:
         assert anew.received is None
 
 
-def test_a_first_interrupt_asks_and_a_second_insists() -> None:
+def test_first_interrupt_requests_a_stop_and_second_forces_it() -> None:
     with listening() as stop, stop.takes(INT):
         send(INT)
         assert stop.received == INT
@@ -82,12 +80,12 @@ def test_a_deadline_counts_as_the_warning() -> None:
 @pytest.mark.parametrize(
     ("left_s", "is_preempted", "counts"),
     [
-        (60.0, False, None),  # SLURM warns up to a minute and a half before it was asked to: the deadline will do
+        (60.0, False, None),  # SLURM warns up to 90 seconds too early: the deadline is enough
         (60.0, True, USR2),
         (3600.0, False, USR2),  # no time limit is near: another job wants the nodes
     ],
 )
-def test_a_warning_shortly_before_the_deadline_is_heeded_only_if_it_is_of_something_else(
+def test_warning_shortly_before_the_deadline_counts_only_as_a_preemption(
     left_s: float, is_preempted: bool, counts: signal.Signals | None
 ) -> None:
     with listening() as stop:
@@ -97,22 +95,22 @@ def test_a_warning_shortly_before_the_deadline_is_heeded_only_if_it_is_of_someth
         assert stop.received == counts
 
 
-def test_a_rank_that_is_not_the_one_to_decide_hears_no_warning() -> None:
+def test_only_the_deciding_rank_reacts_to_a_warning() -> None:
     with listening() as stop:
-        stop.hears_warnings = False
+        stop.takes_warnings = False
         send(USR2)
         assert stop.received is None
         send(TERM)
         assert stop.received == TERM
 
 
-def test_work_that_does_not_look_at_the_flag_is_interrupted_where_it_is() -> None:
+def test_work_that_ignores_the_flag_is_interrupted() -> None:
     with listening(interrupts=True), pytest.raises(Interrupted, match="interrupted by SIGUSR2"):
         send(USR2)
         time.sleep(5)
 
 
-def test_on_its_way_out_interrupted_work_is_not_interrupted_again() -> None:
+def test_interrupted_work_is_not_interrupted_again_during_cleanup() -> None:
     cleared = False
     with listening(interrupts=True), pytest.raises(Interrupted, match="interrupted by SIGTERM"):
         try:

@@ -1,4 +1,4 @@
-"""How a run stops: by a signal, at a step that is not finite, with a full disk, or with a rank that cannot read."""
+"""How a run stops: by a signal, at a non-finite step, on a full disk, or when a rank cannot read data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trichord.core.run_folder import RunFolder
 from trichord.launch import cli
 from trichord.pretrain.engine import checkpoint_files, run_lock, training
 from trichord.pretrain.engine import run as engine_run
-from trichord.pretrain.engine.checkpoint_files import CheckpointIndex, FileEntry
+from trichord.pretrain.engine.checkpoint_files import CheckpointFile, CheckpointIndex
 from trichord.pretrain.engine.finite import replay
 from trichord.pretrain.engine.metrics import Recorder
 from trichord.pretrain.engine.prefetch import Prefetcher
@@ -46,7 +46,7 @@ def _quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _during_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[Svt, StepOutput], StepOutput]) -> None:
-    """Let something happen in the forward pass of a step."""
+    """Call a function in the forward pass of a step."""
     step_of = Svt.training_step
 
     def training_step(self: Svt, batch: Batch, step: int) -> StepOutput:
@@ -57,7 +57,7 @@ def _during_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[Sv
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_ends_the_step_saves_and_says_so(
+def test_signal_ends_the_step_saves_and_is_reported(
     number: signal.Signals, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def signal_now(_: Svt, output: StepOutput) -> StepOutput:
@@ -66,22 +66,22 @@ def test_a_signal_ends_the_step_saves_and_says_so(
 
     before = signal.getsignal(number)
     _during_step(monkeypatch, 3, signal_now)
-    with pytest.raises(Interrupted, match="everything is saved") as told:
+    with pytest.raises(Interrupted, match="everything is saved") as raised:
         engine_run.pretrain(small_config(shards), tmp_path)
-    assert told.value.signal_number == number
+    assert raised.value.signal_number == number
     assert checkpoint_files.checkpoints_in(tmp_path / "checkpoints")[0].name == "step_00000004"
     assert signal.getsignal(number) == before
 
 
-def test_a_signal_that_ends_the_data_workers_too_is_told_as_the_signal(
+def test_signal_that_also_ends_data_workers_is_reported_as_the_signal(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cluster signals all processes of a job; a rank that waits for data then sees a worker die."""
+    """A cluster signals all processes of a job, so that a rank that waits for data sees a worker die."""
     draw = Prefetcher.__next__
 
     def lose_worker(prefetcher: Prefetcher) -> Batch:
         batch = draw(prefetcher)
-        if batch["step"] == 2:
+        if batch.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
             raise WorkerDied("worker 0 (exit code -15) died")
         return batch
@@ -92,13 +92,13 @@ def test_a_signal_that_ends_the_data_workers_too_is_told_as_the_signal(
     assert checkpoint_files.checkpoints_in(tmp_path / "checkpoints")[0].name == "step_00000002"
 
 
-def test_a_signal_during_the_last_save_does_not_spoil_it(
+def test_signal_during_the_last_save_does_not_damage_it(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish = checkpoint_files.finish
 
     def finish_signalled(temporary: Path, index: CheckpointIndex) -> Path:
-        os.kill(os.getpid(), signal.SIGUSR1)  # which kills a process that does not expect it
+        os.kill(os.getpid(), signal.SIGUSR1)  # which kills a process without a handler
         return finish(temporary, index)
 
     monkeypatch.setattr(checkpoint_files, "finish", finish_signalled)
@@ -107,10 +107,10 @@ def test_a_signal_during_the_last_save_does_not_spoil_it(
 
 
 @pytest.mark.parametrize("moment", ["a step", "a save"])
-def test_a_start_that_loses_the_folder_writes_nothing_more(
+def test_start_that_loses_the_lock_writes_nothing_more(
     moment: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A later start of the job takes the lock over: a step is not told any more, and a save gets no name."""
+    """A later start of the job takes over the lock: no step is logged any more, and no save is completed."""
     locks: list[RunLock] = []
 
     def take(*arguments: Any) -> RunLock:
@@ -127,7 +127,7 @@ def test_a_start_that_loses_the_folder_writes_nothing_more(
             time.sleep(0.01)
         return output
 
-    def lose_in_save(temporary: Path, tensors: dict[str, torch.Tensor]) -> FileEntry:
+    def lose_in_save(temporary: Path, tensors: dict[str, torch.Tensor]) -> CheckpointFile:
         if "step_00000003" in temporary.parent.name:
             lose()
         return write(temporary, tensors)
@@ -143,18 +143,18 @@ def test_a_start_that_loses_the_folder_writes_nothing_more(
         engine_run.pretrain(small_config(shards, checkpoints__every_steps=1), tmp_path)
     assert checkpoint_files.checkpoints_in(tmp_path / "checkpoints")[0].name == "step_00000002"
     assert not list((tmp_path / "checkpoints").glob(".unfinished*"))
-    told = capsys.readouterr().err
-    assert ("step  3/10" in told) == (moment == "a save") and "step  4/10" not in told
+    printed = capsys.readouterr().err
+    assert ("step  3/10" in printed) == (moment == "a save") and "step  4/10" not in printed
     rows = [row["step"] for row in read_rows(tmp_path / FILE_NAME)]
     assert rows == ([0, 1, 2] if moment == "a save" else [0, 1])
     holder = run_lock.read_holder(tmp_path)
     assert holder is not None and holder.token == "of the later start"
 
 
-def test_what_is_not_finite_stops_before_the_update_and_replays(
+def test_non_finite_step_stops_before_the_update_and_can_be_replayed(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An overflow within the student's head: weights stay those of the step before, and the replay names the place."""
+    """An overflow in the student's head: weights stay those of the previous step; the replay names the module."""
 
     def break_head(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         return output * torch.inf if engine_step[0] == 6 and module.training else output
@@ -181,10 +181,10 @@ def test_what_is_not_finite_stops_before_the_update_and_replays(
     assert "rank 0: the loss" in str(stopped.value)
 
     failure = run / "failures/step_00000006"
-    told = json.loads((failure / "failure.json").read_text())
-    assert told["step"] == 6 and len(told["ranks"][0]["samples"]) == 8
+    failed = json.loads((failure / "failure.json").read_text())
+    assert failed["step"] == 6 and len(failed["ranks"][0]["samples"]) == 8
     kept, last = failure / "step_00000006", run / "checkpoints/step_00000006"
-    for path in (kept, last):  # the state before the step: what step 5 left
+    for path in (kept, last):  # the state before the step, after step 5
         assert checkpoint_files.read_index(path).step == 6
     names = sorted(checkpoint_files.read_index(kept).files)
     expected = dict(checkpoint_files.read_tensors(last, names))
@@ -194,18 +194,18 @@ def test_what_is_not_finite_stops_before_the_update_and_replays(
     monkeypatch.setattr("trichord.pretrain.engine.finite.build", build_breakable)
     rows = replay(run, None, None)
     assert rows[0]["where"] == "output of student.head.mlp.2" and rows[0]["step"] == 6
-    assert any(row["where"] == "loss" and told["ranks"][0]["samples"][0]["key"] in row["keys"] for row in rows)
+    assert any(row["where"] == "loss" and failed["ranks"][0]["samples"][0]["key"] in row["keys"] for row in rows)
     assert any(row["where"].startswith("gradient of student.") for row in rows)
     with pytest.raises(UserError, match="Known: step_00000006"):
         replay(run, 3, None)
 
-    # Without the trouble the same step is finite, and the command says so.
+    # Without the overflow the same step is finite, and the command reports that.
     engine_step[0] = 0
     assert cli.main(["replay", str(run), "--rank", "0"]) == 0
     assert "everything is finite" in capsys.readouterr().err
 
 
-def test_a_full_disk_does_not_end_the_run_but_is_told_and_the_last_save_must_succeed(
+def test_full_disk_is_reported_without_ending_the_run_but_the_last_save_must_succeed(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write, failing = checkpoint_files.save_file, [2]  # type: ignore[attr-defined]
@@ -220,8 +220,8 @@ def test_a_full_disk_does_not_end_the_run_but_is_told_and_the_last_save_must_suc
     monkeypatch.setattr(checkpoint_files, "save_file", fill_disk)
     config = small_config(shards, checkpoints__every_steps=2, steps=6)
     engine_run.pretrain(config, tmp_path / "a")
-    told = capsys.readouterr().err
-    assert told.count("No space left on device") == 2 and "tries again" in told
+    printed = capsys.readouterr().err
+    assert printed.count("No space left on device") == 2 and "tries again" in printed
     folder = tmp_path / "a/checkpoints"
     assert [path.name for path in checkpoint_files.checkpoints_in(folder)] == ["step_00000006"]
     assert not list(folder.glob(".unfinished*"))
@@ -231,7 +231,7 @@ def test_a_full_disk_does_not_end_the_run_but_is_told_and_the_last_save_must_suc
         engine_run.pretrain(config, tmp_path / "b")
 
 
-def test_figures_and_failures_that_find_no_room_are_told_and_hide_nothing(
+def test_full_disk_for_metrics_and_reports_is_reported_and_hides_no_error(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fill_disk(*_: Any, **__: Any) -> None:
@@ -248,9 +248,7 @@ def test_figures_and_failures_that_find_no_room_are_told_and_hide_nothing(
     assert "the figures of step 0 could not be written: [Errno 28]" in capsys.readouterr().err
 
 
-def test_a_rank_that_cannot_read_stops_the_others_at_the_same_step_and_all_is_saved(
-    shards: Path, tmp_path: Path
-) -> None:
+def test_rank_that_cannot_read_stops_all_at_the_same_step_with_a_checkpoint(shards: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     found = settings(shards, steps=50, data__max_bad_fraction=0.0, data__bad_least_samples=1)
     recipe.write_text(yaml.safe_dump(found))
@@ -258,7 +256,7 @@ def test_a_rank_that_cannot_read_stops_the_others_at_the_same_step_and_all_is_sa
     broken.mkdir()
     for path in shards.iterdir():
         (broken / path.name).write_bytes(path.read_bytes())
-    # Each lane reads its own half of the shards; spoil one clip of one shard.
+    # Each lane reads its own half of the shards; damage one clip of one shard.
     data = bytearray((broken / "00002.tar").read_bytes())
     at = data.index(b"ftyp")
     data[at : at + 600] = bytes(600)
@@ -266,23 +264,23 @@ def test_a_rank_that_cannot_read_stops_the_others_at_the_same_step_and_all_is_sa
     command = ["trichord", "pretrain", str(recipe), f"data.sources={broken}"]
     run = tmp_path / "run"
     ranks = start_ranks([*command, "--run", str(run)], 2)
-    printed, told = zip(*(process.communicate() for process in ranks), strict=True)
-    assert sorted(process.returncode for process in ranks) == [1, 2], told
+    printed, errors = zip(*(process.communicate() for process in ranks), strict=True)
+    assert sorted(process.returncode for process in ranks) == [1, 2], errors
     reader = next(number for number, process in enumerate(ranks) if process.returncode == 2)
-    assert "could not be used" in told[reader] and "Traceback" not in told[0] + told[1]
-    assert "another rank could not read its data" in told[1 - reader]
-    assert printed == ("", "")  # it is for figures, and DeepSpeed would greet there
+    assert "could not be used" in errors[reader] and "Traceback" not in errors[0] + errors[1]
+    assert "another rank could not read its data" in errors[1 - reader]
+    assert printed == ("", "")  # it is for figures only, and DeepSpeed would print there
     newest = checkpoint_files.checkpoints_in(run / "checkpoints")[0]
-    assert f"at step {checkpoint_files.step_of(newest)}" in told[1 - reader]
+    assert f"at step {checkpoint_files.step_of(newest)}" in errors[1 - reader]
 
 
-def test_another_runs_checkpoint_is_refused_with_what_differs_and_harmless_changes_are_told(
+def test_foreign_checkpoint_is_refused_with_the_differences_and_harmless_changes_are_logged(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine_run.pretrain(small_config(shards, steps=3), tmp_path)
-    with pytest.raises(UserError, match=r"seed: the checkpoint has 3, now 4") as told:
+    with pytest.raises(UserError, match=r"seed: the checkpoint has 3, now 4") as raised:
         engine_run.pretrain(small_config(shards, steps=5, seed=4, data__lanes=4), tmp_path)
-    assert "data.lanes: the checkpoint has 2, now 4" in str(told.value)
+    assert "data.lanes: the checkpoint has 2, now 4" in str(raised.value)
     capsys.readouterr()
     engine_run.pretrain(small_config(shards, steps=4, engine__zero_stage=1), tmp_path)
     told_changes = capsys.readouterr().err
@@ -295,5 +293,6 @@ def test_another_runs_checkpoint_is_refused_with_what_differs_and_harmless_chang
         engine_run.pretrain(small_config(shards, steps=5, data__sources=weighted), tmp_path)
     tensors, config, step = read_part(tmp_path)
     assert step == 4 and config.steps == 4 and "backbone.cls_token" in tensors
-    engine_run.pretrain(small_config(shards, steps=4), tmp_path)
+    again = engine_run.pretrain(small_config(shards, steps=4), tmp_path)
+    assert again["loss"] == json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
     assert "all 4 steps are done" in capsys.readouterr().err

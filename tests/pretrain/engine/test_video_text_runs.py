@@ -1,4 +1,4 @@
-"""Video-text runs through the whole engine: parts, stages and a resume change nothing."""
+"""Video-text runs with the whole engine: parts, stages and a resume do not change the result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIRST, LAST = Path("checkpoints/step_00000003"), "checkpoints/step_00000006"
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shards(tmp_path_factory.mktemp("told") / "shards", text=True)
+    return write_shards(tmp_path_factory.mktemp("video_text") / "shards", text=True)
 
 
 def _weights(run: Path) -> dict[str, Tensor]:
@@ -27,7 +27,7 @@ def _weights(run: Path) -> dict[str, Tensor]:
     return dict(checkpoint_files.read_tensors(path, names))
 
 
-def test_parts_and_stages_give_the_same_weights_and_a_resume_the_very_same(shards: Path, tmp_path: Path) -> None:
+def test_parts_and_stages_yield_close_weights_and_a_resume_identical_ones(shards: Path, tmp_path: Path) -> None:
     common: dict[str, Any] = {**video_text_changes(), "steps": 6, "checkpoints__every_steps": 3}
     parted = {**common, "engine__accumulation": 2}
     jobs = [Job(tmp_path / "whole", None, common)]
@@ -43,6 +43,6 @@ def test_parts_and_stages_give_the_same_weights_and_a_resume_the_very_same(shard
         for name, tensor in _weights(tmp_path / run).items():
             if name.endswith(
                 "attn.qkv.bias"
-            ):  # a bias of keys changes nothing: its gradient is noise, which Adam grows
+            ):  # the bias of keys has no effect: its gradient is noise, which Adam amplifies
                 continue
             torch.testing.assert_close(tensor, whole[name], rtol=1e-3, atol=2e-5, msg=f"{run}: {name}")

@@ -1,4 +1,4 @@
-"""Specification of the watch: a run that collapses is told so in the right words, once; a healthy one is left alone."""
+"""The watch: a collapsing run is warned once with the right message; a healthy one is not warned."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def naive(embeddings_BD: Tensor) -> tuple[float, float]:
 
 @pytest.mark.parametrize("shape", [(64, 32), (32, 64), (9, 200)])
 @pytest.mark.parametrize("scale", [1.0, 0.01])
-def test_figures_equal_their_definition(shape: tuple[int, int], scale: float) -> None:
+def test_figures_equal_their_definitions(shape: tuple[int, int], scale: float) -> None:
     embeddings_BD = 1 + scale * rows(0, *shape)
     figures = embedding_figures({"teacher": embeddings_BD})
     spread, rank = naive(embeddings_BD)
@@ -44,7 +44,7 @@ def test_figures_equal_their_definition(shape: tuple[int, int], scale: float) ->
     assert figures["embedding_rank_share/teacher"] == pytest.approx(rank / min(shape[0] - 1, shape[1]), rel=1e-5)
 
 
-def test_figures_have_the_ends_they_claim() -> None:
+def test_figures_have_the_documented_range() -> None:
     everywhere = embedding_figures({"x": torch.cat([torch.eye(FEATURES), -torch.eye(FEATURES)])})
     assert everywhere["embedding_std/x"] == pytest.approx(1.0)
     assert everywhere["embedding_rank_share/x"] == pytest.approx(1.0)
@@ -66,7 +66,7 @@ def measure_on_two(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_ranks_measure_the_rows_of_both(tmp_path: Path) -> None:
+def test_two_ranks_measure_the_rows_of_both_ranks(tmp_path: Path) -> None:
     mp.start_processes(measure_on_two, (str(tmp_path),), nprocs=2, start_method="spawn")
     both = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     whole = {
@@ -77,7 +77,7 @@ def test_two_ranks_measure_the_rows_of_both(tmp_path: Path) -> None:
 
 
 def watched(trajectory: Callable[[float], Tensor], lines: int = 40) -> list[str]:
-    """Take a run through a trajectory from progress 0 to 1, a log line every ten steps, under the default rules."""
+    """Simulate a run along a trajectory from progress 0 to 1, a log line every ten steps, with the default rules."""
     watch = Watch(EMBEDDING_RULES)
     found = []
     for line in range(lines):
@@ -86,14 +86,14 @@ def watched(trajectory: Callable[[float], Tensor], lines: int = 40) -> list[str]
     return found
 
 
-def test_a_run_that_falls_to_a_point_is_warned_once_of_just_that() -> None:
+def test_collapse_to_a_point_is_warned_about_once() -> None:
     (warning,) = watched(lambda progress: torch.ones(FEATURES) + 10 ** (1 - 4 * progress) * rows(1))
     assert "embedding_std/teacher" in warning
     assert "below 0.05 for 3 log lines in a row" in warning
     assert "collapse" in warning and "Try a slower teacher" in warning
 
 
-def test_a_run_that_falls_to_a_line_is_warned_once_of_just_that() -> None:
+def test_collapse_to_a_line_is_warned_about_once() -> None:
     def trajectory(progress: float) -> Tensor:
         spread = torch.full((FEATURES,), 10 ** (-4 * progress))
         spread[0] = 1.0
@@ -108,12 +108,12 @@ def test_a_run_that_falls_to_a_line_is_warned_once_of_just_that() -> None:
     "trajectory",
     [
         lambda progress: rows(3),
-        lambda progress: 10 ** (-6 * progress) * rows(3),  # their length is no matter
+        lambda progress: 10 ** (-6 * progress) * rows(3),  # their length does not matter
         lambda progress: rows(4, 10)[torch.arange(ROWS) % 10] + (1 - progress) * rows(3),  # ten tight classes
-        lambda progress: 10 * (1 - progress) ** 4 + rows(5),  # close together before they spread, as untrained ones are
+        lambda progress: 10 * (1 - progress) ** 4 + rows(5),  # close together before they spread, as at init
     ],
 )
-def test_healthy_runs_hear_nothing(trajectory: Callable[[float], Tensor]) -> None:
+def test_healthy_runs_are_not_warned(trajectory: Callable[[float], Tensor]) -> None:
     assert watched(trajectory) == []
 
 
@@ -132,7 +132,7 @@ def test_a_rule_waits_for_its_step_and_its_patience() -> None:
     assert said_at(PINNED, [0.98] * 40) == []
 
 
-def test_a_rule_speaks_again_only_after_it_was_well() -> None:
+def test_rule_warns_again_only_after_recovery() -> None:
     assert said_at(PINNED, [0.0] * 20 + [1.0] * 9 + [0.0] + [1.0] * 9) == [21, 31]
     assert said_at(PINNED, [0.0] * 20 + [1.0] * 9 + [None, math.nan] + [1.0] * 9) == [21]
 
@@ -142,7 +142,7 @@ def test_a_warning_names_figure_value_limit_and_advice() -> None:
     assert text == "step 7: entropy is 0.0123, below 0.1 for 1 log line. Do this."
 
 
-def test_a_rule_finds_its_figure_where_the_row_says_whose_it_is() -> None:
+def test_rule_finds_its_figure_under_a_prefix() -> None:
     watch = Watch([HealthRule("entropy", "below", 0.1, "Do this.", patience=1)])
     assert watch.check(7, {"health/entropy": 0.5, "loss/entropy": 0.0}) == []
     assert len(watch.check(8, {"health/entropy": 0.0})) == 1
@@ -154,7 +154,7 @@ def verdicts(shares: list[float | None], workers: int = 2, cores: int = 8) -> li
     return [(step, text) for step, text in found if text]
 
 
-def test_a_starving_device_is_told_once_with_what_to_do_and_so_is_its_recovery() -> None:
+def test_starving_device_is_warned_about_once_and_its_recovery_reported() -> None:
     (first, starving), (second, well) = verdicts(
         [None, 0.02, 0.5, 0.3, 0.4, 0.6, 0.7, 0.05, 0.3, 0.02, 0.04, 0.03, 0.0]
     )
@@ -165,11 +165,11 @@ def test_a_starving_device_is_told_once_with_what_to_do_and_so_is_its_recovery()
     assert well == "step 11: the loader keeps up again: 3 % of the time is spent waiting for data."
 
 
-def test_a_loader_that_keeps_up_is_not_spoken_of() -> None:
+def test_fast_loader_is_not_warned_about() -> None:
     assert verdicts([None, 0.5, 0.5, 0.01, 0.5, 0.09, 0.5, 0.5, 0.1]) == []
 
 
-def test_workers_on_all_cores_are_not_to_be_raised() -> None:
+def test_more_workers_than_cores_are_not_suggested() -> None:
     ((_, text),) = verdicts([0.5] * 9, workers=8)
     assert "data.workers=8 already uses all 8 cores" in text
     assert "--mode encode" in text

@@ -1,4 +1,4 @@
-"""The selective scan as the paper writes it: a loop over time in double precision, everything left to autograd."""
+"""The selective scan of the paper as a loop over time, in double precision and with autograd."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trichord.pretrain.layers.selective_scan import ScanInputs
 
 
 def naive_scan(given: ScanInputs) -> Tensor:
-    """Give the answer, BLE."""
+    """Return the output, BLE."""
     given = ScanInputs(*(tensor.double() for tensor in given))
     steps_BLE = functional.softplus(given.steps_BLE + given.bias_E)
     state_BEN = torch.zeros(len(given.inputs_BLE), *given.decay_EN.shape, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The selective scan equals a loop over time, forward and backward, keeps little, and is one operator to torch."""
+"""The selective scan equals a loop over time, forward and backward, stores little, and is one operator to torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.pretrain.layers.naive_scan import naive_scan
-from trichord.pretrain.engine.flops import count_flops
+from trichord.pretrain.engine.rehearsal import count_flops
 from trichord.pretrain.layers import scan_spans
 from trichord.pretrain.layers import selective_scan as mamba_kernels
 from trichord.pretrain.layers import selective_scan as scan_module
@@ -41,7 +41,7 @@ def inputs(batch: int = 2, length: int = 37, channels: int = 6, states: int = 4,
 
 
 def results(scan: Any, given: ScanInputs) -> list[Tensor]:
-    """Give the answer and the gradients by all inputs."""
+    """Return the output and the gradients with respect to all inputs."""
     out_BLE = scan(given)
     direction_BLE = torch.randn(out_BLE.shape, generator=torch.Generator().manual_seed(1)).to(out_BLE.dtype)
     return [out_BLE, *torch.autograd.grad(out_BLE, given, direction_BLE)]
@@ -56,7 +56,9 @@ def assert_equal_to_the_loop(given: ScanInputs, tolerance: float = 1e-5) -> None
 @pytest.mark.parametrize("length", [1, 2, 16, 17, 37, 64])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_it_equals_the_loop_over_time(monkeypatch: pytest.MonkeyPatch, batch: int, length: int) -> None:
-    monkeypatch.setattr(scan_spans, "_SPAN_BYTES", 0)  # spans of the shortest length, 16, so most end in a part of one
+    monkeypatch.setattr(
+        scan_spans, "_SPAN_BYTES", 0
+    )  # spans of the shortest length, 16, so that most sequences end within one
     assert_equal_to_the_loop(inputs(batch, length))
 
 
@@ -72,14 +74,14 @@ def test_double_precision_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_equal_to_the_loop(given, tolerance=1e-13)
 
 
-def test_decays_beyond_what_floats_hold_are_zero_and_harm_nothing() -> None:
-    """Forms that divide by products of decays overflow here."""
+def test_underflowing_decays_are_zero_without_harm() -> None:
+    """Implementations that divide by products of decays overflow here."""
     given = inputs(steps_BLE=torch.full((2, 37, 6), 50.0), decay_EN=-torch.logspace(-6, 4, 24).view(6, 4))
     assert_equal_to_the_loop(given)
     assert all(tensor.isfinite().all() for tensor in results(selective_scan, given))
 
 
-def test_only_the_past_is_seen() -> None:
+def test_output_depends_on_the_past_only() -> None:
     given = inputs(batch=1)
     changed = given.inputs_BLE.detach().clone()
     changed[:, 20:] += 1
@@ -89,7 +91,7 @@ def test_only_the_past_is_seen() -> None:
 
 
 def test_half_precision_keeps_single_precision_states_within_autocast() -> None:
-    """Many small additions to a large state: a sum in bfloat16 would stand still at 256."""
+    """Many small additions to a large state: a sum in bfloat16 would stop growing at 256."""
     length, ones = 2000, torch.ones(1, 2000, 1)
     given = ScanInputs(
         ones, ones * 0, torch.tensor([[-1e-9]]), ones, ones, torch.zeros(1), ones * 20, torch.tensor([e - 1]).log()
@@ -104,7 +106,7 @@ def test_half_precision_keeps_single_precision_states_within_autocast() -> None:
     assert [tensor.dtype for tensor in gradients] == [tensor.dtype for tensor in halves]
 
 
-def test_memory_grows_by_a_part_of_what_keeping_every_state_takes() -> None:
+def test_memory_is_a_fraction_of_that_of_all_states() -> None:
     given = inputs(batch=2, length=640, channels=64, states=16)
     kept: dict[int, int] = {}
 
@@ -124,7 +126,7 @@ def test_memory_grows_by_a_part_of_what_keeping_every_state_takes() -> None:
     assert sizes[selective_scan] < states_bytes / 2  # most of it the inputs
 
 
-def test_to_torch_it_is_one_operator_that_counts_its_work() -> None:
+def test_it_is_one_operator_with_counted_operations() -> None:
     given = inputs()
     work = 9 * 2 * 37 * 6 * 4
     assert count_flops(lambda: selective_scan(given)) == work
@@ -138,8 +140,8 @@ def test_to_torch_it_is_one_operator_that_counts_its_work() -> None:
     torch.library.opcheck(torch.ops.trichord.selective_scan.default, tuple(given))
 
 
-def test_on_a_gpu_the_kernel_is_asked_as_its_signature_wants(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in with the published signature and layouts; the kernel itself needs a GPU."""
+def test_gpu_kernel_is_called_with_its_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A substitute with the published signature and layouts, because the kernel itself needs a GPU."""
 
     def selective_scan_fn(  # type: ignore[no-untyped-def]
         u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, return_last_state=False
@@ -167,7 +169,7 @@ def test_on_a_gpu_the_kernel_is_asked_as_its_signature_wants(monkeypatch: pytest
     torch.testing.assert_close(on_gpu, selective_scan(given), atol=1e-5, rtol=0)
 
 
-def test_without_the_packages_a_gpu_runs_the_same_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_without_the_packages_uses_the_same_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("mamba_ssm.ops.selective_scan_interface", "causal_conv1d"):
         monkeypatch.setitem(sys.modules, name, None)
     mamba_kernels._found.cache_clear()

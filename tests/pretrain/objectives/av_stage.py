@@ -13,7 +13,7 @@ from trichord.pretrain.collectives import sum_over_ranks
 from trichord.pretrain.objectives.av_prototypes import AvPrototypesSpec
 from trichord.pretrain.objectives.av_prototypes.clusters import Clustered
 from trichord.pretrain.objectives.av_prototypes.objective import AvPrototypes
-from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.batch import Batch, Timeline
 from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
 
 MELS, BATCH = 16, 8
@@ -21,7 +21,7 @@ ROUNDS = {"first_step": 2, "every_steps": 2, "samples": 32, "iterations": 10}
 
 
 class SmallAudio(AudioBackbone):
-    """Means over coarse cells of the spectrogram, mixed."""
+    """Means over coarse cells of the spectrogram, then a linear map."""
 
     dim, layers = 12, 3
 
@@ -52,7 +52,7 @@ def spec(**changes: Any) -> AvPrototypesSpec:
 
 
 def build(batch_size: int = BATCH, weights: int = 3, **changes: Any) -> AvPrototypes:
-    """Build one with weights that this seed gives."""
+    """Build the objective with weights from this seed."""
     torch.manual_seed(weights)
     stream = StreamConfig(sources=(SourceConfig(root="nowhere"),), batch_size=batch_size, seed=7)
     objective = AvPrototypes(spec(**changes), SmallBackbone(), SmallAudio(), stream)
@@ -64,7 +64,7 @@ def build(batch_size: int = BATCH, weights: int = 3, **changes: Any) -> AvProtot
 
 
 def batch(rows: slice = slice(None), step: int = 0, clips: int = 1, samples: int = BATCH) -> Batch:
-    """Give rows of a batch; step by step another one. Every third clip is silent."""
+    """Return rows of the batch of a step. Every third clip is silent."""
     generator = torch.Generator().manual_seed(100 + step)
     views = [torch.randint(0, 256, (samples, 3, 4, 8, 8), dtype=torch.uint8, generator=generator) for _ in range(clips)]
     sounds = [torch.randn(samples, 20, MELS, generator=generator) for _ in range(clips)]
@@ -80,11 +80,12 @@ def batch(rows: slice = slice(None), step: int = 0, clips: int = 1, samples: int
         audio_present=present[rows],
         valid=torch.ones(count, dtype=torch.bool),
         text=[""] * count,
-        labels=[(number % 2,) for number in range(samples)][rows],
+        labels=[(number % 2,) for number in range(samples)[rows]],
         key=[f"clip {step % 4} {number}" for number in range(samples)][rows],
         shard=["0"] * count,
         source=[0] * count,
         position=[-1] * count,
+        timeline=[Timeline()] * count,
         step=step,
         bad=[],
         left_out=[],
@@ -95,10 +96,10 @@ def batch(rows: slice = slice(None), step: int = 0, clips: int = 1, samples: int
 def run_steps(
     objective: AvPrototypes, steps: range, rank: int = 0, ranks: int = 1, clips: int = 1
 ) -> list[dict[str, float]]:
-    """Take plain SGD steps with the batch shared out over ranks; give each step's mean losses."""
+    """Take plain SGD steps with the batch split over ranks; return the mean losses of each step."""
     trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     optimiser = torch.optim.SGD(trained, lr=0.1)
-    told = []
+    mean_losses = []
     size = BATCH // ranks
     for step in steps:
         output = objective(batch(slice(rank * size, (rank + 1) * size), step, clips), step)
@@ -111,16 +112,16 @@ def run_steps(
         objective.after_update(step)
         _widen(objective)
         losses = {"loss": output.loss.detach(), **output.losses}
-        told.append({name: float(sum_over_ranks(loss.clone())) / ranks for name, loss in losses.items()})
-    return told
+        mean_losses.append({name: float(sum_over_ranks(loss.clone())) / ranks for name, loss in losses.items()})
+    return mean_losses
 
 
 def _widen(objective: AvPrototypes) -> None:
-    """Give centroids, which clustering leaves in float32, the precision of weights that a test made float64."""
+    """Convert centroids, which clustering leaves in float32, to the precision of float64 weights of a test."""
     if isinstance(objective.target, Clustered):
         dtype = next(objective.parameters()).dtype
-        for column, found in objective.target.rounds.prototypes.items():
+        for cluster_set, found in objective.target.rounds.prototypes.items():
             widened = found._replace(
                 centroids_KD=found.centroids_KD.to(dtype), temperatures_K=found.temperatures_K.to(dtype)
             )
-            objective.target.rounds.prototypes[column] = widened
+            objective.target.rounds.prototypes[cluster_set] = widened

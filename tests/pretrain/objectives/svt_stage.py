@@ -1,4 +1,4 @@
-"""A small SVT for the tests: views of four shapes, a backbone that takes any, and two ranks that share a batch."""
+"""A small SVT for the tests: views of four shapes, a backbone for any shape, and two ranks that share a batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trichord.pretrain.backbones.base import Backbone, Tokens
 from trichord.pretrain.collectives import sum_over_ranks
 from trichord.pretrain.objectives.svt import SvtSpec
 from trichord.pretrain.objectives.svt.objective import Svt
-from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.batch import Batch, Timeline
 from trichord.shards.transforms.clip_specs import SvtWindow
 
 FRAMES, SIZES = (4, 6, 2, 4, 6), (8, 8, 4, 4, 8)  # the last local has the shape of the second global
@@ -19,7 +19,7 @@ STEPS = 10
 
 
 class SmallBackbone(Backbone):
-    """Means over coarse cells of the clip, mixed; remembers the shapes it was called with."""
+    """Means over coarse cells of the clip, then a linear map; records the shapes it was called with."""
 
     def __init__(self, dim: int = 12) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def spec(**changes: Any) -> SvtSpec:
 def build(dtype: torch.dtype = torch.float32, **changes: Any) -> Svt:
     torch.manual_seed(3)
     svt = Svt(spec(**changes), SmallBackbone(), STEPS).to(dtype)
-    with torch.no_grad():  # a head whose weights are this small says nearly the same of everything
+    with torch.no_grad():  # the output of a head with such small weights is nearly constant
         for parameter in svt.student.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) / 3)
@@ -64,13 +64,13 @@ def build(dtype: torch.dtype = torch.float32, **changes: Any) -> Svt:
 
 
 def batch(samples: int, rows: slice = slice(None), step: int = 0) -> Batch:
-    """Give rows of a batch of so many samples; step by step another one."""
+    """Return rows of the batch of a step."""
     generator = torch.Generator().manual_seed(100 + step)
     views = [
         torch.randint(0, 256, (samples, 3, frames, size, size), dtype=torch.uint8, generator=generator)
         for frames, size in zip(FRAMES, SIZES, strict=True)
     ]
-    # Whole cells differ between clips, else their means hardly do.
+    # Whole cells differ between clips, otherwise their means would hardly differ.
     tint = torch.randint(0, 256, (samples, 3, 1, 1, 1), dtype=torch.uint8, generator=generator)
     mixed = [(view // 2 + tint // 2)[rows] for view in views]
     count = len(mixed[0])
@@ -85,6 +85,7 @@ def batch(samples: int, rows: slice = slice(None), step: int = 0) -> Batch:
         shard=["0"] * count,
         source=[0] * count,
         position=[-1] * count,
+        timeline=[Timeline()] * count,
         step=step,
         bad=[],
         left_out=[],
@@ -93,7 +94,7 @@ def batch(samples: int, rows: slice = slice(None), step: int = 0) -> Batch:
 
 
 def run_steps(svt: Svt, samples: int, steps: int, parts: int = 1, rank: int = 0, ranks: int = 1) -> list[float]:
-    """Take plain SGD steps, each batch in parts over ranks; give each step's mean loss."""
+    """Take plain SGD steps, each batch in parts on the ranks; return the mean loss of each step."""
     optimiser = torch.optim.SGD([p for p in svt.student.parameters() if p.requires_grad], lr=0.1)
     losses = []
     size = samples // (parts * ranks)

@@ -1,4 +1,4 @@
-"""A pass keeps what was embedded in files, and says what to do where there is no room for them."""
+"""A pass writes embeddings to files, and suggests a remedy where the disk is full."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 
 from tests.pretrain.objectives import av_stage
 from trichord.core.errors import RunStopped
-from trichord.pretrain.clustering.label_table import hash_keys
-from trichord.pretrain.objectives.av_prototypes.feature_pass import feature_pass
+from trichord.pretrain.clustering.bank import hash_keys
+from trichord.pretrain.objectives.av_prototypes.rounds import feature_pass
 from trichord.shards.reading.batch import Batch
 
 DIMS = {"video": 5, "audio": 3}
@@ -22,12 +22,12 @@ Embedded = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
 
 
 def embed(batch: Batch) -> Embedded:
-    """Give numbers that say whose they are, and NaN where there is no sound."""
-    own_B1 = torch.arange(len(batch["key"]))[:, None] + 100.0 * batch["step"]
-    audio_BD = torch.where(batch["audio_present"][:, None], own_B1 + 0.5, torch.nan).expand(-1, 3)
+    """Return numbers that identify the clip, and NaN where there is no sound."""
+    own_B1 = torch.arange(len(batch.key))[:, None] + 100.0 * batch.step
+    audio_BD = torch.where(batch.audio_present[:, None], own_B1 + 0.5, torch.nan).expand(-1, 3)
     return {"video": own_B1.expand(-1, 5), "audio": audio_BD}, {
-        "video": batch["valid"],
-        "audio": batch["audio_present"],
+        "video": batch.valid,
+        "audio": batch.audio_present,
     }
 
 
@@ -38,15 +38,15 @@ def reader() -> Iterator[Batch]:
         step += 1
 
 
-def test_rows_keys_and_labels_lie_beside_each_other_and_silent_clips_have_no_sound() -> None:
+def test_rows_keys_and_labels_are_aligned_and_silent_clips_have_no_sound() -> None:
     batches = [av_stage.batch(step=step) for step in range(STEPS)]
     with feature_pass(reader(), STEPS, DIMS, embed, torch.device("cpu")) as store:
         for name in DIMS:
             kept = [
-                (embed(batch)[0][name][row], batch["key"][row], batch["labels"][row][0])
+                (embed(batch)[0][name][row], batch.key[row], batch.labels[row][0])
                 for batch in batches
                 for row in range(av_stage.BATCH)
-                if name == "video" or batch["audio_present"][row]
+                if name == "video" or batch.audio_present[row]
             ]
             found_nD = torch.cat([chunk.clone() for chunk in store.rows(name).chunks()])
             assert torch.equal(found_nD, torch.stack([row_D for row_D, _, _ in kept]))
@@ -61,7 +61,7 @@ def test_rows_keys_and_labels_lie_beside_each_other_and_silent_clips_have_no_sou
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """Let files grow no further, which fails as a full disk does."""
+    """Limit the size of files, which fails like a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -70,8 +70,8 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_stops_the_run_with_the_way_out() -> None:
-    """However little is written: the last bytes must not fail only when files are closed."""
+def test_full_disk_stops_the_run_with_a_remedy() -> None:
+    """Even for few bytes: the error must not appear only when files are closed."""
     with (
         files_of_at_most(100),
         pytest.raises(RunStopped, match=r"could not be written to .*: .*Set TMPDIR to a larger disk"),

@@ -1,4 +1,4 @@
-"""Audio-visual learning as the loop sees it: losses by hand, whose clusters teach whom, ranks and resuming."""
+"""The audio-visual objective: losses by hand, the clusters of the other modality as targets, ranks, and resuming."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trichord.core.errors import UserError
 from trichord.pretrain.objectives.av_prototypes.clusters import Clustered
 from trichord.pretrain.objectives.av_prototypes.objective import AvPrototypes
 from trichord.pretrain.objectives.av_prototypes.sinkhorn import balanced_codes
-from trichord.pretrain.objectives.av_prototypes.target import Pair, Samples, Seen
+from trichord.pretrain.objectives.av_prototypes.target import Pair, Samples, TowerOutput
 
 XDC = {"kind": "labels", "clusters": [3, 4], "rounds": ROUNDS}
 TARGETS: dict[str, dict[str, Any]] = {
@@ -33,13 +33,13 @@ TARGETS: dict[str, dict[str, Any]] = {
     "own": {"target": {**XDC, "labels": "own"}, "embedding_dim": None, "cross_weight": 0.0},
     "sinkhorn": {"target": {"kind": "sinkhorn", "prototypes": 7}, "learn_temperature": True},
 }
-PRESENT = batch()["audio_present"]
+PRESENT = batch().audio_present
 
 
 def embedded(objective: AvPrototypes, step: int) -> tuple[Tensor, Tensor]:
     found = batch(step=step)
-    video = objective.video(objective.spec.normalisation(found["video"][0])).unit_BD
-    return video.detach(), objective.audio(found["audio"][0]).unit_BD.detach()
+    video = objective.video(objective.spec.normalisation(found.video[0])).unit_BD
+    return video.detach(), objective.audio(found.audio[0]).unit_BD.detach()
 
 
 def clustered(objective: AvPrototypes) -> Clustered:
@@ -47,7 +47,7 @@ def clustered(objective: AvPrototypes) -> Clustered:
     return objective.target
 
 
-def test_contrast_of_clips_leaves_out_silent_ones() -> None:
+def test_contrast_of_clips_excludes_silent_ones() -> None:
     objective = build(target=None, temperature=0.2)
     video, audio = embedded(objective, 0)
     logits = (video @ audio.T / 0.2)[PRESENT][:, PRESENT]
@@ -57,25 +57,27 @@ def test_contrast_of_clips_leaves_out_silent_ones() -> None:
 
 
 @pytest.mark.parametrize("by_concentration", [True, False])
-def test_each_sense_looks_for_the_prototype_of_the_others_cluster(by_concentration: bool) -> None:
+def test_each_modality_predicts_the_cluster_of_the_other(by_concentration: bool) -> None:
     objective = build(
         target={"kind": "prototypes", "clusters": [3, 5], "by_concentration": by_concentration, "rounds": ROUNDS},
         cross_weight=0.0,
     )
     run_steps(objective, range(2))
     rounds = clustered(objective).rounds
-    step = 1  # its clips were part of the round, so they go by the labels that they were given there
+    step = 1  # its clips were part of the round, so they have the labels of that round
     units = dict(zip(("video", "audio"), embedded(objective, step), strict=True))
     terms = []
-    for column in rounds.columns:
-        prototypes = rounds.prototypes[column]
-        labels = [rounds.look_up(column, av_hash(f"clip {step} {number}")).item() for number in range(BATCH)]
-        assert all(label >= 0 for number, label in enumerate(labels) if column.subject == "video" or PRESENT[number])
-        other = units["audio" if column.subject == "video" else "video"]
+    for cluster_set in rounds.cluster_sets:
+        prototypes = rounds.prototypes[cluster_set]
+        labels = [rounds.cluster_of(cluster_set, av_hash(f"clip {step} {number}")).item() for number in range(BATCH)]
+        assert all(
+            label >= 0 for number, label in enumerate(labels) if cluster_set.subject == "video" or PRESENT[number]
+        )
+        other = units["audio" if cluster_set.subject == "video" else "video"]
         for number in range(BATCH):
             if not PRESENT[number]:
                 continue
-            heat = prototypes.temperatures_K if by_concentration else torch.full((column.clusters,), 0.2)
+            heat = prototypes.temperatures_K if by_concentration else torch.full((cluster_set.clusters,), 0.2)
             shares = [
                 math.exp(float(other[number] @ centre / t))
                 for centre, t in zip(prototypes.centroids_KD, heat, strict=True)
@@ -84,13 +86,13 @@ def test_each_sense_looks_for_the_prototype_of_the_others_cluster(by_concentrati
     output = objective(batch(step=step), 9)
     assert float(output.loss) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
     assert float(output.health["known_share"]) == 1
-    assert torch.stack([rounds.prototypes[column].temperatures_K.mean() for column in rounds.columns]).allclose(
-        torch.tensor(0.2), rtol=1e-5
-    )
+    assert torch.stack(
+        [rounds.prototypes[cluster_set].temperatures_K.mean() for cluster_set in rounds.cluster_sets]
+    ).allclose(torch.tensor(0.2), rtol=1e-5)
 
 
 def av_hash(key: str) -> Tensor:
-    from trichord.pretrain.clustering.label_table import hash_keys
+    from trichord.pretrain.clustering.bank import hash_keys
 
     return hash_keys([key])
 
@@ -99,35 +101,35 @@ def av_hash(key: str) -> Tensor:
     ("kind", "video_learns", "audio_learns"),
     [("other", ["audio"], ["video"]), ("own", ["video"], ["audio"]), ("both", ["video", "audio"], ["audio", "video"])],
 )
-def test_labels_come_from_the_sense_that_the_recipe_says(
+def test_labels_come_from_the_modality_of_the_recipe(
     kind: str, video_learns: list[str], audio_learns: list[str]
 ) -> None:
     objective = build(target={**XDC, "labels": kind}, cross_weight=0.0)
     run_steps(objective, range(2))
     rounds = clustered(objective).rounds
     found = batch(step=1)
-    seen = {
-        "video": objective.video(objective.spec.normalisation(found["video"][0])),
-        "audio": objective.audio(found["audio"][0]),
+    output = {
+        "video": objective.video(objective.spec.normalisation(found.video[0])),
+        "audio": objective.audio(found.audio[0]),
     }
     terms = []
     for sense, subjects in (("video", video_learns), ("audio", audio_learns)):
         wanted = [(subject, clusters) for subject in subjects for clusters in (3, 4)]
         for head, (subject, clusters) in enumerate(wanted):
-            (column,) = (each for each in rounds.columns if each == (subject, clusters))
-            labels = torch.cat([rounds.look_up(column, av_hash(f"clip 1 {number}")) for number in range(BATCH)])
+            (cluster_set,) = (each for each in rounds.cluster_sets if each == (subject, clusters))
+            labels = torch.cat([rounds.cluster_of(cluster_set, av_hash(f"clip 1 {number}")) for number in range(BATCH)])
             is_used = torch.ones_like(PRESENT) if sense == subject == "video" else PRESENT
-            terms.append(functional.cross_entropy(seen[sense].logits_BK[head][is_used], labels[is_used]))
+            terms.append(functional.cross_entropy(output[sense].logits_BK[head][is_used], labels[is_used]))
     torch.testing.assert_close(objective(found, 9).loss, torch.stack(terms).mean(), rtol=1e-5, atol=0)
 
 
-def test_the_swapped_target_is_swavs() -> None:
+def test_swapped_target_equals_that_of_swav() -> None:
     objective = build(target={"kind": "sinkhorn", "prototypes": 5, "epsilon": 0.1, "iterations": 3}, cross_weight=0.0)
     output = objective(batch(), 0)
     directions = functional.normalize(objective.target.prototypes.weight_KD, dim=1)  # type: ignore[union-attr]
     scores = [unit[PRESENT] @ directions.T for unit in embedded(objective, 0)]
     codes = []
-    for score in scores:  # as the paper's listing: columns are samples
+    for score in scores:  # as in the listing of the paper: cluster_sets are samples
         q = (score.detach().double() / 0.1).exp().T
         q = q / q.sum()
         for _ in range(3):
@@ -139,7 +141,7 @@ def test_the_swapped_target_is_swavs() -> None:
     torch.testing.assert_close(output.loss, expected, rtol=1e-5, atol=0)
 
 
-def test_codes_use_all_prototypes_alike_even_where_scores_do_not() -> None:
+def test_codes_use_all_prototypes_equally_for_unequal_scores() -> None:
     torch.manual_seed(0)
     scores = functional.normalize(torch.randn(64, 4), dim=1) * 0.1 + torch.tensor([0.9, 0.0, 0.0, 0.0])
     codes = balanced_codes(scores, torch.ones(64), epsilon=0.003, iterations=100)
@@ -148,55 +150,54 @@ def test_codes_use_all_prototypes_alike_even_where_scores_do_not() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_what_a_silent_clip_is_given_as_sound_changes_nothing(target: str) -> None:
+def test_sound_of_a_silent_clip_is_ignored(target: str) -> None:
     one, other = build(**TARGETS[target]), build(**TARGETS[target])
     for objective, noise in ((one, 0.0), (other, 5.0)):
         for step in range(4):
             found = batch(step=step)
-            found["audio"][0][~PRESENT] += noise
+            found.audio[0][~PRESENT] += noise
             objective(found, step)
             objective.after_update(step)
     torch.testing.assert_close(one(batch(step=5), 5).loss, other(batch(step=5), 5).loss, rtol=0, atol=0)
 
 
-def test_neighbouring_clusters_are_told_apart_where_towers_run_in_bfloat16() -> None:
-    """Centroids a thousandth apart have equal cosines in bfloat16, and the first of them would get every clip."""
+def test_close_clusters_are_distinguished_under_bfloat16() -> None:
+    """Centroids that differ by a thousandth have equal cosines in bfloat16, so that the first would get every clip."""
     objective = build(target={**XDC, "clusters": [4]}, embedding_dim=6)
     run_steps(objective, range(2))
     target = clustered(objective)
-    (column, *_) = target.rounds.columns
+    (cluster_set, *_) = target.rounds.cluster_sets
     near_KD = functional.normalize(torch.ones(4, 6) + 2e-3 * torch.eye(4, 6))
-    target.rounds.prototypes[column] = target.rounds.prototypes[column]._replace(centroids_KD=near_KD)
+    target.rounds.prototypes[cluster_set] = target.rounds.prototypes[cluster_set]._replace(centroids_KD=near_KD)
     unseen = batch(step=3)
     unit_BD = near_KD.repeat(2, 1)
     pairs = [
-        Pair(Seen(unit_BD, each.video.logits_BK), Seen(unit_BD, each.audio.logits_BK))
-        for each in objective._see(unseen)
+        Pair(TowerOutput(unit_BD, each.video.logits_BK), TowerOutput(unit_BD, each.audio.logits_BK))
+        for each in objective._encode(unseen)
     ]
-    samples = Samples([f"unseen {number}" for number in range(BATCH)], unseen["labels"], unseen["valid"], PRESENT)
-    expected = target.judge(pairs, samples).loss
+    samples = Samples([f"unseen {number}" for number in range(BATCH)], unseen.labels, unseen.valid, PRESENT)
+    expected = target.compute_loss(pairs, samples).loss
     with torch.autocast("cpu", torch.bfloat16):
         assert len((unit_BD @ near_KD.T).unique(dim=0)) == 1
-        assert torch.equal(target.judge(pairs, samples).loss, expected)
+        assert torch.equal(target.compute_loss(pairs, samples).loss, expected)
 
 
-def test_without_any_sound_nothing_is_learnt_across_the_senses() -> None:
+def test_without_any_sound_there_is_no_cross_modal_loss() -> None:
     objective = build(target={"kind": "sinkhorn", "prototypes": 5})
-    found = batch()
-    found["audio_present"] = torch.zeros_like(PRESENT)
+    found = batch().replace(audio_present=torch.zeros_like(PRESENT))
     output = objective(found, 0)
     output.loss.backward()
     assert float(output.loss) == 0
     assert all(not each.grad.any() for each in objective.parameters() if each.grad is not None)
 
 
-def test_two_clips_of_a_video_are_each_others_positives_in_each_sense() -> None:
+def test_two_clips_of_a_video_are_positives_in_each_modality() -> None:
     objective = build(target=None, cross_weight=0.0, within_weight=1.0, clips={**CLIP, "clips": 2})
     found = batch(clips=2)
     terms = []
     for sense, is_used in (("video", torch.ones_like(PRESENT)), ("audio", PRESENT)):
         tower = objective.video if sense == "video" else objective.audio
-        inputs = [objective.spec.normalisation(each) for each in found["video"]] if sense == "video" else found["audio"]
+        inputs = [objective.spec.normalisation(each) for each in found.video] if sense == "video" else found.audio
         rows = torch.cat([tower(each).unit_BD[is_used] for each in inputs])
         count = len(rows) // 2
         cosines = rows @ rows.T / 0.07
@@ -208,8 +209,8 @@ def test_two_clips_of_a_video_are_each_others_positives_in_each_sense() -> None:
 CLIP = {"kind": "window", "frames": 4, "clip_seconds": 1.0}
 
 
-def test_two_ranks_are_one_rank_with_the_same_batch(tmp_path: Path) -> None:
-    """In float64: a first clustering begins at rows chosen by bits in float16, which other rounding may change."""
+def test_two_ranks_equal_one_rank_with_the_same_batch(tmp_path: Path) -> None:
+    """In float64, because the first clustering chooses rows by float16 bits, which other rounding may change."""
     program = """
         import json, sys, torch
         import torch.distributed as dist
@@ -249,21 +250,21 @@ def _compare(found: dict[str, Any], objective: AvPrototypes, losses: list[dict[s
 
 @pytest.mark.parametrize("steps", [3, 4], ids=["within a round", "between rounds"])
 @pytest.mark.parametrize("target", TARGETS)
-def test_resuming_is_as_if_nothing_had_happened(target: str, steps: int) -> None:
+def test_resuming_does_not_change_the_result(target: str, steps: int) -> None:
     whole, first = build(**TARGETS[target]), build(**TARGETS[target])
     run_steps(first, range(steps))
     resumed = build(**TARGETS[target])
     resumed.load_state_dict(first.state_dict())
     resumed.load_state({name: tensor.clone() for name, tensor in first.state().items()})
-    told = run_steps(resumed, range(steps, 8))
-    assert run_steps(whole, range(8))[steps:] == told
+    resumed_losses = run_steps(resumed, range(steps, 8))
+    assert run_steps(whole, range(8))[steps:] == resumed_losses
     state = whole.state()
     assert state.keys() == resumed.state().keys()
     assert all(torch.equal(tensor, resumed.state()[name]) for name, tensor in state.items())
     assert all(torch.equal(one, other) for one, other in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
-def test_too_few_clips_for_the_clusters_are_told_before_the_run() -> None:
+def test_too_few_clips_for_the_clusters_are_an_error_before_the_run() -> None:
     with pytest.raises(UserError, match=r"clusters=\[3, 17\].* has 16 clips.*rounds.first_step"):
         build(target={"kind": "prototypes", "clusters": [3, 17], "rounds": ROUNDS})
 
@@ -276,6 +277,6 @@ def test_too_few_clips_for_the_clusters_are_told_before_the_run() -> None:
         ({"target": None, "cross_weight": 0.0}, "there is no loss"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_with_the_way_out(changes: dict[str, Any], advice: str) -> None:
+def test_invalid_settings_are_refused_with_a_remedy(changes: dict[str, Any], advice: str) -> None:
     with pytest.raises(ValueError, match=advice):
         av_stage.spec(**changes)

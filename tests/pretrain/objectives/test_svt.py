@@ -1,4 +1,4 @@
-"""SVT as the loop sees it: teacher and centre follow by hand-computed rules, parts and ranks change nothing."""
+"""The SVT objective: teacher and centre by hand, and results that do not depend on parts and ranks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trichord.pretrain.objectives.svt.objective import svt_health
 VIEWS = len(svt_stage.FRAMES)
 
 
-def test_views_of_a_shape_share_a_call_and_the_teacher_sees_globals_only() -> None:
+def test_views_of_a_shape_share_a_call_and_the_teacher_gets_global_views_only() -> None:
     svt = build()
     svt(batch(3), 0)
     student, teacher = svt.student.backbone, svt.teacher.backbone
@@ -31,7 +31,7 @@ def test_views_of_a_shape_share_a_call_and_the_teacher_sees_globals_only() -> No
 
 
 @pytest.mark.parametrize(("kind", "scale"), [("code", 1 / 8), ("paper", 1.0)])
-def test_the_loss_is_made_of_the_cross_entropies_one_by_one(kind: str, scale: float) -> None:
+def test_loss_is_the_mean_of_its_cross_entropies(kind: str, scale: float) -> None:
     svt = build(loss=kind)
     svt.centre_K.copy_(torch.randn(21) / 10)
     found = batch(3)
@@ -41,10 +41,10 @@ def test_the_loss_is_made_of_the_cross_entropies_one_by_one(kind: str, scale: fl
         for student in range(VIEWS):
             if teacher == student:
                 continue
-            clips = [svt.spec.normalisation(found["video"][view]) for view in (teacher, student)]
-            told = svt.teacher.head(svt.teacher.backbone(clips[0]).pooled_BD) - svt.centre_K
+            clips = [svt.spec.normalisation(found.video[view]) for view in (teacher, student)]
+            target = svt.teacher.head(svt.teacher.backbone(clips[0]).pooled_BD) - svt.centre_K
             answer = svt.student.head(svt.student.backbone(clips[1]).pooled_BD) / 0.1
-            entropy = -((told / 0.04).softmax(dim=-1) * functional.log_softmax(answer, dim=-1)).sum(dim=-1).mean()
+            entropy = -((target / 0.04).softmax(dim=-1) * functional.log_softmax(answer, dim=-1)).sum(dim=-1).mean()
             (motion if student < 2 else cross_view).append(entropy)
     assert (len(motion), len(cross_view)) == (2, 6)
     torch.testing.assert_close(output.loss, scale * sum(motion + cross_view), rtol=1e-6, atol=0)
@@ -53,12 +53,12 @@ def test_the_loss_is_made_of_the_cross_entropies_one_by_one(kind: str, scale: fl
     torch.testing.assert_close(
         output.health["loss_over_ln_k"], sum(motion + cross_view) / 8 / math.log(21), rtol=1e-5, atol=0
     )
-    expected = [svt.student.backbone(svt.spec.normalisation(found["video"][view])).pooled_BD for view in range(2)]
+    expected = [svt.student.backbone(svt.spec.normalisation(found.video[view])).pooled_BD for view in range(2)]
     torch.testing.assert_close(output.embeddings["student"], torch.cat(expected))
     assert not output.embeddings["student"].requires_grad
 
 
-def test_the_teacher_takes_no_gradient_and_every_other_parameter_does() -> None:
+def test_all_parameters_but_those_of_the_teacher_have_gradients() -> None:
     svt = build()
     svt(batch(3), 0).loss.backward()
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in svt.teacher.parameters())
@@ -67,19 +67,21 @@ def test_the_teacher_takes_no_gradient_and_every_other_parameter_does() -> None:
     assert sum(name.startswith("teacher.") for name in svt.state_dict()) == len(svt.student.state_dict())
 
 
-def test_teacher_and_centre_move_as_computed_by_hand() -> None:
+def test_teacher_and_centre_are_updated_as_computed_by_hand() -> None:
     momentum = {"kind": "linear", "start": 0.5, "end": 1.0}
     svt = build(teacher_momentum=momentum, centre_momentum=0.8)
     svt.centre_K.fill_(0.25)
     teacher = {name: parameter.clone() for name, parameter in svt.teacher.named_parameters()}
-    told = [
-        svt.teacher.head(svt.teacher.backbone(svt.spec.normalisation(view)).pooled_BD) for view in batch(4)["video"][:2]
+    teacher_logits = [
+        svt.teacher.head(svt.teacher.backbone(svt.spec.normalisation(view)).pooled_BD) for view in batch(4).video[:2]
     ]
     svt(batch(4, slice(0, 1)), 3)
     svt(batch(4, slice(1, 4)), 3)
     assert (svt.centre_K == 0.25).all()
     svt.after_update(3)
-    torch.testing.assert_close(svt.centre_K, 0.8 * torch.full((21,), 0.25) + 0.2 * torch.cat(told).mean(dim=0))
+    torch.testing.assert_close(
+        svt.centre_K, 0.8 * torch.full((21,), 0.25) + 0.2 * torch.cat(teacher_logits).mean(dim=0)
+    )
     share = 0.5 + 0.5 * 3 / (STEPS - 1)
     for name, parameter in svt.student.named_parameters():
         moved = share * teacher[name] + (1 - share) * parameter
@@ -89,8 +91,8 @@ def test_teacher_and_centre_move_as_computed_by_hand() -> None:
     assert not svt.pending_K.any()
 
 
-def test_a_batch_in_two_parts_is_the_same_step() -> None:
-    whole, parted = build(torch.float64), build(torch.float64)  # whose rounding three steps do not make large
+def test_batch_in_two_parts_is_the_same_step() -> None:
+    whole, parted = build(torch.float64), build(torch.float64)  # whose rounding stays small over three steps
     losses = svt_stage.run_steps(whole, samples=4, steps=3)
     torch.testing.assert_close(svt_stage.run_steps(parted, samples=4, steps=3, parts=2), losses, rtol=1e-9, atol=0)
     torch.testing.assert_close(parted.centre_K, whole.centre_K, rtol=1e-9, atol=1e-12)
@@ -98,7 +100,7 @@ def test_a_batch_in_two_parts_is_the_same_step() -> None:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
-def test_two_ranks_are_one_rank_with_the_same_batch(tmp_path: Path) -> None:
+def test_two_ranks_equal_one_rank_with_the_same_batch(tmp_path: Path) -> None:
     program = """
         import sys, torch
         import torch.distributed as dist
@@ -121,7 +123,7 @@ def test_two_ranks_are_one_rank_with_the_same_batch(tmp_path: Path) -> None:
     assert losses[0] != losses[1]
 
 
-def test_the_centre_survives_and_a_wrong_one_is_refused() -> None:
+def test_centre_is_restored_and_a_wrong_one_is_refused() -> None:
     svt, resumed = build(), build()
     svt_stage.run_steps(svt, samples=4, steps=2)
     resumed.load_state_dict(svt.state_dict())
@@ -132,13 +134,13 @@ def test_the_centre_survives_and_a_wrong_one_is_refused() -> None:
         svt.load_state({})
 
 
-def test_stochastic_depth_is_the_students_unless_the_recipe_gives_it_to_the_teacher() -> None:
+def test_stochastic_depth_applies_to_the_student_unless_set_for_the_teacher() -> None:
     assert build().student.training and not build().teacher.training
     assert build(teacher_drop_path=True).train().teacher.training
     assert not build(teacher_drop_path=True).eval().teacher.training
 
 
-def test_the_last_layer_stands_still_in_a_group_of_its_own() -> None:
+def test_last_layer_is_frozen_in_its_own_group() -> None:
     svt = build(frozen_last_layer_steps=2)
     groups = svt.parameter_groups(GroupRules())
     named = [name for group in groups for name in group.parameters]
@@ -155,7 +157,7 @@ def test_the_last_layer_stands_still_in_a_group_of_its_own() -> None:
         assert svt.student.head.mlp[0].weight.grad.any()
 
 
-def test_collapse_shows_in_the_figures() -> None:
+def test_collapse_is_visible_in_the_metrics() -> None:
     centre_K = torch.zeros(50)
     even = svt_health(torch.tensor(math.log(50)), torch.full((2, 4, 50), 1 / 50), centre_K)
     same = svt_health(torch.tensor(0.1), functional.one_hot(torch.full((2, 4), 7), 50).float(), centre_K)
@@ -175,7 +177,7 @@ def test_collapse_shows_in_the_figures() -> None:
     assert "teacher_mean_entropy" not in svt_health(torch.tensor(1.0), torch.full((2, 1, 50), 1 / 50), centre_K)
 
 
-def test_sharpening_and_centring_work_against_each_other() -> None:
+def test_sharpening_and_centring_counteract() -> None:
     logits_GBK = torch.randn(2, 3, 9)
     torch.testing.assert_close(
         teacher_targets(logits_GBK, torch.full((9,), 0.5), 0.04), ((logits_GBK - 0.5) / 0.04).softmax(dim=-1)
@@ -185,7 +187,7 @@ def test_sharpening_and_centring_work_against_each_other() -> None:
 
 def test_the_batch_must_have_the_views() -> None:
     wrong = batch(2)
-    wrong["video"].pop()
+    wrong.video.pop()
     with pytest.raises(ValueError, match="expected 5 views of each sample, found 4"):
         build()(wrong, 0)
 

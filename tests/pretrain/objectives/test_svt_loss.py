@@ -1,4 +1,4 @@
-"""SVT's loss is the mean of its cross-entropies, one by one; its gradients are those that autograd finds for these."""
+"""The loss of SVT is the mean of its cross-entropies, and its gradients equal those of autograd."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trichord.pretrain.objectives.svt import loss as svt_loss
-from trichord.pretrain.objectives.svt.head import ProjectionHead, Prototypes
+from trichord.pretrain.objectives.svt.loss import ProjectionHead, PrototypeLayer
 
 BATCH, DIM, COUNT = 5, 7, 29
 TEACHER_T, STUDENT_T = 0.04, 0.1
@@ -22,7 +22,7 @@ def naive_logits(rows_ND: Tensor, weight_v: Tensor, weight_g: Tensor) -> Tensor:
 
 
 def naive_terms(logits_VBK: Tensor, teacher_GBK: Tensor, centre_K: Tensor) -> dict[tuple[int, int], Tensor]:
-    """Give the cross-entropy of each teacher view with each student view, the same index left out."""
+    """Return the cross-entropy of each teacher view with each student view except that of the same index."""
     terms = {}
     for teacher, student in itertools.product(range(2), range(len(logits_VBK))):
         if teacher == student:
@@ -35,9 +35,9 @@ def naive_terms(logits_VBK: Tensor, teacher_GBK: Tensor, centre_K: Tensor) -> di
     return terms
 
 
-def make(views: int, has_fixed_norm: bool = True, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Prototypes]:
+def make(views: int, has_fixed_norm: bool = True, dtype: torch.dtype = torch.float64) -> tuple[Tensor, PrototypeLayer]:
     torch.manual_seed(0)
-    prototypes = Prototypes(DIM, COUNT, has_fixed_norm).to(dtype)
+    prototypes = PrototypeLayer(DIM, COUNT, has_fixed_norm).to(dtype)
     with torch.no_grad():
         prototypes.weight_g.mul_(torch.rand(COUNT, 1) + 0.5)
     return functional.normalize(torch.randn(BATCH, views, DIM, dtype=dtype), dim=-1).requires_grad_(), prototypes
@@ -49,7 +49,7 @@ def targets(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("views", [2, 3, 10])
 @pytest.mark.parametrize("samples_at_a_time", [1, 2, BATCH])
-def test_loss_and_gradients_are_those_of_the_naive_recomputation(
+def test_loss_and_gradients_equal_the_naive_computation(
     views: int, samples_at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(svt_loss, "CHUNK_LOGITS", samples_at_a_time * views * COUNT)
@@ -76,7 +76,7 @@ def test_loss_and_gradients_are_those_of_the_naive_recomputation(
 
 def test_the_loss_is_right_at_full_width_in_single_precision() -> None:
     torch.manual_seed(1)
-    prototypes = Prototypes(256, 65536, has_fixed_norm=True)
+    prototypes = PrototypeLayer(256, 65536, has_fixed_norm=True)
     rows_BVD = functional.normalize(torch.randn(2, 10, 256), dim=-1).requires_grad_()
     teacher_GBK, centre_K = torch.randn(2, 2, 65536) / 16, torch.randn(65536) / 100
     terms = naive_terms(
@@ -104,7 +104,7 @@ def test_a_global_view_is_not_compared_with_its_own_teacher() -> None:
         assert not torch.isclose(after[:, 2], before[:, 2]).any()
 
 
-def test_a_frozen_last_layer_gets_zeros_and_what_lies_below_its_gradient() -> None:
+def test_frozen_last_layer_has_zero_gradient_and_passes_it_on() -> None:
     rows_BVD, prototypes = make(views=4)
     targets_GBK = svt_loss.teacher_targets(*targets(), TEACHER_T)
     free, _ = prototypes(rows_BVD, targets_GBK, STUDENT_T)
@@ -115,7 +115,7 @@ def test_a_frozen_last_layer_gets_zeros_and_what_lies_below_its_gradient() -> No
     assert of_free[1].abs().min() > 0 and not of_frozen[1].any()
 
 
-def test_the_gradient_is_scaled_by_what_comes_from_above_and_taken_once() -> None:
+def test_incoming_gradient_scales_the_gradient_once() -> None:
     rows_BVD, prototypes = make(views=4)
     targets_GBK = svt_loss.teacher_targets(*targets(), TEACHER_T)
     (once,) = torch.autograd.grad(prototypes(rows_BVD, targets_GBK).loss, rows_BVD)
@@ -141,7 +141,7 @@ def test_under_autocast_only_products_are_rounded() -> None:
     assert all((one - other).norm() < 0.02 * other.norm() for one, other in pairs)
 
 
-def test_logits_are_those_of_torchs_weight_norm() -> None:
+def test_logits_equal_those_of_torchs_weight_norm() -> None:
     head = ProjectionHead(dim=6, hidden=11, bottleneck=DIM, prototypes=COUNT, has_fixed_norm=True)
     published = ["mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias", "mlp.4.weight", "mlp.4.bias"]
     assert sorted(head.state_dict()) == sorted([*published, "last_layer.weight_g", "last_layer.weight_v"])

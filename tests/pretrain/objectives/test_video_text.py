@@ -1,4 +1,4 @@
-"""Specification of video-text learning: its losses by hand, parts and ranks equal to the whole, frozen texts kept."""
+"""The video-text objective: losses by hand, parts and ranks equal to the whole batch, and cached frozen texts."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def unit_rows(objective: VideoTextObjective, found: Any) -> dict[str, Tensor]:
-    """Make each sense's vectors by hand."""
+    """Make the vectors of each modality by hand."""
     network = objective.video
     tower = objective.audio
-    pooled = network.backbone(objective.spec.normalisation(found["video"][0])).pooled_BD
+    pooled = network.backbone(objective.spec.normalisation(found.video[0])).pooled_BD
     rows = {"video": pooled @ network.proj.weight.T}
-    rows["text"] = network.text(network.text.tokenise(found["text"])) @ network.text_proj.weight.T
+    rows["text"] = network.text(network.text.tokenise(found.text)) @ network.text_proj.weight.T
     if tower is not None:
-        rows["audio"] = tower.backbone(found["audio"][0]).pooled_BD @ tower.proj.weight.T
+        rows["audio"] = tower.backbone(found.audio[0]).pooled_BD @ tower.proj.weight.T
     return {name: each / each.norm(dim=1, keepdim=True) for name, each in rows.items()}
 
 
@@ -55,14 +55,14 @@ def siglip_loss(a: Tensor, b: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
-def test_each_pair_of_senses_is_contrasted_among_the_samples_that_have_both(loss: str) -> None:
+def test_each_pair_of_modalities_is_contrasted_among_samples_with_both(loss: str) -> None:
     objective = build(captions={"loss": loss, "weight": 0.5}, audio_text_weight=2.0, audio_video_weight=3.0).eval()
     found = batch()
     rows, scale = unit_rows(objective, found), objective.video.scale.log.exp()
     has = {
         "video": torch.ones(BATCH, dtype=torch.bool),
-        "text": torch.tensor([bool(text) for text in found["text"]]),
-        "audio": found["audio_present"],
+        "text": torch.tensor([bool(text) for text in found.text]),
+        "audio": found.audio_present,
     }
     output = objective(found, 0)
     for (one, other), weight in {("video", "text"): 0.5, ("audio", "text"): 2.0, ("audio", "video"): 3.0}.items():
@@ -74,14 +74,13 @@ def test_each_pair_of_senses_is_contrasted_among_the_samples_that_have_both(loss
     torch.testing.assert_close(output.loss, torch.stack(list(output.losses.values())).sum())
 
 
-def test_videos_are_told_by_the_texts_of_their_classes() -> None:
+def test_videos_are_classified_by_the_texts_of_their_classes() -> None:
     objective = build(**PLAIN, captions=None).eval()
-    found = batch()
-    found["text"] = [f"to {name}" for name in CLASSES]
+    found = batch().replace(text=[f"to {name}" for name in CLASSES])
     rows = unit_rows(objective, found)
     logits = (1 / 0.07) * rows["video"] @ rows["text"].T
     terms = []
-    for row, labels in zip(logits.log_softmax(dim=1), found["labels"], strict=True):
+    for row, labels in zip(logits.log_softmax(dim=1), found.labels, strict=True):
         if labels:
             targets = torch.full((len(CLASSES),), 0.1 / len(CLASSES))
             targets[labels[0]] += 0.9
@@ -89,15 +88,18 @@ def test_videos_are_told_by_the_texts_of_their_classes() -> None:
     output = objective(batch(), 0)
     assert len(terms) == 6
     torch.testing.assert_close(output.loss, torch.stack(terms).mean())
-    own = [bool(row.argmax() == labels[0]) for row, labels in zip(logits, found["labels"], strict=True) if labels]
+    own = [bool(row.argmax() == labels[0]) for row, labels in zip(logits, found.labels, strict=True) if labels]
     assert float(output.health["top1"]) == pytest.approx(sum(own) / len(own))
 
 
-def test_prompts_show_each_text_each_video_by_itself() -> None:
+def test_prompts_adapt_each_text_to_each_video() -> None:
     objective = build(captions=None, sound=None).eval()
     network = objective.video
     assert network.prompts is not None and network.has_prompts
-    seen, text_KE = network.see(objective.spec.normalisation(batch()["video"][0])), network.read(list(CLASSES))
+    seen, text_KE = (
+        network.encode_video(objective.spec.normalisation(batch().video[0])),
+        network.encode_text(list(CLASSES)),
+    )
     assert seen.grid_BtnD is not None
     with torch.no_grad():
         network.prompts.share.fill_(0.7)
@@ -110,38 +112,40 @@ def test_prompts_show_each_text_each_video_by_itself() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_parts_of_a_batch_go_back_as_the_whole_does(kind: str) -> None:
+def test_gradients_of_parts_equal_those_of_the_whole_batch(kind: str) -> None:
     whole, parted = build(**KINDS[kind]), build(**KINDS[kind])
     for objective in (whole, parted):
         objective.video.backbone.drop.p = 0.0  # type: ignore[union-attr,assignment]
-    told, expected = stage.gradients(whole, ranks=1, parts=1)
-    told_parted, found = stage.gradients(parted, ranks=1, parts=4)
-    assert told_parted == pytest.approx(told, rel=1e-5)
+    mean_losses, expected = stage.gradients(whole, ranks=1, parts=1)
+    mean_losses_parted, found = stage.gradients(parted, ranks=1, parts=4)
+    assert mean_losses_parted == pytest.approx(mean_losses, rel=1e-5)
     assert {"video.scale.log", "video.backbone.mix.0.weight"} <= expected.keys() == found.keys()
     for name, grad in expected.items():
         torch.testing.assert_close(found[name], grad, rtol=1e-4, atol=1e-6)
 
 
-def test_what_is_drawn_is_drawn_again_where_a_part_goes_back() -> None:
-    """Were the draws of both passes apart, the gradient would be another than that of one graph over all parts."""
+def test_random_draws_are_repeated_in_the_second_pass_of_a_part() -> None:
+    """With different draws in both passes, the gradient would differ from that of one graph over all parts."""
     together, parted = build(**PLAIN, classes=None), build(**PLAIN, classes=None)
     size, draw = BATCH // 2, stage.draw_as(range(2))
     embedded = []
     for part in range(2):
         draw(part)
         piece = batch(slice(part * size, (part + 1) * size))
-        embedded.append(together._embed(piece, together.video.see(together.spec.normalisation(piece["video"][0]))))
+        embedded.append(
+            together._embed(piece, together.video.encode_video(together.spec.normalisation(piece.video[0])))
+        )
     has = torch.cat([each.has["text"] for each in embedded])
     rows = {sense: torch.cat([each.unit[sense] for each in embedded])[has] for sense in ("video", "text")}
     loss = clip_loss(rows["video"], rows["text"], together.video.scale())
     loss.backward()
-    told, found = stage.gradients(parted, ranks=1, parts=2)
-    assert told["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    mean_losses, found = stage.gradients(parted, ranks=1, parts=2)
+    assert mean_losses["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
     for name, grad in found.items():
         torch.testing.assert_close(grad, together.get_parameter(name).grad, rtol=1e-4, atol=1e-6)
 
 
-def test_two_ranks_are_one_in_one_part_and_in_two(tmp_path: Path) -> None:
+def test_two_ranks_equal_one_in_one_part_and_in_two(tmp_path: Path) -> None:
     program = """
         import sys, torch
         import torch.distributed as dist
@@ -160,16 +164,16 @@ def test_two_ranks_are_one_in_one_part_and_in_two(tmp_path: Path) -> None:
     for name, changes in KINDS.items():
         objective = build(**changes)
         objective.video.backbone.drop.p = 0.0  # type: ignore[union-attr,assignment]
-        told, expected = stage.gradients(objective, ranks=1, parts=1)
+        mean_losses, expected = stage.gradients(objective, ranks=1, parts=1)
         for parts in (1, 2):
             for rank in range(2):
                 theirs, found = torch.load(tmp_path / f"{name}{parts}{rank}.pt", weights_only=True)
-                assert theirs == pytest.approx(told, rel=1e-5)
+                assert theirs == pytest.approx(mean_losses, rel=1e-5)
                 for each, grad in expected.items():
                     torch.testing.assert_close(found[each], grad, rtol=1e-4, atol=1e-6)
 
 
-def test_texts_of_a_frozen_encoder_are_made_once() -> None:
+def test_texts_are_encoded_once_by_a_frozen_encoder() -> None:
     objective = build(captions=None, sound=None, frozen_text=True)
     text = objective.video.text
     assert not any(each.requires_grad for each in text.parameters()) and not text.training
@@ -180,7 +184,7 @@ def test_texts_of_a_frozen_encoder_are_made_once() -> None:
     assert objective.video.text_proj.weight.grad is not None
 
 
-def test_the_scale_ends_at_a_hundred_and_can_come_down_again() -> None:
+def test_scale_is_clamped_to_a_hundred_and_can_decrease_again() -> None:
     objective = build(**PLAIN, classes=None)
     with torch.no_grad():
         objective.video.scale.log.fill_(9.0)
@@ -193,7 +197,7 @@ def test_the_scale_ends_at_a_hundred_and_can_come_down_again() -> None:
 
 def test_a_clip_of_two_classes_is_refused_by_name() -> None:
     found = batch()
-    found["labels"][3] = (0, 2)
+    found.labels[3] = (0, 2)
     with pytest.raises(UserError, match=r"sample clip 0 3 of 0 has the labels \[0, 2\]; expected one below 3"):
         build()(found, 0)
 
@@ -207,6 +211,6 @@ def test_a_clip_of_two_classes_is_refused_by_name() -> None:
         ({"captions": None, "audio_video_weight": 0.0}, "sound is not used by any loss"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_with_the_way_out(changes: dict[str, Any], advice: str) -> None:
+def test_invalid_settings_are_refused_with_a_remedy(changes: dict[str, Any], advice: str) -> None:
     with pytest.raises(ValueError, match=advice):
         stage.spec(**changes)

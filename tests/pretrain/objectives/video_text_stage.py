@@ -15,7 +15,7 @@ from trichord.pretrain.backbones.base import TextBackbone, Tokens
 from trichord.pretrain.collectives import rank, sum_over_ranks
 from trichord.pretrain.objectives.video_text import VideoTextSpec
 from trichord.pretrain.objectives.video_text.objective import VideoTextObjective
-from trichord.shards.reading.batch import Batch
+from trichord.shards.reading.batch import Batch, Timeline
 from trichord.shards.transforms.mix import Mixing
 
 BATCH, LANES, CLASSES = 8, 4, ("jump", "sit", "wave")
@@ -23,7 +23,7 @@ CAPTIONS = [f"thing {number}" for number in range(5)]
 
 
 class Forgetful(SmallBackbone):
-    """One that draws: what it makes of a clip depends on the generator's state."""
+    """A random backbone: its output depends on the state of the generator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Forgetful(SmallBackbone):
 
 
 class SmallText(TextBackbone):
-    """A vector for each text by its checksum, mixed; how often it was asked is counted."""
+    """A vector for each text by its checksum, then a linear map; counts its calls."""
 
     dim, layers = 10, 3
 
@@ -83,7 +83,7 @@ def build(**changes: Any) -> VideoTextObjective:
 
 
 def batch(rows: slice = slice(None), step: int = 0, samples: int = BATCH) -> Batch:
-    """Give rows of a batch; step by step another one. Some have no caption, some no label, some no sound."""
+    """Return rows of the batch of a step. Some have no caption, some no label, some no sound."""
     generator = torch.Generator().manual_seed(50 + step)
     frames = torch.randint(0, 256, (samples, 3, 4, 8, 8), dtype=torch.uint8, generator=generator)
     sound = torch.randn(samples, 20, MELS, generator=generator)
@@ -99,6 +99,7 @@ def batch(rows: slice = slice(None), step: int = 0, samples: int = BATCH) -> Bat
         shard=["0"] * len(numbers),
         source=[0] * len(numbers),
         position=[-1] * len(numbers),
+        timeline=[Timeline()] * len(numbers),
         step=step,
         bad=[],
         left_out=[],
@@ -107,7 +108,7 @@ def batch(rows: slice = slice(None), step: int = 0, samples: int = BATCH) -> Bat
 
 
 def draw_as(numbers: Sequence[int]) -> Callable[[int], None]:
-    """Seed what the model draws for a part by the number that it has in the whole batch."""
+    """Seed the draws of the model for a part by its number in the whole batch."""
 
     def draw(part: int) -> None:
         torch.manual_seed(1000 + numbers[part])
@@ -116,7 +117,7 @@ def draw_as(numbers: Sequence[int]) -> Callable[[int], None]:
 
 
 def gradients(objective: VideoTextObjective, ranks: int, parts: int, step: int = 0) -> tuple[dict[str, float], Any]:
-    """Take a step's forward and backward passes as the engine does; give mean losses and gradients over ranks."""
+    """Run forward and backward of a step like the engine; return mean losses and gradients over ranks."""
     pieces = ranks * parts
     size = BATCH // pieces
     own = [rank() * parts + part for part in range(parts)]
@@ -136,5 +137,7 @@ def gradients(objective: VideoTextObjective, ranks: int, parts: int, step: int =
     found = {name: each.grad for name, each in objective.named_parameters() if each.grad is not None}
     for grad in found.values():
         sum_over_ranks(grad).div_(ranks)
-    told = {name: float(sum_over_ranks(each.clone())) / ranks for name, each in {"loss": total, **losses}.items()}
-    return told, found
+    mean_losses = {
+        name: float(sum_over_ranks(each.clone())) / ranks for name, each in {"loss": total, **losses}.items()
+    }
+    return mean_losses, found

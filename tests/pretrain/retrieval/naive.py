@@ -1,4 +1,4 @@
-"""Retrieval as its papers write it, query by query and target by target over whole matrices; and sides to try it on.
+"""Naive retrieval, query by query and target by target over whole matrices, and data to apply it to.
 
 Legend: Q queries, N targets, K queries of a bank, D features.
 """
@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trichord.pretrain.retrieval.tiles import Side
+from trichord.pretrain.retrieval.scores import Side
 
 Matrix = NDArray[np.float64]
 CLIPS, CAPTIONS, DIM = 13, 3, 8
 
 
 def draw(kind: str, seed: int = 0) -> tuple[Side, Side, torch.Tensor, torch.Tensor]:
-    """Give captions and videos, three captions a clip, and banks of either kind.
+    """Draw captions and videos, three captions per clip, and banks of either kind.
 
-    One clip misses a caption, one has none, and one caption's video is missing; clips come in no order. Of "integers"
+    One clip lacks a caption, one has none, and the video of one caption is missing; clips are unordered. In "integers"
     all cosines are quarters, "constant" rows are all one, and "twins" are drawn from few rows, so that many are equal.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -28,7 +28,7 @@ def draw(kind: str, seed: int = 0) -> tuple[Side, Side, torch.Tensor, torch.Tens
     single = torch.randperm(CLIPS, generator=generator)
     single[single == 11] = -1
     rows = [draw_rows(kind, count, generator) for count in (len(several), len(single), 31, 17)]
-    rows[0][several < 0] = torch.nan  # what a missing row holds is nobody's business
+    rows[0][several < 0] = torch.nan  # the contents of a missing row must not matter
     return Side(rows[0], several), Side(rows[1], single), rows[2], rows[3]
 
 
@@ -50,12 +50,12 @@ def cosines(one: torch.Tensor, other: torch.Tensor) -> Matrix:
 
 
 def ranks(scores_QN: Matrix, asked: list[int], found: list[int], among: str = "rows") -> list[float]:
-    """Rank queries of some clips among targets of some clips; NaN where there is nothing to rank."""
-    told = []
+    """Rank queries among targets; NaN where a query has no target."""
+    own_ranks = []
     for scores_N, clip in zip(scores_QN, asked, strict=True):
         own = [score for score, other in zip(scores_N, found, strict=True) if other == clip >= 0]
         if not own:
-            told.append(float("nan"))
+            own_ranks.append(float("nan"))
             continue
         others = [(score, other) for score, other in zip(scores_N, found, strict=True) if other not in (clip, -1)]
         if among == "clips":
@@ -63,23 +63,23 @@ def ranks(scores_QN: Matrix, asked: list[int], found: list[int], among: str = "r
         best = max(own)
         greater = sum(is_greater(score, best) for score, _ in others)
         ties = 1 + sum(not is_greater(score, best) and not is_greater(best, score) for score, _ in others)
-        told.append(greater + (ties + 1) / 2)
-    return told
+        own_ranks.append(greater + (ties + 1) / 2)
+    return own_ranks
 
 
 def is_greater(one: float, other: float) -> bool:
-    """Say whether a score is greater by more than the order of additions explains."""
+    """Return whether a score is greater by more than rounding."""
     return one - other > 2**-32 * max(abs(one), abs(other))
 
 
 def dual_softmax(cosines_QN: Matrix, scale: float) -> Matrix:
-    """Multiply each target's cosines by their softmax over queries."""
+    """Multiply the cosines of each target by their softmax over queries."""
     weights_QN = np.exp(scale * cosines_QN)
     return scale * cosines_QN * (weights_QN / weights_QN.sum(axis=0))
 
 
 def query_bank(cosines_QN: Matrix, bank_KN: Matrix, beta: float) -> Matrix:
-    """Divide by what the bank's queries have with each target, where a nearest target is one of a bank's query."""
+    """Normalise by the bank those queries whose nearest target is also the nearest of a query of the bank."""
     near = {t for row_N in bank_KN for t in range(len(row_N)) if not any(is_greater(x, row_N[t]) for x in row_N)}
     sums_N = np.exp(beta * bank_KN).sum(axis=0)
     scores_QN = cosines_QN.copy()

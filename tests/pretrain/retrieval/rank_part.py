@@ -1,4 +1,4 @@
-"""What each of several ranks finds that share a test: its queries' ranks by every scoring, and figures of both ways."""
+"""The work of each rank that shares a test: ranks of its queries by every scoring, and figures of both directions."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from torch import Tensor
 from tests.pretrain.retrieval.naive import draw
 from trichord.core.errors import UserError
 from trichord.pretrain.retrieval.ranks import COSINE, measure, own_ranks
-from trichord.pretrain.retrieval.scores import DualSoftmax, QueryBank
-from trichord.pretrain.retrieval.tiles import Side
+from trichord.pretrain.retrieval.scores import DualSoftmax, QueryBank, Side
 
 KINDS = ("random", "twins")
-# The share of captions, videos and banks' rows that each rank has.
+# The share of captions, videos and bank rows of each rank.
 SHARES: dict[int, tuple[float, ...]] = {1: (1.0,), 2: (0.3, 0.7), 3: (0.5, 0.0, 0.5)}
 
 
 def part(rows: Tensor, rank: int, ranks: int) -> Tensor:
-    """Give a rank's part of some rows, in order; the second of three has none."""
+    """Return the part of a rank of some rows, in order; the second of three ranks has none."""
     ends = [round(len(rows) * sum(SHARES[ranks][:each])) for each in (rank, rank + 1)]
     return rows[ends[0] : ends[1]]
 
 
 def find(rank: int, ranks: int) -> dict[str, object]:
-    """Rank this rank's queries in both directions, measure, and meet rows that are none on the last rank alone."""
+    """Rank the queries of this rank in both directions, measure, and pass invalid rows on the last rank alone."""
     found: dict[str, object] = {}
     for kind in KINDS:
         captions, videos, text_bank, video_bank = draw(kind)
@@ -51,7 +50,7 @@ def find(rank: int, ranks: int) -> dict[str, object]:
 
 
 def take_part(rank: int, ranks: int, folder: str) -> None:
-    """Save what this rank found."""
+    """Save the results of this rank."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet{ranks}", rank=rank, world_size=ranks)
     torch.save(find(rank, ranks), f"{folder}/{ranks}-{rank}")
@@ -59,7 +58,7 @@ def take_part(rank: int, ranks: int, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    # Forked from one process, for most of a short rank's time is importing torch.
+    # Forked from one process, because most of the time of a short rank is importing torch.
     for world in SHARES:
         if world > 1:
             torch.multiprocessing.start_processes(take_part, (world, sys.argv[1]), nprocs=world, start_method="fork")

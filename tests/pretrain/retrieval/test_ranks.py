@@ -1,4 +1,4 @@
-"""Ranks by cosines, by the dual softmax and by a query bank equal those of loops over whole matrices, in any tiles."""
+"""Ranks by cosine, dual softmax and query bank equal those of loops over whole matrices, for any tiles."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from tests.pretrain.retrieval.naive import draw
 from trichord.core.errors import UserError
 from trichord.pretrain.engine.memory import LiveMemory
 from trichord.pretrain.retrieval.ranks import COSINE, Among, own_ranks
-from trichord.pretrain.retrieval.scores import DualSoftmax, QueryBank, Scoring
-from trichord.pretrain.retrieval.tiles import MEMORY_BYTES, Side, round_digits
+from trichord.pretrain.retrieval.scores import MEMORY_BYTES, DualSoftmax, QueryBank, Scoring, Side, round_digits
 
 KINDS = pytest.mark.parametrize("kind", ["random", "integers", "twins", "constant"])
 MEMORIES = pytest.mark.parametrize("memory_bytes", [1500, MEMORY_BYTES])
@@ -24,20 +23,20 @@ EITHER_WAY = pytest.mark.parametrize(("direction", "among"), WAYS)
 
 
 def sides(direction: str, kind: str) -> tuple[Side, Side, torch.Tensor]:
-    """Give the queries of a direction, its targets, and a bank of the queries' kind."""
+    """Return the queries of a direction, its targets, and a bank of queries."""
     captions, videos, text_bank, video_bank = draw(kind)
     return (captions, videos, text_bank) if direction == TO_VIDEO else (videos, captions, video_bank)
 
 
 def there(side: Side) -> tuple[torch.Tensor, list[int]]:
-    """Give a side's rows but the missing ones, and their clips."""
+    """Return the present rows of a side, and their clips."""
     kept = side.where(side.clips_n >= 0)
     return kept.rows_nD, kept.clips_n.tolist()
 
 
-def expected_of_all(queries: Side, told: list[float]) -> list[float]:
-    """Put NaN in the places of missing queries."""
-    ranks = iter(told)
+def expected_of_all(queries: Side, naive_ranks: list[float]) -> list[float]:
+    """Return expected ranks with NaN for missing queries."""
+    ranks = iter(naive_ranks)
     return [next(ranks) if clip >= 0 else math.nan for clip in queries.clips_n.tolist()]
 
 
@@ -48,7 +47,7 @@ def assert_equal(found_Q: torch.Tensor, expected: list[float]) -> None:
 @KINDS
 @pytest.mark.parametrize("memory_bytes", [1, 1500, 5000, MEMORY_BYTES])
 @EITHER_WAY
-def test_ranks_by_cosines_are_those_of_loops(kind: str, memory_bytes: int, direction: str, among: Among) -> None:
+def test_ranks_by_cosine_equal_those_of_loops(kind: str, memory_bytes: int, direction: str, among: Among) -> None:
     queries, targets, _ = sides(direction, kind)
     (asked, asked_clips), (found, found_clips) = there(queries), there(targets)
     expected = expected_of_all(queries, naive.ranks(naive.cosines(asked, found), asked_clips, found_clips, among))
@@ -64,13 +63,13 @@ def test_the_dual_softmax_is_its_formula(
     kind: str, memory_bytes: int, direction: str, among: Among, scale: float
 ) -> None:
     queries, targets, _ = sides(direction, kind)
-    # Queries without a target are none of the test's, so the softmax is not over them.
+    # Queries without a target are not part of the test, so the softmax excludes them.
     is_asked_n = (queries.clips_n >= 0) & torch.isin(queries.clips_n, targets.clips_n)
     found, found_clips = there(targets)
     scores_QN = naive.dual_softmax(naive.cosines(queries.rows_nD[is_asked_n], found), scale)
     expected = torch.full((len(queries),), torch.nan, dtype=torch.float64)
-    told = naive.ranks(scores_QN, queries.clips_n[is_asked_n].tolist(), found_clips, among)
-    expected[is_asked_n] = torch.tensor(told, dtype=torch.float64)
+    naive_ranks = naive.ranks(scores_QN, queries.clips_n[is_asked_n].tolist(), found_clips, among)
+    expected[is_asked_n] = torch.tensor(naive_ranks, dtype=torch.float64)
     assert_equal(own_ranks(queries, targets, DualSoftmax(scale), among, memory_bytes), expected.tolist())
 
 
@@ -93,8 +92,8 @@ def test_the_query_bank_is_its_formula(
     assert_equal(own_ranks(queries, targets, QueryBank(bank_KD), among, memory_bytes), expected)
 
 
-def test_equal_rows_are_tied_wherever_they_lie() -> None:
-    """Libraries add a product's terms up in an order that depends on where its row lies in the matrix."""
+def test_equal_rows_are_tied_at_any_position() -> None:
+    """Libraries sum the terms of a product in an order that depends on the position of its row in the matrix."""
     generator = torch.Generator().manual_seed(1)
     one, *queries = torch.nn.functional.normalize(torch.randn(200, 333, generator=generator))
     targets = Side(one.repeat(211, 1), torch.arange(211))
@@ -105,7 +104,7 @@ def test_equal_rows_are_tied_wherever_they_lie() -> None:
             assert ranks_Q.tolist() == [106.0] * 199, (scoring.name, memory_bytes)
 
 
-def test_rounding_leaves_32_digits_at_any_size() -> None:
+def test_rounding_keeps_32_bits_at_any_magnitude() -> None:
     values = torch.randn(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     mantissas, exponents = np.frexp(values.numpy())
     expected = np.ldexp(np.round(mantissas * 2.0**32), exponents - 32)
@@ -114,8 +113,8 @@ def test_rounding_leaves_32_digits_at_any_size() -> None:
     np.testing.assert_array_equal(round_digits(tiny).numpy(), expected * 2.0**-300)
 
 
-def test_a_network_that_nearly_collapsed_is_still_told_apart() -> None:
-    """Cosines that float32 cannot tell from 1 are put in order."""
+def test_nearly_equal_vectors_are_still_ranked() -> None:
+    """Cosines that float32 rounds to 1 are ordered."""
     angles_N = torch.linspace(0, 1e-3, 50)
     rows_ND = torch.stack([torch.ones(50), angles_N], dim=1).double()
     rows_ND = torch.nn.functional.normalize(rows_ND)
@@ -124,7 +123,7 @@ def test_a_network_that_nearly_collapsed_is_still_told_apart() -> None:
     assert own_ranks(first, Side(rows_ND, torch.arange(50))).tolist() == [31.0]
 
 
-def test_memory_is_what_was_asked_for_and_no_matrix() -> None:
+def test_memory_stays_below_the_limit_without_the_whole_matrix() -> None:
     queries, targets, dim, asked_bytes = 600, 1000, 4, 150_000
     generator = torch.Generator().manual_seed(0)
     rows = [torch.nn.functional.normalize(torch.randn(n, dim, generator=generator)) for n in (queries, targets, 70)]
@@ -138,8 +137,8 @@ def test_memory_is_what_was_asked_for_and_no_matrix() -> None:
         assert asked_bytes / 2 < live.peak_bytes < asked_bytes + rows_and_numbers
 
 
-def test_rows_that_are_no_unit_vectors_do_not_win() -> None:
-    """Nothing is greater than NaN, so a network that diverged would find everything first."""
+def test_rows_that_are_not_unit_vectors_are_refused() -> None:
+    """Nothing is greater than NaN, so a diverged network would rank everything first."""
     captions, videos, _, _ = draw("random")
     for broken in (torch.nan, torch.inf, 0.0, 2.0):
         rows_nD = videos.rows_nD.clone()
@@ -157,7 +156,7 @@ def test_rows_that_are_no_unit_vectors_do_not_win() -> None:
     )
 
 
-def test_nothing_to_find_is_refused() -> None:
+def test_empty_test_is_refused() -> None:
     captions, videos, _, _ = draw("random")
     none = Side(videos.rows_nD, torch.full_like(videos.clips_n, -1))
     with pytest.raises(UserError, match=r"no rows of the targets in any process"):

@@ -1,4 +1,4 @@
-"""Log-mel pictures: equal to torchaudio's, the field's frame counts, and the traps that published weights rest on."""
+"""Log-mel spectrograms: equal to torchaudio's, with the usual frame counts and the quirks of published weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trichord.shards.audio.sound_specs import (
     blind_filters,
     stft_edges_hz,
 )
-from trichord.shards.audio.spectrogram import filters_KF, fit_frames, frame_count, log_fbank, log_mel, mask, spectrogram
+from trichord.shards.audio.spectrogram import filters_KF, fit_frames, log_fbank, log_mel, mask, spectrogram
 
 RATE = 16000
 
@@ -44,7 +44,7 @@ def sounds() -> dict[str, np.ndarray]:
 
 
 def torchaudio_fbank(samples_N: Tensor, mels: int = 128, frame_ms: float = 25.0, rate: int = RATE) -> Tensor:
-    """The call that AST makes; of sounds that leave filters empty the logarithm shows how the mean was rounded."""
+    """The call of AST; for sounds that leave filters empty, the logarithm shows the rounding of the mean."""
     from torchaudio.compliance import kaldi
 
     centred_N = samples_N - samples_N.double().mean().float()
@@ -82,8 +82,8 @@ def test_fbank_equals_torchaudio_at_other_settings(mels: int, frame_ms: float, r
     reason="products are shared out among threads otherwise by other kernels",
 )
 @pytest.mark.parametrize("spec", [KaldiFbank(), LogMel()], ids=["kaldi_fbank", "log_mel"])
-def test_the_number_of_threads_changes_nothing(spec: SoundSpec) -> None:
-    """A rank that reads for itself has more of them than a loader's worker."""
+def test_result_does_not_depend_on_the_number_of_threads(spec: SoundSpec) -> None:
+    """A rank that reads without workers has more threads than a worker."""
     samples_N = np.random.default_rng(4).normal(0.05, 0.1, 10 * spec.rate_hz).astype(np.float32)
     found, threads = [], torch.get_num_threads()
     try:
@@ -96,7 +96,7 @@ def test_the_number_of_threads_changes_nothing(spec: SoundSpec) -> None:
 
 
 def test_fbank_against_a_loop_over_frames() -> None:
-    """Every step by hand in double precision, with the same filters."""
+    """Every step is computed in double precision, with the same filters."""
     samples_N = np.random.default_rng(2).normal(0, 0.1, 1200)
     filters = filters_KF(RATE, 512, 40).double().numpy()
     ours = log_fbank(torch.from_numpy(samples_N.astype(np.float32))[None], RATE, 40)[0]
@@ -110,7 +110,7 @@ def test_fbank_against_a_loop_over_frames() -> None:
         assert np.allclose(ours[frame].numpy(), np.log(np.maximum(power @ filters, 1.1920929e-07)), atol=1e-3)
 
 
-def test_fbank_of_a_batch_is_that_of_each() -> None:
+def test_fbank_of_a_batch_equals_that_of_each_sound() -> None:
     batch_BN = torch.from_numpy(np.stack(list(sounds().values())).astype(np.float32))
     together = log_mel(KaldiFbank(), batch_BN)
     for row, samples_N in zip(together, batch_BN, strict=True):
@@ -118,7 +118,7 @@ def test_fbank_of_a_batch_is_that_of_each() -> None:
 
 
 def test_fbank_is_faster_than_torchaudio() -> None:
-    """Interleaved, one thread, the least of many; a loose bound here (1.4), `shards bench` prints the figure (2.4)."""
+    """Interleaved, one thread, minimum of many runs; the bound is loose (1.4): `benchmarks reading` prints 2.4."""
     samples_N = torch.from_numpy(sounds()["noise"].astype(np.float32))
     spec = KaldiFbank()
     threads = torch.get_num_threads()
@@ -143,19 +143,19 @@ def test_frame_counts(seconds: float, kaldi: int, centred: int) -> None:
     silence_BN = torch.zeros(1, samples)
     for spec, frames in ((KaldiFbank(), kaldi), (LogMel(), centred)):
         assert log_mel(spec, silence_BN).shape == (1, frames, 128)
-        assert frame_count(spec, samples) == frames
+        assert spec.frame_count(samples) == frames
 
 
 @pytest.mark.parametrize("samples", [1, 399, 400, 401, 559, 560, 1023, 1024, 1025, 33333])
 @pytest.mark.parametrize("spec", [KaldiFbank(), LogMel(), XdcMel()], ids=lambda spec: spec.kind)
-def test_frame_count_is_what_comes_out(spec: SoundSpec, samples: int) -> None:
-    """Also below one window, where zeros fill the sound up to one."""
+def test_frame_count_equals_the_length_of_the_output(spec: SoundSpec, samples: int) -> None:
+    """Also for less than one window, where the sound is padded with zeros."""
     audio_BTF = log_mel(spec, torch.full((2, samples), 0.1))
-    assert audio_BTF.shape[1] == frame_count(spec, samples) >= 1
+    assert audio_BTF.shape[1] == spec.frame_count(samples) >= 1
     assert torch.isfinite(audio_BTF).all()
 
 
-def test_ast_normalises_by_two_deviations() -> None:
+def test_ast_divides_by_two_standard_deviations() -> None:
     samples_N = sounds()["noise"].astype(np.float32)
     audio_TF = spectrogram(KaldiFbank(frames=None), samples_N)
     expected = (torchaudio_fbank(torch.from_numpy(samples_N)) + 4.2677393) / (2 * 4.5689974)
@@ -163,7 +163,7 @@ def test_ast_normalises_by_two_deviations() -> None:
 
 
 def test_ast_pads_before_normalising() -> None:
-    """The trap: padded frames are +0.467, not 0, and the weights expect it."""
+    """Padded frames are +0.467 instead of 0, as the published weights expect."""
     audio_TF = spectrogram(KaldiFbank(), sounds()["noise"].astype(np.float32))
     assert audio_TF.shape == (1024, 128)
     assert audio_TF[198:].unique().tolist() == [pytest.approx(4.2677393 / (2 * 4.5689974))]
@@ -179,7 +179,7 @@ def test_ast_masks_before_normalising() -> None:
     assert masked[changed].unique().tolist() == [pytest.approx(0.467, abs=5e-4)]
 
 
-def test_the_other_conventions_pad_and_mask_with_their_mean() -> None:
+def test_other_conventions_pad_and_mask_with_their_mean() -> None:
     spec = LogMel(mean=-30.0, std=20.0, frames=300, spec_augment=SpecAugment())
     samples_N = sounds()["noise"].astype(np.float32)
     assert not spectrogram(spec, samples_N)[201:].any()
@@ -187,7 +187,7 @@ def test_the_other_conventions_pad_and_mask_with_their_mean() -> None:
     assert not masked[plain != masked].any()
 
 
-def test_ast_with_128_mels_has_one_blind_filter_and_keeps_it() -> None:
+def test_ast_with_128_mels_keeps_its_empty_filter() -> None:
     from torchaudio.compliance import kaldi
 
     theirs, _ = kaldi.get_mel_banks(128, 512, float(RATE), 20.0, 0.0, 100.0, -500.0, 1.0)
@@ -198,7 +198,7 @@ def test_ast_with_128_mels_has_one_blind_filter_and_keeps_it() -> None:
 
 
 def test_log_mel_equals_torchaudio_sound_by_sound() -> None:
-    """Decibels 80 below each sound's own peak; AmplitudeToDB on a batch would take the batch's peak."""
+    """The floor is 80 dB below the peak of each sound; AmplitudeToDB on a batch would use the peak of the batch."""
     from torchaudio import transforms
 
     batch_BN = torch.from_numpy(np.stack([sounds()["tone"], 1e-3 * sounds()["noise"]]).astype(np.float32))
@@ -210,7 +210,7 @@ def test_log_mel_equals_torchaudio_sound_by_sound() -> None:
     assert float(ours[0].max() - ours[0].min()) == pytest.approx(80.0, abs=1e-3)
 
 
-def test_log_mel_range_may_be_left_open() -> None:
+def test_log_mel_range_may_be_unlimited() -> None:
     audio_BTF = log_mel(LogMel(range_db=None), torch.zeros(1, RATE))
     assert audio_BTF.unique().tolist() == [-100.0]
 
@@ -231,7 +231,7 @@ def test_xdc_is_the_logarithm_of_a_mel_spectrogram() -> None:
 @pytest.mark.parametrize("scale", ["htk", "slaney"])
 @pytest.mark.parametrize("fft_size", [256, 400, 512, 1024])
 @pytest.mark.parametrize("mels", [40, 64, 80, 128])
-def test_blind_filters_are_those_that_torchaudio_makes_all_zero(scale: str, fft_size: int, mels: int) -> None:
+def test_empty_filters_are_those_that_are_all_zero_in_torchaudio(scale: str, fft_size: int, mels: int) -> None:
     from torchaudio.functional import melscale_fbanks
 
     with warnings.catch_warnings():
@@ -241,7 +241,7 @@ def test_blind_filters_are_those_that_torchaudio_makes_all_zero(scale: str, fft_
     assert blind_filters(stft_edges_hz(0.0, RATE / 2, mels, scale), RATE, fft_size) == expected
 
 
-def test_blind_filters_are_refused_with_the_way_out() -> None:
+def test_empty_filters_are_refused_with_a_remedy() -> None:
     with pytest.raises(ValidationError, match=r"4 of 128 mel filters .* use fft_size=1024 or mels=(\d+)") as caught:
         LogMel(fft_size=400)
     fewer = int(str(caught.value).split("or mels=")[1].split()[0])
@@ -279,7 +279,7 @@ def test_evaluation_masks_nothing_and_training_repeats_from_its_seed() -> None:
     assert not torch.equal(first, spectrogram(spec, samples_N, generator(2, "k")))
 
 
-def test_mask_wider_than_the_picture() -> None:
+def test_mask_wider_than_the_spectrogram() -> None:
     wide = SpecAugment(frequency_width=500, time_width=500)
     for seed in range(20):
         assert mask(wide, torch.ones(5, 4), generator(seed), fill=0.0).shape == (5, 4)
@@ -299,7 +299,7 @@ def test_sound_in_the_wrong_convention_is_refused() -> None:
         spectrogram(KaldiFbank(), np.zeros((2, 16000), dtype=np.float32))
 
 
-def test_read_only_sound_is_left_alone() -> None:
+def test_read_only_sound_is_not_modified() -> None:
     samples_N = sounds()["noise"].astype(np.float32)
     before = samples_N.copy()
     samples_N.flags.writeable = False
@@ -309,7 +309,7 @@ def test_read_only_sound_is_left_alone() -> None:
     assert np.array_equal(samples_N, before)
 
 
-def test_specs_are_told_apart_by_kind_and_travel() -> None:
+def test_specs_are_discriminated_by_kind_and_can_be_pickled() -> None:
     adapter: TypeAdapter[SoundSpec] = TypeAdapter(SoundSpec)
     for spec in (KaldiFbank(), LogMel(scale="slaney"), XdcMel(spec_augment=SpecAugment())):
         assert adapter.validate_json(adapter.dump_json(spec)) == spec

@@ -1,4 +1,4 @@
-"""A draw takes so many clips of each class, by seed and key alone, and copies them bit for bit."""
+"""`shards draw` takes a number of clips per class, by seed and key alone, and copies them bit for bit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLASSES = ("red", "green", "blue")
 
 
 def write_set(folder: Path, clips: Sequence[tuple[str, Sequence[int]]], per_shard: int = 7) -> Path:
-    """Write clips that nobody need decode: a draw looks at labels alone."""
+    """Write clips that need not be decodable: only labels are read."""
     folder.mkdir()
     for first in range(0, len(clips), per_shard):
         with webdataset.TarWriter(str(folder / f"{first:05d}.tar")) as out:
@@ -36,7 +36,7 @@ def write_set(folder: Path, clips: Sequence[tuple[str, Sequence[int]]], per_shar
 
 
 def members(folder: Path) -> dict[str, Mapping[str, bytes]]:
-    """Read a set as anyone's WebDataset would."""
+    """Read a set with plain webdataset."""
     found = {}
     for entry in Manifest.load(folder).shards:
         for sample in webdataset.WebDataset(str(folder / entry.name), shardshuffle=False):
@@ -50,7 +50,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_set(tmp_path_factory.mktemp("whole") / "set", [(f"clip{n:02d}", [n % 3]) for n in range(30)])
 
 
-def test_samples_are_copied_bit_for_bit_and_each_class_has_as_many(whole: Path, tmp_path: Path) -> None:
+def test_samples_are_copied_bit_for_bit_with_equal_numbers_per_class(whole: Path, tmp_path: Path) -> None:
     drawn = draw(str(whole), tmp_path / "few", per_class=4, seed=3)
     before, after = members(whole), members(tmp_path / "few")
     assert len(after) == 12 and all(after[key] == before[key] for key in after)
@@ -63,7 +63,7 @@ def test_samples_are_copied_bit_for_bit_and_each_class_has_as_many(whole: Path, 
         assert entry.sha256 == hashlib.sha256((tmp_path / "few" / entry.name).read_bytes()).hexdigest()
 
 
-def test_the_same_seed_draws_the_same_whatever_the_shards_and_more_include_fewer(whole: Path, tmp_path: Path) -> None:
+def test_draw_depends_on_the_seed_alone_and_larger_draws_include_smaller_ones(whole: Path, tmp_path: Path) -> None:
     clips = [(key, json.loads(each["json"])["labels"]) for key, each in members(whole).items()]
     other = write_set(tmp_path / "other", clips[::-1], per_shard=11)
     two, again = draw(str(whole), tmp_path / "a", 2), draw(str(other), tmp_path / "b", 2)
@@ -74,7 +74,7 @@ def test_the_same_seed_draws_the_same_whatever_the_shards_and_more_include_fewer
     assert set(members(tmp_path / "seed")) != set(members(tmp_path / "a"))
 
 
-def test_a_clip_of_several_classes_counts_for_each_and_more_include_fewer_still() -> None:
+def test_clip_of_several_classes_counts_for_each() -> None:
     labels = [((n // 3 % 3, n // 9 % 3), (), (1,))[n % 3] for n in range(40)]
     clips = [Candidate(SampleAddress(0, 0, n, 0), f"k{n}", each) for n, each in enumerate(labels)]
     before: set[str] = set()
@@ -86,7 +86,7 @@ def test_a_clip_of_several_classes_counts_for_each_and_more_include_fewer_still(
         before = {each.key for each in chosen}
 
 
-def test_what_is_amiss_is_said(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_reported(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clips = [("a", [0]), ("b", [0]), ("c", [1]), ("d", [])]
     few = write_set(tmp_path / "set", clips)
     typed = ["shards", "draw", str(few), "--per-class", "2", "--out", str(tmp_path / "out"), "--json"]

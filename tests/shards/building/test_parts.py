@@ -1,4 +1,4 @@
-"""A build shared by jobs: the same files as from one, signed when all are there, and nobody in another's way."""
+"""A build in parts: the same files as in one job, a manifest once all are there, and no interference."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files(out: Path) -> dict[str, str]:
-    """Digest everything but the reports, which name their folder."""
+    """Return digests of all files except reports, which contain their folder."""
     return {
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(out.rglob("*"))
@@ -62,7 +62,7 @@ def report(folder: Path) -> dict[str, Any]:
     ],
 )
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
-def test_parts_in_any_order_make_what_one_build_makes(
+def test_parts_in_any_order_equal_one_build(
     options: dict[str, Any], order: tuple[int, ...], dataset: Path, tmp_path: Path
 ) -> None:
     build("csv", dataset, tmp_path / "whole", workers=1, **options)
@@ -77,7 +77,7 @@ def test_parts_in_any_order_make_what_one_build_makes(
         assert parts["finished"] and {**parts, "folder": ""} == {**whole, "folder": ""}
 
 
-def test_shares_are_even_over_all_splits_together(dataset: Path, tmp_path: Path) -> None:
+def test_parts_are_equal_over_all_splits_together(dataset: Path, tmp_path: Path) -> None:
     shares = []
     for number in range(1, 5):
         out = tmp_path / str(number)
@@ -87,7 +87,7 @@ def test_shares_are_even_over_all_splits_together(dataset: Path, tmp_path: Path)
     assert len(set.union(*shares)) == sum(SPLITS.values())
 
 
-def test_until_the_last_shard_nothing_passes_for_a_whole_set(
+def test_there_is_no_manifest_before_the_last_shard(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["shards", "build", "csv", "--root", str(dataset), "--out", str(tmp_path), "--samples-per-shard", "2"]
@@ -102,7 +102,7 @@ def test_until_the_last_shard_nothing_passes_for_a_whole_set(
     assert Manifest.load(tmp_path / "train").samples == SPLITS["train"]
 
 
-def test_a_build_without_part_signs_what_is_there(dataset: Path, tmp_path: Path) -> None:
+def test_build_without_part_writes_the_manifest_of_existing_shards(dataset: Path, tmp_path: Path) -> None:
     for number in (1, 2):
         build("csv", dataset, tmp_path, workers=1, samples_per_shard=2, part=(number, 2))
     before = files(tmp_path)
@@ -114,7 +114,7 @@ def test_a_build_without_part_signs_what_is_there(dataset: Path, tmp_path: Path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")} == times
 
 
-def test_parts_may_run_at_once_and_each_clears_only_what_it_writes_anew(dataset: Path, tmp_path: Path) -> None:
+def test_concurrent_parts_remove_only_files_that_they_rewrite(dataset: Path, tmp_path: Path) -> None:
     build("csv", dataset, tmp_path / "whole", workers=1, samples_per_shard=1)
     folder = tmp_path / "parts" / "train"
     folder.mkdir(parents=True)
@@ -156,7 +156,7 @@ def test_a_wrong_part_is_refused(text: str, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR2])
-def test_an_interrupted_build_ends_at_once_leaves_no_halves_and_goes_on(
+def test_interrupted_build_ends_at_once_without_partial_files_and_resumes(
     number: signal.Signals, workers: int, tmp_path: Path
 ) -> None:
     folder = tmp_path / "root" / "run"
@@ -164,7 +164,7 @@ def test_an_interrupted_build_ends_at_once_leaves_no_halves_and_goes_on(
     for clip in range(6):
         (folder / f"{clip}.mp4").write_bytes(media.clip(8, seed=clip))
     (folder / "zlong.mp4").write_bytes(media.clip(400, seed=9))
-    # The last shard would take half a minute: it is what the signal finds being written.
+    # The last shard takes half a minute, so that the signal arrives while it is written.
     options = f"mode='encode', preset=Preset(speed='placebo', short_side=480), samples_per_shard=1, workers={workers}"
     script = f"""
 import signal
@@ -172,9 +172,9 @@ from pathlib import Path
 from trichord.shards.building.transcode import Preset
 from trichord.shards.building.write import build
 class Signalled(BaseException): pass
-def tell(*_): raise Signalled
+def raise_signalled(*_): raise Signalled
 if __name__ == "__main__":
-    signal.signal(signal.SIGUSR2, tell)
+    signal.signal(signal.SIGUSR2, raise_signalled)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell has put the tests aside
     build("folder", Path({str(tmp_path / "root")!r}), Path({str(tmp_path / "out")!r}), shuffle=False, {options})
 """
@@ -184,9 +184,9 @@ if __name__ == "__main__":
         while not list(made.glob(".00006.tar.*.partial")) and process.poll() is None and time.monotonic() - begin < 90:
             time.sleep(0.02)
         process.send_signal(number)
-        told = time.monotonic()
+        signalled_s = time.monotonic()
         process.wait(60)
-    assert process.returncode != 0 and time.monotonic() - told < 10
+    assert process.returncode != 0 and time.monotonic() - signalled_s < 10
     names = {path.name for path in made.iterdir()}
     assert not [name for name in names if "partial" in name]
     assert "manifest.json" not in names and "00006.tar" not in names and "00000.tar" in names
@@ -208,10 +208,10 @@ def job_of(*words: str) -> BuildJob:
     return job
 
 
-def test_a_job_types_what_was_typed_and_its_part(tmp_path: Path) -> None:
+def test_job_repeats_the_arguments_with_its_part(tmp_path: Path) -> None:
     words = ("csv", "--root", "videos", "--out", "sets", "--preset", "short_side=64", "--mode", "encode")
     job = job_of(*words)
-    assert (job.name, job.folder, job.is_of_parts, job.saves_when_told) == ("build-csv", Path("sets/jobs"), True, False)
+    assert (job.name, job.folder, job.is_of_parts, job.saves_on_signal) == ("build-csv", Path("sets/jobs"), True, False)
     assert list(job.words(tmp_path, None)) == ["shards", "build", *words]
     part = job.within("part-003-of-016")
     assert list(part.words(tmp_path, (3, 16))) == ["shards", "build", *words, "--part", "3/16"]
@@ -219,14 +219,14 @@ def test_a_job_types_what_was_typed_and_its_part(tmp_path: Path) -> None:
     assert not job_of(*words, "--part", "1/2").is_of_parts
 
 
-def test_builds_of_a_sweep_write_into_folders_of_their_own(dataset: Path, tmp_path: Path) -> None:
+def test_builds_of_a_sweep_write_to_separate_folders(dataset: Path, tmp_path: Path) -> None:
     words = ("csv", "--root", str(dataset), "--out", str(tmp_path), "--splits", "val")
     typed = job_of(*words).within("seed=1").words(tmp_path, None)
     assert cli.main([str(word) for word in typed]) == 0
     assert Manifest.load(tmp_path / "seed=1" / "val").samples == SPLITS["val"]
 
 
-def test_a_look_beforehand_tells_what_there_will_be_and_writes_nothing(dataset: Path, tmp_path: Path) -> None:
+def test_dry_run_reports_the_result_and_writes_nothing(dataset: Path, tmp_path: Path) -> None:
     words = ("csv", "--root", str(dataset), "--out", str(tmp_path / "sets"))
     assert list(job_of(*words, "--samples-per-shard", "2").check(1)) == [
         "train: 11 clips in 6 shards",
@@ -239,7 +239,7 @@ def test_a_look_beforehand_tells_what_there_will_be_and_writes_nothing(dataset: 
     assert not (tmp_path / "sets").exists()
 
 
-def test_a_look_beforehand_finds_mistakes(dataset: Path, tmp_path: Path) -> None:
+def test_dry_run_reports_errors(dataset: Path, tmp_path: Path) -> None:
     words = ("csv", "--root", str(dataset), "--out", str(tmp_path / "sets"))
     for more, expected in [
         (("--root", "nowhere"), "does not exist"),
@@ -254,17 +254,18 @@ def test_a_look_beforehand_finds_mistakes(dataset: Path, tmp_path: Path) -> None
         job_of("csv", "--root", str(tmp_path), "--out", str(tmp_path / "sets")).check(1)
 
 
-def test_looking_imports_no_torch(dataset: Path, tmp_path: Path) -> None:
+def test_dry_run_imports_no_torch(dataset: Path, tmp_path: Path) -> None:
     script = f"""
 import sys
 from argparse import Namespace
 from pathlib import Path
-from trichord.shards.building.job import build_job
+from trichord.shards.commands import COMMANDS
 assert not {{"numpy", "av", "torch", "pydantic"}} & set(sys.modules)
+(command,) = (each for each in COMMANDS if each.name == "build")
 given = Namespace(layout="csv", root=Path({str(dataset)!r}), out=Path({str(tmp_path)!r}), option=[], splits=None,
     mode="copy", preset=[], samples_per_shard=None, bytes_per_shard=None, limit=None, max_missing_fraction=0.05,
     part=None, words=[])
-assert len(build_job(given).check(1)) == 3
+assert len(command.job(given).check(1)) == 3
 assert "torch" not in sys.modules
 """
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0

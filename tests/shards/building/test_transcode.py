@@ -1,4 +1,4 @@
-"""Transcoding: what is copied is the same bytes, what is encoded shows the same moments at the same times."""
+"""Transcoding: copies have the same bytes, and encoded files show the same content at the same times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trichord.shards.building.encode import X264_REPRODUCIBLE
 from trichord.shards.building.transcode import Medium, Mode, Part, Preset, lossless_gray, make_medium
 
 FPS = 25
-FLASH_FRAME = 20  # the one bright frame, at 0.8 s; the sound begins there too
+FLASH_FRAME = 20  # the one bright frame, at 0.8 s; the sound starts there too
 RATE = 16_000
 
 
@@ -28,7 +28,7 @@ def flash(frames: int = 40, width: int = 96, height: int = 64) -> Pixels:
 
 
 def bang(start_s: float = 0.0, seconds: float = 1.6, at_s: float = FLASH_FRAME / FPS) -> Samples:
-    """A click at 0.8 s of the clip's clock, in a track that begins at `start_s`."""
+    """A click at 0.8 s of the clip, in a track that starts at `start_s`."""
     time_N = start_s + np.arange(round((seconds - start_s) * RATE)) / RATE
     return np.where((time_N >= at_s) & (time_N < at_s + 0.05), 0.9, 0.0).astype(np.float32)
 
@@ -39,7 +39,7 @@ def flash_time(data: bytes) -> float:
 
 
 def bang_time(data: bytes) -> float:
-    """By libavformat alone: the place of the first loud sample on the clock of the first frame."""
+    """Return the time of the first loud sample relative to the first frame, by libavformat alone."""
     mono_N, start_s, rate = media.full_sound(data)
     with av.open(io.BytesIO(data)) as file:
         first_frame_s = next(file.decode(video=0)).time
@@ -69,13 +69,13 @@ def test_sound_and_picture_stay_together(mode: Mode, start_s: float, container: 
     made = make_medium(source, container, mode, Preset())
     assert flash_time(made.data) == pytest.approx(0.8, abs=0.002)
     assert bang_time(made.data) == pytest.approx(bang_time(source), abs=0.004)
-    if container != "mpegts":  # it has no place to say how much of the codec's lead-in to skip
+    if container != "mpegts":  # it cannot store how much of the codec delay to skip
         assert bang_time(made.data) == pytest.approx(0.8, abs=0.004)
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
 def test_avi_with_reordered_frames_keeps_their_order(codec: str) -> None:
-    """AVI tells decode order only; with B-frames its times are made up, so frames are evenly spaced."""
+    """AVI stores decode order only; with B-frames its times are unreliable, so frames are evenly spaced."""
     pictures = flash()
     source = media.encode(
         pictures, bang(), container="avi", codec=codec, fps=FPS, sound_codec="pcm_s16le", sound_rate=RATE,
@@ -88,7 +88,7 @@ def test_avi_with_reordered_frames_keeps_their_order(codec: str) -> None:
 
 
 @pytest.mark.parametrize("mode", [Mode.REMUX, Mode.ENCODE])
-def test_a_variable_frame_rate_stays_one(mode: Mode) -> None:
+def test_variable_frame_rate_is_kept(mode: Mode) -> None:
     ticks = np.cumsum(np.random.default_rng(3).integers(10, 120, 40)).tolist()
     source = media.encode(media.moving_picture(40), ticks=ticks)
     made = make_medium(source, "mp4", mode, Preset(max_fps=None))
@@ -96,7 +96,7 @@ def test_a_variable_frame_rate_stays_one(mode: Mode) -> None:
 
 
 @pytest.mark.parametrize(("fps", "kept"), [(30, 60), (50, 60), (60, 60), (24, 60)])
-def test_a_high_frame_rate_is_thinned_and_the_kept_frames_keep_their_times(fps: int, kept: int) -> None:
+def test_high_frame_rate_is_reduced_and_frames_keep_their_times(fps: int, kept: int) -> None:
     frames = fps * 2
     source = media.encode(media.moving_picture(frames, 64, 48), fps=fps, options={"preset": "ultrafast"})
     times_s = media.full_times(make_medium(source, "mp4", Mode.ENCODE, Preset()).data)
@@ -107,7 +107,7 @@ def test_a_high_frame_rate_is_thinned_and_the_kept_frames_keep_their_times(fps: 
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.4, 1.2), (0.0, 1.0), (0.39, None), (6.4, 7.2)])
-def test_a_part_begins_and_ends_where_it_is_asked_to(start: float, end: float | None) -> None:
+def test_part_has_the_requested_start_and_end(start: float, end: float | None) -> None:
     """Sync samples are 50 frames apart, so that cutting needs re-encoding; the last case is reached by seeking."""
     click_N = bang(0.0, 8.0, at_s=start + 0.2)
     source = media.encode(
@@ -139,7 +139,7 @@ def test_rotation_is_applied_to_the_pixels() -> None:
         assert next(file.decode(video=0)).rotation == 0
 
 
-def test_moving_to_mp4_keeps_rotation() -> None:
+def test_remuxing_to_mp4_keeps_rotation() -> None:
     source = media.rotated(media.encode(media.moving_picture(12)), (0, 1, -1, 0))
     assert (before := _rotation(source)) != 0
     assert _rotation(make_medium(source, "mp4", Mode.REMUX, Preset()).data) == before
@@ -155,8 +155,8 @@ def _rotation(data: bytes) -> int:
     [
         (340, 256, 128, (170, 128)),
         (130, 200, 64, (64, 98)),  # 98.46
-        (96, 64, 256, (96, 64)),  # never enlarged
-        (97, 65, 256, (96, 64)),  # even, and not by growing
+        (96, 64, 256, (96, 64)),  # never upscaled
+        (97, 65, 256, (96, 64)),  # even, and not by upscaling
         (97, 65, None, (96, 64)),
     ],
 )
@@ -167,7 +167,7 @@ def test_sizes(width: int, height: int, short_side: int | None, expected: tuple[
     assert media.full_decode(made.data).shape == (4, expected[1], expected[0], 3)
 
 
-def test_wide_pixels_become_square_ones() -> None:
+def test_non_square_pixels_become_square() -> None:
     source = io.BytesIO()
     with av.open(source, "w", "mp4") as file:
         stream = file.add_stream("libx264", rate=FPS)
@@ -185,14 +185,14 @@ def test_range_depth_and_chroma_are_converted_not_reinterpreted(pixel_format: st
     source = media.encode(media.moving_picture(6), pixel_format=pixel_format, options={"crf": "8"})
     made = make_medium(source, "mp4", Mode.ENCODE, Preset(crf=8))
     before, after = media.full_decode(source).astype(int), media.full_decode(made.data).astype(int)
-    assert abs(before.mean() - after.mean()) < 2.0  # a range taken for the other shifts the mean by some 8
-    luma = np.array([0.299, 0.587, 0.114])  # chroma is halved on the way
+    assert abs(before.mean() - after.mean()) < 2.0  # confusing the ranges would shift the mean by about 8
+    luma = np.array([0.299, 0.587, 0.114])  # chroma is subsampled in between
     assert np.abs(before @ luma - after @ luma).mean() < 4.0
     with av.open(io.BytesIO(made.data)) as file:
         assert next(file.decode(video=0)).format.name == "yuv420p"
 
 
-def test_the_preset_has_short_groups_that_are_closed_and_an_index_in_front() -> None:
+def test_preset_has_short_closed_groups_and_the_index_in_front() -> None:
     source = media.encode(media.moving_picture(120), media.tone(4.8), options={"g": "250"})
     assert sync_distances(source) == []
     made = make_medium(source, "mp4", Mode.ENCODE, Preset())
@@ -204,7 +204,7 @@ def test_the_preset_has_short_groups_that_are_closed_and_an_index_in_front() -> 
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(8_000, 16_000), (48_000, 48_000), (22_050, 22_050)])
-def test_sound_rates_within_reason_are_kept(rate: int, expected: int) -> None:
+def test_usual_sample_rates_are_kept(rate: int, expected: int) -> None:
     sound_N = media.tone(1.2, rate)
     source = media.encode(media.moving_picture(30), sound_N, container="mov", sound_codec="pcm_s16le", sound_rate=rate)
     mono_N, _, got = media.full_sound(make_medium(source, "mov", Mode.ENCODE, Preset()).data)
@@ -221,9 +221,9 @@ def test_the_same_input_gives_the_same_bytes() -> None:
 
 @pytest.mark.parametrize("instructions", media.X264_INSTRUCTIONS)
 def test_another_processor_gives_the_same_video(instructions: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FFmpeg is held to plain C, and x264 to that or to what every x86-64 processor has."""
+    """FFmpeg is limited to plain C, and x264 to that or to the features of every x86-64 processor."""
     plain = media.encode(media.moving_picture(40, 130, 96), media.tone(1.6))
-    sources = (plain, media.rotated(plain, (0, 1, -1, 0)))  # which goes through RGB
+    sources = (plain, media.rotated(plain, (0, 1, -1, 0)))  # which is converted by way of RGB
     volume_DHW = np.random.default_rng(1).integers(0, 256, (20, 64, 64), dtype=np.uint8)
 
     def made() -> list[list[bytes]]:
@@ -256,14 +256,14 @@ def test_copy_keeps_every_byte_and_the_extension(container: str, extension: str)
     assert made.duration_s == pytest.approx(0.4, abs=0.01) and made.fps == pytest.approx(25, abs=0.5)
 
 
-def test_copy_moves_a_container_that_shards_do_not_know_to_mp4() -> None:
+def test_copy_remuxes_unknown_containers_to_mp4() -> None:
     source = media.encode(media.moving_picture(10), container="flv")
     made = make_medium(source, "flv", Mode.COPY, Preset())
     assert made.extension == "mp4"
     np.testing.assert_array_equal(media.full_decode(made.data), media.full_decode(source))
 
 
-def test_moving_to_mp4_touches_no_packet() -> None:
+def test_remuxing_to_mp4_keeps_every_packet() -> None:
     source = media.encode(media.moving_picture(40), media.tone(1.6), container="matroska", options={"g": "250"})
     made = make_medium(source, "mkv", Mode.REMUX, Preset())
     assert made.data.index(b"moov") < made.data.index(b"mdat")
@@ -277,7 +277,7 @@ def _payloads(data: bytes, stream: str) -> list[bytes]:
         return [bytes(packet) for packet in file.demux(**{stream: 0}) if packet.size]
 
 
-def test_moving_to_mp4_encodes_what_mp4_cannot_hold() -> None:
+def test_remuxing_to_mp4_encodes_codecs_that_mp4_cannot_hold() -> None:
     source = media.encode(
         media.moving_picture(20), media.tone(0.8), container="mpeg", codec="mpeg1video", sound_codec="mp2"
     )
@@ -286,7 +286,7 @@ def test_moving_to_mp4_encodes_what_mp4_cannot_hold() -> None:
     assert len(media.full_decode(made.data)) == 20
 
 
-# What cannot be used
+# Unusable files
 
 
 def sound_only() -> bytes:
@@ -321,21 +321,21 @@ def with_garbled_packets() -> bytes:
         (sound_only(), {Cause.NO_VIDEO}),
     ],
 )
-def test_what_cannot_be_read_has_a_cause(mode: Mode, data: bytes, causes: set[Cause]) -> None:
+def test_unreadable_file_has_a_cause(mode: Mode, data: bytes, causes: set[Cause]) -> None:
     with pytest.raises(SampleError) as caught:
         make_medium(data, "mp4", mode, Preset())
     assert caught.value.cause in causes and caught.value.detail
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-def test_a_file_that_ends_early_is_not_passed_on(mode: Mode) -> None:
+def test_truncated_file_is_refused(mode: Mode) -> None:
     source = media.encode(media.moving_picture(60), muxer_options={"movflags": "faststart"})
     with pytest.raises(SampleError) as caught:
         make_medium(source[: len(source) * 2 // 3], "mp4", mode, Preset())
     assert caught.value.cause is Cause.TRUNCATED_VIDEO
 
 
-def test_garbled_pictures_are_refused_when_they_are_encoded() -> None:
+def test_garbled_frames_are_refused_when_encoding() -> None:
     with pytest.raises(SampleError) as caught:
         make_medium(with_garbled_packets(), "avi", Mode.ENCODE, Preset())
     assert caught.value.cause in {Cause.CODEC, Cause.NO_VIDEO}
@@ -347,7 +347,7 @@ def test_a_part_beyond_the_end_is_refused() -> None:
     assert caught.value.cause is Cause.NO_VIDEO
 
 
-def test_a_medium_says_what_it_is() -> None:
+def test_medium_describes_itself() -> None:
     made: Medium = make_medium(media.clip(50), "mp4", Mode.ENCODE, Preset())
     assert (made.width, made.height, made.has_sound) == (96, 64, True)
     assert made.duration_s == pytest.approx(2.0, abs=0.01) and made.fps == pytest.approx(25.0, abs=0.1)

@@ -1,4 +1,4 @@
-"""Building shards: what anyone's WebDataset reads, the same bytes every time, whole or absent whatever happens."""
+"""Building shards: readable by plain webdataset, the same bytes every time, complete or absent after any failure."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ import webdataset
 
 from tests.shards import media
 from trichord.core.errors import Cause, UserError
-from trichord.shards.building.plan import ShardSize, cut
-from trichord.shards.building.summary import BuildSummary, SplitSummary
+from trichord.shards.building.plan import BuildSummary, ShardSize, SplitSummary, cut
 from trichord.shards.building.transcode import Mode, Preset
 from trichord.shards.building.write import build
 from trichord.shards.layouts.listing import Item, Layout, Listing
@@ -38,7 +37,7 @@ CLIPS = 12
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table of twelve clips with its traps: a dot in a name, commas, an interval beyond the end, no caption."""
+    """A table of twelve clips with edge cases: a dot in a name, commas, an interval beyond the end, no caption."""
     root = tmp_path_factory.mktemp("dataset")
     with (root / "clips.csv").open("w", newline="") as file:
         table = csv.writer(file)
@@ -68,8 +67,8 @@ def one(summary: BuildSummary) -> SplitSummary:
     return found
 
 
-def assert_nothing_looks_whole(folder: Path) -> None:
-    """After a failure: no manifest, nothing half-written, and every tar that is there is one with its side file."""
+def assert_nothing_looks_complete(folder: Path) -> None:
+    """After a failure there is no manifest and no partial file, and every tar has its side file."""
     names = {path.name for path in folder.iterdir()}
     assert "manifest.json" not in names
     assert not [name for name in names if name.endswith(".partial")]
@@ -78,7 +77,7 @@ def assert_nothing_looks_whole(folder: Path) -> None:
         assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-# What is written
+# Contents
 
 
 def test_plain_webdataset_reads_it(dataset: Path, tmp_path: Path) -> None:
@@ -114,7 +113,7 @@ def test_an_interval_ends_with_its_video(dataset: Path, tmp_path: Path) -> None:
     assert found["labels"] == [1]
 
 
-def test_headers_are_the_same_for_everyone(dataset: Path, tmp_path: Path) -> None:
+def test_headers_do_not_depend_on_the_user(dataset: Path, tmp_path: Path) -> None:
     build("csv", dataset, tmp_path, workers=1)
     with tarfile.open(tmp_path / "all" / "00000.tar") as archive:
         members = archive.getmembers()
@@ -123,7 +122,7 @@ def test_headers_are_the_same_for_everyone(dataset: Path, tmp_path: Path) -> Non
     assert [name.partition(".")[2] for name in names[:3]] == ["json", "mp4", "txt"]
 
 
-def test_the_manifest_says_what_is_there(dataset: Path, tmp_path: Path) -> None:
+def test_manifest_lists_the_contents(dataset: Path, tmp_path: Path) -> None:
     build("csv", dataset, tmp_path, samples_per_shard=5, workers=1)
     manifest = Manifest.load(tmp_path / "all")
     assert manifest.classes == ("jump", "run")
@@ -136,7 +135,7 @@ def test_the_manifest_says_what_is_there(dataset: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [Mode.COPY, Mode.ENCODE])
-def test_workers_and_repetition_change_no_byte(mode: Mode, dataset: Path, tmp_path: Path) -> None:
+def test_bytes_do_not_depend_on_workers_or_repetition(mode: Mode, dataset: Path, tmp_path: Path) -> None:
     preset = Preset(short_side=32, speed="ultrafast")
     for name, workers in (("one", 1), ("again", 1), ("two", 2)):
         build("csv", dataset, tmp_path / name, mode=mode, preset=preset, samples_per_shard=4, workers=workers)
@@ -145,7 +144,7 @@ def test_workers_and_repetition_change_no_byte(mode: Mode, dataset: Path, tmp_pa
     assert first == checksums(tmp_path / "again" / "all") == checksums(tmp_path / "two" / "all")
 
 
-def test_shards_are_mixed_by_seed_and_only_by_seed(dataset: Path, tmp_path: Path) -> None:
+def test_order_depends_on_the_seed_alone(dataset: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
         build("csv", dataset, tmp_path / name, samples_per_shard=6, workers=1, seed=seed)
     build("csv", dataset, tmp_path / "c", samples_per_shard=6, workers=1, shuffle=False)
@@ -159,7 +158,7 @@ def test_shards_are_mixed_by_seed_and_only_by_seed(dataset: Path, tmp_path: Path
     assert {tuple(sorted(found)) for found in order.values()} == {tuple(sorted(listed))}
 
 
-def test_a_limit_takes_that_many(dataset: Path, tmp_path: Path) -> None:
+def test_limit_is_the_number_of_samples(dataset: Path, tmp_path: Path) -> None:
     assert one(build("csv", dataset, tmp_path, limit=5, workers=1)).samples == 5
 
 
@@ -174,14 +173,14 @@ def items(sizes: list[int], folder: Path) -> list[Item]:
 
 
 @pytest.mark.parametrize(("samples", "expected"), [(1, [1] * 7), (3, [2, 3, 2]), (4, [4, 3]), (7, [7]), (100, [7])])
-def test_shards_of_a_number_of_samples_are_even(samples: int, expected: list[int], tmp_path: Path) -> None:
+def test_shards_by_number_of_samples_are_even(samples: int, expected: list[int], tmp_path: Path) -> None:
     found = cut(items([9] * 7, tmp_path / "v"), ShardSize(samples=samples), Mode.COPY, Preset(), None, None)
     lengths = [len(shard) for shard in found]
     assert sorted(lengths) == sorted(expected) and max(lengths) <= samples
     assert [item.key for shard in found for item in shard] == [f"k{number:04d}" for number in range(7)]
 
 
-def test_shards_of_a_number_of_bytes_are_even(tmp_path: Path) -> None:
+def test_shards_by_number_of_bytes_are_even(tmp_path: Path) -> None:
     sizes = np.random.default_rng(0).integers(1000, 9000, 200).tolist()
     found = cut(items(sizes, tmp_path / "v"), ShardSize(bytes=50_000), Mode.COPY, Preset(), 3, None)
     weights = [sum(item.path.stat().st_size for item in shard) for shard in found]
@@ -189,8 +188,8 @@ def test_shards_of_a_number_of_bytes_are_even(tmp_path: Path) -> None:
     assert max(weights) < 50_000 + 9000 and min(weights) > 50_000 - 2 * 9000
 
 
-def test_bytes_are_foreseen_after_encoding(dataset: Path, tmp_path: Path) -> None:
-    """The target is for what is written, and encoding to 16 lines makes far less than what is read."""
+def test_target_size_is_that_after_encoding(dataset: Path, tmp_path: Path) -> None:
+    """The target size is that of the output, and encoding to 16 lines yields far less than the input."""
     preset = Preset(short_side=16, crf=40)
     whole = one(build("csv", dataset, tmp_path / "whole", mode="encode", preset=preset, workers=1)).bytes
     target = whole // 3
@@ -201,7 +200,7 @@ def test_bytes_are_foreseen_after_encoding(dataset: Path, tmp_path: Path) -> Non
     assert max(path.stat().st_size for path in cut_up.folder.glob("*.tar")) < 1.6 * target
 
 
-def test_a_part_of_a_longer_source_is_cut_out(dataset: Path, tmp_path: Path) -> None:
+def test_part_of_a_longer_source_is_cut_out(dataset: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     source = media.encode(media.moving_picture(100), media.tone(4.0), options={"g": "100"})
@@ -218,7 +217,7 @@ def test_a_part_of_a_longer_source_is_cut_out(dataset: Path, tmp_path: Path) -> 
         assert document["duration"] == pytest.approx((last - first) / 25, abs=0.01)
 
 
-def test_volumes_come_back_bit_for_bit_in_every_mode(tmp_path: Path) -> None:
+def test_volumes_are_lossless_in_every_mode(tmp_path: Path) -> None:
     volumes_NDHW = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 28), dtype=np.uint8)
     labels = np.array([[2], [0], [1]], np.uint8)
     np.savez(tmp_path / "fracturemnist3d.npz", test_images=volumes_NDHW, test_labels=labels)
@@ -242,7 +241,7 @@ def test_volumes_come_back_bit_for_bit_in_every_mode(tmp_path: Path) -> None:
 # Starting again
 
 
-def test_a_restart_writes_only_what_is_not_there(dataset: Path, tmp_path: Path) -> None:
+def test_restart_writes_only_missing_shards(dataset: Path, tmp_path: Path) -> None:
     first = one(build("csv", dataset, tmp_path, samples_per_shard=4, workers=1))
     folder, before = first.folder, checksums(first.folder)
     times = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
@@ -261,7 +260,7 @@ def test_a_restart_writes_only_what_is_not_there(dataset: Path, tmp_path: Path) 
     assert one(build("csv", dataset, tmp_path, samples_per_shard=4, workers=1)).reused_shards == 3
 
 
-def test_a_tar_that_was_cut_short_is_not_trusted(dataset: Path, tmp_path: Path) -> None:
+def test_truncated_tar_is_rewritten(dataset: Path, tmp_path: Path) -> None:
     folder = one(build("csv", dataset, tmp_path, samples_per_shard=6, workers=1)).folder
     before = checksums(folder)
     whole = (folder / "00000.tar").read_bytes()
@@ -273,19 +272,17 @@ def test_a_tar_that_was_cut_short_is_not_trusted(dataset: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     "change", [{"mode": "encode"}, {"seed": 5}, {"samples_per_shard": 6}, {"mode": "remux"}, {"limit": 11}]
 )
-def test_a_changed_option_builds_anew_and_leaves_nothing_of_the_old(
-    change: dict[str, Any], dataset: Path, tmp_path: Path
-) -> None:
+def test_changed_option_rebuilds_everything(change: dict[str, Any], dataset: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"samples_per_shard": 4, "workers": 1, "preset": Preset(speed="ultrafast")}
     build("csv", dataset, tmp_path / "both", **options)
     again = one(build("csv", dataset, tmp_path / "both", **{**options, **change}))
     fresh = one(build("csv", dataset, tmp_path / "fresh", **{**options, **change}))
-    assert again.reused_shards == 0 or "limit" in change  # which may leave the clips of a shard what they were
+    assert again.reused_shards == 0 or "limit" in change  # which may leave the clips of a shard unchanged
     assert checksums(again.folder) == checksums(fresh.folder)
     assert {path.name for path in again.folder.iterdir()} == {path.name for path in fresh.folder.iterdir()}
 
 
-def test_a_changed_source_builds_its_shard_anew(tmp_path: Path) -> None:
+def test_changed_source_rebuilds_its_shard(tmp_path: Path) -> None:
     for number in range(4):
         path = tmp_path / "root" / "run" / f"{number}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -296,7 +293,7 @@ def test_a_changed_source_builds_its_shard_anew(tmp_path: Path) -> None:
     assert path.read_bytes() in {sample["mp4"] for sample in samples_of(tmp_path / "out" / "all").values()}
 
 
-def test_shards_of_another_making_are_not_touched(dataset: Path, tmp_path: Path) -> None:
+def test_foreign_shards_are_not_touched(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "all").mkdir()
     (tmp_path / "all" / "00000.tar").write_bytes(b"someone's")
     with pytest.raises(UserError, match="contains shards that were not built here"):
@@ -304,11 +301,11 @@ def test_shards_of_another_making_are_not_touched(dataset: Path, tmp_path: Path)
     assert (tmp_path / "all" / "00000.tar").read_bytes() == b"someone's"
 
 
-# Trouble
+# Failures
 
 
 class Scripted(Layout):
-    """A layout whose items a test chooses, some of which do harm when they are loaded."""
+    """A layout with items from a test, some of which fail when they are loaded."""
 
     name = "scripted"
     expects = "nothing"
@@ -327,16 +324,16 @@ class Scripted(Layout):
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, harm: int) -> None:
-    monkeypatch.setattr("trichord.shards.building.summary.open_layout", lambda name, options: Scripted(harm=harm))
+    monkeypatch.setattr("trichord.shards.building.plan.open_layout", lambda name, options: Scripted(harm=harm))
 
 
-def test_a_worker_that_dies_leaves_nothing_that_looks_whole(
+def test_killed_worker_leaves_nothing_that_looks_complete(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted(monkeypatch, harm=7)
     with pytest.raises(UserError, match=r"(?s)A worker process died .*memory.* --workers"):
         build("scripted", dataset, tmp_path / "out", samples_per_shard=2, workers=2, shuffle=False)
-    assert_nothing_looks_whole(tmp_path / "out" / "all")
+    assert_nothing_looks_complete(tmp_path / "out" / "all")
     scripted(monkeypatch, harm=-1)
     for name in ("out", "fresh"):
         build("scripted", dataset, tmp_path / name, samples_per_shard=2, workers=2, shuffle=False)
@@ -345,22 +342,22 @@ def test_a_worker_that_dies_leaves_nothing_that_looks_whole(
 
 @pytest.fixture
 def small_files() -> Iterator[None]:
-    """Let this process write no file beyond 150 kB: the system refuses the write as it does on a full disk."""
+    """Limit the files of this process to 150 kB: the system refuses larger writes as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_fills_leaves_nothing_that_looks_whole(dataset: Path, tmp_path: Path, small_files: None) -> None:
+def test_full_disk_leaves_nothing_that_looks_complete(dataset: Path, tmp_path: Path, small_files: None) -> None:
     with pytest.raises(UserError, match=r"(?s)Cannot write to .*File too large.*run the same command once more"):
         build("csv", dataset, tmp_path / "out", workers=1)
-    assert_nothing_looks_whole(tmp_path / "out" / "all")
+    assert_nothing_looks_complete(tmp_path / "out" / "all")
     assert not list((tmp_path / "out" / "all").glob("*.tar"))
     assert one(build("csv", dataset, tmp_path / "out", workers=1, samples_per_shard=1)).samples == CLIPS
 
 
-def test_a_build_that_is_killed_continues_to_the_same_bytes(dataset: Path, tmp_path: Path) -> None:
+def test_killed_build_resumes_to_the_same_bytes(dataset: Path, tmp_path: Path) -> None:
     script = (
         "from pathlib import Path; from trichord.shards.building.write import build\n"
         f"build('csv', Path({str(dataset)!r}), Path({str(tmp_path / 'out')!r}), samples_per_shard=1, workers=1,\n"
@@ -374,7 +371,7 @@ def test_a_build_that_is_killed_continues_to_the_same_bytes(dataset: Path, tmp_p
         process.send_signal(signal.SIGKILL)
     left = list(folder.glob("*.tar"))
     for path in left:
-        with tarfile.open(path) as archive:  # raises where a tar is torn
+        with tarfile.open(path) as archive:  # raises if a tar is truncated
             assert archive.getnames()
     assert not (folder / "manifest.json").exists()
     again = one(build("csv", dataset, tmp_path / "out", samples_per_shard=1, workers=1, mode="encode"))
@@ -392,7 +389,7 @@ def bad_dataset(root: Path, good: int) -> None:
     (folder / "noise.mp4").write_bytes(b"noise" * 100)
 
 
-def test_bad_videos_are_left_out_and_named(tmp_path: Path) -> None:
+def test_bad_videos_are_skipped_and_named(tmp_path: Path) -> None:
     bad_dataset(tmp_path / "root", good=8)
     summary = one(build("folder", tmp_path / "root", tmp_path / "out", max_bad_fraction=0.2, workers=1))
     expected = {("run/empty.mp4", Cause.EMPTY), ("run/noise.mp4", Cause.UNREADABLE_VIDEO)}
@@ -404,7 +401,7 @@ def test_bad_videos_are_left_out_and_named(tmp_path: Path) -> None:
     assert report["finished"] and len(report["skipped"]) == 2
     assert BuildSummary(splits=(summary,)).rows()[0]["skipped"] == "empty: 1, unreadable_video: 1"
     again = one(build("folder", tmp_path / "root", tmp_path / "out", max_bad_fraction=0.2, workers=1))
-    assert again.skipped == summary.skipped, "a restart that skips a shard still tells what it lacks"
+    assert again.skipped == summary.skipped, "a restart that skips a shard still reports what it lacks"
 
 
 def test_too_many_bad_videos_stop_the_build_with_their_names(tmp_path: Path) -> None:
@@ -415,7 +412,7 @@ def test_too_many_bad_videos_stop_the_build_with_their_names(tmp_path: Path) -> 
     assert "2 of the 10 clips of split 'all' cannot be used (empty: 1, unreadable_video: 1)" in message
     assert "the limit is 5.0%" in message
     assert "run/noise.mp4" in message and "--max-bad-fraction" in message
-    assert_nothing_looks_whole(tmp_path / "out" / "all")
+    assert_nothing_looks_complete(tmp_path / "out" / "all")
 
 
 def test_a_shard_without_a_usable_clip_leaves_no_tar(tmp_path: Path) -> None:
@@ -442,17 +439,17 @@ def test_missing_files_are_counted_named_and_bounded(dataset: Path, tmp_path: Pa
     assert json.loads((tmp_path / "out" / "all" / "build.json").read_text())["missing"] == ["gone.mp4"]
 
 
-def test_groups_on_two_sides_of_a_split_are_refused_by_name(tmp_path: Path) -> None:
+def test_group_in_two_splits_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(media.clip(5))
     rows = "path,group,split\na.mp4,film 1,train\na.mp4,film 2,train\na.mp4,film 2,test\na.mp4,,test\n"
     (tmp_path / "clips.csv").write_text(rows)
-    for chosen in (None, ["train"]):  # also when only one side is built: the other may follow tomorrow
+    for chosen in (None, ["train"]):  # also when only one split is built, because the other may follow later
         with pytest.raises(UserError, match=r"1 group is in more than one split:\n  film 2: test, train"):
             build("csv", tmp_path, tmp_path / "out", splits=chosen, workers=1)
     assert not (tmp_path / "out").exists()
 
 
-def test_every_split_is_built_unless_some_are_chosen(tmp_path: Path) -> None:
+def test_all_splits_are_built_by_default(tmp_path: Path) -> None:
     for name in ("train/run/1.mp4", "val/run/2.mp4"):
         (tmp_path / "root" / name).parent.mkdir(parents=True)
         (tmp_path / "root" / name).write_bytes(media.clip(5))
@@ -464,7 +461,7 @@ def test_every_split_is_built_unless_some_are_chosen(tmp_path: Path) -> None:
         build("folder", tmp_path / "root", tmp_path / "none", splits=["test"], workers=1)
 
 
-def test_a_wrong_root_or_size_is_said(tmp_path: Path) -> None:
+def test_wrong_root_or_size_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"(?s)does not exist. The layout ucf101 expects:\n  ROOT/ucfTrainTestlist"):
         build("ucf101", tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "run").mkdir()
@@ -473,8 +470,8 @@ def test_a_wrong_root_or_size_is_said(tmp_path: Path) -> None:
         build("folder", tmp_path, tmp_path / "out", samples_per_shard=-1)
 
 
-def test_encoding_is_read_back_by_any_decoder(dataset: Path, tmp_path: Path) -> None:
-    """The preset's promise on the whole way: small, short groups, sound where there was sound."""
+def test_encoded_clips_are_readable_by_any_decoder(dataset: Path, tmp_path: Path) -> None:
+    """The preset end to end: small files, short groups, and sound where the source has sound."""
     build("csv", dataset, tmp_path, mode="encode", preset=Preset(short_side=32, gop=8), workers=2, samples_per_shard=6)
     silent = 0
     for sample in samples_of(tmp_path / "all").values():

@@ -1,4 +1,4 @@
-"""torchcodec, where it works, gives the clips that the planned decoder gives."""
+"""torchcodec, where it works, returns the same clips as the planned decoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trichord.shards.decoding.track import DecodeLimits
 from trichord.shards.decoding.video import Pixels, open_video
 
 PICTURES = media.moving_picture(40)
-LEVELS = 3  # that swscale with SSSE3 and without are apart
+LEVELS = 3  # the difference between swscale with and without SSSE3
 
 
 def _works() -> bool:
@@ -27,7 +27,7 @@ def _works() -> bool:
 
 
 def assert_same_frames(theirs: Pixels, ours: Pixels) -> None:
-    """Expect the same, bit for bit where both use one FFmpeg; else within what two conversions of colours differ."""
+    """Assert equality, bit for bit if both use one FFmpeg, else within the difference of two colour conversions."""
     from torchcodec._core import get_ffmpeg_library_versions
 
     is_one = tuple(get_ffmpeg_library_versions()["libavutil"]) == av.library_versions["libavutil"]
@@ -61,7 +61,7 @@ def test_frames_times_and_sound_are_the_same(form: dict[str, object]) -> None:
 
 
 @needs_torchcodec
-def test_rotated_clips_and_limits_are_ours() -> None:
+def test_rotation_and_limits_equal_those_of_our_decoder() -> None:
     data = media.rotated(media.encode(PICTURES[:4]), (0, 1, -1, 0))
     np.testing.assert_array_equal(open_with_torchcodec(data, DecodeLimits()).frames([1]), open_video(data).frames([1]))
     with pytest.raises(SampleError) as caught:
@@ -69,7 +69,7 @@ def test_rotated_clips_and_limits_are_ours() -> None:
     assert caught.value.cause == Cause.TOO_MANY_PIXELS
 
 
-def test_without_torchcodec_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_torchcodec_is_an_error_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchcodec", None)
     torchcodec_video.torchcodec_decoders.cache_clear()
     with pytest.raises(UserError, match=r"pip install 'trichord\[bench\]' and FFmpeg's libraries"):

@@ -1,4 +1,4 @@
-"""What planned decoding promises: the very pixels, times and samples of a full decode, within limits."""
+"""Planned decoding returns the exact pixels, times and samples of a full decode, within limits."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_any_choice_of_frames_equals_the_full_decode(form: str) -> None:
         np.testing.assert_array_equal(video.frames(chosen), expected[chosen], err_msg=f"{form}: {chosen}")
 
 
-def test_plain_mp4_is_indexed_by_its_own_tables_as_libavformat_indexes_it() -> None:
+def test_index_from_the_tables_of_an_mp4_equals_that_of_libavformat() -> None:
     limits = DecodeLimits()
     data = media.encode(PICTURES, media.tone(1.6), options={"g": "12", "bf": "3"})
     ours, theirs = mp4.index_mp4(data, limits), demux.demux(data, limits, limits.start())
@@ -69,7 +69,7 @@ def test_plain_mp4_is_indexed_by_its_own_tables_as_libavformat_indexes_it() -> N
         assert mine.extradata == other.extradata
 
 
-def test_pictures_that_nothing_refers_to_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreferenced_frames_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     data = media.encode(PICTURES, options={"g": "40", "bf": "3", "x264-params": "scenecut=0:b-adapt=0"})
     video = open_video(data)
     fed: list[int] = []
@@ -83,8 +83,8 @@ def test_pictures_that_nothing_refers_to_are_not_decoded(monkeypatch: pytest.Mon
     assert 0 < len(fed) < 0.7 * 40
 
 
-def test_a_clip_with_its_own_parameter_sets_leaves_nothing_for_the_next_one() -> None:
-    """The same configuration in front, another one inside: a decoder that met it must not be used again."""
+def test_in_band_parameter_sets_do_not_affect_the_next_clip() -> None:
+    """The header has the same configuration, the stream another one: such a decoder must not be reused."""
     plain = media.encode(PICTURES, options={"g": "12"})
     repeated = media.encode(PICTURES, options={"g": "12", "x264-params": "repeat-headers=1"})
     open_video(plain).frames([0])
@@ -95,7 +95,7 @@ def test_a_clip_with_its_own_parameter_sets_leaves_nothing_for_the_next_one() ->
     np.testing.assert_array_equal(open_video(plain).frames([39, 2]), media.full_decode(plain)[[39, 2]])
 
 
-def test_a_decoder_that_is_used_again_gives_what_a_new_one_gives() -> None:
+def test_reused_decoder_equals_a_new_one() -> None:
     clips = [media.encode(media.moving_picture(24, seed=seed), options={"g": "8", "bf": "3"}) for seed in range(3)]
     expected = [media.full_decode(clip) for clip in clips]
     rng = np.random.default_rng(0)
@@ -110,7 +110,7 @@ def test_a_decoder_that_is_used_again_gives_what_a_new_one_gives() -> None:
     np.testing.assert_array_equal(open_video(clips[0]).frames(range(24)), expected[0])
 
 
-def test_a_leading_picture_of_an_open_group_needs_the_group_before() -> None:
+def test_leading_frame_of_an_open_group_needs_the_previous_group() -> None:
     track = Track(
         codec="h264",
         times_s=np.array([0.0, 3.0, 1.0, 2.0, 6.0, 4.0, 5.0, 7.0]),
@@ -139,7 +139,7 @@ def test_rotation_is_applied(matrix: tuple[int, int, int, int], turns: int) -> N
     assert (video.height, video.width) == frames.shape[1:3]
 
 
-def test_rotation_direction_agrees_with_the_decoders_own_reading_of_the_matrix() -> None:
+def test_rotation_direction_agrees_with_ffmpeg() -> None:
     data = media.rotated(media.encode(PICTURES[:4]), (0, 1, -1, 0))
     limits = DecodeLimits()
     general = Video(data, demux.demux(data, limits, limits.start()), limits, limits.start())
@@ -164,20 +164,20 @@ def test_a_single_frame_is_a_clip() -> None:
 def test_sound_equals_the_full_decode(container: str, window: tuple[float, float]) -> None:
     rng = np.random.default_rng(0)
     noise = (0.2 * rng.standard_normal(round(1.6 * 44100))).astype(np.float32)
-    # Without noise substitution: the decoder would draw that noise from a generator that counts all packets so far.
+    # Without noise substitution, whose noise depends on the number of packets decoded before.
     data = media.encode(PICTURES, noise, container=container, sound_options={"aac_pns": "0"})
     whole, start_s, rate = media.full_sound(data)
     begin = round((window[0] - start_s) * rate)
     found = open_video(data).sound(*window, rate)
     assert found is not None and len(found) == round((window[1] - window[0]) * rate)
     padded = np.pad(whole, (rate, rate))
-    # Matroska's clock ticks in milliseconds: a sample of what comes before the sound proper may show at its start.
+    # Matroska's clock ticks in milliseconds: one sample of the codec delay may remain at the start.
     shifts, first = (range(-45, 46), 45) if container == "matroska" else (range(1), 0)
     wrong = [np.abs(found - padded[rate + begin + shift :][: len(found)])[first:].max() for shift in shifts]
     assert min(wrong) < 2e-3
 
 
-def test_resampled_sound_lies_on_the_windows_own_clock() -> None:
+def test_resampled_sound_is_aligned_with_the_window() -> None:
     data = media.encode(PICTURES, media.tone(1.6, frequency=440.0))
     for start_s in (0.2, 0.3337, 0.71):
         found = open_video(data).sound(start_s, start_s + 0.5, 16000)
@@ -186,7 +186,7 @@ def test_resampled_sound_lies_on_the_windows_own_clock() -> None:
         assert np.abs(found[200:-200] - expected[200:-200]).max() < 0.02
 
 
-def test_sound_that_starts_late_is_placed_by_its_own_start_time() -> None:
+def test_sound_that_starts_late_is_placed_by_its_start_time() -> None:
     beep = media.tone(0.4, frequency=1000.0)
     data = media.encode(PICTURES, beep, sound_start_s=0.8)
     found = open_video(data).sound(0.0, 1.6, 16000)
@@ -217,12 +217,12 @@ def _cause(data: bytes, limits: DecodeLimits | None = None, frames: int = 1) -> 
     return caught.value.cause
 
 
-def test_trouble_has_a_name() -> None:
+def test_failures_have_a_cause() -> None:
     good = media.clip(12)
     faststart = media.encode(PICTURES[:12], media.tone(0.5), muxer_options={"movflags": "faststart"})
     assert _cause(b"") == Cause.EMPTY
     assert _cause(b"\0" * 4096) == Cause.UNREADABLE_VIDEO
-    assert _cause(good[: len(good) // 2]) == Cause.UNREADABLE_VIDEO  # the tables stood at the end
+    assert _cause(good[: len(good) // 2]) == Cause.UNREADABLE_VIDEO  # the tables were at the end
     assert _cause(faststart[: len(faststart) * 3 // 4]) == Cause.TRUNCATED_VIDEO
     assert _cause(good, DecodeLimits(max_bytes=100)) == Cause.TOO_MANY_BYTES
     assert _cause(good, DecodeLimits(max_pixels=1000)) == Cause.TOO_MANY_PIXELS
@@ -231,7 +231,7 @@ def test_trouble_has_a_name() -> None:
     assert _cause(good, DecodeLimits(timeout_s=-1.0)) == Cause.TIMEOUT
 
 
-def test_a_table_of_any_length_is_refused_before_it_is_made() -> None:
+def test_oversized_table_is_refused_before_it_is_allocated() -> None:
     data = media.clip(4, sound=False)
     at = data.index(b"stsz") + 8
     forged = data[:at] + struct.pack(">II", 1, 1 << 31) + data[at + 8 :]
@@ -240,27 +240,29 @@ def test_a_table_of_any_length_is_refused_before_it_is_made() -> None:
     assert _cause(forged) == Cause.NO_VIDEO  # libavformat finds no packet
 
 
-def test_raw_sound_counts_samples_and_is_no_endless_table() -> None:
+def test_raw_sound_is_not_mistaken_for_an_oversized_table() -> None:
     data = media.encode(PICTURES[:4], media.tone(1.0), container="mov", sound_codec="pcm_s16le")
     video = open_video(data, DecodeLimits(max_packets=1000))
     sound_N = video.sound(0.0, 0.1, 44100)
     assert sound_N is not None and sound_N.any() and len(video) == 4
 
 
-def test_positions_that_wrap_around_are_outside_the_file() -> None:
+def test_overflowing_offsets_are_outside_the_file() -> None:
     nowhere = np.array([(1 << 63) - 1], np.int64)
     track = Track("h264", np.zeros(1), np.ones(1, bool), np.ones(1, bool), offsets=nowhere, sizes=np.array([100]))
     with pytest.raises(SampleError, match="0 of 1 h264 packets"):
         mp4._check_extents(track, 1000)
 
 
-def test_a_packet_of_a_million_empty_units_is_not_walked_to_its_end() -> None:
+def test_packet_of_a_million_empty_units_is_refused_early() -> None:
     track = Track("h264", np.zeros(1), np.ones(1, bool), np.ones(1, bool), nal_length_size=1)
-    assert look_into(track, bytes(1 << 28)) == Seen(has_parameters=True)  # else two minutes, whatever the time-out
+    assert look_into(track, bytes(1 << 28)) == Seen(
+        has_parameters=True
+    )  # otherwise two minutes, regardless of the time-out
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1e30])
-def test_sound_that_is_no_number_is_counted_and_given_to_nobody(value: float) -> None:
+def test_sound_with_nan_is_counted_and_not_returned(value: float) -> None:
     sound_N = media.tone(1.0)
     sound_N[2000:2010] = value
     track = media.encode(PICTURES[:25], sound_N, container="matroska", sound_codec="pcm_f32le")
@@ -269,14 +271,14 @@ def test_sound_that_is_no_number_is_counted_and_given_to_nobody(value: float) ->
     assert caught.value.cause == Cause.AUDIO
 
 
-def test_a_header_that_lies_about_its_size_does_not_get_its_pixels() -> None:
+def test_wrong_size_in_a_header_does_not_allocate_its_pixels() -> None:
     data = media.encode(media.moving_picture(2, 640, 480))
     at = data.index(b"avc1") + 4 + 24
     lie = data[:at] + struct.pack(">HH", 16, 16) + data[at + 4 :]
     assert _cause(lie, DecodeLimits(max_pixels=100_000)) in (Cause.CODEC, Cause.TOO_MANY_PIXELS)
 
 
-def test_damaged_tables_are_an_error_and_never_a_crash() -> None:
+def test_damaged_tables_are_an_error_not_a_crash() -> None:
     data = bytearray(media.clip(8))
     moov = data.index(b"moov")
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Make samples and shards that someone broke, by accident or with intent; every one says what it must be counted as."""
+"""Damaged and malicious samples and shards, each with the cause under which it must be counted."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PLAYLIST = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile
 
 @dataclass(frozen=True)
 class Sample:
-    """The members of a key and the cause it must be counted under; None if it is unusual but good."""
+    """The members of a key, and the cause under which it must be counted; None if it is unusual but good."""
 
     members: dict[str, bytes]
     cause: Cause | None = None
 
 
 class Bomb:
-    """Creates a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,7 +46,7 @@ def good_clip(seed: int) -> dict[str, bytes]:
 
 
 def samples(secret: Path, trap: Path) -> dict[str, Sample]:
-    """Give everything hostile or unusual; `secret` must never be opened, `trap` never appear."""
+    """Return all hostile and unusual samples; `secret` must never be opened, and `trap` must never appear."""
     ordinary = media.clip(10)
     in_front = media.encode(media.moving_picture(10), options=FAST, muxer_options={"movflags": "faststart"})
     noise = np.random.default_rng(0).bytes(5000)
@@ -85,7 +85,7 @@ def samples(secret: Path, trap: Path) -> dict[str, Sample]:
 
 
 def write_tar(path: Path, members: list[tuple[str, bytes]], link: str | None = None) -> None:
-    """Write names as they are, whatever they are."""
+    """Write members with these names, unchecked."""
     with tarfile.open(path, "w") as file:
         for name, content in members:
             header = tarfile.TarInfo(name)
@@ -117,24 +117,24 @@ def only_sound() -> bytes:
 
 
 def declare_size(data: bytes, width: int, height: int) -> bytes:
-    """Write another size into the sample description; the bit stream keeps its own."""
+    """Write another size into the sample description; that in the bit stream is unchanged."""
     at = data.index(b"avc1", data.index(b"stsd")) + 4 + 24
     return data[:at] + struct.pack(">HH", width, height) + data[at + 4 :]
 
 
 def slowed(data: bytes) -> bytes:
-    """Have every frame last almost two days, by one number in the table of times; the edit list is disarmed."""
+    """Make every frame last almost two days, by one number in the table of times; the edit list is disabled."""
     at = data.index(b"stts") + 16
     return (data[:at] + struct.pack(">I", 2**31) + data[at + 4 :]).replace(b"edts", b"free")
 
 
 def large_picture() -> bytes:
-    """One black picture of 33 million pixels in a few kilobytes."""
+    """A black frame of 33 million pixels in a few kilobytes."""
     return media.encode(np.zeros((1, 4096, 8192, 3), np.uint8), options=FAST)
 
 
 def repeated(width: int, height: int, times: int) -> bytes:
-    """An mp4 of one picture and one empty change to it, the latter written again and again: a few bytes a frame."""
+    """An mp4 of one frame and one empty difference to it, repeated many times: a few bytes per frame."""
     source = media.encode(np.zeros((2, height, width, 3), np.uint8), codec="mpeg4")
     out = io.BytesIO()
     with av.open(io.BytesIO(source)) as given, av.open(out, "w", "mp4") as file:

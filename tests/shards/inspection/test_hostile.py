@@ -1,5 +1,5 @@
-"""Hostile samples are read to the end, in training, in evaluation and by verify: no crash, no hang, each under its
-own cause, and the good samples among them are what they are without them."""
+"""Hostile samples are read to the end in training, in evaluation and by verify: no crash, no hang, each under its
+own cause, and the good samples among them are unchanged."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from trichord.core.errors import Cause, SampleError
 from trichord.core.seeds import generator
 from trichord.shards.decoding.track import DecodeLimits
 from trichord.shards.decoding.video import open_video
-from trichord.shards.inspection.clip_check import check_clip
 from trichord.shards.inspection.verify import verify
+from trichord.shards.inspection.verify_report import check_clip
 from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.batch import Batch, Example
 from trichord.shards.reading.evaluation import evaluation_batches
 from trichord.shards.reading.manifest import index_shards
-from trichord.shards.reading.roots import parse_root
 from trichord.shards.reading.stream import batches
 from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
+from trichord.shards.reading.transfer import parse_root
 from trichord.shards.record import RawSample
 from trichord.shards.transforms.clip_specs import Segments
-from trichord.shards.transforms.clips import plan_clips
-from trichord.shards.transforms.view_specs import CentreCrop, ViewSpec
+from trichord.shards.transforms.crops import CentreCrop
+from trichord.shards.transforms.view_specs import ViewSpec
 from trichord.shards.transforms.views import view_from
 
 LIMITS = DecodeLimits(max_packets=20_000, timeout_s=2.0)
@@ -41,10 +41,10 @@ FRAMES, SIZE, RATE = 4, 32, 8000
 
 
 def decode(raw: RawSample, rng: np.random.Generator) -> Example:
-    """Four frames at random moments of four segments, their middle, and half a second of sound."""
+    """Four frames at random times of four segments, and half a second of sound from their middle."""
     annotation = raw.annotation()
     video = open_video(raw.video(), LIMITS)
-    (clip,) = plan_clips(Segments(frames=FRAMES), video.times_s, video.duration_s, rng)
+    (clip,) = Segments(frames=FRAMES).plan(video.times_s, video.duration_s, rng)
     view = view_from(ViewSpec(crop=CentreCrop(size=SIZE, short_side=SIZE)), video.frames(clip.indices), rng)
     sound_N = video.sound(0.0, 0.5, RATE)
     return Example(
@@ -57,19 +57,19 @@ def decode(raw: RawSample, rng: np.random.Generator) -> Example:
 
 
 @dataclass(frozen=True)
-class World:
-    """The folder, what is bad in it (key to cause), what was left out, and the good samples from a clean place."""
+class HostileSet:
+    """The folder, its bad samples (key to cause), its lost samples, and the good samples from a clean folder."""
 
     root: Path
     clean: dict[str, RawSample]
     bad: dict[str, Cause]
     left_out: Counter[str]
-    lost: dict[str, tuple[Cause, int]]  # shards, why they lose samples and how many
+    lost: dict[str, tuple[Cause, int]]  # by shard: why it loses samples, and how many
     trap: Path
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def hostile_set(tmp_path_factory: pytest.TempPathFactory) -> HostileSet:
     folder = tmp_path_factory.mktemp("hostile")
     root, secret, trap = folder / "set", folder / "secret.ts", folder / "trap"
     root.mkdir()
@@ -78,7 +78,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     good = {f"good_{number:02d}": hostile.good_clip(number) for number in range(16)}
     keys = list(good)
 
-    mixed: dict[str, dict[str, bytes]] = {}  # every hostile sample stands between good ones
+    mixed: dict[str, dict[str, bytes]] = {}  # every hostile sample is between good ones
     for number, (key, sample) in enumerate(special.items()):
         mixed[key] = sample.members
         if number % 4 == 0:
@@ -91,7 +91,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         *hostile.named({key: good[key] for key in keys[6:8]}),
         ("a/../../b.mp4", ordinary),
         *hostile.named({keys[8]: good[keys[8]]}),
-        *hostile.named({keys[6]: good[keys[9]]}),  # a key once more, with other content
+        *hostile.named({keys[6]: good[keys[9]]}),  # a duplicate key with other content
         ("twice.mp4", ordinary),
         ("twice.mp4", good[keys[9]]["mp4"]),
     ]
@@ -109,7 +109,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     clean |= {key: RawSample(key, "", each.members) for key, each in special.items() if each.cause is None}
     clean["pickle_beside"] = RawSample("pickle_beside", "", {"mp4": special["pickle_beside"].members["mp4"]})
     clean["twice"] = RawSample("twice", "", {"mp4": ordinary})
-    return World(
+    return HostileSet(
         root,
         clean,
         {key: sample.cause for key, sample in special.items() if sample.cause is not None},
@@ -124,17 +124,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(autouse=True)
-def _no_hang_and_nothing_executed(world: World) -> Iterator[None]:
+def _no_hang_and_nothing_executed(hostile_set: HostileSet) -> Iterator[None]:
     start = time.monotonic()
     yield
     assert time.monotonic() - start < HANGS_AFTER_S
-    assert not world.trap.exists()
-    assert not (world.root.parent / "outside.mp4").exists()
+    assert not hostile_set.trap.exists()
+    assert not (hostile_set.root.parent / "outside.mp4").exists()
 
 
-def config_of(world: World, workers: int) -> StreamConfig:
+def config_of(hostile_set: HostileSet, workers: int) -> StreamConfig:
     return StreamConfig(
-        sources=(SourceConfig(root=str(world.root)),),
+        sources=(SourceConfig(root=str(hostile_set.root)),),
         batch_size=8,
         lanes=2,
         workers=workers,
@@ -145,63 +145,65 @@ def config_of(world: World, workers: int) -> StreamConfig:
 
 
 def assert_is_clean(batch: Batch, place: int, expected: Example) -> None:
-    assert torch.equal(batch["video"][0][place], expected["video"][0])
-    assert torch.equal(batch["audio"][0][place], expected["audio"][0])
-    assert bool(batch["audio_present"][place]) == expected["audio_present"]
-    assert (batch["text"][place], batch["labels"][place]) == (expected["text"], expected["labels"])
+    assert torch.equal(batch.video[0][place], expected.video[0])
+    assert torch.equal(batch.audio[0][place], expected.audio[0])
+    assert bool(batch.audio_present[place]) == expected.audio_present
+    assert (batch.text[place], batch.labels[place]) == (expected.text, expected.labels)
 
 
-def assert_bad_are_named(world: World, given: list[Batch]) -> None:
-    """Every bad sample under its own cause, every lost one under its shard's, and nothing else."""
-    bad = {(each.shard, each.key): each.cause for batch in given for each in batch["bad"]}
+def assert_bad_are_named(hostile_set: HostileSet, given: list[Batch]) -> None:
+    """Every bad sample is counted under its own cause, every lost one under that of its shard, and nothing else."""
+    bad = {(each.shard, each.key): each.cause for batch in given for each in batch.bad}
     lost = Counter(shard for shard, key in bad if key.startswith("(sample"))
-    assert {key: cause for (_, key), cause in bad.items() if not key.startswith("(sample")} == world.bad
-    assert lost == {shard: count for shard, (_, count) in world.lost.items()}
-    assert all(bad[shard, key] == world.lost[shard][0] for shard, key in bad if key.startswith("(sample"))
-    left_out = {each for batch in given for each in batch["left_out"]}
+    assert {key: cause for (_, key), cause in bad.items() if not key.startswith("(sample")} == hostile_set.bad
+    assert lost == {shard: count for shard, (_, count) in hostile_set.lost.items()}
+    assert all(bad[shard, key] == hostile_set.lost[shard][0] for shard, key in bad if key.startswith("(sample"))
+    left_out = {each for batch in given for each in batch.left_out}
     counted = Counter(each.cause.value for each in left_out)
-    # Cut shards name themselves once; an unreadable one is no archive that could leave a member out.
-    assert {cause: counted[cause] for cause in world.left_out} == world.left_out
+    # Truncated shards are named once; an unreadable one is not an archive that could skip a member.
+    assert {cause: counted[cause] for cause in hostile_set.left_out} == hostile_set.left_out
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_goes_on_among_hostile_samples(world: World, workers: int) -> None:
-    stream = batches(config_of(world, workers), decode)
-    promised = sum(entry.samples for entry in index_shards(world.root).shards) + 8  # with what the broken shards lost
+def test_training_continues_with_hostile_samples(hostile_set: HostileSet, workers: int) -> None:
+    stream = batches(config_of(hostile_set, workers), decode)
+    promised = (
+        sum(entry.samples for entry in index_shards(hostile_set.root).shards) + 8
+    )  # including what the broken shards lost
     given = list(itertools.islice(stream, 3 * promised // 16))
     stream.close()
     seen = set()
     for batch in given:
-        assert bool(batch["valid"].all())
-        for place, key in enumerate(batch["key"]):
+        assert bool(batch.valid.all())
+        for place, key in enumerate(batch.key):
             seen.add(key)
-            assert_is_clean(batch, place, decode(world.clean[key], generator(5, "augment", batch["step"], key)))
-    assert seen == set(world.clean)
-    assert_bad_are_named(world, given)
+            assert_is_clean(batch, place, decode(hostile_set.clean[key], generator(5, "augment", batch.step, key)))
+    assert seen == set(hostile_set.clean)
+    assert_bad_are_named(hostile_set, given)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_reads_to_the_end_among_hostile_samples(world: World, workers: int) -> None:
-    given = list(evaluation_batches(config_of(world, workers), decode))
+def test_evaluation_reads_to_the_end_with_hostile_samples(hostile_set: HostileSet, workers: int) -> None:
+    given = list(evaluation_batches(config_of(hostile_set, workers), decode))
     seen: Counter[str] = Counter()
     for batch in given:
-        for place in torch.nonzero(batch["valid"]).flatten().tolist():
-            key = batch["key"][place]
+        for place in torch.nonzero(batch.valid).flatten().tolist():
+            key = batch.key[place]
             seen[key] += 1
-            assert_is_clean(batch, place, decode(world.clean[key], generator(5, "evaluate", key)))
-    assert seen == Counter(dict.fromkeys(world.clean, 1))
-    assert_bad_are_named(world, given)
+            assert_is_clean(batch, place, decode(hostile_set.clean[key], generator(5, "evaluate", key)))
+    assert seen == Counter(dict.fromkeys(hostile_set.clean, 1))
+    assert_bad_are_named(hostile_set, given)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_verify_counts_each_under_its_cause(world: World, workers: int) -> None:
-    report = verify(world.root, workers=workers, limits=LIMITS)
-    expected = Counter(cause.value for cause in world.bad.values()) + world.left_out
-    for cause, count in world.lost.values():
+def test_verify_counts_each_under_its_cause(hostile_set: HostileSet, workers: int) -> None:
+    report = verify(hostile_set.root, workers=workers, limits=LIMITS)
+    expected = Counter(cause.value for cause in hostile_set.bad.values()) + hostile_set.left_out
+    for cause, count in hostile_set.lost.values():
         expected[cause.value] += count
     assert Counter({cause.value: count for cause, count in report.bad.items()}) == expected
-    assert {each.key: each.cause for each in report.findings if each.key in world.bad} == world.bad
-    assert report.good == len(world.clean)
+    assert {each.key: each.cause for each in report.findings if each.key in hostile_set.bad} == hostile_set.bad
+    assert report.good == len(hostile_set.clean)
     assert report.exit_code == 1
     assert {line.split(":")[0] for line in report.disagreements} == {"02.tar", "03.tar", "04.tar"}
 
@@ -216,7 +218,7 @@ def test_a_sample_cannot_make_the_decoder_read_other_files(tmp_path: Path, monke
         assert error.value.cause is Cause.UNREADABLE_VIDEO
 
 
-def test_a_sound_track_without_a_rate_is_the_sound_s_fault() -> None:
+def test_sound_track_without_a_rate_is_an_error_of_the_sound() -> None:
     data = media.clip(6)
     rate = data.index(b"mp4a", data.index(b"stsd", data.index(b"smhd"))) + 4 + 24
     video = open_video(data[:rate] + b"\0\0" + data[rate + 2 :])
@@ -226,7 +228,7 @@ def test_a_sound_track_without_a_rate_is_the_sound_s_fault() -> None:
     assert error.value.cause is Cause.AUDIO
 
 
-def test_flipped_bytes_in_a_clip_never_do_worse_than_a_sample_error() -> None:
+def test_flipped_bytes_in_a_clip_cause_at_most_a_sample_error() -> None:
     rng = generator(1, "flips")
     plain = media.clip(6)
     kinds = [plain, media.encode(media.moving_picture(6), media.tone(0.25), container="matroska")]
@@ -234,7 +236,7 @@ def test_flipped_bytes_in_a_clip_never_do_worse_than_a_sample_error() -> None:
     outcomes: Counter[str] = Counter()
     for number in range(300):
         data = bytearray(kinds[number % 4 == 3])
-        low = table if number % 4 == 0 else 0  # a quarter of the damage goes into the tables, where it misleads most
+        low = table if number % 4 == 0 else 0  # a quarter of the damage is in the tables, where it does most harm
         for place in rng.integers(low, len(data), int(rng.integers(1, 12))).tolist():
             data[place] = int(rng.integers(256))
         raw = RawSample("flipped", "shard", {"mp4": bytes(data)})
@@ -247,7 +249,7 @@ def test_flipped_bytes_in_a_clip_never_do_worse_than_a_sample_error() -> None:
     assert outcomes["read"] > 50 and sum(outcomes.values()) - outcomes["read"] > 50
 
 
-def test_flipped_bytes_in_an_archive_never_do_worse_than_a_sample_error(tmp_path: Path) -> None:
+def test_flipped_bytes_in_an_archive_cause_at_most_a_sample_error(tmp_path: Path) -> None:
     rng = generator(2, "flips")
     path = tmp_path / "00.tar"
     members = {f"{number:03d}": {"mp4": b"v" * 700, "txt": b"words", "json": b"{}"} for number in range(6)}

@@ -1,4 +1,4 @@
-"""What `read` tells: one digest for the same batches, another for others, and figures of what came."""
+"""`shards read`: equal digests for equal batches, different ones for different batches, and figures of the samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> StreamConfig:
     return StreamConfig(sources=(SourceConfig(root=str(folder)),), batch_size=4, lanes=2)
 
 
-def test_the_digest_is_of_the_batches_and_not_of_how_they_were_read(config: StreamConfig) -> None:
+def test_digest_depends_on_the_batches_and_not_on_how_they_are_read(config: StreamConfig) -> None:
     spec = usual_recipe(frames=4, size=32)
     first = read(config, spec, steps=4)
     shared = read(config.model_copy(update={"workers": 2}), spec, steps=4)
@@ -33,9 +33,9 @@ def test_the_digest_is_of_the_batches_and_not_of_how_they_were_read(config: Stre
     assert len({first["digest"], later["digest"], other["digest"]}) == 3
 
 
-def test_figures_are_of_what_was_read(config: StreamConfig) -> None:
+def test_figures_count_the_samples_that_were_read(config: StreamConfig) -> None:
     beats: list[int] = []
     row = read(config, usual_recipe(frames=4, size=32), steps=4, beat=lambda: beats.append(1))
     assert (row["steps"], row["clips"], row["workers"], row["bad"]) == (4, 16, 0, {})
-    assert row["without sound"] == pytest.approx(0.25)  # two whole passes over eight clips, two of them silent
+    assert row["without sound"] == pytest.approx(0.25)  # two complete passes over eight clips, two of them silent
     assert row["clips a second"] > 0 and row["first batch after, s"] > 0 and len(beats) == 4

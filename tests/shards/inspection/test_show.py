@@ -1,4 +1,4 @@
-"""The contact sheet: what must be seen on it, and that broken clips and odd words do not spoil it."""
+"""The contact sheet: its contents, also with broken clips and unusual text."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from tests.shards import media
 from tests.shards.inspection import hostile
 from trichord.launch import cli
 from trichord.shards.inspection.sheet import AXIS_WIDTH, LEFT, Row, Span, draw_sheet
-from trichord.shards.inspection.show import VIEWS, show
+from trichord.shards.inspection.show import show
 from trichord.shards.reading.manifest import index_shards
+from trichord.shards.transforms.view_specs import COMMON_VIEWS
 
 
 def write_set(folder: Path, clips: dict[str, dict[str, bytes]]) -> Path:
@@ -23,7 +24,7 @@ def write_set(folder: Path, clips: dict[str, dict[str, bytes]]) -> Path:
     return folder
 
 
-def test_a_sheet_holds_every_clip_and_names_the_broken_one(tmp_path: Path) -> None:
+def test_sheet_shows_every_clip_and_names_the_broken_one(tmp_path: Path) -> None:
     words = json.dumps(
         {"captions": ["a \u0000 word " * 90, "x" * 400], "intervals": [{"label": 1, "start": 0, "end": 9}]}
     )
@@ -40,10 +41,10 @@ def test_a_sheet_holds_every_clip_and_names_the_broken_one(tmp_path: Path) -> No
     again = show(root, tmp_path / "again.png")
     assert again.path.read_bytes() == shown.path.read_bytes()
     for name in ("svt", "test"):
-        assert show(root, tmp_path / f"{name}.png", views=VIEWS[name]).height > shown.height
+        assert show(root, tmp_path / f"{name}.png", views=COMMON_VIEWS[name]).height > shown.height
 
 
-def test_intervals_stand_where_they_are_in_time_and_overlaps_get_their_own_lane() -> None:
+def test_intervals_are_placed_by_time_and_overlaps_in_separate_rows() -> None:
     spans = (Span("a", 0.0, 2.0), Span("b", 1.0, 4.0), Span("a", 2.0, 3.0))
     pixels = np.asarray(draw_sheet("title", [Row("key", (), spans=spans, seconds=4.0)]))
     a, b = ((pixels == np.array(colour)).all(-1) for colour in ((0xC7, 0xDB, 0xF7), (0xF9, 0xD8, 0xB5)))
@@ -53,7 +54,7 @@ def test_intervals_stand_where_they_are_in_time_and_overlaps_get_their_own_lane(
     assert not (a.any(1) & b.any(1)).any()
 
 
-def test_forged_intervals_are_counted_or_cut_and_draw_no_endless_sheet(tmp_path: Path) -> None:
+def test_forged_intervals_are_counted_or_cut_and_do_not_enlarge_the_sheet(tmp_path: Path) -> None:
     crowd = json.dumps({"intervals": [{"label": 1, "start": 0, "end": 2}] * 20_000}).encode()
     never = json.dumps({"intervals": [{"label": 1, "start": float("nan"), "end": 2}]}).encode()
     root = write_set(
@@ -64,7 +65,7 @@ def test_forged_intervals_are_counted_or_cut_and_draw_no_endless_sheet(tmp_path:
     assert (shown.clips, shown.bad) == (2, 1) and shown.height < 2000
 
 
-def test_the_command_draws(tmp_path: Path) -> None:
+def test_command_writes_the_sheet(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", {"good": hostile.good_clip(1)})
     assert cli.main(["shards", "show", str(root), "--out", str(tmp_path / "sheet.png")]) == 0
     assert (tmp_path / "sheet.png").stat().st_size > 1000

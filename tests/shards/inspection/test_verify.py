@@ -1,4 +1,4 @@
-"""Verify: what it counts of good clips, how it samples, and what it says when the manifest does not tell the truth."""
+"""`shards verify`: its figures for good clips, its sampling, and its errors where the manifest is wrong."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_figures_of_good_clips(tmp_path: Path) -> None:
     assert report.spread("seconds")["most"] == 1.0
 
 
-def test_a_sample_is_the_same_for_the_same_seed_and_opens_only_its_shards(tmp_path: Path) -> None:
+def test_sampling_depends_on_the_seed_and_opens_only_the_chosen_shards(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set")
     overviews = [verify(root, sample=2, seed=4).overview() for _ in range(2)]
     assert overviews[0] == overviews[1]
@@ -56,11 +56,11 @@ def test_a_sample_is_the_same_for_the_same_seed_and_opens_only_its_shards(tmp_pa
         verify(root, sample=0.01)
 
 
-def test_a_manifest_that_does_not_tell_the_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_manifest_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_set(tmp_path / "set")
-    told = Manifest.load(root)
-    first = told.shards[0].model_copy(update={"samples": 3, "bytes": 1, "sha256": "0" * 64})
-    told.model_copy(update={"shards": (first, *told.shards[1:])}).save(root)
+    stored = Manifest.load(root)
+    first = stored.shards[0].model_copy(update={"samples": 3, "bytes": 1, "sha256": "0" * 64})
+    stored.model_copy(update={"shards": (first, *stored.shards[1:])}).save(root)
     report = verify(root, with_checksums=True)
     assert len(report.disagreements) == 3
     assert report.overview()["bad"] == {"missing": 2}
@@ -69,6 +69,6 @@ def test_a_manifest_that_does_not_tell_the_truth(tmp_path: Path, capsys: pytest.
     assert (row["good"], row["bad"], len(row["disagreements"])) == (4, {"missing": 2}, 2)
 
 
-def test_walking_decodes_every_frame_once() -> None:
+def test_every_frame_is_decoded_once() -> None:
     video = open_video(media.encode(media.moving_picture(30), options={"bf": "2", "g": "10"}))
     assert sum(1 for _ in video.walk()) == len(video) == 30

@@ -1,4 +1,4 @@
-"""Layouts: each official format, written by hand with its traps, must come out as the format's own rules say."""
+"""Layouts: each official format, written by hand with its edge cases, is read by the rules of that format."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from tests.shards import media
 from trichord.core.errors import UserError
-from trichord.shards.building.summary import check_groups
+from trichord.shards.building.plan import check_groups
 from trichord.shards.layouts import LAYOUTS, Item, Listing, open_layout
 from trichord.shards.layouts.listing import VideoIndex, key_from
-from trichord.shards.synthetic import LAYOUTS as WORLD_LAYOUTS
-from trichord.shards.synthetic import WorldRules, describe_clip, make_world
+from trichord.shards.synthetic import LAYOUTS as SYNTHETIC_LAYOUTS
+from trichord.shards.synthetic import SyntheticRules, describe_clip, make_synthetic
 
 
 def put(root: Path, *names: str) -> None:
@@ -43,7 +43,7 @@ def by_key(listing: Listing) -> dict[str, Item]:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_an_empty_folder_is_refused_with_what_was_looked_for_and_what_is_expected(name: str, tmp_path: Path) -> None:
+def test_empty_folder_is_refused_with_the_expected_files(name: str, tmp_path: Path) -> None:
     layout = open_layout(name)
     with pytest.raises(UserError) as caught:
         layout.splits(tmp_path)
@@ -53,7 +53,7 @@ def test_an_empty_folder_is_refused_with_what_was_looked_for_and_what_is_expecte
     assert layout.name == name
 
 
-def test_an_unknown_layout_names_the_nearest() -> None:
+def test_unknown_layout_is_answered_with_the_nearest() -> None:
     with pytest.raises(UserError, match="Did you mean 'charades'"):
         open_layout("charade")
 
@@ -77,7 +77,7 @@ def test_keys_have_no_dots_or_slashes_and_stay_distinct() -> None:
     assert keys[0] == names[0]
 
 
-def test_an_index_follows_links_once_and_ignores_hidden_files(tmp_path: Path) -> None:
+def test_index_follows_links_once_and_ignores_hidden_files(tmp_path: Path) -> None:
     put(tmp_path / "data", "a.mp4", "._a.mp4", "deep/b.MP4", "notes.txt")
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "linked").symlink_to(tmp_path / "data")
@@ -114,13 +114,13 @@ def test_class_folders_with_splits_number_classes_over_all_of_them(tmp_path: Pat
         read("folder", tmp_path, "test")
 
 
-def test_splits_are_not_taken_for_classes(tmp_path: Path) -> None:
+def test_split_folders_are_not_classes(tmp_path: Path) -> None:
     put(tmp_path, "train/1.mp4", "test/2.mp4")
     with pytest.raises(UserError, match="found no class folder"):
         open_layout("folder").splits(tmp_path)
 
 
-def test_two_files_of_one_name_get_two_keys(tmp_path: Path) -> None:
+def test_files_with_the_same_name_have_different_keys(tmp_path: Path) -> None:
     put(tmp_path, "run/1.mp4", "run/1.webm")
     first, again = (read("folder", tmp_path, "all") for _ in range(2))
     assert len(by_key(first)) == 2
@@ -138,7 +138,7 @@ TABLE = (
 )
 
 
-def test_a_table_is_read_by_its_header(tmp_path: Path) -> None:
+def test_table_is_read_by_its_header(tmp_path: Path) -> None:
     write(tmp_path, "clips.csv", TABLE)
     put(tmp_path, "v/a.mp4", "v/b.mp4")
     assert open_layout("csv").splits(tmp_path) == ("train", "val")
@@ -155,7 +155,7 @@ def test_a_table_is_read_by_its_header(tmp_path: Path) -> None:
         {"mood": "happy", "weight": 2.5},
     )
     assert (part.labels, part.start, part.end) == ((0,), 1.5, 2.75)
-    assert part.extra == {"mood": "NaN"}, "NaN is no JSON, and json written from it would be read by nobody"
+    assert part.extra == {"mood": "NaN"}, "NaN is not valid JSON, so nothing could read JSON written from it"
     assert len({item.key for item in train.items}) == 2, "two parts of one file are two clips"
     assert (len(val.items), val.missing) == (1, ("v/gone.mp4",))
 
@@ -183,14 +183,14 @@ def test_classes_txt_fixes_the_numbers(tmp_path: Path) -> None:
         ("path,caption", ",hello", "row 1: the path is empty"),
     ],
 )
-def test_a_mistake_in_a_table_is_pointed_at(header: str, row: str, complaint: str, tmp_path: Path) -> None:
+def test_error_in_a_table_names_its_line(header: str, row: str, complaint: str, tmp_path: Path) -> None:
     write(tmp_path, "clips.csv", f"{header}\n{row}\n")
     put(tmp_path, "a.mp4")
     with pytest.raises(UserError, match=complaint):
         read("csv", tmp_path, "all")
 
 
-def test_the_one_table_of_a_folder_or_a_table_itself_will_do(tmp_path: Path) -> None:
+def test_root_may_be_a_table_or_a_folder_with_one_table(tmp_path: Path) -> None:
     write(tmp_path, "mine.csv", "path\na.mp4\n")
     put(tmp_path, "a.mp4")
     assert read("csv", tmp_path, "all").items == read("csv", tmp_path / "mine.csv", "all").items
@@ -200,26 +200,28 @@ def test_the_one_table_of_a_folder_or_a_table_itself_will_do(tmp_path: Path) -> 
     assert len(read("csv", tmp_path, "all", table="other.csv").items) == 1
 
 
-# The generated world
+# The synthetic data set
 
 WORLD_CLIPS, WORLD_SEED = 6, 5
 
 
 @pytest.fixture(scope="module")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The generated world written as each public dataset's own files, by a writer that knows nothing of the readers."""
+def synthetic_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The synthetic data set in the files of each public dataset, by a writer that is independent of the readers."""
     root = tmp_path_factory.mktemp("worlds")
     for layout in ("csv", "charades", "kinetics", "ucf", "msrvtt"):
-        make_world(root / layout, WORLD_CLIPS, WORLD_SEED, layout)
+        make_synthetic(root / layout, WORLD_CLIPS, WORLD_SEED, layout)
     return root
 
 
 @pytest.mark.parametrize(
-    ("world", "name"),
+    ("public_name", "name"),
     [("csv", "csv"), ("charades", "charades"), ("kinetics", "kinetics"), ("ucf", "ucf101"), ("msrvtt", "msrvtt")],
 )
-def test_a_world_in_public_dress_is_read_back_as_it_was_planned(world: str, name: str, worlds: Path) -> None:
-    layout, root = open_layout(name), worlds / world
+def test_synthetic_data_in_each_public_layout_is_read_back_as_planned(
+    public_name: str, name: str, synthetic_sets: Path
+) -> None:
+    layout, root = open_layout(name), synthetic_sets / public_name
     listings = {split: layout.read(root, split) for split in layout.splits(root)}
     assert all(listing.missing == () for listing in listings.values())
     check_groups(listings)
@@ -228,20 +230,22 @@ def test_a_world_in_public_dress_is_read_back_as_it_was_planned(world: str, name
         for listing in listings.values()
         for item in listing.items
     )
-    rules = WORLD_LAYOUTS[world].adapt(WorldRules())
+    rules = SYNTHETIC_LAYOUTS[public_name].adapt(SyntheticRules())
     plans = [describe_clip(WORLD_SEED, number, rules) for number in range(WORLD_CLIPS)]
     planned = sorted(sorted({event.action.replace(" ", "") for event in plan.events}) for plan in plans)
-    if world == "msrvtt":  # its label is a category of the video, not an action
+    if public_name == "msrvtt":  # its label is a category of the video, not an action
         assert [len(labels) for labels in got] == [1] * WORLD_CLIPS
     else:
         assert got == planned
-    assert world != "charades" or [] in planned, "a world without an idle video would not test that they are kept"
+    assert public_name != "charades" or [] in planned, "data without an idle video would not test that they are kept"
 
 
-def test_kinetics_and_msrvtt_worlds_have_what_their_formats_hold(worlds: Path) -> None:
-    msrvtt_items = read("msrvtt", worlds / "msrvtt", "train").items
+def test_kinetics_and_msrvtt_files_have_the_fields_of_their_formats(synthetic_sets: Path) -> None:
+    msrvtt_items = read("msrvtt", synthetic_sets / "msrvtt", "train").items
     assert all(len(item.annotation.captions) > 3 for item in msrvtt_items)
-    own = {caption for item in read("csv", worlds / "csv", "train").items for caption in item.annotation.captions}
+    own = {
+        caption for item in read("csv", synthetic_sets / "csv", "train").items for caption in item.annotation.captions
+    }
     assert own & {caption for item in msrvtt_items for caption in item.annotation.captions}
 
 
@@ -413,7 +417,7 @@ def test_ucf11_leaves_one_group_of_every_class_out(fold: int, tmp_path: Path) ->
     check_groups({"train": train, "test": test})
 
 
-def test_ucf11_folds_test_every_clip_once(tmp_path: Path) -> None:
+def test_ucf11_folds_cover_every_clip_once(tmp_path: Path) -> None:
     ucf11(tmp_path)
     tested = [item.key for fold in range(1, 26) for item in read("ucf11", tmp_path, "test", fold=fold).items]
     assert sorted(tested) == sorted(set(tested)) and len(tested) == 100
@@ -424,7 +428,7 @@ def test_ucf11_folds_test_every_clip_once(tmp_path: Path) -> None:
 # hmdb51
 
 
-def test_hmdb51_names_and_marks(tmp_path: Path) -> None:
+def test_hmdb51_file_names_and_split_marks(tmp_path: Path) -> None:
     odd = "#20_Rhythm_clap_u_nm_np1_fr_goo_0.avi"
     worse = "Faith_[Rewarded]_(1)&!;x_clap_f_cm_np1_fr_med_1.avi"
     write(tmp_path, "testTrainMulti_7030_splits/clap_test_split1.txt", f"{odd} 1 \r\n{worse} 2 \r\nunused_0.avi 0 \r\n")
@@ -454,7 +458,7 @@ SSV2_ITEM = {
 
 
 @pytest.mark.parametrize("naming", ["20bn", "qualcomm"])
-def test_ssv2_takes_brackets_off_templates(naming: str, tmp_path: Path) -> None:
+def test_ssv2_removes_brackets_from_templates(naming: str, tmp_path: Path) -> None:
     prefix = "something-something-v2-" if naming == "20bn" else "labels/"
     write(
         tmp_path,
@@ -492,14 +496,14 @@ def msrvtt(root: Path) -> None:
         times = {"start time": 137.7, "end time": 149.4}
         return {"video_id": f"video{number}", "category": number % 2, "url": "u", "split": split, **times}
 
-    def said(number: int) -> list[dict[str, object]]:
+    def sentences_of(number: int) -> list[dict[str, object]]:
         texts = (f"first of {number}", f"second of {number} ", f"first of {number}")
         return [{"sen_id": i, "video_id": f"video{number}", "caption": text} for i, text in enumerate(texts)]
 
     first = [video(0, "train"), video(1, "train"), video(2, "validate")]
     last = [video(7010, "test"), video(7011, "test"), video(7012, "test")]
     for name, videos in (("train_val_videodatainfo", first), ("test_videodatainfo", last)):
-        sentences = [text for each in videos for text in said(int(str(each["video_id"])[5:]))]
+        sentences = [text for each in videos for text in sentences_of(int(str(each["video_id"])[5:]))]
         write(root, f"{name}.json", json.dumps({"info": {}, "videos": videos, "sentences": sentences}))
     write(root, "category.txt", "music\t0\npeople\t1\n")
     write(
@@ -580,7 +584,7 @@ def test_msvd_splits_by_number_without_lists(tmp_path: Path) -> None:
 # medmnist3d
 
 
-def test_medmnist_volumes_come_back_bit_for_bit(tmp_path: Path) -> None:
+def test_medmnist_volumes_are_read_bit_for_bit(tmp_path: Path) -> None:
     draw = np.random.default_rng(7)
     volumes_NDHW = draw.integers(0, 256, (3, 28, 28, 28), dtype=np.uint8)
     np.savez(
@@ -611,7 +615,7 @@ def test_medmnist_never_unpickles(tmp_path: Path) -> None:
         read("medmnist3d", tmp_path, "train")
 
 
-def test_medmnist_asks_which_of_two_files(tmp_path: Path) -> None:
+def test_medmnist_with_two_files_asks_for_a_choice(tmp_path: Path) -> None:
     for name in ("organmnist3d.npz", "organmnist3d_64.npz"):
         np.savez(
             tmp_path / name, train_images=np.zeros((1, 4, 4, 4), np.uint8), train_labels=np.zeros((1, 1), np.uint8)

@@ -1,4 +1,4 @@
-"""Reading shards: the same samples as webdataset and tarfile find, and nothing that a hostile archive wants."""
+"""Reading shards: the same samples as webdataset and tarfile, and no harm from a hostile archive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from webdataset.handlers import reraise_exception
 
 from trichord.core.errors import Cause, SampleError
 from trichord.shards.reading.archive import Archive, open_archive
-from trichord.shards.reading.roots import Root, parse_root
+from trichord.shards.reading.transfer import Root, parse_root
 from trichord.shards.record import RawSample
 
 Members = list[tuple[str, bytes]]
@@ -33,7 +33,7 @@ def write_tar(path: Path, members: Members, format: int = tarfile.USTAR_FORMAT) 
 
 
 def clips(count: int, size: int = 3000) -> Members:
-    """Samples in video2dataset's naming, contents telling their key."""
+    """Samples with the names of video2dataset, whose contents include their key."""
     return [
         (f"{i:09d}.{extension}", f"{i}{extension}".encode() * (size if extension == "mp4" else 3))
         for i in range(count)
@@ -50,7 +50,7 @@ def samples(archive: Archive) -> list[RawSample]:
 
 
 def plain(path: Path) -> list[tuple[str, Mapping[str, bytes]]]:
-    """What plain webdataset gives for the shard."""
+    """The samples of the shard by plain webdataset."""
     dataset = webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False)
     return [(s["__key__"], {k: v for k, v in s.items() if not k.startswith("__")}) for s in dataset]
 
@@ -65,7 +65,7 @@ def cause_of(archive: Archive, position: int) -> Cause:
     return error.value.cause
 
 
-def test_shards_of_shardwriter_in_video2dataset_naming_read_as_webdataset_reads_them(tmp_path: Path) -> None:
+def test_shards_of_shardwriter_are_read_like_webdataset_does(tmp_path: Path) -> None:
     with webdataset.ShardWriter(str(tmp_path / "%05d.tar"), maxcount=7, verbose=0) as writer:
         for i in range(17):
             writer.write(
@@ -93,7 +93,7 @@ def test_shards_of_shardwriter_in_video2dataset_naming_read_as_webdataset_reads_
     ),
     st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
 )
-def test_any_names_in_any_format_read_as_tarfile_reads_them(
+def test_any_names_in_any_format_are_read_like_tarfile_does(
     tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[str, str, bytes]], format: int
 ) -> None:
     path = tmp_path_factory.mktemp("any") / "a.tar"
@@ -110,7 +110,7 @@ def test_long_names_and_pax_times(tmp_path: Path) -> None:
         with tarfile.open(path, "w", format=format) as tar:
             for stem in ("x" * 150, "ü" * 120, "folder/" * 40 + "end"):
                 info = tarfile.TarInfo(f"{stem}.mp4")
-                info.size, info.mtime = 5, 1.5  # a fraction makes a pax record too
+                info.size, info.mtime = 5, 1.5  # a fraction requires a pax record too
                 tar.addfile(info, io.BytesIO(b"12345"))
         archive = opened(path)
         assert list(archive.keys) == ["x" * 150, "ü" * 120, "folder/" * 40 + "end"]
@@ -128,7 +128,7 @@ def test_a_size_beyond_octal_is_read(tmp_path: Path) -> None:
         small.size = 3
         file.write(small.tobuf() + b"abc".ljust(512, b"\0") + bytes(1024))
     archive = opened(path, max_bytes=2**20)
-    assert cause_of(archive, 0) is Cause.TOO_MANY_BYTES  # told by the header, nothing of it read
+    assert cause_of(archive, 0) is Cause.TOO_MANY_BYTES  # from the header, without reading the member
     assert archive.read(1).members == {"txt": b"abc"}
 
 
@@ -139,7 +139,7 @@ def test_reading_by_position_is_independent_of_order_and_of_a_rest(tmp_path: Pat
     assert [archive.read(i) for i in (5, 0, 3)] == [forward[5], forward[0], forward[3]]
 
 
-def test_half_a_shard_gives_the_samples_before_the_cut(tmp_path: Path) -> None:
+def test_truncated_shard_yields_the_samples_before_the_cut(tmp_path: Path) -> None:
     whole = write_tar(tmp_path / "whole.tar", clips(10))
     expected = ours(opened(whole))
     content = whole.read_bytes()
@@ -154,12 +154,12 @@ def test_half_a_shard_gives_the_samples_before_the_cut(tmp_path: Path) -> None:
     assert len(opened(path)) == 0  # the last cut is inside the first clip
 
 
-def test_an_intact_shard_with_fewer_samples_than_promised_says_missing(tmp_path: Path) -> None:
+def test_shard_with_fewer_samples_than_its_manifest_reports_them_missing(tmp_path: Path) -> None:
     archive = opened(write_tar(tmp_path / "a.tar", clips(2)))
     assert cause_of(archive, 2) is Cause.MISSING
 
 
-def test_a_damaged_header_ends_the_listing_before_the_sample_it_hit(tmp_path: Path) -> None:
+def test_damaged_header_ends_the_listing_before_its_sample(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", clips(6))
     with tarfile.open(path) as tar:
         third = tar.getmember("000000003.txt").offset
@@ -172,7 +172,7 @@ def test_a_damaged_header_ends_the_listing_before_the_sample_it_hit(tmp_path: Pa
 
 
 @pytest.mark.parametrize("content", [b"", b"not a tar at all " * 100, bytes(range(256)) * 8])
-def test_what_is_no_tar_holds_no_samples_and_says_so(tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_not_a_tar_is_an_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.tar"
     path.write_bytes(content)
     archive = opened(path)
@@ -192,13 +192,13 @@ def test_compressed_shards_read_like_plain_ones(tmp_path: Path) -> None:
         assert ours(opened(path)) == expected
 
 
-def test_packed_streams_that_follow_one_another_are_one_shard(tmp_path: Path) -> None:
+def test_concatenated_compressed_streams_are_one_shard(tmp_path: Path) -> None:
     content = write_tar(tmp_path / "a.tar", clips(5)).read_bytes()
     (tmp_path / "b.tar.gz").write_bytes(gzip.compress(content[:4000]) + gzip.compress(content[4000:]))
     assert ours(opened(tmp_path / "b.tar.gz")) == ours(opened(tmp_path / "a.tar"))
 
 
-def test_half_a_compressed_shard_gives_its_first_samples(tmp_path: Path) -> None:
+def test_truncated_compressed_shard_yields_its_first_samples(tmp_path: Path) -> None:
     members = [(f"{i:04d}.mp4", os.urandom(20_000)) for i in range(10)]
     content = gzip.compress(write_tar(tmp_path / "a.tar", members).read_bytes())
     (tmp_path / "half.tar.gz").write_bytes(content[: len(content) // 2])
@@ -215,7 +215,7 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
     assert error.value.cause is Cause.SHARD_UNREADABLE
 
 
-def test_names_that_leave_the_folder_pickles_and_duplicates_are_left_out_and_named(tmp_path: Path) -> None:
+def test_unsafe_names_pickles_and_duplicates_are_skipped_and_named(tmp_path: Path) -> None:
     members: Members = [
         ("../evil.mp4", b"1"),
         ("/etc/evil.mp4", b"1"),
@@ -244,7 +244,7 @@ def test_names_that_leave_the_folder_pickles_and_duplicates_are_left_out_and_nam
     assert ("good.pkl", Cause.PICKLE_MEMBER) in named
 
 
-def test_links_folders_and_devices_are_passed_over(tmp_path: Path) -> None:
+def test_links_folders_and_devices_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as tar:
         for kind, name in (
@@ -265,7 +265,7 @@ def test_links_folders_and_devices_are_passed_over(tmp_path: Path) -> None:
     assert archive.listing.ignored == 5
 
 
-def test_meta_names_and_names_without_suffix_are_passed_over_as_webdataset_does(tmp_path: Path) -> None:
+def test_meta_names_and_names_without_suffix_are_skipped_like_webdataset_does(tmp_path: Path) -> None:
     members: Members = [
         ("__meta__", b"1"),
         ("__index__/x.json", b"1"),
@@ -277,7 +277,7 @@ def test_meta_names_and_names_without_suffix_are_passed_over_as_webdataset_does(
     assert ours(opened(path)) == plain(path) == [("a", {"mp4": b"2"})]
 
 
-def test_a_name_that_is_not_utf8_is_shown_escaped_and_its_sample_kept(tmp_path: Path) -> None:
+def test_name_that_is_not_utf8_is_escaped_and_its_sample_kept(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w", encoding="latin-1", format=tarfile.GNU_FORMAT) as tar:
         info = tarfile.TarInfo("café.mp4")
@@ -291,7 +291,7 @@ def test_empty_and_oversized_samples(tmp_path: Path) -> None:
     archive = opened(write_tar(tmp_path / "a.tar", members), max_bytes=800)
     assert cause_of(archive, 0) is Cause.EMPTY
     assert cause_of(archive, 1) is Cause.TOO_MANY_BYTES
-    assert archive.read(2).members == {"mp4": b"fine", "txt": b""}  # an empty caption is a caption
+    assert archive.read(2).members == {"mp4": b"fine", "txt": b""}  # an empty caption is valid
 
 
 def test_an_extended_header_of_absurd_size_is_refused(tmp_path: Path) -> None:
@@ -302,13 +302,13 @@ def test_an_extended_header_of_absurd_size_is_refused(tmp_path: Path) -> None:
     assert archive.problems[0].cause is Cause.SHARD_UNREADABLE
 
 
-def test_a_webdataset_handler_may_make_reading_strict(tmp_path: Path) -> None:
+def test_webdataset_handler_may_make_reading_strict(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [("a.mp4", b"1"), ("a.pkl", b"2")])
     with pytest.raises(SampleError, match="pickle_member"):
         open_archive(Root(str(tmp_path), tmp_path), "a.tar", handler=reraise_exception)
 
 
-def test_a_shard_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_shard_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SampleError) as error:
         opened(tmp_path / "none.tar")
     assert error.value.cause is Cause.SHARD_UNREADABLE
@@ -316,7 +316,7 @@ def test_a_shard_that_is_not_there(tmp_path: Path) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_no_damage_makes_the_reader_crash_or_hang(
+def test_damage_never_makes_the_reader_crash_or_hang(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     path = write_tar(tmp_path_factory.mktemp("damage") / "a.tar", clips(3, size=20), tarfile.PAX_FORMAT)

@@ -1,4 +1,4 @@
-"""Manifests and where shards come from: counts by a look at headers, names that cannot do harm, transfers that fail."""
+"""Manifests and roots: counts from tar headers, harmless names, and transfers that fail."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from pydantic import ValidationError
 from trichord.core.errors import Cause, SampleError, UserError
 from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.manifest import Manifest, ShardEntry, index_shards, scan_shards
-from trichord.shards.reading.roots import check_shard_name, parse_root
-from trichord.shards.reading.transfer import TransferPolicy
+from trichord.shards.reading.transfer import TransferPolicy, check_shard_name, parse_root
 
 HASTY = TransferPolicy(attempts=2, first_wait_s=0.0, stall_s=5.0)
 
@@ -36,7 +35,7 @@ def write_set(folder: Path, counts: list[int]) -> Path:
 
 
 class Server:
-    """A web server of a folder that may fail, cut or stall its first answers."""
+    """A web server of a folder whose first responses may fail, be truncated or stall."""
 
     def __init__(self, folder: Path) -> None:
         self.failures: list[str] = []
@@ -97,7 +96,7 @@ def test_a_folder_is_indexed_saved_and_loaded(shard_set: Path, workers: int) -> 
     assert sorted(path.name for path in shard_set.iterdir()) == ["00000.tar", "00001.tar", "00002.tar", "manifest.json"]
 
 
-def test_the_digest_is_of_what_the_set_holds(shard_set: Path) -> None:
+def test_digest_depends_on_the_contents(shard_set: Path) -> None:
     manifest = index_shards(shard_set)
     signed = Manifest(
         shards=tuple(entry.model_copy(update={"sha256": "0" * 64}) for entry in manifest.shards), name="other"
@@ -107,7 +106,7 @@ def test_the_digest_is_of_what_the_set_holds(shard_set: Path) -> None:
     assert fewer.digest() != manifest.digest()
 
 
-def test_indexing_tells_what_is_wrong_and_goes_on(shard_set: Path) -> None:
+def test_indexing_reports_errors_and_continues(shard_set: Path) -> None:
     content = (shard_set / "00002.tar").read_bytes()
     (shard_set / "00002.tar").write_bytes(content[: len(content) // 2])
     (shard_set / "00003.tar").write_bytes(b"nonsense" * 200)
@@ -154,7 +153,7 @@ def test_a_manifest_with_a_harmful_name_is_refused(tmp_path: Path, name: str) ->
         Manifest.load(tmp_path)
 
 
-def test_a_name_goes_into_a_command_only_if_no_shell_could_misread_it(tmp_path: Path) -> None:
+def test_only_names_without_shell_syntax_are_inserted_into_commands(tmp_path: Path) -> None:
     assert check_shard_name("set 1/00 0.tar") == "set 1/00 0.tar"
     assert parse_root("pipe:cat x/{name}").address("a/0-0.tar") == "pipe:cat x/a/0-0.tar"
     assert parse_root("https://host/set/").address("0 0.tar") == "https://host/set/0%200.tar"
@@ -165,7 +164,7 @@ def test_a_name_goes_into_a_command_only_if_no_shell_could_misread_it(tmp_path: 
         parse_root(tmp_path).address("../x.tar")
 
 
-def test_roots_that_cannot_be_read_say_what_to_type() -> None:
+def test_unreadable_root_is_an_error_with_a_remedy() -> None:
     with pytest.raises(UserError, match=r"Write \{name\}"):
         parse_root("pipe:cat x.tar")
     with pytest.raises(UserError, match=r"pipe:aws s3 cp s3://bucket/set/\{name\} -"):
@@ -174,7 +173,7 @@ def test_roots_that_cannot_be_read_say_what_to_type() -> None:
         index_shards("http://127.0.0.1:9/set")
 
 
-def test_a_folder_without_manifest_says_what_to_type(tmp_path: Path, shard_set: Path) -> None:
+def test_missing_manifest_is_an_error_with_a_command(tmp_path: Path, shard_set: Path) -> None:
     with pytest.raises(UserError, match=f"3 shards and no manifest.json. Create it: trichord shards index {shard_set}"):
         Manifest.load(shard_set)
     index_shards(shard_set).save(shard_set)
@@ -200,7 +199,7 @@ def test_a_folder_without_manifest_says_what_to_type(tmp_path: Path, shard_set: 
         ),
     ],
 )
-def test_a_damaged_manifest_says_where(tmp_path: Path, content: str, found: str) -> None:
+def test_damaged_manifest_is_an_error_with_the_position(tmp_path: Path, content: str, found: str) -> None:
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(UserError, match=f"(?s){found}.*trichord shards index"):
         Manifest.load(tmp_path)
@@ -220,7 +219,7 @@ def test_shards_over_http_are_indexed_with_checksums(shard_set: Path, server: Se
         Manifest.load(server.address + "/nowhere")
 
 
-def test_a_pipe_reads_as_the_file_does(shard_set: Path, tmp_path: Path) -> None:
+def test_pipe_is_read_like_the_file(shard_set: Path, tmp_path: Path) -> None:
     index_shards(shard_set).save(shard_set)
     root = parse_root(f"pipe:cat {shlex.quote(str(shard_set))}/{{name}}")
     assert Manifest.load(root.text) == Manifest.load(shard_set)
@@ -230,7 +229,7 @@ def test_a_pipe_reads_as_the_file_does(shard_set: Path, tmp_path: Path) -> None:
         assert [piped.read(i).members for i in range(5)] == [direct.read(i).members for i in range(5)]
 
 
-def test_a_failed_transfer_is_tried_again(shard_set: Path, server: Server) -> None:
+def test_failed_transfer_is_retried(shard_set: Path, server: Server) -> None:
     server.failures = ["cut", "refuse"]
     patient = TransferPolicy(attempts=3, first_wait_s=0.0)
     archive = open_archive(parse_root(server.address), "00002.tar", policy=patient)
@@ -245,20 +244,20 @@ def test_a_transfer_that_keeps_failing_makes_the_shard_unreadable(server: Server
     assert error.value.cause is Cause.SHARD_UNREADABLE
 
 
-def test_a_silent_command_is_given_up(tmp_path: Path) -> None:
+def test_silent_command_times_out(tmp_path: Path) -> None:
     impatient = TransferPolicy(attempts=1, stall_s=0.2)
     with pytest.raises(SampleError, match="no data received for"):
         open_archive(parse_root("pipe:sleep 5; cat {name}"), "a.tar", policy=impatient)
 
 
-def test_the_cache_is_used_and_holds_only_whole_shards(shard_set: Path, server: Server, tmp_path: Path) -> None:
+def test_cache_holds_only_complete_shards(shard_set: Path, server: Server, tmp_path: Path) -> None:
     entry = index_shards(shard_set).shards[2]
     root, cache = parse_root(server.address), tmp_path / "cache"
     for _ in range(3):
         assert len(open_archive(root, entry.name, cache_dir=cache, size=entry.bytes)) == 5
     assert server.requests == ["/00002.tar"]
     (cached,) = (path for path in cache.rglob("*") if path.is_file())
-    cached.write_bytes(b"damaged")  # of another size: fetched anew
+    cached.write_bytes(b"damaged")  # of another size: fetched again
     assert len(open_archive(root, entry.name, cache_dir=cache, size=entry.bytes)) == 5
     server.failures = ["cut"] * 2
     with pytest.raises(SampleError):
@@ -266,7 +265,7 @@ def test_the_cache_is_used_and_holds_only_whole_shards(shard_set: Path, server: 
     assert [path.name for path in cache.rglob("*") if path.is_file()] == ["00002.tar"]
 
 
-def test_what_came_is_checked_against_the_manifest(server: Server) -> None:
+def test_transfer_is_checked_against_the_manifest(server: Server) -> None:
     root = parse_root(server.address)
     with pytest.raises(SampleError, match="the manifest says 17"):
         open_archive(root, "00002.tar", size=17, policy=HASTY)

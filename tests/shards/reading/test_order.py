@@ -1,4 +1,4 @@
-"""The order of samples: each pass holds every sample once, any step is found without walking, mixtures keep shares."""
+"""The order of samples: each pass has every sample once, any step is computed directly, mixtures keep their shares."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_each_pass_holds_every_sample_exactly_once(
 ) -> None:
     order = one_source(counts, lanes, block_shards)
     visited = []
-    # The pass's part of the endless line is spread over the lanes' rounds: visit them all and keep what belongs to it.
+    # A pass is spread over the rounds of all lanes: visit them all and keep the samples of the pass.
     stretch, total = order.sources[0].stretch, sum(counts)
     for visit in range(
         (pass_number * total // (stretch * lanes)) * stretch,
@@ -48,7 +48,7 @@ def test_each_pass_holds_every_sample_exactly_once(
 
 @settings(max_examples=40, deadline=None)
 @given(COUNTS, st.integers(1, 6), st.integers(1, 3), st.integers(1, 3))
-def test_random_access_equals_walking(counts: list[int], lanes: int, block_shards: int, per_lane: int) -> None:
+def test_random_access_equals_iteration(counts: list[int], lanes: int, block_shards: int, per_lane: int) -> None:
     walker = one_source(counts, lanes, block_shards, per_lane)
     walked = [walker.batch(step) for step in range(30)]
     for step in (29, 0, 17, 3):
@@ -57,9 +57,7 @@ def test_random_access_equals_walking(counts: list[int], lanes: int, block_shard
 
 @settings(max_examples=40, deadline=None)
 @given(COUNTS, st.integers(1, 6), st.integers(1, 3))
-def test_lanes_draw_equally_often_and_visits_of_a_sample_differ_by_few(
-    counts: list[int], lanes: int, block_shards: int
-) -> None:
+def test_lanes_draw_equally_often_and_samples_nearly_so(counts: list[int], lanes: int, block_shards: int) -> None:
     order = one_source(counts, lanes, block_shards)
     steps = 4 * order.sources[0].stretch
     visits = Counter((a.shard, a.index) for step in range(steps) for a in order.batch(step))
@@ -69,7 +67,7 @@ def test_lanes_draw_equally_often_and_visits_of_a_sample_differ_by_few(
     assert max(visits.values()) <= int(passes) + 2
 
 
-def test_equal_shards_are_not_cut_and_blocks_mix_whole_shards() -> None:
+def test_equal_shards_are_not_split_and_blocks_mix_whole_shards() -> None:
     order = one_source([10] * 24, lanes=4, block_shards=3)
     first = order.sources[0].locate(lane=1, visit=0).block
     assert len(first) == 30
@@ -91,16 +89,16 @@ def test_a_block_is_shuffled_and_a_seed_changes_everything() -> None:
     assert order.sources[0].locate(0, 0).block.shards.tolist() != order.sources[0].locate(0, 400).block.shards.tolist()
 
 
-def test_fewer_shards_than_lanes_are_cut_into_slices_so_that_lanes_mix() -> None:
+def test_fewer_shards_than_lanes_are_split_so_that_lanes_mix() -> None:
     order = one_source([64], lanes=8, block_shards=2)
     steps = [order.batch(step) for step in range(8)]
     assert sorted(a.index for batch in steps for a in batch) == list(range(64))
-    # A lane's 8 samples are two slices from different places; by chance a few lanes get two neighbouring ones.
+    # The 8 samples of a lane are two distant slices; by chance, a few lanes have two adjacent ones.
     lanes = [sorted(batch[lane].index for batch in steps) for lane in range(8)]
     assert sum(indices[-1] - indices[0] > 7 for indices in lanes) >= 5
 
 
-def test_a_set_smaller_than_the_lanes_still_serves_them() -> None:
+def test_set_smaller_than_the_number_of_lanes_serves_all() -> None:
     order = one_source([2, 1], lanes=8)
     seen = Counter((a.shard, a.index) for step in range(3) for a in order.batch(step))
     assert seen == {(0, 0): 8, (0, 1): 8, (1, 0): 8}
@@ -112,7 +110,7 @@ def test_the_batch_is_lane_major_with_equal_parts() -> None:
     assert isinstance(order.batch(4)[0], SampleAddress)
 
 
-def test_millions_of_clips_at_step_ten_millions() -> None:
+def test_random_access_is_fast_for_millions_of_clips_and_steps() -> None:
     def cost(step: int) -> float:
         begin = time.process_time()
         order = Order([[1000] * 10_000], [1.0], seed=1, lanes=64, block_shards=4, batch_size=1024)
@@ -126,7 +124,7 @@ def test_millions_of_clips_at_step_ten_millions() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0.05, 10), min_size=1, max_size=5), st.integers(1, 32), st.integers(0, 3 * PERIOD))
-def test_a_mixture_keeps_its_shares_over_any_thousand_slots(weights: list[float], lanes: int, start: int) -> None:
+def test_mixture_keeps_its_shares_over_any_thousand_slots(weights: list[float], lanes: int, start: int) -> None:
     mixture = Mixture(weights, lanes)
     shares = np.asarray(weights) / sum(weights)
     lane = start % lanes
@@ -161,7 +159,7 @@ def test_lanes_are_shared_contiguously() -> None:
     assert share_lanes(8, rank=0, world_size=2, workers=0) == [[0, 1, 2, 3]]
 
 
-def test_mistakes_are_told_with_the_nearest_choices() -> None:
+def test_errors_name_the_nearest_valid_choices() -> None:
     with pytest.raises(UserError, match=r"lanes=16 .* 3 ranks x 2 workers = 6 .* lanes 12 or 18"):
         share_lanes(16, 0, 3, 2)
     with pytest.raises(UserError, match=r"2 ranks x 3 workers = 6 readers. Nearest: workers 2 or 4, or lanes 12 or 18"):

@@ -1,7 +1,8 @@
-"""The stream: the same batches for any ranks and workers and from any step, and what happens to samples that fail."""
+"""The stream: the same batches for any ranks, workers and first step, and the treatment of samples that fail."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import itertools
@@ -25,7 +26,7 @@ from webdataset import TarWriter
 from tests.shards.processes import descendants, is_alive, seconds_until_gone
 from trichord.core.errors import Cause, SampleError, UserError
 from trichord.core.seeds import generator
-from trichord.shards.reading.batch import Batch, Example, Timeline, join
+from trichord.shards.reading.batch import Batch, Example, Timeline
 from trichord.shards.reading.evaluation import evaluation_batches
 from trichord.shards.reading.manifest import index_shards
 from trichord.shards.reading.stream import BatchStream, LaneDataset, TooManyBadSamples, WorkerDied, batches
@@ -37,7 +38,7 @@ ALL_WAYS = [(1, 0), (1, 2), (2, 0), (2, 2), (4, 1)]
 
 
 def cheap(raw: RawSample, rng: np.random.Generator) -> Example:
-    """Stand in for decoding: pixels from the bytes' hash, augmentation from the generator, bad where the text says."""
+    """Substitute decoding: pixels from a hash of the bytes, augmentation from the generator, errors by the text."""
     text = raw.members["txt"].decode()
     if text.startswith("bad"):
         raise SampleError(Cause.CODEC, text)
@@ -105,17 +106,17 @@ def take_open(stream: BatchStream, count: int) -> list[Batch]:
 def global_batches(config: StreamConfig, ranks: int, workers: int, start: int, count: int) -> list[Batch]:
     config = config.model_copy(update={"workers": workers})
     per_rank = [take(batches(config, cheap, rank, ranks, start), count) for rank in range(ranks)]
-    return [join(parts) for parts in zip(*per_rank, strict=True)]
+    return [Batch.cat(parts) for parts in zip(*per_rank, strict=True)]
 
 
 def assert_same(found: Batch, wanted: Batch) -> None:
-    assert found["key"] == wanted["key"]
-    assert (found["step"], found["text"], found["labels"]) == (wanted["step"], wanted["text"], wanted["labels"])
-    assert (found["shard"], found["source"]) == (wanted["shard"], wanted["source"])
-    assert found["bad"] == wanted["bad"]
-    assert all(torch.equal(a, b) for a, b in zip(found["video"], wanted["video"], strict=True))
-    assert torch.equal(found["audio"][0], wanted["audio"][0])
-    assert torch.equal(found["audio_present"], wanted["audio_present"])
+    assert found.key == wanted.key
+    assert (found.step, found.text, found.labels) == (wanted.step, wanted.text, wanted.labels)
+    assert (found.shard, found.source) == (wanted.shard, wanted.source)
+    assert found.bad == wanted.bad
+    assert all(torch.equal(a, b) for a, b in zip(found.video, wanted.video, strict=True))
+    assert torch.equal(found.audio[0], wanted.audio[0])
+    assert torch.equal(found.audio_present, wanted.audio_present)
 
 
 @pytest.fixture(scope="module")
@@ -153,48 +154,48 @@ def test_global_batches_do_not_depend_on_ranks_workers_or_a_stop(
         assert_same(found, expected)
 
 
-def test_after_a_stop_at_any_step_the_stream_goes_on_the_same(mixed: StreamConfig, wanted: list[Batch]) -> None:
+def test_stream_resumes_identically_at_any_step(mixed: StreamConfig, wanted: list[Batch]) -> None:
     for start in range(1, 24):
         (found,) = global_batches(mixed, 1, 0, start, 1)
         assert_same(found, wanted[start])
 
 
-def test_a_batch_is_what_the_transform_gives(tmp_path: Path) -> None:
+def test_batch_equals_the_output_of_the_transform(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", [4, 4], lambda i: "silent" if i == 2 else f"clip {i}")
     batch = take(batches(config_of(root), cheap), 1)[0]
-    assert sorted(batch["key"]) == [f"{i:06d}" for i in range(8)]
-    assert [tuple(view.shape) for view in batch["video"]] == [(8, 3, 2, 2, 4), (8, 3, 2, 4, 4)]
-    assert {view.dtype for view in batch["video"]} == {torch.uint8}
-    assert batch["valid"].tolist() == [True] * 8
-    for place, key in enumerate(batch["key"]):
-        raw = RawSample(key, "", {"mp4": f"video {int(key)}".encode(), "txt": batch["text"][place].encode()})
+    assert sorted(batch.key) == [f"{i:06d}" for i in range(8)]
+    assert [tuple(view.shape) for view in batch.video] == [(8, 3, 2, 2, 4), (8, 3, 2, 4, 4)]
+    assert {view.dtype for view in batch.video} == {torch.uint8}
+    assert batch.valid.tolist() == [True] * 8
+    for place, key in enumerate(batch.key):
+        raw = RawSample(key, "", {"mp4": f"video {int(key)}".encode(), "txt": batch.text[place].encode()})
         example = cheap(raw, generator(3, "augment", 0, key))
-        assert all(torch.equal(view[place], one) for view, one in zip(batch["video"], example["video"], strict=True))
-        assert torch.equal(batch["audio"][0][place], example["audio"][0])
-        assert batch["audio_present"][place].item() is (key != "000002")
-        assert batch["labels"][place] == example["labels"]
+        assert all(torch.equal(view[place], one) for view, one in zip(batch.video, example.video, strict=True))
+        assert torch.equal(batch.audio[0][place], example.audio[0])
+        assert batch.audio_present[place].item() is (key != "000002")
+        assert batch.labels[place] == example.labels
 
 
-def test_every_pass_gives_every_sample_once(tmp_path: Path) -> None:
+def test_every_pass_yields_every_sample_once(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", [5, 9, 4, 6])
-    keys = [key for batch in take(batches(config_of(root), cheap), 9) for key in batch["key"]]
+    keys = [key for batch in take(batches(config_of(root), cheap), 9) for key in batch.key]
     assert Counter(keys) == {f"{i:06d}": 3 for i in range(24)}
 
 
-def test_a_bad_sample_changes_no_other_and_its_stand_in_is_no_duplicate(tmp_path: Path) -> None:
+def test_bad_sample_changes_no_other_and_its_substitute_is_no_duplicate(tmp_path: Path) -> None:
     counts = [12, 12, 12, 12]
     good = write_set(tmp_path / "good", counts)
     hurt = write_set(tmp_path / "hurt", counts, lambda i: f"bad {i}" if i % 7 == 0 else f"clip {i}")
     stream = batches(config_of(hurt, max_bad_fraction=0.5), cheap)
     replaced = 0
     for expected, found in zip(take(batches(config_of(good), cheap), 12), take(stream, 12), strict=True):
-        bad = [f"{i:06d}" for i in range(48) if i % 7 == 0 and f"{i:06d}" in expected["key"]]
-        assert sorted(each.key for each in found["bad"]) == bad
-        assert {(each.cause, each.detail) for each in found["bad"]} == {(Cause.CODEC, f"bad {int(k)}") for k in bad}
-        for before, after in zip(expected["key"], found["key"], strict=True):
+        bad = [f"{i:06d}" for i in range(48) if i % 7 == 0 and f"{i:06d}" in expected.key]
+        assert sorted(each.key for each in found.bad) == bad
+        assert {(each.cause, each.detail) for each in found.bad} == {(Cause.CODEC, f"bad {int(k)}") for k in bad}
+        for before, after in zip(expected.key, found.key, strict=True):
             assert after == before or before in bad
-        # Two slots of one lane stand side by side: its stand-in is none of its own.
-        assert all(found["key"][i] != found["key"][i + 1] for i in range(0, 8, 2))
+        # Two slots of one lane are adjacent: the substitute is not one of them.
+        assert all(found.key[i] != found.key[i + 1] for i in range(0, 8, 2))
         replaced += len(bad)
     assert replaced == 2 * 7
     figures = stream.figures()
@@ -202,7 +203,7 @@ def test_a_bad_sample_changes_no_other_and_its_stand_in_is_no_duplicate(tmp_path
     assert figures["bad_share"] == pytest.approx(14 / 96)
 
 
-def test_figures_tell_shares_of_sources_and_of_silent_clips(mixed: StreamConfig) -> None:
+def test_figures_include_the_shares_of_sources_and_silent_clips(mixed: StreamConfig) -> None:
     stream = batches(mixed.model_copy(update={"batch_size": 40}), cheap)
     seen = take(stream, 25)
     figures = stream.figures()
@@ -210,7 +211,7 @@ def test_figures_tell_shares_of_sources_and_of_silent_clips(mixed: StreamConfig)
     large, small = (figures["source_shares"][f"{i}:{mixed.sources[i].root}"] for i in range(2))
     assert large == pytest.approx(0.75, abs=0.01)
     assert small == pytest.approx(0.25, abs=0.01)
-    silent = sum(text.endswith("silent") for batch in seen for text in batch["text"])
+    silent = sum(text.endswith("silent") for batch in seen for text in batch.text)
     assert figures["silent_share"] == pytest.approx(silent / 1000)
     assert 0.15 < figures["silent_share"] < 0.35
 
@@ -219,7 +220,7 @@ def test_too_many_bad_samples_stop_the_run_with_their_list(tmp_path: Path) -> No
     root = write_set(tmp_path / "set", [10] * 4, lambda i: f"bad {i}" if i % 5 == 0 else f"clip {i}")
     stream = batches(config_of(root, max_bad_fraction=0.1, bad_least_samples=24), cheap)
     take_two = [next(stream), next(stream)]  # too few to judge
-    assert sum(len(batch["bad"]) for batch in take_two) > 1
+    assert sum(len(batch.bad) for batch in take_two) > 1
     with pytest.raises(
         TooManyBadSamples, match=r"(?s)of the last 24 samples .*codec.*0000\d\.tar 0000\d\d: codec: bad"
     ):
@@ -229,20 +230,20 @@ def test_too_many_bad_samples_stop_the_run_with_their_list(tmp_path: Path) -> No
         take(batches(config_of(root, max_bad_fraction=0), cheap), 5)
 
 
-def test_a_lost_shard_costs_its_own_samples_only(tmp_path: Path) -> None:
+def test_lost_shard_affects_only_its_own_samples(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", [6] * 8)
     expected = take(batches(config_of(root, block_shards=1), cheap), 6)
     (root / "00003.tar").unlink()
     found = take(batches(config_of(root, block_shards=1, max_bad_fraction=1), cheap), 6)
     lost = {f"{i:06d}" for i in range(18, 24)}
     for before, after in zip(expected, found, strict=True):
-        assert len(after["bad"]) == sum(key in lost for key in before["key"])
-        assert all(b == a or b in lost for b, a in zip(before["key"], after["key"], strict=True))
-        assert {each.cause for each in after["bad"]} <= {Cause.SHARD_UNREADABLE}
-    assert sum(len(batch["bad"]) for batch in found) == 6
+        assert len(after.bad) == sum(key in lost for key in before.key)
+        assert all(b == a or b in lost for b, a in zip(before.key, after.key, strict=True))
+        assert {each.cause for each in after.bad} <= {Cause.SHARD_UNREADABLE}
+    assert sum(len(batch.bad) for batch in found) == 6
 
 
-def test_a_shard_shorter_or_longer_than_its_manifest_is_told(tmp_path: Path) -> None:
+def test_shard_shorter_or_longer_than_its_manifest_is_reported(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", [6] * 4)
     longer = write_set(tmp_path / "longer", [9], first=100)
     content = (root / "00001.tar").read_bytes()
@@ -250,20 +251,20 @@ def test_a_shard_shorter_or_longer_than_its_manifest_is_told(tmp_path: Path) -> 
     (longer / "00000.tar").replace(root / "00002.tar")
     stream = batches(config_of(root, max_bad_fraction=1), cheap)
     taken = take(stream, 3)
-    causes = Counter(each.cause for batch in taken for each in batch["bad"])
+    causes = Counter(each.cause for batch in taken for each in batch.bad)
     assert set(causes) == {Cause.SHARD_TRUNCATED}
     assert stream.figures()["samples_beyond_manifest"] == 3
     assert stream.figures()["members_left_out"] == {"shard_truncated": 1}
 
 
-def test_nothing_usable_is_an_error_that_lists_what_was_tried(tmp_path: Path) -> None:
+def test_no_usable_sample_is_an_error_that_lists_the_attempts(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", [6] * 4, lambda i: "bad")
     for workers in (0, 1):
         with pytest.raises(UserError, match=r"(?s)read for step 0.*bad.*trichord shards verify"):
             take(batches(config_of(root, workers=workers), cheap), 1)
 
 
-def test_resuming_reads_nothing_that_it_does_not_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_reads_only_what_it_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_set(tmp_path / "set", [50] * 20)
     config = config_of(root, max_bad_fraction=0)
     reads: list[int] = []
@@ -292,7 +293,7 @@ def test_resuming_reads_nothing_that_it_does_not_use(tmp_path: Path, monkeypatch
     assert resume < 0.02 * (cost(0, 200) / 200 * 10_000)
 
 
-def test_evaluation_reads_every_sample_once_whatever_the_world(tmp_path: Path) -> None:
+def test_evaluation_reads_every_sample_once_for_any_number_of_ranks(tmp_path: Path) -> None:
     first = write_set(tmp_path / "first", [5, 0, 9, 7], lambda i: "bad" if i == 6 else f"clip {i}")
     second = write_set(tmp_path / "second", [4], first=100)
     config = config_of(first, second, max_bad_fraction=0.9)
@@ -305,27 +306,27 @@ def test_evaluation_reads_every_sample_once_whatever_the_world(tmp_path: Path) -
             for rank in range(ranks)
         ]
         assert len({len(each) for each in by_rank}) == 1
-        assert all([batch["step"] for batch in each] == list(range(len(each))) for each in by_rank)
+        assert all([batch.step for batch in each] == list(range(len(each))) for each in by_rank)
         all_batches = [batch for each in by_rank for batch in each]
-        assert {len(batch["key"]) for batch in all_batches} == {8}
-        together.add(tuple(sorted(tuple(batch["position"]) for batch in all_batches if batch["position"][0] >= 0)))
+        assert {len(batch.key) for batch in all_batches} == {8}
+        together.add(tuple(sorted(tuple(batch.position) for batch in all_batches if batch.position[0] >= 0)))
         rows = [
-            (batch["key"][i], batch["position"][i], batch["video"][1][i].numpy().tobytes())
+            (batch.key[i], batch.position[i], batch.video[1][i].numpy().tobytes())
             for batch in all_batches
             for i in range(8)
-            if batch["valid"][i]
+            if batch.valid[i]
         ]
         assert Counter(key for key, _, _ in rows) == dict.fromkeys(expected, 1)
         assert {position for _, position, _ in rows} == set(range(25)) - {6}
         assert all(pixels.setdefault(key, seen) == seen for key, _, seen in rows)
-        assert [each.key for batch in all_batches for each in batch["bad"]] == ["000006"]
-    # What is computed together is the same as well, in the same places, so that kernels round alike.
+        assert [each.key for batch in all_batches for each in batch.bad] == ["000006"]
+    # Batches have the same samples in the same rows, so that kernels round in the same way.
     (batches,) = together
     assert [place for batch in batches for place in batch] == [*range(25), *[-1] * 7]
 
 
 def unequal(raw: RawSample, rng: np.random.Generator) -> Example:
-    """Give one to three windows, each the number of the sample, as many as sliding over it would give."""
+    """Return one to three windows, each with the number of the sample, as sliding windows would."""
     number = int(raw.key)
     windows = tuple((float(start), start + 1.0) for start in range(1 + number % 3))
     views = [torch.full((3, 1, 2, 2), number, dtype=torch.uint8) for _ in windows]
@@ -339,19 +340,19 @@ def test_videos_may_have_unequal_numbers_of_windows(tmp_path: Path, workers: int
     seen = {}
     for batch in evaluation_batches(config, unequal):
         for row in range(4):
-            windows = len(batch["timeline"][row].clips_s)
-            number = int(batch["key"][row] or 0)
-            assert windows == (1 + number % 3 if batch["valid"][row] else 0)
-            for given in (*batch["video"][:windows], *batch["audio"][:windows]):
+            windows = len(batch.timeline[row].clips_s)
+            number = int(batch.key[row] or 0)
+            assert windows == (1 + number % 3 if batch.valid[row] else 0)
+            for given in (*batch.video[:windows], *batch.audio[:windows]):
                 assert (given[row] == number).all()
-            for empty in (*batch["video"][windows:], *batch["audio"][windows:]):
+            for empty in (*batch.video[windows:], *batch.audio[windows:]):
                 assert not empty[row].any()
-            seen[batch["key"][row]] = windows
-        assert len(batch["video"]) == len(batch["audio"]) >= max(len(each.clips_s) for each in batch["timeline"])
+            seen[batch.key[row]] = windows
+        assert len(batch.video) == len(batch.audio) >= max(len(each.clips_s) for each in batch.timeline)
     assert len(seen) == 14 and sum(seen.values()) == sum(1 + number % 3 for number in range(13))  # one row is padding
 
 
-def test_evaluation_mistakes(tmp_path: Path) -> None:
+def test_wrong_settings_of_evaluation_are_errors(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", [6], lambda i: "bad")
     with pytest.raises(UserError, match="can be used"):
         list(evaluation_batches(config_of(root), cheap))
@@ -359,7 +360,7 @@ def test_evaluation_mistakes(tmp_path: Path) -> None:
         evaluation_batches(config_of(write_set(tmp_path / "none", [0])), cheap)
 
 
-def test_shards_from_elsewhere_give_the_same_batches_with_and_without_cache(tmp_path: Path) -> None:
+def test_remote_shards_yield_the_same_batches_with_and_without_cache(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", [6] * 8)
     expected = take(batches(config_of(root), cheap), 8)
     piped = config_of(f"pipe:cat {shlex.quote(str(root))}/{{name}}", transfer=TransferPolicy(attempts=1))
@@ -369,19 +370,19 @@ def test_shards_from_elsewhere_give_the_same_batches_with_and_without_cache(tmp_
     assert len(list((tmp_path / "cache").rglob("*.tar"))) == 8
 
 
-def test_a_remote_manifest_may_lie_here(tmp_path: Path) -> None:
+def test_manifest_of_remote_shards_may_be_local(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", [6] * 4)
     (root / "manifest.json").rename(tmp_path / "manifest.json")
     source = SourceConfig(root=f"pipe:cat {shlex.quote(str(root))}/{{name}}", manifest=tmp_path)
     config = StreamConfig(sources=(source,), batch_size=4, lanes=4)
-    assert len(take(batches(config, cheap), 1)[0]["key"]) == 4
+    assert len(take(batches(config, cheap), 1)[0].key) == 4
 
 
 def test_workers_use_one_thread_and_a_batch_may_hold_text_only(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", [6] * 4)
     batch = take(batches(config_of(root, workers=1), count_threads), 1)[0]
-    assert batch["text"] == ["1"] * 8
-    assert (batch["video"], batch["audio"]) == ([], [])
+    assert batch.text == ["1"] * 8
+    assert (batch.video, batch.audio) == ([], [])
 
 
 def test_a_worker_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,7 +394,7 @@ def test_a_worker_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert time.monotonic() - begin < 60
 
 
-def test_a_worker_that_gives_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_worker_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trichord.shards.reading.stream._POLL_EVERY_S", 0.2)
     root = write_set(tmp_path / "set", [6] * 4)
     with pytest.raises(WorkerDied, match="rank 0: the data workers return no data"):
@@ -406,10 +407,10 @@ def slowly(raw: RawSample, rng: np.random.Generator) -> Example:
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT])
-def test_workers_go_on_when_a_cluster_signals_every_process(
+def test_workers_continue_when_a_cluster_signals_every_process(
     number: signal.Signals, mixed: StreamConfig, wanted: list[Batch]
 ) -> None:
-    others = set(descendants(os.getpid()))  # left by tests before
+    others = set(descendants(os.getpid()))  # left by earlier tests
     stream = batches(mixed.model_copy(update={"workers": 2}), slowly)
     found = take_open(stream, 3)
     everyone = [pid for pid in descendants(os.getpid()) if pid not in others]
@@ -425,8 +426,8 @@ def test_workers_go_on_when_a_cluster_signals_every_process(
     assert time.monotonic() - begin < 3
 
 
-def test_workers_that_are_busy_when_all_is_over_keep_nobody_waiting(tmp_path: Path) -> None:
-    """A process that ends with its stream open leaves no worker behind, and does not wait for one to finish."""
+def test_busy_workers_do_not_delay_the_exit(tmp_path: Path) -> None:
+    """A process that exits with an open stream leaves no worker behind, and does not wait for one to finish."""
     root = write_set(tmp_path / "set", [6] * 4)
     script = f"""
 import os, sys
@@ -458,7 +459,7 @@ def busy_after_one(raw: RawSample, rng: np.random.Generator) -> Example:
 _seen: list[str] = []
 
 
-def test_a_mistake_in_the_code_names_the_sample_and_is_not_swallowed(tmp_path: Path) -> None:
+def test_programming_error_names_the_sample_and_is_raised(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", [6] * 4)
     with pytest.raises(ZeroDivisionError) as error:
         take(batches(config_of(root), stumble), 1)
@@ -470,13 +471,13 @@ def test_unequal_shapes_are_named(tmp_path: Path) -> None:
 
     def ragged(raw: RawSample, rng: np.random.Generator) -> Example:
         example = cheap(raw, rng)
-        return {**example, "audio": []} if int(raw.key) % 2 else example
+        return dataclasses.replace(example, audio=[]) if int(raw.key) % 2 else example
 
     with pytest.raises(ValueError, match="shapes"):
         take(batches(config_of(root), ragged), 1)
 
 
-def test_mistakes_are_told_before_any_worker_starts(tmp_path: Path) -> None:
+def test_wrong_settings_are_errors_before_any_worker_starts(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", [6] * 4)
     with pytest.raises(UserError, match="lanes=4 cannot be shared"):
         batches(config_of(root, workers=3), cheap)
@@ -490,19 +491,19 @@ def test_mistakes_are_told_before_any_worker_starts(tmp_path: Path) -> None:
         batches(config_of(root, workers=1), cheap)
 
 
-def test_what_goes_to_workers_can_be_pickled_and_files_are_given_back(tmp_path: Path) -> None:
+def test_worker_arguments_can_be_pickled_and_files_are_closed(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", [6] * 4)
     config = config_of(root)
     dataset = LaneDataset(config, config.open_sources(), cheap, [[0, 1, 2, 3]], 0)
     again = pickle.loads(pickle.dumps(dataset))
-    assert next(iter(again))["key"] == next(iter(dataset))["key"]  # type: ignore[index]
+    assert next(iter(again)).key == next(iter(dataset)).key  # type: ignore[union-attr]
     before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
     take(batches(config, cheap), 30)
     after = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
     assert after <= before
 
 
-def test_pickles_and_unsafe_names_in_shards_are_reported_once(tmp_path: Path) -> None:
+def test_pickles_and_unsafe_names_are_reported_once(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     with tarfile.open(folder / "0.tar", "w") as tar:

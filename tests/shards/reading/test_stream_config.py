@@ -1,4 +1,4 @@
-"""Specification of what is read, as settings: short forms of a source, and that no torch is needed to check them."""
+"""The settings of a stream: short forms of a source, and validation without torch."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def test_a_source_may_be_its_root_alone(given: object, meant: tuple[SourceConfig
     assert DataConfig.model_validate(config.model_dump(mode="json")) == config
 
 
-def test_there_must_be_a_source() -> None:
+def test_a_source_is_required() -> None:
     with pytest.raises(ValidationError, match="expected at least one source"):
         DataConfig(sources=(), batch_size=4)
 
 
-def test_a_stream_is_its_data_and_a_seed() -> None:
+def test_stream_is_defined_by_its_data_and_a_seed() -> None:
     assert set(StreamConfig.model_fields) - set(DataConfig.model_fields) == {"seed"}
 
 

@@ -1,4 +1,4 @@
-"""Colours, warps and RandAugment over clips: equal to torchvision's for the same amounts, the same over all frames."""
+"""Colour changes, warps and RandAugment on clips: equal to torchvision's, and equal for all frames."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from trichord.core.seeds import generator
-from trichord.shards.transforms import colour
-from trichord.shards.transforms.augment import (
+from trichord.shards.transforms import augment as colour
+from trichord.shards.transforms.augment import WARPS, apply_operation
+from trichord.shards.transforms.view_specs import (
     FACTORS,
     TIMM_OPERATIONS,
     TORCHVISION_OPERATIONS,
-    WARPS,
-    apply_operation,
-    draw_operations,
+    ColourJitter,
+    TimmRandAugment,
+    TorchvisionRandAugment,
     timm_amount,
     torchvision_amount,
 )
-from trichord.shards.transforms.colour import draw_jitter
-from trichord.shards.transforms.view_specs import ColourJitter, TimmRandAugment, TorchvisionRandAugment
 
 v2 = pytest.importorskip("torchvision.transforms.v2")
 reference = v2.functional
@@ -49,7 +48,7 @@ TORCHVISION_NAMES = {
 
 @pytest.fixture(scope="module")
 def clip_CTHW() -> Tensor:
-    """Three frames of soft colour fields with clipped bright and dark areas, and one flat frame."""
+    """Three frames of smooth colours with clipped bright and dark areas, and one uniform frame."""
     low_res = torch.rand(3, 3, 9, 9, generator=torch.Generator().manual_seed(1)) * 300 - 20
     soft = functional.interpolate(low_res, (48, 64), mode="bicubic").clamp(0, 255).to(torch.uint8)
     return torch.cat([soft.transpose(0, 1), torch.full((3, 1, 48, 64), 77, dtype=torch.uint8)], dim=1).contiguous()
@@ -79,7 +78,7 @@ def test_factors_equal_torchvision(clip_CTHW: Tensor, name: str, factor: float) 
 
 @pytest.mark.parametrize("shift", [-0.5, -0.1, 0.07, 0.33])
 def test_hue_equals_torchvision(clip_CTHW: Tensor, shift: float) -> None:
-    """Rounded here, cut off with an epsilon there: up to a tenth of the pixels differ by one level."""
+    """We round, torchvision truncates with an epsilon: up to a tenth of the pixels differ by one level."""
     assert_equal_but_rounding(colour.hue(clip_CTHW, shift), reference.adjust_hue(per_frame(clip_CTHW), shift), 0.1)
 
 
@@ -102,7 +101,7 @@ def test_tables_equal_torchvision_exactly(clip_CTHW: Tensor) -> None:
 
 
 def test_grey_and_autocontrast_equal_torchvision(clip_CTHW: Tensor) -> None:
-    """Both cut off what they compute in float32, so that a rounding may cost a level."""
+    """Both truncate results in float32, so that rounding may change one level."""
     frames_TCHW = per_frame(clip_CTHW)
     assert_equal_but_rounding(
         colour.grey(clip_CTHW), reference.rgb_to_grayscale(frames_TCHW, num_output_channels=3), 0.005
@@ -115,7 +114,7 @@ def test_solarize_add_by_hand() -> None:
     assert colour.solarize_add(levels, 60)[0].flatten().tolist() == [60, 160, 187, 128, 255]
 
 
-def test_sharpness_leaves_small_pictures_and_edges_alone(clip_CTHW: Tensor) -> None:
+def test_sharpness_keeps_small_frames_and_edges(clip_CTHW: Tensor) -> None:
     tiny = clip_CTHW[:, :, :2].contiguous()
     assert torch.equal(colour.sharpness(tiny, 0.1), tiny)
     assert torch.equal(colour.sharpness(clip_CTHW, 0.1)[..., 0], clip_CTHW[..., 0])
@@ -125,7 +124,7 @@ def test_sharpness_leaves_small_pictures_and_edges_alone(clip_CTHW: Tensor) -> N
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 @pytest.mark.parametrize("name", TORCHVISION_OPERATIONS)
 def test_operations_equal_torchvisions_rand_augment(clip_CTHW: Tensor, name: str, sign: float, bin_number: int) -> None:
-    """The bin goes through torchvision's own table of magnitudes and through ours, frame by frame there."""
+    """The magnitude of a bin comes from torchvision's own table and from ours; theirs is applied frame by frame."""
     transform = v2.RandAugment()
     magnitudes, signed = transform._AUGMENTATION_SPACE[TORCHVISION_NAMES[name]]
     table = magnitudes(31, 48, 64)
@@ -151,7 +150,7 @@ def test_bilinear_warps_equal_torchvision(clip_CTHW: Tensor, name: str, amount: 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 @pytest.mark.parametrize("name", WARPS)
-def test_what_comes_from_outside_is_the_fill(name: str, interpolation: str) -> None:
+def test_pixels_from_outside_have_the_fill_colour(name: str, interpolation: str) -> None:
     white = torch.full((3, 2, 20, 30), 255, dtype=torch.uint8)
     amount = 0.5 if name.startswith("shear") else 15.0
     moved = apply_operation(
@@ -169,7 +168,7 @@ def test_translation_moves_by_whole_pixels(clip_CTHW: Tensor) -> None:
     assert torch.equal(apply_operation(clip_CTHW, ("translate_y", -7.0))[..., :-7, :], clip_CTHW[..., 7:, :])
 
 
-def test_every_operation_treats_all_frames_alike(clip_CTHW: Tensor) -> None:
+def test_every_operation_is_the_same_for_all_frames(clip_CTHW: Tensor) -> None:
     still = clip_CTHW[:, :1].expand(3, 5, 48, 64).contiguous()
     for name in {*TORCHVISION_OPERATIONS, *TIMM_OPERATIONS, "hue", "grey"}:
         amount = {"posterize": 3.0, "solarize": 90.0, "translate_x": 9.0, "rotate": 20.0}.get(name, 0.3)
@@ -177,8 +176,8 @@ def test_every_operation_treats_all_frames_alike(clip_CTHW: Tensor) -> None:
         assert torch.equal(changed, changed[:, :1].expand_as(changed)), name
 
 
-def test_timm_amounts_by_hand() -> None:
-    """Level 7 of 10, 200 wide and 100 high, both signs; everything grows stronger with the level."""
+def test_timm_magnitudes_by_hand() -> None:
+    """Level 7 of 10 for frames of 200 x 100, both signs; the strength increases with the level."""
     expected = {
         "rotate": 21.0,
         "shear_x": 0.21,
@@ -198,7 +197,7 @@ def test_timm_amounts_by_hand() -> None:
 
 def test_draws_are_spread_over_all_operations_and_both_signs() -> None:
     rng = generator(0, "draws")
-    torchvision_draws = [op for _ in range(700) for op in draw_operations(TorchvisionRandAugment(), 100, 200, rng)]
+    torchvision_draws = [op for _ in range(700) for op in TorchvisionRandAugment().draw(100, 200, rng)]
     counts = {name: sum(drawn == name for drawn, _ in torchvision_draws) for name in TORCHVISION_OPERATIONS}
     assert len(torchvision_draws) == 1400 and min(counts.values()) > 60
     assert {math.copysign(1, amount) for name, amount in torchvision_draws if name == "rotate"} == {-1.0, 1.0}
@@ -207,27 +206,27 @@ def test_draws_are_spread_over_all_operations_and_both_signs() -> None:
 
 def test_timm_draws_follow_probability_and_noise() -> None:
     rng = generator(0, "timm")
-    lists = [draw_operations(TimmRandAugment(), 100, 200, rng) for _ in range(500)]
+    lists = [TimmRandAugment().draw(100, 200, rng) for _ in range(500)]
     assert sum(map(len, lists)) / 2000 == pytest.approx(0.5, abs=0.05)
     levels = np.array([abs(amount) / 3 for drawn in lists for name, amount in drawn if name == "rotate"])
     assert levels.mean() == pytest.approx(7, abs=0.3)
     assert 0.3 < levels.std() < 0.7
     still = TimmRandAugment(magnitude_deviation=0.0, probability=1.0, operations=3)
-    assert len(draw_operations(still, 10, 10, rng)) == 3
+    assert len(still.draw(10, 10, rng)) == 3
 
 
 def test_jitter_draws_inside_their_ranges_in_random_order() -> None:
     spec = ColourJitter(brightness=0.4, contrast=0.3, saturation=0.2, hue=0.1, probability=0.8)
     rng = generator(0, "jitter")
-    draws = [draw_jitter(spec, rng) for _ in range(500)]
+    draws = [spec.draw(rng) for _ in range(500)]
     assert sum(bool(drawn) for drawn in draws) / 500 == pytest.approx(0.8, abs=0.06)
     bounds = {"brightness": (0.6, 1.4), "contrast": (0.7, 1.3), "saturation": (0.8, 1.2), "hue": (-0.1, 0.1)}
     for drawn in draws:
         assert all(bounds[name][0] <= factor <= bounds[name][1] for name, factor in drawn)
     assert len({tuple(name for name, _ in drawn) for drawn in draws}) == 25  # 4! orders, and none at all
-    assert draw_jitter(ColourJitter(brightness=0, contrast=0, saturation=0, probability=1), rng) == ()
+    assert ColourJitter(brightness=0, contrast=0, saturation=0, probability=1).draw(rng) == ()
 
 
-def test_specs_travel_between_processes() -> None:
+def test_specs_can_be_pickled() -> None:
     for spec in (TimmRandAugment(), TorchvisionRandAugment(), ColourJitter()):
         assert pickle.loads(pickle.dumps(spec)) == spec

@@ -1,4 +1,4 @@
-"""Clips: which frames each kind of clip takes, against hand-computed indices and naive loops over the frames' times."""
+"""Clips: the frames of each kind of clip, against indices computed by hand and naive loops over frame times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from trichord.core.errors import Cause, SampleError
 from trichord.core.seeds import generator
 from trichord.shards.transforms.clip_specs import ClipSpec, DenseWindow, FullVideo, Segments, SlidingWindows, SvtWindow
-from trichord.shards.transforms.clips import Clip, plan_clips
+from trichord.shards.transforms.clips import Clip
 
 EVERY_KIND = (
     Segments(frames=8),
@@ -32,11 +32,11 @@ def steady(frames: int, fps: float = 30.0) -> tuple[np.ndarray, float]:
 
 
 def plan(spec: ClipSpec, times_s: np.ndarray, duration_s: float, seed: int = 0) -> list[Clip]:
-    return plan_clips(spec, times_s, duration_s, generator(seed, "clips"))
+    return spec.plan(times_s, duration_s, generator(seed, "clips"))
 
 
 def shown_at(times_s: np.ndarray, instant_s: float) -> int:
-    """The frame on screen, by a walk over all frames."""
+    """The frame shown at a time, by a loop over all frames."""
     shown = 0
     for index, time_s in enumerate(times_s):
         if time_s <= instant_s + 1e-6:
@@ -44,7 +44,7 @@ def shown_at(times_s: np.ndarray, instant_s: float) -> int:
     return shown
 
 
-def test_centre_of_segments_is_tsn_test_rule() -> None:
+def test_centres_of_segments_follow_the_test_rule_of_tsn() -> None:
     (clip,) = plan(Segments(frames=8, placement="centre"), *steady(300))
     tick = 300 / 8
     assert clip.indices.tolist() == [int(tick / 2 + tick * number) for number in range(8)]
@@ -82,7 +82,7 @@ def test_window_in_source_frames() -> None:
     ]
 
 
-def test_single_uniform_window_sits_in_the_middle() -> None:
+def test_single_uniform_window_is_centred() -> None:
     (clip,) = plan(DenseWindow(frames=3, stride_frames=2, placement="uniform"), *steady(25))
     assert clip.indices.tolist() == [10, 12, 14]
     (clip,) = plan(DenseWindow(frames=5, clip_seconds=1.0, placement="uniform"), *steady(50, 10))
@@ -120,7 +120,7 @@ def test_video_shorter_than_the_window(short: str, by_frames: list[int], by_seco
     assert (clip.start_s, clip.end_s) == (0.0, 0.5)
 
 
-def test_a_window_that_just_fits_is_the_same_under_every_rule() -> None:
+def test_window_as_long_as_the_video_is_the_same_under_every_rule() -> None:
     for short in ("clamp", "loop", "stretch"):
         (clip,) = plan(DenseWindow(frames=3, stride_frames=2, short=short), *steady(5))
         assert clip.indices.tolist() == [0, 2, 4]
@@ -136,7 +136,7 @@ def test_full_video_reaches_first_and_last_frame() -> None:
 
 
 def test_sliding_windows_follow_the_charades_evaluation() -> None:
-    """Windows of 6 s every 3 s over 10 s at 30 fps; frames as a truncated linspace over the window's own frames."""
+    """Windows of 6 s every 3 s over 10 s at 30 fps; frames are a truncated linspace over those of the window."""
     clips = plan(SlidingWindows(frames=8, clip_seconds=6.0, stride_seconds=3.0), *steady(300))
     bounds = [(0, 180), (90, 270), (180, 300), (270, 300)]
     assert [(clip.start_s, clip.end_s) for clip in clips] == [(0.0, 6.0), (3.0, 9.0), (6.0, 10.0), (9.0, 10.0)]
@@ -151,8 +151,8 @@ def test_sliding_windows_do_not_overlap_by_default_and_none_is_empty() -> None:
     assert [clip.indices.tolist() for clip in lone] == [[0, 1], [1, 1], [1, 1]]
 
 
-def test_variable_frame_rate_goes_by_time() -> None:
-    """Ten frames in the first second, one frame held for four: by index, an even choice stays in the first."""
+def test_variable_frame_rate_is_sampled_by_time() -> None:
+    """Ten frames in the first second, then one for four seconds: sampling by index would remain in the first second."""
     times_s = np.concatenate([np.arange(10) / 10, [1.0]])
     (clip,) = plan(Segments(frames=5, placement="centre"), times_s, 5.0)
     assert clip.indices.tolist() == [5, 10, 10, 10, 10]
@@ -203,7 +203,7 @@ def test_svt_window_moves_and_holds_all_its_views() -> None:
 
 @pytest.mark.parametrize("spec", EVERY_KIND, ids=lambda spec: spec.kind)
 @pytest.mark.parametrize("frames", [1, 2, 3, 7, 200])
-def test_every_kind_takes_any_length(spec: ClipSpec, frames: int) -> None:
+def test_every_kind_accepts_any_length(spec: ClipSpec, frames: int) -> None:
     times_s, duration_s = steady(frames)
     clips = plan(spec, times_s, duration_s)
     expected = spec.clip_count

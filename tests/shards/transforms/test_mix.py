@@ -1,4 +1,4 @@
-"""Mixup, CutMix and soft targets: against loops over samples, and the same however the batch is shared out."""
+"""Mixup, CutMix and soft targets: against loops over samples, and independent of the number of ranks."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_cutmix_pastes_one_box_over_all_frames_and_views() -> None:
     assert mixed_targets[0].tolist() == [0.75, 0.25, 0.0, 0.0, 0.0]
 
 
-def test_cutmix_targets_follow_the_pixels_that_were_cut() -> None:
-    """A box over the border is smaller than drawn, and edges fall on whole pixels: the target counts what is there."""
+def test_cutmix_targets_follow_the_replaced_pixels() -> None:
+    """A box across the border is clipped, and edges are whole pixels: the target counts the actual area."""
     videos, targets_BK = batch(2)
     black_and_white = [torch.stack([torch.zeros_like(video[0]), torch.full_like(video[0], 255)]) for video in videos]
     spec = MixSpec(mixup_alpha=0.0)
@@ -77,9 +77,9 @@ def test_cutmix_targets_follow_the_pixels_that_were_cut() -> None:
 
 
 @pytest.mark.parametrize("blend", [Blend(0.6), Blend(0.8, (0.1, 0.6, 0.3, 0.7))])
-def test_any_number_of_ranks_gives_the_same_batch(blend: Blend) -> None:
-    """Twelve samples in lanes of two, shared by 1, 2, 3 and 6 ranks: each blends its own part by itself."""
-    if blend.box is None:  # no two levels blend to nearly a half, which float32 may round up or down
+def test_batch_is_the_same_for_any_number_of_ranks(blend: Blend) -> None:
+    """Twelve samples in lanes of two on 1, 2, 3 and 6 ranks, each of which blends its own part."""
+    if blend.box is None:  # no two levels blend to nearly a half, which float32 could round either way
         levels = torch.arange(256.0, dtype=torch.float64)
         halves = (levels[:, None] * blend.kept + levels * (1 - blend.kept)) % 1 - 0.5
         assert float(halves.abs().min()) > 0.05
@@ -110,13 +110,13 @@ def test_a_blend_depends_on_seed_and_step_alone() -> None:
         assert blend.kept == pytest.approx(1 - (bottom - top) * (right - left))
 
 
-def test_mixup_amounts_follow_their_beta() -> None:
+def test_mixup_weights_follow_the_beta_distribution() -> None:
     kept = np.array([draw_blend(MixSpec(mixup_alpha=0.4, cutmix_alpha=0.0), 0, step).kept for step in range(2000)])
     assert kept.mean() == pytest.approx(0.5, abs=0.03)
     assert kept.var() == pytest.approx(1 / (4 * (2 * 0.4 + 1)), abs=0.01)  # the variance of Beta(a, a)
 
 
-def test_switched_off_leaves_the_batch_as_it_is() -> None:
+def test_disabled_mixing_keeps_the_batch() -> None:
     videos, targets_BK = batch(3)
     assert draw_blend(MixSpec(mixup_alpha=0.0, cutmix_alpha=0.0), 0, 0).kept == 1.0
     unblended = sum(draw_blend(MixSpec(probability=0.25), 0, step).kept == 1.0 for step in range(400))
@@ -134,7 +134,7 @@ def test_soft_targets_by_hand() -> None:
     assert several.tolist() == [pytest.approx([0.9, 0.1, 0.9]), pytest.approx([0.1, 0.1, 0.1])]
 
 
-def test_mistakes_are_named() -> None:
+def test_invalid_settings_are_named() -> None:
     videos, targets_BK = batch(4)
     with pytest.raises(UserError, match="raise batch_size to at least 2 x lanes"):
         blend_batch(videos, targets_BK, Blend(0.5), 1)

@@ -1,4 +1,4 @@
-"""Pixels become floats as the field's normalisation says, once."""
+"""Pixels are normalised to floats, once."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def test_half_precision_is_rounded_once() -> None:
     assert torch.equal(spec(levels_BCTHW, torch.bfloat16), spec(levels_BCTHW).bfloat16())
 
 
-def test_pixels_that_are_floats_already_are_refused() -> None:
+def test_float_pixels_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected uint8 pixels, found torch\.float32"):
         Normalisation()(torch.zeros(1, 3, 1, 2, 2))

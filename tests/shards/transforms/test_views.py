@@ -1,4 +1,4 @@
-"""Views: crops against torchvision for the same boxes, drawing rules, mirroring by label, SVT's ten views."""
+"""Views: crops against torchvision for the same boxes, random draws, flips by label, and the ten views of SVT."""
 
 from __future__ import annotations
 
@@ -19,24 +19,20 @@ from trichord.shards.transforms import (
     views,  # importing shards lets torchvision be imported beside a CPU build of torch
 )
 from trichord.shards.transforms.clip_specs import DenseWindow, FullVideo, Segments, SlidingWindows, SvtWindow
-from trichord.shards.transforms.crops import Geometry, draw_geometries, resize_box
-from trichord.shards.transforms.flips import FlipRule, Mirroring, judge, rule_for_classes
-from trichord.shards.transforms.view_specs import (
+from trichord.shards.transforms.crops import (
     CentreCrop,
-    ColourJitter,
     CropSpec,
+    Geometry,
     Interpolation,
     MultiScaleCrop,
     RandomResizedCrop,
     RandomShortSideCrop,
     Squash,
     ThreeCrops,
-    TorchvisionRandAugment,
-    ViewSpec,
-    ViewsSpec,
-    svt_views,
 )
-from trichord.shards.transforms.views import ViewPlan, Views, make_views, plan_views, render, view_from
+from trichord.shards.transforms.flips import FlipRule
+from trichord.shards.transforms.view_specs import ColourJitter, TorchvisionRandAugment, ViewSpec, ViewsSpec, svt_views
+from trichord.shards.transforms.views import ViewPlan, Views, make_views, plan_views, render, resize_box, view_from
 
 reference = pytest.importorskip("torchvision.transforms.v2").functional
 CROPS: tuple[CropSpec, ...] = (
@@ -82,7 +78,7 @@ def test_crop_and_resize_equal_torchvision(interpolation: str, box: tuple[int, i
     assert ours.dtype == torch.uint8
     assert int((ours.int() - in_uint8.int()).abs().max()) <= 1
     error = (ours.float() - in_float.clamp(0, 255)).abs()
-    assert float(error.max()) <= 2  # rounded and clipped twice, across and down
+    assert float(error.max()) <= 2  # rounded and clipped twice, horizontally and vertically
     assert float(error.mean()) < 0.4
 
 
@@ -119,17 +115,17 @@ def test_three_crops_share_one_resize(monkeypatch: pytest.MonkeyPatch) -> None:
         return resize_box(frames_THWC, rows, geometry)
 
     monkeypatch.setattr(views, "resize_box", counted)
-    geometries = draw_geometries(ThreeCrops(size=60, short_side=60), 90, 120, generator(0))
+    geometries = ThreeCrops(size=60, short_side=60).draw(90, 120, generator(0))
     assert len(render(soft_clip(), np.arange(4), [views.Draws(geometry, False, ()) for geometry in geometries])) == 3
     assert len(resizes) == 1
 
 
 def test_random_areas_follow_torchvisions_distribution() -> None:
-    """Same means of area, aspect and position over many draws as torchvision's own drawing; always inside."""
+    """Over many draws, area, aspect and position have the same means as torchvision's; boxes are always inside."""
     transforms = pytest.importorskip("torchvision.transforms")
     spec = RandomResizedCrop(size=32, scale=(0.2, 0.9), aspect=(0.5, 2.0))
     rng = generator(0, "areas")
-    ours = np.array([draw_geometries(spec, 90, 120, rng)[0].box for _ in range(4000)], dtype=float)
+    ours = np.array([spec.draw(90, 120, rng)[0].box for _ in range(4000)], dtype=float)
     torch.manual_seed(0)
     blank = torch.zeros(3, 90, 120)
     theirs = np.array(
@@ -146,14 +142,14 @@ def test_random_areas_follow_torchvisions_distribution() -> None:
     ("shape", "box"), [((10, 300), (0, 143, 10, 13)), ((300, 10), (143, 0, 13, 10)), ((10, 10), (0, 0, 10, 10))]
 )
 def test_random_area_falls_back_to_the_centre(shape: tuple[int, int], box: tuple[int, int, int, int]) -> None:
-    """No box of the asked area fits a strip, so the largest centred one of an allowed aspect is taken."""
-    (geometry,) = draw_geometries(RandomResizedCrop(size=8, scale=(1.01, 1.02)), *shape, generator(0))
+    """No box of the requested area fits a strip, so the largest centred one of an allowed aspect is taken."""
+    (geometry,) = RandomResizedCrop(size=8, scale=(1.01, 1.02)).draw(*shape, generator(0))
     assert geometry.box == box
 
 
-def test_multi_scale_crop_takes_five_places_and_neighbouring_scales() -> None:
+def test_multi_scale_crop_has_five_positions_and_adjacent_scales() -> None:
     rng = generator(0, "multi")
-    boxes = {draw_geometries(MultiScaleCrop(size=32), 100, 200, rng)[0].box for _ in range(3000)}
+    boxes = {MultiScaleCrop(size=32).draw(100, 200, rng)[0].box for _ in range(3000)}
     shapes = {(height, width) for _, _, height, width in boxes}
     sides = (100, 87, 75, 66)
     assert shapes == {(a, b) for i, a in enumerate(sides) for j, b in enumerate(sides) if abs(i - j) <= 1}
@@ -166,7 +162,7 @@ def test_multi_scale_crop_takes_five_places_and_neighbouring_scales() -> None:
 def test_random_short_side_stays_in_range() -> None:
     rng = generator(0, "short")
     spec = RandomShortSideCrop(size=32, short_side=(40, 60))
-    drawn = [draw_geometries(spec, 90, 120, rng)[0] for _ in range(300)]
+    drawn = [spec.draw(90, 120, rng)[0] for _ in range(300)]
     assert {geometry.resized[0] for geometry in drawn} == set(range(40, 61))
     for geometry in drawn:
         top, left, height, width = geometry.window
@@ -175,7 +171,7 @@ def test_random_short_side_stays_in_range() -> None:
 
 
 class Resizes(TorchDispatchMode):
-    """Notes which operators resize with antialias, and what they are given."""
+    """Records antialiased resize operators and their inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,10 +186,10 @@ class Resizes(TorchDispatchMode):
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [0, 2, 2, 5]], ids=["frames in a row", "chosen frames"])
 @pytest.mark.parametrize("box", [(0, 0, 160, 200), (20, 30, 90, 120)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_the_resize_may_take_the_fast_path(
+def test_resize_uses_the_layout_of_the_fast_path(
     interpolation: Interpolation, box: tuple[int, int, int, int], rows: list[int]
 ) -> None:
-    """It is there for uint8 in channels-last memory; whether it is quicker is for the processor to say."""
+    """The fast path is for uint8 in channels-last memory; its speed depends on the processor."""
     frames_THWC = np.random.default_rng(0).integers(0, 256, (8, 160, 200, 3), dtype=np.uint8)
     with Resizes() as resizes:
         resize_box(frames_THWC, np.array(rows), Geometry(box, (112, 112), (0, 0, 112, 112), interpolation))
@@ -205,7 +201,7 @@ def test_the_resize_may_take_the_fast_path(
 
 @pytest.mark.parametrize("crop", CROPS, ids=lambda crop: crop.kind)
 @pytest.mark.parametrize("shape", [(90, 120), (33, 16), (1, 1), (17, 301)])
-def test_a_view_is_contiguous_uint8_and_still_for_a_still_clip(crop: CropSpec, shape: tuple[int, int]) -> None:
+def test_view_is_contiguous_uint8_and_constant_for_a_still_clip(crop: CropSpec, shape: tuple[int, int]) -> None:
     still_THWC = np.repeat(soft_clip(1, *shape), 5, axis=0)
     spec = ViewSpec(
         crop=crop,
@@ -222,7 +218,7 @@ def test_a_view_is_contiguous_uint8_and_still_for_a_still_clip(crop: CropSpec, s
         assert torch.equal(frames_CTHW, view_from(spec, still_THWC, generator(seed, "still")))
 
 
-def test_read_only_frames_are_left_alone() -> None:
+def test_read_only_frames_are_not_modified() -> None:
     frames_THWC = soft_clip()
     before = frames_THWC.copy()
     frames_THWC.flags.writeable = False
@@ -238,7 +234,7 @@ def test_flip_mirrors_the_view() -> None:
     assert torch.equal(flipped, plain.flip(-1))
 
 
-def test_a_plan_asks_for_every_frame_once_and_finds_it_again() -> None:
+def test_plan_requests_every_frame_once() -> None:
     spec = ViewsSpec(clips=SvtWindow(window_seconds=2.0), views=(ViewSpec(crop=Squash(size=1)),))
     plan = plan_views(spec, np.arange(100) / 25, 4.0, generator(0))
     assert np.all(np.diff(plan.needed) > 0)
@@ -272,7 +268,7 @@ def test_svt_draws_flip_jitter_and_grey_at_their_rates() -> None:
     assert all(drawn[-1] == "grey" for drawn in names if "grey" in drawn)
 
 
-def test_clips_times_crops_come_clip_by_clip() -> None:
+def test_views_are_ordered_by_clip_then_crop() -> None:
     spec = ViewsSpec(
         clips=DenseWindow(frames=2, clip_seconds=1.0, placement="uniform", clips=4),
         views=(ViewSpec(crop=ThreeCrops(size=16, short_side=16)),),
@@ -283,7 +279,7 @@ def test_clips_times_crops_come_clip_by_clip() -> None:
     assert [view.draws.geometry.window[1] for view in made.views[:3]] == [0, 2, 4]
 
 
-def test_draws_kept_with_a_view_make_it_again() -> None:
+def test_recorded_draws_reproduce_a_view() -> None:
     spec = svt_views(SvtWindow(window_seconds=2.0), global_size=32, local_size=16)
     rng = generator(0, "again")
     plan = plan_views(spec, np.arange(100) / 25, 4.0, rng)
@@ -296,19 +292,19 @@ def test_draws_kept_with_a_view_make_it_again() -> None:
 MIRRORED = ViewSpec(crop=Squash(size=8), flip_probability=0.5, jitter=ColourJitter())
 
 
-def test_exempt_labels_and_words_are_never_mirrored() -> None:
+def test_exempt_labels_and_words_are_never_flipped() -> None:
     spec = ViewsSpec(clips=Segments(frames=2, clips=4), views=(MIRRORED,), flips=FlipRule(exempt_labels=frozenset({7})))
     plain = [view.draws for seed in range(30) for view in sample(spec, seed, labels=(1,)).views]
     exempt = [view.draws for seed in range(30) for view in sample(spec, seed, labels=(1, 7)).views]
-    told = [view.draws for seed in range(30) for view in sample(spec, seed, captions=("It moves Left.",)).views]
+    worded = [view.draws for seed in range(30) for view in sample(spec, seed, captions=("It moves Left.",)).views]
     untold = [view.draws for seed in range(30) for view in sample(spec, seed, captions=("A leftover cake.",)).views]
     assert 0.3 < np.mean([drawn.flipped for drawn in plain]) < 0.7
-    assert not any(drawn.flipped for drawn in exempt + told)
+    assert not any(drawn.flipped for drawn in exempt + worded)
     assert untold == plain
     assert [d.operations for d in exempt] == [d.operations for d in plain], "a label decides about mirroring alone"
 
 
-def test_swapped_labels_follow_one_coin_for_all_views() -> None:
+def test_swapped_labels_follow_one_flip_for_all_views() -> None:
     spec = ViewsSpec(clips=Segments(frames=2, clips=4), views=(MIRRORED,), flips=FlipRule(swap_labels=((3, 4),)))
     seen = set()
     for seed in range(40):
@@ -319,17 +315,6 @@ def test_swapped_labels_follow_one_coin_for_all_views() -> None:
         seen |= flipped
     assert seen == {True, False}
     assert sample(spec, 1, labels=(9,)).labels == (9,)
-
-
-def test_rule_read_off_class_names() -> None:
-    names = ("Moves left", "moves right", "Turning left-handed", "pushing from left to right", "jumps", "leftovers")
-    rule = rule_for_classes(names)
-    assert rule.swap_labels == ((0, 1),)
-    assert rule.exempt_labels == {2, 3}
-    assert judge(rule, (1, 4), ()).mirrored_labels == (0, 4)
-    assert judge(rule, (4,), ()).mirroring is Mirroring.EACH
-    turns = rule_for_classes(("spin_clockwise", "move_left", "spin_counterclockwise", "move_right", "roll clockwise"))
-    assert set(turns.swap_labels) == {(0, 2), (1, 3)} and turns.exempt_labels == {4}
 
 
 def test_settings_are_checked() -> None:
@@ -347,13 +332,13 @@ def test_settings_are_checked() -> None:
         FlipRule(swap_labels=((0, 1), (1, 2)))
 
 
-def test_a_strip_is_refused_before_it_fills_the_memory() -> None:
+def test_narrow_strip_is_refused_before_it_exhausts_memory() -> None:
     with pytest.raises(SampleError) as caught:
-        draw_geometries(CentreCrop(size=224), 4, 4000, generator(0))
+        CentreCrop(size=224).draw(4, 4000, generator(0))
     assert caught.value.cause is Cause.TOO_MANY_PIXELS
 
 
-def test_specs_and_plans_travel_between_processes() -> None:
+def test_specs_and_plans_can_be_pickled() -> None:
     spec = svt_views()
     assert pickle.loads(pickle.dumps(spec)) == spec
     assert ViewsSpec.model_validate_json(spec.model_dump_json()) == spec
