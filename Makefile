@@ -34,10 +34,11 @@ test-matrix:  ## Run the suite as on other machines (hours); VARIANTS="avx2 user
 	@$(INSTALL) --extras dev,bench
 	@$(PYTHON) .ci/matrix.py --torch "$(TORCH)" --variants "$(VARIANTS)" $(ARGS)
 
-check: setup  ## Lint, formatting, strict types
+check: setup  ## Lint, formatting, strict types, links and commands of the documentation
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_docs.py -k "not blocks"
 
 format: setup  ## Format the code
 	@$(BIN)/ruff format .

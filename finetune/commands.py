@@ -27,7 +27,9 @@ def _declare_evaluate(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips per batch on each rank")
     parser.add_argument(
-        "--name", metavar="NAME", help="file name before the step (default: the names of the set folders)"
+        "--name",
+        metavar="NAME",
+        help="file name of the report, before the step (default: the names of the set folders)",
     )
     parser.add_argument(
         "--pictures", choices=("png", "svg", "none"), default="png", help="format in which figures are drawn"
@@ -54,7 +56,9 @@ def _declare_visualise(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--count", type=at_least(1), default=4, metavar="N", help="number of clips from shards, spread over the set"
     )
-    parser.add_argument("--gif", dest="endings", action="append_const", const="gif", help="write GIFs (default: both)")
+    parser.add_argument(
+        "--gif", dest="endings", action="append_const", const="gif", help="write GIFs (default: GIFs and PNGs)"
+    )
     parser.add_argument("--png", dest="endings", action="append_const", const="png", help="write PNGs")
     add_json(parser)
 
@@ -79,14 +83,18 @@ def _declare_serve(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--samples",
         metavar="SHARDS",
-        help="set to offer clips of (default: the first run's training set, if it exists)",
+        help="shard set from which the page offers clips (default: the first run's training set, if it exists)",
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", metavar="NAME", help="address to listen on (default: this machine only)"
+        "--host", default="127.0.0.1", metavar="NAME", help="address to listen on; 127.0.0.1 is for this machine only"
     )
     parser.add_argument("--port", type=_port, default=8000, metavar="N", help="port to listen on; 0 takes a free port")
-    parser.add_argument("--max-megabytes", type=at_least(1), default=100, metavar="N", help="largest video file")
-    parser.add_argument("--max-seconds", type=at_least(1), default=300, metavar="N", help="longest video")
+    parser.add_argument(
+        "--max-megabytes", type=at_least(1), default=100, metavar="N", help="size limit of an uploaded video in MB"
+    )
+    parser.add_argument(
+        "--max-seconds", type=at_least(1), default=300, metavar="N", help="length limit of an uploaded video in seconds"
+    )
 
 
 def _run_serve(arguments: Namespace) -> int:
@@ -153,7 +161,7 @@ VISUALISE = Command(
     _declare_visualise,
     applied_before("trichord.finetune.token_maps.visualise:run_visualise"),
     (
-        "trichord visualise runs/first world/videos/000000.mp4 --out pictures",
+        "trichord visualise runs/first synthetic/videos/000000.mp4 --out pictures",
         "trichord visualise runs/probe shards/val --out pictures --kind pca --count 8 --gif",
     ),
 )

@@ -94,7 +94,7 @@ def _derive(layers: Layers) -> Layers:
     ):
         path = given(layers, f"{init}.path")
         if modality in inputs and isinstance(path, str) and RunFolder(Path(path)).is_run:
-            found.append((f"run {path}", _of_run(read_run(Path(path)), modality, backbone, inherited, task)))
+            found.append((f"run {path}", _of_run(read_run(Path(path)), backbone, inherited, task)))
     sources = given(layers, "data.sources")
     spec = TASKS.get(task["kind"])  # an unknown kind is refused later, with the known ones
     takes_names = spec is not None and spec.takes_class_names
@@ -103,9 +103,7 @@ def _derive(layers: Layers) -> Layers:
     return found
 
 
-def _of_run(
-    tree: dict[str, Any], modality: str, backbone: str, inherited: Sequence[str], task: Mapping[str, Any]
-) -> dict[str, Any]:
+def _of_run(tree: dict[str, Any], backbone: str, inherited: Sequence[str], task: Mapping[str, Any]) -> dict[str, Any]:
     pretraining = tree["objective"]
     if tree.get(backbone) is None:
         raise UserError(f"the weights of {backbone} were requested, but the run has none. It has {_backbones(tree)}")

@@ -12,12 +12,12 @@ from trichord.core.errors import Interrupted, RunStopped, UserError
 from trichord.core.parser import CommandParser, add_command, add_group
 from trichord.launch.commands import COMMANDS, CommandGroup
 
-_DESCRIPTION = """\
-Pretrain video transformers, optionally with audio and text, then fine-tune, evaluate and search with them."""
-_EPILOG = """\
-Every command describes its options with --help; those that print figures print them as JSON with --json.
-Exit status: 0 success, 1 a check failed, 2 user error, 75 stopped by the cluster with everything saved (run the same
-command again to resume), 130 interrupted."""
+_DESCRIPTION = "Pretrain video models, optionally with audio and text, then fine-tune, evaluate and search with them."
+_EPILOG = (
+    "Every command describes its options with --help; those that print figures print them as JSON with --json.\n"
+    "Exit status: 0 success, 1 a check failed, 2 user error, 75 stopped by the cluster with everything saved (run the "
+    "same command again to resume), 130 interrupted."
+)
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 
 

@@ -66,7 +66,7 @@ class ClusterSettings(BaseModel):
     device: str | None = None
     """Type of the GPUs, such as h200, to check whether the model fits in their memory."""
     sbatch: dict[str, str | Literal[True]] = Field(default_factory=dict)
-    """Further options of sbatch, by name; one that takes no value is given true."""
+    """Further options of sbatch, by name; an option without a value is set to true."""
     setup: tuple[str, ...] = ()
     """Shell lines that run before the start, such as `module load cuda`."""
     srun: tuple[str, ...] = ()

@@ -125,6 +125,7 @@ COMMANDS: Registry[Command | CommandGroup] = Registry(
         "zeroshot": "trichord.finetune.commands:ZEROSHOT",
         "compare": "trichord.finetune.commands:COMPARE",
         "embed": "trichord.finetune.retrieval.commands:EMBED",
+        "index": f"{__name__}:INDEX",
         "search": "trichord.finetune.retrieval.commands:SEARCH",
         "retrieval": "trichord.finetune.retrieval.commands:RETRIEVAL",
         "serve": "trichord.finetune.commands:SERVE",
@@ -134,7 +135,6 @@ COMMANDS: Registry[Command | CommandGroup] = Registry(
         "replay": "trichord.finetune.commands:REPLAY",
         "export": "trichord.finetune.commands:EXPORT",
         "models": "trichord.pretrain.commands:MODELS",
-        "index": f"{__name__}:INDEX",
         "weights": f"{__name__}:WEIGHTS",
     },
 )

@@ -200,7 +200,7 @@ def run_doctor(arguments: Namespace) -> int:
     found = list(examine(Path.cwd()))
     show_figures(
         "this machine",
-        [{"part": each.part, "what": each.what, "found": each.found, "wrong; mend by": each.fix} for each in found],
+        [{"part": each.part, "what": each.what, "found": each.found, "fix": each.fix} for each in found],
         arguments.json,
     )
     wrong = [each for each in found if each.fix]

@@ -86,7 +86,7 @@ def _head_steps(out: Path, test: str, init: tuple[str, ...], caption_steps: tupl
         Step(
             "captions_test",
             "generate captions of unseen clips and score them",
-            ("evaluate", captions, "objective.factors=world", "--data", test),
+            ("evaluate", captions, "objective.factors=synthetic", "--data", test),
         ),
     ]
 

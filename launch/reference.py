@@ -46,7 +46,7 @@ there are several kinds of something, its key `kind` selects one (in RandAugment
 those of that kind. A required setting has no default; the recipes that come with trichord set most of them.
 
 `trichord show RECIPE` prints every value of a recipe, and `trichord show SETTING`, as in `trichord show optimiser.eps`,
-prints what is said here about one setting.
+prints the entry of one setting.
 
 `make reference` generates this page from the docstrings of the settings.
 """

@@ -37,7 +37,7 @@ def declare_training(parser: ArgumentParser) -> None:
 
 def _declare_show(parser: ArgumentParser) -> None:
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a recipe's name or its file (default: list them)")
-    words = "with a value: overrides of the recipe; without, also in place of RECIPE: settings to explain"
+    words = "A.B=C changes a value of the recipe; A.B explains a setting, also without a RECIPE"
     parser.add_argument("settings", nargs="*", metavar="A.B[=C]", help=words)
     add_json(parser)
 
@@ -53,7 +53,9 @@ def _declare_plot(parser: ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, finished or still running")
     where = "a .png, .svg or .html file (default: curves.html in the first RUN)"
     parser.add_argument("--out", type=_curves_file, metavar="FILE", help=where)
-    parser.add_argument("--figures", metavar="NAME,NAME", help="such as loss,lr,health/* (default: all that vary)")
+    parser.add_argument(
+        "--figures", metavar="NAME,NAME", help="curves to draw, such as loss,lr,health/* (default: all that vary)"
+    )
     parser.add_argument(
         "--smooth", type=at_least(1), metavar="N", help="average over N log lines (default: 1/30 of a run's)"
     )
@@ -63,7 +65,7 @@ def _declare_plot(parser: ArgumentParser) -> None:
 
 def _declare_replay(parser: ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a run that stopped at a failed step")
-    parser.add_argument("--step", type=at_least(0), metavar="N", help="which failed step (default: the newest)")
+    parser.add_argument("--step", type=at_least(0), metavar="N", help="failed step to replay (default: the newest)")
     parser.add_argument(
         "--rank", type=at_least(0), metavar="R", help="rank whose samples to replay (default: the first that failed)"
     )
@@ -78,7 +80,9 @@ def _declare_export(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--part", metavar="NAME", help="network to export (default: the one that the objective trains for later use)"
     )
-    parser.add_argument("--out", type=Path, metavar="PATH", help="file, or folder for hf (default: beside the run)")
+    parser.add_argument(
+        "--out", type=Path, metavar="PATH", help="file, or folder for hf (default: in the folder of the run)"
+    )
     add_json(parser)
 
 
@@ -89,8 +93,15 @@ def _declare_models(parser: ArgumentParser) -> None:
 
 
 def _declare_inspect(parser: ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help="safetensors, .pth, .pyth, .pt, .bin, or a folder")
-    parser.add_argument("--part", metavar="NAME", help="part of a file with several parts, such as student")
+    parser.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="a .safetensors, .pth, .pyth, .pt or .bin file, or a Hugging Face folder",
+    )
+    parser.add_argument(
+        "--part", metavar="NAME", help="network to look at in a file that holds several, such as student"
+    )
     add_json(parser)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trichord.core.command import Command, add_json, add_out, add_workers, at_least, share
 
-SUMMARY = "from video files to batches"
+SUMMARY = "make, check and read shards of video clips"
 
 
 def _declare_index(parser: ArgumentParser) -> None:
@@ -66,12 +66,14 @@ def _declare_show(parser: ArgumentParser) -> None:
 def _declare_read(parser: ArgumentParser) -> None:
     _declare_shard_set(parser)
     parser.add_argument("--steps", type=at_least(2), default=20, metavar="N", help="number of batches to read")
-    parser.add_argument("--start", type=at_least(0), default=0, metavar="STEP", help="first step")
+    parser.add_argument("--start", type=at_least(0), default=0, metavar="STEP", help="step of the first batch")
     parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="clips per batch")
     lanes = "stream lanes, the independent sequences of samples that fill a batch"
     parser.add_argument("--lanes", type=at_least(1), default=4, metavar="N", help=lanes)
     parser.add_argument("--frames", type=at_least(1), default=8, metavar="N", help="frames per clip of 2 s")
-    parser.add_argument("--size", type=at_least(8), default=224, metavar="PIXELS", help="frame size")
+    parser.add_argument(
+        "--size", type=at_least(8), default=224, metavar="PIXELS", help="height and width of the frames"
+    )
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="seed for order and augmentation")
     parser.add_argument(
         "--workers", type=at_least(0), default=0, metavar="N", help="worker processes; 0 reads in the main process"
@@ -154,7 +156,7 @@ COMMANDS = (
     ),
     Command(
         "read",
-        "read batches as in training; report speed, errors, and a digest that must not depend on workers",
+        "read batches as in training; report speed, errors, and a digest that does not depend on workers",
         _declare_read,
         "trichord.shards.inspection.read:run",
         (

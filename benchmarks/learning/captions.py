@@ -79,7 +79,7 @@ def run_and_report(out: Path, seeds: Sequence[int], clips: int, overrides: Seque
 def figures_of_run(config: FinetuneConfig, run: Path, data: str) -> dict[str, float]:
     """Evaluate the captions of a run; return each figure, its interval, and the figure of the constant caption."""
     found: dict[str, float] = {}
-    for each in evaluate(run, [data], ["objective.factors=world"], name="test")["figures"]:
+    for each in evaluate(run, [data], ["objective.factors=synthetic"], name="test")["figures"]:
         name, low, high = each["metric"], each["low"], each["high"]
         found |= {name: each["value"], f"{name}, {CONSTANT}": each[CONSTANT]}
         if low is not None:

@@ -10,9 +10,9 @@ from trichord.core.console import pulse, show_figures
 
 
 def _declare(parser: ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where the clips are generated, once")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder for the clips, which are generated once")
     contenders = "torchcodec,decord,pyav,webdataset"
-    parser.add_argument("--against", default=contenders, metavar="NAME,NAME", help="the tools to compare with")
+    parser.add_argument("--against", default=contenders, metavar="NAME,NAME", help="tools to compare with")
     parser.add_argument("--rounds", type=at_least(2), default=5, metavar="N", help="number of timed rounds")
     add_json(parser)
 

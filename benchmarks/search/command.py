@@ -16,17 +16,23 @@ _OF_OURS = (
 
 
 def _declare(parser: ArgumentParser) -> None:
-    parser.add_argument("--rows", type=at_least(1000), default=1_000_000, metavar="N", help="vectors in the index")
-    parser.add_argument("--dim", type=at_least(8), default=512, metavar="N", help="features of each")
+    parser.add_argument(
+        "--rows", type=at_least(1000), default=1_000_000, metavar="N", help="number of vectors in the index"
+    )
+    parser.add_argument("--dim", type=at_least(8), default=512, metavar="N", help="number of features of a vector")
     parser.add_argument(
         "--spread",
         type=float,
         default=0.7,
         metavar="S",
-        help="of the clusters, relative to the length of their centres: larger is harder",
+        help="spread of the clusters, relative to the length of their centres: larger is harder",
     )
     parser.add_argument(
-        "--queries", type=at_least(20), default=2000, metavar="N", help="of each kind; half of them are measured"
+        "--queries",
+        type=at_least(20),
+        default=2000,
+        metavar="N",
+        help="number of queries of each kind; half of them are measured",
     )
     parser.add_argument("--rounds", type=at_least(1), default=3, metavar="N", help="number of timed rounds")
     parser.add_argument("--memory-gb", type=float, default=4.0, metavar="G", help="memory limit of the build")

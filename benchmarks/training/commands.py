@@ -16,7 +16,8 @@ def _declare_step(parser: ArgumentParser) -> None:
         nargs="+",
         choices=("tiny", "small", "base"),
         default=["tiny", "small"],
-        help="of the network, as of a ViT (default: tiny small; base takes many minutes and 16 GiB for each contender)",
+        help="sizes of the network, named as for a ViT (default: tiny small; base takes many minutes and 16 GiB for "
+        "each contender)",
     )
     parser.add_argument("--rounds", type=at_least(1), default=2, metavar="N", help="number of timed steps of each")
     parser.add_argument(
@@ -45,7 +46,7 @@ def _declare_scan(parser: ArgumentParser) -> None:
         type=at_least(1),
         default=3,
         metavar="N",
-        help="number of timed scans of each; the least time counts",
+        help="number of timed scans of each; the shortest time counts",
     )
     add_json(parser)
 
@@ -100,20 +101,18 @@ def _run_contrast(arguments: Namespace) -> int:
 
 def _declare_clustering(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--rows", type=at_least(2), default=2_000_000, metavar="N", help="of 512 float16 values (default: 2 million)"
+        "--rows", type=at_least(2), default=2_000_000, metavar="N", help="number of rows of 512 float16 values"
     )
+    parser.add_argument("--clusters", type=at_least(2), default=1024, metavar="K", help="number of clusters")
     parser.add_argument(
-        "--clusters", type=at_least(2), default=1024, metavar="K", help="number of clusters (default: 1024)"
-    )
-    parser.add_argument(
-        "--iterations", type=at_least(1), default=5, metavar="N", help="of each k-means (default: 5, some minutes)"
+        "--iterations", type=at_least(1), default=5, metavar="N", help="iterations of each k-means; five take minutes"
     )
     parser.add_argument(
         "--folder",
         type=Path,
         default=Path(tempfile.gettempdir()),
         metavar="DIR",
-        help="where the rows are written during the run, 1 KiB each (default: the system's temporary folder)",
+        help="folder where the rows are written during the run, 1 KiB each",
     )
     add_json(parser)
 
@@ -135,7 +134,7 @@ def _declare_models(parser: ArgumentParser) -> None:
         nargs="+",
         choices=("small", "base"),
         default=["small", "base"],
-        help="of the networks, as of a ViT (default: small base; base takes some minutes and 8 GiB)",
+        help="sizes of the networks, named as for a ViT (default: small base; base takes some minutes and 8 GiB)",
     )
     parser.add_argument("--rounds", type=at_least(1), default=3, metavar="N", help="number of timed steps of each")
     add_json(parser)

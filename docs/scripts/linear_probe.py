@@ -14,7 +14,7 @@ def main(source: str, train: str, test: str) -> None:
     model = trichord.load_model(source)
     print(model)
     sets = [model.embed_shards(shards) for shards in (train, test)]
-    labels = [np.array([labels[0] for labels in features.labels]) for features in sets]
+    labels = [np.array([each[0] for each in features.labels]) for features in sets]
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     probe.fit(sets[0].vectors, labels[0])
     chance = np.bincount(labels[1]).max() / len(labels[1])

@@ -1,4 +1,4 @@
-"""Video-text retrieval with FAISS: python search.py MODEL SHARDS OUT "A TEXT" """
+"""Video-text retrieval with FAISS: python search.py MODEL SHARDS OUT TEXT"""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ def main(source: str, shards: str, out: str, text: str) -> None:
     for hit in index.search(text=text, k=5):
         print(f"{hit.score:.3f}  {hit.key}  {hit.start_s:.1f}-{hit.end_s:.1f} s  {hit.caption}")
 
-    # Vectors of one's own work as well, for example the sum of a text and a video.
+    # Any vector of the model works as a query, for example the sum of a text's and a video's.
     model = trichord.load_model(source)
     query = model.embed_text(text) + index.vector(index.search(text=text, k=1)[0].place)
     print("nearest to both:", [hit.key for hit in index.search(vector=query, k=3)])

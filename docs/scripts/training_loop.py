@@ -1,4 +1,4 @@
-"""A training loop of one's own on trichord's stream and backbones: python training_loop.py SHARDS [STEPS]"""
+"""Your own training loop on trichord's stream and backbones: python training_loop.py SHARDS [STEPS]"""
 
 import sys
 

@@ -11,11 +11,11 @@ def main(source: str, shards: str, prompts: list[str]) -> None:
         accuracy = row.get("top1", row.get("mAP"))
         print(f"{prompt!r}: {accuracy:.1f} on {row['clips']} clips")
 
-    # The same for single videos, whatever they are called.
+    # The same for a single video: the name of a file or, as here, its frames.
     model = trichord.load_model(source)
-    opened = trichord.open_shards(shards)
-    frames = next(iter(trichord.stream(shards, batch_size=1, training=False, size=64))).video[0]
-    likeliest = list(model.zeroshot(frames[0].transpose(0, 1), opened.classes).items())[:3]
+    with trichord.stream(shards, batch_size=1, training=False, size=64) as batches:
+        frames = next(batches).video[0][0].transpose(0, 1)
+    likeliest = list(model.zeroshot(frames, trichord.open_shards(shards).classes).items())[:3]
     print("the first clip:", ", ".join(f"{label} {probability:.2f}" for label, probability in likeliest))
 
 

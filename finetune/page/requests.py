@@ -72,7 +72,7 @@ class WorkQueue:
         return len(self._tickets)
 
     async def do(self, work: Callable[[], T], ticket: str = "") -> T:
-        """Wait in the queue, then for the work; raise LineIsFull at once if too many are waiting."""
+        """Wait in the queue, then for the work; raise QueueIsFull at once if too many are waiting."""
         if len(self._tickets) >= self.longest:
             raise QueueIsFull
         self._tickets.append(ticket)

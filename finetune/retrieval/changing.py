@@ -147,7 +147,7 @@ def check(out: Path) -> Catalogue:
 def run_build(arguments: Namespace) -> int:
     """Build the index of parsed arguments and print its segments."""
     out = arguments.out or arguments.folders[0] / "index"
-    return _show(str(out), build(arguments.folders, out, arguments.sense, _options(arguments)), arguments.json)
+    return _show(str(out), build(arguments.folders, out, arguments.modality, _options(arguments)), arguments.json)
 
 
 def run_add(arguments: Namespace) -> int:
@@ -262,9 +262,7 @@ def _show(title: str, catalogue: Catalogue, as_json: bool) -> int:
             "removed": segment.gone,
             "kind": segment.kind,
             "recall@10": segment.measured.recall,
-            "asked with": f"{segment.measured.queries} {segment.measured.of}"
-            if not INDEX_KINDS[segment.kind].is_exact
-            else "exact",
+            "asked with": _asked_with(segment),
             "probes": segment.settings.probes or None,
             "candidates": segment.settings.candidates or None,
             "factor": segment.settings.factor,

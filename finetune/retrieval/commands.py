@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,8 +69,13 @@ def _declare_search(parser: ArgumentParser) -> None:
         metavar="NAME=TEXT",
         help="search only rows with this label, shard, caption, root or key",
     )
-    parser.add_argument("--weights", type=Path, metavar="RUN_OR_FILE", help="where the model of the index is now")
-    parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw the hits")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="RUN_OR_FILE",
+        help="run or file that holds the model of the index, if it was moved",
+    )
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw the hits to this file")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that plays the hits")
     add_json(parser)
 
@@ -129,24 +134,27 @@ def _declare_options(parser: ArgumentParser) -> None:
     from trichord.finetune.retrieval.spec import INDEX_KINDS
 
     parser.add_argument(
-        "--memory-gb", type=float, default=4.0, metavar="G", help="memory for building and for searching"
+        "--memory-gb", type=float, default=4.0, metavar="G", help="memory limit for building and for searching, in GB"
     )
     parser.add_argument(
         "--recall",
         type=share,
         default=0.97,
         metavar="SHARE",
-        help="target share of the ten exact nearest neighbours that captions find",
+        help="target for recall@10: the share of the exact ten nearest neighbours that a search finds",
     )
     parser.add_argument(
-        "--kind", choices=tuple(INDEX_KINDS), help="kind of search (default: by the number of vectors and the memory)"
+        "--kind",
+        choices=tuple(INDEX_KINDS),
+        help="kind of index (default: chosen by the number of vectors and the memory)",
     )
 
 
 def _declare_build(parser: ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folders written by `trichord embed`")
     parser.add_argument("--out", type=Path, metavar="INDEX", help="new folder (default: index/ in the first DIR)")
-    parser.add_argument("--sense", choices=_MODALITIES, default="video", help="modality of the indexed vectors")
+    parser.add_argument("--modality", choices=_MODALITIES, default="video", help="modality of the indexed vectors")
+    parser.add_argument("--sense", dest="modality", choices=_MODALITIES, default=SUPPRESS, help=SUPPRESS)  # formerly
     _declare_options(parser)
     add_json(parser)
 

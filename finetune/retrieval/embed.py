@@ -99,7 +99,7 @@ def run_embed(arguments: Namespace) -> int:
         "rows": done.rows,
         "bad": done.bad,
         "features": done.embedding.dim,
-        "senses": ", ".join(done.embedding.senses),
+        "modalities": ", ".join(done.embedding.senses),
         "model": done.embedding.model[:12],
         "folder": str(arguments.out),
     }

@@ -115,6 +115,8 @@ class Index:
             return self.nearest(_unit_row(vector), k, where)[0]
         embedder = self._opened()
         if text is not None:
+            if not isinstance(text, str):
+                raise UserError(f"search: expected text as a string, found {text!r}")
             query_1D = embedder.embed_texts([text])
         else:
             query_1D = (
@@ -128,8 +130,8 @@ class Index:
         self, queries_QD: NDArray[np.float32], k: int = 10, where: Mapping[str, str] | None = None
     ) -> list[list[Hit]]:
         """Return the rows nearest to each query vector, of the same model and of length 1."""
-        if k < 1:
-            raise UserError(f"k={k}: expected 1 or more")
+        if not isinstance(k, int) or k < 1:
+            raise UserError(f"k={k!r}: expected a whole number of at least 1")
         queries_QD = np.ascontiguousarray(queries_QD, dtype=np.float32)
         if queries_QD.ndim != 2 or queries_QD.shape[1] != self.catalogue.dim:
             raise UserError(f"queries have the shape {queries_QD.shape}, expected rows of {self.catalogue.dim}")
@@ -187,7 +189,13 @@ class Index:
 
 def _unit_row(vector: ArrayLike) -> NDArray[np.float32]:
     """Return a vector, of NumPy or torch, as one row of length 1."""
-    row_1D = np.asarray(vector, dtype=np.float32).reshape(1, -1)
+    if hasattr(vector, "detach"):  # a tensor, on any device and of any type
+        vector = vector.detach().float().cpu().numpy()
+    found = np.asarray(vector)
+    is_of_numbers = np.issubdtype(found.dtype, np.floating) or np.issubdtype(found.dtype, np.integer)
+    if not is_of_numbers or found.ndim == 0 or found.size != found.shape[-1]:
+        raise UserError(f"search: expected one vector of numbers, found {found.dtype} of the shape {found.shape}")
+    row_1D = found.astype(np.float32).reshape(1, -1)
     length = float(np.linalg.norm(row_1D))
     if not 0 < length < float("inf"):
         raise UserError(f"search: expected a finite vector other than zero, found one of length {length}")

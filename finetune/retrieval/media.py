@@ -7,21 +7,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import torch
 from torch import Tensor
 
 from trichord.core.errors import Cause, SampleError, UserError
 from trichord.shards.audio.sound_specs import SoundSpec
 from trichord.shards.audio.spectrogram import spectrogram
+from trichord.shards.decoding.decoders import audio_decoder
 from trichord.shards.decoding.demux import index_media
 from trichord.shards.decoding.sound import decode_sound
-from trichord.shards.decoding.track import DecodeLimits
+from trichord.shards.decoding.track import DecodeLimits, Track, make_packet
 from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.transfer import parse_root
 from trichord.shards.record import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS, RawSample
 from trichord.shards.sample import batch_of, read_video
 from trichord.shards.sample_spec import SampleSpec
+
+_WITHOUT_DELAY = ("pcm", "flac")
 
 
 def read_video_query(path: Path, spec: SampleSpec) -> Batch:
@@ -43,8 +47,7 @@ def read_sound(path: Path, sound: SoundSpec, seconds: float | None) -> Tensor:
         track = index_media(data, limits, deadline).audio
         if track is None or not len(track):
             raise UserError(f"{path} has no sound")
-        end_s = float(track.times_s[-1])
-        start_s = float(track.times_s[0])
+        start_s, end_s = float(track.times_s[0]), _end_s(track, data)
         if seconds is not None:
             middle_s = (start_s + end_s) / 2
             start_s, end_s = middle_s - seconds / 2, middle_s + seconds / 2
@@ -54,6 +57,19 @@ def read_sound(path: Path, sound: SoundSpec, seconds: float | None) -> Tensor:
     if not samples_N.any():
         return torch.zeros(sound.frames or sound.frame_count(len(samples_N)), sound.mels)
     return spectrogram(sound, samples_N, None)
+
+
+def _end_s(track: Track, data: bytes) -> float:
+    """Return the end of a sound; codecs with a delay end with a packet of padding, which is left out."""
+    last = len(track) - 1
+    samples = 0
+    if track.codec.startswith(_WITHOUT_DELAY):
+        try:
+            frames = audio_decoder(track).decode(make_packet(track.payload(memoryview(data), last), last))
+        except av.FFmpegError as error:
+            raise SampleError(Cause.AUDIO, f"{track.codec}: {error}") from error
+        samples = sum(frame.samples for frame in frames)
+    return float(track.times_s[last]) + samples / max(track.sample_rate, 1)
 
 
 def read_sample(root: str, shard: str, key: str) -> RawSample:

@@ -79,12 +79,18 @@ class Recogniser:
 
         The texts are encoded once for several videos with the same labels.
         """
-        asked = (tuple(labels), ZeroShotSpec(**how))
-        if self._read is None or self._read[0] != asked:
-            self._read = (asked, self.classifier(*asked))
-        found_1K = probabilities(self.logits(self.load_views(Path(video), asked[1]), self._read[1]), asked[1])
+        spec = ZeroShotSpec(**how)
+        classifier = self.last_classifier(labels, spec)
+        found_1K = probabilities(self.logits(self.load_views(Path(video), spec), classifier), spec)
         by_label = dict(zip(labels, found_1K[0].tolist(), strict=True))
         return dict(sorted(by_label.items(), key=lambda each: -each[1]))
+
+    def last_classifier(self, names: Sequence[str], spec: ZeroShotSpec) -> Classifier:
+        """Return a classifier, that of the last call if it is the same; the weights must not have changed since."""
+        asked = (tuple(names), spec)
+        if self._read is None or self._read[0] != asked:
+            self._read = (asked, self.classifier(*asked))
+        return self._read[1]
 
     def classifier(self, names: Sequence[str], spec: ZeroShotSpec) -> Classifier:
         """Return a classifier with the encoded texts of the classes."""

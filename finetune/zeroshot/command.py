@@ -17,7 +17,7 @@ _ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 def declare(parser: ArgumentParser) -> None:
     """Declare the arguments of `trichord zeroshot`."""
     parser.add_argument("videos", nargs="*", type=Path, metavar="CLIP", help="video files to classify by --labels")
-    parser.add_argument("--labels", metavar="TEXT,TEXT", help="candidate labels; or a file with one on each line")
+    parser.add_argument("--labels", metavar="TEXT,TEXT", help="candidate labels, or a file with one on each line")
     parser.add_argument(
         "--data", nargs="+", default=[], metavar="SHARDS", help="shard sets to test on, such as three splits"
     )
@@ -25,7 +25,7 @@ def declare(parser: ArgumentParser) -> None:
         "--weights",
         type=Path,
         metavar="RUN_OR_FILE",
-        help="model (default: the newest run of video_text below runs/)",
+        help="run or weight file of the model (default: the newest video_text run below runs/)",
     )
     parser.add_argument("--part", metavar="NAME", help="part to load from a file that holds several")
     parser.add_argument(
@@ -37,7 +37,11 @@ def declare(parser: ArgumentParser) -> None:
     )
     words = parser.add_argument_group("words and views")
     words.add_argument(
-        "--prompts", type=_prompts, default="bare", metavar="SET", help=f"{', '.join(PROMPTS)}, or a text with {{}}"
+        "--prompts",
+        type=_prompts,
+        default="bare",
+        metavar="SET",
+        help=f"{', '.join(PROMPTS)}, or a text with {{}} for the class name",
     )
     words.add_argument(
         "--ensemble", choices=("embedding", "probability"), default="embedding", help="quantity averaged over prompts"
@@ -70,16 +74,19 @@ def _declare_test(tests: Any) -> None:
         type=Path,
         default=[],
         metavar="FILE",
-        help="test among only these classes, one list after another",
+        help="lists of class names, one on each line; the test is repeated among the classes of each list",
     )
     tests.add_argument(
         "--draws",
         type=_pair(None, "draws and classes of each, such as 3x160"),
         metavar="DRAWSxCLASSES",
-        help="test among random draws of classes",
+        help="number of random draws, and of classes in each; the test is repeated for each draw",
     )
     tests.add_argument(
-        "--new-to", type=Path, metavar="SHARDS_OR_FILE", help="exclude classes of this set, which were trained on"
+        "--new-to",
+        type=Path,
+        metavar="SHARDS_OR_FILE",
+        help="exclude the classes of this set, on which the model was trained",
     )
     tests.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="random seed of --draws")
     tests.add_argument("--wise-from", type=Path, metavar="RUN_OR_FILE", help="weights before fine-tuning: WiSE-FT")

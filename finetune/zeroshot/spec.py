@@ -17,7 +17,10 @@ from trichord.shards.transforms.view_specs import ViewSpec, ViewsSpec
 
 
 class ZeroShotSpec(BaseModel):
-    """Prompts and views, by default one view and bare names, as X-CLIP was measured, and how several are averaged."""
+    """Prompts and views, and how several of them are averaged.
+
+    By default one view and bare class names, as X-CLIP was evaluated.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

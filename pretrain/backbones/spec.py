@@ -142,6 +142,6 @@ class Size:
         return [f"{self.spec.setting}.{name}={value}" for name, value in kind.items()]
 
 
-FROM_IMAGES = "begins with a ViT of images (timm, DINO)"
-FROM_RESNET = "begins with a ResNet of images (torchvision, timm)"
-NONE_RELEASED = "none were released"
+FROM_IMAGES = "starts from an image ViT (timm, DINO)"
+FROM_RESNET = "starts from an image ResNet (torchvision, timm)"
+NONE_RELEASED = "none released"

@@ -158,13 +158,6 @@ def sweep(rows: EmbeddingRows, centroids_KD: Tensor) -> Sweep:
     )
 
 
-@torch.no_grad()
-def assign(rows: EmbeddingRows, centroids_KD: Tensor) -> Tensor:
-    """Return the index of each row's nearest centroid, for this rank's rows, without communication."""
-    labels = [labels_n for _, labels_n, _ in _nearest(rows, centroids_KD)]
-    return torch.cat(labels) if labels else torch.empty(0, dtype=torch.long, device=rows.device)
-
-
 def _nearest(rows: EmbeddingRows, centroids_KD: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield rows, labels and scores, tile by tile."""
     centroids_KD = centroids_KD.to(rows.device, torch.float32)

@@ -65,7 +65,7 @@ class EngineConfig(_Config):
     """How a step is computed.
 
     `zero_stage` changes results only by rounding. So does `accumulation`, except with random layers (drop path,
-    dropout), norms over the batch, or a contrastive loss of video and audio that treats each part as the batch.
+    dropout), norms over the batch, or a contrastive loss of video and audio within each micro-batch.
     """
 
     zero_stage: Literal[0, 1, 2, 3] = 0
@@ -74,8 +74,8 @@ class EngineConfig(_Config):
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` computes in bfloat16 by autocast over weights in float32, `fp32` in float32 throughout."""
     accumulation: PositiveInt = 1
-    """Number of parts in which a rank processes its share of a batch one after another; raise it if a batch does not
-    fit in memory."""
+    """Number of micro-batches in which a rank processes its share of a batch, one after another; raise it if a batch
+    does not fit in memory."""
     clip_gradient_norm: PositiveFloat | None = None
     """Largest norm of the gradient of all parameters together, to which a longer gradient is scaled down; null does not
     clip."""

@@ -8,12 +8,14 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from trichord.core.errors import UserError
 from trichord.pretrain.engine.device import pick_device
@@ -144,7 +146,9 @@ class _Joined:
 
     world: World | None = None
     group: object = None
-    variables: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)  # set by it
+    store: Any = None  # a dist.Store in which ranks meet; kept, since they may join several groups in turn
+    times: int = 0
 
 
 _joined = _Joined()
@@ -154,31 +158,50 @@ def join_world() -> World:
     """Initialise the process group, or reuse the existing one; any failure here ends the run."""
     if _joined.world is not None and dist.is_initialized() and dist.group.WORLD is _joined.group:
         return _joined.world
+    _unset_variables()  # of a group that is gone; they would look like those of torchrun
     placement = find_placement()
     device = pick_device(placement.local_rank)
     # DeepSpeed reads these, whichever launcher set the rank.
     numbers = (placement.rank, placement.size, placement.local_rank, placement.local_size)
     variables = dict(zip((*_TORCHRUN, "LOCAL_WORLD_SIZE"), map(str, numbers), strict=True))
-    _joined.variables = tuple(name for name in variables if name not in os.environ)
+    _joined.variables = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(variables)
-    if not dist.is_initialized():
+    if dist.is_initialized():
+        _refuse_other_group(placement)
+    else:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        if placement.size == 1:
-            dist.init_process_group(
-                backend,
-                store=dist.HashStore(),  # type: ignore[attr-defined]
-                rank=0,
-                world_size=1,
-                timeout=_STEP_TIMEOUT,
-            )
-        else:
-            _set_meeting_point(placement)
-            dist.init_process_group(
-                backend, rank=placement.rank, world_size=placement.size, timeout=_STEP_TIMEOUT, init_method="env://"
-            )
+        store = _meet(placement)
+        dist.init_process_group(
+            backend, store=store, rank=placement.rank, world_size=placement.size, timeout=_STEP_TIMEOUT
+        )
     control = dist.new_group(backend="gloo", timeout=_CONTROL_TIMEOUT)
     _joined.world, _joined.group = World(placement, device, control), dist.group.WORLD
     return _joined.world
+
+
+def _refuse_other_group(placement: RankPlacement) -> None:
+    """Raise UserError if the existing process group is not the one that the environment describes."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    if (rank, size) != (placement.rank, placement.size):
+        raise UserError(
+            f"torch.distributed is initialised as rank {rank} of {size}, but this is rank {placement.rank} of "
+            f"{placement.size} by {placement.launcher}. Set {', '.join(_TORCHRUN)} as torchrun does"
+        )
+
+
+def _meet(placement: RankPlacement) -> Any:
+    """Return the store through which the ranks find each other.
+
+    Each group has its own names in it: a rank that is ahead would otherwise read the addresses of the group before.
+    """
+    if placement.size == 1:
+        return dist.HashStore()  # type: ignore[attr-defined]
+    if _joined.store is None:
+        _set_meeting_point(placement)
+        found = rendezvous("env://", placement.rank, placement.size, timeout=_STEP_TIMEOUT)
+        _joined.store, _, _ = next(iter(found))
+    _joined.times += 1
+    return dist.PrefixStore(f"trichord {_joined.times}", _joined.store)  # type: ignore[attr-defined]
 
 
 def _set_meeting_point(placement: RankPlacement) -> None:
@@ -214,8 +237,15 @@ def leave_world() -> None:
     """Destroy the process group; this process may join another one later."""
     if dist.is_initialized():
         dist.destroy_process_group()
-    for name in _joined.variables:
-        os.environ.pop(name, None)
-    _joined.world, _joined.group, _joined.variables = None, None, ()
+    _unset_variables()
+    _joined.world, _joined.group = None, None
     if groups := sys.modules.get("deepspeed.utils.groups"):
         vars(groups)["_WORLD_GROUP"] = None  # it would keep a reference to the destroyed group
+
+
+def _unset_variables() -> None:
+    """Unset the environment variables that `join_world` set, unless they were changed since."""
+    for name, value in _joined.variables.items():
+        if os.environ.get(name) == value:
+            del os.environ[name]
+    _joined.variables = {}

@@ -29,7 +29,7 @@ from trichord.pretrain.engine.prefetch import Prefetcher
 from trichord.pretrain.engine.rehearsal import training_flops
 from trichord.pretrain.engine.run_lock import RunLock, take_lock
 from trichord.pretrain.engine.saving import Saver, changes, data_digests, refuse_other_run
-from trichord.pretrain.engine.trackers import last_row
+from trichord.pretrain.engine.trackers import last_figures
 from trichord.pretrain.engine.training import Training, own_linear, prepare
 from trichord.pretrain.engine.watch import EMBEDDING_RULES, LoaderWatch, Watch
 from trichord.pretrain.recipe import to_yaml
@@ -89,7 +89,7 @@ def _pretrain(
         report(f"resuming {resumed[0]}, saved by {_ranks(resumed[1].world_size)}")
         if resumed[1].step >= config.steps:
             report(f"all {config.steps} steps are done; raise `steps` to continue")
-            return {"run": str(run), "steps": config.steps, **last_row(RunFolder(run).metrics)}
+            return {"run": str(run), "steps": config.steps, **last_figures(RunFolder(run).metrics)}
     if world.rank == 0:
         write_whole(RunFolder(run).config, to_yaml(config))
     training = prepare(config, world, resumed)

@@ -7,6 +7,7 @@ and continue in a later start of the job. This module does not import torch: han
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +41,10 @@ class StopFlag:
 
     @contextmanager
     def takes(self, *numbers: signal.Signals) -> Iterator[StopFlag]:
-        """Handle these signals while the context is active."""
+        """Handle these signals while the context is active, if this is the main thread, the only one that can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
         before = {number: signal.signal(number, self._note) for number in numbers}
         try:
             yield self

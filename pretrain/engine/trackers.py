@@ -121,13 +121,13 @@ def keep_before(path: Path, start_step: int) -> Row:
     return last
 
 
-def last_row(path: Path) -> Row:
-    """Return the last complete row of a file, or {} if there is none."""
+def last_figures(path: Path) -> Row:
+    """Return the figures of the last complete row of a file, without its times; {} if there is none."""
     last: Row = {}
     if path.exists():
         for row in read_rows(path):
             last = row
-    return last
+    return {name: value for name, value in last.items() if name not in ("time_s", "run_s")}
 
 
 def _parse(line: str) -> Row | None:

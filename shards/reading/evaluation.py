@@ -106,7 +106,7 @@ class _PartReader:
     def part(self, step: int, numbers: range, size: int, stack: Stacker) -> Batch:
         bad: list[BadSample] = []
         read = [self._read(number, bad) for number in numbers]
-        blank = self._find_blank(read, bad)
+        blank = self._find_blank(bad)
         named = [
             found if isinstance(found, Named) else Named(blank, found.key, found.shard, source, number, valid=False)
             for number, found in zip(numbers, read, strict=True)
@@ -144,7 +144,7 @@ class _PartReader:
         self._pool.keep(set(wanted))
         self._pool.expect(wanted)
 
-    def _find_blank(self, read: list[Named | BadSample], bad: list[BadSample]) -> Example:
+    def _find_blank(self, bad: list[BadSample]) -> Example:
         """Return padding of the shapes of the first good sample, which may lie outside this part."""
         for number in range(min(self._index.total, _TRIES_FOR_A_SHAPE)):
             if self._blank is not None:

@@ -135,11 +135,11 @@ class SyntheticRules(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     frame_sizes: tuple[tuple[int, int], ...] = ((128, 128), (144, 112), (160, 120))
-    """Widths and heights in pixels among which each simulated place has one; even, and at least 32."""
+    """Widths and heights in pixels, of which each simulated place has one pair; even, and at least 32."""
     fps: tuple[int, ...] = (12, 16, 24)
-    """Frame rates among which each simulated place has one."""
+    """Frame rates, of which each simulated place has one."""
     sample_rates: tuple[int, ...] = (16000, 24000)
-    """Audio sampling rates in hertz among which each simulated place has one."""
+    """Audio sampling rates in hertz, of which each simulated place has one."""
     min_seconds: Annotated[float, Field(ge=1.5)] = 2.0
     """Length of the shortest clip in seconds."""
     max_seconds: Annotated[float, Field(le=60)] = 6.0
@@ -167,7 +167,7 @@ class SyntheticRules(BaseModel):
     val_share: Share = 0.1
     """Share of the simulated places that are in the validation split; the rest are in the test split."""
     clips_per_group: Annotated[int, Field(ge=1)] = 8
-    """Number of clips of each simulated place."""
+    """Number of clips from each simulated place, which share background, frame size, frame rate and sampling rate."""
 
     @model_validator(mode="after")
     def _is_possible(self) -> SyntheticRules:

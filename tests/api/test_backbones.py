@@ -46,3 +46,12 @@ def test_weights_find_their_places_or_are_named(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "weights.safetensors")
     with pytest.raises(trichord.UserError, match="not in the file"):
         trichord.load_weights(other, tmp_path / "weights.safetensors")
+    # A text is not taken for a list of its letters, among them a star, which would allow everything.
+    with pytest.raises(trichord.UserError, match=r"allow_missing=.*: expected a list of texts"):
+        trichord.load_weights(other, tmp_path / "weights.safetensors", allow_missing="nor*")
+    trichord.load_weights(other, tmp_path / "weights.safetensors", allow_missing=["backbone.nor*"])
+
+
+def test_a_run_is_no_file_of_weights(top: Path) -> None:
+    with pytest.raises(trichord.UserError, match=r"is a run\. Next: trichord export"):
+        trichord.load_weights(trichord.create_backbone("timesformer", **SMALL), top / "svt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ def test_a_set_has_a_length_and_its_samples_in_order(top: Path) -> None:
     assert [each.key for each in samples[:2]] == ["clip000", "clip001"]
     assert samples[3].annotation().captions == ("thing number 3",)
     assert repr(shards) == f"ShardSet({str(top / 'texts')!r}: 16 clips in 4 shards)"
+
+
+def test_a_damaged_shard_is_named(top: Path, tmp_path: Path) -> None:
+    shutil.copytree(top / "texts", tmp_path / "texts")
+    shard = tmp_path / "texts/00001.tar"
+    shard.write_bytes(shard.read_bytes()[:20000])
+    with pytest.raises(trichord.UserError, match=r"00001\.tar of .* cannot be read.*trichord shards verify"):
+        list(trichord.open_shards(tmp_path / "texts"))
 
 
 def test_training_streams_the_same_batches_from_any_step(top: Path) -> None:

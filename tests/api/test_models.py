@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import wave
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 import trichord
+from tests.finetune.jobs import without_counting
+from tests.pretrain.engine import small_run
 from tests.shards import media
+from trichord.finetune.zeroshot import classifier
+from trichord.finetune.zeroshot.prompts import texts_of
+from trichord.pretrain.engine import run as engine_run
 from trichord.shards.sample import pick_samples
 
 
@@ -82,6 +91,16 @@ def test_zero_shot_probabilities_are_those_of_cosines(clip: Path, found: trichor
     assert found.zeroshot([clip, clip], labels)[1] == pytest.approx(probabilities)
 
 
+def test_labels_are_encoded_once_for_a_loop_over_videos(
+    clip: Path, found: trichord.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[Sequence[str]] = []
+    monkeypatch.setattr(classifier, "texts_of", lambda names, *how: encoded.append(names) or texts_of(names, *how))
+    answers = [found.zeroshot(clip, labels) for labels in (["x", "y"], ["x", "y"], ["y", "x"])]
+    assert encoded == [("x", "y"), ("y", "x")]
+    assert answers[0] == answers[1] == pytest.approx(answers[2], abs=1e-6)
+
+
 def test_a_head_predicts_its_classes_and_a_captioner_a_caption(top: Path) -> None:
     (raw,) = pick_samples(str(top / "clips"), 1)
     path = top / "action.mp4"
@@ -119,6 +138,50 @@ def test_a_run_without_text_embeds_by_its_backbone_and_names_what_it_lacks(top: 
     ):
         with pytest.raises(trichord.UserError, match="svt, timesformer"):
             call()
+
+
+@pytest.fixture(scope="module")
+def sounding(top: Path) -> Path:
+    """Return a folder with a run of video, text and sound that takes a third of a second, one with prompts, a sound."""
+    shards = small_run.write_shards(top / "sounding", sound=True, text=True)
+    quick: dict[str, Any] = {"steps": 1, "checkpoints__every_steps": 1, "optimiser": {"learning_rate": 1e-3}}
+    heard = {"sound": {"kind": "kaldi_fbank", "mels": 16, "frames": None}, "sound_seconds": 0.335}
+    spoken = small_run.video_text_changes(classes=None, prompts=False, captions={}, **heard)
+    audio = {"audio_backbone": small_run.av_changes()["audio_backbone"]}
+    with without_counting():
+        engine_run.pretrain(small_run.small_config(shards, **spoken, **audio, **quick), top / "heard")
+        engine_run.pretrain(small_run.small_config(shards, **small_run.video_text_changes(), **quick), top / "prompts")
+    with wave.open(str(top / "sound.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes((noise() * 32768).round().astype("<i2").tobytes())
+    return top
+
+
+def noise() -> NDArray[np.float32]:
+    """Return half a second of noise: unlike in a tone, rounding to 16 bits changes no band much."""
+    return np.random.default_rng(0).normal(scale=0.1, size=8000).clip(-0.9, 0.9).astype(np.float32)
+
+
+def test_the_middle_of_a_sound_is_embedded_alike_from_a_file_and_from_samples(sounding: Path) -> None:
+    model = trichord.load_model(sounding / "heard", device="cpu")
+    samples_N = noise()
+    of_file_E, of_samples_E = model.embed_audio([sounding / "sound.wav", samples_N])
+    assert np.allclose(of_file_E, of_samples_E, atol=2e-3)
+    assert np.allclose(model.embed_audio(np.stack([samples_N, samples_N])), of_samples_E, atol=1e-5)  # stereo
+    assert model.embed_audio(samples_N[:10]).shape == of_file_E.shape  # with silence around it
+    assert model.embed_audio(samples_N[::-1]).shape == of_file_E.shape
+    with pytest.raises(trichord.UserError, match="not finite"):
+        model.embed_audio(samples_N * np.nan)
+
+
+def test_prompts_change_texts_only_so_videos_have_vectors(sounding: Path, clip: Path) -> None:
+    model = trichord.load_model(sounding / "prompts", device="cpu")
+    assert np.linalg.norm(model.embed_video(clip)) == pytest.approx(1, abs=1e-5)
+    assert model.embed_shards(sounding / "sounding").vectors.shape == (16, 16)
+    with pytest.raises(trichord.UserError, match="prompts change texts"):
+        model.embed_text("a")
+    with pytest.raises(trichord.UserError, match="was not trained on audio"):
+        model.embed_audio(sounding / "sound.wav")
 
 
 def test_a_mistaken_setting_is_named_with_the_nearest(found: trichord.Model, clip: Path) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from trichord.core.command import unknown_name, validated
+from trichord.api import checks
+from trichord.core.command import command_line, unknown_name, validated
 from trichord.core.errors import UserError
+from trichord.core.run_folder import RunFolder
 from trichord.pretrain.backbones import counting
 from trichord.pretrain.backbones.base import Encoder
 from trichord.pretrain.backbones.registry import AUDIO_BACKBONES, BACKBONES, published_sizes
@@ -89,11 +91,16 @@ def load_weights(
         >>> trichord.load_weights(backbone, "TimeSformer_divST_8x32_224_K400.pyth", allow_unused=["head.*"])
         Fit(TimeSformer: 247 tensors loaded)
     """
+    if RunFolder(Path(path)).is_run:
+        raise UserError(
+            f"{path} is a run. Next: {command_line('export', path, '--out', 'weights.safetensors')}, which writes a "
+            "file; or trichord.load_model, which loads all of it"
+        )
     init = InitFrom(
         path=Path(path),
         part=part,
-        allow_missing=tuple(allow_missing),
-        allow_unused=tuple(allow_unused),
+        allow_missing=tuple(checks.texts("allow_missing", allow_missing)),
+        allow_unused=tuple(checks.texts("allow_unused", allow_unused)),
         time_from_space=time_from_space,
     )
     return load_published(init, module)

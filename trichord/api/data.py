@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trichord.core.command import validated
-from trichord.core.errors import UserError
+from trichord.api import checks
+from trichord.core.command import command_line, validated
+from trichord.core.errors import SampleError, UserError
 from trichord.pretrain import collectives
 from trichord.shards.audio.sound_specs import SoundSpec
 from trichord.shards.building import write
 from trichord.shards.building.plan import BuildSummary
-from trichord.shards.building.transcode import Preset
+from trichord.shards.building.transcode import Mode, Preset
 from trichord.shards.layouts import LAYOUTS
 from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.evaluation import evaluation_batches
@@ -46,14 +47,15 @@ def build_shards(
     """Write a data set as WebDataset shards, one folder with a manifest for each split.
 
     A repeated call continues where an interrupted one stopped. The command ``trichord shards build`` has more options,
-    and shares the work among jobs.
+    and shares the work among jobs. Workers are new processes, so a script must start behind
+    ``if __name__ == "__main__"``.
 
     Args:
         layout: The format of the data set, such as ``"csv"``, ``"folder"``, ``"kinetics"`` or ``"charades"``.
         root: Folder of the data set.
         out: Folder for the shards.
         mode: Copy each file, remux it to mp4 without re-encoding, or encode it for training.
-        preset: Settings of ``mode="encode"``, such as ``{"short_side": 256, "fps": 16}``.
+        preset: Settings of ``mode="encode"``, such as ``{"short_side": 256, "max_fps": 16}``.
         options: Options of the layout, such as ``{"fold": 2}``.
         splits: Splits to write (default: all).
         samples_per_shard: Clips per shard (default: 512).
@@ -66,14 +68,15 @@ def build_shards(
         >>> trichord.open_shards("shards/train")
         ShardSet('shards/train': 24 clips in 3 shards, 18 classes)
     """
-    if layout not in LAYOUTS:
-        raise UserError(f"no layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
+    checks.one_of(LAYOUTS, layout=layout)
+    checks.one_of(map(str, Mode), mode=mode)
+    checks.at_least(1, samples_per_shard=samples_per_shard, workers=workers, limit=limit)
     return write.build(
         layout,
         Path(root),
         Path(out),
         options=options,
-        splits=splits,
+        splits=None if splits is None else checks.texts("splits", splits),
         mode=mode,
         preset=validated("preset", preset or {}, Preset),
         samples_per_shard=samples_per_shard,
@@ -104,13 +107,18 @@ class ShardSet:
         return self.source.manifest.classes
 
     def __iter__(self) -> Iterator[RawSample]:
+        root = self.source.root
         for entry in self.source.manifest.shards:
-            archive = open_archive(self.source.root, entry.name, size=entry.bytes, sha256=entry.sha256)
             try:
-                for position in range(entry.samples):
-                    yield archive.read(position)
-            finally:
-                archive.close()
+                archive = open_archive(root, entry.name, size=entry.bytes, sha256=entry.sha256)
+                try:
+                    for position in range(entry.samples):
+                        yield archive.read(position)
+                finally:
+                    archive.close()
+            except SampleError as error:
+                verify = command_line("shards", "verify", root.text)
+                raise UserError(f"{entry.name} of {root.text} cannot be read: {error}. Next: {verify}") from error
 
 
 def open_shards(root: str | Path) -> ShardSet:
@@ -184,7 +192,11 @@ def stream(
         >>> batch.video[0].shape, batch.video[0].dtype, batch.text[0]
         (torch.Size([8, 3, 8, 112, 112]), torch.uint8, 'a red star grows')
     """
+    checks.at_least(1, batch_size=batch_size, lanes=lanes, frames=frames, size=size, world_size=world_size)
+    checks.at_least(0, workers=workers, seed=seed, start_step=start_step, rank=rank)
+    checks.above_zero(clip_seconds=clip_seconds)
     roots = [shards] if isinstance(shards, str | Path) else list(shards)
+    checks.not_empty(shards=roots)
     sample = sample or _sample_spec(training, frames, clip_seconds, size, audio)
     config = StreamConfig(
         sources=tuple(SourceConfig(root=str(root)) for root in roots),
@@ -195,9 +207,13 @@ def stream(
     )
     rank = collectives.rank() if rank is None else rank
     world_size = collectives.world_size() if world_size is None else world_size
-    if not training:
-        return evaluation_batches(config, ClipTransform(sample), rank, world_size)
-    return batches(config, ClipTransform(sample), rank, world_size, start_step)
+    if rank >= world_size:
+        raise UserError(f"rank={rank} of world_size={world_size}: expected 0 to {world_size - 1}")
+    if training:
+        return batches(config, ClipTransform(sample), rank, world_size, start_step)
+    if start_step:
+        raise UserError(f"start_step={start_step}: expected 0 with training=False, where every clip comes once")
+    return evaluation_batches(config, ClipTransform(sample), rank, world_size)
 
 
 def _sample_spec(
@@ -209,6 +225,8 @@ def _sample_spec(
     view = ViewSpec(crop=CentreCrop(size=size, short_side=size))
     if training:
         view = ViewSpec(crop=RandomResizedCrop(size=size), flip_probability=0.5)
+    if audio is not None and audio.frames is None:
+        raise UserError("audio: the sounds of a batch must have one length: set its frames, or give sample instead")
     return SampleSpec(
         views=ViewsSpec(clips=clips, views=(view,)),
         sound=audio,

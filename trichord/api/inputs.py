@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trichord.api import checks
 from trichord.core.errors import SampleError, UserError
 from trichord.core.seeds import generator
 from trichord.shards.decoding.sound import resample
@@ -30,6 +31,8 @@ _COLOURS = 3
 
 def video_batches(videos: Sequence[Video], spec: SampleSpec, fps: float, batch_size: int) -> Iterator[Batch]:
     """Yield batches of videos in order; where their numbers of clips differ, empty clips fill up the shorter ones."""
+    checks.at_least(1, batch_size=batch_size)
+    checks.above_zero(fps=fps)
     for first in range(0, len(videos), batch_size):
         named = []
         for number, video in enumerate(videos[first : first + batch_size], first):
@@ -90,14 +93,29 @@ def frames_of(video: object) -> NDArray[np.uint8]:
     return np.ascontiguousarray(frames)
 
 
-def samples_of(sound: object, rate_hz: int, wanted_hz: int) -> NDArray[np.float32]:
-    """Return mono samples_N of an array or tensor at the rate that a model takes; channels come first."""
-    samples = torch.as_tensor(sound) if isinstance(sound, np.ndarray | Tensor) else None
+def samples_of(sound: object, rate_hz: int, wanted_hz: int, seconds: float | None = None) -> NDArray[np.float32]:
+    """Return mono samples_N of an array or tensor at the rate that a model takes; channels come first.
+
+    With `seconds`, only its middle, with silence around a shorter sound, as for files.
+    """
+    sound = torch.from_numpy(np.ascontiguousarray(sound)) if isinstance(sound, np.ndarray) else sound
+    samples = sound if isinstance(sound, Tensor) else None
     if samples is None or samples.ndim not in (1, 2) or not samples.is_floating_point() or not samples.numel():
         found = type(sound).__name__ if samples is None else f"{samples.dtype} of the shape {tuple(samples.shape)}"
         raise UserError(
             "expected the name of a file, or floating-point samples between -1 and 1 of the shape (N,) or "
             f"(channels, N), found {found}"
         )
+    checks.at_least(1, rate_hz=rate_hz)
     mono_N = samples.detach().cpu().float().reshape(-1, samples.shape[-1]).mean(dim=0).numpy()
-    return mono_N if rate_hz == wanted_hz else resample(mono_N, rate_hz, wanted_hz)
+    if not np.isfinite(mono_N).all():
+        raise UserError("expected samples between -1 and 1, found some that are not finite")
+    mono_N = mono_N if rate_hz == wanted_hz else resample(mono_N, rate_hz, wanted_hz)
+    return mono_N if seconds is None else _middle(mono_N, round(seconds * wanted_hz))
+
+
+def _middle(samples_N: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    missing = max(count - len(samples_N), 0)
+    padded_N = np.pad(samples_N, (missing // 2, missing - missing // 2))
+    first = (len(padded_N) - count) // 2
+    return padded_N[first : first + count]

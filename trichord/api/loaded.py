@@ -22,6 +22,7 @@ from trichord.finetune.tasks.spec import TaskSpec
 from trichord.finetune.token_maps.maps import video_encoder_of
 from trichord.finetune.zeroshot.classifier import Recogniser
 from trichord.finetune.zeroshot.loading import TrainedVideoText
+from trichord.finetune.zeroshot.spec import ZeroShotSpec
 from trichord.pretrain.backbones.base import AudioBackbone, Backbone
 from trichord.shards.audio.sound_specs import SoundSpec
 from trichord.shards.reading.batch import Batch
@@ -41,6 +42,7 @@ class AudioInput(NamedTuple):
     """How sounds become vectors."""
 
     sound: SoundSpec
+    seconds: float | None  # of the middle of a sound; None: all of it
     encode: Encode  # spectrograms_BTM to vectors_BE
     encode_file: Callable[[Path], Tensor]  # an audio or video file to vectors_1E
 
@@ -106,15 +108,22 @@ class LoadedVideoText(Loaded):
         return lambda inputs: torch.from_numpy(encode(inputs)).to(self.device)
 
     def video(self) -> VideoInput:
-        spec = self._embedder.sample_spec().model_copy(update={"sound": None})
-        return VideoInput(spec, self._on_device(self._embedder.embed_frames))
+        recogniser, opened = self._recogniser, self._recogniser.opened  # also with prompts, which change texts only
+
+        @torch.no_grad()
+        def encode(frames_BCTHW: Tensor) -> Tensor:
+            with recogniser.autocast():
+                pixels_BCTHW = opened.transforms.normalisation(frames_BCTHW.to(self.device))
+                return recogniser.model.encode_video(pixels_BCTHW).unit_BE.float()
+
+        return VideoInput(opened.transforms.sample_spec(ZeroShotSpec()), encode)
 
     def audio(self) -> AudioInput:
-        embedder = self._embedder
-        if embedder.opened.audio is None:
+        audio = self._recogniser.opened.audio
+        if audio is None:
             return super().audio()
-        encode, encode_file = embedder.embed_audio, embedder.embed_audio_file
-        return AudioInput(embedder.opened.audio.sound, self._on_device(encode), self._on_device(encode_file))
+        encode, encode_file = self._embedder.embed_audio, self._embedder.embed_audio_file
+        return AudioInput(audio.sound, audio.seconds, self._on_device(encode), self._on_device(encode_file))
 
     def text(self) -> Callable[[Sequence[str]], Tensor]:
         return self._on_device(self._embedder.embed_texts)
@@ -146,9 +155,8 @@ class LoadedRun(Loaded):
         if not isinstance(backbone, AudioBackbone):
             return super().audio()
         encode = self._pooled(backbone)
-        return AudioInput(
-            spec.sound, encode, lambda path: encode(read_sound(path, spec.sound, spec.sound_seconds)[None])
-        )
+        sound, seconds = spec.sound, spec.sound_seconds
+        return AudioInput(sound, seconds, encode, lambda path: encode(read_sound(path, sound, seconds)[None]))
 
     def predictor(self) -> Predictor:
         run, spec = self._run, self._run.config.objective

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trichord.api import checks
 from trichord.api.inputs import Sound, Video, samples_of, several, video_batches
 from trichord.api.loaded import Loaded, LoadedRun, LoadedVideoText
 from trichord.core.command import validated
@@ -22,7 +23,6 @@ from trichord.finetune.recipe import read_run
 from trichord.finetune.zeroshot.classifier import probabilities
 from trichord.finetune.zeroshot.loading import load_video_text
 from trichord.finetune.zeroshot.spec import ZeroShotSpec
-from trichord.pretrain.engine.device import pick_device
 from trichord.shards.audio.spectrogram import spectrogram
 from trichord.shards.reading.evaluation import evaluation_batches
 from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
@@ -63,12 +63,14 @@ def load_model(
         >>> model.zeroshot("clip.mp4", ["opening a box", "jumping"])
         {'jumping': 0.91, 'opening a box': 0.09}
     """
-    path, chosen = Path(source), pick_device(0) if device is None else torch.device(device)
+    path, chosen = Path(source), checks.device(device)
     if not path.exists():
         raise UserError(
             f"{source}: no such run folder or file. Next: trichord status, which lists runs; or "
             "trichord.create_backbone(name) for a network without trained weights"
         )
+    if RunFolder(path).is_run and (part or backbone):
+        raise UserError(f"{source} is a run, which has its own settings: part and backbone are for files of weights")
     if RunFolder(path).is_run and read_config(read_run(path)).text_backbone is None:
         return Model(LoadedRun(path, chosen, load_run(path, chosen)))
     return Model(LoadedVideoText(path, chosen, load_video_text(path, part, backbone)))
@@ -130,7 +132,8 @@ class Model:
         Example:
             >>> similarity = model.embed_video("clip.mp4") @ model.embed_text("a person opens a box")
         """
-        given, is_one = several(texts, 0)
+        is_one = isinstance(texts, str)
+        given = [texts] if isinstance(texts, str) else checks.texts("texts", texts)
         encode = self._loaded.text()
         return _returned([encode(given)] if given else [], is_one, return_tensors)
 
@@ -153,11 +156,11 @@ class Model:
             torch.Size([512])
         """
         given, is_one = several(sounds, 2)
-        spec, encode, encode_file = self._loaded.audio()
+        sound_spec, seconds, encode, encode_file = self._loaded.audio()
         rows = [
             encode_file(Path(sound))
             if isinstance(sound, str | Path)
-            else encode(spectrogram(spec, samples_of(sound, rate_hz, spec.rate_hz), None)[None])
+            else encode(spectrogram(sound_spec, samples_of(sound, rate_hz, sound_spec.rate_hz, seconds))[None])
             for sound in given
         ]
         return _returned(rows, is_one, return_tensors)
@@ -170,13 +173,16 @@ class Model:
         Args:
             shards: Folder or address of shards with their manifest.
             batch_size: Clips per forward pass.
-            workers: Processes that decode (0: this one).
+            workers: Processes that decode (0: this one); a script must then start behind
+                ``if __name__ == "__main__"``.
 
         Example:
             >>> features = model.embed_shards("shards/train")
             >>> features.vectors.shape, features.labels[0]
             ((2400, 512), (3,))
         """
+        checks.at_least(1, batch_size=batch_size)
+        checks.at_least(0, workers=workers)
         spec, encode = self._loaded.video()
         config = StreamConfig(sources=(SourceConfig(root=str(shards)),), batch_size=batch_size, workers=workers)
         stream = evaluation_batches(config, ClipTransform(spec.model_copy(update={"caption": "first"})))
@@ -221,7 +227,8 @@ class Model:
         recogniser = self._loaded.recogniser()
         given, is_one = several(videos, 4)
         spec = validated("zeroshot", settings, ZeroShotSpec)
-        classifier = recogniser.classifier(labels, spec)
+        labels = checks.texts("labels", labels)
+        classifier = recogniser.last_classifier(labels, spec)  # so that a loop over videos encodes the labels once
         found = []
         for batch in video_batches(given, recogniser.opened.transforms.sample_spec(spec), fps, batch_size):
             with torch.no_grad():
@@ -235,7 +242,7 @@ class Model:
         """Return what a head or a captioner predicts, with the views of the run's evaluation.
 
         Args:
-            videos: A video or several, as in `embed_video`; for a head on audio, names of files.
+            videos: A video or several, as in `embed_video`; for a head that takes sound, names of video files.
             fps: Frames per second of frames given as arrays.
             batch_size: Videos per forward pass.
 

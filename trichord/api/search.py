@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
+from trichord.api import checks
+from trichord.core.errors import UserError
 from trichord.finetune.retrieval import changing
 from trichord.finetune.retrieval import embed as embedding
 from trichord.finetune.retrieval.building import Options
 from trichord.finetune.retrieval.embedder import Embedder
 from trichord.finetune.retrieval.index import Index
-from trichord.finetune.retrieval.spec import Windows
-
-Modality = Literal["video", "text", "audio"]
+from trichord.finetune.retrieval.spec import INDEX_KINDS, DType, EmbeddedModality, Windows
 
 
 def embed(
@@ -21,7 +21,7 @@ def embed(
     shards: str | Path,
     out: str | Path,
     *,
-    dtype: Literal["float16", "float32"] = "float16",
+    dtype: DType = "float16",
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
     batch_size: int = 16,
@@ -39,7 +39,7 @@ def embed(
         window_seconds: Embed windows of this length, each as a row (default: whole videos).
         stride_seconds: Distance between windows (default: no overlap).
         batch_size: Clips per forward pass.
-        workers: Processes that decode (0: this one).
+        workers: Processes that decode (0: this one); a script must then start behind ``if __name__ == "__main__"``.
         part: ``(number, total)``: embed every ``total``-th shard; other jobs embed the rest.
         max_bad_fraction: Stop above this share of clips that cannot be used.
 
@@ -50,6 +50,16 @@ def embed(
         >>> trichord.embed("runs/video_text", "shards/val", "vectors/val")
         PosixPath('vectors/val')
     """
+    checks.one_of(get_args(DType), dtype=dtype)
+    checks.above_zero(window_seconds=window_seconds, stride_seconds=stride_seconds)
+    checks.at_least(1, batch_size=batch_size)
+    checks.at_least(0, workers=workers)
+    checks.shares(max_bad_fraction=max_bad_fraction)
+    number, total = part if isinstance(part, tuple) and len(part) == 2 else (0, 0)
+    if not 1 <= number <= total:
+        raise UserError(f"part={part!r}: expected (number, total) with numbers from 1 to total, such as (3, 16)")
+    if stride_seconds is not None and window_seconds is None:
+        raise UserError(f"stride_seconds={stride_seconds}: it is the distance between windows, give window_seconds too")
     windows = None
     if window_seconds is not None:
         windows = Windows(seconds=window_seconds, stride_s=stride_seconds or window_seconds)
@@ -71,7 +81,7 @@ def build_index(
     embeddings: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
-    of: Modality = "video",
+    of: EmbeddedModality = "video",
     kind: str | None = None,
     recall: float = 0.97,
     memory_bytes: int = 4 << 30,
@@ -96,6 +106,11 @@ def build_index(
         'clip-000017'
     """
     folders = [embeddings] if isinstance(embeddings, str | Path) else list(embeddings)
+    checks.not_empty(embeddings=folders)
+    checks.one_of(get_args(EmbeddedModality), modality=of)
+    checks.one_of(INDEX_KINDS, kind=kind)
+    checks.shares(recall=recall)
+    checks.above_zero(memory_bytes=memory_bytes)
     options = Options(memory_bytes=memory_bytes, recall=recall, kind=kind)
     changing.build([Path(folder) for folder in folders], Path(out), of, options)
     return Index.open(Path(out))

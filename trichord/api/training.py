@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 import torch.distributed
 
+from trichord.api import checks
 from trichord.core.command import validated
 from trichord.finetune.evaluation import evaluate as heads
 from trichord.finetune.features.computing import fill
@@ -81,12 +82,14 @@ def evaluate(
         batch_size: Clips per batch on each rank.
 
     Returns:
-        The report: ``["metrics"]`` holds the figures, ``["files"]`` the files written.
+        The report: ``["metrics"]`` holds the figures, ``["files"]`` the files written. Of several ranks, the first
+        has them.
 
     Example:
         >>> trichord.evaluate("runs/probe", "shards/val")["metrics"]["top1"]
         45.8
     """
+    checks.at_least(1, batch_size=batch_size)
     with _world():
         return heads.evaluate(Path(run), _roots(data), _overrides(settings), name, None, batch_size)
 
@@ -117,6 +120,9 @@ def evaluate_zeroshot(
         44.6
     """
     spec = validated("evaluate_zeroshot", settings, ZeroShotSpec)
+    checks.at_least(1, batch_size=batch_size)
+    checks.at_least(0, workers=workers)
+    checks.not_empty(data=_roots(data))
     question = zeroshot.ZeroShotTest(data=tuple(_roots(data)), batch_size=batch_size, workers=workers)
     with _world() as world:
         recogniser = Recogniser(load_video_text(Path(source)), world.device)
@@ -149,6 +155,10 @@ def evaluate_retrieval(
         >>> trichord.evaluate_retrieval("runs/video_text", "msrvtt/test")[0]
         {'measured': 'text to video', 'R@1': 8.4, 'R@5': 31.2, 'R@10': 50.4, ...}
     """
+    checks.at_least(1, batch_size=batch_size)
+    checks.at_least(0, workers=workers)
+    checks.not_empty(data=_roots(data))
+    checks.one_of(("all", "first"), captions=captions)
     question = retrieval.RetrievalTest(tuple(_roots(data)), captions, tuple(_roots(bank)), batch_size, workers)
     with _world() as world:
         return retrieval.evaluate(Embedder.load(Path(source), world.device), question, world).rows()
@@ -167,11 +177,15 @@ def _overrides(settings: Settings) -> list[str]:
 
 @contextmanager
 def _world() -> Iterator[World]:
-    """Join the ranks of this job, and leave a process group that was not there before."""
-    was_there = torch.distributed.is_initialized()
-    world = join_world()
+    """Join the ranks of this job; then leave a process group that was not there before, and restore torch's threads."""
+    was_there, threads = torch.distributed.is_initialized(), torch.get_num_threads()
+    world, has_failed = join_world(), True
     torch.set_num_threads(thread_plan(world.placement.local_size))
-    yield world
-    # Not after an error: leaving waits for the other ranks, and a failed rank must report its error at once.
-    if not was_there:
-        leave_world()
+    try:
+        yield world
+        has_failed = False
+    finally:
+        torch.set_num_threads(threads)
+        # Leaving waits for the other ranks, and a failed rank must report its error at once.
+        if not was_there and (world.size == 1 or not has_failed):
+            leave_world()

@@ -105,7 +105,7 @@ def _classes(module: str) -> Mapping[str, list[ast.stmt]]:
     """Return the bodies of a module's classes by name; none if its source is not at hand."""
     try:
         tree = ast.parse(inspect.getsource(sys.modules[module]))
-    except OSError:
+    except (OSError, TypeError):  # TypeError: a class typed into an interpreter
         return {}
     return {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
 

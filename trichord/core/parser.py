@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import textwrap
 from argparse import Namespace
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -17,10 +18,19 @@ _INVALID_CHOICE = re.compile(r"invalid choice: '(?P<found>.*)' \(choose from (?P
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """A help formatter that preserves line breaks of descriptions and examples, and adds the defaults of options."""
+    """A help formatter that fills descriptions, preserves tables and examples, and adds the defaults of options."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Return a description with each line filled; lines that are indented or short enough stay as they are."""
+        return "\n".join(
+            indent + line
+            if line.startswith(" ") or len(line) <= width
+            else textwrap.fill(line, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+            for line in text.splitlines()
+        )
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help

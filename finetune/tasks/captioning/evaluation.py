@@ -63,7 +63,7 @@ def evaluate(config: FinetuneConfig, objective: Captioner, world: World, draw: o
             [clip["caption"] for clip in compared],
             [clip["references"] for clip in compared],
             config.seed,
-            of_world=spec.factors == "world",
+            of_synthetic=spec.factors == "synthetic",
             with_meteor=spec.meteor,
         )
         found |= {"metrics": measured.metrics, "figures": measured.rows, "notes": measured.notes}
@@ -134,12 +134,14 @@ class CaptionMetrics:
 
 
 def measure(
-    captions: Sequence[str], references: Sequence[Sequence[str]], seed: int, of_world: bool, with_meteor: bool
+    captions: Sequence[str], references: Sequence[Sequence[str]], seed: int, of_synthetic: bool, with_meteor: bool
 ) -> CaptionMetrics:
     """Measure captions against the references of their clips; every clip has at least one."""
     known = References(references)
     constant = best_constant(known, references)
-    scored, baseline = (_score(known, each, references, of_world) for each in (captions, [constant] * len(captions)))
+    scored, baseline = (
+        _score(known, each, references, of_synthetic) for each in (captions, [constant] * len(captions))
+    )
     found, other = (each.figures(once(len(captions))) for each in (scored, baseline))
     ends = intervals(scored.figures, len(captions), seed)
     measured = CaptionMetrics()
@@ -172,10 +174,10 @@ def best_constant(known: References, references: Sequence[Sequence[str]]) -> str
 
 
 def _score(
-    known: References, captions: Sequence[str], references: Sequence[Sequence[str]], of_world: bool
+    known: References, captions: Sequence[str], references: Sequence[Sequence[str]], of_synthetic: bool
 ) -> ClipScores:
     scored = known.score(captions)
-    right = accuracy(captions, references) if of_world else {}
+    right = accuracy(captions, references) if of_synthetic else {}
     return replace(scored, means_N={**scored.means_N, **right})
 
 

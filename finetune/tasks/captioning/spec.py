@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from trichord.core.errors import UserError
 from trichord.core.registry import Registry, one_of
@@ -140,6 +149,10 @@ else:
     AnyDecoding = one_of(DECODINGS)
 
 
+def _renamed(factors: Any) -> Any:
+    return "synthetic" if factors == "world" else factors  # its former name, in the configs of older runs
+
+
 class CaptionSpec(TaskSpec):
     """Captions of videos from a language model with cross-attention to a backbone's tokens."""
 
@@ -163,11 +176,11 @@ class CaptionSpec(TaskSpec):
     language: LanguageSpec = LanguageSpec()
     """The language model: its size, its weights and the length of captions."""
     trained: tuple[str, ...] = ()
-    """Name patterns of parameters of a frozen backbone that are trained all the same."""
+    """Name patterns of parameters of a frozen backbone that are trained nevertheless."""
     decoding: AnyDecoding = BeamSpec()
     """How captions are generated in evaluation and on the web page, selected by `kind`."""
-    factors: Literal["world"] | None = None
-    """`world` also evaluates whether captions name the factors of the synthetic data set; null does not."""
+    factors: Annotated[Literal["synthetic"] | None, BeforeValidator(_renamed)] = None
+    """`synthetic` also evaluates whether captions name the factors of the synthetic data set; null does not."""
     meteor: bool = False
     """Also compute METEOR in evaluation, which needs Java, the extra `meteor` and 2 GB of memory."""
 

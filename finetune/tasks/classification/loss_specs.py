@@ -77,7 +77,8 @@ class FocalSpec(LossSpec):
 
 
 class AsymmetricSpec(LossSpec):
-    """Asymmetric loss: yes or no for each class, little weight for easy negatives, 0 below the margin (Ridnik 2021)."""
+    """Asymmetric loss: yes or no for each class, with little weight for easy negatives, and none for those below the
+    margin (Ridnik et al. 2021)."""
 
     computes: ClassVar[str] = f"{_LOSSES}:asymmetric_loss"
 

@@ -95,7 +95,8 @@ class ClassificationSpec(TaskSpec):
 
     kind: Literal["classification"] = "classification"
     classes: PositiveInt | Annotated[tuple[str, ...], Field(min_length=1)]
-    """Number of classes, or their names in the order of their numbers; if omitted, they are read from the shards."""
+    """Number of classes, or their names in the order of their numbers; where a recipe omits it, the names are read from
+    the shards."""
     labels: Literal["video", "clip"] = "video"
     """Labels in training: `video` takes those of the whole video, `clip` those of the annotated intervals that overlap
     the clip."""

@@ -70,7 +70,7 @@ class ViViTSpec(BackboneSpec):
     @classmethod
     def sizes(cls) -> Mapping[str, Size]:
         large = {"dim": 1024, "depth": 24, "heads": 16}
-        flax = f"released for flax alone; {FROM_IMAGES}"
+        flax = f"released for Flax only; {FROM_IMAGES}"
         hugging_face = f"ViViT (Hugging Face); {FROM_IMAGES}"
 
         def size(weights: str, giga_macs: float, model: str, **more: object) -> Size:

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from trichord.pretrain.backbones.spec import BackboneSpec, Size
 
 _CLIP = "CLIP (OpenAI, open_clip)"
-_XCLIP = f"X-CLIP (released .pth, Hugging Face); begins with {_CLIP}"
+_XCLIP = f"X-CLIP (released .pth, Hugging Face); starts from {_CLIP}"
 
 
 class XClipSpec(BackboneSpec):

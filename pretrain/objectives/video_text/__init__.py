@@ -22,7 +22,7 @@ class ClassTexts(_Spec):
     """Softmax of each video over the texts of all classes: X-CLIP's loss (Ni et al. 2022, section 3.1)."""
 
     names: tuple[str, ...] = Field(min_length=1)
-    """Names of the classes in the order of their numbers; if omitted, they are read from the shards."""
+    """Names of the classes in the order of their numbers; where a recipe omits them, they are read from the shards."""
     prompt: str = "{}"
     """Text of a class, with {} in place of its name; X-CLIP trains with the bare name."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)

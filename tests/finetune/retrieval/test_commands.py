@@ -173,7 +173,7 @@ def test_windows_are_rows_with_their_seconds(top: Path, typed: Typed) -> None:
 
 
 def test_an_index_of_sounds_and_of_texts(top: Path, typed: Typed) -> None:
-    (row,) = typed("index", "build", "vectors", "--out", "sounds", "--sense", "audio")
+    (row,) = typed("index", "build", "vectors", "--out", "sounds", "--modality", "audio")
     assert row["rows"] == 12  # every fifth clip is silent, and one of the others as well
     (row,) = typed("index", "build", "vectors", "--out", "words", "--sense", "text")
     assert row["rows"] == 16

@@ -19,6 +19,9 @@ from trichord.pretrain.weights.load import load_tensors
 
 RESNET = AudioResnetSpec(mels=40, frames=64)
 VTN = AudioVtnSpec(mels=40, frames=64, depth=2, window=4, dropout=0.0)
+# oneDNN with AMX reads uninitialised memory in strided bf16 convolutions of maps that are high and at most 2 wide, as
+# the last ones of slices of 32 frames are (torch 2.13; docs/troubleshooting.md).
+WIDE = AudioVtnSpec(mels=40, frames=96, slice_frames=64, slice_step=32, depth=2, window=4, dropout=0.0)
 each_spec = pytest.mark.parametrize("spec", [RESNET, VTN], ids=["resnet", "vtn"])
 
 
@@ -63,7 +66,7 @@ def test_it_accepts_other_lengths_and_filters(spec: AudioBackboneSpec, grid: tup
 
 
 @each_spec
-def test_activation_checkpointing_keeps_gradients_and_running_means_and_bf16_is_close(
+def test_activation_checkpointing_keeps_gradients_and_running_means(
     spec: AudioBackboneSpec,
 ) -> None:
     results = []
@@ -74,10 +77,14 @@ def test_activation_checkpointing_keeps_gradients_and_running_means_and_bf16_is_
         results.append([*gradients, *backbone.buffers()])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
-    backbone = built(spec).eval()
+
+
+@pytest.mark.parametrize("spec", [RESNET, WIDE], ids=["resnet", "vtn"])
+def test_bf16_is_close(spec: AudioBackboneSpec) -> None:
+    backbone, audio_BTM = built(spec).eval(), sound(96)
     with torch.autocast("cpu", torch.bfloat16):
-        rounded_BD = backbone(sound()).pooled_BD
-    assert nn.functional.cosine_similarity(rounded_BD.float(), backbone(sound()).pooled_BD).min() > 0.99
+        rounded_BD = backbone(audio_BTM).pooled_BD
+    assert nn.functional.cosine_similarity(rounded_BD.float(), backbone(audio_BTM).pooled_BD).min() > 0.99
 
 
 @each_spec

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from tests.pretrain.engine.small_run import small_config, write_shards
+from tests.pretrain.processes import run_ranks
 from trichord.core.errors import UserError
-from trichord.pretrain.engine.distributed import RankPlacement, find_placement, first_node, leave_world
+from trichord.pretrain.engine import distributed
+from trichord.pretrain.engine.distributed import RankPlacement, find_placement, first_node, join_world, leave_world
 from trichord.pretrain.engine.run import pretrain
 
 STEP = {
@@ -63,6 +67,41 @@ def test_incomplete_environment_is_refused() -> None:
 )
 def test_rank_0_is_on_the_first_node_of_its_step(listed: str, first: str) -> None:
     assert first_node(listed) == first
+
+
+JOIN_AGAIN = """
+import sys, time
+import torch
+from trichord.pretrain.engine.distributed import join_world, leave_world
+for time_number in range(4):
+    world = join_world()
+    total = torch.tensor([float(world.rank + 1)])
+    torch.distributed.all_reduce(total)
+    assert (world.size, total.item()) == (2, 3.0)
+    time.sleep(0.1 * (world.rank == time_number % 2))
+    leave_world()
+    assert not torch.distributed.is_initialized()
+print("done")
+"""
+
+
+def test_ranks_may_leave_and_join_again_though_one_is_ahead() -> None:
+    assert run_ranks(["-c", JOIN_AGAIN], 2) == ["done\n", "done\n"]
+
+
+def test_leaving_restores_the_environment_and_other_groups_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_world()
+    before = dict(os.environ)
+    assert join_world() is join_world()
+    assert os.environ["WORLD_SIZE"] == "1"
+    dist.destroy_process_group()  # by others
+    assert join_world().placement.launcher == "single process"
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    distributed._joined.world = None
+    with pytest.raises(UserError, match="rank 0 of 2, but this is rank 0 of 1 by single process"):
+        join_world()
+    leave_world()
+    assert dict(os.environ) == before
 
 
 def test_process_that_left_the_group_may_join_again(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -49,6 +50,19 @@ def test_handlers_are_restored() -> None:
     with listening() as stop, stop.takes(INT):
         assert [signal.getsignal(number) for number in (TERM, USR1, USR2, INT)] != before
     assert [signal.getsignal(number) for number in (TERM, USR1, USR2, INT)] == before
+
+
+def test_another_thread_than_the_main_one_runs_without_handlers() -> None:
+    before, found = signal.getsignal(TERM), []
+
+    def run() -> None:
+        with listening() as stop, stop.takes(INT):
+            found.append((stop.received, signal.getsignal(TERM)))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [(None, before)]
 
 
 def test_later_listener_sees_earlier_signals() -> None:

@@ -17,7 +17,7 @@ from trichord.core.errors import UserError
 from trichord.finetune.evaluation.bootstrap import once
 from trichord.finetune.tasks.captioning.evaluation import CaptionMetrics, accuracy, best_constant, measure, named
 from trichord.finetune.tasks.captioning.scores import References, check_meteor, words
-from trichord.shards.synthetic import captions as captions_of_world
+from trichord.shards.synthetic import captions as captions_of_synthetic
 from trichord.shards.synthetic import describe_clip
 
 Texts = list[str]
@@ -37,8 +37,8 @@ def drawn(seed: int, clips: int = 40) -> tuple[Texts, list[Texts]]:
     return captions, references
 
 
-def measured(captions: Texts, references: list[Texts], seed: int = 0, of_world: bool = False) -> CaptionMetrics:
-    return measure(captions, references, seed, of_world, with_meteor=False)
+def measured(captions: Texts, references: list[Texts], seed: int = 0, of_synthetic: bool = False) -> CaptionMetrics:
+    return measure(captions, references, seed, of_synthetic, with_meteor=False)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -106,7 +106,7 @@ def test_constant_caption_is_the_best_of_the_references() -> None:
 def test_every_synthetic_caption_names_its_factors() -> None:
     for number in range(60):
         plan = describe_clip(4, number)
-        for caption in captions_of_world(plan, 4):
+        for caption in captions_of_synthetic(plan, 4):
             assert named(caption) == {
                 "colour": {event.thing.colour for event in plan.events},
                 "shape": {event.thing.shape for event in plan.events},
@@ -124,7 +124,7 @@ def test_factor_is_correct_if_exactly_its_values_are_named() -> None:
         "right all three": [1, 0],
     }
     assert all(np.isnan(each[2]) for each in found.values())
-    rows = measured(["a red star grows"] * 3, references, of_world=True).metrics
+    rows = measured(["a red star grows"] * 3, references, of_synthetic=True).metrics
     assert rows["right all three"] == 1 and "right all three" not in measured(["a"] * 3, references).metrics
 
 
