@@ -36,7 +36,8 @@ _LOG = re.compile(r"(?P<job>\w+?)_(?P<rank>\d+)_log\.out")
 _CHECKPOINT = re.compile(r"step_\d{8}")
 # Messages of ranks that lost contact with another; the rank that failed first has the cause.
 _CONSEQUENCES = (
-    "waited in vain for the others",
+    "timed out waiting for the other ranks",
+    "waited in vain for the others",  # in runs of earlier versions
     "onnection closed by peer",
     "onnection reset by peer",
     "NCCL",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,13 +38,27 @@ def cpu_s_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def cost(call: Callable[[], object], times: int = 4) -> float:
+    """Return the CPU time of a call's child processes in units of what Python takes to import pydantic and asyncio.
+
+    Processors differ, and a busy one takes up to twice the CPU time; both are measured in turns, and the least counts.
+    """
+    found: dict[str, list[float]] = {"call": [], "unit": []}
+    for _ in range(times):
+        for name, each in (("call", call), ("unit", _import_pydantic)):
+            began_s = cpu_s_of_children()
+            each()
+            found[name].append(cpu_s_of_children() - began_s)
+    return min(found["call"]) / min(found["unit"])
+
+
+def _import_pydantic() -> None:
+    subprocess.run([sys.executable, "-c", "import asyncio, importlib.metadata, pydantic.main"], check=True)
+
+
 def test_help_is_fast_and_imports_nothing_heavy() -> None:
-    seconds = []
-    for _ in range(3):
-        start = cpu_s_of_children()  # the time on an idle machine
-        assert run("--help").returncode == 0
-        seconds.append(cpu_s_of_children() - start)
-    assert min(seconds) < 0.5, f"trichord --help took {min(seconds):.2f} s"
+    assert run("--help").returncode == 0
+    assert cost(lambda: run("--help")) < 3
     script = """
 import sys
 from trichord.launch.cli import main

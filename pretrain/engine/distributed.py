@@ -92,8 +92,8 @@ class World:
             yield
         except RuntimeError as error:
             raise RuntimeError(
-                f"rank {self.rank} of {self.size} waited in vain for the others in: {waiting_in}. One of them exited "
-                f"or hangs; see that rank's log for the reason. ({error})"
+                f"rank {self.rank} of {self.size} timed out waiting for the other ranks in: {waiting_in}. One of them "
+                f"exited or hangs; see that rank's log for the reason. ({error})"
             ) from error
 
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trichord.core.console import show_figures
+from trichord.core.console import counted, show_figures
 from trichord.core.errors import UserError
+from trichord.core.run_folder import RunFolder
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.config import deepspeed_config, micro_batch_size
 from trichord.pretrain.engine.device import SupposedDevice, suppose
 from trichord.pretrain.engine.memory import ModelSize, RankMemory, measure, measure_with_flops, rank_memory
-from trichord.pretrain.engine.trackers import FILE_NAME, read_rows
+from trichord.pretrain.engine.trackers import read_rows
 from trichord.shards.reading.order import share_lanes
 
 _GIB = 1 << 30
@@ -46,7 +47,7 @@ def show_estimate(config: RunConfig, arguments: Namespace) -> int:
         row = {"figures": {each["figure"]: each["value"] for each in found.figures}, "memory_gib": found.memory}
         show_figures("dry run", [{**row, "deepspeed": found.deepspeed, "mistakes": found.mistakes}], as_json=True)
         return int(bool(found.mistakes))
-    show_figures(f"dry run as {_ranks(arguments.as_ranks)}", found.figures, as_json=False)
+    show_figures(f"dry run as {counted(arguments.as_ranks, 'rank')}", found.figures, as_json=False)
     if found.memory:
         show_figures("GiB of a rank by ZeRO stage, at the peak of a step", found.memory, as_json=False)
     print(f"DeepSpeed's JSON:\n{json.dumps(found.deepspeed, indent=2)}")
@@ -99,7 +100,7 @@ def _batches(found: Estimate, config: RunConfig, ranks: int) -> int:
     micro = micro_batch_size(config.engine, batch, ranks)
     found.deepspeed = deepspeed_config(config.engine, batch, ranks)
     found.add("clips a step", batch, "data.batch_size, over all ranks")
-    found.add("clips a step and rank", micro * parts, f"{batch} / {_ranks(ranks)}")
+    found.add("clips a step and rank", micro * parts, f"{batch} / {counted(ranks, 'rank')}")
     found.add("clips at once", micro, f"{micro * parts} / engine.accumulation={parts}")
     found.add("steps", config.steps, "steps")
     found.add("clips in all", config.steps * batch, f"{config.steps:,} steps x {batch}")
@@ -109,7 +110,7 @@ def _batches(found: Estimate, config: RunConfig, ranks: int) -> int:
 def _lanes(found: Estimate, config: RunConfig, ranks: int) -> None:
     shares = share_lanes(config.data.lanes, 0, ranks, config.data.workers)
     lanes, workers = config.data.lanes, len(shares)
-    found.add("lanes of a rank", lanes // ranks, f"data.lanes={lanes} / {_ranks(ranks)}")
+    found.add("lanes of a rank", lanes // ranks, f"data.lanes={lanes} / {counted(ranks, 'rank')}")
     readers = "1 reader" if workers == 1 else f"{workers} readers"
     found.add("lanes of a worker", len(shares[0]), f"{lanes // ranks} / {readers} a rank (data.workers)")
 
@@ -209,12 +210,8 @@ def _time(
     found.add("hours", step_s * config.steps / 3600, f"{config.steps:,} steps, without saves and start-up")
 
 
-def _ranks(count: int) -> str:
-    return "1 rank" if count == 1 else f"{count} ranks"
-
-
 def _measured_clips_per_s(run: Path) -> float:
-    path = run / FILE_NAME if run.is_dir() else run
+    path = RunFolder(run).metrics if run.is_dir() else run
     if not path.exists():
         raise UserError(f"--like: {path} does not exist. Expected the folder of a run that has written a log line.")
     found = [float(row["clips_per_s_device"]) for row in read_rows(path) if row.get("clips_per_s_device")]

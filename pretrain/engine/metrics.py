@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trichord.core.run_folder import RunFolder
 from trichord.pretrain.collectives import gather_rows, sum_over_ranks, world_size
 from trichord.pretrain.engine.config import LogConfig
-from trichord.pretrain.engine.trackers import FILE_NAME, TensorBoard, Tracker, Wandb, encode, keep_before
+from trichord.pretrain.engine.trackers import TensorBoard, Tracker, Wandb, encode, keep_before
 from trichord.shards.reading.batch import Batch
 
 Figures = dict[str, float | int | None]
@@ -193,8 +194,9 @@ class Recorder:
             self._trackers.append(TensorBoard(run, start_step))
         if config.wandb_project is not None:
             self._trackers.append(Wandb(run, config.wandb_project, about or {}))
-        last = keep_before(run / FILE_NAME, start_step)
-        self._file = (run / FILE_NAME).open("a", encoding="utf-8")
+        path = RunFolder(run).metrics
+        last = keep_before(path, start_step)
+        self._file = path.open("a", encoding="utf-8")
         self._began_s = time.monotonic() - float(last.get("run_s") or 0.0)
 
     def write(self, row: Mapping[str, object]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from trichord.core.console import show_figures
+from trichord.core.console import counted, show_figures
 from trichord.core.errors import Interrupted, UserError
 from trichord.core.files import write_whole
 from trichord.core.run_folder import RunFolder
@@ -86,7 +86,7 @@ def _pretrain(
         refuse_other_run(config, digests, resumed)
         for change in changes(config, resumed[1]):
             report(f"changed since the checkpoint: {change}")
-        report(f"resuming {resumed[0]}, saved by {_ranks(resumed[1].world_size)}")
+        report(f"resuming {resumed[0]}, saved by {counted(resumed[1].world_size, 'rank')}")
         if resumed[1].step >= config.steps:
             report(f"all {config.steps} steps are done; raise `steps` to continue")
             return {"run": str(run), "steps": config.steps, **last_figures(RunFolder(run).metrics)}
@@ -169,19 +169,15 @@ def _workload(config: RunConfig, world: World) -> Workload:
 
 def _print_summary(config: RunConfig, world: World, training: Training, report: Callable[[str], None]) -> None:
     batch, parts, threads = config.data.batch_size, config.engine.accumulation, torch.get_num_threads()
-    ranks, launcher = _ranks(world.size), world.placement.launcher
+    ranks, launcher = counted(world.size, "rank"), world.placement.launcher
     report(
-        f"{ranks} on {world.device.type} ({launcher}), {threads} thread{'s' if threads != 1 else ''} each; "
+        f"{ranks} on {world.device.type} ({launcher}), {counted(threads, 'thread')} each; "
         f"ZeRO {config.engine.zero_stage}, {config.engine.precision}; {batch} clips a step = {ranks} "
-        f"x {parts} part{'s' if parts != 1 else ''} x {batch // (world.size * parts)}; "
+        f"x {counted(parts, 'part')} x {batch // (world.size * parts)}; "
         f"steps {training.start_step} to {config.steps}"
     )
     for group in describe(training.groups):
         report("  " + ", ".join(f"{name} {value}" for name, value in group.items()))
-
-
-def _ranks(count: int) -> str:
-    return "1 rank" if count == 1 else f"{count} ranks"
 
 
 def _print_on_rank_0(world: World, text: str) -> None:

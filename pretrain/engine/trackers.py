@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from trichord.core.errors import UserError
 from trichord.core.files import whole_file
+from trichord.core.run_folder import RunFolder
 
 _WANDB_ID = "wandb_run_id.txt"
 
@@ -82,7 +83,7 @@ def _optional(module: str, package: str, setting: str) -> Any:
         ) from error
 
 
-FILE_NAME = "metrics.jsonl"
+FILE_NAME = RunFolder(Path()).metrics.name
 
 Row = dict[str, Any]
 

@@ -16,6 +16,7 @@ from trichord.core.command import command_line, unknown_name
 from trichord.core.console import show_figures
 from trichord.core.errors import UserError
 from trichord.core.registry import load
+from trichord.core.run_folder import RunFolder
 from trichord.pretrain.engine.trackers import FILE_NAME, read_rows
 
 Values = NDArray[np.float64]
@@ -164,7 +165,7 @@ def thin(values: Values, size: int) -> Values:
 
 
 def _metrics_of(path: Path) -> Path:
-    file = path / FILE_NAME if path.is_dir() else path
+    file = RunFolder(path).metrics if path.is_dir() else path
     if not path.exists():
         raise UserError(f"there is no run at {path}. Next: name the run's folder, the one given as --run to pretrain")
     if not file.exists():

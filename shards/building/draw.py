@@ -16,7 +16,7 @@ from pathlib import Path
 
 from webdataset import TarWriter
 
-from trichord.core.console import show_figures, track
+from trichord.core.console import counted, show_figures, track
 from trichord.core.errors import SampleError, UserError
 from trichord.core.files import whole_file
 from trichord.core.seeds import derive_seed
@@ -129,9 +129,7 @@ def run(arguments: Namespace) -> int:
     for number in short:
         name = names[number] if names else f"class {number}"
         count = drawn.per_class.get(number, 0)
-        print(
-            f"{name} has {count} {'clip' if count == 1 else 'clips'}, fewer than {arguments.per_class}", file=sys.stderr
-        )
+        print(f"{name} has {counted(count, 'clip')}, fewer than {arguments.per_class}", file=sys.stderr)
     row = {
         "clips": drawn.manifest.samples,
         "classes": len(drawn.per_class),

@@ -25,7 +25,7 @@ from trichord.core.command import (
     read_settings,
     share,
 )
-from trichord.core.console import show_figures
+from trichord.core.console import counted, show_figures
 from trichord.core.errors import UserError
 from trichord.shards.building.plan import ShardSize, cut, survey
 from trichord.shards.building.transcode import Mode, Preset
@@ -136,11 +136,11 @@ class BuildJob(Job):
         lines = []
         for split, listing in found.listings.items():
             clips = min(len(listing.items), given.limit or len(listing.items))
-            line = f"{split}: {_counted(clips, 'clip')}"
+            line = f"{split}: {counted(clips, 'clip')}"
             if given.bytes_per_shard is None:  # otherwise the number depends on the size of encoded clips
                 size = ShardSize.of(given.samples_per_shard, None)
                 shards = cut(listing.items, size, Mode(given.mode), preset, None, given.limit)
-                line += f" in {_counted(len(shards), 'shard')}"
+                line += f" in {counted(len(shards), 'shard')}"
             lines.append(line)
         return lines
 
@@ -154,10 +154,6 @@ def build_job(arguments: Namespace) -> BuildJob:
         typed=tuple(arguments.words),
         settings=arguments,
     )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _check_writable(folders: Sequence[Path]) -> None:

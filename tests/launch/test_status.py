@@ -94,7 +94,7 @@ def test_time_left_is_computed_from_the_last_metrics_line(capsys: pytest.Capture
 
 def test_failure_shows_the_rank_that_caused_it(capsys: pytest.CaptureFixture[str]) -> None:
     run = MadeRun(RUNS / "one").submitted("65").started("65").log(0, "text\n", "65").ended("failed", job_id="65")
-    run.error(0, "RuntimeError: rank 0 of 4 waited in vain for the others in: save", job_id="65", after_s=0)
+    run.error(0, "RuntimeError: rank 0 of 4 timed out waiting for the other ranks in: save", job_id="65", after_s=0)
     run.error(2, "ZeroDivisionError: division by zero", TRACEBACK, job_id="65", after_s=5)
     run.error(3, "ZeroDivisionError: division by zero", TRACEBACK, job_id="65", after_s=9)
     text = shown(capsys, "runs/one")

@@ -89,7 +89,7 @@ class PrototypeTarget(TargetSpec):
     temperature: PositiveFloat = 0.2
     """Temperature of the softmax over prototypes; with `by_concentration`, the mean over all of them."""
     by_concentration: bool = True
-    """Give each prototype its own temperature, lower for a denser cluster; false uses `temperature` for all."""
+    """Whether each prototype has its own temperature, lower for a denser cluster; false uses `temperature` for all."""
     rounds: RoundsSpec = RoundsSpec()
     """When clusters are recomputed, and from which embeddings."""
 
