@@ -27,8 +27,9 @@ setup:  ## Make .venv and install what the tests ran with (quick when nothing ch
 quickstart: setup  ## Run the whole workflow at small scale on synthetic data, on the CPU
 	@$(BIN)/trichord quickstart
 
+# Compiled modules are kept whatever the machine's setting: hundreds of processes of the tests import the same ones.
 test: setup  ## Run the whole test suite
-	@$(BIN)/python -m pytest -n $$(($$(nproc) + 2)) --dist loadfile --no-loadscope-reorder $(ARGS)  # two more: tests of jobs mostly wait
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $$(($$(nproc) + 2)) --dist loadfile --no-loadscope-reorder $(ARGS)  # two more: tests of jobs mostly wait
 
 test-matrix:  ## Run the suite as on other machines (hours); VARIANTS="avx2 user"
 	@$(INSTALL) --extras dev,bench

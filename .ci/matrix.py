@@ -158,7 +158,7 @@ def run(variant: Variant, name: str, choices: argparse.Namespace, pytest_argumen
 
 def environment_of(variant: Variant, temporary: Path, checkout: Path) -> dict[str, str]:
     """Return the variables of a run; an empty value takes one away."""
-    found = {**os.environ, "TMPDIR": str(temporary), **variant.environment}
+    found = {**os.environ, "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "", **variant.environment}
     if variant.no_numpy:
         show = "import json, numpy; print(json.dumps(numpy.show_config('dicts')['SIMD Extensions'].get('found', [])))"
         python = [str(checkout / ".venv/bin/python"), "-c", show]

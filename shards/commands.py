@@ -44,7 +44,7 @@ def _declare_verify(parser: ArgumentParser) -> None:
     some.add_argument("--sample-share", type=share, metavar="SHARE", help="share of the clips to decode")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="seed for the choice of clips")
     parser.add_argument("--checksums", action="store_true", help="compare each shard with the manifest's sha256")
-    parser.add_argument("--timeout", type=at_least(1), default=300, metavar="SECONDS", help="time limit per clip")
+    parser.add_argument("--timeout", type=at_least(1), default=300, metavar="SECONDS", help="processor time per clip")
     add_workers(parser)
     add_json(parser)
 

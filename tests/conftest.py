@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+from tests import warm
 from trichord.core.wheels import make_importable
 
 make_importable()  # tests compare with torchvision, torchaudio and libraries that import them
@@ -28,6 +29,12 @@ LONGEST = (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--random-order", type=int, metavar="SEED", help="shuffle files, and the tests within each")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the server of programs for all processes of a test run; without several, the first program starts it."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        warm.start_server()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

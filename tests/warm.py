@@ -1,13 +1,13 @@
 """Programs for tests, forked from a process that has already made the imports, which take seconds.
 
-A pytest process that starts a program has its own server, which ends with that process. A program has its
-arguments, environment, folder and streams as with `python -m MODULE …` or `python -c …`, but warm imports.
+The processes of one test run share a server, which ends with the process that started it. A program has its arguments,
+environment, folder and streams as with `python -m MODULE …` or `python -c …`, but warm imports.
 """
 
 from __future__ import annotations
 
 import atexit
-import functools
+import importlib
 import json
 import os
 import runpy
@@ -28,9 +28,10 @@ from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 HANGS_AFTER_S = 600.0  # so long that only a hanging program takes longer, even on a busy machine
-# The socket of the server, for the command that the test of the documentation calls `trichord`.
+# The socket of the server, for the processes of a test run and for commands made by `command_of`.
 SOCKET = "TRICHORD_TESTS_WARM"
 LONGEST = 1 << 20
+_SERVERS: list[subprocess.Popen[bytes]] = []  # kept, because the end of its standard input would end it
 
 
 class Program:
@@ -39,7 +40,7 @@ class Program:
     def __init__(self, words: Sequence[str], cwd: Path = ROOT, environment: Mapping[str, str] = os.environ) -> None:
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
         self.returncode: int | None = None
-        self._connection = _connect(str(_server()))
+        self._connection = _connect(start_server())
         with open(os.devnull, "rb") as nothing:
             streams = [nothing.fileno(), self._out.fileno(), self._err.fileno()]
             self.pid = _ask(self._connection, words, cwd, environment, streams)
@@ -82,21 +83,23 @@ def run(
 
 def command_of(words: str) -> str:
     """Return a shell script that behaves like `python -m WORDS` followed by its own arguments."""
-    return f'#!/bin/sh\nexec env {SOCKET}="{_server()}" "{sys.executable}" -I -S "{Path(__file__)}" {words} "$@"\n'
+    return f'#!/bin/sh\nexec env {SOCKET}="{start_server()}" "{sys.executable}" -I -S "{Path(__file__)}" {words} "$@"\n'
 
 
-@functools.cache
-def _server() -> Path:
-    """Start the server of this process."""
-    path = Path(tempfile.mkdtemp(prefix="warm-", dir="/tmp")) / "socket"
-    # OpenMP reads its variables once: with more threads, waiting ones sleep, as in a run.
-    openmp = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore", **openmp}
-    command = [sys.executable, "-m", "tests.warm", "--serve", str(path)]
-    # It ends with its standard input, which is closed when this process ends in any way.
-    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert server.stdout is not None and server.stdout.readline() == b"ready\n"
-    return path
+def start_server() -> str:
+    """Start the server of this test run, unless it has one, and return its socket; it answers once it is warm."""
+    if SOCKET not in os.environ:
+        path = Path(tempfile.mkdtemp(prefix="warm-", dir="/tmp")) / "socket"
+        # OpenMP reads its variables once: with more threads, waiting ones sleep, as in a run.
+        openmp = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = {**os.environ, "PYTHONWARNINGS": "ignore", **openmp}
+        command = [sys.executable, "-m", "tests.warm", "--serve", str(path)]
+        # It ends with its standard input, which is closed when this process ends in any way.
+        server = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert server.stdout is not None and server.stdout.readline() == b"listening\n"
+        _SERVERS.append(server)
+        os.environ[SOCKET] = str(path)
+    return os.environ[SOCKET]
 
 
 def _connect(path: str) -> socket.socket:
@@ -127,16 +130,11 @@ def _read(file: Any) -> str:
 
 def _serve(path: str) -> None:
     """Fork for each request, until standard input ends."""
-    import torch
-
-    from trichord.pretrain.engine import run, training  # noqa: F401
-
-    if torch.version.cuda is None:  # a GPU build must not initialise CUDA before a fork
-        training.import_deepspeed("cpu")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
-    listener.listen(64)
-    print("ready", flush=True)
+    listener.listen(1024)
+    print("listening", flush=True)
+    _warm_up()
     with selectors.DefaultSelector() as waiting:
         waiting.register(0, selectors.EVENT_READ)
         waiting.register(listener, selectors.EVENT_READ)
@@ -156,6 +154,18 @@ def _serve(path: str) -> None:
                     with suppress(OSError):  # the client may be gone
                         connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
                     connection.close()
+
+
+def _warm_up() -> None:
+    """Import what most programs import."""
+    import torch
+
+    from trichord.pretrain.engine import training
+
+    for name in ("trichord.launch.cli", "trichord.pretrain.engine.run", "matplotlib.pyplot", "rich.progress"):
+        importlib.import_module(name)
+    if torch.version.cuda is None:  # a GPU build must not initialise CUDA before a fork
+        training.import_deepspeed("cpu")
 
 
 def _begin(connection: socket.socket, listener: socket.socket) -> int:

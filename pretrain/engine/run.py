@@ -157,12 +157,13 @@ def _keep_failed(
 
 
 def _workload(config: RunConfig, world: World) -> Workload:
+    if world.rank != 0:  # it logs nothing, so it need not count what MFU is computed from
+        return Workload(config.steps, config.data.batch_size)
     micro = config.data.batch_size // (world.size * config.engine.accumulation)
-    flops = training_flops(config, micro) * config.engine.accumulation
     return Workload(
-        steps=config.steps,
-        batch_size=config.data.batch_size,
-        flops_per_step=flops,
+        config.steps,
+        config.data.batch_size,
+        flops_per_step=training_flops(config, micro) * config.engine.accumulation,
         peak_flops=peak_flops(world.device, config.engine.precision).flops,
     )
 

@@ -36,7 +36,7 @@ from trichord.shards.transforms.crops import CentreCrop
 from trichord.shards.transforms.view_specs import ViewSpec
 from trichord.shards.transforms.views import view_from
 
-LIMITS = DecodeLimits(max_packets=20_000, timeout_s=2.0)
+LIMITS = DecodeLimits(max_packets=20_000, timeout_s=1.0)
 FRAMES, SIZE, RATE = 4, 32, 8000
 
 
