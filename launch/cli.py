@@ -11,6 +11,7 @@ from trichord import __version__
 from trichord.core.errors import Interrupted, RunStopped, UserError
 from trichord.core.parser import CommandParser, add_command, add_group
 from trichord.launch.commands import COMMANDS, CommandGroup
+from trichord.shards.reading.root import ALLOW, allow_all_commands, allow_typed
 
 _DESCRIPTION = "Pretrain video models, optionally with audio and text, then fine-tune, evaluate and search with them."
 _EPILOG = (
@@ -43,7 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    arguments = _parser().read(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    allow_typed(words)
+    if ALLOW in words:  # anywhere, like --help, because every command may read files that name commands
+        allow_all_commands()
+    arguments = _parser().read([word for word in words if word != ALLOW])
     if arguments.run is None:
         arguments.parser.print_help()
         return 0
@@ -54,6 +59,8 @@ def _parser() -> CommandParser:
     parser = CommandParser(prog="trichord", description=_DESCRIPTION, epilog=_EPILOG)
     parser.set_defaults(run=None, command=None, parser=parser)
     parser.add_argument("--version", action="version", version=f"trichord {__version__}", help="print the version")
+    what = "run the shell commands (`pipe:`) that recipes, run folders and indexes name as places of shards"
+    parser.add_argument(ALLOW, action="store_true", help=what)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser)
     for command in COMMANDS.values():
         if isinstance(command, CommandGroup):

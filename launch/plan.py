@@ -22,6 +22,7 @@ from trichord.launch.history import Cluster
 from trichord.launch.snapshot import CODE, next_snapshot
 from trichord.launch.submit import SubmitOptions
 from trichord.launch.work import JobCommand
+from trichord.shards.reading.root import ALLOW, allow_typed, untyped_commands
 
 _ARRAY = re.compile(r"(?P<parts>\d+)?(?:%(?P<at_once>\d+))?")
 
@@ -67,8 +68,9 @@ class Plan:
 
     def work(self, element: Element) -> JobCommand:
         """Return what a job runs."""
+        words = element.job.words(self.snapshot_of(element).absolute(), element.part)
         return JobCommand(
-            words=tuple(element.job.words(self.snapshot_of(element).absolute(), element.part)),
+            words=(*words, ALLOW) if untyped_commands() and ALLOW not in words else tuple(words),
             run=element.job.folder.absolute(),
             saves_on_signal=element.job.saves_on_signal,
             max_restarts=self.settings.max_restarts,
@@ -82,6 +84,7 @@ def make_plan(
     """Parse the command to launch and plan its jobs; `typed` holds the settings given on the command line."""
     parts, at_once = _read_array(array)
     runs = expand(words)
+    allow_typed(word for _, each in runs for word in each)
     jobs = [(label, each, _job(each)) for label, each in runs]
     whole = jobs[0][2]
     if parts is not None and (len(runs) > 1 or not whole.is_of_parts):

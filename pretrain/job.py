@@ -18,6 +18,7 @@ from trichord.pretrain.engine.config import deepspeed_config, micro_batch_size
 from trichord.pretrain.engine.signals import listening
 from trichord.pretrain.recipe import load_recipe, to_yaml
 from trichord.shards.reading.order import share_lanes
+from trichord.shards.reading.root import ALLOW, PIPE
 
 CONFIG, DEEPSPEED = RunFolder(Path()).config.name, "deepspeed.json"
 
@@ -31,7 +32,9 @@ class PretrainJob(Job):
     verb: ClassVar[str] = "pretrain"
 
     def words(self, snapshot: Path, part: tuple[int, int] | None) -> Sequence[str]:
-        return (self.verb, str(snapshot / CONFIG), "--run", str(self.folder))
+        # In the job, the commands that were typed or allowed at submission are those of a file.
+        allow = (ALLOW,) if any(source.root.startswith(PIPE) for source in self.config.data.sources) else ()
+        return (self.verb, str(snapshot / CONFIG), "--run", str(self.folder), *allow)
 
     def files(self, ranks: int) -> Mapping[str, str]:
         config = self.config

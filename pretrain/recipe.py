@@ -21,6 +21,7 @@ from trichord.pretrain.recipe_file import (
     write_yaml,
 )
 from trichord.shards.reading.manifest import Manifest
+from trichord.shards.reading.root import allow_typed, refuse_untyped
 
 DEFAULT, COMMAND_LINE, TO_BE_GIVEN = "default", "command line", "to be given"
 
@@ -53,6 +54,14 @@ def class_names(sources: Any) -> tuple[str, tuple[str, ...]] | None:
         return None
     manifest = Manifest.load((first.get("manifest") if isinstance(first, dict) else None) or root)
     return (root, manifest.classes) if manifest.classes else None
+
+
+def _refuse_commands(sources: Any, recipe: str) -> None:
+    """Raise UserError for a source of a recipe that is a command; sources may still be of any form."""
+    for source in sources if isinstance(sources, list) else [sources]:
+        for place in source.values() if isinstance(source, dict) else [source]:
+            if isinstance(place, str):
+                refuse_untyped(place, recipe)
 
 
 def _derive(layers: Layers) -> Layers:
@@ -104,6 +113,8 @@ def resolve(
     """
     layers = _read_chain(str(name_or_path), recipe_set.folder)
     typed = [(COMMAND_LINE, layer) for layer in read_overrides(overrides)]
+    allow_typed(overrides)
+    _refuse_commands(given([*layers, *typed], "data.sources"), str(name_or_path))
     layers = [*recipe_set.derive([*layers, *typed]), *layers]
     tree: Tree = {}
     for _, layer in layers:
@@ -120,6 +131,7 @@ def resolve(
             layer = _nested(name, value)
             tree = overlay(tree, layer)
             layers.append((TO_BE_GIVEN, layer))
+    _refuse_commands(given([("", tree)], "data.sources"), str(name_or_path))
     config = _check(recipe_set, tree, str(name_or_path), is_overridden=bool(overrides))
     return Resolved(config, _origins(config, layers))
 

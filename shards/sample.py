@@ -26,7 +26,7 @@ from trichord.shards.decoding.video import Video, open_video
 from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.batch import Batch, Example, Named, Timeline, collate, stack_anew
 from trichord.shards.reading.manifest import Manifest
-from trichord.shards.reading.transfer import parse_root
+from trichord.shards.reading.root import parse_root
 from trichord.shards.record import VIDEO_EXTENSIONS, Annotation, RawSample, labels_within
 from trichord.shards.sample_spec import SampleSpec
 from trichord.shards.transforms.clips import Clip

@@ -63,7 +63,7 @@ class OurReader:
     def members(self, shard: Path) -> Iterator[Mapping[str, bytes]]:
         """Yield the members of each sample of a shard."""
         from trichord.shards.reading.archive import open_archive
-        from trichord.shards.reading.transfer import parse_root
+        from trichord.shards.reading.root import parse_root
 
         archive = open_archive(parse_root(shard.parent), shard.name)
         try:

@@ -16,9 +16,9 @@ from trichord.shards.audio.sound_specs import KaldiFbank
 from trichord.shards.decoding.decoders import keep_freed_memory
 from trichord.shards.decoding.video import open_video
 from trichord.shards.reading.archive import open_archive
+from trichord.shards.reading.root import parse_root
 from trichord.shards.reading.stream import batches
 from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
-from trichord.shards.reading.transfer import parse_root
 from trichord.shards.record import RawSample
 from trichord.shards.sample import ClipTransform
 from trichord.shards.sample_spec import SampleSpec

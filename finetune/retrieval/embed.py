@@ -34,7 +34,7 @@ from trichord.finetune.zeroshot.spec import ZeroShotSpec
 from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.batch import Example
 from trichord.shards.reading.manifest import Manifest, ShardEntry
-from trichord.shards.reading.transfer import Root, parse_root
+from trichord.shards.reading.root import Root, parse_root
 from trichord.shards.record import RawSample
 from trichord.shards.sample import ClipTransform
 

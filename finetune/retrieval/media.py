@@ -20,7 +20,7 @@ from trichord.shards.decoding.sound import decode_sound
 from trichord.shards.decoding.track import DecodeLimits, Track, make_packet
 from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.batch import Batch
-from trichord.shards.reading.transfer import parse_root
+from trichord.shards.reading.root import check_shard_name, parse_root
 from trichord.shards.record import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS, RawSample
 from trichord.shards.sample import batch_of, read_video
 from trichord.shards.sample_spec import SampleSpec
@@ -74,7 +74,12 @@ def _end_s(track: Track, data: bytes) -> float:
 
 def read_sample(root: str, shard: str, key: str) -> RawSample:
     """Read the sample behind a row; raise SampleError if its shard is missing or no longer holds it."""
-    archive = open_archive(parse_root(root), shard)
+    try:
+        where = parse_root(root, "a row of the index")
+        check_shard_name(shard)
+    except (UserError, ValueError) as error:
+        raise SampleError(Cause.SHARD_UNREADABLE, str(error)) from error
+    archive = open_archive(where, shard)
     try:
         if key not in archive.keys:
             raise SampleError(Cause.MISSING, f"{shard} no longer holds {key}")

@@ -25,7 +25,7 @@ from trichord.shards.decoding.video import Video, open_video
 from trichord.shards.inspection.sheet import Row, Span, Strip, draw_sheet
 from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.manifest import Manifest
-from trichord.shards.reading.transfer import parse_root
+from trichord.shards.reading.root import parse_root
 from trichord.shards.record import Annotation, RawSample
 from trichord.shards.transforms.view_specs import COMMON_VIEWS, ViewsSpec
 from trichord.shards.transforms.views import make_views, plan_views

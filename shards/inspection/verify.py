@@ -26,7 +26,8 @@ from trichord.shards.decoding.track import DecodeLimits
 from trichord.shards.inspection.verify_report import QUANTITIES, ClipFacts, Finding, Sound, VerifyReport, check_clip
 from trichord.shards.reading.archive import Archive, open_archive
 from trichord.shards.reading.manifest import Manifest, ShardEntry
-from trichord.shards.reading.transfer import Root, TransferPolicy, parse_root
+from trichord.shards.reading.root import Root, parse_root
+from trichord.shards.reading.transfer import TransferPolicy
 
 _NAMED_PER_SHARD = 100  # counts are exact; at most this many are listed
 

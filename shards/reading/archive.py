@@ -19,8 +19,9 @@ from webdataset.handlers import ignore_and_continue
 from webdataset.tariterators import base_plus_ext
 
 from trichord.core.errors import Cause, SampleError
+from trichord.shards.reading.root import Root
 from trichord.shards.reading.tar_headers import walk_headers
-from trichord.shards.reading.transfer import OpenShard, Root, TransferPolicy, open_shard
+from trichord.shards.reading.transfer import OpenShard, TransferPolicy, open_shard
 from trichord.shards.record import AUDIO_EXTENSIONS, PICKLE_EXTENSIONS, VIDEO_EXTENSIONS, RawSample
 
 Handler = Callable[[Exception], bool]  # as in webdataset: re-raises, or returns whether to continue

@@ -21,7 +21,8 @@ from trichord.core.console import counted, show_figures, track
 from trichord.core.errors import Cause, SampleError, UserError
 from trichord.core.files import write_whole
 from trichord.core.processes import worker_pool
-from trichord.shards.reading.transfer import Root, TransferPolicy, check_shard_name, parse_root, read_small
+from trichord.shards.reading.root import Root, check_shard_name, parse_root
+from trichord.shards.reading.transfer import TransferPolicy, read_small
 
 FILE_NAME = "manifest.json"
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

@@ -22,7 +22,8 @@ from pydantic import (
 )
 
 from trichord.shards.reading.manifest import Manifest
-from trichord.shards.reading.transfer import Root, TransferPolicy, parse_root
+from trichord.shards.reading.root import Root, parse_root
+from trichord.shards.reading.transfer import TransferPolicy
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class SourceConfig(BaseModel):
 
     root: str
     """Where the shards are: a folder, an http(s):// address, or a `pipe:` command that writes the shard {name} to
-    standard output."""
+    standard output. A command in a recipe's file runs only with `--allow-commands`."""
     manifest: Path | None = None
     """Path of the manifest of the shards, if it is not beside them; null looks for it at the root."""
     weight: PositiveFloat = 1.0

@@ -13,14 +13,14 @@ def test_run_resumes_after_a_requeue_and_a_cancellation_within_a_step(
     slurm: Cluster, data: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     slow = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=4.0)
-    run = launch(slurm, tmp_path, "--nodes 2 --time 30", slow, "run")
+    run = launch(slurm, tmp_path, "--nodes 2 --time 30 --allow-commands", slow, "run")
     run.wait_for("six steps", lambda: run.steps() >= 6)
     slurm.run("scontrol", "requeue", run.job)
     run.wait_for("a second start", lambda: len(run.starts()) == 2)
     assert "SIGTERM" in run.starts()[1].why
     before = run.steps()
     run.wait_for("six more steps", lambda: run.steps() >= before + 6)
-    again = trichord("launch", "pretrain", str(slow), "--run", "run", cwd=tmp_path)
+    again = trichord("launch", "pretrain", str(slow), "--run", "run", "--allow-commands", cwd=tmp_path)
     assert again.returncode == 2
     assert f"job {run.job} (running) already uses run" in again.stderr
     slurm.run("scancel", run.job)
@@ -40,7 +40,7 @@ def test_ranks_of_a_disconnected_node_stop_writing(
 ) -> None:
     """slurmd dies while its ranks run on: SLURM starts the job on another node while the first start still trains."""
     recipe = write_recipe(data, tmp_path / "slow.yaml", STEPS, shard_s=2.0)
-    run = launch(slurm, tmp_path, "--tasks-per-node 2 --time 30", recipe, "run")
+    run = launch(slurm, tmp_path, "--tasks-per-node 2 --time 30 --allow-commands", recipe, "run")
     log = run.folder / "logs" / f"{run.job}_0_log.out"
     run.wait_for("a first checkpoint", lambda: run.steps() >= 6)
     node = run.starts()[0].nodes

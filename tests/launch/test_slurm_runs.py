@@ -38,7 +38,7 @@ def test_time_limit_does_not_change_the_result(slurm: Cluster, data: Path, unint
     recipe = write_recipe(
         data, tmp_path / "slow.yaml", STEPS, shard_s=4.0
     )  # about 20 of 45 steps fit into the time limit of a job
-    run = launch(slurm, tmp_path, "--nodes 2 --time 1 --signal-delay-s 20", recipe, "run")
+    run = launch(slurm, tmp_path, "--nodes 2 --time 1 --signal-delay-s 20 --allow-commands", recipe, "run")
     run.wait_for("a second start", lambda: len(run.starts()) == 2)
     # From now on the time limit is ample on a machine of any load; the second start may still use its minute.
     slurm.run("scontrol", "update", f"JobId={run.job}", "TimeLimit=30")

@@ -18,6 +18,7 @@ from trichord.shards.building.transcode import Mode, Preset
 from trichord.shards.layouts import LAYOUTS
 from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.evaluation import evaluation_batches
+from trichord.shards.reading.root import allow_typed
 from trichord.shards.reading.stream import BatchStream, batches
 from trichord.shards.reading.stream_config import ShardSource, SourceConfig, StreamConfig
 from trichord.shards.record import RawSample
@@ -136,6 +137,7 @@ def open_shards(root: str | Path) -> ShardSet:
         >>> sample.key, sample.annotation().captions[0]
         ('clip-000004', 'a red star grows')
     """
+    allow_typed([root])
     config = StreamConfig(sources=(SourceConfig(root=str(root)),), batch_size=1, lanes=1)
     return ShardSet(config.open_sources()[0])
 
@@ -197,6 +199,7 @@ def stream(
     checks.above_zero(clip_seconds=clip_seconds)
     roots = [shards] if isinstance(shards, str | Path) else list(shards)
     checks.not_empty(shards=roots)
+    allow_typed(roots)
     sample = sample or _sample_spec(training, frames, clip_seconds, size, audio)
     config = StreamConfig(
         sources=tuple(SourceConfig(root=str(root)) for root in roots),

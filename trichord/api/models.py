@@ -25,6 +25,7 @@ from trichord.finetune.zeroshot.loading import load_video_text
 from trichord.finetune.zeroshot.spec import ZeroShotSpec
 from trichord.shards.audio.spectrogram import spectrogram
 from trichord.shards.reading.evaluation import evaluation_batches
+from trichord.shards.reading.root import allow_typed
 from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
 from trichord.shards.sample import ClipTransform
 
@@ -183,6 +184,7 @@ class Model:
         """
         checks.at_least(1, batch_size=batch_size)
         checks.at_least(0, workers=workers)
+        allow_typed([shards])
         spec, encode = self._loaded.video()
         config = StreamConfig(sources=(SourceConfig(root=str(shards)),), batch_size=batch_size, workers=workers)
         stream = evaluation_batches(config, ClipTransform(spec.model_copy(update={"caption": "first"})))

@@ -14,6 +14,7 @@ from trichord.finetune.retrieval.building import Options
 from trichord.finetune.retrieval.embedder import Embedder
 from trichord.finetune.retrieval.index import Index
 from trichord.finetune.retrieval.spec import INDEX_KINDS, DType, EmbeddedModality, Windows
+from trichord.shards.reading.root import allow_typed
 
 
 def embed(
@@ -63,6 +64,7 @@ def embed(
     windows = None
     if window_seconds is not None:
         windows = Windows(seconds=window_seconds, stride_s=stride_seconds or window_seconds)
+    allow_typed([shards])
     order = embedding.EmbedOptions(
         root=str(shards),
         out=Path(out),

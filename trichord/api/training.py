@@ -26,6 +26,7 @@ from trichord.pretrain.engine.allocator import thread_plan
 from trichord.pretrain.engine.distributed import World, join_world, leave_world
 from trichord.pretrain.engine.run import pretrain
 from trichord.pretrain.recipe import load_recipe
+from trichord.shards.reading.root import allow_typed
 
 Settings: TypeAlias = Mapping[str, object] | Sequence[str]
 
@@ -165,7 +166,9 @@ def evaluate_retrieval(
 
 
 def _roots(data: str | Path | Sequence[str | Path]) -> list[str]:
-    return [str(data)] if isinstance(data, str | Path) else [str(each) for each in data]
+    roots = [str(data)] if isinstance(data, str | Path) else [str(each) for each in data]
+    allow_typed(roots)
+    return roots
 
 
 def _overrides(settings: Settings) -> list[str]:

@@ -24,8 +24,9 @@ from trichord.finetune.retrieval.table import Table
 from trichord.launch import cli
 from trichord.pretrain.engine import run as engine_run
 from trichord.pretrain.weights.file import read_tensors
+from trichord.shards.reading import root
 from trichord.shards.reading.archive import open_archive
-from trichord.shards.reading.transfer import parse_root
+from trichord.shards.reading.root import parse_root
 
 SOUND = {"kind": "kaldi_fbank", "mels": 16, "frames": 32}
 AUDIO = {"kind": "ast", "dim": 16, "depth": 1, "heads": 2, "frames": 32, "mels": 16}
@@ -245,3 +246,22 @@ def test_embed_is_launched_in_parts(
     assert "embed: 16 clips in 4 shards, one part for each" in shown.err
     assert cli.main([*words, "embed", "gone", "shards", "--out", "by_jobs"]) == 2
     assert "gone is neither a run folder nor a file of weights" in capsys.readouterr().err
+
+
+def test_search_runs_no_command_that_an_index_names(
+    top: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, ran = "pipe:touch ran; cat shards/{name}", top / "ran"
+    typed("embed", "runs/3", command, "--out", "piped")  # as its maker typed it
+    typed("index", "build", "piped")
+    search = ["search", "piped/index", "--like", "clip005", "--html", "piped.html", "--sheet", "piped.png"]
+    for words, runs in ((search, False), ([*search, "--allow-commands"], True)):
+        ran.unlink(missing_ok=True)
+        monkeypatch.setattr(root, "_PERMISSION", root._Permission())
+        assert cli.main(words) == 0
+        page = (top / "piped.html").read_text()
+        assert (ran.exists(), "<video" in page, "is a shell command. It was not typed here" in page) == (
+            runs,
+            runs,
+            not runs,
+        )

@@ -15,7 +15,7 @@ from trichord.finetune.retrieval.index import Hit, RowPosition
 from trichord.finetune.retrieval.playable import write_hits
 from trichord.shards.decoding.video import open_video
 from trichord.shards.reading.archive import open_archive
-from trichord.shards.reading.transfer import parse_root
+from trichord.shards.reading.root import parse_root
 
 WHOLE_S = 12 / 25
 

@@ -25,7 +25,7 @@ from trichord.finetune.zeroshot.loading import load_video_text
 from trichord.pretrain.engine.distributed import World, join_world, leave_world
 from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.manifest import Manifest
-from trichord.shards.reading.transfer import parse_root
+from trichord.shards.reading.root import parse_root
 from trichord.shards.sample import ClipTransform
 
 CLIPS = 7  # not a multiple of the batch size

@@ -17,6 +17,7 @@ from trichord.launch import cli
 from trichord.shards.building.draw import Candidate, choose, draw
 from trichord.shards.reading.manifest import Manifest, index_shards
 from trichord.shards.reading.order import SampleAddress
+from trichord.shards.reading.root import allow_typed
 
 CLASSES = ("red", "green", "blue")
 
@@ -101,5 +102,7 @@ def test_errors_are_reported(whole: Path, tmp_path: Path, capsys: pytest.Capture
         draw(str(write_set(tmp_path / "bare", [("a", []), ("b", [])])), tmp_path / "none", 1)
     with pytest.raises(UserError, match="key 'a' is shared by several samples"):
         draw(str(write_set(tmp_path / "twice", [("a", [0]), ("a", [1])], per_shard=1)), tmp_path / "none", 1)
+    command = f"pipe:cat {shlex.quote(str(whole))}/{{name}}"
+    allow_typed([command])
     with pytest.raises(UserError, match="add --cache DIR"):
-        draw(f"pipe:cat {shlex.quote(str(whole))}/{{name}}", tmp_path / "none", 1)
+        draw(command, tmp_path / "none", 1)

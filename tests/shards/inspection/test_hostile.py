@@ -27,9 +27,9 @@ from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.batch import Batch, Example
 from trichord.shards.reading.evaluation import evaluation_batches
 from trichord.shards.reading.manifest import index_shards
+from trichord.shards.reading.root import parse_root
 from trichord.shards.reading.stream import batches
 from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
-from trichord.shards.reading.transfer import parse_root
 from trichord.shards.record import RawSample
 from trichord.shards.transforms.clip_specs import Segments
 from trichord.shards.transforms.crops import CentreCrop

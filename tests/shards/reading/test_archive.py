@@ -17,7 +17,7 @@ from webdataset.handlers import reraise_exception
 
 from trichord.core.errors import Cause, SampleError
 from trichord.shards.reading.archive import Archive, open_archive
-from trichord.shards.reading.transfer import Root, parse_root
+from trichord.shards.reading.root import Root, parse_root
 from trichord.shards.record import RawSample
 
 Members = list[tuple[str, bytes]]

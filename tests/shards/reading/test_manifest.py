@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from trichord.core.errors import Cause, SampleError, UserError
 from trichord.shards.reading.archive import open_archive
 from trichord.shards.reading.manifest import Manifest, ShardEntry, index_shards, scan_shards
-from trichord.shards.reading.transfer import TransferPolicy, check_shard_name, parse_root
+from trichord.shards.reading.root import allow_typed, check_shard_name, parse_root
+from trichord.shards.reading.transfer import TransferPolicy
 
 HASTY = TransferPolicy(attempts=2, first_wait_s=0.0, stall_s=5.0)
 
@@ -155,6 +156,7 @@ def test_a_manifest_with_a_harmful_name_is_refused(tmp_path: Path, name: str) ->
 
 def test_only_names_without_shell_syntax_are_inserted_into_commands(tmp_path: Path) -> None:
     assert check_shard_name("set 1/00 0.tar") == "set 1/00 0.tar"
+    allow_typed(["pipe:cat x/{name}"])
     assert parse_root("pipe:cat x/{name}").address("a/0-0.tar") == "pipe:cat x/a/0-0.tar"
     assert parse_root("https://host/set/").address("0 0.tar") == "https://host/set/0%200.tar"
     assert parse_root("https://host/{name}?key=1").address("0.tar") == "https://host/0.tar?key=1"
@@ -165,6 +167,7 @@ def test_only_names_without_shell_syntax_are_inserted_into_commands(tmp_path: Pa
 
 
 def test_unreadable_root_is_an_error_with_a_remedy() -> None:
+    allow_typed(["pipe:cat x.tar"])
     with pytest.raises(UserError, match=r"Write \{name\}"):
         parse_root("pipe:cat x.tar")
     with pytest.raises(UserError, match=r"pipe:aws s3 cp s3://bucket/set/\{name\} -"):
@@ -221,7 +224,9 @@ def test_shards_over_http_are_indexed_with_checksums(shard_set: Path, server: Se
 
 def test_pipe_is_read_like_the_file(shard_set: Path, tmp_path: Path) -> None:
     index_shards(shard_set).save(shard_set)
-    root = parse_root(f"pipe:cat {shlex.quote(str(shard_set))}/{{name}}")
+    command = f"pipe:cat {shlex.quote(str(shard_set))}/{{name}}"
+    allow_typed([command])
+    root = parse_root(command)
     assert Manifest.load(root.text) == Manifest.load(shard_set)
     direct = open_archive(parse_root(shard_set), "00002.tar")
     for cache_dir in (None, tmp_path / "cache"):
@@ -246,6 +251,7 @@ def test_a_transfer_that_keeps_failing_makes_the_shard_unreadable(server: Server
 
 def test_silent_command_times_out(tmp_path: Path) -> None:
     impatient = TransferPolicy(attempts=1, stall_s=0.2)
+    allow_typed(["pipe:sleep 5; cat {name}"])
     with pytest.raises(SampleError, match="no data received for"):
         open_archive(parse_root("pipe:sleep 5; cat {name}"), "a.tar", policy=impatient)
 

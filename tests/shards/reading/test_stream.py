@@ -29,6 +29,7 @@ from trichord.core.seeds import generator
 from trichord.shards.reading.batch import Batch, Example, Timeline
 from trichord.shards.reading.evaluation import evaluation_batches
 from trichord.shards.reading.manifest import index_shards
+from trichord.shards.reading.root import allow_typed
 from trichord.shards.reading.stream import BatchStream, LaneDataset, TooManyBadSamples, WorkerDied, batches
 from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
 from trichord.shards.reading.transfer import TransferPolicy
@@ -363,7 +364,9 @@ def test_wrong_settings_of_evaluation_are_errors(tmp_path: Path) -> None:
 def test_remote_shards_yield_the_same_batches_with_and_without_cache(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", [6] * 8)
     expected = take(batches(config_of(root), cheap), 8)
-    piped = config_of(f"pipe:cat {shlex.quote(str(root))}/{{name}}", transfer=TransferPolicy(attempts=1))
+    command = f"pipe:cat {shlex.quote(str(root))}/{{name}}"
+    allow_typed([command])
+    piped = config_of(command, transfer=TransferPolicy(attempts=1))
     for config in (piped, piped.model_copy(update={"cache_dir": tmp_path / "cache", "workers": 2})):
         for found, wanted in zip(take(batches(config, cheap), 8), expected, strict=True):
             assert_same(found, wanted)
@@ -374,6 +377,7 @@ def test_manifest_of_remote_shards_may_be_local(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", [6] * 4)
     (root / "manifest.json").rename(tmp_path / "manifest.json")
     source = SourceConfig(root=f"pipe:cat {shlex.quote(str(root))}/{{name}}", manifest=tmp_path)
+    allow_typed([source.root])
     config = StreamConfig(sources=(source,), batch_size=4, lanes=4)
     assert len(take(batches(config, cheap), 1)[0].key) == 4
 
