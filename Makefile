@@ -15,7 +15,7 @@ BIN := .venv/bin
 INSTALL := $(PYTHON) .ci/install.py --torch "$(TORCH)" --torch-index "$(TORCH_INDEX)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-matrix check format docs bench learn clean
+.PHONY: help setup quickstart test test-matrix fuzz check format docs bench learn clean
 
 help:  ## Show this list
 	@echo "make TARGET [TORCH=auto|cpu|cuda|\"torch==… torchvision==… torchaudio==…\"] [TORCH_INDEX=URL] [PYTHON=python3]"
@@ -34,6 +34,9 @@ test: setup  ## Run the whole test suite
 test-matrix:  ## Run the suite as on other machines (hours); VARIANTS="avx2 user"
 	@$(INSTALL) --extras dev,bench
 	@$(PYTHON) .ci/matrix.py --torch "$(TORCH)" --variants "$(VARIANTS)" $(ARGS)
+
+fuzz: setup  ## Damage files at random for 10 minutes and use them; ARGS="--minutes 60 --seed 1"
+	@$(BIN)/python -m tests.fuzzing $(ARGS)
 
 check: setup  ## Lint, formatting, strict types, links and commands of the documentation
 	@$(BIN)/ruff check .

@@ -22,6 +22,7 @@ from trichord.shards.decoding.track import DecodeLimits
 
 _LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 _MOST_CONNECTIONS = 100  # each may upload a file as large as the limit
+_MOST_DECODED_BYTES = 512 << 20  # of a video, which everyone with the address may send
 _SHUTDOWN_S = 10  # for requests in progress at shutdown
 
 
@@ -39,7 +40,11 @@ class ServeOptions:
 
 def run_serve(arguments: Namespace) -> int:
     """Serve the page of parsed arguments until interrupted."""
-    limits = DecodeLimits(max_bytes=arguments.max_megabytes * 10**6, max_seconds=float(arguments.max_seconds))
+    limits = DecodeLimits(
+        max_bytes=arguments.max_megabytes * 10**6,
+        max_seconds=float(arguments.max_seconds),
+        max_decoded_bytes=_MOST_DECODED_BYTES,
+    )
     names = ("runs", "index", "samples", "host", "port")
     serve(ServeOptions(**{name: getattr(arguments, name) for name in names}, limits=limits))
     return 0

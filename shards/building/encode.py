@@ -43,7 +43,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from trichord.core.errors import Cause, SampleError
-from trichord.shards.building.source_frames import Clock, Part, part_frames, read_clock, thinned
+from trichord.shards.building.source_frames import Clock, MediaSource, Part, part_frames, read_clock, thinned
+from trichord.shards.decoding.track import DecodeLimits
 
 # Shapes: volume_DHW (slices, height, width), frame_HWC.
 
@@ -82,19 +83,18 @@ class Preset(BaseModel):
         }
 
 
-def encode(data: bytes, preset: Preset, part: Part, has_times: bool) -> bytes:
+def encode(source: MediaSource, preset: Preset, part: Part) -> bytes:
     """Re-encode a clip, or a part of it, to mp4 with its sound.
 
     The clip starts with the first frame at or after the start of the part. Presentation times are kept, so a variable
     frame rate stays variable; sound and picture are shifted by the same amount; rotation, aspect ratio and range are
-    applied to the pixels. `has_times` is False if the container stores decode order only (AVI with B-frames); frames
-    are then spaced evenly.
+    applied to the pixels. The frames of a source without times are spaced evenly.
     """
     with tempfile.TemporaryDirectory() as folder:  # moving the index to the front needs a real file
         path = Path(folder, "clip.mp4")
         with av.open(str(path), "w", format="mp4", options=_FASTSTART) as target:
-            video_packets, origin, end = _encode_video(data, target, preset, part, has_times)
-            packets = video_packets + encode_sound(data, target, origin, end)
+            video_packets, origin, end = _encode_video(source, target, preset, part)
+            packets = video_packets + encode_sound(source, target, origin, end)
             for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
                 target.mux(packet)
         return path.read_bytes()
@@ -119,16 +119,15 @@ def lossless_gray(volume_DHW: NDArray[np.uint8], slices_per_second: int) -> byte
 
 
 def _encode_video(
-    data: bytes, target: Any, preset: Preset, part: Part, has_times: bool
+    source: MediaSource, target: Any, preset: Preset, part: Part
 ) -> tuple[list[Any], Fraction, Fraction | None]:
     """Return the packets, and the source times of the first kept frame and of the end of the sound."""
-    with av.open(io.BytesIO(data)) as source:
-        clock = read_clock(source, has_times)
+    clock = read_clock(source)
     shape = _Shape(preset, clock.aspect)
     stream: Any = None
     packets: list[Any] = []
     origin: Fraction | None = None
-    for time, frame in thinned(part_frames(data, part, clock, has_times), clock.rate, preset.max_fps):
+    for time, frame in thinned(part_frames(source, part, clock), clock.rate, preset.max_fps):
         if origin is None:
             origin = time
             stream = _add_video(target, frame, clock, preset, shape)
@@ -208,16 +207,17 @@ _JITTER_S = Fraction(5, 1000)  # containers with times in milliseconds deviate b
 _MAX_FAULT_FRACTION = 0.05
 
 
-def encode_sound(data: bytes, target: Any, origin: Fraction, end: Fraction | None) -> list[Any]:
+def encode_sound(source: MediaSource, target: Any, origin: Fraction, end: Fraction | None) -> list[Any]:
     """Encode the first sound track between two source times; return no packets if there is no track.
 
     Mono, stereo and the common rates from 16 to 48 kHz are kept; more channels are mixed to stereo, and other rates are
     resampled to the nearest of these.
     """
-    with av.open(io.BytesIO(data)) as source:
-        if not source.streams.audio or source.streams.audio[0].codec_context is None:
+    with source.open() as container:
+        track = source.stream(container, "audio")
+        if track is None:
             return []
-        context = source.streams.audio[0].codec_context
+        context = track.codec_context
         rate = min(_RATES, key=lambda known: (abs(known - context.sample_rate), known))
         layout = "mono" if context.channels == 1 else "stereo"
         stream: Any = target.add_stream("aac", rate=rate, options=_OPTIONS, layout=layout)
@@ -225,7 +225,10 @@ def encode_sound(data: bytes, target: Any, origin: Fraction, end: Fraction | Non
         stream.bit_rate = BIT_RATE_PER_CHANNEL * len(stream.codec_context.layout.channels)
         packets: list[Any] = []
         position = 0
-        for samples_CN in _continuous(_resampled(source, layout, rate), origin, end, rate):
+        for samples_CN in _continuous(
+            _resampled(source, container, track, layout, rate), origin, end, rate, source.limits
+        ):
+            source.deadline.check()
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples_CN), "fltp", layout)
             frame.sample_rate = rate
             frame.pts, frame.time_base = position, Fraction(1, rate)
@@ -235,17 +238,19 @@ def encode_sound(data: bytes, target: Any, origin: Fraction, end: Fraction | Non
             silence_CN = np.zeros((len(stream.codec_context.layout.channels), 1024), np.float32)
             frame = av.AudioFrame.from_ndarray(silence_CN, "fltp", layout)
             frame.sample_rate = rate
+            frame.pts, frame.time_base = 0, Fraction(1, rate)
             packets += stream.encode(frame)
         packets += stream.encode(None)
         return packets
 
 
-def _resampled(source: Any, layout: str, rate: int) -> Iterator[tuple[Fraction, NDArray[np.float32]]]:
+def _resampled(
+    source: MediaSource, container: Any, stream: Any, layout: str, rate: int
+) -> Iterator[tuple[Fraction, NDArray[np.float32]]]:
     """Decode the track; yield pieces with the time of their first sample."""
-    stream = source.streams.audio[0]
     resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
     packets, faults = 0, 0
-    for packet in source.demux(stream):
+    for packet in source.packets(container, stream):
         packets += 1
         try:
             frames = packet.decode()
@@ -267,7 +272,11 @@ def _pieces(frames: list[Any]) -> Iterator[tuple[Fraction, NDArray[np.float32]]]
 
 
 def _continuous(
-    pieces: Iterator[tuple[Fraction, NDArray[np.float32]]], origin: Fraction, end: Fraction | None, rate: int
+    pieces: Iterator[tuple[Fraction, NDArray[np.float32]]],
+    origin: Fraction,
+    end: Fraction | None,
+    rate: int,
+    limits: DecodeLimits,
 ) -> Iterator[NDArray[np.float32]]:
     """Join pieces to a signal that starts at `origin`: gaps become silence, overlaps and samples outside are cut."""
     position = 0
@@ -281,8 +290,10 @@ def _continuous(
         samples_CN = samples_CN[:, max(0, position - place) :]
         if samples_CN.shape[1] == 0:
             continue
-        if place > position:
-            yield np.zeros((samples_CN.shape[0], place - position), np.float32)
-            position = place
+        limits.check_seconds(place / rate)
+        while place > position:  # in pieces, as a forged time may lie hours ahead
+            silence = min(place - position, rate)
+            yield np.zeros((samples_CN.shape[0], silence), np.float32)
+            position += silence
         yield samples_CN
         position += samples_CN.shape[1]

@@ -8,16 +8,14 @@ that cannot be used. The summaries are printed, returned for `--json` and saved 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import av
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
@@ -26,7 +24,8 @@ from trichord.core.files import write_whole
 from trichord.core.seeds import generator
 from trichord.shards.building.encode import BIT_RATE_PER_CHANNEL
 from trichord.shards.building.shard_file import Skipped, sample_members
-from trichord.shards.building.transcode import Mode, Preset
+from trichord.shards.building.transcode import SOURCE_LIMITS, Mode, Preset
+from trichord.shards.decoding.demux import index_media
 from trichord.shards.layouts import Layout, Listing, open_layout
 from trichord.shards.layouts.listing import Item, relative_name
 
@@ -124,13 +123,11 @@ def _size_anywhere(members: Mapping[str, bytes]) -> float:
         if extension != "mp4":
             size += len(data)
             continue
-        with av.open(io.BytesIO(data), "r") as file:
-            for packet in file.demux():
-                context: Any = packet.stream.codec_context
-                if packet.stream.type == "video":
-                    size += packet.size
-                elif packet.size and context is not None:
-                    size += BIT_RATE_PER_CHANNEL / 8 * context.channels * 1024 / context.sample_rate
+        index = index_media(data, SOURCE_LIMITS, SOURCE_LIMITS.start())
+        if index.video is not None:
+            size += index.video.byte_count
+        if index.audio is not None and index.audio.sample_rate:
+            size += len(index.audio) * BIT_RATE_PER_CHANNEL / 8 * index.audio.channels * 1024 / index.audio.sample_rate
     return size
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,6 +10,8 @@ from typing import Any
 import av
 
 from trichord.core.errors import Cause, SampleError
+from trichord.shards.decoding.container import first_streams, open_container, read_packets
+from trichord.shards.decoding.track import Deadline, DecodeLimits
 
 _MAX_FAULT_FRACTION = 0.05  # fraction of packets that may fail to decode, as in players; above it the clip is refused
 _SEEK_FROM_S = 5.0  # parts that start earlier are reached by decoding from the beginning
@@ -40,9 +41,43 @@ class Clock:
     aspect: Fraction
 
 
-def read_clock(source: Any, has_times: bool) -> Clock:
+@dataclass(frozen=True)
+class MediaSource:
+    """The bytes of a source, and what may be spent on it."""
+
+    data: bytes
+    limits: DecodeLimits
+    deadline: Deadline
+    has_times: bool  # False if the container stores decode order only (AVI with B-frames)
+
+    def open(self) -> Any:
+        """Open it with libavformat; `make_medium` has indexed it."""
+        return open_container(self.data, self.limits, None)
+
+    def stream(self, container: Any, kind: str) -> Any:
+        """Return the first stream of a kind, or None if there is none that can be decoded."""
+        streams = first_streams(container, self.limits)
+        return next((stream for stream in streams if stream.type == kind), None)
+
+    def packets(self, container: Any, stream: Any) -> Iterator[Any]:
+        """Yield the packets of a stream."""
+        return read_packets(container, [stream], self.limits, self.deadline)
+
+    def video(self, container: Any) -> Any:
+        """Return the first video stream."""
+        found = self.stream(container, "video")
+        if found is None:
+            raise SampleError(Cause.NO_VIDEO, "no video stream that can be decoded")
+        return found
+
+
+def read_clock(source: MediaSource) -> Clock:
     """Return the clock of the first video stream; without presentation times, one tick is one frame."""
-    stream = source.streams.video[0]
+    with source.open() as container:
+        return _clock(source.video(container), source.has_times)
+
+
+def _clock(stream: Any, has_times: bool) -> Clock:
     rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
     return Clock(
         first=Fraction((stream.start_time or 0) * stream.time_base),
@@ -52,32 +87,33 @@ def read_clock(source: Any, has_times: bool) -> Clock:
     )
 
 
-def part_frames(data: bytes, part: Part, clock: Clock, has_times: bool) -> Iterator[tuple[Fraction, Any]]:
+def part_frames(source: MediaSource, part: Part, clock: Clock) -> Iterator[tuple[Fraction, Any]]:
     """Decode the part; yield each frame with its time in the source."""
     start = clock.first + Fraction(part.start) - _TOLERANCE
     end = None if part.end is None else clock.first + Fraction(part.end)
     seek_to: Fraction | None = None
-    if has_times and part.start > _SEEK_FROM_S:
-        with av.open(io.BytesIO(data)) as source:
-            reached = next(_decoded(source, clock, has_times, start), None)
+    if source.has_times and part.start > _SEEK_FROM_S:
+        with source.open() as container:
+            reached = next(_decoded(source, container, clock, start), None)
         seek_to = start if reached is not None and reached[0] <= start else None  # some containers overshoot
-    with av.open(io.BytesIO(data)) as source:
-        for time, frame in _decoded(source, clock, has_times, seek_to):
+    with source.open() as container:
+        for time, frame in _decoded(source, container, clock, seek_to):
             if end is not None and time >= end - _TOLERANCE:
                 break
             if part.start <= 0 or time >= start:
                 yield time, frame
 
 
-def _decoded(source: Any, clock: Clock, has_times: bool, seek_to: Fraction | None) -> Iterator[tuple[Fraction, Any]]:
-    stream = source.streams.video[0]
+def _decoded(
+    source: MediaSource, container: Any, clock: Clock, seek_to: Fraction | None
+) -> Iterator[tuple[Fraction, Any]]:
+    stream = source.video(container)
     stream.thread_type = "NONE"  # frame threads can deadlock if the loop is left early
-    stream.codec_context.thread_count = 1
     if seek_to is not None:
-        source.seek(int(seek_to / stream.time_base), stream=stream, backward=True)
+        container.seek(int(seek_to / stream.time_base), stream=stream, backward=True)
     latest: Fraction | None = None
     number, packets, faults = 0, 0, 0
-    for packet in source.demux(stream):
+    for packet in source.packets(container, stream):
         packets += 1
         try:
             frames = packet.decode()
@@ -86,7 +122,8 @@ def _decoded(source: Any, clock: Clock, has_times: bool, seek_to: Fraction | Non
             continue
         for frame in frames:
             moment = frame.pts if frame.pts is not None else frame.dts
-            if not has_times:
+            source.limits.check_pixels(frame.width, frame.height)
+            if not source.has_times:
                 time = clock.first + number / clock.rate
             elif moment is not None:
                 time = Fraction(moment * frame.time_base)

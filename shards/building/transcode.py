@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,7 +12,8 @@ import av
 
 from trichord.core.errors import Cause, SampleError
 from trichord.shards.building.encode import Preset, encode, lossless_gray
-from trichord.shards.building.source_frames import Part
+from trichord.shards.building.source_frames import MediaSource, Part
+from trichord.shards.decoding.container import media_errors, read_packets
 from trichord.shards.decoding.demux import index_media
 from trichord.shards.decoding.track import DecodeLimits
 from trichord.shards.decoding.video import Video
@@ -55,24 +55,23 @@ def make_medium(data: bytes, extension: str, mode: Mode, preset: Preset, part: P
     `remux` it keeps its size and rate.
     """
     part = part or Part()
-    index = index_media(data, SOURCE_LIMITS, SOURCE_LIMITS.start())
-    source = Video(data, index, SOURCE_LIMITS, SOURCE_LIMITS.start())
-    if part.start >= source.duration_s:
-        detail = f"the clip starts at {part.start:g} s, but the source lasts {source.duration_s:.2f} s"
+    deadline = SOURCE_LIMITS.start()
+    index = index_media(data, SOURCE_LIMITS, deadline)
+    video = Video(data, index, SOURCE_LIMITS, deadline)
+    if part.start >= video.duration_s:
+        detail = f"the clip starts at {part.start:g} s, but the source lasts {video.duration_s:.2f} s"
         raise SampleError(Cause.NO_VIDEO, detail)
     extension = extension.lower().lstrip(".")
     if mode is Mode.COPY and part.is_whole and extension in VIDEO_EXTENSIONS:
-        return _medium(data, extension, source)
-    has_times = index.video is not None and index.video.has_times
+        return _medium(data, extension, video)
+    source = MediaSource(data, SOURCE_LIMITS, deadline, has_times=index.video is not None and index.video.has_times)
     if mode is not Mode.ENCODE:
         preset = preset.model_copy(update={"short_side": None, "max_fps": None})
-        remuxed = _remux(data) if part.is_whole and has_times else None
+        remuxed = _remux(source) if part.is_whole and source.has_times else None
         if remuxed is not None:
             return _checked(remuxed)
-    try:
-        return _checked(encode(data, preset, part, has_times))
-    except (av.FFmpegError, ValueError) as error:
-        raise SampleError(Cause.CODEC, f"cannot be re-encoded: {error}") from error
+    with media_errors(Cause.CODEC, "cannot be re-encoded"):
+        return _checked(encode(source, preset, part))
 
 
 def _checked(data: bytes) -> Medium:
@@ -87,27 +86,31 @@ def _medium(data: bytes, extension: str, video: Video) -> Medium:
     )
 
 
-def _remux(data: bytes) -> bytes | None:
+def _remux(source: MediaSource) -> bytes | None:
     """Copy the packets into an mp4; return None if mp4 does not support them."""
-    with av.open(io.BytesIO(data)) as source:
-        streams: list[Any] = [source.streams.video[0], *source.streams.audio[:1]]
+    with source.open() as container:
+        streams = [container.streams.video[0], *container.streams.audio[:1]]
         names = [None if stream.codec_context is None else stream.codec_context.name for stream in streams]
         if names[0] not in _VIDEO_IN_MP4 or not _SOUND_IN_MP4.issuperset(name for name in names[1:]):
             return None
         try:
             with tempfile.TemporaryDirectory() as folder:  # moving the index to the front needs a real file
                 path = Path(folder, "clip.mp4")
-                _copy_packets(source, streams, path)
+                with media_errors(Cause.CODEC, "cannot be remuxed"):
+                    _copy_packets(source, container, streams, path)
                 return path.read_bytes()
-        except (av.FFmpegError, ValueError):
+        except SampleError as error:
+            if error.cause is Cause.TIMEOUT:
+                raise
             return None
 
 
-def _copy_packets(source: Any, streams: list[Any], path: Path) -> None:
+def _copy_packets(source: MediaSource, container: Any, streams: list[Any], path: Path) -> None:
     options = {"movflags": "+faststart", "fflags": "+bitexact"}
     with av.open(str(path), "w", format="mp4", options=options) as target:
         copies = {stream.index: target.add_stream_from_template(stream) for stream in streams}
-        packets = [packet for packet in source.demux(streams) if packet.size]
+        found = read_packets(container, streams, source.limits, source.deadline)
+        packets = [packet for packet in found if packet.size]
         _complete_decode_times([packet for packet in packets if packet.stream.type == "video"])
         for packet in packets:
             packet.stream = copies[packet.stream.index]

@@ -2,49 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
-import av
 import numpy as np
 
-from trichord.core.errors import Cause, SampleError
+from trichord.core.errors import Cause
+from trichord.shards.decoding.container import first_streams, media_errors, open_container, read_packets
 from trichord.shards.decoding.mp4 import NotPlainMp4, index_mp4
 from trichord.shards.decoding.track import Deadline, DecodeLimits, MediaIndex, Track
-
-# Only self-contained containers. Playlists (HLS, DASH, concat, SDP) refer to other files or addresses, which
-# libavformat would open on behalf of an untrusted sample.
-FORMATS = (
-    *(
-        "mov",
-        "matroska",
-        "webm",
-        "avi",
-        "mpeg",
-        "mpegts",
-        "mpegvideo",
-        "flv",
-        "asf",
-        "ogg",
-        "mxf",
-        "gif",
-        "h264",
-        "hevc",
-    ),
-    *("m4v", "obu", "ivf", "wav", "mp3", "flac", "aac", "nut", "dv", "rm"),
-)
-
-
-class _TimedBytes(io.BytesIO):
-    """An in-memory file that stops a demuxer at the deadline."""
-
-    def __init__(self, data: bytes, deadline: Deadline) -> None:
-        super().__init__(data)
-        self.deadline = deadline
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.deadline.check()
-        return super().read(size)
 
 
 def index_media(data: bytes, limits: DecodeLimits, deadline: Deadline) -> MediaIndex:
@@ -58,26 +23,14 @@ def index_media(data: bytes, limits: DecodeLimits, deadline: Deadline) -> MediaI
 
 def demux(data: bytes, limits: DecodeLimits, deadline: Deadline) -> MediaIndex:
     """Read all packets with libavformat without decoding them."""
-    try:
-        # Probing decodes pictures to determine their size, so the limit must also apply to that decoder.
-        options = {"max_pixels": str(limits.max_pixels), "format_whitelist": ",".join(FORMATS)}
-        container: Any = av.open(_TimedBytes(data, deadline), options=options)
-    except (av.FFmpegError, ValueError, OverflowError) as error:
-        raise SampleError(Cause.UNREADABLE_VIDEO, str(error)) from error
-    first_streams = [kind[0] for kind in (container.streams.video, container.streams.audio) if kind]
-    streams = [stream for stream in first_streams if stream.codec_context is not None]  # None: unknown codec
-    for stream in streams:
-        limits.check_pixels(getattr(stream.codec_context, "width", 0), getattr(stream.codec_context, "height", 0))
+    container = open_container(data, limits, deadline)
+    streams = first_streams(container, limits)
     packets: dict[int, list[Any]] = {stream.index: [] for stream in streams}
-    try:
-        for number, packet in enumerate(container.demux(streams) if streams else ()):
-            limits.check_packets(number)
-            deadline.check()
-            if packet.size:
-                packets[packet.stream_index].append(packet)
-    except av.FFmpegError as error:
-        raise SampleError(Cause.UNREADABLE_VIDEO, f"while reading packets: {error}") from error
-    tracks = {stream.type: _track(container, stream, packets[stream.index]) for stream in streams}
+    for packet in read_packets(container, streams, limits, deadline):
+        if packet.size:
+            packets[packet.stream_index].append(packet)
+    with media_errors(Cause.UNREADABLE_VIDEO, "cannot be indexed"):
+        tracks = {stream.type: _track(container, stream, packets[stream.index]) for stream in streams}
     return MediaIndex(tracks.get("video"), tracks.get("audio"))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trichord.core.errors import Cause, SampleError
+from trichord.shards.decoding.container import media_errors
 from trichord.shards.decoding.decoders import audio_decoder
 from trichord.shards.decoding.track import Deadline, Ints, Track, make_packet
 
@@ -24,7 +25,7 @@ OTHER_WARM_UP_PACKETS = 12
 # Output samples decoded beyond each end of the window, so that the resampling filter has settled within it.
 MARGIN_SAMPLES = 64
 HIGHEST_RATE = 768_000  # above the rate of any recorder; a forged rate would determine the amount of memory
-MOST_SAMPLES = 1 << 27  # per window: three quarters of an hour at 48 kHz
+MOST_SAMPLES = 1 << 26  # per window, of all channels together: 11 minutes of stereo at 48 kHz
 LOUDEST = 1e4  # times full scale: a forged or damaged track can have infinite values, and one would corrupt a batch
 # Packets that deviate from even spacing by no more than this are treated as evenly spaced.
 ROUNDING_S = 0.0021
@@ -83,17 +84,16 @@ def _mono(data: memoryview, track: Track, first: int, length: int, deadline: Dea
     hidden = int(starts[track.shown][0]) - first  # window samples before this one are edited out
     context = audio_decoder(track)
     try:
-        for number in range(begin, int(inside[1])):
-            deadline.check()
-            for frame in context.decode(make_packet(track.payload(data, number), number)):
-                source = number if frame.pts is None else int(frame.pts)
-                if not begin <= source <= number:
-                    raise SampleError(
-                        Cause.AUDIO, f"{track.codec}: packet {number} returned a frame of packet {source}"
-                    )
-                window_CN = _place(frame, track, window_CN, int(starts[source]) - first, hidden)
-    except av.FFmpegError as error:
-        raise SampleError(Cause.AUDIO, f"{track.codec}: {error}") from error
+        with media_errors(Cause.AUDIO, track.codec):
+            for number in range(begin, int(inside[1])):
+                deadline.check()
+                for frame in context.decode(make_packet(track.payload(data, number), number)):
+                    source = number if frame.pts is None else int(frame.pts)
+                    if not begin <= source <= number:
+                        raise SampleError(
+                            Cause.AUDIO, f"{track.codec}: packet {number} returned a frame of packet {source}"
+                        )
+                    window_CN = _place(frame, track, window_CN, int(starts[source]) - first, hidden)
     finally:
         if track.context is not None:
             context.flush_buffers()
@@ -128,6 +128,8 @@ def _place(frame: Any, track: Track, window_CN: Samples, start: int, hidden: int
     if len(planes_C) != len(window_CN):
         if window_CN.any():
             raise SampleError(Cause.AUDIO, f"the number of channels changes to {len(planes_C)}")
+        if len(planes_C) * window_CN.shape[1] > MOST_SAMPLES:
+            raise SampleError(Cause.TOO_LONG, f"{len(planes_C)} channels of {window_CN.shape[1]} samples")
         window_CN = np.zeros((len(planes_C), window_CN.shape[1]), np.float32)
     for channel, plane_N in enumerate(planes_C):
         window_CN[channel, first:stop] = plane_N[first - start : stop - start]

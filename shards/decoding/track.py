@@ -43,7 +43,7 @@ class DecodeLimits:
 
     max_bytes: int = 256 << 20  # as in StreamConfig, so that verified samples can also be read
     max_pixels: int = 4096 * 2304
-    max_decoded_bytes: int = 8 << 30  # of all frames in memory at once
+    max_decoded_bytes: int = 768 << 20  # of all frames in memory at once: 290 of 1280x720
     max_packets: int = 1_000_000
     max_seconds: float = 4 * 3600.0
     timeout_s: float = 30.0  # of processor time
@@ -108,6 +108,11 @@ class Track:
 
     def __len__(self) -> int:
         return len(self.sync)
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes of all packets together."""
+        return sum(map(len, self.packets)) if self.sizes is None else int(self.sizes.sum())
 
     def payload(self, data: memoryview, number: int) -> bytes | memoryview:
         """Return the bytes of one packet."""

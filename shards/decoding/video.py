@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
 from trichord.core.errors import Cause, SampleError
+from trichord.shards.decoding.container import media_errors
 from trichord.shards.decoding.decoders import video_decoder
 from trichord.shards.decoding.demux import index_media
 from trichord.shards.decoding.sound import decode_sound
@@ -163,22 +163,20 @@ class Video:
         track, data = self._track, self._data
         with video_decoder(track, self._limits) as decoder:
             decode = decoder.context.decode
-            try:
+            with media_errors(Cause.CODEC, track.codec):
                 for span_number, (start, stop) in enumerate(spans):
                     if span_number and not look_into(track, track.payload(data, start)).is_fresh_start:
                         yield from decode(None)
                         decoder.context.flush_buffers()
                     for number in range(start, stop):
+                        self._deadline.check()  # first, as all packets may be disposable
                         payload = track.payload(data, number)
                         seen = look_into(track, payload)
                         decoder.spoilt |= seen.has_parameters
                         if wanted is not None and not wanted[number] and seen.is_disposable:
                             continue
-                        self._deadline.check()
                         yield from decode(make_packet(payload, number))
                 yield from decode(None)
-            except av.FFmpegError as error:
-                raise SampleError(Cause.CODEC, f"{track.codec}: {error}") from error
 
 
 def open_video(data: bytes, limits: DecodeLimits | None = None) -> Video:

@@ -15,6 +15,7 @@ from tests.shards.media import Pixels, Samples
 from trichord.core.errors import Cause, SampleError
 from trichord.shards.building.encode import X264_REPRODUCIBLE
 from trichord.shards.building.transcode import Medium, Mode, Part, Preset, lossless_gray, make_medium
+from trichord.shards.decoding.video import open_video
 
 FPS = 25
 FLASH_FRAME = 20  # the one bright frame, at 0.8 s; the sound starts there too
@@ -351,3 +352,11 @@ def test_medium_describes_itself() -> None:
     made: Medium = make_medium(media.clip(50), "mp4", Mode.ENCODE, Preset())
     assert (made.width, made.height, made.has_sound) == (96, 64, True)
     assert made.duration_s == pytest.approx(2.0, abs=0.01) and made.fps == pytest.approx(25.0, abs=0.1)
+
+
+def test_sound_that_ends_before_the_clip_becomes_silence() -> None:
+    data = media.encode(media.moving_picture(30), media.tone(0.2))
+    made = make_medium(data, "mp4", Mode.ENCODE, Preset(), Part(0.6, 1.0))
+    assert made.has_sound
+    sound_N = open_video(made.data).sound(0.0, 0.4, 16000)
+    assert sound_N is not None and np.abs(sound_N).max() < 0.01
