@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ AUDIO_EXTENSIONS = ("m4a", "flac", "wav", "mp3", "ogg", "opus")
 PICKLE_EXTENSIONS = ("pickle", "pkl", "pyd", "pth", "pt", "joblib", "npy", "npz")
 
 
+_CLASS_NUMBER = re.compile(r"[0-9]{1,9}")  # int() and webdataset also read other digits, signs and underscores
 ClassNumber = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
@@ -94,7 +96,18 @@ class RawSample:
             raise SampleError(Cause.BAD_JSON, str(error)) from error
         if not isinstance(document, dict):
             raise SampleError(Cause.BAD_JSON, f"expected an object, found {type(document).__name__}")
+        if b"\\u" in raw or not raw.isascii():
+            _refuse_half_characters(document)
         return document
+
+
+def _refuse_half_characters(document: dict[str, Any]) -> None:
+    """Raise SampleError if a text holds half of a surrogate pair, which JSON can express but no file or tokenizer."""
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start : error.end])
+        raise SampleError(Cause.BAD_JSON, f"a text holds {half}, half of a surrogate pair") from error
 
 
 def _validated(known: dict[str, Any]) -> Annotation:
@@ -135,7 +148,6 @@ def _decode_text(raw: bytes, member: str) -> str:
 
 def _class_number(raw: bytes) -> int:
     text = _decode_text(raw, "cls").strip()
-    try:
-        return int(text)
-    except ValueError as error:
-        raise SampleError(Cause.BAD_TEXT, f"cls member holds {text[:40]!r}, expected a class number") from error
+    if _CLASS_NUMBER.fullmatch(text) is None:
+        raise SampleError(Cause.BAD_TEXT, f"cls member holds {text[:40]!r}, expected a class number")
+    return int(text)

@@ -35,6 +35,11 @@ def test_other_meanings_of_our_field_names_are_kept_as_extra() -> None:
     assert _read({"labels": [10**30]}).labels == ()
 
 
+def test_whole_surrogate_pairs_and_other_letters_are_captions() -> None:
+    document = b'{"captions": ["\\ud83d\\ude00", "caf\\u00e9", "\xc3\xa9t\xc3\xa9"]}'
+    assert RawSample("k", "s.tar", {"json": document}).annotation().captions == ("\U0001f600", "caf\xe9", "\xe9t\xe9")
+
+
 @pytest.mark.parametrize(
     ("members", "cause"),
     [
@@ -45,6 +50,13 @@ def test_other_meanings_of_our_field_names_are_kept_as_extra() -> None:
         ({"json": b'{"extra": 3}'}, Cause.BAD_JSON),
         ({"txt": b"\xff"}, Cause.BAD_TEXT),
         ({"cls": b"cat"}, Cause.BAD_TEXT),
+        ({"cls": "\uff11".encode()}, Cause.BAD_TEXT),  # a full-width digit, which webdataset refuses
+        ({"cls": b"-1"}, Cause.BAD_TEXT),
+        ({"cls": b"1_000"}, Cause.BAD_TEXT),
+        ({"cls": b"9" * 5000}, Cause.BAD_TEXT),
+        ({"json": b'{"captions": ["half \\ud800 a pair"]}'}, Cause.BAD_JSON),
+        ({"json": b'{"caption": "half \xed\xa0\x80 a pair"}'}, Cause.BAD_JSON),
+        ({"json": b'{"extra": {"deep": ["\\udfff"]}}'}, Cause.BAD_JSON),
     ],
 )
 def test_impossible_values_are_bad(members: dict[str, bytes], cause: Cause) -> None:

@@ -20,6 +20,7 @@ from trichord.pretrain.backbones.clip_text import ClipTextSpec
 from trichord.pretrain.layers.transformer import TransformerBlock, draw_by_width, run_block
 
 _NORM_EPS = 1e-5
+_LONGEST_TOKEN = 24  # characters, in CLIP's vocabulary; a space may follow
 _TOKEN_STD, _POSITION_STD = 0.02, 0.01
 
 
@@ -57,7 +58,9 @@ class ClipText(TextBackbone):
                 f"text_backbone.vocabulary is {self.spec.vocabulary}, but CLIP's tokenizer has "
                 f"{tokenizer.vocab_size} tokens. Next: text_backbone.vocabulary={tokenizer.vocab_size}"
             )
-        tokens_KL: Tensor = tokenizer(list(texts), context_length=self.spec.length)
+        # The tokenizer needs time quadratic in the length of a word, and what follows the last token is dropped anyway.
+        cut = [" ".join(text.split())[: self.spec.length * (_LONGEST_TOKEN + 1)] for text in texts]
+        tokens_KL: Tensor = tokenizer(cut, context_length=self.spec.length)
         return tokens_KL
 
     def layer_of(self, name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import open_clip
@@ -11,7 +12,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast, T5Config
 
 from trichord.core.errors import UserError
 from trichord.pretrain.backbones.clip_text import ClipTextSpec
-from trichord.pretrain.backbones.clip_text.model import ClipText
+from trichord.pretrain.backbones.clip_text.model import _LONGEST_TOKEN, ClipText
 from trichord.pretrain.backbones.transformers_text import TransformersTextSpec
 from trichord.pretrain.backbones.transformers_text.model import TransformersText
 from trichord.pretrain.engine.config import InitFrom
@@ -85,6 +86,19 @@ def test_clip_tokens_equal_those_of_open_clip() -> None:
     small = ClipText(ClipTextSpec(dim=8, depth=1, heads=1, joint_dim=8, vocabulary=50))
     with pytest.raises(UserError, match=r"text_backbone.vocabulary is 50, but CLIP's tokenizer has 49408 tokens"):
         small.tokenise(texts)
+
+
+def test_clip_tokens_of_a_long_text_are_found_in_little_time() -> None:
+    encoder = ClipText(ClipTextSpec(dim=8, depth=1, heads=1, joint_dim=8))
+    words = [" ".join(["blackandwhitephotography"] * 90), "a person \n\t " * 400, " " * 5000 + "box", "!" * 3000]
+    assert torch.equal(encoder.tokenise(words), open_clip.tokenize(words))
+    longest = max(
+        len(token.removesuffix("</w>")) for token in open_clip.tokenizer._tokenizer.encoder if token.isascii()
+    )
+    assert longest == _LONGEST_TOKEN
+    began_s = time.thread_time()
+    encoder.tokenise(["".join(chr(97 + number * number % 26) for number in range(100_000))])
+    assert time.thread_time() - began_s < 10  # without a cut, minutes
 
 
 def test_text_encoder_is_loaded_from_a_clip_file(tmp_path: Path) -> None:
