@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trichord.core.command import command_line
+from trichord.core.console import printable
 from trichord.core.errors import UserError
 from trichord.launch import local_job, slurm
 from trichord.launch.history import Ended, Submitted
@@ -24,7 +25,7 @@ def run_cancel(arguments: Namespace) -> int:
 
 def cancel_runs(named: Sequence[Path], now: bool) -> None:
     """Cancel the live jobs of these runs and print the outcome for each; raise UserError if none is live."""
-    reports = survey(named_runs(named), lambda text: print(f"warning: {text}", file=sys.stderr))
+    reports = survey(named_runs(named), lambda text: print(f"warning: {printable(text)}", file=sys.stderr))
     live = [report for report in reports if report.verdict.state in LIVE or _may_live(report)]
     if not live:
         states = "".join(f"\n  {report.run.path} is {report.verdict.state}" for report in reports)
@@ -33,7 +34,7 @@ def cancel_runs(named: Sequence[Path], now: bool) -> None:
     for report in reports:
         try:
             done = _cancel(report, now) if report in live else f"nothing to do, it is {report.verdict.state}"
-            print(f"{report.run.path}: {done}", flush=True)
+            print(printable(f"{report.run.path}: {done}"), flush=True)
         except UserError as error:  # the other runs of a sweep are cancelled regardless
             refused.append(f"{report.run.path}: {error}")
     if refused:

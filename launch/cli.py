@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from trichord import __version__
+from trichord.core.console import printable
 from trichord.core.errors import Interrupted, RunStopped, UserError
 from trichord.core.parser import CommandParser, add_command, add_group
 from trichord.launch.commands import COMMANDS, CommandGroup
@@ -27,10 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except RunStopped as stop:
-        print(f"stopped: {stop}", file=sys.stderr)
+        print(f"stopped: {printable(str(stop))}", file=sys.stderr)
         return 1
     except Interrupted as interruption:
         print(interruption, file=sys.stderr)

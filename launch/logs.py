@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trichord.core.command import command_line
+from trichord.core.console import printable
 from trichord.core.errors import UserError
 from trichord.launch.history import log_path
 from trichord.launch.run_record import RunRecord, is_run, named_runs
@@ -37,7 +38,7 @@ def show_log(path: Path, rank: int, job_id: str | None, lines: int, follow: bool
     is_live = report.verdict.state in LIVE and job_id in (None, report.job_id)
     log = _choose(report.run, rank, job_id or (report.job_id if is_live else None), waits=follow and is_live)
     if not log.exists():
-        print(f"waiting for {log}; {_state_line(report)}", file=sys.stderr)
+        print(printable(f"waiting for {log}; {_state_line(report)}"), file=sys.stderr)
 
     def is_running() -> bool:
         nonlocal report
@@ -45,10 +46,10 @@ def show_log(path: Path, rank: int, job_id: str | None, lines: int, follow: bool
         return report.verdict.state in LIVE
 
     for text in follow_log(log, lines, is_running if follow and is_live else lambda: False):
-        sys.stdout.write(text)
+        sys.stdout.write(printable(text))
         sys.stdout.flush()
     if follow and is_live:
-        print(_state_line(report), file=sys.stderr)
+        print(printable(_state_line(report)), file=sys.stderr)
 
 
 def follow_log(log: Path, lines: int, goes_on: Callable[[], bool], ask_every_s: float = _ASK_EVERY_S) -> Iterator[str]:
@@ -141,7 +142,7 @@ def _spans(ranks: list[int]) -> str:
 
 
 def _survey_one(path: Path) -> RunStatus:
-    return survey([path], lambda text: print(f"warning: {text}", file=sys.stderr))[0]
+    return survey([path], lambda text: print(f"warning: {printable(text)}", file=sys.stderr))[0]
 
 
 def _state_line(report: RunStatus) -> str:

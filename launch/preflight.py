@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trichord.core.command import command_line
-from trichord.core.console import track
+from trichord.core.console import printable, track
 from trichord.core.errors import UserError
 from trichord.core.run_folder import RunFolder
 from trichord.launch.plan import Plan
@@ -34,7 +34,7 @@ def quick_checks(plan: Plan) -> Iterator[str]:
 def preflight(plan: Plan) -> Iterator[str]:
     """Run all checks and yield a line for each that passes; raise UserError for one that fails."""
     runs = list(dict.fromkeys([plan.folder, *(element.job.folder for element in plan.elements)]))
-    for report in survey(runs, lambda text: print(f"warning: {text}", file=sys.stderr)):
+    for report in survey(runs, lambda text: print(f"warning: {printable(text)}", file=sys.stderr)):
         refuse_taken(report)
     yield f"run folder: {plan.folder} is free"
     yield from quick_checks(plan)

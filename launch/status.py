@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trichord.core.command import command_line
-from trichord.core.console import counted, show_figures
+from trichord.core.console import counted, printable, show_figures
 from trichord.core.errors import UserError
 from trichord.core.run_folder import RunFolder
 from trichord.launch.cluster_file import ClusterSettings
@@ -40,7 +40,7 @@ def show_status(named: Sequence[Path], as_json: bool) -> None:
             "no run below ./runs or here: expected folders with history.jsonl or metrics.jsonl.\n"
             "Next: cd to the folder that holds them, or: trichord status RUN"
         )
-    reports = survey(paths, lambda text: print(f"warning: {text}", file=sys.stderr))
+    reports = survey(paths, lambda text: print(f"warning: {printable(text)}", file=sys.stderr))
     detailed = [report for report in reports if report.run.path in named or len(reports) == 1]
     if as_json:
         rows = [{**_row(report), **(_details(report) if report in detailed else {})} for report in reports]
@@ -49,7 +49,7 @@ def show_status(named: Sequence[Path], as_json: bool) -> None:
     # A table even for a single run: the lines below it give the details.
     show_figures("runs", [_in_words(_row(report)) for report in reports], as_json=False)
     for report in detailed:
-        print("\n".join(_paragraph(report)), end="\n\n")
+        print(printable("\n".join(_paragraph(report))), end="\n\n")
 
 
 def _row(report: RunStatus) -> dict[str, object]:

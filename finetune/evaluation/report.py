@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trichord.core.command import command_line
-from trichord.core.console import counted, show_figures
+from trichord.core.console import counted, plain_markdown, show_figures
 from trichord.core.errors import UserError
 from trichord.core.files import write_whole
 from trichord.core.run_folder import RunFolder
@@ -44,17 +44,17 @@ def write_report(
 
 def to_markdown(found: Mapping[str, Any]) -> str:
     """Format an evaluation as Markdown: data, model, views, figures, and figures of each class."""
-    model = ", ".join(f"{name} {value}" for name, value in found["model"].items())
+    model = plain_markdown(", ".join(f"{name} {value}" for name, value in found["model"].items()))
     counts = [counted(found["clips"], "clip")] + [
         f"{found[each]} {each.replace('_', ' ')}" for each in ("bad", "silent", "without_caption") if each in found
     ]
     lines = [
-        f"# {found['run']}, step {found['step']}",
+        f"# {plain_markdown(str(found['run']))}, step {found['step']}",
         "",
-        f"- data: {', '.join(found['data'])} ({', '.join(counts)})",
+        f"- data: {plain_markdown(', '.join(found['data']))} ({', '.join(counts)})",
         f"- model: {model}",
-        f"- {found['views']}",
-        *(f"- {note}" for note in found.get("notes", [])),
+        f"- {plain_markdown(found['views'])}",
+        *(f"- {plain_markdown(note)}" for note in found.get("notes", [])),
         "",
         *_table(found.get("figures") or [{"metric": name, "value": each} for name, each in found["metrics"].items()]),
         "",
@@ -69,7 +69,7 @@ def to_markdown(found: Mapping[str, Any]) -> str:
 def _table(rows: list[dict[str, Any]]) -> list[str]:
     names = list(rows[0])
     return [
-        f"| {' | '.join(names)} |",
+        f"| {' | '.join(map(plain_markdown, names))} |",
         f"|{'---|' * len(names)}",
         *(f"| {' | '.join(_cell(row.get(name)) for name in names)} |" for row in rows),
     ]
@@ -78,7 +78,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+    return f"{value:.4f}" if isinstance(value, float) else plain_markdown(str(value))
 
 
 def read_reports(run: Path) -> list[dict[str, Any]]:

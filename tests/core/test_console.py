@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from trichord.core import console
-from trichord.core.console import counted, pulse, show_figures, track
+from trichord.core.console import counted, plain_markdown, printable, pulse, show_figures, track
+from trichord.launch import cli
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -134,3 +135,30 @@ def test_single_long_row_is_printed_vertically(capsys: pytest.CaptureFixture[str
 )
 def test_counted_noun_agrees_with_its_number(number: int, expected: str) -> None:
     assert counted(number, "clip") == expected
+
+
+EVIL = "red\x1b[2J\r\x07 \x9b1m \u202egnp.exe \ud800 | <b> `x` *y* [z](http://q) & \x85end"
+
+
+def test_text_of_any_origin_reaches_a_terminal_without_what_it_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = printable(EVIL)
+    assert shown.startswith("red\\x1b[2J\\r\\x07 \\x9b1m \\u202egnp.exe \\ud800 | <b>") and shown.encode()
+    assert (
+        printable("a\tb\nc caf\xe9 \U0001f469\u200d\U0001f680 \u6f22")
+        == "a\tb\nc caf\xe9 \U0001f469\u200d\U0001f680 \u6f22"
+    )
+    show_figures(EVIL, [{EVIL: EVIL, "more": {EVIL: [EVIL]}}], as_json=False)
+    printed = capsys.readouterr().out
+    assert printed.count("\\x1b[2J") >= 4 and not set(printed) & set("\x1b\r\x07\x9b\u202e\ud800\x85")
+
+
+def test_text_of_any_origin_is_one_literal_line_of_markdown() -> None:
+    line = plain_markdown(f"{EVIL}\n# heading")
+    assert "\n" not in line and not re.search(r"(?<!\\)[`*\[\]|<>&]", line)
+    assert plain_markdown("move_left, 3x224") == "move_left, 3x224"
+
+
+def test_error_of_a_command_is_printed_in_a_printable_form(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "run\x1b[31m\udcff"]) == 2
+    found = capsys.readouterr().err
+    assert "run\\x1b[31m\\udcff" in found and "\x1b" not in found

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
@@ -41,11 +42,27 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+# What a terminal would obey or could not encode: control characters, changes of direction, halves of surrogate pairs.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_OF_MARKDOWN = re.compile(r"[\\`*\[\]|<>&]")
+
+
+def printable(text: str) -> str:
+    """Return text of any origin as a terminal may show it; what it would obey is written as an escape sequence."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def plain_markdown(text: str) -> str:
+    """Return text of any origin as one line of Markdown that shows it literally."""
+    return _OF_MARKDOWN.sub(lambda found: f"\\{found[0]}", printable(" ".join(text.split())))
+
+
 def show_figures(title: str, rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
     """Print rows of named figures on stdout, as a table or as one line of JSON: {"title": ..., "rows": [...]}."""
     if as_json:
         plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
-        print(json.dumps({"title": title, "rows": plain}, ensure_ascii=False), flush=True)
+        line = json.dumps({"title": title, "rows": plain}, ensure_ascii=False)
+        print(_UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", line), flush=True)
     elif len(rows) == 1 and len(rows[0]) >= _UPRIGHT_FROM_COLUMNS:
         _print_table(title, [{"figure": name, "value": value} for name, value in rows[0].items()], header=False)
     else:
@@ -123,12 +140,12 @@ def _print_table(title: str, rows: Sequence[Mapping[str, object]], header: bool)
     console = Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = _WIDTH_OF_A_PIPE
-    table = Table(title=title, title_justify="left", box=SIMPLE, show_header=header)
+    table = Table(title=printable(title), title_justify="left", box=SIMPLE, show_header=header)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     for name in columns:
         values = [row.get(name) for row in rows]
         justify: Any = "right" if all(value is None or _is_number(value) for value in values) else "left"
-        table.add_column(name, justify=justify, overflow="fold")
+        table.add_column(printable(name), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(name)) for name in columns))
     console.print(table)
@@ -149,10 +166,10 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_cell(entry)}" for name, entry in value.items()) or "none"
+        return ", ".join(f"{printable(str(name))}: {_cell(entry)}" for name, entry in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(map(_cell, value)) or "none"
-    return str(value)
+    return printable(str(value))
 
 
 def _plain(value: object) -> object:
