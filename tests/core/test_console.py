@@ -143,12 +143,14 @@ EVIL = "red\x1b[2J\r\x07 \x9b1m \u202egnp.exe \ud800 | <b> `x` *y* [z](http://q)
 def test_text_of_any_origin_reaches_a_terminal_without_what_it_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
     shown = printable(EVIL)
     assert shown.startswith("red\\x1b[2J\\r\\x07 \\x9b1m \\u202egnp.exe \\ud800 | <b>") and shown.encode()
-    assert (
-        printable("a\tb\nc caf\xe9 \U0001f469\u200d\U0001f680 \u6f22")
-        == "a\tb\nc caf\xe9 \U0001f469\u200d\U0001f680 \u6f22"
-    )
+    ordinary = "a\tb\nc caf\xe9 \U0001f469\u200d\U0001f680 \u6f22"
+    assert printable(ordinary) == ordinary
     show_figures(EVIL, [{EVIL: EVIL, "more": {EVIL: [EVIL]}}], as_json=False)
     printed = capsys.readouterr().out
+    show_figures(EVIL, [{EVIL: EVIL}], as_json=True)
+    as_json = capsys.readouterr().out
+    assert json.loads(as_json) == {"title": EVIL, "rows": [{EVIL: EVIL}]}
+    assert not set(as_json) & set("\x1b\r\x07\x9b\u202e\ud800\x85")
     assert printed.count("\\x1b[2J") >= 4 and not set(printed) & set("\x1b\r\x07\x9b\u202e\ud800\x85")
 
 
