@@ -12,7 +12,7 @@ from trichord.core.console import printable
 from trichord.core.errors import Interrupted, RunStopped, UserError
 from trichord.core.parser import CommandParser, add_command, add_group
 from trichord.launch.commands import COMMANDS, CommandGroup
-from trichord.shards.reading.root import ALLOW, allow_all_commands, allow_typed
+from trichord.shards.reading.root import ALLOW, permitted
 
 _DESCRIPTION = "Pretrain video models, optionally with audio and text, then fine-tune, evaluate and search with them."
 _EPILOG = (
@@ -45,11 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    words = list(sys.argv[1:] if argv is None else argv)
-    allow_typed(words)
-    if ALLOW in words:  # anywhere, like --help, because every command may read files that name commands
-        allow_all_commands()
-    arguments = _parser().read([word for word in words if word != ALLOW])
+    arguments = _parser().read(permitted(sys.argv[1:] if argv is None else argv))
     if arguments.run is None:
         arguments.parser.print_help()
         return 0

@@ -16,6 +16,7 @@ from trichord.core.registry import Registry
 from trichord.finetune.retrieval import commands as retrieval_commands
 from trichord.pretrain import commands as pretrain_commands
 from trichord.shards import commands as shards_commands
+from trichord.shards.reading.root import permitted
 
 _LINES = 100
 
@@ -165,7 +166,7 @@ def read_job_command(words: Sequence[str]) -> Namespace:
         add_command(subparsers, command)
     for group in _groups():
         add_group(subparsers, group.name, group.summary, group.commands, required=True)
-    return parser.read(words)
+    return parser.read(permitted(words))
 
 
 def run_job_command(words: Sequence[str]) -> int:

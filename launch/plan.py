@@ -22,7 +22,7 @@ from trichord.launch.history import Cluster
 from trichord.launch.snapshot import CODE, next_snapshot
 from trichord.launch.submit import SubmitOptions
 from trichord.launch.work import JobCommand
-from trichord.shards.reading.root import ALLOW, allow_typed, untyped_commands
+from trichord.shards.reading.root import ALLOW, untyped_commands
 
 _ARRAY = re.compile(r"(?P<parts>\d+)?(?:%(?P<at_once>\d+))?")
 
@@ -84,7 +84,6 @@ def make_plan(
     """Parse the command to launch and plan its jobs; `typed` holds the settings given on the command line."""
     parts, at_once = _read_array(array)
     runs = expand(words)
-    allow_typed(word for _, each in runs for word in each)
     jobs = [(label, each, _job(each)) for label, each in runs]
     whole = jobs[0][2]
     if parts is not None and (len(runs) > 1 or not whole.is_of_parts):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,14 @@ def allow_typed(words: Iterable[object]) -> None:
     for word in map(str, words):
         if PIPE in word:
             _PERMISSION.typed.update(text for text in _texts(word) if text.startswith(PIPE))
+
+
+def permitted(words: Sequence[str]) -> list[str]:
+    """Allow what a typed command line allows, and return it without the flag, which may stand anywhere in it."""
+    allow_typed(words)
+    if ALLOW in words:
+        allow_all_commands()
+    return [word for word in words if word != ALLOW]
 
 
 def allow_all_commands() -> None:

@@ -55,7 +55,7 @@ class SourceConfig(BaseModel):
 
     root: str
     """Where the shards are: a folder, an http(s):// address, or a `pipe:` command that writes the shard {name} to
-    standard output. A command in a recipe's file runs only with `--allow-commands`."""
+    standard output, and that runs out of a file only with `--allow-commands`."""
     manifest: Path | None = None
     """Path of the manifest of the shards, if it is not beside them; null looks for it at the root."""
     weight: PositiveFloat = 1.0
