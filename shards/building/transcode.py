@@ -15,7 +15,7 @@ from trichord.shards.building.encode import Preset, encode, lossless_gray
 from trichord.shards.building.source_frames import MediaSource, Part
 from trichord.shards.decoding.container import media_errors, read_packets
 from trichord.shards.decoding.demux import index_media
-from trichord.shards.decoding.track import DecodeLimits
+from trichord.shards.decoding.track import Deadline, DecodeLimits
 from trichord.shards.decoding.video import Video
 from trichord.shards.record import VIDEO_EXTENSIONS
 
@@ -23,6 +23,7 @@ __all__ = ["Medium", "Mode", "Part", "Preset", "lossless_gray", "make_medium"]
 
 # A source may be an hour-long film from which clips are cut, so its limits are wider than those of a shard's members.
 SOURCE_LIMITS = DecodeLimits(max_bytes=16 << 30, max_pixels=8192 * 4352, timeout_s=600.0)
+_ENCODE_S = 0.5  # processor time to re-encode a frame, above what slow presets need, so that hours of film can be built
 _VIDEO_IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"})
 _SOUND_IN_MP4 = frozenset({"aac", "mp3", "opus", "flac", "ac3", "eac3", "alac"})
 
@@ -64,6 +65,7 @@ def make_medium(data: bytes, extension: str, mode: Mode, preset: Preset, part: P
     extension = extension.lower().lstrip(".")
     if mode is Mode.COPY and part.is_whole and extension in VIDEO_EXTENSIONS:
         return _medium(data, extension, video)
+    deadline = Deadline(SOURCE_LIMITS.timeout_s + _ENCODE_S * len(video))
     source = MediaSource(data, SOURCE_LIMITS, deadline, has_times=index.video is not None and index.video.has_times)
     if mode is not Mode.ENCODE:
         preset = preset.model_copy(update={"short_side": None, "max_fps": None})

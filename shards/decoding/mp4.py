@@ -60,9 +60,8 @@ def boxes(view: memoryview, start: int, end: int) -> Iterator[tuple[bytes, int, 
 
 
 def _index(view: memoryview, limits: DecodeLimits) -> MediaIndex:
-    if (
-        bytes(view[4:8]) != b"ftyp" or bytes(view[:2]) != b"\0\0"
-    ):  # a large one may hold text that is a playlist to others
+    # A large first box may hold text that is a playlist to other demuxers.
+    if bytes(view[4:8]) != b"ftyp" or bytes(view[:2]) != b"\0\0":
         raise NotPlainMp4("no small ftyp box at the beginning")
     moov = next(((start, end) for kind, start, end in boxes(view, 0, len(view)) if kind == b"moov"), None)
     if moov is None:

