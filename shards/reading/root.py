@@ -116,7 +116,7 @@ def refuse_untyped(text: str, origin: str) -> None:
             f"Next: if you trust it, add {ALLOW}"
         )
     _PERMISSION.untyped.append(text)
-    print(f"{ALLOW}: running {text!r}, found in {origin}", file=sys.stderr)
+    print(f"{ALLOW}: {text!r}, found in {origin}, may run", file=sys.stderr)
 
 
 def _texts(word: str) -> Iterator[str]:
