@@ -35,7 +35,7 @@ test-matrix:  ## Run the suite as on other machines (hours); VARIANTS="avx2 user
 	@$(INSTALL) --extras dev,bench
 	@$(PYTHON) .ci/matrix.py --torch "$(TORCH)" --variants "$(VARIANTS)" $(ARGS)
 
-fuzz: setup  ## Damage files at random for 10 minutes and use them; ARGS="--minutes 60 --seed 1"
+fuzz: setup  ## Damage what comes from outside at random for 10 minutes and use it; ARGS="--minutes 60 --seed 1"
 	@$(BIN)/python -m tests.fuzzing $(ARGS)
 
 check: setup  ## Lint, formatting, strict types, links and commands of the documentation

@@ -1,7 +1,8 @@
-"""Run mutants for some minutes: python -m tests.fuzzing [--minutes M] [--seed S] [--workers N]
+"""Run mutants for some minutes: python -m tests.fuzzing [--minutes M] [--seed S] [--workers N] [--subjects "NAME …"]
 
-A mutant must be used or refused with a cause: any other exception, a crash, a hang, a socket, a file left behind or too
-much memory is a failure, which is printed with the number that repeats it: python -m tests.fuzzing --only NUMBER
+A mutant must be used or refused with a cause: any other exception, a crash, a hang, a program or connection that it
+starts, a file elsewhere or too much memory is a failure. It is printed with the name that repeats it:
+python -m tests.fuzzing --only media:1234
 """
 
 from __future__ import annotations
@@ -12,14 +13,12 @@ import os
 import sys
 import tempfile
 import time
-from collections import Counter
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
+from multiprocessing.connection import wait
 
-from tests.fuzzing import media
-from tests.fuzzing.working import AT_ONCE, work
+from tests.fuzzing.subjects import SUBJECTS
+from tests.fuzzing.working import AT_ONCE, Found, work
 
-_HANGS_AFTER_S = 20 * media.ALLOWED_S  # of wall time, on a machine that may be busy
+_HANGS_AFTER_S = 120.0  # without a batch of mutants; of wall time, on a machine that may be busy
 
 
 def main() -> int:
@@ -27,67 +26,87 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--only", type=int, help="number of one mutant, to repeat it")
+    parser.add_argument("--subjects", default=" ".join(SUBJECTS), help="what is damaged (default: %(default)s)")
+    parser.add_argument("--only", help="repeat one mutant, as media:1234")
     chosen = parser.parse_args()
-    if chosen.only is not None:
-        print(media.run(chosen.seed, chosen.only))
-        return 0
-    counts, failures, seconds = Counter[str](), list[str](), [0.0]
-    end_s = time.monotonic() + 60 * chosen.minutes
+    names = chosen.subjects.split()
+    if unknown := set(names) - set(SUBJECTS):
+        parser.error(f"unknown subjects: {', '.join(sorted(unknown))}; there are {', '.join(SUBJECTS)}")
     with tempfile.TemporaryDirectory() as place:
-        workers = {start(number, chosen, place, end_s) for number in range(chosen.workers)}
-        while workers:
-            for worker in list(workers):
-                worker.listen(counts, failures, seconds)
-                if not worker.process.is_alive():
-                    worker.listen(counts, failures, seconds)  # what it sent before its end
-                    worker.stop(failures)
-                    workers.remove(worker)
-            wait([worker.messages for worker in workers], 1.0)
-        left = [str(path) for path in Path(place).rglob("*")]
-    failures += [f"left behind: {path}" for path in left]
-    total = sum(counts.values())
-    print(f"{total} mutants of seed {chosen.seed}: {dict(counts.most_common())}; longest {max(seconds):.1f} s")
-    for failure in failures:
+        if chosen.only is not None:
+            return repeat(chosen.only, chosen.seed, place)
+        found = run_workers(names, chosen, place)
+    report(found, chosen.seed)
+    return 1 if found.failures else 0
+
+
+def repeat(only: str, seed: int, place: str) -> int:
+    name, _, number = only.partition(":")
+    os.chdir(place)
+    tempfile.tempdir = place
+    SUBJECTS[name].prepare()
+    print(SUBJECTS[name].run(seed, int(number)))
+    return 0
+
+
+def run_workers(names: list[str], chosen: argparse.Namespace, place: str) -> Found:
+    """Let the workers run to the end of the time, and add up what they found."""
+    found = Found()
+    end_s = time.monotonic() + 60 * chosen.minutes
+    workers = {Worker(number, names, chosen, place, end_s) for number in range(chosen.workers)}
+    while workers:
+        for worker in list(workers):
+            worker.listen(found)
+            if not worker.process.is_alive():
+                worker.listen(found)  # what it sent before its end
+                worker.stop(found)
+                workers.remove(worker)
+        wait([worker.messages for worker in workers], 1.0)
+    return found
+
+
+def report(found: Found, seed: int) -> None:
+    for name in sorted({name for name, _ in found.counts}):
+        outcomes = {outcome: count for (subject, outcome), count in found.counts.most_common() if subject == name}
+        listed = ", ".join(f"{outcome} {count}" for outcome, count in outcomes.items())
+        print(f"{name}: {sum(outcomes.values())} mutants of seed {seed}: {listed}")
+    print(f"{len(found.failures)} failures; longest {found.longest_s:.1f} s; at most {found.mib} MiB")
+    for failure in found.failures:
         print(failure)
-    return 1 if failures else 0
 
 
 class Worker:
-    """A process that runs every N-th mutant."""
+    """A process that runs every N-th batch."""
 
-    def __init__(self, process: multiprocessing.Process, messages: Connection) -> None:
-        self.process, self.messages = process, messages
-        self.first, self.heard_s = 0, time.monotonic()
+    def __init__(self, number: int, names: list[str], chosen: argparse.Namespace, place: str, end_s: float) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.messages, ours = context.Pipe(duplex=False)
+        words = (number, chosen.workers, names, chosen.seed, place, end_s, ours)
+        self.process = context.Process(target=work, args=words, daemon=True)
+        self.process.start()
+        ours.close()
+        self.batch, self.heard_s = "the start", time.monotonic()
 
-    def listen(self, counts: Counter[str], failures: list[str], seconds: list[float]) -> None:
+    def listen(self, found: Found) -> None:
         """Take what it sent; end it if it hangs."""
         while self.messages.poll():
             try:
-                self.first, found, failed, longest_s = self.messages.recv()
+                self.batch, more = self.messages.recv()
             except EOFError:
                 return
             self.heard_s = time.monotonic()
-            counts.update(found)
-            failures += failed
-            seconds.append(longest_s)
+            if more is not None:
+                found.counts += more.counts
+                found.failures += more.failures
+                found.longest_s, found.mib = max(found.longest_s, more.longest_s), max(found.mib, more.mib)
         if time.monotonic() - self.heard_s > _HANGS_AFTER_S:
-            failures.append(f"hangs at one of the {AT_ONCE} mutants from {self.first} on")
+            found.failures.append(f"hangs at one of the {AT_ONCE} mutants from {self.batch} on")
             self.process.kill()
 
-    def stop(self, failures: list[str]) -> None:
+    def stop(self, found: Found) -> None:
         """Note a crash."""
         if self.process.exitcode:
-            failures.append(f"exit status {self.process.exitcode} at one of the mutants from {self.first} on")
-
-
-def start(number: int, chosen: argparse.Namespace, place: str, end_s: float) -> Worker:
-    context = multiprocessing.get_context("spawn")
-    messages, ours = context.Pipe(duplex=False)
-    process = context.Process(target=work, args=(number, chosen.workers, chosen.seed, place, end_s, ours), daemon=True)
-    process.start()
-    ours.close()
-    return Worker(process, messages)  # type: ignore[arg-type]
+            found.failures.append(f"exit status {self.process.exitcode} at one of the mutants from {self.batch} on")
 
 
 if __name__ == "__main__":

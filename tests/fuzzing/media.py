@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -11,6 +10,7 @@ import av
 import numpy as np
 
 from tests.fuzzing.mutation import mutate
+from tests.fuzzing.subject import Subject
 from tests.shards import media
 from trichord.core.errors import SampleError
 from trichord.shards.building import transcode
@@ -93,20 +93,25 @@ USES: Mapping[str, Callable[[str, bytes], None]] = {
 }
 
 
-def run(seed: int, number: int) -> tuple[str, float]:
-    """Use one mutant in one way; return what came of it, and the processor time that it took."""
-    rng = np.random.default_rng([seed, number])
-    name = list(sources())[number % len(sources())]
-    use = list(USES)[number // len(sources()) % len(USES)]
-    data = mutate(sources()[name], rng)
-    extension = _KINDS[name][0] if name not in ("fragmented", "mpeg4") else "mp4"
-    limits, transcode.SOURCE_LIMITS = transcode.SOURCE_LIMITS, replace(transcode.SOURCE_LIMITS, timeout_s=ALLOWED_S)
-    began_s = time.thread_time()
-    try:
-        USES[use](extension, data)
-        outcome = "used"
-    except SampleError as error:
-        outcome = str(error.cause)
-    finally:
-        transcode.SOURCE_LIMITS = limits
-    return outcome, time.thread_time() - began_s
+class Media(Subject):
+    """Files of every container, in every mode of building, read and verified."""
+
+    allowed_s = ALLOWED_S
+
+    def prepare(self) -> None:
+        sources()
+
+    def run(self, seed: int, number: int) -> str:
+        rng = np.random.default_rng([seed, number])
+        name = list(sources())[number % len(sources())]
+        use = list(USES)[number // len(sources()) % len(USES)]
+        data = mutate(sources()[name], rng)
+        extension = _KINDS[name][0] if name not in ("fragmented", "mpeg4") else "mp4"
+        limits, transcode.SOURCE_LIMITS = transcode.SOURCE_LIMITS, replace(transcode.SOURCE_LIMITS, timeout_s=ALLOWED_S)
+        try:
+            USES[use](extension, data)
+            return "used"
+        except SampleError as error:
+            return str(error.cause)
+        finally:
+            transcode.SOURCE_LIMITS = limits
