@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ class FinetuneConfig(RunConfig):
             return super().transform()
         from trichord.finetune.features import read_features
 
-        return read_features
+        return partial(read_features, self.objective.sample_spec().label_rule)
 
     def _view_complaints(self) -> Iterator[str]:
         spec = self.objective

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from trichord.core.console import counted
 from trichord.core.errors import Cause, SampleError
 
 # Extensions of the media member in shards of video2dataset, ShardWriter and trichord, in the order of preference.
@@ -55,6 +56,32 @@ class Annotation(BaseModel):
     group: str | None = None
     split: str | None = None
     extra: dict[str, Any] = {}
+
+
+class LabelRule(BaseModel):
+    """The labels that a sample may have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: int
+    fewest: int = 0
+    most: int | None = None
+    intervals: bool = False  # whether the classes of intervals must be among them as well
+    advice: str = ""  # on a wrong number of labels
+
+    def check(self, annotation: Annotation) -> None:
+        """Raise SampleError if an annotation has other labels."""
+        found = {*annotation.labels, *(each.label for each in annotation.intervals if self.intervals)}
+        beyond = min((label for label in found if label >= self.classes), default=None)
+        if beyond is not None:
+            detail = f"label {beyond}, expected a number below {self.classes}, the number of classes"
+            raise SampleError(Cause.BAD_LABEL, detail)
+        count = len(annotation.labels)
+        if count < self.fewest or (self.most is not None and count > self.most):
+            wanted = f"exactly {self.most}" if self.fewest == self.most else f"at most {self.most}"
+            raise SampleError(
+                Cause.BAD_LABEL, f"{counted(count, 'label')}, expected {wanted}{self.advice and f'. {self.advice}'}"
+            )
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ class ClipTransform:
 
     def __call__(self, raw: RawSample, rng: np.random.Generator) -> Example:
         annotation = raw.annotation()
+        if self.spec.label_rule is not None:
+            self.spec.label_rule.check(annotation)
         open_clip = open_video if self.spec.decoder == "planned" else open_with_torchcodec
         video = open_clip(raw.video(), self.limits)
         plan = plan_views(self.spec.views, video.times_s, video.duration_s, rng)

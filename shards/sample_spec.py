@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trichord.shards.audio.sound_specs import SoundSpec
+from trichord.shards.record import LabelRule
 from trichord.shards.transforms.view_specs import ViewsSpec
 
 Modality = Literal["video", "audio"]
@@ -23,6 +24,7 @@ class SampleSpec(BaseModel):
     sound_of: Literal["first_clip", "each_clip"] = "first_clip"
     caption: Literal["first", "random", "all"] = "random"  # all: one per line
     labels: Literal["video", "clips"] = "video"  # clips: labels of the intervals that overlap a clip
+    label_rule: LabelRule | None = None  # other samples are bad ones; None: labels are not used
     timeline: bool = False  # whether an example holds the times of its clips and the video's annotation
     decoder: Literal["planned", "torchcodec"] = "planned"  # the same pixels if both FFmpegs convert alike
     is_training: bool = True  # SpecAugment is applied in training only

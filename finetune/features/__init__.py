@@ -7,16 +7,19 @@ from safetensors.torch import load
 
 from trichord.core.errors import Cause, SampleError
 from trichord.shards.reading.batch import Example
-from trichord.shards.record import RawSample
+from trichord.shards.record import LabelRule, RawSample
 
 MEMBER = "safetensors"  # extension of the features among the members of a sample
 
 
-def read_features(raw: RawSample, rng: np.random.Generator) -> Example:
+def read_features(label_rule: LabelRule | None, raw: RawSample, rng: np.random.Generator) -> Example:
     """Read a sample's features as a transform would; only the choice of one of its captions is random."""
     if MEMBER not in raw.members:
         raise SampleError(Cause.NO_VIDEO, "no features were computed: the video could not be used")
-    tensors, captions = load(raw.members[MEMBER]), raw.annotation().captions
+    annotation = raw.annotation()
+    if label_rule is not None:
+        label_rule.check(annotation)
+    tensors, captions = load(raw.members[MEMBER]), annotation.captions
     return Example(
         video=[tensors["video"]] if "video" in tensors else [],
         audio=[tensors["audio"]] if "audio" in tensors else [],

@@ -89,7 +89,7 @@ def about(config: FinetuneConfig, sources: tuple[ShardSource, ...]) -> dict[str,
     names = ("backbone", "audio_backbone", "init_from", "audio_init_from")
     is_random = config.init_from is None and config.audio_init_from is None
     return {
-        "samples": config.objective.sample_spec().model_dump(mode="json"),
+        "samples": config.objective.sample_spec().model_dump(mode="json", exclude={"label_rule"}),
         "normalisation": tree["objective"]["normalisation"],
         "tokens": "all" if config.objective.needs_grid else "pooled",
         "precision": config.engine.precision,
@@ -122,32 +122,41 @@ class _Writer:
 
     def __init__(self, config: FinetuneConfig, objective: OnTokens, world: World) -> None:
         self.config, self.objective, self.world = config, objective, world
-        self.transform = ClipTransform(objective.spec.sample_spec())
+        # Labels are checked where features are read: they may be used with other labels.
+        self.transform = ClipTransform(objective.spec.sample_spec().model_copy(update={"label_rule": None}))
         self.limits = config.data.reading_limits()
 
     def write(self, source: ShardSource, entry: ShardEntry, path: Path) -> None:
         """Write the features of one shard, completely or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        archive = open_archive(
-            source.root,
-            entry.name,
-            cache_dir=self.limits.cache_dir,
-            size=entry.bytes,
-            sha256=entry.sha256,
-            max_bytes=self.limits.max_bytes,
-            policy=self.limits.policy,
-        )
+        archive = self._open(source, entry)
         plain = {"user": "", "group": "", "mode": 0o644, "mtime": 0, "compress": False, "encoder": False}
         with whole_file(path) as file, TarWriter(file, **plain) as writer:
             for key, members in self._samples(archive, entry):
                 writer.write({"__key__": key, **members})
-        archive.close()
+        if archive is not None:
+            archive.close()
 
-    def _samples(self, archive: Archive, entry: ShardEntry) -> Iterator[tuple[str, dict[str, bytes]]]:
+    def _open(self, source: ShardSource, entry: ShardEntry) -> Archive | None:
+        try:
+            return open_archive(
+                source.root,
+                entry.name,
+                cache_dir=self.limits.cache_dir,
+                size=entry.bytes,
+                sha256=entry.sha256,
+                max_bytes=self.limits.max_bytes,
+                policy=self.limits.policy,
+            )
+        except SampleError as error:
+            print(f"warning: no features of {entry.name}: {error}", file=sys.stderr)
+            return None
+
+    def _samples(self, archive: Archive | None, entry: ShardEntry) -> Iterator[tuple[str, dict[str, bytes]]]:
         with ThreadPoolExecutor(max(self.config.data.workers, 1)) as threads:
             for first in range(0, entry.samples, _AT_ONCE):
                 places = range(first, min(first + _AT_ONCE, entry.samples))
-                read = [_read(archive, place) for place in places]
+                read = [_read(archive, entry.name, place) for place in places]
                 examples = list(threads.map(self._decoded, read))
                 features = iter(self._computed([each for each in examples if each is not None]))
                 for raw, example in zip(read, examples, strict=True):
@@ -182,13 +191,14 @@ class _Writer:
         return rows
 
 
-def _read(archive: Archive, place: int) -> RawSample:
+def _read(archive: Archive | None, shard: str, place: int) -> RawSample:
     """Read a sample; return an empty one in place of a sample that cannot be read."""
+    if archive is None or place >= len(archive):
+        return RawSample(f"missing-{place:06d}", shard, {})
     try:
         return archive.read(place)
     except SampleError:
-        key = archive.keys[place] if place < len(archive) else f"missing-{place:06d}"
-        return RawSample(key, archive.name, {})
+        return RawSample(archive.keys[place], shard, {})
 
 
 def _entry(path: Path, samples: int) -> ShardEntry:

@@ -15,6 +15,7 @@ from trichord.core.errors import Interrupted, RunStopped
 from trichord.core.run_folder import RunFolder
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import training as steps
+from trichord.pretrain.engine.bad_samples import BadSamples
 from trichord.pretrain.engine.distributed import World
 from trichord.pretrain.engine.finite import FiniteGuard, write_failure
 from trichord.pretrain.engine.metrics import Meter, Recorder, WindowMeans
@@ -59,6 +60,7 @@ class Loop:
     saver: Saver
     meter: Meter
     recorder: Recorder | None  # on rank 0
+    bad_samples: BadSamples
     watch: Watch
     loader_watch: LoaderWatch
     keep_failed: Callable[[int], str]  # saves the state before a failed step and returns where it is
@@ -86,6 +88,7 @@ class Loop:
                     self._log(step, output)
                 if self.saver.is_due_by_step(step + 1) and step < last:
                     with self.meter.aside():
+                        self._list_bad_samples(step)
                         self.saver.save(step + 1)
             self.saver.save(self.config.steps, is_last=True)
         return self._row
@@ -119,6 +122,7 @@ class Loop:
         ends = agreed.cannot_read or agreed.signal is not None
         if ends or agreed.is_save_due:
             with self.meter.aside():
+                self._list_bad_samples(step)
                 self.saver.save(step, is_last=ends)
         # The signal comes first: clusters signal the data workers as well, and their exit looks like a read error.
         if agreed.signal is not None:
@@ -130,6 +134,7 @@ class Loop:
             raise upcoming.problem or other
         assert upcoming.batch is not None
         self.meter.count(upcoming.batch)
+        self.bad_samples.add(upcoming.batch, step)
         return upcoming.batch
 
     def _forward_and_backward(self, batch: Batch, step: int) -> StepOutput:
@@ -178,10 +183,12 @@ class Loop:
         if norm is not None:
             row["gradient_norm"] = float(norm)
         self._row: dict[str, object] = dict(row)
+        if row["bad_share"]:  # of all ranks, so that they agree on whether to gather
+            self._list_bad_samples(step)
         if self.recorder is None:
             return
         try:
-            self.recorder.write({**row, "bad": self.prefetcher.stream.figures()["bad"]})
+            self.recorder.write({**row, "bad": dict(self.bad_samples.counts)})
         except OSError as error:  # such as a full disk; whether the run can continue is decided at the next save
             self.report(f"warning: the figures of step {step} could not be written: {error}")
         self.report(step_line(row))
@@ -191,6 +198,12 @@ class Loop:
         verdict = self.loader_watch.check(step, wait_share)
         if verdict:
             self.report(verdict)
+
+    def _list_bad_samples(self, step: int) -> None:
+        try:
+            self.bad_samples.gather()
+        except OSError as error:
+            self.report(f"warning: the bad samples up to step {step} could not be listed: {error}")
 
 
 def _named(kind: str, figures: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -19,6 +19,7 @@ from trichord.pretrain.collectives import rank
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint
 from trichord.pretrain.engine.allocator import own_cores, thread_plan
+from trichord.pretrain.engine.bad_samples import BadSamples
 from trichord.pretrain.engine.checkpoint_files import CheckpointIndex
 from trichord.pretrain.engine.device import peak_flops
 from trichord.pretrain.engine.distributed import World, join_world, leave_world
@@ -118,6 +119,7 @@ def _pretrain(
             saver=Saver(RunFolder(run).checkpoints, config.checkpoints, world, training, facts, check, report),
             meter=Meter(_workload(config, world), world.device),
             recorder=recorder,
+            bad_samples=BadSamples(run, training.start_step),
             watch=Watch((*EMBEDDING_RULES, *training.objective.health_rules())),
             loader_watch=LoaderWatch(config.data.workers, own_cores(world.placement.local_size)),
             keep_failed=partial(_keep_failed, run, world, training, facts, check),

@@ -28,6 +28,7 @@ from trichord.shards.reading.archive import Archive, open_archive
 from trichord.shards.reading.manifest import Manifest, ShardEntry
 from trichord.shards.reading.root import Root, parse_root
 from trichord.shards.reading.transfer import TransferPolicy
+from trichord.shards.record import LabelRule
 
 _NAMED_PER_SHARD = 100  # counts are exact; at most this many are listed
 
@@ -41,6 +42,7 @@ class Inspection:
     cache_dir: Path | None = None
     policy: TransferPolicy = field(default_factory=TransferPolicy)
     with_checksums: bool = False
+    labels: LabelRule | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def verify(
     """
     where = parse_root(root)
     listed = Manifest.load(manifest or root)
-    inspection = Inspection(where, limits or DecodeLimits(), cache_dir, with_checksums=with_checksums)
+    rule = LabelRule(classes=len(listed.classes), intervals=True) if listed.classes else None
+    inspection = Inspection(where, limits or DecodeLimits(), cache_dir, with_checksums=with_checksums, labels=rule)
     tasks = _choose(listed, sample, seed)
     report = VerifyReport(where.text, samples_promised=listed.samples, shards_promised=len(listed.shards))
     for findings in track(_results(tasks, inspection, workers), "verifying shards", len(tasks)):
@@ -175,7 +178,7 @@ def verify_shard(inspection: Inspection, task: VerifyTask) -> ShardFindings:
         _note_left_out(archive, findings)
         positions = range(len(archive)) if task.positions is None else task.positions
         for position in positions:
-            _check(archive, position, inspection.limits, findings)
+            _check(archive, position, inspection, findings)
         missing = max(entry.samples - len(archive), 0) if task.positions is None else 0
         if missing:
             ending = archive.listing.ending
@@ -188,11 +191,11 @@ def verify_shard(inspection: Inspection, task: VerifyTask) -> ShardFindings:
     return findings
 
 
-def _check(archive: Archive, position: int, limits: DecodeLimits, findings: ShardFindings) -> None:
+def _check(archive: Archive, position: int, inspection: Inspection, findings: ShardFindings) -> None:
     findings.checked += 1
     key = archive.keys[position] if position < len(archive) else f"(sample {position})"
     try:
-        findings.add(check_clip(archive.read(position), limits))
+        findings.add(check_clip(archive.read(position), inspection.limits, inspection.labels))
     except SampleError as error:
         findings.note(archive.name, key, error.cause, error.detail)
 

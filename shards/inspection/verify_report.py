@@ -18,7 +18,7 @@ import numpy.typing as npt
 from trichord.core.errors import Cause
 from trichord.shards.decoding.track import DecodeLimits
 from trichord.shards.decoding.video import Video, open_video
-from trichord.shards.record import RawSample
+from trichord.shards.record import LabelRule, RawSample
 
 _SOUND_WINDOW_S = 30.0  # decoded at a time, so that a long track takes no more memory than a short one
 _SOUND_RATE = 16000
@@ -50,9 +50,11 @@ class ClipFacts:
     has_labels: bool
 
 
-def check_clip(raw: RawSample, limits: DecodeLimits) -> ClipFacts:
+def check_clip(raw: RawSample, limits: DecodeLimits, labels: LabelRule | None = None) -> ClipFacts:
     """Decode everything and return the clip's properties; raise SampleError for the first defect."""
     annotation = raw.annotation()
+    if labels is not None:
+        labels.check(annotation)
     data = raw.video()
     video = open_video(data, limits)
     damaged = sum(bool(frame.is_corrupt) for frame in video.walk())

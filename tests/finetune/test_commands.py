@@ -114,7 +114,7 @@ def test_head_from_the_recipe_to_the_table(
     assert cli.main(["finetune", "small.yaml", *frozen, "--run", "on_kept"]) == 0
     assert sorted(path.name for path in (top / "kept/0").iterdir()) == ["00000.tar", "00001.tar", "manifest.json"]
     assert cli.main(["evaluate", "head", "--data", "plain"]) == 2  # its clips have no labels
-    assert "needs exactly one" in capsys.readouterr().err
+    assert "0 labels, expected exactly 1. For clips of several classes, or of none" in capsys.readouterr().err
 
 
 def _launches(typed: list[str]) -> None:

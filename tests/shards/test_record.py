@@ -7,7 +7,7 @@ import json
 import pytest
 
 from trichord.core.errors import Cause, SampleError
-from trichord.shards.record import Annotation, RawSample
+from trichord.shards.record import Annotation, LabelRule, RawSample
 
 
 def _read(document: object = None, **members: bytes) -> Annotation:
@@ -63,3 +63,30 @@ def test_impossible_values_are_bad(members: dict[str, bytes], cause: Cause) -> N
     with pytest.raises(SampleError) as caught:
         RawSample("k", "s.tar", members).annotation()
     assert caught.value.cause == cause
+
+
+@pytest.mark.parametrize(
+    ("document", "rule", "expected"),
+    [
+        ({"labels": [2]}, LabelRule(classes=3, fewest=1, most=1), None),
+        ({"labels": [3]}, LabelRule(classes=3), "label 3, expected a number below 3, the number of classes"),
+        ({"labels": [0, 1]}, LabelRule(classes=3), None),
+        ({"labels": [0, 1]}, LabelRule(classes=3, most=1), "2 labels, expected at most 1"),
+        ({}, LabelRule(classes=3, most=1), None),
+        ({}, LabelRule(classes=3, fewest=1, most=1, advice="Do so"), "0 labels, expected exactly 1. Do so"),
+        ({"intervals": [{"label": 9, "start": 0, "end": 1}]}, LabelRule(classes=3), None),
+        (
+            {"intervals": [{"label": 9, "start": 0, "end": 1}]},
+            LabelRule(classes=3, intervals=True),
+            "label 9, expected a number below 3, the number of classes",
+        ),
+    ],
+)
+def test_labels_must_follow_the_rule(document: dict[str, object], rule: LabelRule, expected: str | None) -> None:
+    annotation = RawSample("k", "s.tar", {"json": json.dumps(document).encode()}).annotation()
+    if expected is None:
+        rule.check(annotation)
+        return
+    with pytest.raises(SampleError) as caught:
+        rule.check(annotation)
+    assert (caught.value.cause, caught.value.detail) == (Cause.BAD_LABEL, expected)

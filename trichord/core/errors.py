@@ -43,6 +43,7 @@ class Cause(StrEnum):
     AUDIO = "audio"
     BAD_JSON = "bad_json"
     BAD_TEXT = "bad_text"
+    BAD_LABEL = "bad_label"  # outside the classes, or another number of labels than the objective takes
 
 
 class SampleError(Exception):

@@ -33,6 +33,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def bad_samples(self) -> Path:
+        """The samples that could not be used, a line of JSON for each."""
+        return self.path / "bad.jsonl"
+
+    @property
     def lock(self) -> Path:
         """The lock file, which names the process that may write to the run."""
         return self.path / "lock"

@@ -202,7 +202,7 @@ def prepare(config: FinetuneConfig, objective: Captioner) -> None:
 
 def learn_vocabulary(config: FinetuneConfig, size: int) -> Vocabulary:
     """Learn a tokenizer from all captions of the shards; each rank reads its share, and all learn the same one."""
-    own = [plain(caption) for _, annotation in read_annotations(config) for caption in annotation.captions]
+    own = [plain(caption) for annotation in read_annotations(config) for caption in annotation.captions]
     captions = gather_texts(own)
     if not any(captions):
         roots = ", ".join(source.root for source in config.data.sources)

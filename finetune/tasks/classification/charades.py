@@ -19,7 +19,9 @@ from trichord.finetune.tasks.classification.metrics import Scores, Truths, Value
 from trichord.shards.record import Annotation, Interval
 
 INSTANTS = 25
-_ACTION = re.compile(r"c(?P<label>\d{3}) (?P<start>\d+(\.\d+)?) (?P<end>\d+(\.\d+)?)")
+_NUMBER = r"[0-9]{1,9}(\.[0-9]{1,9})?"
+_SECONDS = re.compile(_NUMBER)
+_ACTION = re.compile(rf"c(?P<label>[0-9]{{3}}) (?P<start>{_NUMBER}) (?P<end>{_NUMBER})")
 
 
 def classification(scores_NK: Scores, truths_NK: Truths) -> Figures:
@@ -78,15 +80,13 @@ def truths_at(instants_T: Values, intervals: Iterable[Interval], classes: int) -
     return truths_TK
 
 
-def official_times(annotation: Annotation, decoded_s: float) -> tuple[tuple[Interval, ...], float]:
+def official_times(annotation: Annotation, decoded_s: float, classes: int) -> tuple[tuple[Interval, ...], float]:
     """Return intervals and length from the official lists if the sample stores them, else the sample's own."""
     actions, length = (annotation.extra.get(name) for name in ("actions", "length"))
     entries = [_ACTION.fullmatch(entry) for entry in str(actions or "").split(";") if entry]
-    try:
-        length_s = float(length) if isinstance(length, str) else None
-    except ValueError:
-        length_s = None
-    if length_s is None or None in entries:  # columns of another data set with these names
-        return annotation.intervals, annotation.duration or decoded_s
     found = [(int(each["label"]), float(each["start"]), float(each["end"])) for each in entries if each]
-    return tuple(Interval(label=label, start=start, end=end) for label, start, end in found), length_s
+    is_official = len(found) == len(entries) and all(label < classes for label, _, _ in found)
+    if not is_official or not isinstance(length, str) or _SECONDS.fullmatch(length) is None:
+        # Columns of another data set with these names.
+        return annotation.intervals, annotation.duration or decoded_s
+    return tuple(Interval(label=label, start=start, end=end) for label, start, end in found), float(length)

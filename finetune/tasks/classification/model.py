@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trichord.core.console import counted
-from trichord.core.errors import UserError
 from trichord.finetune.config import FinetuneConfig
 from trichord.finetune.tasks.annotations import read_annotations
 from trichord.finetune.tasks.base import OnTokens, TaskBackbone
@@ -140,10 +138,8 @@ class Classification(OnTokens):
         return StepOutput(loss, {self.spec.loss.kind: loss.detach()}, health, embeddings={})
 
     def targets(self, batch: Batch) -> Tensor:
-        """Return targets_BK from the clips' labels, smoothed; raise UserError for invalid labels."""
+        """Return targets_BK from the clips' labels, smoothed."""
         spec = self.spec
-        for labels, key, shard in zip(batch.labels, batch.key, batch.shard, strict=True):
-            check_labels(spec, labels, f"sample {key} of {shard}")
         return soft_targets(batch.labels, spec.count, spec.loss.label_smoothing, spec.is_multi_label)
 
     def health_rules(self) -> Sequence[HealthRule]:
@@ -198,21 +194,6 @@ def probabilities(logits_XK: Tensor, spec: ClassificationSpec) -> Tensor:
     return logits_XK.sigmoid() if spec.is_multi_label else logits_XK.softmax(dim=-1)
 
 
-def check_labels(spec: ClassificationSpec, labels: tuple[int, ...], whose: str) -> None:
-    """Raise UserError for labels that are incompatible with these settings."""
-    beyond = [label for label in labels if label >= spec.count]
-    if beyond:
-        raise UserError(
-            f"{whose} has label {beyond[0]}, but there are {spec.count} objective.classes, numbered from 0. Raise "
-            "objective.classes, or build the shards with the intended list of classes"
-        )
-    if not spec.is_multi_label and len(labels) != 1:
-        raise UserError(
-            f"{whose} has {counted(len(labels), 'label')}, but objective.loss.kind=cross_entropy needs exactly one. "
-            "For several classes per clip, or none: objective.loss.kind=binary"
-        )
-
-
 @torch.no_grad()
 def _count_tokens(backbone: Encoder, spec: ClassificationSpec) -> int:
     """Count the tokens of a training clip, including the pooled vector, with a forward pass."""
@@ -243,8 +224,7 @@ def count_labels(config: FinetuneConfig, spec: ClassificationSpec) -> tuple[Tens
     """Return the numbers of training clips of each class and in total; each rank counts its share of the shards."""
     counts: Counter[int] = Counter()
     clips = 0
-    for whose, annotation in read_annotations(config):
-        check_labels(spec, annotation.labels, whose)
+    for annotation in read_annotations(config):
         counts.update(set(annotation.labels))
         clips += 1
     found = [*(counts[label] for label in range(spec.count)), clips]

@@ -17,7 +17,7 @@ from trichord.finetune.config import FinetuneConfig
 from trichord.finetune.evaluation.gather import gather_each_once
 from trichord.finetune.tasks.classification.charades import official_times
 from trichord.finetune.tasks.classification.metrics import Scores, Truths, Values
-from trichord.finetune.tasks.classification.model import Classification, check_labels, pooled, probabilities
+from trichord.finetune.tasks.classification.model import Classification, pooled, probabilities
 from trichord.finetune.tasks.classification.spec import ClassificationSpec
 from trichord.pretrain.collectives import gather_texts, gather_unequal_rows
 from trichord.pretrain.engine.distributed import World
@@ -51,10 +51,7 @@ class _Rows:
         for row, (labels, timeline) in enumerate(zip(batch.labels, batch.timeline, strict=True)):
             if not batch.valid[row]:
                 continue
-            intervals, duration_s = official_times(timeline.annotation, timeline.duration_s)
-            named = (*labels, *(each.label for each in intervals))
-            whose = f"sample {batch.key[row]} of {batch.shard[row]}"
-            check_labels(spec, named if spec.is_multi_label else labels, whose)
+            intervals, duration_s = official_times(timeline.annotation, timeline.duration_s, spec.count)
             truths_BK[row, list(labels)] = 1
             self.given.append(given_BCK[row, : len(timeline.clips_s)])
             entry = {

@@ -13,6 +13,7 @@ from trichord.core.registry import Registry
 from trichord.finetune.tasks.classification.loss_specs import AnyLoss, CrossEntropySpec
 from trichord.finetune.tasks.spec import TaskSpec, random_settings_of
 from trichord.shards.audio.sound_specs import SoundSpec
+from trichord.shards.record import LabelRule
 from trichord.shards.sample_spec import SampleSpec
 from trichord.shards.transforms.clip_specs import ClipSpec
 from trichord.shards.transforms.crops import Squash
@@ -130,6 +131,14 @@ class ClassificationSpec(TaskSpec):
         return tuple(map(str, range(self.classes))) if isinstance(self.classes, int) else self.classes
 
     @property
+    def label_rule(self) -> LabelRule:
+        """The labels that a clip may have."""
+        if self.is_multi_label:
+            return LabelRule(classes=self.count, intervals=True)
+        several = "For clips of several classes, or of none: objective.loss.kind=binary"
+        return LabelRule(classes=self.count, fewest=1, most=1, advice=several)
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         return self.names
 
@@ -199,6 +208,7 @@ class ClassificationSpec(TaskSpec):
             sound_of="each_clip",
             caption="first",
             labels="clips" if is_training and self.labels == "clip" else "video",
+            label_rule=self.label_rule,
             is_training=is_training,
         )
 

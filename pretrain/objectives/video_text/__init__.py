@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 
 from trichord.pretrain.objectives.spec import ObjectiveSpec
 from trichord.shards.audio.sound_specs import SoundSpec
+from trichord.shards.record import LabelRule
 from trichord.shards.sample_spec import SampleSpec
 from trichord.shards.transforms.clip_specs import ClipSpec, Segments
 from trichord.shards.transforms.crops import RandomResizedCrop
@@ -112,4 +113,11 @@ class VideoTextSpec(ObjectiveSpec):
             views=ViewsSpec(clips=self.clips, views=(self.view,), flips=self.flips),
             sound=self.sound,
             sound_seconds=self.sound_seconds,
+            label_rule=self._label_rule(),
         )
+
+    def _label_rule(self) -> LabelRule | None:
+        if self.classes is None:
+            return None
+        several = "For clips of several classes, use captions: objective.classes=null"
+        return LabelRule(classes=len(self.classes.names), most=1, advice=several)

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trichord.core.errors import UserError
 from trichord.pretrain.backbones.base import AudioBackbone, Backbone, Encoder, TextBackbone
 from trichord.pretrain.backbones.video_text import AudioTower, EncodedClips, VideoText, to_unit
 from trichord.pretrain.collectives import mean_over_ranks, sum_over_ranks, world_size
@@ -164,7 +163,6 @@ class VideoTextObjective(Objective):
         classes, targets_BK = self.spec.classes, None
         if classes is not None and self._class_tokens_KL is not None:
             count = len(self._class_tokens_KL)
-            _check_labels(batch, count)
             filled = [labels or (0,) for labels in batch.labels]  # a sample without a label has weight 0
             targets_BK = soft_targets(filled, count, classes.label_smoothing).to(frames_BCTHW.device)
             if classes.mix is not None:
@@ -239,15 +237,6 @@ def class_texts(spec: VideoTextSpec) -> list[str]:
 def _has_label(batch: Batch) -> Tensor:
     valid_B = batch.valid
     return valid_B & torch.tensor([bool(labels) for labels in batch.labels], device=valid_B.device)
-
-
-def _check_labels(batch: Batch, count: int) -> None:
-    for labels, key, shard in zip(batch.labels, batch.key, batch.shard, strict=True):
-        if len(labels) > 1 or any(label >= count for label in labels):
-            raise UserError(
-                f"sample {key} of {shard} has the labels {list(labels)}; expected one below {count}, the number of "
-                "objective.classes.names, or none. For clips of several classes, use captions: objective.classes=null"
-            )
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ from torch.nn import functional
 from tests.pretrain.objectives import video_text_stage as stage
 from tests.pretrain.objectives.video_text_stage import BATCH, CLASSES, batch, build
 from tests.pretrain.processes import run_ranks
-from trichord.core.errors import UserError
 from trichord.pretrain.collectives import world_size
 from trichord.pretrain.objectives.video_text.objective import VideoTextObjective
 
@@ -195,11 +194,10 @@ def test_scale_is_clamped_to_a_hundred_and_can_decrease_again() -> None:
     assert grad is not None and bool(grad.abs().sum() > 0)
 
 
-def test_a_clip_of_two_classes_is_refused_by_name() -> None:
-    found = batch()
-    found.labels[3] = (0, 2)
-    with pytest.raises(UserError, match=r"sample clip 0 3 of 0 has the labels \[0, 2\]; expected one below 3"):
-        build()(found, 0)
+def test_clips_of_several_classes_are_bad_where_classes_are_learnt() -> None:
+    rule = build().spec.sample_spec().label_rule
+    assert rule is not None and (rule.classes, rule.fewest, rule.most) == (3, 0, 1)
+    assert build(**PLAIN, classes=None).spec.sample_spec().label_rule is None
 
 
 @pytest.mark.parametrize(

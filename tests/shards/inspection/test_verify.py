@@ -69,6 +69,14 @@ def test_wrong_manifest_is_reported(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (row["good"], row["bad"], len(row["disagreements"])) == (4, {"missing": 2}, 2)
 
 
+def test_labels_outside_the_named_classes_are_bad(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set")
+    Manifest.load(root).model_copy(update={"classes": ("one",)}).save(root)
+    (found,) = verify(root).findings
+    assert (found.key, found.cause) == ("a", "bad_label")
+    assert found.detail == "label 1, expected a number below 1, the number of classes"
+
+
 def test_every_frame_is_decoded_once() -> None:
     video = open_video(media.encode(media.moving_picture(30), options={"bf": "2", "g": "10"}))
     assert sum(1 for _ in video.walk()) == len(video) == 30

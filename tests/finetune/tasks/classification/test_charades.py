@@ -111,6 +111,9 @@ def test_resampled_sets_equal_sets_of_copies_in_file_order() -> None:
         ({"actions": "c002 1.00 40.20;c000 0 3.5", "length": "30.5"}, ([(2, 1.0, 40.2), (0, 0.0, 3.5)], 30.5)),
         ({"length": "12.0"}, ([], 12.0)),  # a video without actions
         ({"actions": "runs, jumps", "length": "long"}, ([(1, 0.5, 2.0)], 9.0)),  # the columns of another data set
+        ({"actions": "c003 0 1", "length": "30"}, ([(1, 0.5, 2.0)], 9.0)),  # a class that there is not
+        ({"actions": f"c002 0 {'9' * 400}", "length": "30"}, ([(1, 0.5, 2.0)], 9.0)),
+        ({"actions": "c002 0 1", "length": "nan"}, ([(1, 0.5, 2.0)], 9.0)),
         ({}, ([(1, 0.5, 2.0)], 9.0)),
     ],
 )
@@ -119,5 +122,5 @@ def test_official_intervals_take_precedence_over_those_cut_to_the_clip(
 ) -> None:
     document = {"intervals": [{"label": 1, "start": 0.5, "end": 2.0}], "duration": 9.0, "extra": extra}
     annotation = RawSample("k", "s", {"json": json.dumps(document).encode()}).annotation()
-    found, length_s = charades.official_times(annotation, 8.96)
+    found, length_s = charades.official_times(annotation, 8.96, 3)
     assert ([(each.label, each.start, each.end) for each in found], length_s) == expected
