@@ -15,7 +15,7 @@ BIN := .venv/bin
 INSTALL := $(PYTHON) .ci/install.py --torch "$(TORCH)" --torch-index "$(TORCH_INDEX)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-matrix fuzz check format docs bench learn clean
+.PHONY: help setup quickstart test test-matrix fuzz kills check format docs bench learn clean
 
 help:  ## Show this list
 	@echo "make TARGET [TORCH=auto|cpu|cuda|\"torch==… torchvision==… torchaudio==…\"] [TORCH_INDEX=URL] [PYTHON=python3]"
@@ -37,6 +37,9 @@ test-matrix:  ## Run the suite as on other machines (hours); VARIANTS="avx2 user
 
 fuzz: setup  ## Damage what comes from outside at random for 10 minutes and use it; ARGS="--minutes 60 --seed 1"
 	@$(BIN)/python -m tests.fuzzing $(ARGS)
+
+kills: setup  ## Kill commands 200 times at any moment, and compare what they write in the end; ARGS="--kills 50 --seed 1"
+	@$(BIN)/python -m tests.kills $(ARGS)
 
 check: setup  ## Lint, formatting, strict types, links and commands of the documentation
 	@$(BIN)/ruff check .

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trichord.core.command import command_line
 from trichord.core.errors import UserError
+from trichord.core.machine import boot_and_namespace, is_dead, machine_digest, start_of
 from trichord.core.run_folder import RunFolder
 
 BEAT_S = 5.0
@@ -50,12 +51,12 @@ class Holder(BaseModel):
 
     def is_gone(self) -> bool:
         """Return whether it is certainly dead: it ran on this machine and no longer does."""
-        here = _machine()
+        here = boot_and_namespace()
         if self.host != socket.gethostname() or not here:
             return False
         if self.machine.partition(" ")[0] != here.partition(" ")[0]:
             return True  # the machine was rebooted
-        return self.machine == here and _start_of(self.pid) != self.started
+        return self.machine == here and start_of(self.pid) != self.started
 
 
 class RunLock:
@@ -100,13 +101,14 @@ class RunLock:
 def take_lock(run: Path, report: Callable[[str], None] = lambda _: None) -> RunLock:
     """Take the lock of a run's folder, or raise UserError naming its holder. Waits if the holder may just have died."""
     path, mine = RunFolder(run).lock, _myself()
-    fresh = path.with_name(f".{path.name}.{mine.token}")
+    fresh = path.with_name(f".{path.name}.{machine_digest()}-{mine.pid}-{mine.token}")
     try:
         run.mkdir(parents=True, exist_ok=True)
         while True:
             fresh.write_text(mine.model_dump_json() + "\n")
             try:
                 os.link(fresh, path)  # fails if the lock exists, over NFS too
+                _clear_after_the_dead(path, fresh)
                 return RunLock(path, mine)
             except FileExistsError:
                 settle_s = _wait_for_turn(path, mine, fresh, report)
@@ -114,12 +116,23 @@ def take_lock(run: Path, report: Callable[[str], None] = lambda _: None) -> RunL
                 os.replace(fresh, path)
                 time.sleep(settle_s)
                 if _is_of(path, mine):
+                    _clear_after_the_dead(path, path)
                     return RunLock(path, mine)
     except OSError as error:
         raise UserError(f"{run} cannot be written to: {error}. Next: use a folder with write permission.") from error
     finally:
         with suppress(OSError):
             fresh.unlink()
+
+
+def _clear_after_the_dead(path: Path, just_written: Path) -> None:
+    """Delete what processes left that died while they waited for the lock: those that live touch theirs."""
+    now_s = just_written.stat().st_mtime
+    for other in path.parent.glob(f".{path.name}.*-[0-9]*-*"):
+        machine, pid, _ = other.name.rpartition(".")[2].split("-", 2)
+        with suppress(FileNotFoundError):
+            if is_dead(machine, int(pid)) or now_s - other.stat().st_mtime > SILENT_S:
+                other.unlink()
 
 
 def read_holder(run: Path) -> Holder | None:
@@ -189,25 +202,7 @@ def _myself() -> Holder:
         job_id=job_id,
         restarts=restarts,
         host=socket.gethostname(),
-        machine=_machine(),
+        machine=boot_and_namespace(),
         pid=os.getpid(),
-        started=_start_of(os.getpid()),
+        started=start_of(os.getpid()),
     )
-
-
-def _machine() -> str:
-    """Return the boot id and PID namespace of this process, because containers have their own process ids."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # not Linux: only the heartbeat shows whether a holder is alive
-        return ""
-
-
-def _start_of(pid: int) -> str:
-    """Return a process's start time, or "" if it does not exist; process ids are reused."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]

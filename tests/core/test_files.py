@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -83,3 +84,25 @@ for _ in range(40):
     assert path.read_text() in contents
     assert os.listdir(tmp_path) == ["file"]
     assert temporary_path(path) != temporary_path(path)
+
+
+def test_what_a_killed_process_left_is_deleted_by_the_next_writer(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        with whole_file(tmp_path / "file") as file:
+            file.write(b"half")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = tmp_path.iterdir()
+    machine = left.name.split(".")[2].split("-")[0]
+    alive = tmp_path / f".other.{machine}-{os.getpid()}-{os.getpid()}-0.partial"
+    elsewhere = tmp_path / ".file.0123456789ab-7-7-0.partial"
+    foreign = tmp_path / ".notes.partial"
+    for path in (alive, elsewhere, foreign):
+        path.touch()
+    old = tmp_path / ".file.0123456789ab-7-7-1.partial"
+    old.touch()
+    os.utime(old, (0, 0))
+    write_whole(tmp_path / "file", "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", alive.name, elsewhere.name, foreign.name}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import threading
 import time
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 from tests.launch.fake_slurm import SQUEUE, FakeSlurm
 from tests.launch.made_runs import MadeRun
+from tests.warm import HANGS_AFTER_S
 from trichord.launch import cli, logs
 from trichord.launch.logs import follow_log
 
@@ -106,32 +109,40 @@ def test_each_run_of_a_sweep_shows_its_own_logs(capsys: pytest.CaptureFixture[st
 
 
 def test_following_continues_across_a_restart_until_the_job_ends(
-    capsys: pytest.CaptureFixture[str], fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follow_log, "__defaults__", (0.02,))
+    out, err = io.StringIO(), io.StringIO()
     run = MadeRun(RUN).submitted("62")
     fake.answers("squeue", "62|PENDING|Resources|\n")
 
     def live() -> None:
-        time.sleep(0.1)
+        wait_for("waiting for runs/one/logs/62_0_log.out; runs/one is queued: waiting: Resources", err)
         fake.answers("squeue", "62|RUNNING|None|n1\n")
         run.started().log(0, "first sta")
-        time.sleep(0.1)
+        wait_for("first sta", out)
         run.log(0, "rt\n").ended("requeued", "the time limit was near")
         fake.answers("squeue", "62|PENDING|BeginTime|\n")
-        time.sleep(0.2)
+        wait_for("first start\n", out)
         fake.answers("squeue", "62|RUNNING|None|n1\n")
         run.started(restarts=1).log(0, "second start\n")
         run.log(0, "the end\n").ended("finished", restarts=1)
 
     thread = threading.Thread(target=live)
-    thread.start()
-    assert show("--follow") == 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        thread.start()
+        assert show("--follow") == 0
     thread.join()
-    printed = capsys.readouterr()
-    assert printed.out == "first start\nsecond start\nthe end\n"
-    assert "waiting for runs/one/logs/62_0_log.out; runs/one is queued: waiting: Resources" in printed.err
-    assert printed.err.endswith("runs/one is finished\n")
+    assert out.getvalue() == "first start\nsecond start\nthe end\n"
+    assert err.getvalue().endswith("runs/one is finished\n")
+
+
+def wait_for(text: str, stream: io.StringIO) -> None:
+    """Wait until a text has been printed."""
+    end_s = time.monotonic() + HANGS_AFTER_S
+    while text not in stream.getvalue() and time.monotonic() < end_s:
+        time.sleep(0.005)
+    assert text in stream.getvalue()
 
 
 def test_following_an_ended_job_shows_its_end(capsys: pytest.CaptureFixture[str]) -> None:

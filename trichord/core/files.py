@@ -1,7 +1,9 @@
 """Atomic file writes: files are written under a temporary name, synced, and renamed.
 
-Temporary names are unique to a host, a process and a call, because many nodes may write into one folder over NFS. Those
-of a worker also contain the process id of its parent, which deletes unfinished files after it has ended its workers.
+Temporary names are unique to a machine, a process and a call, because many nodes may write into one folder over NFS.
+Those of a worker also contain the process id of its parent, which deletes unfinished files after it has ended its
+workers. What a killed process leaves is deleted by the next one that writes to the folder: at once on the same machine,
+after a day elsewhere.
 """
 
 from __future__ import annotations
@@ -9,15 +11,22 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import socket
+import re
+import time
 from collections.abc import Iterator
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import BinaryIO
 
+from trichord.core.machine import is_dead, machine_digest
+
 PARTIAL = ".partial"
 
+_WRITER = re.compile(rf"^\..*\.(?P<machine>[0-9a-f]{{12}})-\d+-(?P<pid>\d+)-\d+{re.escape(PARTIAL)}$")
+_SILENT_S = 86_400.0
+
 _calls = itertools.count()
+_cleared = set[Path]()  # folders
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -42,15 +51,32 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return the path of a hidden file beside `path`, unique to this call."""
+    """Return the path of a hidden file beside `path`, unique to this call.
+
+    The first call for a folder deletes there what killed processes left.
+    """
+    if path.parent not in _cleared:
+        _cleared.add(path.parent)
+        _clear_after_the_dead(path.parent)
     parent = parent_process()
     parent_pid = os.getpid() if parent is None else parent.pid
-    return path.with_name(f".{path.name}.{socket.gethostname()}-{parent_pid}-{os.getpid()}-{next(_calls)}{PARTIAL}")
+    return path.with_name(f".{path.name}.{machine_digest()}-{parent_pid}-{os.getpid()}-{next(_calls)}{PARTIAL}")
+
+
+def _clear_after_the_dead(folder: Path) -> None:
+    for name in os.listdir(folder) if folder.is_dir() else ():
+        writer = _WRITER.search(name)
+        if writer is None:
+            continue
+        with contextlib.suppress(OSError):  # another process may delete it as well
+            silent_s = time.time() - (folder / name).stat().st_mtime
+            if is_dead(writer["machine"], int(writer["pid"])) or silent_s > _SILENT_S:
+                (folder / name).unlink()
 
 
 def clear_after_workers(folder: Path) -> None:
     """Delete the unfinished files that ended workers of this process left in a folder."""
-    for path in folder.glob(f".*.{socket.gethostname()}-{os.getpid()}-*{PARTIAL}"):
+    for path in folder.glob(f".*.{machine_digest()}-{os.getpid()}-*{PARTIAL}"):
         path.unlink(missing_ok=True)
 
 

@@ -86,6 +86,24 @@ def test_killed_local_holder_is_replaced_at_once(tmp_path: Path, monkeypatch: py
         assert "which is gone" in messages[0]
 
 
+def test_files_of_contenders_that_died_are_deleted(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        run_lock.os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[attr-defined,assignment]
+        take_lock(tmp_path)
+    os.waitpid(child, 0)
+    (left,) = tmp_path.iterdir()
+    left.write_bytes(left.read_bytes()[:5])  # it may have died while writing
+    alive = tmp_path / left.name.replace(f"-{child}-", f"-{os.getpid()}-")
+    elsewhere = tmp_path / ".lock.0123456789ab-1-token"
+    alive.touch(), elsewhere.touch()
+    with take_lock(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {"lock", alive.name, elsewhere.name}
+    os.utime(elsewhere, (0, 0))
+    with take_lock(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {"lock", alive.name}
+
+
 def test_reused_process_id_is_another_process(tmp_path: Path) -> None:
     first = holding(tmp_path)
     first.send_signal(signal.SIGKILL)
