@@ -6,6 +6,7 @@ share the shards. Legend: n rows of a part, E features, T frames, M mel filters.
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trichord.core.command import command_line
-from trichord.core.console import counted, show_figures, track
+from trichord.core.console import counted, printable, show_figures, track
 from trichord.core.errors import RunStopped, SampleError, UserError
 from trichord.core.files import write_whole
 from trichord.core.processes import worker_pool
@@ -193,9 +194,10 @@ def _examples(
     try:
         archive = open_archive(root, entry.name, cache_dir=options.cache, size=entry.bytes, sha256=entry.sha256)
     except SampleError as error:
-        raise UserError(
-            f"{entry.name} of {root.text} cannot be read: {error}. Next: {command_line('shards', 'verify', root.text)}"
-        ) from error
+        why = f"{entry.name} cannot be read, so its part has no rows: {error}. To embed it later, delete the part"
+        print(printable(f"warning: {why}"), file=sys.stderr)
+        yield from ((f"(sample {position})", error) for position in range(entry.samples))
+        return
     waiting: deque[tuple[str, Future[Example | SampleError]]] = deque()
     try:
         for position in range(entry.samples):

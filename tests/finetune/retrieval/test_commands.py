@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -265,3 +266,17 @@ def test_search_runs_no_command_that_an_index_names(
             runs,
             not runs,
         )
+
+
+def test_a_shard_that_cannot_be_read_ends_no_other(
+    top: Path, tmp_path: Path, typed: Typed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(top / "shards", tmp_path / "shards")
+    (tmp_path / "shards/00001.tar").write_bytes(b"noise" * 1000)
+    words = ("embed", "runs/3", str(tmp_path / "shards"), "--out", str(tmp_path / "vectors"))
+    (row,) = typed(*words)
+    assert (row["parts"], row["rows"], row["bad"]) == (4, 12, 4)
+    (tmp_path / "vectors/00001.safetensors").unlink()
+    shutil.copy(top / "shards/00001.tar", tmp_path / "shards")
+    (row,) = typed(*words)
+    assert (row["parts"], row["rows"], row["bad"]) == (1, 4, 0)
