@@ -19,6 +19,7 @@ from trichord.core.files import write_whole
 from trichord.core.seeds import generator
 from trichord.finetune.retrieval.building import MOST_QUERIES, Options, Queries, write_segment
 from trichord.finetune.retrieval.index import CATALOGUE, Index, read_catalogue, refuse_other_model
+from trichord.finetune.retrieval.kinds import choose
 from trichord.finetune.retrieval.rows import Source, finished, part_path, read_embedding, read_filter
 from trichord.finetune.retrieval.spec import INDEX_KINDS, Catalogue, EmbeddedModality, Embedding, SegmentEntry
 from trichord.finetune.retrieval.table import Table, whole, write_table
@@ -42,7 +43,7 @@ def build(folders: Sequence[Path], out: Path, modality: EmbeddedModality, option
 def add(out: Path, folders: Sequence[Path], options: Options) -> Catalogue:
     """Add the parts of some embeddings as a new segment."""
     embeddings = [read_embedding(folder) for folder in folders]
-    return _append(out, read_catalogue(out), folders, embeddings, options, lambda: read_catalogue(out))
+    return _append(out, read_catalogue(out), folders, embeddings, options, lambda: _current(out))
 
 
 def _append(
@@ -75,7 +76,7 @@ def _append(
 def remove(out: Path, keys: Iterable[str], where: Mapping[str, str]) -> tuple[Catalogue, int]:
     """Remove all rows of some keys and all that `where` matches; return the catalogue and their number."""
     with _changing(out):
-        catalogue = read_catalogue(out)
+        catalogue = _current(out)
         index = Index(out, catalogue)
         gone = [np.zeros(len(segment.rows), bool) for segment in index.segments]
         for key in keys:
@@ -113,9 +114,11 @@ def _with_removed(out: Path, catalogue: Catalogue, entry: SegmentEntry, gone_N: 
 
 
 def merge(out: Path, options: Options) -> Catalogue:
-    """Merge all segments into one, without the removed rows."""
+    """Merge all segments into one, without the removed rows; one that is already so is kept."""
     with _changing(out):
-        catalogue = read_catalogue(out)
+        catalogue = _current(out)
+        if len(catalogue.segments) == 1 and _is_as_asked(catalogue.segments[0], catalogue, options):
+            return catalogue
         index = Index(out, catalogue)
         asked_QD = np.concatenate([segment.queries() for segment in index.segments])
         drawn = generator(options.seed, "queries").permutation(len(asked_QD))[:MOST_QUERIES]
@@ -123,6 +126,11 @@ def merge(out: Path, options: Options) -> Catalogue:
         sources = [segment.source() for segment in index.segments]
         entry = write_segment(out, catalogue, sources, Queries(asked_QD[drawn], of), options)
         return _commit(out, catalogue, (entry,))
+
+
+def _is_as_asked(entry: SegmentEntry, catalogue: Catalogue, options: Options) -> bool:
+    kind = options.kind or choose(entry.count, catalogue.dim, catalogue.dtype, options.memory_bytes)
+    return entry.gone == 0 and entry.kind == kind and entry.measured.target == options.recall
 
 
 def check(out: Path) -> Catalogue:
@@ -234,6 +242,21 @@ def _changing(out: Path) -> Any:
     return take_lock(out)
 
 
+def _current(out: Path) -> Catalogue:
+    """Read the catalogue, and delete what an interrupted change left beside it."""
+    catalogue = read_catalogue(out)
+    _delete_unnamed(out, catalogue)
+    return catalogue
+
+
+def _delete_unnamed(out: Path, catalogue: Catalogue) -> None:
+    """Delete the files that a catalogue does not name."""
+    named = {name for entry in catalogue.segments for name in (entry.name, entry.removed)}
+    for path in out.iterdir():
+        if path.name not in named and path.name.startswith(("segment-", "removed-")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def _commit(out: Path, catalogue: Catalogue, segments: Sequence[SegmentEntry]) -> Catalogue:
     """Replace the catalogue, then delete files that it no longer names."""
     changed = catalogue.model_copy(update={"segments": tuple(segments), "next_number": catalogue.next_number + 1})
@@ -241,10 +264,7 @@ def _commit(out: Path, catalogue: Catalogue, segments: Sequence[SegmentEntry]) -
         write_whole(out / CATALOGUE, changed.model_dump_json(indent=1) + "\n")
     except OSError as error:
         raise UserError(f"{out / CATALOGUE} cannot be written: {error}. The index is unchanged") from error
-    named = {*(entry.name for entry in segments), *(entry.removed for entry in segments)}
-    for path in out.iterdir():
-        if path.name not in named and path.name.startswith(("segment-", "removed-")):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    _delete_unnamed(out, changed)
     return changed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from trichord.finetune.retrieval.spec import INDEX_KINDS, DType, Kind
 from trichord.finetune.retrieval.table import Table
 
 SMALL = Options(memory_bytes=1 << 28, recall=0.9)
+OTHER = replace(SMALL, recall=0.8)
 Held = dict[tuple[str, float], NDArray[np.float32]]
 
 
@@ -267,7 +269,7 @@ def test_interrupted_change_has_no_effect(whole: Path, monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patched:
         patched.setattr(changing, "write_whole", dies)
-        for change in (lambda: add(whole / "index", [whole / "more"], SMALL), lambda: merge(whole / "index", SMALL)):
+        for change in (lambda: add(whole / "index", [whole / "more"], SMALL), lambda: merge(whole / "index", OTHER)):
             with pytest.raises(KeyboardInterrupt):
                 change()
     assert (whole / "index/segment-00002").exists()
@@ -275,6 +277,16 @@ def test_interrupted_change_has_no_effect(whole: Path, monkeypatch: pytest.Monke
     assert add(whole / "index", [whole / "more"], SMALL).count == 7
     merge(whole / "index", SMALL)
     assert sorted(path.name for path in (whole / "index").glob("s*")) == ["segment-00003"]
+
+
+def test_merge_of_what_is_merged_changes_nothing(whole: Path) -> None:
+    write_embedding(whole / "more", [["x", "y"]], seed=3)
+    add(whole / "index", [whole / "more"], SMALL)
+    merged = merge(whole / "index", SMALL)
+    (whole / "index/segment-00099").mkdir()  # left by an interrupted change
+    assert merge(whole / "index", SMALL) == merged
+    assert sorted(path.name for path in (whole / "index").glob("s*")) == ["segment-00003"]
+    assert merge(whole / "index", OTHER) != merged
 
 
 def test_open_index_survives_a_merge(whole: Path) -> None:
