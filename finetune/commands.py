@@ -86,9 +86,25 @@ def _declare_serve(parser: ArgumentParser) -> None:
         help="shard set from which the page offers clips (default: the first run's training set, if it exists)",
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", metavar="NAME", help="address to listen on; 127.0.0.1 is for this machine only"
+        "--host",
+        default="127.0.0.1",
+        metavar="NAME",
+        help="address to listen on; 127.0.0.1 is for this machine only, others should have --token or --token-file",
     )
     parser.add_argument("--port", type=_port, default=8000, metavar="N", help="port to listen on; 0 takes a free port")
+    access = parser.add_mutually_exclusive_group()
+    access.add_argument(
+        "--token",
+        action="store_true",
+        help="answer only those who know a new token, which the printed address contains",
+    )
+    access.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="answer only those who know the token in this file; browsers open /?token=TOKEN once, programs send the "
+        "header Authorization: Bearer TOKEN",
+    )
     parser.add_argument(
         "--max-megabytes", type=at_least(1), default=100, metavar="N", help="size limit of an uploaded video in MB"
     )
@@ -173,6 +189,7 @@ SERVE = Command(
     (
         "trichord serve runs/probe runs/captions",
         "trichord serve runs/probe runs/video_text --index vectors/val/index --samples shards/val --port 8080",
+        "trichord serve runs/probe --host 0.0.0.0 --token-file page.token",
         "curl --data-binary @clip.mp4 http://127.0.0.1:8000/api/look",
     ),
 )

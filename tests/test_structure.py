@@ -19,7 +19,8 @@ OF_THE_PACKAGE = ("core", "api")  # the others are folders at the top of the rep
 LONGEST_FILE = 300
 MOST_IMPORTS_IN_FUNCTIONS = 90
 LONGEST_FUNCTION = 80
-OF_THE_PAGE = {f"finetune/page/{name}.py" for name in ("app", "serving", "requests")}  # which the extra `page` installs
+# Modules that need the extra `page`.
+OF_THE_PAGE = {f"finetune/page/{name}.py" for name in ("access", "app", "connections", "requests", "serving")}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROVIDERS = packages_distributions()
 HEAVY = {"torch", "torchaudio", "torchvision", "numpy", "av", "transformers", "deepspeed", "open_clip", "webdataset"}

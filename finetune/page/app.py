@@ -1,4 +1,4 @@
-"""Routes of the page: their requests and responses, and the security middleware."""
+"""Routes of the page: their requests and responses."""
 
 from __future__ import annotations
 
@@ -7,26 +7,35 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trichord.core.errors import SampleError, UserError
+from trichord.finetune.page.access import Access, Guard
 from trichord.finetune.page.inference import VideoInference
 from trichord.finetune.page.nearest import Nearest, SearchRequest
-from trichord.finetune.page.requests import QueueIsFull, Refused, WorkQueue, of_mistake, of_sample, receive, sample_of
+from trichord.finetune.page.requests import (
+    Client,
+    QueueIsFull,
+    Refused,
+    WorkQueue,
+    as_json,
+    number_in,
+    receive,
+    refusal_of,
+    sample_of,
+)
 from trichord.shards.record import VIDEO_EXTENSIONS, RawSample
 
 LONGEST_QUEUE = 16
 _QUESTION_BYTES = 1 << 20
+_MOST_MISTAKES = 100  # of a question, to name the first; pydantic lists all of them, up to seconds for each request
 _TICKET = re.compile(r"[A-Za-z0-9-]{1,64}")
 _RANGE = re.compile(r"bytes=(?P<first>\d{1,15})-(?P<last>\d{0,15})")
 _STATIC = {
@@ -35,14 +44,6 @@ _STATIC = {
     "/page.css": ("page.css", "text/css"),
 }
 _PLAYED = {"mp4": "video/mp4", "m4v": "video/mp4", "mov": "video/mp4", "webm": "video/webm"}
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "Permissions-Policy": "camera=(self), microphone=(self)",
-}
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -59,15 +60,22 @@ class Page:
         """POST /api/look: take a video's bytes, or ?sample=N; return the output of the runs."""
         if "sample" in request.query_params:
             raw = self._sample(request.query_params["sample"])
-            return JSONResponse(await self.models.do(lambda: self.inference.predict(raw), _ticket(request)))
+            return await self._predict(request, lambda: raw)
         if len(self.models) >= self.models.longest:  # before the whole video is sent
             raise QueueIsFull
         file = await receive(request, self.inference.limits.max_bytes)
         try:
-            found = await self.models.do(lambda: self.inference.predict(sample_of(file, "upload")), _ticket(request))
+            return await self._predict(request, lambda: sample_of(file, "upload"))
         finally:
             file.close()
-        return JSONResponse(found)
+
+    async def _predict(self, request: Request, read: Callable[[], RawSample]) -> Response:
+        client = Client(request.receive)
+
+        def work() -> dict[str, Any]:
+            return self.inference.predict(read(), client.is_gone)
+
+        return _found(await self.models.do(work, client, _ticket(request)))
 
     async def search(self, request: Request) -> Response:
         """POST /api/search: take a question as JSON; return rows of the index."""
@@ -77,18 +85,12 @@ class Page:
             body += chunk
             if len(body) > _QUESTION_BYTES:
                 raise Refused(413, "the question is too large", "Send one vector, or one text, at a time")
-        try:
-            question = SearchRequest.model_validate_json(bytes(body))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the question"
-            hint = 'Send for example {"text": "a person opens a box", "k": 10, "where": {"label": "jumping"}}'
-            raise Refused(400, f"{where}: {first['msg']}", hint) from error
+        question, client = _question(bytes(body)), Client(request.receive)
         vector = question.vector
         if question.text is not None:
             text = question.text
-            vector = await self.models.do(lambda: nearest.read(text))
-        return JSONResponse({"hits": await self.searches.do(lambda: nearest.answer(question, vector))})
+            vector = await self.models.do(lambda: nearest.read(text), client)
+        return _found({"hits": await self.searches.do(lambda: nearest.answer(question, vector), client)})
 
     async def about(self, request: Request) -> Response:
         """GET /api/about: return the models, classes, index, limits and samples."""
@@ -103,21 +105,24 @@ class Page:
             for number, raw in enumerate(self.samples)
         ]
         limits = {"megabytes": inference.limits.max_bytes / 1e6, "seconds": inference.limits.max_seconds}
-        return JSONResponse({"runs": inference.about(), "index": index, "limits": limits, "samples": samples})
+        return _found({"runs": inference.about(), "index": index, "limits": limits, "samples": samples})
 
     async def queue_position(self, request: Request) -> Response:
         """GET /api/line?ticket=…: return how many requests are ahead of the video that was sent with this ticket."""
-        return JSONResponse({"ahead": self.models.ahead_of(_ticket(request))})
+        return _found({"ahead": self.models.ahead_of(_ticket(request))})
 
     async def sample(self, request: Request) -> Response:
         """GET /api/samples/N: return a sample clip."""
-        return _playable(request, self._sample(str(request.path_params["number"])))
+        return _playable(request, self._sample(request.path_params["number"]))
 
     async def hit(self, request: Request) -> Response:
         """GET /api/hits/SEGMENT/ROW: return the video of a row of the index."""
-        nearest, place = self._nearest(), (request.path_params["segment"], request.path_params["row"])
+        nearest = self._nearest()
+        segment, row = (number_in(request.path_params[name]) for name in ("segment", "row"))
         try:
-            raw = await self.searches.do(lambda: nearest.clip(*place))
+            if segment is None or row is None:
+                raise LookupError("expected two numbers")
+            raw = await self.searches.do(lambda: nearest.clip(segment, row), Client(request.receive))
         except (LookupError, SampleError) as error:
             raise Refused(
                 404, f"no such clip: {error}", "Search again: the index or its shards have changed"
@@ -129,14 +134,15 @@ class Page:
             raise Refused(404, "this page has no index", "Start it with --index DIR")
         return self.inference.nearest
 
-    def _sample(self, number: str) -> RawSample:
-        if not number.isdecimal() or int(number) >= len(self.samples):
-            raise Refused(404, f"there is no sample {number[:20]!r}", f"Samples: {len(self.samples)}, numbered from 0")
-        return self.samples[int(number)]
+    def _sample(self, text: str) -> RawSample:
+        number = number_in(text)
+        if number is None or number >= len(self.samples):
+            raise Refused(404, f"there is no sample {text[:20]!r}", f"Samples: {len(self.samples)}, numbered from 0")
+        return self.samples[number]
 
 
-def make_app(inference: VideoInference, samples: list[RawSample], hosts: list[str]) -> Starlette:
-    """Build the application; `hosts` are the host names that requests may use, or `*`."""
+def make_app(inference: VideoInference, samples: list[RawSample], access: Access) -> Starlette:
+    """Build the application."""
     page = Page(inference, samples)
 
     @asynccontextmanager
@@ -149,48 +155,18 @@ def make_app(inference: VideoInference, samples: list[RawSample], hosts: list[st
         *(Route(path, _static(*found)) for path, found in _STATIC.items()),
         Route("/api/about", page.about),
         Route("/api/line", page.queue_position),
-        Route("/api/samples/{number:int}", page.sample),
-        Route("/api/hits/{segment:int}/{row:int}", page.hit),
+        Route("/api/samples/{number}", page.sample),
+        Route("/api/hits/{segment}/{row}", page.hit),
         Route("/api/look", page.predict, methods=["POST"]),
         Route("/api/search", page.search, methods=["POST"]),
     ]
-    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(_Guard)]
-    handlers: dict[Any, Any] = {
-        Refused: lambda _, error: _refusal(error),
-        SampleError: lambda _, error: _refusal(of_sample(error)),
-        UserError: lambda _, error: _refusal(of_mistake(error)),
-        QueueIsFull: lambda *_: _refusal(Refused(503, "too many requests are waiting", "Try again in a minute")),
-        ClientDisconnect: lambda *_: _refusal(Refused(400, "the upload was not completed", "Send the video again")),
-        Exception: lambda *_: _refusal(Refused(500, "internal error", "See the log of trichord serve")),
-        HTTPException: lambda _, error: _refusal(Refused(error.status_code, error.detail, "See GET /api/about")),
-    }
-    return Starlette(routes=routes, middleware=guards, exception_handlers=handlers, lifespan=running)
-
-
-class _Guard:
-    """Middleware that adds security headers to every response, and refuses POST requests from pages of other sites."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-
-        async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
-                message = {**message, "headers": [*message["headers"], *headers]}
-            await send(message)
-
-        asked = Request(scope)
-        origin = asked.headers.get("origin")
-        if asked.method == "POST" and origin and urlsplit(origin).netloc != asked.headers.get("host"):
-            refused = _refusal(Refused(403, "the request comes from a page of another site", "Open this page itself"))
-            await refused(scope, receive, send_guarded)
-            return
-        await self.app(scope, receive, send_guarded)
+    errors = (Refused, SampleError, UserError, QueueIsFull, ClientDisconnect, HTTPException, Exception)
+    handlers = dict.fromkeys(errors, _refuse)
+    app = Starlette(
+        routes=routes, middleware=[Middleware(Guard, access=access)], exception_handlers=handlers, lifespan=running
+    )
+    app.router.redirect_slashes = False  # they would repeat the host name that the request claims
+    return app
 
 
 def _static(name: str, kind: str) -> Handler:
@@ -204,7 +180,9 @@ def _static(name: str, kind: str) -> Handler:
 
 def _playable(request: Request, raw: RawSample) -> Response:
     """Return a video or the requested byte range of it; browsers need ranges to seek."""
-    extension = next(each for each in VIDEO_EXTENSIONS if each in raw.members)
+    extension = next((each for each in VIDEO_EXTENSIONS if each in raw.members), None)
+    if extension is None:  # a row of an index of sound
+        raise Refused(404, f"{raw.key} has no video", "Use --index with an index of video")
     data, kind = raw.members[extension], _PLAYED.get(extension, "application/octet-stream")
     asked = _RANGE.fullmatch(request.headers.get("range", ""))
     if asked is None:
@@ -216,8 +194,24 @@ def _playable(request: Request, raw: RawSample) -> Response:
     return Response(data[first : last + 1], 206, where, kind)
 
 
-def _refusal(refused: Refused) -> Response:
-    return JSONResponse({"error": refused.error, "hint": refused.hint}, status_code=refused.status)
+def _found(content: object) -> Response:
+    return Response(as_json(content), media_type="application/json")
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    return refusal_of(error).response()
+
+
+def _question(body: bytes) -> SearchRequest:
+    try:
+        return SearchRequest.model_validate_json(body)
+    except ValidationError as error:
+        found = f"the question has {error.error_count()} mistakes"
+        if error.error_count() <= _MOST_MISTAKES:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            found = f"{'.'.join(map(str, first['loc'])) or 'the question'}: {first['msg']}"
+        hint = 'Send for example {"text": "a person opens a box", "k": 10, "where": {"label": "jumping"}}'
+        raise Refused(400, found, hint) from error
 
 
 def _ticket(request: Request) -> str:

@@ -9,7 +9,8 @@ import base64
 import io
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from trichord.core.errors import SampleError, UserError
+from trichord.core.errors import Cause, SampleError, UserError
 from trichord.core.registry import load
 from trichord.finetune.loading import TrainedRun, load_run
 from trichord.finetune.page.nearest import Nearest
@@ -30,7 +31,7 @@ from trichord.finetune.token_maps.maps import VideoEncoder, attended_places, mai
 from trichord.finetune.token_maps.visualise import Pixels, colours_over, frames_of, heat_over
 from trichord.pretrain.backbones.base import Backbone
 from trichord.pretrain.objectives.video_text.objective import VideoTextObjective
-from trichord.shards.decoding.track import DecodeLimits
+from trichord.shards.decoding.track import Deadline, DecodeLimits
 from trichord.shards.decoding.video import open_video
 from trichord.shards.reading.batch import Batch
 from trichord.shards.record import RawSample
@@ -38,6 +39,32 @@ from trichord.shards.sample import batch_of, pick_samples
 
 _SAMPLES = 6
 _LONGEST_SAMPLE_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class LimitsOfClient(DecodeLimits):
+    """Limits of a video whose decoding stops when no one waits for it any more."""
+
+    is_gone: Callable[[], bool] = lambda: False
+
+    def start(self) -> Deadline:
+        """Start the clock for one sample."""
+        return _DeadlineOfClient(self)
+
+    def check_client(self) -> None:
+        """Raise SampleError if no one waits for the answer."""
+        if self.is_gone():
+            raise SampleError(Cause.TIMEOUT, "its client is gone")
+
+
+class _DeadlineOfClient(Deadline):
+    def __init__(self, limits: LimitsOfClient) -> None:
+        super().__init__(limits.timeout_s)
+        self._limits = limits
+
+    def check(self) -> None:
+        self._limits.check_client()
+        super().check()
 
 
 class VideoInference:
@@ -50,51 +77,58 @@ class VideoInference:
         embedders = [Embedder.load(each.run, device) for each in self.runs if _makes_vectors(each)]
         self.nearest = None if index is None else Nearest.open(index, embedders, device)
 
-    def predict(self, raw: RawSample) -> dict[str, Any]:
-        """Return the answers of all runs for a video; raise SampleError for one that cannot be used."""
-        facts = self.facts(raw)
+    def predict(self, raw: RawSample, is_gone: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+        """Return the answers of all runs for a video; raise SampleError for one that cannot be used.
+
+        Stop with a SampleError, between runs or while decoding, when `is_gone` returns that no one waits for it.
+        """
+        limits = LimitsOfClient(**vars(self.limits), is_gone=is_gone)
+        facts = _facts(raw, limits)
         answer: dict[str, Any] = {"video": facts.as_json()}
         answer |= {task.page_section: [] for task in TASKS.values() if task.page_section}
         clips = []
         for opened, spec in self.tasks:
             if spec.page_predicts is None or spec.page_section is None:
                 continue
-            found: Prediction = load(spec.page_predicts)(opened, raw, facts, self.limits)
+            limits.check_client()
+            found: Prediction = load(spec.page_predicts)(opened, raw, facts, limits)
             answer[spec.page_section].append(found.answer)
             if found.clip is not None and "video" in spec.parts:
                 clips.append((opened, found.clip))
+        limits.check_client()
         if clips:
             opened, clip = clips[0]
             answer["map"] = draw_maps(video_encoder_of(opened), clip.batch, clip.view, clip.clip_s, opened.run.name)
         else:
-            answer["map"] = self._map_of_whole(raw)
-        answer["nearest"] = self.nearest.to_video(raw) if self.nearest else None
+            answer["map"] = self._map_of_whole(raw, limits)
+        answer["nearest"] = self.nearest.to_video(raw, limits) if self.nearest else None
         return answer
-
-    def facts(self, raw: RawSample) -> Facts:
-        """Return the properties of a video; raise SampleError for one that is broken or beyond the limits."""
-        video = open_video(raw.video(), self.limits)
-        return Facts(
-            video.duration_s,
-            len(video),
-            video.frames_per_second,
-            video.width,
-            video.height,
-            video.has_sound,
-        )
 
     def about(self) -> list[dict[str, Any]]:
         """Return a description of each run."""
         return [_about(each) for each in self.runs]
 
-    def _map_of_whole(self, raw: RawSample) -> dict[str, Any] | None:
+    def _map_of_whole(self, raw: RawSample, limits: DecodeLimits) -> dict[str, Any] | None:
         """Draw maps of the first run with video over the whole video, for when no head selects a clip."""
         for opened in self.runs:
             if opened.config.backbone is not None:
                 encoder: VideoEncoder = video_encoder_of(opened)
-                batch = batch_of(raw, encoder.spec, self.limits)
+                batch = batch_of(raw, encoder.spec, limits)
                 return draw_maps(encoder, batch, 0, (0.0, batch.timeline[0].duration_s), opened.run.name)
         return None
+
+
+def _facts(raw: RawSample, limits: DecodeLimits) -> Facts:
+    """Return the properties of a video; raise SampleError for one that is broken or beyond the limits."""
+    video = open_video(raw.video(), limits)
+    return Facts(
+        video.duration_s,
+        len(video),
+        video.frames_per_second,
+        video.width,
+        video.height,
+        video.has_sound,
+    )
 
 
 def samples_of(source: str | None, runs: Sequence[Path]) -> list[RawSample]:
@@ -107,8 +141,16 @@ def samples_of(source: str | None, runs: Sequence[Path]) -> list[RawSample]:
             if source is not None:
                 raise UserError(f"--samples {source}: {error}") from error
             continue
-        return [raw for raw in found if len(raw.video()) <= _LONGEST_SAMPLE_BYTES]
+        return [raw for raw in found if _can_be_shown(raw)]
     return []
+
+
+def _can_be_shown(raw: RawSample) -> bool:
+    try:
+        raw.annotation()
+        return len(raw.video()) <= _LONGEST_SAMPLE_BYTES
+    except SampleError:
+        return False
 
 
 def _trained_on(run: Path) -> list[str]:

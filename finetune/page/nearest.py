@@ -15,6 +15,7 @@ from trichord.core.errors import UserError
 from trichord.finetune.retrieval.embedder import Embedder
 from trichord.finetune.retrieval.index import Hit, Index, RowPosition
 from trichord.finetune.retrieval.media import read_sample
+from trichord.shards.decoding.track import DecodeLimits
 from trichord.shards.record import RawSample
 
 _NEAREST = 6
@@ -27,7 +28,7 @@ class SearchRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     text: str | None = Field(default=None, min_length=1, max_length=10_000)
-    vector: list[float] | None = None
+    vector: list[float] | None = Field(default=None, fail_fast=True)
     like: str | None = None
     k: int = Field(default=10, ge=1, le=_MOST)
     where: dict[str, str] = {}
@@ -64,11 +65,11 @@ class Nearest:
             )
         return cls(index, fitting)
 
-    def to_video(self, raw: RawSample) -> list[dict[str, Any]] | None:
+    def to_video(self, raw: RawSample, limits: DecodeLimits) -> list[dict[str, Any]] | None:
         """Return the hits nearest to a video; None without the model."""
         if self.embedder is None:
             return None
-        return [self.as_json(hit) for hit in self.index.nearest(self.embedder.embed_video(raw), _NEAREST)[0]]
+        return [self.as_json(hit) for hit in self.index.nearest(self.embedder.embed_video(raw, limits), _NEAREST)[0]]
 
     def read(self, text: str) -> list[float]:
         """Return the vector of a text; raise UserError without the model."""
@@ -89,7 +90,7 @@ class Nearest:
     def clip(self, segment: int, row: int) -> RawSample:
         """Read a row's sample; raise LookupError if there is no such row, SampleError if its shard is missing."""
         if not 0 <= segment < len(self.index.segments) or not 0 <= row < len(self.index.segments[segment].rows):
-            raise LookupError
+            raise LookupError(f"the index has no row {row} of segment {segment}")
         hit = self.index.hit(0.0, RowPosition(segment, row))
         return read_sample(hit.root, hit.shard, hit.key)
 

@@ -249,6 +249,7 @@ async function startOrStopRecording() {
 }
 
 function begin() {
+  if (location.search) history.replaceState(null, "", location.pathname); // a token is in the cookie now
   const file = find("#file"), drop = find("#drop");
   find("#choose").addEventListener("click", () => file.click());
   file.addEventListener("change", () => { if (file.files[0]) lookAtFile(file.files[0]); file.value = ""; });

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from trichord.shards.record import VIDEO_EXTENSIONS, RawSample
 from trichord.shards.sample_spec import SampleSpec
 from trichord.shards.transforms.clip_specs import SlidingWindows
 from trichord.shards.transforms.view_specs import ViewsSpec
+
+if TYPE_CHECKING:
+    from trichord.shards.decoding.track import DecodeLimits
 
 Rows = NDArray[np.float32]
 _TEXTS_AT_ONCE = 256
@@ -114,11 +117,11 @@ class Embedder:
 
         return self.embed_frames(read_video_query(path, self.sample_spec()).video[0])
 
-    def embed_video(self, raw: RawSample) -> Rows:
+    def embed_video(self, raw: RawSample, limits: DecodeLimits | None = None) -> Rows:
         """Return the vector of a sample's video, as a row."""
         from trichord.shards.sample import batch_of
 
-        return self.embed_frames(batch_of(raw, self.sample_spec()).video[0])
+        return self.embed_frames(batch_of(raw, self.sample_spec(), limits).video[0])
 
     def embed_audio_file(self, path: Path) -> Rows:
         """Return the vector of the sound of an audio or video file, as a row."""

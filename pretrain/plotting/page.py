@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from trichord.core.console import printable
 from trichord.core.files import write_whole
 from trichord.pretrain.plotting.series import AXES, COLOURS, AxisName, Panel, Run, Values, thin, window_of
 
@@ -21,7 +22,8 @@ _DIGITS = 6
 
 def draw_page(path: Path, runs: Sequence[Run], panels: Sequence[Panel], axis: AxisName, points: int | None) -> None:
     """Write the page atomically: a browser that reloads it gets the old or the new version, never a part."""
-    write_whole(path, make_page(runs, panels, axis, points))
+    page = make_page(runs, panels, axis, points)
+    write_whole(path, page.encode("utf-8", "replace"))  # names of files and figures may hold half a surrogate pair
 
 
 def make_page(runs: Sequence[Run], panels: Sequence[Panel], axis: AxisName, points: int | None) -> str:
@@ -31,7 +33,11 @@ def make_page(runs: Sequence[Run], panels: Sequence[Panel], axis: AxisName, poin
     # Only a closing tag ends a script, so no run name may contain one.
     inline = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     page = _read_beside("plot_page.html")
-    for mark, text in (("title", html.escape(title)), ("code", _read_beside("plot_page.js")), ("data", inline)):
+    for mark, text in (
+        ("title", html.escape(printable(title))),
+        ("code", _read_beside("plot_page.js")),
+        ("data", inline),
+    ):
         page = page.replace(f"{{{{{mark}}}}}", text)
     return page
 

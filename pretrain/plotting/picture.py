@@ -14,12 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
+from trichord.core.console import printable
 from trichord.pretrain.plotting.series import COLOURS, AxisName, Panel, Run, Values, smooth, window_of
 
 DASHES = ("-", "--", ":", "-.")  # the next one after each seven runs
 INK, FAINT, GRID = "#1a1c20", "#6b7078", "#e6e8eb"
 _PANEL_INCHES = (4.8, 2.75)
 _MOST_LAST_VALUES = 3
+_LONGEST_NAME = 80
 _SPIKE = 4.0  # the range of the raw points may grow by at most this factor to show a curve; the rest is cut off
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -59,11 +61,20 @@ def draw_picture(path: Path, runs: Sequence[Run], panels: Sequence[Panel], axis:
                     place.set_xlabel("hours of running" if axis == "hours" else axis)
             else:
                 place.set_visible(False)
-        handles = [Line2D([], [], lw=2.4, label=run.name, **_line_style(index)) for index, run in enumerate(runs)]
+        handles = [
+            Line2D([], [], lw=2.4, label=drawable(run.name), **_line_style(index)) for index, run in enumerate(runs)
+        ]
         figure.legend(
             handles=handles, loc="outside upper left", ncols=min(len(runs), 2 * columns), frameon=False, fontsize=10.5
         )
         save(figure, path)
+
+
+def drawable(name: str) -> str:
+    """Return a name of any origin as matplotlib draws it literally: on one line, not too long, and not as a formula."""
+    line = printable(" ".join(name.split()))
+    line = line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 1]}…"
+    return line.replace("$", r"\$")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -104,7 +115,8 @@ def _draw_panel(place: Axes, runs: Sequence[Run], panel: Panel, axis: AxisName, 
         known = curve[np.isfinite(curve)]
         if len(known):
             lasts.append((float(known[-1]), COLOURS[index % len(COLOURS)]))
-    place.set_title(f"{panel.title} ({panel.unit})" if panel.unit else panel.title, loc="left", fontsize=10.5)
+    title = drawable(panel.title)
+    place.set_title(f"{title} ({panel.unit})" if panel.unit else title, loc="left", fontsize=10.5)
     _write_last_values(place, lasts)
     if panel.is_logarithmic:
         place.set_yscale("log")

@@ -176,6 +176,16 @@ def test_page_is_self_contained_and_names_are_escaped(tmp_path: Path) -> None:
     assert data["runs"][0]["axes"]["samples"] == [64, 128, 192, 256, 320]
 
 
+@pytest.mark.parametrize("ending", ["svg", "html"])
+def test_names_of_any_origin_are_drawn(ending: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "$\\frac$ \x1b[2J \udcff")
+    assert plot(run, "--out", tmp_path / f"curves.{ending}") == 0
+    text = (tmp_path / f"curves.{ending}").read_text()
+    assert "\x1b" not in text
+    if ending == "svg":
+        ElementTree.fromstring(text)
+
+
 def test_long_run_is_thinned_to_the_resolution_of_a_screen(tmp_path: Path) -> None:
     runs = load_runs([make_run(tmp_path / "long", steps=2 * MOST_POINTS + 1)])
     data = page_data(runs, choose_panels(runs, ["loss"], "step"), "step", 30)

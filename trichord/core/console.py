@@ -42,8 +42,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-# What a terminal would obey or could not encode: control characters, changes of direction, halves of surrogate pairs.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# What a terminal would obey, or a file of text or XML could not hold: control characters, changes of direction, halves
+# of surrogate pairs, and code points that are no characters.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 _OF_MARKDOWN = re.compile(r"[\\`*\[\]|<>&]")
 
 

@@ -18,7 +18,7 @@ from trichord.finetune.evaluation.bootstrap import once
 from trichord.finetune.tasks.classification.metrics import BINS, Reliability, Scores, Truths, Values, reliability
 from trichord.finetune.tasks.classification.scoring import Scored, ScoredVideo
 from trichord.finetune.tasks.classification.spec import ClassificationSpec
-from trichord.pretrain.plotting.picture import FAINT, INK, STYLE, save, short_number
+from trichord.pretrain.plotting.picture import FAINT, INK, STYLE, drawable, save, short_number
 from trichord.pretrain.plotting.series import COLOURS
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _ROWS = 40  # of bars in a column
 _INSTANTS = 400
 _SHOWN_CLASSES = 10  # in a timeline
 _TIMELINES = 3
+_LONGEST_KEY = 120  # bytes in the name of a file
 _BLUE, _ORANGE = COLOURS[0], COLOURS[1]
 
 
@@ -74,12 +75,13 @@ def _choose_for_timelines(videos: Sequence[ScoredVideo]) -> list[ScoredVideo]:
 
 
 def _file_name(key: str) -> str:
-    return re.sub(r"[^\w.=+-]", "_", key)
+    """Return a key as a part of a file name, of which only the end is kept if it is too long for one."""
+    return re.sub(r"[^\w.=+-]", "_", key).encode()[-_LONGEST_KEY:].decode(errors="ignore")
 
 
 def draw_confusion(path: Path, names: Sequence[str], scores_NK: Scores, truths_NK: Truths) -> None:
     """Draw the confusion matrix, as shares of each true class's clips."""
-    classes = len(names)
+    classes, names = len(names), [drawable(name) for name in names]
     counts_KK = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(counts_KK, (truths_NK.argmax(axis=1), scores_NK.argmax(axis=1)), 1)
     shares_KK = counts_KK / np.maximum(counts_KK.sum(axis=1, keepdims=True), 1)
@@ -119,7 +121,7 @@ def _draw_bars(place: Axes, rows: Rows, measured: str) -> None:
     places = np.arange(len(rows))
     place.barh(places, values, color=_BLUE, height=0.72, alpha=0.85)
     place.hlines(places, ends[:, 0], ends[:, 1], color=INK, lw=1.0)
-    place.set_yticks(places, [f"{row['class']}  ({row['clips']})" for row in rows])
+    place.set_yticks(places, [f"{drawable(row['class'])}  ({row['clips']})" for row in rows])
     place.set_xlim(0, 1)
     place.grid(visible=False, axis="y")
     place.tick_params(length=0)
@@ -162,13 +164,13 @@ def draw_timeline(path: Path, video: ScoredVideo, spec: ClassificationSpec) -> N
             drawn = place.imshow(scores_TK[None, :, label], extent=extent, aspect="auto", **style)
             spans = [(each.start, each.end - each.start) for each in video.intervals if each.label == label]
             place.broken_barh(spans, (row + 0.26, 0.12), color=_ORANGE, lw=0)
-        place.set_yticks(range(len(shown)), [spec.names[label] for label in shown])
+        place.set_yticks(range(len(shown)), [drawable(spec.names[label]) for label in shown])
         place.set_ylim(len(shown) - 0.5, -0.5)
         place.set_xlim(0, video.duration_s)
         place.grid(visible=False)
         place.tick_params(length=0)
         place.set_xlabel("seconds")
-        title = f"{video.key}: predicted probability (blue) and true intervals (orange)"
+        title = f"{drawable(video.key)}: predicted probability (blue) and true intervals (orange)"
         place.set_title(title, loc="left", fontsize=10.5)
         figure.colorbar(drawn, ax=place, shrink=0.9, pad=0.01)
 

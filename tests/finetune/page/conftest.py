@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.finetune.page.stage import make_runs, served
+from tests.finetune.page.stage import app_of, make_runs, served
 
 
 @pytest.fixture(scope="session")
@@ -21,5 +21,5 @@ def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def page(top: Path) -> Iterator[str]:
     """Return the address of a page with all of them."""
-    with served(top) as address:
+    with served(app_of(top)) as address:
         yield address

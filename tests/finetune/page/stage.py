@@ -13,22 +13,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import uvicorn
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from tests.finetune import small_head
 from tests.finetune.jobs import without_counting
 from tests.finetune.tasks.captioning import small_captions
 from tests.pretrain.engine import small_run
 from tests.warm import HANGS_AFTER_S
+from trichord.finetune.page.access import Access
 from trichord.finetune.page.app import make_app
+from trichord.finetune.page.connections import ConnectionLimits
 from trichord.finetune.page.inference import VideoInference, samples_of
-from trichord.finetune.page.serving import _listen
+from trichord.finetune.page.serving import _listen, make_server
 from trichord.launch import cli
 from trichord.pretrain.engine import run as engine_run
 from trichord.shards.decoding.track import DecodeLimits
 from trichord.shards.sample import pick_samples
 
 CPU = torch.device("cpu")
+ACCESS, LIMITS = Access(["127.0.0.1"]), ConnectionLimits()
 MOST_BYTES, MOST_SECONDS = 400_000, 5.0
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # without any proxy
 
@@ -68,22 +72,27 @@ def clips_of(shards: Path, count: int) -> dict[str, bytes]:
     return {raw.key: raw.video() for raw in pick_samples(str(shards), count)}
 
 
-@contextmanager
-def served(top: Path) -> Iterator[str]:
-    """Serve all of it; yield the address."""
+def app_of(top: Path, access: Access = ACCESS) -> Starlette:
+    """Return a page with all of it."""
     limits = DecodeLimits(max_bytes=MOST_BYTES, max_seconds=MOST_SECONDS)
     runs = [top / "actions", top / "captioner", top / "found"]
-    watcher = VideoInference(runs, top / "vectors/index", limits, CPU)
-    listening = _listen("127.0.0.1", 0)
-    app = make_app(watcher, samples_of(str(top / "clips"), runs), ["127.0.0.1"])
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    inference = VideoInference(runs, top / "vectors/index", limits, CPU)
+    return make_app(inference, samples_of(str(top / "clips"), runs), access)
+
+
+@contextmanager
+def served(app: ASGIApp, limits: ConnectionLimits = LIMITS) -> Iterator[str]:
+    """Serve an application; yield its address."""
+    listening, server = _listen("127.0.0.1", 0), make_server(app, limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def ask(address: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:

@@ -14,7 +14,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.finetune.page.stage import MOST_BYTES, ask, clips_of
+from tests.finetune.page.stage import MOST_BYTES, app_of, ask, clips_of, served
+from trichord.finetune.page.access import Access
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -65,9 +66,12 @@ def percent(score: float) -> str:
     return f"{100 * score:.{1 if score < 0.0995 else 0}f} %"
 
 
-@pytest.mark.skipif(
+needs_browser = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver: apt-get install chromium-driver"
 )
+
+
+@needs_browser
 def test_two_users_a_broken_file_a_search_and_a_recording(top: Path, page: str, tmp_path: Path) -> None:
     clips = clips_of(top / "clips", 2)
     for key, data in clips.items():
@@ -114,3 +118,19 @@ def test_two_users_a_broken_file_a_search_and_a_recording(top: Path, page: str, 
             assert not [line for line in messages if "Content Security Policy" in line or "Uncaught" in line], (
                 json.dumps(messages)
             )
+
+
+@needs_browser
+def test_an_address_with_the_token_is_opened_once(top: Path, tmp_path: Path) -> None:
+    token = "0123456789abcdef"
+    with served(app_of(top, Access(["127.0.0.1"], token))) as address, browser(tmp_path / "profile") as person:
+        person.get(address)
+        assert "this page asks for a token" in person.page_source
+        for opened in (f"{address}/?token={token}", address):
+            person.get(opened)
+            WebDriverWait(person, PATIENCE_S).until(
+                lambda driver: driver.execute_script(
+                    "return [...document.querySelectorAll('#samples video')].some((each) => each.readyState > 0)"
+                )
+            )
+            assert person.current_url == f"{address}/"

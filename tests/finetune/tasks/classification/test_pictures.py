@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +59,22 @@ def test_figures_contain_their_data(is_multi_label: bool, tmp_path: Path) -> Non
         counts = [int(text) for text in texts["confusion"] if re.fullmatch(r"\d", text)]
         assert sum(counts) == 5 and {"predicted", "true", *CLASSES} <= set(texts["confusion"])
         assert [path.read_bytes() for path in again] == [path.read_bytes() for path in written]
+
+
+EVIL = ("</text><script> & -->", r"$\frac$ for 5$", "bell\x07\x1b[2J\0 of \ud800\ufffe\nlines", "x" * 9000)
+DRAWN = ("</text><script> & -->", r"$\frac$ for 5$", r"bell\x07\x1b[2J\x00 of \ud800\ufffe lines", "x" * 79 + "…")
+
+
+def test_class_names_and_keys_of_any_origin_are_drawn_literally(tmp_path: Path) -> None:
+    spec, tested, rows = scored(is_multi_label=False)
+    spec = spec.model_copy(update={"classes": EVIL})
+    rows = [{**row, "class": name} for row, name in zip(rows, EVIL, strict=True)]
+    videos = tuple(replace(video, key=EVIL[number - 1]) for number, video in enumerate(tested.videos))
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        written = draw_all(tmp_path / "set", "svg", spec, replace(tested, videos=videos), rows)
+    texts = [{each.text for each in ElementTree.parse(path).getroot().iter()} for path in written]
+    assert set(DRAWN) <= texts[0]
+    assert {f"{DRAWN[0]}  (2)", f"{DRAWN[2]}  (2)"} <= texts[1]
+    for key, drawn in zip(DRAWN[1:], texts[3:], strict=True):
+        assert set(DRAWN) < drawn
+        assert any(str(text).startswith(f"{key}: predicted") for text in drawn)
