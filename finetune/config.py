@@ -72,5 +72,6 @@ class FinetuneConfig(RunConfig):
 
 def read_config(values: Mapping[str, Any]) -> RunConfig:
     """Build the config from the values in a checkpoint or run folder, of pretraining or of fine-tuning."""
-    kind = (values.get("objective") or {}).get("kind")
-    return (FinetuneConfig if kind in TASKS else RunConfig).model_validate(values)
+    objective = values.get("objective")
+    kind = objective.get("kind") if isinstance(objective, Mapping) else None
+    return (FinetuneConfig if isinstance(kind, str) and kind in TASKS else RunConfig).model_validate(values)

@@ -11,12 +11,13 @@ from typing import Any
 from trichord.core.command import command_line
 from trichord.core.errors import UserError
 from trichord.core.run_folder import RunFolder
+from trichord.core.yaml_subset import load_yaml
 from trichord.finetune.config import FinetuneConfig
 from trichord.finetune.tasks.registry import TASKS
 from trichord.pretrain.config_tree import classes_in
 from trichord.pretrain.objectives.registry import OBJECTIVES
 from trichord.pretrain.recipe import PRETRAINING, Layers, RecipeSet, Resolved, class_names, given, resolve
-from trichord.pretrain.recipe_file import list_recipes, read_recipe, read_yaml
+from trichord.pretrain.recipe_file import list_recipes
 from trichord.pretrain.show import show
 from trichord.shards.transforms.clip_specs import ClipSpec
 
@@ -40,19 +41,26 @@ def is_for_heads(name: str) -> bool:
     shipped = list_recipes(FINETUNING.folder)
     if name in shipped or not Path(name).is_file():
         return name in shipped
-    tree = read_recipe(Path(name))
-    return (tree.get("objective") or {}).get("kind") in TASKS or tree.get("base") in shipped
+    tree = load_yaml(Path(name))
+    return kind_of(tree) in TASKS or str(tree.get("base")) in shipped
+
+
+def kind_of(tree: Mapping[str, Any]) -> str | None:
+    """Return the objective's kind in settings that may be of any form."""
+    objective = tree.get("objective")
+    kind = objective.get("kind") if isinstance(objective, dict) else None
+    return kind if isinstance(kind, str) else None
 
 
 def read_run(run: Path) -> dict[str, Any]:
     """Read the settings stored in a run folder."""
     path = RunFolder(run).config
     try:
-        found = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise UserError(f"{run} is not a run folder: {error}. Expected {path}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds no settings; expected those that a run writes when it starts")
+        found = load_yaml(path)
+    except UserError as error:
+        raise UserError(f"{run} is not a run folder: {error}") from error
+    if kind_of(found) is None:
+        raise UserError(f"{path} names no objective.kind; expected the settings that a run writes when it starts")
     return found
 
 
@@ -61,9 +69,9 @@ def load_tested(run: Path, data: Sequence[str], overrides: Sequence[str], batch_
     if any(override.partition("=")[0] == "data.batch_size" for override in overrides):
         raise UserError("data.batch_size is for training; set the batch size of a test with --batch-size N")
     tree = read_run(run)
-    kind = (tree.get("objective") or {}).get("kind")
+    kind = str(kind_of(tree))
     if kind not in TASKS:
-        raise UserError(_without_head(run, str(kind)))
+        raise UserError(_without_head(run, kind))
     sources = [f"data.sources={list(data)}"] if data else []
     # Stored features are those of training clips.
     config = load_finetune_recipe(RunFolder(run).config, [*sources, "features=null", *overrides]).config
@@ -86,8 +94,9 @@ def _derive(layers: Layers) -> Layers:
     """Return layers with the backbones of the runs whose weights are loaded and the classes of the shards."""
     found: Layers = []
     # A layer without the kind would be overridden by a recipe that has one.
-    task = {"kind": given(layers, "objective.kind") or "classification"}
-    inputs = given(layers, "objective.inputs") or ("video",)
+    kind, inputs = given(layers, "objective.kind"), given(layers, "objective.inputs")
+    task = {"kind": kind if isinstance(kind, str) else "classification"}  # others are refused with the config
+    inputs = inputs if isinstance(inputs, list) else ("video",)
     for modality, init, backbone, inherited in (
         ("video", "init_from", "backbone", _OF_VIDEO),
         ("audio", "audio_init_from", "audio_backbone", _OF_AUDIO),

@@ -16,6 +16,8 @@ from trichord.launch.run_record import named_runs
 from trichord.launch.run_state import LIVE, State
 from trichord.launch.survey import RunStatus, survey
 
+_IN_DOUBT = (State.LOST, State.UNKNOWN, State.BROKEN)
+
 
 def run_cancel(arguments: Namespace) -> int:
     """Cancel the runs of parsed arguments."""
@@ -44,7 +46,7 @@ def cancel_runs(named: Sequence[Path], now: bool) -> None:
 def _may_live(report: RunStatus) -> bool:
     """Return whether a job may still hold its nodes although rank 0 is silent or SLURM did not answer."""
     is_in_doubt = report.answer == "no answer" or _is_known(report)
-    return report.verdict.state in (State.LOST, State.UNKNOWN) and report.job_id is not None and is_in_doubt
+    return report.verdict.state in _IN_DOUBT and report.job_id is not None and is_in_doubt
 
 
 def _cancel(report: RunStatus, now: bool) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from trichord import __version__
 from trichord.core.console import printable
-from trichord.core.errors import Interrupted, RunStopped, UserError
+from trichord.core.errors import Interrupted, RunStopped, UserError, explain
 from trichord.core.parser import CommandParser, add_command, add_group
 from trichord.launch.commands import COMMANDS, CommandGroup
 from trichord.shards.reading.root import ALLOW, permitted
@@ -40,8 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as `head`, closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:
+        print(f"error: {printable(explain(error))}", file=sys.stderr)
+        _drop_output()
+        return 2
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -49,7 +53,17 @@ def _run(argv: Sequence[str] | None) -> int:
     if arguments.run is None:
         arguments.parser.print_help()
         return 0
-    return int(arguments.run(arguments))
+    status = int(arguments.run(arguments))
+    sys.stdout.flush()  # here, where a full disk still becomes a message
+    return status
+
+
+def _drop_output() -> None:
+    """Discard what standard output cannot take, so that the interpreter does not try again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> CommandParser:

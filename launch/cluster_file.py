@@ -22,9 +22,9 @@ from pydantic import (
     model_validator,
 )
 
-from trichord.core.errors import UserError
+from trichord.core.errors import UserError, shown
 
-_TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<rest>\d+(?::\d+){0,2})")
+_TIME = re.compile(r"(?:(?P<days>[0-9]{1,9})-)?(?P<rest>[0-9]{1,9}(?::[0-9]{1,9}){0,2})")
 _EXPECTED_TIME = "minutes such as 90, or HH:MM:SS, or D-HH:MM:SS"
 _RESERVED = {"nodes", "gpus-per-node", "ntasks-per-node", "cpus-per-task", "time", "mem", "partition", "account", "qos"}
 _RESERVED |= {"constraint", "exclude", "array", "signal", "output", "error", "job-name", "open-mode", "requeue"}
@@ -153,7 +153,7 @@ def default_path() -> Path:
 
 def load_cluster_file(path: Path | None) -> dict[str, Any]:
     """Read and validate a site's settings from `path`, or the default file if it exists; fill in no defaults."""
-    from trichord.pretrain.recipe_file import read_recipe
+    from trichord.core.yaml_subset import load_yaml
 
     if path is None:
         path = default_path()
@@ -161,7 +161,7 @@ def load_cluster_file(path: Path | None) -> dict[str, Any]:
             return {}
     elif not path.is_file():
         raise UserError(f"--cluster-file {path} is not a file. Expected YAML such as: partition: gpu")
-    found = read_recipe(path)
+    found = load_yaml(path)
     make_settings(found, str(path))
     return found
 
@@ -183,4 +183,4 @@ def make_settings(values: Mapping[str, Any], where: str) -> ClusterSettings:
 def _describe(error: Mapping[str, Any], where: str) -> str:
     message = error["msg"].removeprefix("Value error, ")
     name = ".".join(map(str, error["loc"]))
-    return f"{where}: {name}: {message}, found {error['input']!r}" if name else f"{where}: {message}"
+    return f"{where}: {name}: {message}, found {shown(error['input'])}" if name else f"{where}: {message}"

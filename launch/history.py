@@ -9,23 +9,29 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from trichord.core.reading import mistake, parse_json, read_bytes, reason
 from trichord.core.run_folder import RunFolder
 
 Cluster = Literal["slurm", "local", "debug"]
 How = Literal["finished", "requeued", "stopped", "failed"]
+UnixTime = Annotated[float, Field(ge=0, le=250_000_000_000, allow_inf_nan=False)]  # up to the last year of datetime
+Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+FileName = Annotated[str, Field(pattern=r"^[^/\x00-\x1f]{1,200}$")]  # also part of one
+_LARGEST_HISTORY = 4 << 20
+_MOST_EVENTS = 5000
 
 
 class _Event(BaseModel):
     model_config = ConfigDict(frozen=True)  # a later version may write more
 
-    time_s: float
-    job_id: str  # the cluster's id, "123_4" in an array; for a local job the controller's process id
+    time_s: UnixTime
+    job_id: FileName  # the cluster's id, "123_4" in an array; for a local job the controller's process id
 
 
 class Submitted(_Event):
@@ -34,17 +40,17 @@ class Submitted(_Event):
     event: Literal["submitted"] = "submitted"
     cluster: Cluster
     host: str  # on which the command was run
-    snapshot: str  # the folder's name below snapshots/
-    words: tuple[str, ...]  # the command line after `launch` and its options
-    nodes: int
-    ranks: int
+    snapshot: FileName  # the folder's name below snapshots/
+    words: Annotated[tuple[str, ...], Field(min_length=1)]  # the command line after `launch` and its options
+    nodes: Count
+    ranks: Count
 
 
 class Started(_Event):
     """Rank 0 started, for the first time or again."""
 
     event: Literal["started"] = "started"
-    restarts: int  # how often this job started before
+    restarts: Count  # how often this job started before
     why: str  # reason of this start: "submitted", or how the previous start ended
     nodes: str  # as SLURM lists them, or the host's name
     pid: int
@@ -54,13 +60,14 @@ class Ended(_Event):
     """Rank 0 ended and could record it."""
 
     event: Literal["ended"] = "ended"
-    restarts: int
+    restarts: Count
     how: How
     why: str = ""
 
 
 Event = Submitted | Started | Ended
-_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+_KINDS = tuple(each.model_fields["event"].default for each in (Submitted, Started, Ended))
 
 
 def write_event(run: Path, event: Event) -> None:
@@ -76,15 +83,15 @@ def write_event(run: Path, event: Event) -> None:
         os.close(descriptor)
 
 
-def read_history(run: Path) -> list[Event]:
-    """Return all events in order; a line torn by a kill is skipped.
+def read_history(run: Path, report: Callable[[str], None] = lambda _: None) -> list[Event]:
+    """Return all events in order; a line torn by a kill is skipped, what cannot be read is reported.
 
     A job can start before its submission is written: the submission is moved before the job's own events. A start whose
     node lost contact may end after the job was restarted elsewhere: its events are moved before those of the later
     start. Events are not ordered by time, because the clocks of nodes differ.
     """
-    path, found = RunFolder(run).history, list[Event]()
-    for event in _events(path) if path.exists() else ():
+    found = list[Event]()
+    for event in _events(RunFolder(run).history, report):
         place = _place(event, found) if isinstance(event, Submitted) else _place_of_start(event, found)
         found.insert(place, event)
     return found
@@ -115,13 +122,28 @@ def now_s() -> float:
     return round(time.time(), 3)
 
 
-def _events(path: Path) -> Iterator[Event]:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                yield _EVENT.validate_python(json.loads(line))
-            except (ValueError, ValidationError):
-                continue
+def _events(path: Path, report: Callable[[str], None]) -> Iterator[Event]:
+    try:
+        lines = read_bytes(path, _LARGEST_HISTORY).decode(errors="replace").split("\n")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        report(f"{path.name}: {reason(error)}")
+        return
+    if len(lines) > _MOST_EVENTS:
+        report(f"{path.name}: it has {len(lines):,} lines, expected at most {_MOST_EVENTS:,}")
+        return
+    for number, line in enumerate(lines, 1):
+        try:
+            found = parse_json(line)
+            if not isinstance(found, dict) or found.get("event") in _KINDS:
+                yield _EVENT.validate_python(found)
+        except json.JSONDecodeError:
+            continue
+        except ValidationError as error:
+            report(f"{path.name}, line {number}: {mistake(error)}")
+        except ValueError as error:
+            report(f"{path.name}, line {number}: {reason(error)}")
 
 
 class RankError(BaseModel):
@@ -129,9 +151,9 @@ class RankError(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    time_s: float
-    rank: int
-    restarts: int
+    time_s: UnixTime
+    rank: Count
+    restarts: Count
     message: str  # the last line of the traceback, or the message of a UserError
     traceback: str = ""  # empty where the message is enough
 

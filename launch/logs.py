@@ -7,12 +7,14 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from trichord.core.command import command_line
 from trichord.core.console import printable
 from trichord.core.errors import UserError
+from trichord.core.reading import open_regular, reason
 from trichord.launch.history import log_path
 from trichord.launch.run_record import RunRecord, is_run, named_runs
 from trichord.launch.run_state import LIVE
@@ -21,6 +23,7 @@ from trichord.launch.survey import RunStatus, survey
 _LOOK_EVERY_S = 0.2
 _ASK_EVERY_S = 5.0  # how often to ask whether the job still runs; SLURM serves other users too
 _CHUNK = 1 << 16
+_LONGEST_END = 1 << 20  # bytes of the last lines; progress bars may be one line of gigabytes
 
 
 def run_logs(arguments: Namespace) -> int:
@@ -72,36 +75,38 @@ def follow_log(log: Path, lines: int, goes_on: Callable[[], bool], ask_every_s: 
 def _added(log: Path, position: int | None, lines: int) -> tuple[bytes, int | None]:
     """Read what was added after a position; reopen the file each time, because NFS shows new data only then."""
     try:
-        with log.open("rb") as file:
+        with open_regular(log) as file:
             size = file.seek(0, os.SEEK_END)
             if position is None:
-                position = _start_of_last(log, size, lines)
+                position = _start_of_last(file, size, lines)
             elif size < position:
                 position = 0  # the file was truncated
             file.seek(position)
             found = file.read(_CHUNK)
     except FileNotFoundError:
         return b"", position
+    except OSError as error:
+        raise UserError(f"{log} cannot be read: {reason(error)}") from error
     return found, position + len(found)
 
 
-def _start_of_last(log: Path, size: int, lines: int) -> int:
+def _start_of_last(file: BinaryIO, size: int, lines: int) -> int:
     """Return the offset of the last lines, searching backwards from the end because logs can be long."""
     if not lines:
         return size
     begins, missing = size, lines + 1  # the line feed before them belongs to the line above
-    with log.open("rb") as file:
-        file.seek(max(0, size - 1))
-        missing -= file.read(1) != b"\n"
-        while begins > 0:
-            begins, ends = max(0, begins - _CHUNK), begins
-            file.seek(begins)
-            chunk = file.read(ends - begins)
-            while missing and (found := chunk.rfind(b"\n")) >= 0:
-                chunk, missing = chunk[:found], missing - 1
-            if not missing:
-                return begins + len(chunk) + 1
-    return 0
+    file.seek(max(0, size - 1))
+    missing -= file.read(1) != b"\n"
+    least = max(0, size - _LONGEST_END)
+    while begins > least:
+        begins, ends = max(least, begins - _CHUNK), begins
+        file.seek(begins)
+        chunk = file.read(ends - begins)
+        while missing and (found := chunk.rfind(b"\n")) >= 0:
+            chunk, missing = chunk[:found], missing - 1
+        if not missing:
+            return begins + len(chunk) + 1
+    return least
 
 
 def _choose(run: RunRecord, rank: int, job_id: str | None, waits: bool) -> Path:
@@ -132,12 +137,12 @@ def _choose(run: RunRecord, rank: int, job_id: str | None, waits: bool) -> Path:
 def _expected_log(run: RunRecord, job_id: str, rank: int) -> Path:
     submitted = run.submission(job_id)
     if submitted is not None and rank >= submitted.ranks:
-        raise UserError(f"job {job_id} has no rank {rank}. Its ranks: {_spans(list(range(submitted.ranks)))}")
+        raise UserError(f"job {job_id} has no rank {rank}. Its ranks: {_spans(range(submitted.ranks))}")
     return log_path(run.path, job_id, rank)
 
 
-def _spans(ranks: list[int]) -> str:
-    is_whole = ranks == list(range(ranks[0], ranks[-1] + 1)) and len(ranks) > 2
+def _spans(ranks: Sequence[int]) -> str:
+    is_whole = ranks[-1] - ranks[0] + 1 == len(ranks) > 2
     return f"{ranks[0]} to {ranks[-1]}" if is_whole else ", ".join(map(str, ranks))
 
 

@@ -9,30 +9,32 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from trichord.core.errors import UserError
+from trichord.core.reading import mistake, open_regular, parse_json, read_bytes, reason
 from trichord.core.run_folder import RunFolder
-from trichord.launch.history import Ended, Event, RankError, Started, Submitted, read_history
+from trichord.launch.history import Count, Ended, Event, RankError, Started, Submitted, UnixTime, read_history
 from trichord.launch.run_state import SILENT_S
 from trichord.pretrain.engine.run_lock import Holder, read_holder
 
 _MAX_DEPTH = 4
 _MAX_ENTRIES = 20_000  # directory entries to search; a folder of a million clips must not delay the command
 _TAIL_BYTES = 1 << 16
+_LARGEST_ERROR = 1 << 20
 _NAMES = RunFolder(Path())
 _RUN_FILES = (_NAMES.history.name, _NAMES.metrics.name)  # files that mark the folder of a run
 _SKIPPED_FOLDERS = {
     *(each.name for each in (_NAMES.checkpoints, _NAMES.failures, _NAMES.logs, _NAMES.snapshots)),
     "node_modules",
 }
-_LOG = re.compile(r"(?P<job>\w+?)_(?P<rank>\d+)_log\.out")
+_LOG = re.compile(r"(?P<job>\w+?)_(?P<rank>[0-9]{1,9})_log\.out")
 _CHECKPOINT = re.compile(r"step_\d{8}")
 # Messages of ranks that lost contact with another; the rank that failed first has the cause.
 _CONSEQUENCES = (
@@ -45,11 +47,25 @@ _CONSEQUENCES = (
 )
 
 
+class LastFigures(BaseModel):
+    """The figures of a log step that describe the progress of a run."""
+
+    step: Count
+    steps: Annotated[int, Field(gt=0, le=1_000_000_000)] | None = None
+    time_s: UnixTime | None = None
+    eta_s: UnixTime | None = None
+    clips_per_s: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)] | None = None
+
+
 @dataclass(frozen=True)
 class RunRecord:
-    """One run; what is read from its folder is read on first use and cached."""
+    """One run; what is read from its folder is read on first use and cached.
+
+    What cannot be read counts as absent and is one of its `problems`.
+    """
 
     path: Path
+    _problems: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> RunFolder:
@@ -59,17 +75,29 @@ class RunRecord:
     @cached_property
     def history(self) -> list[Event]:
         """All events, in order."""
-        return read_history(self.path)
+        return read_history(self.path, self._problems.append)
 
     @cached_property
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> LastFigures | None:
         """The last log step's figures."""
-        return _last_row(self.folder.metrics)
+        return _last_figures(self.folder.metrics, self._problems.append)
 
     @cached_property
     def holder(self) -> Holder | None:
         """The process recorded in the folder's lock, whether alive or not."""
-        return read_holder(self.path)
+        return read_holder(self.path, self._problems.append)
+
+    @cached_property
+    def problems(self) -> list[str]:
+        """What is wrong with the folder's files: each is named with the reason why it cannot be read."""
+        _ = self.history, self.figures, self.holder
+        try:
+            open_regular(self.folder.config).close()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self._problems.append(f"{self.folder.config.name}: {reason(error)}")
+        return self._problems
 
     @property
     def touched_s(self) -> float:
@@ -80,8 +108,8 @@ class RunRecord:
     @property
     def is_done(self) -> bool:
         """Whether the figures reach the last step."""
-        steps = self.figures.get("steps")
-        return isinstance(steps, int) and self.figures["step"] + 1 >= steps
+        figures = self.figures
+        return figures is not None and figures.steps is not None and figures.step + 1 >= figures.steps
 
     @property
     def checkpoint(self) -> Path | None:
@@ -105,7 +133,8 @@ class RunRecord:
     def _continued_manually(self) -> bool:
         last = self.history[-1]
         is_over = isinstance(last, Ended) and last.how != "requeued"
-        return is_over and float(self.figures.get("time_s") or 0.0) > last.time_s
+        logged_s = self.figures.time_s if self.figures else None
+        return is_over and logged_s is not None and logged_s > last.time_s
 
     def events_of(self, job_id: str) -> list[Event]:
         """Return a job's events."""
@@ -132,7 +161,7 @@ class RunRecord:
         found = []
         for path in (self.folder.logs / each for each in _names(self.folder.logs) if name.fullmatch(each)):
             try:
-                found.append(RankError.model_validate_json(path.read_bytes()))
+                found.append(RankError.model_validate_json(read_bytes(path, _LARGEST_ERROR)))
             except (OSError, ValidationError):
                 continue
         present = [error for error in found if not began or error.restarts >= began[-1]]
@@ -158,7 +187,7 @@ def name_of(holder: Holder) -> str:
 
 def is_run(folder: Path) -> bool:
     """Return whether a folder is a run's."""
-    return RunFolder(folder).history.is_file() or RunFolder(folder).metrics.is_file()
+    return any(os.path.lexists(folder / name) for name in _RUN_FILES)
 
 
 def find_runs(*roots: Path) -> list[Path]:
@@ -231,19 +260,28 @@ def _touched_s(path: Path) -> float | None:
         return None
 
 
-def _last_row(path: Path) -> dict[str, Any]:
-    """Read the last complete row from the end of the file, which may be long."""
+def _last_figures(path: Path, report: Callable[[str], None]) -> LastFigures | None:
+    """Read the last complete line from the end of the file, which may be long; report why it cannot be read."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return {}
+        with open_regular(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            lines = file.read(_TAIL_BYTES).decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        report(f"{path.name}: {reason(error)}")
+        return None
     for line in reversed(lines):
         try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            return row
-    return {}
+            return LastFigures.model_validate(parse_json(line))
+        except json.JSONDecodeError:
+            continue  # torn by a kill
+        except ValidationError as error:
+            report(f"{path.name}: {mistake(error)}")
+        except ValueError as error:
+            report(f"{path.name}: {reason(error)}")
+        return None
+    if size > _TAIL_BYTES:
+        report(f"{path.name}: its last {_TAIL_BYTES >> 10} KiB hold no complete line")
+    return None

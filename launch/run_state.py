@@ -24,6 +24,7 @@ class State(StrEnum):
     FAILED = "failed"
     LOST = "lost"  # recorded as running, but no process or job confirms it
     UNKNOWN = "unknown"
+    BROKEN = "broken"  # a file of its folder cannot be read
 
 
 LIVE = (State.RUNNING, State.REQUEUED, State.QUEUED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from argparse import Namespace
@@ -14,6 +13,7 @@ from typing import Any
 from trichord.core.command import command_line
 from trichord.core.console import counted, printable, show_figures
 from trichord.core.errors import UserError
+from trichord.core.reading import read_json
 from trichord.core.run_folder import RunFolder
 from trichord.launch.cluster_file import ClusterSettings
 from trichord.launch.history import Ended, RankError, Started, Submitted
@@ -54,8 +54,7 @@ def show_status(named: Sequence[Path], as_json: bool) -> None:
 
 def _row(report: RunStatus) -> dict[str, object]:
     figures, error = report.run.figures, report.error
-    done = figures["step"] + 1 if figures else None
-    steps = figures.get("steps")
+    done, steps = (figures.step + 1, figures.steps) if figures else (None, None)
     why = report.verdict.why
     message = _one_line(error) if error else (why if report.verdict.state == State.FAILED else None)
     return {
@@ -65,7 +64,7 @@ def _row(report: RunStatus) -> dict[str, object]:
         "step": done,
         "steps": steps,
         "percent": round(100 * done / steps, 1) if done and steps else None,
-        "clips_per_s": figures.get("clips_per_s"),
+        "clips_per_s": figures.clips_per_s if figures else None,
         "eta_s": report.eta_s,
         "restarts": report.restarts,
         "job": report.job_id,
@@ -166,6 +165,8 @@ _LAUNCH_FILE = "launch.json"  # in a snapshot: the settings of its jobs
 def next_command(report: RunStatus) -> str:
     """Return the most useful next command for the state of a run."""
     path, state = report.run.path, report.verdict.state
+    if state == State.BROKEN:
+        return f"restore the file in {path}, or move the folder away"
     if state in LIVE:
         return command_line("logs", path, "--follow")
     if state == State.FINISHED:
@@ -182,7 +183,10 @@ def _resume_command(run: RunRecord) -> str:
     """Return the command that resumes a run."""
     submitted = next((event for event in reversed(run.history) if isinstance(event, Submitted)), None)
     config = RunFolder(run.path).config
-    by_config = (_verb(config), str(config), "--run", str(run.path))
+    try:
+        by_config = (_verb(config), str(config), "--run", str(run.path))
+    except UserError as error:
+        return f"mend the config: {error}"
     if submitted is None:
         return command_line(*by_config)
     # A run of a sweep records the whole sweep's command; only its own config selects it alone.
@@ -205,10 +209,11 @@ def _settings(run: RunRecord, submitted: Submitted) -> dict[str, Any]:
     """Read the settings of the job; those of a sweep are in the sweep's folder."""
     for folder in (run.path, run.path.parent):
         try:
-            order = json.loads((RunFolder(folder).snapshots / submitted.snapshot / _LAUNCH_FILE).read_text())
+            order = read_json(RunFolder(folder).snapshots / submitted.snapshot / _LAUNCH_FILE)
+            given = order.get("settings") if isinstance(order, dict) else None
+            return ClusterSettings.model_validate(given or {}).model_dump(mode="json", exclude_unset=True)
         except (OSError, ValueError):
             continue
-        return dict(order.get("settings") or {})
     return {"nodes": submitted.nodes}
 
 

@@ -48,11 +48,13 @@ class RunStatus:
     @property
     def eta_s(self) -> float | None:
         """The seconds to the end, from the estimate in the run's last log line."""
-        eta_s, logged_s = self.run.figures.get("eta_s"), self.run.figures.get("time_s")
-        began_s = max((event.time_s for event in self.events), default=-math.inf)
-        if self.verdict.state != State.RUNNING or eta_s is None or logged_s is None or logged_s < began_s:
+        figures = self.run.figures
+        if self.verdict.state != State.RUNNING or figures is None or figures.eta_s is None or figures.time_s is None:
             return None
-        return max(0.0, float(eta_s) - max(0.0, time.time() - float(logged_s)))
+        began_s = max((event.time_s for event in self.events), default=-math.inf)
+        if figures.time_s < began_s:
+            return None
+        return max(0.0, figures.eta_s - max(0.0, time.time() - figures.time_s))
 
 
 def survey(paths: Sequence[Path], warn: Callable[[str], None]) -> list[RunStatus]:
@@ -89,7 +91,8 @@ def _report(run: RunRecord, answers: Mapping[str, JobState | None]) -> RunStatus
         is_done=run.is_done,
         is_saved=run.checkpoint is not None,
     )
-    return RunStatus(run, job_id, cluster_of(run), answer, errors, decide(evidence))
+    verdict = Verdict(State.BROKEN, run.problems[0]) if run.problems else decide(evidence)
+    return RunStatus(run, job_id, cluster_of(run), answer, errors, verdict)
 
 
 def _answer(run: RunRecord, answers: Mapping[str, JobState | None]) -> ClusterAnswer:

@@ -7,15 +7,18 @@ values with what was expected.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
+from itertools import islice
 from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from trichord.core.errors import UserError
+from trichord.core.errors import UserError, shown
 
 Tree = dict[str, Any]
+_INDEX = re.compile("[0-9]{1,9}")
 SELECTORS = ("kind", "convention")  # fields that select the class
 _PLAIN: TypeAdapter[Any] = TypeAdapter(Any)
 
@@ -29,7 +32,7 @@ def overlay(below: Any, above: Any) -> Any:
     """
     if not isinstance(above, dict):
         return above
-    if above and all(key.isdecimal() for key in above):
+    if above and all(_INDEX.fullmatch(key) for key in above):
         return _overlay_list(below, above)
     if isinstance(below, int | float) and not isinstance(below, bool):
         below = {"kind": "constant", "value": below}
@@ -98,18 +101,18 @@ def _overlay_list(below: Any, above: Mapping[str, Any]) -> list[Any]:
     return elements
 
 
+_MOST_MISTAKES = 20  # that are listed; to look for the nearest names of thousands would take minutes
 _MIN_SIMILARITY = 0.6  # of 1; a less similar name is not suggested
-_LONGEST_VALUE = 60
 
 
 def find_mistakes(model: type[BaseModel], tree: Tree, error: ValidationError | None) -> list[str]:
     """List the keys that the model does not know and, after a failed validation, the invalid values."""
     known = list(_names(model, tree))
     found = []
-    for name in _unknown_names(model, tree):
+    for name in islice(_unknown_names(model, tree), _MOST_MISTAKES):
         found.append(f"unknown key {name!r}, {hint(name, known)}")
     for each in error.errors() if error else ():
-        if each["type"] != "extra_forbidden":
+        if each["type"] != "extra_forbidden" and len(found) < _MOST_MISTAKES:
             found += _describe(model, each, _dotted(each["loc"], tree))
     return found
 
@@ -127,8 +130,7 @@ def _describe(model: type[BaseModel], error: Mapping[str, Any], name: str) -> li
     message, value = error["msg"].removeprefix("Value error, "), error["input"]
     if isinstance(value, dict):
         return [f"{name}: {line}" if name else line for line in message.splitlines()]
-    text = repr(value)
-    return [f"{name}: {message}, found {text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + '...'}"]
+    return [f"{name}: {message}, found {shown(value)}"]
 
 
 def _dotted(place: Sequence[int | str], tree: Any) -> str:

@@ -10,19 +10,15 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import BaseModel, ValidationError
 
 from trichord.core.errors import UserError
+from trichord.core.reading import DEEPEST
+from trichord.core.yaml_subset import load_yaml, read_yaml, write_yaml
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.config_tree import SELECTORS, Tree, class_for, find_mistakes, leaves, overlay, with_defaults
-from trichord.pretrain.recipe_file import (
-    FOLDER,
-    find_recipe,
-    list_recipes,
-    read_recipe,
-    read_yaml,
-    write_yaml,
-)
+from trichord.pretrain.recipe_file import FOLDER, find_recipe, list_recipes
 from trichord.shards.reading.manifest import Manifest
 from trichord.shards.reading.root import allow_typed, refuse_untyped
 
+_LONGEST_SHOWN = 200  # characters of an override in a message
 DEFAULT, COMMAND_LINE, TO_BE_GIVEN = "default", "command line", "to be given"
 
 
@@ -155,9 +151,10 @@ def read_overrides(overrides: Sequence[str]) -> list[Tree]:
     layers: list[Tree] = []
     for text in sorted(overrides, key=lambda each: each.partition("=")[0].rpartition(".")[2] not in SELECTORS):
         name, equals, value = text.partition("=")
-        if not equals or not all(name.split(".")):
-            raise UserError(f"found {text!r}, expected a setting such as steps=1000 or optimiser.learning_rate=1e-4")
-        layers.append(_nested(name, read_yaml(value, text)))
+        shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+        if not equals or not all(name.split(".")) or name.count(".") >= DEEPEST:
+            raise UserError(f"found {shown!r}, expected a setting such as steps=1000 or optimiser.learning_rate=1e-4")
+        layers.append(_nested(name, read_yaml(value, shown)))
     return layers
 
 
@@ -177,7 +174,7 @@ def _read_chain(name: str, folder: Path) -> Layers:
             names = " -> ".join(each.stem for each in [*seen, path])
             raise UserError(f"recipes are based on one another in a cycle: {names}. Remove `base` from one of them.")
         seen.append(path.resolve())
-        tree = read_recipe(path)
+        tree = load_yaml(path)
         base = tree.pop("base", None)
         chain.insert(0, (f"recipe {path.stem}", tree))
         if base is None:

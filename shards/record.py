@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from trichord.core.console import counted
 from trichord.core.errors import Cause, SampleError
+from trichord.core.reading import parse_json, reason
 
 # Extensions of the media member in shards of video2dataset, ShardWriter and trichord, in the order of preference.
 VIDEO_EXTENSIONS = ("mp4", "webm", "mkv", "avi", "mov", "m4v", "mpg", "mpeg")
@@ -49,10 +49,10 @@ class Annotation(BaseModel):
     labels: tuple[ClassNumber, ...] = ()
     intervals: tuple[Interval, ...] = ()
     source: str | None = None
-    start: float | None = None
-    end: float | None = None
-    fps: float | None = None
-    duration: float | None = None
+    start: FiniteFloat | None = None
+    end: FiniteFloat | None = None
+    fps: FiniteFloat | None = None
+    duration: FiniteFloat | None = None
     group: str | None = None
     split: str | None = None
     extra: dict[str, Any] = {}
@@ -118,23 +118,12 @@ class RawSample:
         if raw is None:
             return {}
         try:
-            document = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise SampleError(Cause.BAD_JSON, str(error)) from error
+            document = parse_json(raw, any_numbers=True)  # pandas writes a missing value as NaN
+        except ValueError as error:
+            raise SampleError(Cause.BAD_JSON, reason(error)) from error
         if not isinstance(document, dict):
             raise SampleError(Cause.BAD_JSON, f"expected an object, found {type(document).__name__}")
-        if b"\\u" in raw or not raw.isascii():
-            _refuse_half_characters(document)
         return document
-
-
-def _refuse_half_characters(document: dict[str, Any]) -> None:
-    """Raise SampleError if a text holds half of a surrogate pair, which JSON can express but no file or tokenizer."""
-    try:
-        json.dumps(document, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = ascii(error.object[error.start : error.end])
-        raise SampleError(Cause.BAD_JSON, f"a text holds {half}, half of a surrogate pair") from error
 
 
 def _validated(known: dict[str, Any]) -> Annotation:

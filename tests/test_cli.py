@@ -19,8 +19,8 @@ from tests.pretrain.engine.small_run import settings, write_shards
 from trichord.core.command import Command, read_pairs
 from trichord.core.errors import UserError
 from trichord.core.parser import CommandParser, add_command
+from trichord.core.yaml_subset import write_yaml
 from trichord.launch import cli
-from trichord.pretrain.recipe_file import write_yaml
 from trichord.shards.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.folders import write_shadowing_modules
 from tests.pretrain.engine.small_run import settings, write_shards
 from tests.warm import HANGS_AFTER_S
-from trichord.pretrain.recipe_file import write_yaml
+from trichord.core.yaml_subset import write_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 

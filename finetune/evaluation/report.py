@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from trichord.core.command import command_line
 from trichord.core.console import counted, plain_markdown, show_figures
 from trichord.core.errors import UserError
 from trichord.core.files import write_whole
+from trichord.core.reading import mistake, read_object, skipping
 from trichord.core.run_folder import RunFolder
 from trichord.shards.reading.stream_config import SourceConfig
 
@@ -19,6 +22,26 @@ _CLASSES = ("top1", "top5", "mAP", "mAP_charades", "localisation_mAP_charades")
 _OVERLAP = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR", "CIDEr-D")
 _CORRECT = ("right colour", "right shape", "right action", "right all three", "distinct captions")
 _COMPARED = (*_CLASSES, *_OVERLAP, *_CORRECT)
+
+
+class _Report(BaseModel):
+    """What a comparison takes from an evaluation; any task may add to it."""
+
+    run: str
+    model: _Model
+    data: list[str]
+    clips: int
+    step: int
+    metrics: dict[str, Any]
+
+
+class _Model(BaseModel):
+    pretrained: Any
+    backbone: Any
+    inputs: Any
+    head: Any
+    trained: Any
+    seed: Any
 
 
 def label_of(sources: Sequence[SourceConfig]) -> str:
@@ -88,14 +111,23 @@ def read_reports(run: Path) -> list[dict[str, Any]]:
     paths = paths or [path for each in below for path in sorted(RunFolder(each).evaluations.glob("*.json"))]
     if not paths:
         raise UserError(f"{run} holds no evaluation. Next: {command_line('evaluate', run, '--data', 'SHARDS')}")
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return [_read_report(path) for path in paths]
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    found = read_object(path, "Next: evaluate again, or remove it")
+    try:
+        _Report.model_validate(found)
+    except ValidationError as error:
+        raise UserError(f"{path} is no evaluation: {mistake(error)}") from error
+    return found
 
 
 def run_compare(arguments: Namespace) -> int:
-    """Print the evaluations of the runs in parsed arguments as one table."""
-    rows = comparison([report for run in arguments.runs for report in read_reports(run)])
-    show_figures("evaluations", rows, arguments.json)
-    return 0
+    """Print the evaluations of the runs in parsed arguments as one table, without those that cannot be read."""
+    reports, refused = skipping(arguments.runs, read_reports)
+    show_figures("evaluations", comparison([each for of_run in reports for each in of_run]), arguments.json)
+    return 1 if refused else 0
 
 
 def comparison(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from safetensors.torch import load
+import torch
 
 from trichord.core.errors import Cause, SampleError
+from trichord.pretrain.weights.file import parse_tensors
 from trichord.shards.reading.batch import Example
 from trichord.shards.record import LabelRule, RawSample
 
@@ -19,11 +20,16 @@ def read_features(label_rule: LabelRule | None, raw: RawSample, rng: np.random.G
     annotation = raw.annotation()
     if label_rule is not None:
         label_rule.check(annotation)
-    tensors, captions = load(raw.members[MEMBER]), annotation.captions
+    captions = annotation.captions
+    try:
+        tensors = parse_tensors(raw.members[MEMBER])
+        present, labels = bool(tensors["audio_present"].item()), tensors["labels"].to(torch.int64).flatten().tolist()
+    except (ValueError, LookupError, RuntimeError) as error:
+        raise SampleError(Cause.UNREADABLE_VIDEO, f"its stored features are damaged: {error}") from error
     return Example(
         video=[tensors["video"]] if "video" in tensors else [],
         audio=[tensors["audio"]] if "audio" in tensors else [],
-        audio_present=bool(tensors["audio_present"]),
+        audio_present=present,
         text=captions[int(rng.integers(len(captions)))] if captions else "",
-        labels=tuple(tensors["labels"].tolist()),
+        labels=tuple(labels),
     )

@@ -25,6 +25,7 @@ from webdataset import TarWriter
 from trichord.core.console import track
 from trichord.core.errors import SampleError, UserError
 from trichord.core.files import whole_file, write_whole
+from trichord.core.reading import read_object
 from trichord.core.seeds import generator
 from trichord.finetune.config import FinetuneConfig
 from trichord.finetune.features import MEMBER
@@ -102,12 +103,7 @@ def about(config: FinetuneConfig, sources: tuple[ShardSource, ...]) -> dict[str,
 def _check(config: FinetuneConfig, sources: tuple[ShardSource, ...]) -> None:
     assert config.features is not None
     path = config.features / _ABOUT
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}, which describes these features, cannot be read: {error}. Set another features=DIR"
-        ) from error
+    found = read_object(path, "It describes these features. Set another features=DIR")
     wanted = about(config, sources)
     other = [name for name in wanted if found.get(name) != wanted[name]]
     if other:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trichord.core.command import command_line
-from trichord.core.console import counted, show_figures
+from trichord.core.console import counted
 from trichord.core.errors import UserError
 from trichord.core.files import write_whole
+from trichord.core.reading import open_regular
 from trichord.core.seeds import generator
 from trichord.finetune.retrieval.building import MOST_QUERIES, Options, Queries, write_segment
 from trichord.finetune.retrieval.index import CATALOGUE, Index, read_catalogue, refuse_other_model
 from trichord.finetune.retrieval.kinds import choose
-from trichord.finetune.retrieval.rows import Source, finished, part_path, read_embedding, read_filter
-from trichord.finetune.retrieval.spec import INDEX_KINDS, Catalogue, EmbeddedModality, Embedding, SegmentEntry
-from trichord.finetune.retrieval.table import Table, whole, write_table
+from trichord.finetune.retrieval.rows import Source, finished, part_path, read_embedding
+from trichord.finetune.retrieval.spec import (
+    MODALITIES,
+    Catalogue,
+    EmbeddedModality,
+    Embedding,
+    SegmentEntry,
+)
+from trichord.finetune.retrieval.table import Table, TornTable, whole, write_table
 from trichord.pretrain.engine.run_lock import take_lock
 
 _OF_CAPTIONS, _OF_VIDEOS, _OF_ROWS = "captions", "videos", "the rows themselves"
@@ -139,7 +145,7 @@ def check(out: Path) -> Catalogue:
     for entry, segment in zip(index.catalogue.segments, index.segments, strict=True):
         for name, file in entry.files.items():
             path = out / entry.name / name
-            with path.open("rb") as opened:
+            with open_regular(path) as opened:
                 found = hashlib.file_digest(opened, "sha256").hexdigest()
             if found != file.sha256:
                 raise UserError(
@@ -152,36 +158,6 @@ def check(out: Path) -> Catalogue:
     return index.catalogue
 
 
-def run_build(arguments: Namespace) -> int:
-    """Build the index of parsed arguments and print its segments."""
-    out = arguments.out or arguments.folders[0] / "index"
-    return _show(str(out), build(arguments.folders, out, arguments.modality, _options(arguments)), arguments.json)
-
-
-def run_add(arguments: Namespace) -> int:
-    """Add the embeddings of parsed arguments to an index."""
-    return _show(str(arguments.index), add(arguments.index, arguments.folders, _options(arguments)), arguments.json)
-
-
-def run_remove(arguments: Namespace) -> int:
-    """Remove the rows that parsed arguments name."""
-    where = read_filter(arguments.where)
-    if not arguments.keys and not where:
-        raise UserError("expected keys to remove, or --where NAME=TEXT")
-    catalogue, removed = remove(arguments.index, arguments.keys, where)
-    return _show(f"{arguments.index}, rows removed: {removed:,}", catalogue, arguments.json)
-
-
-def run_merge(arguments: Namespace) -> int:
-    """Merge the segments of an index."""
-    return _show(str(arguments.index), merge(arguments.index, _options(arguments)), arguments.json)
-
-
-def run_check(arguments: Namespace) -> int:
-    """Verify the checksums of an index."""
-    return _show(f"{arguments.index} is intact", check(arguments.index), arguments.json)
-
-
 def _parts(folder: Path, embedding: Embedding, catalogue: Catalogue) -> list[Table]:
     """Open all parts of an embedding; each must exist, be complete and be of the same model."""
     tables, missing = [], []
@@ -192,9 +168,13 @@ def _parts(folder: Path, embedding: Embedding, catalogue: Catalogue) -> list[Tab
         if table is None:
             missing.append(embedding.shards[place])
             continue
-        rows = int(table.about["rows"])
+        rows = table.rows
         names = [catalogue.sense, f"has.{catalogue.sense}", "start_s", "end_s", "key.ends", "caption.ends"]
         table.check_rows([*names, "shard.ends", "root.ends", "label.ends"], rows)
+        for modality in (each for each in MODALITIES if each in table.columns):
+            if table.numbers(modality, "f", 2).shape[1] != embedding.dim:
+                raise TornTable(f"{table.path} has vectors of another size than {embedding.dim}. Next: embed again")
+            table.check_rows([modality, f"has.{modality}"], rows)
         tables.append(table)
     if missing:
         raise UserError(
@@ -266,41 +246,3 @@ def _commit(out: Path, catalogue: Catalogue, segments: Sequence[SegmentEntry]) -
         raise UserError(f"{out / CATALOGUE} cannot be written: {error}. The index is unchanged") from error
     _delete_unnamed(out, changed)
     return changed
-
-
-def _options(arguments: Namespace) -> Options:
-    if not arguments.memory_gb > 0:
-        raise UserError(f"--memory-gb {arguments.memory_gb}: expected a number above 0")
-    return Options(int(arguments.memory_gb * 10**9), arguments.recall, arguments.kind)
-
-
-def _show(title: str, catalogue: Catalogue, as_json: bool) -> int:
-    rows = [
-        {
-            "segment": segment.name,
-            "rows": segment.count - segment.gone,
-            "removed": segment.gone,
-            "kind": segment.kind,
-            "recall@10": segment.measured.recall,
-            "asked with": _asked_with(segment),
-            "probes": segment.settings.probes or None,
-            "candidates": segment.settings.candidates or None,
-            "factor": segment.settings.factor,
-            "MB": round(sum(file.bytes for file in segment.files.values()) / 1e6, 1),
-        }
-        for segment in catalogue.segments
-    ]
-    show_figures(f"{title}: {catalogue.count:,} of {catalogue.sense}, model {catalogue.model[:12]}", rows, as_json)
-    for segment in catalogue.segments:
-        found = segment.measured
-        if found.recall is not None and found.recall < found.target and not as_json:
-            print(
-                f"{segment.name} finds {found.recall:.3f} of the nearest ten, less than the target {found.target}. "
-                "Next: trichord index merge with --kind hnsw, or with a larger --memory-gb"
-            )
-    return 0
-
-
-def _asked_with(segment: SegmentEntry) -> str:
-    found = segment.measured
-    return "exact" if INDEX_KINDS[segment.kind].is_exact else f"{found.queries} {found.of}"

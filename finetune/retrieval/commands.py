@@ -232,7 +232,7 @@ INDEX_COMMANDS = (
         "build",
         "build an index of embeddings",
         _declare_build,
-        "trichord.finetune.retrieval.changing:run_build",
+        "trichord.finetune.retrieval.index_commands:run_build",
         (
             "trichord index build vectors/val",
             "trichord index build vectors/k400 vectors/films --out indexes/all --memory-gb 16 --recall 0.99",
@@ -242,14 +242,14 @@ INDEX_COMMANDS = (
         "add",
         "add embeddings to an index",
         _declare_add,
-        "trichord.finetune.retrieval.changing:run_add",
+        "trichord.finetune.retrieval.index_commands:run_add",
         ("trichord index add vectors/val/index vectors/new",),
     ),
     Command(
         "remove",
         "remove rows from an index",
         _declare_remove,
-        "trichord.finetune.retrieval.changing:run_remove",
+        "trichord.finetune.retrieval.index_commands:run_remove",
         (
             "trichord index remove vectors/val/index 000042 000043",
             "trichord index remove vectors/val/index --where shard=00000.tar",
@@ -259,14 +259,14 @@ INDEX_COMMANDS = (
         "merge",
         "merge all segments into one, without removed rows",
         _declare_merge,
-        "trichord.finetune.retrieval.changing:run_merge",
+        "trichord.finetune.retrieval.index_commands:run_merge",
         ("trichord index merge vectors/val/index",),
     ),
     Command(
         "check",
         "verify the checksums of an index",
         _declare_check,
-        "trichord.finetune.retrieval.changing:run_check",
+        "trichord.finetune.retrieval.index_commands:run_check",
         ("trichord index check vectors/val/index",),
     ),
 )

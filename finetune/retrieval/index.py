@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from trichord.core.command import command_line
 from trichord.core.console import counted
 from trichord.core.errors import UserError
+from trichord.core.reading import mistake, read_bytes, reason
 from trichord.finetune.retrieval.segment import IndexSegment
 from trichord.finetune.retrieval.spec import Catalogue
 
@@ -206,14 +207,16 @@ def read_catalogue(folder: Path) -> Catalogue:
     """Read the catalogue of an index."""
     path = folder / CATALOGUE
     try:
-        return Catalogue.model_validate_json(path.read_bytes())
+        return Catalogue.model_validate_json(read_bytes(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"{folder} is not an index: there is no {path}. Next: "
             f"{command_line('index', 'build', 'EMBEDDINGS', '--out', folder)}"
         ) from error
-    except (OSError, ValidationError) as error:
-        raise UserError(f"{path} cannot be read: {error}. Next: build the index again") from error
+    except ValidationError as error:
+        raise UserError(f"{path} cannot be read: {mistake(error)}. Next: build the index again") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}. Next: build the index again") from error
 
 
 def refuse_other_model(folder: Path, catalogue: Catalogue, model: str) -> None:

@@ -17,8 +17,10 @@ import faiss as typed_faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from trichord.core.errors import UserError
+from trichord.finetune.retrieval.graph_file import check_graph
 from trichord.finetune.retrieval.spec import INDEX_KINDS, DType, SearchSettings
-from trichord.finetune.retrieval.vectors import empty_flat
+from trichord.finetune.retrieval.vectors import empty_flat, read_faiss
 
 faiss: Any = typed_faiss  # its type stubs are incomplete
 LINKS = 32  # of HNSW
@@ -62,7 +64,14 @@ class Searcher(ABC):
     @classmethod
     def open(cls, vectors: Any, path: Path) -> Self:
         """Open an index by memory mapping; FAISS reads into memory what it cannot map."""
-        return cls(vectors, faiss.read_index(str(path), cls.read_flags | faiss.IO_FLAG_READ_ONLY))
+        index = read_faiss(path, cls.read_flags | faiss.IO_FLAG_READ_ONLY)
+        made = cls.create(index.d, "float32", 1)
+        if type(index) is not type(made) or index.metric_type != made.metric_type or index.d != vectors.d:
+            raise UserError(
+                f"{path} is an {type(index).__name__} of {index.d} features, expected an {type(made).__name__} of "
+                f"{vectors.d}. Next: build the index again"
+            )
+        return cls(vectors, index)
 
     @property
     def count(self) -> int:
@@ -81,7 +90,13 @@ class Searcher(ABC):
         if allowed_N is not None:
             packed = np.packbits(allowed_N, bitorder="little")
             chosen["sel"] = faiss.IDSelectorBitmap(packed)
-        return self._search(queries_QD, k, settings, chosen)
+        try:
+            scores_Qk, rows_Qk = self._search(queries_QD, k, settings, chosen)
+        except RuntimeError as error:  # FAISS, about rows or lists that the index does not have
+            raise UserError(_damaged(str(error).rpartition("Error: ")[2])) from error
+        if not -1 <= rows_Qk.min(initial=-1) <= rows_Qk.max(initial=-1) < self.count:
+            raise UserError(_damaged("it names rows that are not there"))
+        return scores_Qk, rows_Qk
 
     @abstractmethod
     def _search(self, queries_QD: Vectors, k: int, settings: SearchSettings, chosen: dict[str, Any]) -> Found:
@@ -144,6 +159,7 @@ class Graph(Searcher):
 
     @classmethod
     def open(cls, vectors: Any, path: Path) -> Self:
+        check_graph(path)
         found = super().open(vectors, path)
         found._index.storage, found._index.own_fields = vectors, False
         return found
@@ -222,6 +238,10 @@ class QuantisedLists(CompressedLists):
     @classmethod
     def codes(cls, dim: int) -> str:
         return f"PQ{_subvectors(dim)}x4fs"
+
+
+def _damaged(reason: str) -> str:
+    return f"the search index is damaged ({reason[:200]}). Next: trichord index check, which names the file"
 
 
 def choose(count: int, dim: int, dtype: DType, memory_bytes: int) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from trichord.core.console import track
 from trichord.core.errors import Cause, SampleError, UserError
-from trichord.core.files import write_whole
+from trichord.core.files import whole_file, write_whole
 from trichord.finetune.retrieval.index import Hit
 from trichord.finetune.retrieval.media import read_sample
 from trichord.shards.building.transcode import Mode, Part, Preset, make_medium
@@ -97,7 +97,8 @@ def draw_hits(title: str, hits: Sequence[Hit], out: Path) -> None:
             rows.append(Row(hit.key, (hit.shard,), error=str(error)))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        draw_sheet(title, rows).save(out, "PNG")
+        with whole_file(out) as file:
+            draw_sheet(title, rows).save(file, "PNG")
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error}. Next: another --sheet") from error
 

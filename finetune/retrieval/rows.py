@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from trichord.core.command import command_line, unknown_name
 from trichord.core.errors import UserError
+from trichord.core.reading import mistake, read_bytes, reason
 from trichord.finetune.retrieval.spec import Embedding
 from trichord.finetune.retrieval.table import ENDS, Table, TableColumn, TextColumn, TornTable, whole, write_table
 
@@ -55,6 +56,8 @@ class IndexRows:
 
     def __init__(self, table: Table, count: int) -> None:
         table.check_rows([*(name + ENDS for name in TEXT_COLUMNS), *_SPANS, _HASHES, _HASHED], count)
+        for name, kind in {**dict.fromkeys(_SPANS, "f"), _HASHES: "u", _HASHED: "i"}.items():
+            table.numbers(name, kind, 1)
         self._table, self._count = table, count
         self._texts = {name: table.texts(name) for name in TEXT_COLUMNS}
 
@@ -72,6 +75,8 @@ class IndexRows:
         hashes_N, wanted = self._table.columns[_HASHES], np.uint64(key_hash(key))
         first, last = (int(np.searchsorted(hashes_N, wanted, side=side)) for side in ("left", "right"))
         rows = sorted(int(row) for row in self._table.columns[_HASHED][first:last])
+        if rows and not 0 <= rows[0] <= rows[-1] < self._count:
+            raise TornTable(f"{self._table.path} lists rows {rows[0]} to {rows[-1]}, and has {self._count}")
         return [row for row in rows if self._texts["key"][row] == key]
 
     def matching(self, where: Mapping[str, str]) -> NDArray[np.bool_]:
@@ -188,11 +193,13 @@ def read_embedding(folder: Path) -> Embedding:
     """Read the settings that the parts of a folder have in common."""
     path = folder / FILE_NAME
     try:
-        return Embedding.model_validate_json(path.read_bytes())
+        return Embedding.model_validate_json(read_bytes(path))
     except FileNotFoundError as error:
         raise UserError(
             f"{folder} holds no embeddings: there is no {FILE_NAME}. Next: "
             f"{command_line('embed', 'RUN', 'SHARDS', '--out', folder)}"
         ) from error
-    except (OSError, ValidationError) as error:
-        raise UserError(f"{path} cannot be read: {error}. Next: embed into another folder") from error
+    except ValidationError as error:
+        raise UserError(f"{path} cannot be read: {mistake(error)}. Next: embed into another folder") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}. Next: embed into another folder") from error

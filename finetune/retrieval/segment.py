@@ -51,8 +51,6 @@ class IndexSegment:
                 f"{folder} names {error.filename}, which does not exist: the index was changed while it was opened, or "
                 "is incomplete. Next: repeat the command, or build the index again"
             ) from error
-        except RuntimeError as error:  # raised by FAISS
-            raise UserError(f"{self._folder / SEARCH} cannot be read: {error}. Next: build the index again") from error
         if self.searcher.count != entry.count:
             raise UserError(
                 f"{self._folder / SEARCH} holds {counted(self.searcher.count, 'vector')}, expected {entry.count:,}. "
@@ -63,11 +61,11 @@ class IndexSegment:
         if self.entry.removed is None:
             return None
         gone_N = np.zeros(self.entry.count, dtype=bool)
-        rows_n = Table.open(folder / self.entry.removed).columns[_REMOVED]
-        if len(rows_n) != self.entry.gone or (len(rows_n) and not 0 <= rows_n.min() <= rows_n.max() < len(gone_N)):
-            raise TornTable(
-                f"{folder / self.entry.removed} lists {counted(len(rows_n), 'row')}, expected {self.entry.gone}"
-            )
+        table = Table.open(folder / self.entry.removed)
+        table.check_rows((_REMOVED,), self.entry.gone)
+        rows_n = table.numbers(_REMOVED, "i", 1)
+        if len(rows_n) and not 0 <= rows_n.min() <= rows_n.max() < len(gone_N):
+            raise TornTable(f"{table.path} lists rows {rows_n.min()} to {rows_n.max()} of {len(gone_N)}")
         gone_N[rows_n] = True
         return gone_N
 
@@ -101,4 +99,4 @@ class IndexSegment:
 
     def queries(self) -> NDArray[Any]:
         """Return the queries that the segment was tuned and measured with."""
-        return np.asarray(Table.open(self._folder / QUERIES).columns["query"], dtype=np.float32)
+        return np.asarray(Table.open(self._folder / QUERIES).numbers("query", "f", 2), dtype=np.float32)

@@ -27,6 +27,12 @@ INDEX_KINDS: Registry[Any] = Registry(
 Kind = Annotated[str, AfterValidator(INDEX_KINDS.check)]
 
 
+_Dim = Annotated[int, Field(gt=0, le=1 << 16)]
+_Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+# Names of files stay within the folder of their segment.
+_FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+
+
 class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,7 +53,7 @@ class Embedding(_Spec):
     model: str  # the hash of the weights
     run: str  # where the weights were
     step: int | None
-    dim: PositiveInt
+    dim: _Dim
     dtype: DType
     senses: tuple[EmbeddedModality, ...]
     root: str  # of the shards
@@ -60,9 +66,10 @@ class Embedding(_Spec):
 class SearchSettings(_Spec):
     """How an index is searched."""
 
-    probes: NonNegativeInt = 0  # number of IVF lists to search (nprobe)
-    candidates: NonNegativeInt = 0  # for HNSW (efSearch)
-    factor: PositiveFloat = 1.0  # factor * k candidates are rescored with their stored vectors
+    probes: Annotated[int, Field(ge=0, lt=1 << 31)] = 0  # number of IVF lists to search (nprobe)
+    candidates: Annotated[int, Field(ge=0, le=1 << 20)] = 0  # for HNSW (efSearch)
+    # factor * k candidates are rescored with their stored vectors.
+    factor: Annotated[float, Field(ge=1, le=1 << 10)] = 1.0
 
 
 class MeasuredRecall(_Spec):
@@ -77,7 +84,7 @@ class MeasuredRecall(_Spec):
 class IndexFile(_Spec):
     """Size and checksum of a file of an index."""
 
-    bytes: NonNegativeInt
+    bytes: _Count
     sha256: str
 
 
@@ -85,13 +92,13 @@ class SegmentEntry(_Spec):
     """Rows that were written together and never change; rows removed since are in a separate list."""
 
     name: str = Field(pattern=r"^segment-\d{5}$")
-    count: PositiveInt
+    count: Annotated[int, Field(gt=0, lt=1 << 53)]
     kind: Kind
     settings: SearchSettings
     measured: MeasuredRecall
-    files: dict[str, IndexFile]
+    files: dict[_FileName, IndexFile]
     removed: str | None = Field(default=None, pattern=r"^removed-\d{5}-\d{5}\.safetensors$")
-    gone: NonNegativeInt = 0  # number of removed rows
+    gone: _Count = 0  # number of removed rows
 
 
 class Catalogue(_Spec):
@@ -100,7 +107,7 @@ class Catalogue(_Spec):
     version: Literal[1] = 1
     model: str
     run: str
-    dim: PositiveInt
+    dim: _Dim
     dtype: DType
     sense: EmbeddedModality
     next_number: PositiveInt = 1  # for file names; a number is never used again

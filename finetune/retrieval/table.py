@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from trichord.core.console import counted
 from trichord.core.errors import UserError
 from trichord.core.files import whole_file
+from trichord.core.reading import open_regular, parse_json, reason
 
 ENDS = ".ends"
 _NAMES = {"F64": "f8", "F32": "f4", "F16": "f2", "I64": "i8", "U64": "u8", "U8": "u1"}
 _CODES = {np.dtype(name): code for code, name in _NAMES.items()}
 _ABOUT, _DIGEST = "about", "sha256"
 _NO_DIGEST = "0" * 64
-_LARGEST_HEADER = 1 << 28
+_LARGEST_HEADER = 1 << 24
 _BLOCK = 1 << 24
 
 
@@ -54,16 +55,18 @@ class Table:
     def open(cls, path: Path) -> Table:
         """Open a table by memory mapping; raise TornTable if it is truncated or its columns do not match."""
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 header, start = _read_header(file)
                 size = file.seek(0, 2)
             metadata = header.pop("__metadata__")
-            about, digest = json.loads(metadata[_ABOUT]), str(metadata[_DIGEST])
+            about, digest = parse_json(metadata[_ABOUT], any_numbers=True), str(metadata[_DIGEST])
             wanted = max(int(entry["data_offsets"][1]) for entry in header.values())
+            if not isinstance(about, dict):
+                raise ValueError("its description is no object")
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise TornTable(f"{path} is truncated, or is not a trichord table: {error}") from error
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+            raise TornTable(f"{path} is truncated, or is not a trichord table: {reason(error)}") from error
         if size != start + wanted:
             raise TornTable(f"{path} has {size:,} bytes, expected {start + wanted:,}: it is truncated or was changed")
         # One mapping for all columns: a process may have only some ten thousand, and a set may have as many parts.
@@ -75,7 +78,15 @@ class Table:
 
     def texts(self, name: str) -> TextColumn:
         """Return a column of texts."""
-        return TextColumn(self.columns[name], self.columns[name + ENDS])
+        return TextColumn(self.numbers(name, "u", 1), self.numbers(name + ENDS, "i", 1))
+
+    def numbers(self, name: str, kind: str, dimensions: int) -> NDArray[Any]:
+        """Return a column; raise TornTable if its numbers (by NumPy's letter) or its dimensions are others."""
+        column = self.columns.get(name)
+        if column is None or column.dtype.kind != kind or column.ndim != dimensions:
+            found = "nothing" if column is None else f"{column.dtype} of the shape {column.shape}"
+            raise TornTable(f"{self.path}: column {name}: found {found}, expected kind {kind!r}, {dimensions}-d")
+        return column
 
     def check(self) -> None:
         """Verify the checksum, for which the whole file is read."""
@@ -90,10 +101,18 @@ class Table:
         for name, ends_N in self.columns.items():
             if not name.endswith(ENDS):
                 continue
-            held = len(self.columns.get(name.removesuffix(ENDS), ()))
-            last = int(ends_N[-1]) if len(ends_N) else 0
+            held = len(self.numbers(name.removesuffix(ENDS), "u", 1))
+            last = int(self.numbers(name, "i", 1)[-1]) if len(ends_N) else 0
             if last != held:
                 raise TornTable(f"{self.path}: {name} ends at {last:,}, expected {held:,}: rows are missing")
+
+    @property
+    def rows(self) -> int:
+        """The number of rows that its description names."""
+        rows = self.about.get("rows")
+        if not isinstance(rows, int):
+            raise TornTable(f"{self.path} does not say how many rows it has")
+        return rows
 
     def check_rows(self, names: Sequence[str], count: int) -> None:
         """Raise TornTable if a column is missing or has another number of rows."""
@@ -114,8 +133,10 @@ class TextColumn(Sequence[str]):
         return len(self._ends_N)
 
     def __getitem__(self, row: Any) -> Any:
-        first = int(self._ends_N[row - 1]) if row else 0
-        return self._bytes_X[first : int(self._ends_N[row])].tobytes().decode()
+        first, last = int(self._ends_N[row - 1]) if row else 0, int(self._ends_N[row])
+        if not 0 <= first <= last <= len(self._bytes_X):
+            raise TornTable(f"text {row} of a table is from {first} to {last}. Next: trichord index check")
+        return self._bytes_X[first:last].tobytes().decode(errors="replace")
 
     def rows_with_line(self, line: str) -> NDArray[np.bool_]:
         """Return which rows contain this line; the bytes are searched at once, not row by row."""
@@ -123,7 +144,7 @@ class TextColumn(Sequence[str]):
         found_N = np.zeros(len(self), dtype=bool)
         at = held.find(wanted) if wanted else -1
         while at >= 0:
-            row = int(np.searchsorted(self._ends_N, at, side="right"))
+            row = min(int(np.searchsorted(self._ends_N, at, side="right")), len(self) - 1)
             first, last, end = int(self._ends_N[row - 1]) if row else 0, int(self._ends_N[row]), at + len(wanted)
             begins = at == first or held[at - 1 : at] == b"\n"
             found_N[row] |= begins and (end == last or (end < last and held[end : end + 1] == b"\n"))
@@ -132,7 +153,10 @@ class TextColumn(Sequence[str]):
 
     def lengths(self) -> NDArray[np.int64]:
         """Return the length of each text in bytes."""
-        return np.diff(self._ends_N, prepend=0).astype(np.int64)
+        lengths_N = np.diff(self._ends_N, prepend=0).astype(np.int64)
+        if (lengths_N < 0).any():
+            raise TornTable("a column of texts of a table is damaged. Next: trichord index check")
+        return lengths_N
 
     def gathered(self, rows_n: NDArray[np.int64]) -> NDArray[Any]:
         """Return the bytes of some texts, one after another."""
@@ -195,7 +219,7 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     text = file.read(size)
     if len(text) < size:
         raise ValueError("the header ends too early")
-    header = json.loads(text)
+    header = parse_json(text)
     return header, 8 + size
 
 
@@ -203,10 +227,10 @@ def _column(path: Path, data_X: NDArray[Any], entry: Mapping[str, Any]) -> NDArr
     try:
         dtype, shape = np.dtype(_NAMES[entry["dtype"]]), tuple(map(int, entry["shape"]))
         begin, end = map(int, entry["data_offsets"])
-        if not 0 <= begin <= end:
-            raise ValueError(f"a column is from {begin} to {end}")
+        if not 0 <= begin <= end or any(size < 0 for size in shape):
+            raise ValueError(f"a column is from {begin} to {end}, of the shape {shape}")
         return data_X[begin:end].view(dtype).reshape(shape)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
         raise TornTable(f"{path} is not a trichord table: {error}") from error
 
 

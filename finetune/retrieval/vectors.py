@@ -23,6 +23,7 @@ from trichord.core.files import whole_file
 
 Matrix = NDArray[Any]
 _COUNT_AT = 8  # in the header: after four letters and the width
+_ROUNDING = 1 << 20  # for padding of blocks
 _MAPPED = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY
 
 
@@ -50,9 +51,20 @@ def open_vectors(path: Path, dim: int, dtype: str, count: int) -> tuple[Any, Mat
     wanted = _header(dim, dtype, count)
     with path.open("rb") as file:
         _check(path, file, wanted, count * dim * np.dtype(dtype).itemsize)
-    index = faiss.read_index(str(path), _MAPPED)
+    index = read_faiss(path, _MAPPED)
     vectors_ND = np.memmap(path, np.dtype(dtype), "r", len(wanted), (count, dim))
     return index, vectors_ND
+
+
+def read_faiss(path: Path, flags: int) -> Any:
+    """Read a FAISS index of any origin; raise UserError if it is damaged."""
+    # Vectors that a file claims beyond its size would be allocated before they are missed.
+    faiss.set_deserialization_vector_byte_limit(path.stat().st_size + _ROUNDING)
+    try:
+        return faiss.read_index(str(path), flags)
+    except Exception as error:  # FAISS and its bindings raise several kinds, MemoryError among them
+        reason = (str(error).rpartition("Error: ")[2] or type(error).__name__)[:200]
+        raise UserError(f"{path} is damaged ({reason}). Next: build the index again") from error
 
 
 def let_go(mapped: Matrix) -> None:

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from trichord.core.console import show_figures, track
 from trichord.core.errors import SampleError, UserError
+from trichord.core.files import whole_file
 from trichord.finetune.loading import load_run
 from trichord.finetune.token_maps.maps import VideoEncoder, attended_places, main_directions, video_encoder_of
 from trichord.pretrain.engine.allocator import thread_plan
@@ -198,6 +199,7 @@ def _along(count: int, size: int) -> int:
 def _save(picture: Image.Image, path: Path, **options: Any) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path, **options)
+        with whole_file(path) as file:
+            picture.save(file, format=path.suffix[1:], **options)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}. Next: another --out") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trichord.core.command import unknown_name
 from trichord.core.errors import UserError
+from trichord.core.reading import read_text, reason
 from trichord.core.seeds import generator
 from trichord.finetune.zeroshot.prompts import in_words
 from trichord.shards.reading.manifest import Manifest
@@ -62,10 +63,10 @@ def read_names(source: Path) -> list[str]:
     if source.is_dir():
         return list(Manifest.load(source).classes)
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(source).splitlines()
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{source} cannot be read ({error}); expected a file with one class name on each line"
+            f"{source} cannot be read ({reason(error)}); expected a file with one class name on each line"
         ) from error
     return [line.strip() for line in lines if line.strip()]
 

@@ -27,7 +27,7 @@ from trichord.finetune.zeroshot.classifier import Classifier, Recogniser, probab
 from trichord.finetune.zeroshot.loading import TrainedVideoText
 from trichord.finetune.zeroshot.spec import ZeroShotSpec
 from trichord.pretrain.engine.distributed import World
-from trichord.pretrain.weights.load import shortened
+from trichord.pretrain.weights.naming import shortened
 from trichord.shards.reading.batch import Batch
 from trichord.shards.reading.stream_config import SourceConfig, StreamConfig
 from trichord.shards.record import LabelRule

@@ -30,15 +30,25 @@ from trichord.pretrain.backbones.xclip.model import XClip
 from trichord.pretrain.engine.config import InitFrom
 from trichord.pretrain.objectives.video_text import VideoTextSpec
 from trichord.pretrain.objectives.video_text.objective import VideoTextObjective
-from trichord.pretrain.weights.file import read_tensors
-from trichord.pretrain.weights.load import load_tensors, recognised
-from trichord.pretrain.weights.naming import renamed
+from trichord.pretrain.weights.file import FOLDER_FILES, read_tensors
+from trichord.pretrain.weights.load import load_tensors, recognised, under_own_names
 from trichord.shards.audio.sound_specs import SoundSpec
 from trichord.shards.transforms.clip_specs import Segments
 from trichord.shards.transforms.normalise import Normalisation
 
 _HEAD_DIM = 64
-_OF_A_CLIP = ("backbone.patch_embed.proj.weight", "backbone.pos_embed", "backbone.proj.weight", "text.pos_embed")
+# Tensors from which the sizes of a model are inferred, with their numbers of dimensions.
+_OF_A_CLIP = {
+    "backbone.patch_embed.proj.weight": 4,
+    "backbone.pos_embed": 3,
+    "backbone.proj.weight": 2,
+    "text.token_embed.weight": 2,
+    "text.pos_embed": 3,
+    "text.proj.weight": 2,
+}
+_LARGEST = 1 << 20  # of a dimension
+_MOST_BLOCKS = 256
+_BLOCKS = _VIDEO_BLOCKS, _OVER_FRAMES, _TEXT_BLOCKS = "backbone.blocks.", "backbone.integration.", "text.blocks."
 _CLIP_PIXELS = Normalisation(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
 
 
@@ -72,7 +82,7 @@ def load_video_text(
                 f"{source} is a run, which has its own settings; part and backbone are only for files of weights"
             )
         return _load_run(source)
-    if source.is_dir() and not any((source / name).is_file() for name in ("model.safetensors", "pytorch_model.bin")):
+    if source.is_dir() and not any((source / name).is_file() for name in FOLDER_FILES):
         raise UserError(f"{source} is neither a run folder nor a folder of weights; expected one with checkpoints/")
     return _load_file(source, part, backbone or {})
 
@@ -102,17 +112,38 @@ def _load_run(run: Path) -> TrainedVideoText:
 def _load_file(path: Path, part: str | None, changes: Mapping[str, Any]) -> TrainedVideoText:
     tensors = read_tensors(path, part)
     family = recognised(tensors, path)
-    ours = {renamed(name, family.table): tensor for name, tensor in family.prepare(tensors).items()}
+    ours = under_own_names(tensors, family, path)
     if missing := [name for name in _OF_A_CLIP if name not in ours]:
         raise UserError(
             f"{path} holds {family.name} weights without {', '.join(missing)}; zero-shot needs video and text in one "
             "file, as in X-CLIP and CLIP"
         )
+    _refuse_other_shapes(ours, path)
     video, text = specs_of(ours, changes)
-    model = VideoText(XClip(video), ClipText(text), has_prompts="prompts.share" in ours)
-    load_tensors(tensors, InitFrom(path=path, part=part), model)
+
+    def load_into_new() -> VideoText:
+        model = VideoText(XClip(video), ClipText(text), has_prompts="prompts.share" in ours)
+        load_tensors(tensors, InitFrom(path=path, part=part), model)
+        return model
+
+    with torch.device("meta"):
+        load_into_new()  # a tensor of an odd shape may make a model that no memory holds: it is refused here
+    model = load_into_new()
     about = {"backbone": video.kind, "pretrained": f"{family.name} ({path.name})", "seed": None, "step": None}
     return TrainedVideoText(model.eval(), _transforms_of(video), None, about)
+
+
+def _refuse_other_shapes(ours: Mapping[str, Tensor], path: Path) -> None:
+    """Raise UserError if the tensors that determine sizes, or the number of blocks, are not those of a model."""
+    for name, dimensions in _OF_A_CLIP.items():
+        shape = tuple(ours[name].shape)
+        if len(shape) != dimensions or not all(0 < size <= _LARGEST for size in shape):
+            raise UserError(
+                f"{path}: the shape of {name} is {shape}, expected {dimensions} dimensions of 1 to {_LARGEST:,}. "
+                "Next: download it again"
+            )
+    if (most := max(_count(ours, each) for each in _BLOCKS)) > _MOST_BLOCKS:
+        raise UserError(f"{path} holds {most:,} blocks, expected at most {_MOST_BLOCKS}. Next: download it again")
 
 
 def specs_of(ours: Mapping[str, Tensor], changes: Mapping[str, Any]) -> tuple[XClipSpec, ClipTextSpec]:
@@ -123,20 +154,20 @@ def specs_of(ours: Mapping[str, Tensor], changes: Mapping[str, Any]) -> tuple[XC
     time = ours.get("backbone.time_embed")
     found: dict[str, Any] = {
         "dim": width,
-        "depth": _count(ours, "backbone.blocks."),
+        "depth": _count(ours, _VIDEO_BLOCKS),
         "heads": max(1, width // _HEAD_DIM),
         "patch": patch,
         "size": isqrt(patches) * patch,
         "joint_dim": joint_dim,
         "joint_heads": max(1, joint_dim // _HEAD_DIM),
         "messages": "backbone.blocks.0.message_fc.weight" in ours,
-        "integration_depth": _count(ours, "backbone.integration."),
+        "integration_depth": _count(ours, _OVER_FRAMES),
     }
-    found |= {} if time is None else {"frames": time.shape[1]}
+    found |= {} if time is None or time.ndim != 3 else {"frames": time.shape[1]}
     vocabulary, text_width = ours["text.token_embed.weight"].shape
     text = {
         "dim": text_width,
-        "depth": _count(ours, "text.blocks."),
+        "depth": _count(ours, _TEXT_BLOCKS),
         "heads": max(1, text_width // _HEAD_DIM),
         "joint_dim": ours["text.proj.weight"].shape[0],
         "vocabulary": vocabulary,

@@ -109,35 +109,53 @@ def newest_whole(folder: Path, world: World, warn: Callable[[str], None]) -> tup
     return None
 
 
+# Checksums were verified, so a mismatch comes from changed settings, or from a file that no run wrote.
+_ADVICE = "Restore the settings of objective and backbone to continue, or give another --run to start a new run."
+
+
 def load_weights(checkpoint: Path, index: CheckpointIndex, objective: Objective) -> None:
     """Load weights, buffers and state into an objective before DeepSpeed wraps it."""
     own = dict(_tensors_of(objective))
     state: dict[str, Tensor] = {}
-    # Checksums were verified, so a mismatch comes from changed settings.
-    advice = "Restore the settings of objective and backbone to continue, or give another --run to start a new run."
-    for name, tensor in files.read_tensors(checkpoint, _of_kind(index, "weights")):
-        if name not in own or own[name].shape != tensor.shape:
-            here = f"has shape {tuple(own[name].shape)} in this model" if name in own else "is not in this model"
-            raise UserError(f"{checkpoint} holds {name} of shape {tuple(tensor.shape)}, which {here}. {advice}")
+    for name, tensor in _read(checkpoint, index, "weights"):
+        place = own.get(name)
+        if place is None or place.shape != tensor.shape or place.is_floating_point() != tensor.is_floating_point():
+            here = f"is {_described(place)} in this model" if place is not None else "is not in this model"
+            raise UserError(f"{checkpoint} holds {name}, {_described(tensor)}, which {here}. {_ADVICE}")
         with torch.no_grad():
             own.pop(name).copy_(tensor)
     if own:
-        raise UserError(f"{checkpoint} lacks these tensors of this model: {', '.join(sorted(own)[:10])}. {advice}")
-    for name, tensor in files.read_tensors(checkpoint, _of_kind(index, _STATE)):
+        raise UserError(f"{checkpoint} lacks these tensors of this model: {', '.join(sorted(own)[:10])}. {_ADVICE}")
+    for name, tensor in _read(checkpoint, index, _STATE):
         state[name] = tensor
-    objective.load_state(state)
+    try:
+        objective.load_state(state)
+    # What an objective and torch raise for tensors that are not those which `state` returned.
+    except (ValueError, LookupError, TypeError, RuntimeError) as error:
+        raise UserError(f"{checkpoint} holds another state than this objective's: {error}. {_ADVICE}") from error
 
 
 def load_moments(checkpoint: Path, index: CheckpointIndex, adam: AdamState) -> None:
     """Load Adam's moments into the engine that DeepSpeed created."""
-    for key, tensor in files.read_tensors(checkpoint, _of_kind(index, "moments")):
+    for key, tensor in _read(checkpoint, index, "moments"):
         moment, _, name = key.partition(":")
+        parameter = adam.parameters.get(name)
+        if moment not in MOMENTS or parameter is None or shape_of(parameter) != tensor.shape:
+            raise UserError(f"{checkpoint} holds {key}, {_described(tensor)}, which is not in this model. {_ADVICE}")
         adam.write(name, moment, tensor)
     adam.updates = index.adam_updates
 
 
-def _of_kind(index: CheckpointIndex, kind: str) -> list[str]:
-    return sorted(name for name in index.files if name.startswith(f"{kind}-"))
+def _read(checkpoint: Path, index: CheckpointIndex, kind: str) -> Iterator[tuple[str, Tensor]]:
+    names = sorted(name for name in index.files if name.startswith(f"{kind}-"))
+    try:
+        yield from files.read_tensors(checkpoint, names)
+    except TornCheckpoint as error:  # although its checksums were right
+        raise UserError(f"{error}, or remove {checkpoint}, so that the run resumes with the one before") from error
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
 
 
 def _gather_owned(world: World, objective: Objective, adam: AdamState) -> dict[str, dict[str, Tensor]]:

@@ -14,14 +14,17 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from trichord.core.errors import UserError
 from trichord.core.files import sync, write_whole
+from trichord.core.reading import mistake
+from trichord.pretrain.weights.file import stream_tensors
 
 FORMAT = 1
 INDEX = "checkpoint.json"
@@ -29,6 +32,9 @@ LATEST = "latest"
 _NAME = re.compile(r"step_(\d{8})")
 _UNFINISHED = ".unfinished-"
 _DOOMED = ".removing-"
+_MOST_OF_INDEX = 1 << 26
+_FileName = Annotated[str, Field(pattern=r"^[a-z]+-\d{5,}\.safetensors$")]  # so that it stays within its folder
+_StepNumber = Annotated[int, Field(ge=0, lt=1 << 53)]  # those that a float represents
 
 
 class CheckpointFile(BaseModel):
@@ -46,13 +52,13 @@ class CheckpointIndex(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: int = FORMAT
-    step: NonNegativeInt  # updates done; the run resumes with the step of this number
-    adam_updates: NonNegativeInt
+    step: _StepNumber  # updates done; the run resumes with the step of this number
+    adam_updates: _StepNumber
     world_size: int
     versions: dict[str, str]
     data_digests: list[str]  # of the shard sets' manifests
     config: dict[str, Any]
-    files: dict[str, CheckpointFile]
+    files: dict[_FileName, CheckpointFile]
 
 
 class TornCheckpoint(Exception):
@@ -99,9 +105,11 @@ def finish(temporary: Path, index: CheckpointIndex) -> Path:
 
 def point_at(checkpoint: Path) -> None:
     """Write a checkpoint's name to `latest` if it differs: a run may have been killed between the rename and this."""
-    latest = checkpoint.parent / LATEST
-    if not latest.is_file() or latest.read_text() != checkpoint.name + "\n":
-        write_whole(latest, checkpoint.name + "\n")
+    latest, content = checkpoint.parent / LATEST, f"{checkpoint.name}\n"
+    if latest.is_dir() and not latest.is_symlink():
+        shutil.rmtree(latest)
+    if not latest.is_file() or latest.stat().st_size > len(content) or latest.read_bytes() != content.encode():
+        write_whole(latest, content)
 
 
 def discard(temporary: Path) -> None:
@@ -154,10 +162,15 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] |
 
 def read_index(checkpoint: Path) -> CheckpointIndex:
     """Read a checkpoint's index and compare file sizes; raise TornCheckpoint if it is incomplete."""
+    path = checkpoint / INDEX
     try:
-        index = CheckpointIndex.model_validate_json((checkpoint / INDEX).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValidationError) as error:
-        raise TornCheckpoint(f"{checkpoint / INDEX} cannot be read: {error}") from error
+        if path.stat().st_size > _MOST_OF_INDEX:
+            raise TornCheckpoint(f"{path} cannot be read: it has more than {_MOST_OF_INDEX:,} bytes")
+        index = CheckpointIndex.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise TornCheckpoint(f"{path} cannot be read: {error}") from error
+    except ValidationError as error:
+        raise TornCheckpoint(f"{path} cannot be read: {mistake(error)}") from error
     if index.format != FORMAT:
         raise TornCheckpoint(f"{checkpoint} has format {index.format}, expected {FORMAT}")
     for name, entry in index.files.items():
@@ -178,11 +191,9 @@ def read_tensors(checkpoint: Path, names: Iterable[str]) -> Iterator[tuple[str, 
     """Yield the tensors in some of a checkpoint's files one by one, so that only one is in memory at a time."""
     for name in names:
         try:
-            with safe_open(checkpoint / name, framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118  (it is not a dict)
-                    yield key, file.get_tensor(key)
-        except SafetensorError as error:
-            raise TornCheckpoint(f"{checkpoint / name} cannot be read: {error}") from error
+            yield from stream_tensors(checkpoint / name)
+        except UserError as error:
+            raise TornCheckpoint(str(error)) from error
 
 
 def _digest(path: Path) -> str:

@@ -214,7 +214,8 @@ def _measured_clips_per_s(run: Path) -> float:
     path = RunFolder(run).metrics if run.is_dir() else run
     if not path.exists():
         raise UserError(f"--like: {path} does not exist. Expected the folder of a run that has written a log line.")
-    found = [float(row["clips_per_s_device"]) for row in read_rows(path) if row.get("clips_per_s_device")]
+    logged = (row.get("clips_per_s_device") for row in read_rows(path))
+    found = [float(each) for each in logged if isinstance(each, int | float) and each > 0]
     if not found:
         raise UserError(f"--like: {path} has no clips_per_s_device yet. Give a run that has done more steps.")
     return statistics.median(found[len(found) // 2 :])

@@ -12,14 +12,16 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from trichord.core.console import show_figures
 from trichord.core.errors import UserError
 from trichord.core.files import write_whole
+from trichord.core.reading import mistake, read_bytes
 from trichord.core.run_folder import RunFolder
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint, checkpoint_files
@@ -105,7 +107,7 @@ def replay(
     `read` makes a config from the one stored in a checkpoint.
     """
     folder = find_failure(run, step)
-    failure = json.loads((folder / "failure.json").read_text())
+    failure = _read_failure(folder / "failure.json")
     chosen = _choose_rank(failure, rank)
     saved = checkpoint_files.checkpoints_in(folder)
     if not saved:
@@ -134,6 +136,27 @@ def replay(
     return [{"step": failure["step"], "rank": chosen["rank"], **row} for row in rows]
 
 
+class _Failure(TypedDict):
+    step: NonNegativeInt
+    ranks: list[_FailedRank]
+
+
+class _FailedRank(TypedDict):
+    rank: NonNegativeInt
+    not_finite: list[str]
+    samples: list[dict[str, str]]
+
+
+def _read_failure(path: Path) -> _Failure:
+    try:
+        found = TypeAdapter(_Failure).validate_json(read_bytes(path))
+    except ValidationError as error:
+        raise UserError(f"{path} does not describe a failure: {mistake(error)}") from error
+    if not any(each["not_finite"] for each in found["ranks"]):
+        raise UserError(f"{path} names no rank that failed")
+    return found
+
+
 def find_failure(run: Path, step: int | None) -> Path:
     """Return the folder of the newest failure, or of the failure of `step`."""
     found = sorted(RunFolder(run).failures.glob("step_*/failure.json"))
@@ -147,8 +170,8 @@ def find_failure(run: Path, step: int | None) -> Path:
     raise UserError(f"{run} has no failure of step {step}. Known: {', '.join(path.parent.name for path in found)}")
 
 
-def _choose_rank(failure: dict[str, Any], rank: int | None) -> dict[str, Any]:
-    ranks: list[dict[str, Any]] = failure["ranks"]
+def _choose_rank(failure: _Failure, rank: int | None) -> _FailedRank:
+    ranks = failure["ranks"]
     if rank is None:
         return next(each for each in ranks if each["not_finite"])
     if rank >= len(ranks):

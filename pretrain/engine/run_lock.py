@@ -17,16 +17,19 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trichord.core.command import command_line
 from trichord.core.errors import UserError
 from trichord.core.machine import boot_and_namespace, is_dead, machine_digest, start_of
+from trichord.core.reading import mistake, read_bytes, reason
 from trichord.core.run_folder import RunFolder
 
 BEAT_S = 5.0
 SILENT_S = 4 * BEAT_S
+_LARGEST_LOCK = 1 << 16
 _SETTLE_S = 1.0  # wait after taking over: if two processes do so at once, the later one's name remains
 
 
@@ -40,7 +43,7 @@ class Holder(BaseModel):
     restarts: int
     host: str
     machine: str  # identifies the boot and the PID namespace
-    pid: int
+    pid: Annotated[int, Field(ge=0, lt=1 << 31)]
     started: str  # start time of the process, in the kernel's units
 
     @property
@@ -135,11 +138,25 @@ def _clear_after_the_dead(path: Path, just_written: Path) -> None:
                 other.unlink()
 
 
-def read_holder(run: Path) -> Holder | None:
-    """Return the holder of a run's folder, alive or dead, or None."""
+def read_holder(run: Path, report: Callable[[str], None] | None = None) -> Holder | None:
+    """Return the holder of a run's folder, alive or dead, or None.
+
+    If the lock cannot be read, raise OSError, or with `report` call it with the reason.
+    """
+    path = RunFolder(run).lock
     try:
-        return Holder.model_validate_json(RunFolder(run).lock.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        content = read_bytes(path, _LARGEST_LOCK)
+        return Holder.model_validate_json(content)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValidationError as error:
+        if report and content:  # an empty lock is what a crash of the machine leaves
+            report(f"{path.name}: {mistake(error)}")
+        return None
+    except OSError as error:
+        if report is None:
+            raise
+        report(f"{path.name}: {reason(error)}")
         return None
 
 

@@ -151,8 +151,11 @@ def changes(config: RunConfig, index: CheckpointIndex) -> list[str]:
     ]
 
 
-def _weights(config: Mapping[str, Any]) -> list[float]:
-    return [source["weight"] for source in config["data"]["sources"]]
+def _weights(config: Mapping[str, Any]) -> list[object]:
+    match config.get("data"):
+        case {"sources": [*sources]}:
+            return [source.get("weight") if isinstance(source, Mapping) else source for source in sources]
+    return []
 
 
 def _differences(before: Any, after: Any, above: str = "") -> Iterator[tuple[str, Any, Any]]:

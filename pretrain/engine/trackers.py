@@ -5,8 +5,10 @@ metrics.jsonl in the run's folder has one JSON object per log step. It is readab
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any, Protocol
 
 from trichord.core.errors import UserError
 from trichord.core.files import whole_file
+from trichord.core.reading import open_regular, parse_json, reason
 from trichord.core.run_folder import RunFolder
 
 _WANDB_ID = "wandb_run_id.txt"
@@ -83,18 +86,26 @@ def _optional(module: str, package: str, setting: str) -> Any:
         ) from error
 
 
+_LARGEST_METRICS = 1 << 32
+_LONGEST_ROW = 1 << 20
 FILE_NAME = RunFolder(Path()).metrics.name
 
 Row = dict[str, Any]
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows in order; an incomplete line, left by a kill, is skipped."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            row = _parse(line)
-            if row is not None:
-                yield row
+    """Yield the rows in order; an incomplete line, left by a kill, is skipped. Raise UserError for no file of rows."""
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _LARGEST_METRICS:
+                raise OSError(errno.EFBIG, f"it has {size:,} bytes, expected at most {_LARGEST_METRICS:,}")
+            while line := file.readline(_LONGEST_ROW):
+                row = _parse(line)
+                if row is not None:
+                    yield row
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}") from error
 
 
 def encode(row: Mapping[str, object]) -> str:
@@ -131,9 +142,9 @@ def last_figures(path: Path) -> Row:
     return {name: value for name, value in last.items() if name not in ("time_s", "run_s")}
 
 
-def _parse(line: str) -> Row | None:
+def _parse(line: bytes) -> Row | None:
     try:
-        row = json.loads(line)
+        row = parse_json(line.decode(errors="replace"))
     except ValueError:
         return None
     return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None

@@ -15,6 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from trichord.core.console import printable
+from trichord.core.files import whole_file
 from trichord.pretrain.plotting.series import COLOURS, AxisName, Panel, Run, Values, smooth, window_of
 
 DASHES = ("-", "--", ":", "-.")  # the next one after each seven runs
@@ -79,8 +80,12 @@ def drawable(name: str) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """Save a figure in the format of the path's suffix, without a date, so that the same data gives the same file."""
-    figure.savefig(path, dpi=140, metadata={"Date": None} if path.suffix == ".svg" else None)
-    pyplot.close(figure)
+    kind = path.suffix[1:].lower()
+    try:
+        with whole_file(path) as file:
+            figure.savefig(file, format=kind, dpi=140, metadata={"Date": None} if kind == "svg" else None)
+    finally:
+        pyplot.close(figure)
 
 
 def limits(curves: Sequence[Values], raw: Sequence[Values], from_zero: bool) -> tuple[float, float] | None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from trichord.core.command import command_line, unknown_name
 from trichord.core.console import show_figures
 from trichord.core.errors import UserError
+from trichord.core.reading import skipping
 from trichord.core.registry import load
 from trichord.core.run_folder import RunFolder
 from trichord.pretrain.engine.trackers import FILE_NAME, read_rows
@@ -89,7 +90,7 @@ Draw = Callable[[Path, Sequence[Run], Sequence[Panel], AxisName, int | None], No
 
 def run_plot(arguments: Namespace) -> int:
     """Draw the curves of runs to a file, and print the last figures of each."""
-    runs = load_runs(arguments.runs)
+    runs, refused = load_runs(arguments.runs)
     wanted = [name.strip() for name in arguments.figures.split(",") if name.strip()] if arguments.figures else None
     panels = choose_panels(runs, wanted, arguments.x)
     out = arguments.out
@@ -110,15 +111,18 @@ def run_plot(arguments: Namespace) -> int:
         for run in runs
     ]
     show_figures(f"{len(panels)} figure{'' if len(panels) == 1 else 's'} drawn: {out}", rows, arguments.json)
-    return 0
+    return 1 if refused else 0
 
 
-def load_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read runs, given as folders or as their metrics files, with the shortest names that are distinct."""
-    files = list(dict.fromkeys(_metrics_of(path) for path in paths))
-    return [
-        Run(name, _columns(path)) for name, path in zip(_short_names([f.parent for f in files]), files, strict=True)
-    ]
+def load_runs(paths: Sequence[Path]) -> tuple[list[Run], int]:
+    """Read runs, given as folders or as their metrics files, with the shortest names that are distinct.
+
+    Return also the number of runs that cannot be read; they are left out with a warning.
+    """
+    found, refused = skipping(paths, lambda path: (_metrics_of(path), _columns(_metrics_of(path))))
+    columns = dict(found)
+    names = _short_names([file.parent for file in columns])
+    return [Run(name, each) for name, each in zip(names, columns.values(), strict=True)], refused
 
 
 def choose_panels(runs: Sequence[Run], wanted: Sequence[str] | None, axis: AxisName) -> list[Panel]:
@@ -127,7 +131,10 @@ def choose_panels(runs: Sequence[Run], wanted: Sequence[str] | None, axis: AxisN
         raise UserError(f"no run logged {_AXIS_FIGURES[axis]}, which --x {axis} needs. Next: --x step")
     known = list(dict.fromkeys(name for run in runs for name in run.figures))
     if wanted is None:
-        return [_panel(name, runs) for name in _ordered(name for name in known if _is_informative(name, runs))]
+        varying = [name for name in known if _is_informative(name, runs)]
+        if not varying:
+            raise UserError(f"no figure varies yet. Next: --figures, with some of {', '.join(_ordered(known))}")
+        return [_panel(name, runs) for name in _ordered(varying)]
     found: list[str] = []
     for name in (_SHORT_NAMES.get(each, each) for each in wanted):
         matches = [each for each in _ordered(known) if fnmatchcase(each, name)]

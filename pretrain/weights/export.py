@@ -6,17 +6,19 @@ import json
 import os
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from pydantic import ValidationError
 from torch import Tensor
 
 from trichord.core.command import unknown_name
 from trichord.core.console import show_figures
 from trichord.core.errors import UserError
 from trichord.core.files import write_whole
+from trichord.core.reading import mistake
 from trichord.core.registry import load
 from trichord.core.run_folder import RunFolder
 from trichord.pretrain.backbones.registry import AUDIO_BACKBONES, BACKBONES
@@ -24,6 +26,7 @@ from trichord.pretrain.backbones.spec import AudioBackboneSpec, BackboneSpec
 from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint_files
 from trichord.pretrain.engine.checkpoint_files import CheckpointIndex, TornCheckpoint
+from trichord.pretrain.weights.file import stream_tensors
 
 
 def newest_checkpoint(run: Path) -> tuple[Path, CheckpointIndex]:
@@ -50,17 +53,23 @@ def read_part(
     `read` parses the config that is stored in the checkpoint.
     """
     path, index = newest_checkpoint(run)
-    config = read(index.config)
+    try:
+        config = read(index.config)
+    except ValidationError as error:
+        raise UserError(f"{path / checkpoint_files.INDEX} holds settings of no run: {mistake(error)}") from error
     parts = config.objective.parts
     part = part or parts[0]
     if part not in parts:
         raise UserError(unknown_name(f"a run of {config.objective.kind} has no part", part, parts))
     names = sorted(name for name in index.files if name.startswith("weights-"))
-    tensors = {
-        name.removeprefix(f"{part}."): tensor
-        for name, tensor in checkpoint_files.read_tensors(path, names)
-        if name.startswith(f"{part}.")
-    }
+    try:
+        tensors = {
+            name.removeprefix(f"{part}."): tensor
+            for name, tensor in checkpoint_files.read_tensors(path, names)
+            if name.startswith(f"{part}.")
+        }
+    except TornCheckpoint as error:
+        raise UserError(str(error)) from error
     return tensors, config, index.step
 
 
@@ -113,9 +122,14 @@ def _as_hugging_face(
 def _write_and_compare(tensors: dict[str, Tensor], about: dict[str, str], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".unfinished-{path.name}")  # so that only a complete file has the final name
-    checkpoint_files.save_tensors(unfinished, tensors, {"format": "pt", **about})
-    with safe_open(unfinished, framework="pt") as file:
-        back = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is not a dict)
-    if back.keys() != tensors.keys() or not all(torch.equal(back[name], tensors[name]) for name in tensors):
-        raise RuntimeError(f"{path} differs from what was written to it; check the disk")
-    os.replace(unfinished, path)
+    try:
+        checkpoint_files.save_tensors(unfinished, tensors, {"format": "pt", **about})
+        back = dict(stream_tensors(unfinished))
+        if back.keys() != tensors.keys() or not all(torch.equal(back[name], tensors[name]) for name in tensors):
+            raise RuntimeError(f"{path} differs from what was written to it; check the disk")
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}") from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()

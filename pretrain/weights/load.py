@@ -6,7 +6,8 @@ The family of a file, which determines how its tensors are renamed, is recognise
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,9 +24,8 @@ from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine.config import InitFrom
 from trichord.pretrain.objectives.base import Objective
 from trichord.pretrain.weights.file import read_tensors
-from trichord.pretrain.weights.naming import Family, renamed
+from trichord.pretrain.weights.naming import Family, renamed, shortened
 
-_NAMES_SHOWN = 12
 _OF_BACKBONE, _OF_TEXT = "backbone.", "text."
 # Batch counters, which older torchvision files lack; they are used only if momentum is None.
 _OPTIONAL = ".num_batches_tracked"
@@ -109,7 +109,7 @@ def load_text(init: InitFrom, text: TextBackbone) -> Fit:
     """Load the text encoder of a file with video and text, or with images and text."""
     tensors = read_tensors(init.path, init.part)
     family = recognised(tensors, init.path)
-    offered = {renamed(name, family.table): tensor for name, tensor in family.prepare(tensors).items()}
+    offered = under_own_names(tensors, family, init.path)
     own = {
         _OF_BACKBONE + name.removeprefix(_OF_TEXT): tensor
         for name, tensor in offered.items()
@@ -155,17 +155,24 @@ def compared(tensors: Mapping[str, Tensor], family: Family, network: nn.Module, 
     """Match the tensors of a file with those of a network, and list what remains on either side."""
     backbone = network.get_submodule("backbone")
     assert isinstance(backbone, Encoder)
-    offered = {renamed(name, family.table): tensor for name, tensor in family.prepare(tensors).items()}
+    offered = under_own_names(tensors, family, init.path)
     if init.time_from_space:
         offered = _with_time_from_space(offered, backbone.time_from_space)
     wanted = network.state_dict(keep_vars=True)
-    adapted = _adapted(offered, backbone)
+    with _converting(family, init.path):
+        adapted = _adapted(offered, backbone)
     found = Fit(family.name)
     for name, place in wanted.items():
         if name not in adapted:
             found.missing += [] if name.endswith(_OPTIONAL) else [name]
             continue
-        given, made = offered.get(name, adapted[name]), _resized(backbone, name, adapted[name], place)
+        given = offered.get(name, adapted[name])
+        with _converting(family, init.path):
+            made = _resized(backbone, name, adapted[name], place)
+        if given.is_floating_point() != place.is_floating_point():
+            kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in (given, place)]
+            found.misshapen[name] = f"{name}: {kinds[0]} in the file, {kinds[1]} in the network"
+            continue
         if made is None:
             found.misshapen[name] = f"{name}: {_shape(given)} in the file, {_shape(place)} in the network"
             continue
@@ -174,6 +181,25 @@ def compared(tensors: Mapping[str, Tensor], family: Family, network: nn.Module, 
             found.resized.append(f"{name} from {_shape(given)} to {_shape(place)}")
     found.unused = [name for name in adapted if name not in wanted]
     return found
+
+
+def under_own_names(tensors: Mapping[str, Tensor], family: Family, path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file with the names and layouts of trichord."""
+    with _converting(family, path):
+        return {renamed(name, family.table): tensor for name, tensor in family.prepare(tensors).items()}
+
+
+@contextmanager
+def _converting(family: Family, path: Path) -> Iterator[None]:
+    """Turn what torch raises when a tensor cannot be rearranged, as its shape is not its family's, into UserError."""
+    try:
+        yield
+    except (RuntimeError, IndexError, ValueError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise UserError(
+            f"{path} has tensors with the names of {family.name} weights, but not with their shapes ({reason}). "
+            "Next: download it again"
+        ) from error
 
 
 def _adapted(offered: dict[str, Tensor], backbone: Encoder) -> dict[str, Tensor]:
@@ -245,10 +271,3 @@ def _not_allowed(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape))
-
-
-def shortened(names: Iterable[str]) -> str:
-    """Return a list of names as text, at most 12 of them."""
-    listed = list(names)
-    more = f" and {len(listed) - _NAMES_SHOWN} more" if len(listed) > _NAMES_SHOWN else ""
-    return ", ".join(listed[:_NAMES_SHOWN]) + more

@@ -7,13 +7,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import filter as matching
 from functools import cache
 
 import torch
 from torch import Tensor
+
+_NAMES_SHOWN = 12
+_LONGEST_SHOWN = 100
 
 Table = tuple[tuple[str, str], ...]  # (theirs, ours); the first match applies
 
@@ -44,6 +47,14 @@ def renamed(name: str, table: Table) -> str:
 def reversed_table(table: Table) -> Table:
     """Return the table of the opposite direction."""
     return tuple((ours, theirs) for theirs, ours in table)
+
+
+def shortened(names: Iterable[str]) -> str:
+    """Return a list of names as text, at most 12 of them and 100 characters of each."""
+    listed = list(names)
+    shown = [name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…" for name in listed[:_NAMES_SHOWN]]
+    more = f" and {len(listed) - _NAMES_SHOWN} more" if len(listed) > _NAMES_SHOWN else ""
+    return ", ".join(shown) + more
 
 
 @cache

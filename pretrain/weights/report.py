@@ -16,7 +16,8 @@ from trichord.pretrain.backbones.registry import published_sizes
 from trichord.pretrain.backbones.spec import Size
 from trichord.pretrain.engine.config import InitFrom
 from trichord.pretrain.weights.file import read_tensors
-from trichord.pretrain.weights.load import Fit, compared, recognised, shortened
+from trichord.pretrain.weights.load import Fit, compared, recognised
+from trichord.pretrain.weights.naming import shortened
 
 _OF_BACKBONE = "backbone."
 

@@ -26,14 +26,17 @@ class SpecAugment(BaseModel):
     """Largest width of a masked interval, in spectrogram frames."""
 
 
+_MOST_MELS = 512  # filters and Fourier transforms of any size would be compared before they are refused
+
+
 class _SoundSpec(BaseModel, ABC):
     """Settings common to all conventions; audio is normalised as (x - mean) / (deviations * std)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    rate_hz: int = Field(default=16000, gt=0)
+    rate_hz: int = Field(default=16000, gt=0, le=768_000)
     """Sampling rate in hertz to which audio is resampled."""
-    mels: int = Field(default=128, ge=1)
+    mels: int = Field(default=128, ge=1, le=_MOST_MELS)
     """Number of mel filters, the height of a spectrogram."""
     frames: int | None = Field(default=None, ge=1)
     """Number of spectrogram frames to which the sound is padded or cut at its end; null keeps the sound's own
@@ -65,9 +68,9 @@ class KaldiFbank(_SoundSpec):
     """
 
     kind: Literal["kaldi_fbank"] = "kaldi_fbank"
-    frame_ms: float = Field(default=25.0, gt=0)
+    frame_ms: float = Field(default=25.0, gt=0, le=1000)
     """Length of an analysis frame in milliseconds."""
-    shift_ms: float = Field(default=10.0, gt=0)
+    shift_ms: float = Field(default=10.0, gt=0, le=1000)
     """Milliseconds from the start of one analysis frame to the next."""
     frames: int | None = Field(default=1024, ge=1)
     mean: float = -4.2677393
@@ -100,7 +103,7 @@ class _StftMel(_SoundSpec):
     Padding and SpecAugment write the mean, which is 0 after normalisation.
     """
 
-    fft_size: int = Field(default=1024, ge=2)
+    fft_size: int = Field(default=1024, ge=2, le=1 << 16)
     """Number of samples of the Fourier transform, at least `window_samples`."""
     window_samples: int = Field(default=400, ge=1)
     """Number of samples of the analysis window."""
@@ -155,7 +158,7 @@ class XdcMel(_StftMel):
     """XDC's (Alwassel et al. 2020): 40 mels, 100 frames for 2 s. The paper omits rate, window and logarithm."""
 
     kind: Literal["xdc_mel"] = "xdc_mel"
-    mels: int = Field(default=40, ge=1)
+    mels: int = Field(default=40, ge=1, le=_MOST_MELS)
     window_samples: int = Field(default=640, ge=1)
     hop_samples: int = Field(default=320, ge=1)
     logarithm: Literal["decibel", "natural"] = "natural"

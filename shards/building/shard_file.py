@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trichord.core.errors import Cause, SampleError
 from trichord.core.files import PARTIAL, temporary_path, write_whole
+from trichord.core.reading import read_bytes
 from trichord.shards.building.transcode import Medium, Mode, Part, Preset, make_medium
 from trichord.shards.layouts.listing import Item
 from trichord.shards.record import Annotation, Interval
@@ -65,7 +66,7 @@ class ShardTask:
 def finished(task: ShardTask) -> ShardRecord | None:
     """Return the record of the shard if it exists, is complete and has the same plan; otherwise None."""
     try:
-        record = ShardRecord.model_validate_json(task.side_file.read_bytes())
+        record = ShardRecord.model_validate_json(read_bytes(task.side_file))
         size = task.tar.stat().st_size if record.samples else 0
     except (OSError, ValidationError):
         return None

@@ -17,6 +17,7 @@ from PIL import Image
 from trichord.core.command import command_line
 from trichord.core.console import show_figures, track
 from trichord.core.errors import SampleError, UserError
+from trichord.core.files import whole_file
 from trichord.core.seeds import generator
 from trichord.shards.audio.sound_specs import KaldiFbank
 from trichord.shards.audio.spectrogram import log_mel
@@ -86,7 +87,8 @@ def show(
             rows.append(Row(key, (entry.name,), error=str(error)))
     sheet = draw_sheet(f"{where.text}   {len(rows)} of {listed.samples:,} clips, seed {seed}", rows)
     out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out, "PNG")
+    with whole_file(out) as file:
+        sheet.save(file, "PNG")
     return Shown(out, len(rows), bad, sheet.width, sheet.height)
 
 

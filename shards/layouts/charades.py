@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import ClassVar
 
-from trichord.core.errors import UserError
+from trichord.core.errors import UserError, shown
 from trichord.shards.layouts.listing import (
     Item,
     Layout,
@@ -14,6 +15,7 @@ from trichord.shards.layouts.listing import (
     first_existing,
     key_from,
     read_lines,
+    read_number,
     read_rows,
     relative_name,
 )
@@ -97,16 +99,20 @@ def _annotation(row: dict[str, str], classes: int, where: str) -> Annotation:
 
 def _action(entry: str, classes: int, where: str) -> Interval:
     match entry.split():
-        case [identity, start, end] if identity.startswith("c") and identity[1:].isdecimal():
-            if int(identity[1:]) >= classes:
+        case [identity, start, end] if identity.startswith("c"):
+            label = read_number(identity[1:], f"{where}: action {shown(identity)}")
+            if label >= classes:
                 raise UserError(f"{where}: action {identity} is not in the class list (number of classes: {classes})")
-            return Interval(label=int(identity[1:]), start=_seconds(start, where), end=_seconds(end, where))
+            return Interval(label=label, start=_seconds(start, where), end=_seconds(end, where))
         case _:
-            raise UserError(f"{where}: action {entry!r}, expected the form 'c092 11.90 21.20'")
+            raise UserError(f"{where}: action {shown(entry)}, expected the form 'c092 11.90 21.20'")
 
 
 def _seconds(text: str, where: str) -> float:
     try:
-        return float(text)
-    except ValueError as error:
-        raise UserError(f"{where}: {text!r} is not a number of seconds") from error
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise UserError(f"{where}: {shown(text)} is not a number of seconds")
+    return seconds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from trichord.core.errors import UserError
+from trichord.core.reading import parse_json
 from trichord.shards.layouts.listing import Item, Layout, Listing, key_from, read_lines, read_rows, relative_name
 from trichord.shards.record import Annotation, Interval
 
@@ -157,11 +157,7 @@ def _annotation(row: _Row, numbers: Mapping[str, int]) -> Annotation:
 
 def _parsed(text: str) -> Any:
     """Parse a cell as JSON, or return its text if it is not valid JSON; NaN and Infinity are not valid."""
-
-    def refuse(constant: str) -> None:
-        raise ValueError(constant)
-
     try:
-        return json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError):
+        return parse_json(text)
+    except ValueError:
         return text

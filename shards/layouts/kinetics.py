@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from trichord.core.errors import UserError
+from trichord.core.errors import UserError, shown
 from trichord.shards.layouts.listing import (
     Item,
     Layout,
@@ -15,7 +15,9 @@ from trichord.shards.layouts.listing import (
     VideoIndex,
     first_existing,
     key_from,
+    read_cells,
     read_lines,
+    read_number,
     relative_name,
 )
 from trichord.shards.record import Annotation
@@ -27,6 +29,7 @@ _SPELLINGS = {
     "holdout_test": ("kinetics600_holdout_test", "holdout_test"),
 }
 _FOLDERS = ("annotations/", "")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ class KineticsLayout(Layout):
         if all(label.isdecimal() for label in labels) and (root / "classes.txt").is_file():
             classes = tuple(read_lines(root / "classes.txt"))
         elif all(label.isdecimal() for label in labels):
-            classes = tuple(str(number) for number in range(max(map(int, labels), default=-1) + 1))
+            numbers = (read_number(label, f"kinetics: a list under {root}") for label in labels)
+            classes = tuple(str(number) for number in range(max(numbers, default=-1) + 1))
         else:
             classes = tuple(sorted(labels))
         if self.version is not None and len(classes) != self.version:
@@ -113,14 +117,14 @@ def _replacement_folders(root: Path) -> list[str]:
 
 
 def _number(label: str, numbers: dict[str, int], by_number: bool) -> int:
-    number = int(label) if by_number and label.isdecimal() else numbers[label]
+    number = read_number(label, "kinetics: a class") if by_number and label.isdecimal() else numbers[label]
     if number >= len(numbers):
         raise UserError(f"kinetics: a list has the class number {number}, expected 0 to {len(numbers) - 1}")
     return number
 
 
 def _read_list(path: Path) -> list[_Row]:
-    rows = list(csv.reader(read_lines(path)))
+    rows = [stripped for row in read_cells(path) if any(stripped := [cell.strip() for cell in row])]
     if rows and "youtube_id" in rows[0]:
         header = rows[0]
         return [_official_row(dict(zip(header, row, strict=False)), path) for row in rows[1:]]
@@ -142,13 +146,13 @@ def _row_without_header(row: list[str], path: Path) -> _Row:
 
 def _official_row(cells: dict[str, str], path: Path) -> _Row:
     start, end = cells.get("time_start", ""), cells.get("time_end", "")
-    if not _is_number(start) or not _is_number(end):
-        raise UserError(f"{path}: {cells.get('youtube_id')!r} has the times {start!r} to {end!r}, expected seconds")
-    identity = cells["youtube_id"].strip()
+    identity = cells.get("youtube_id", "").strip()
+    if not identity or not _is_number(start) or not _is_number(end):
+        raise UserError(f"{path}: {shown(identity)} has the times {shown(start)} to {shown(end)}, expected seconds")
     stem = f"{identity}_{int(float(start)):06d}_{int(float(end)):06d}"
     label = cells.get("label", "").strip() or None
     return _Row(stem, label, {"youtube_id": identity, "time_start": float(start), "time_end": float(end)})
 
 
 def _is_number(text: str) -> bool:
-    return text.strip().replace(".", "", 1).isdecimal()
+    return _SECONDS.fullmatch(text.strip()) is not None

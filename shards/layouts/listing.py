@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import os
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from trichord.core.errors import UserError
+from trichord.core.errors import UserError, shown
+from trichord.core.reading import mistake, parse_json, read_bytes, reason
 from trichord.shards.record import VIDEO_EXTENSIONS, Annotation
 
 _READABLE_EXTENSIONS = frozenset({*VIDEO_EXTENSIONS, "flv", "wmv", "3gp", "ts", "mts", "ogv"})
+_LARGEST_LIST = 1 << 31
+_MOST_CLASSES = 1_000_000
+_NUMBER = re.compile("[0-9]{1,9}")
 _KEY_LENGTH = 80  # a ustar header has 100 bytes for the name, including the extension
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,10 @@ class Layout(BaseModel, ABC):
             raise UserError(
                 f"{self.name}: {root} has no split {split!r}. It has: {', '.join(known)}. Next: --splits {known[0]}"
             )
-        listing = self.list_split(root, split)
+        try:
+            listing = self.list_split(root, split)
+        except ValidationError as error:
+            raise UserError(f"{self.name}: an annotation of {split} under {root} is wrong: {mistake(error)}") from error
         return replace(listing, items=_with_distinct_keys(listing.items, root), missing=tuple(sorted(listing.missing)))
 
     def not_found(self, what: str, looked_for: Iterable[str], root: Path) -> UserError:
@@ -148,7 +157,13 @@ def relative_name(path: Path, root: Path) -> str:
 
 def read_text(path: Path) -> str:
     """Read text with any line endings, with or without a byte order mark; old lists that are not UTF-8 are latin-1."""
-    raw = path.read_bytes()
+    try:
+        raw = read_bytes(path, _LARGEST_LIST)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}") from error
+    if b"\0" in raw:
+        line = raw.count(b"\n", 0, raw.index(b"\0")) + 1
+        raise UserError(f"{path}, line {line}: found a NUL character. Next: save the file as UTF-8 text")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -163,21 +178,41 @@ def read_lines(path: Path) -> list[str]:
 
 def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
     """Read a comma-separated file as one dictionary per row, by the column names in its header."""
-    reader = csv.DictReader(read_text(path).splitlines(keepends=True), restkey="", restval="")
-    header = [name.strip() for name in reader.fieldnames or []]
+    header, *rows = read_cells(path) or [[]]
+    header = [name.strip() for name in header]
     absent = [name for name in required if name not in header]
     if absent:
-        raise UserError(f"{path}: the header lacks {', '.join(absent)}. Found: {', '.join(header) or 'nothing'}.")
-    reader.fieldnames = header
-    return [{name: value for name, value in row.items() if name} for row in reader]
+        found = ", ".join(header)[:200] or "nothing"
+        raise UserError(f"{path}: the header lacks {', '.join(absent)}. Found: {found}.")
+    return [
+        {name: cell for name, cell in zip_longest(header, row[: len(header)], fillvalue="") if name} for row in rows
+    ]
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raise UserError if it is not valid JSON."""
+def read_cells(path: Path) -> list[list[str]]:
+    """Read the rows of a comma-separated file, without empty ones."""
+    reader = csv.reader(read_text(path).splitlines(keepends=True))
     try:
-        return json.loads(read_text(path))
+        return [row for row in reader if row]
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}") from error
+
+
+def read_json(path: Path, form: TypeAdapter[T]) -> T:
+    """Read a JSON file of a form; raise UserError, which names the place, for one of another form."""
+    try:
+        return form.validate_python(parse_json(read_text(path)))
+    except ValidationError as error:
+        raise UserError(f"{path}: {mistake(error)}. Next: download it again.") from error
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}). Next: download it again.") from error
+        raise UserError(f"{path} is not valid JSON ({reason(error)}). Next: download it again.") from error
+
+
+def read_number(text: str, where: str, most: int = _MOST_CLASSES) -> int:
+    """Return a whole number, such as that of a class; raise UserError for anything else."""
+    if not _NUMBER.fullmatch(text.strip()) or int(text) > most:
+        raise UserError(f"{where}: found {shown(text)}, expected a whole number up to {most:,}")
+    return int(text)
 
 
 def _short_hash(text: str) -> str:

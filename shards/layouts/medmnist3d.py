@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from trichord.core.errors import UserError
+from trichord.core.reading import open_regular
+from trichord.core.zip_source import ZipSource
 from trichord.shards.layouts.listing import Item, Layout, Listing, key_from
 from trichord.shards.record import Annotation
+
+_MOST_CLASSES = 10_000
+_MOST_BYTES = 1 << 30  # of an array, which a small file may hold in compressed form
 
 # Shapes: volumes_NDHW, volume_DHW (slices first), labels_N.
 
@@ -54,7 +61,7 @@ class Medmnist3dLayout(Layout):
     def list_split(self, root: Path, split: str) -> Listing:
         """List the volumes of a split by their index in the array."""
         path = self._archive(root)
-        labels_N = _array(path, f"{split}_labels").reshape(-1).astype(np.int64)
+        labels_N = _labels(path, f"{split}_labels")
         count = len(_array(path, f"{split}_images"))
         if len(labels_N) != count:
             raise UserError(f"medmnist3d: {path}: number of {split} labels: {len(labels_N)}, expected {count}")
@@ -92,6 +99,16 @@ def lossless_volume(path: Path, name: str, number: int, slices_per_second: int) 
     return lossless_gray(_array(path, name)[number], slices_per_second)
 
 
+def _labels(path: Path, name: str) -> NDArray[np.int64]:
+    found = _array(path, name).reshape(-1)
+    if (
+        not np.issubdtype(found.dtype, np.integer)
+        or not 0 <= found.min(initial=0) <= found.max(initial=0) < _MOST_CLASSES
+    ):
+        raise UserError(f"medmnist3d: {path}: expected {name} to be integers from 0 to {_MOST_CLASSES - 1:,}")
+    return found.astype(np.int64)
+
+
 def _class_names(path: Path, labels_N: NDArray[np.int64]) -> tuple[str, ...]:
     for stem, classes in _CLASSES.items():
         if path.name.startswith(f"{stem}mnist3d"):
@@ -100,11 +117,8 @@ def _class_names(path: Path, labels_N: NDArray[np.int64]) -> tuple[str, ...]:
 
 
 def _array_names(path: Path) -> list[str]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return list(archive.files)
-    except (ValueError, OSError, zipfile.BadZipFile, AttributeError) as error:
-        raise UserError(f"medmnist3d: {path} is not an npz of arrays ({error}). Next: download it again.") from error
+    with _opened(path) as archive:
+        return list(archive.files)
 
 
 @lru_cache(maxsize=4)
@@ -112,11 +126,33 @@ def _array(path: Path, name: str) -> NDArray[np.uint8]:
     """Load an entire array; an array in an npz is compressed as a whole, so a worker reads it once for all volumes."""
     if name not in _array_names(path):
         raise UserError(f"medmnist3d: {path} has no array {name}")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            found: NDArray[np.uint8] = archive[name]
-    except (ValueError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise UserError(f"medmnist3d: the array {name} of {path} cannot be read without unpickling: {error}") from error
+    with _opened(path) as archive:
+        found: NDArray[np.uint8] = archive[name]
+        if not isinstance(found, np.ndarray):  # NumPy returns the bytes of what does not begin as an array
+            raise ValueError(f"{name} is not an array")
     if name.endswith("_images") and (found.dtype != np.uint8 or found.ndim != 4):
         raise UserError(f"medmnist3d: {name} is {found.dtype} {found.shape}, expected uint8 (N, slices, height, width)")
     return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[NpzFile]:
+    """Open an npz file; raise UserError if it, or what is read from it, is damaged, not an array, or too large."""
+    try:
+        open_regular(path).close()
+        with ZipSource(path) as file, np.load(file, allow_pickle=False) as archive:
+            if not isinstance(archive, NpzFile) or archive.zip is None:
+                raise ValueError("it is one array")
+            large = [member for member in archive.zip.infolist() if member.file_size > _MOST_BYTES]
+            if large:
+                raise ValueError(f"{large[0].filename[:80]} has {large[0].file_size:,} bytes once unpacked")
+            yield archive
+    except UserError:
+        raise
+    # NumPy, zipfile and zlib raise a dozen kinds of errors for damaged archives and headers, MemoryError among them.
+    except Exception as error:
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise UserError(
+            f"medmnist3d: {path} is not an npz whose arrays can be read without unpickling ({reason}). "
+            "Next: download it again"
+        ) from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from trichord.core.errors import UserError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from trichord.core.errors import UserError, shown
 from trichord.shards.layouts.listing import (
     Item,
     Layout,
@@ -15,6 +17,7 @@ from trichord.shards.layouts.listing import (
     key_from,
     read_json,
     read_lines,
+    read_number,
     read_rows,
     relative_name,
 )
@@ -25,6 +28,30 @@ _INFO = ("train_val_videodatainfo.json", "train_val_annotation/train_val_videoda
 _TEST_INFO = ("test_videodatainfo.json", "test_annotation/test_videodatainfo.json")
 _ONE_FILE = ("MSRVTT_data.json",)
 _OFFICIAL = {"train": "train", "validate": "val", "val": "val", "test": "test"}
+
+
+class _Video(BaseModel):
+    """A video of the annotation, with what else is known about it."""
+
+    model_config = ConfigDict(extra="allow")
+    video_id: str
+    split: str = "test"
+    category: Annotated[int, Field(ge=0, lt=1000)] | None = None
+
+
+class _Sentence(BaseModel):
+    """A caption of a video."""
+
+    video_id: str
+    caption: str
+
+
+class _Document(BaseModel):
+    videos: list[_Video]
+    sentences: list[_Sentence]
+
+
+_DOCUMENT = TypeAdapter(_Document)
 
 
 class MsrvttLayout(Layout):
@@ -61,26 +88,27 @@ class MsrvttLayout(Layout):
         items: list[Item] = []
         missing: list[str] = []
         for video in described:
-            identity = video["video_id"]
+            identity = video.video_id
             if identity not in chosen:
                 continue
             path = videos.find(identity)
             if path is None:
                 missing.append(f"{identity}.mp4")
                 continue
+            known = video.model_extra or {}
             texts = (paired[identity],) if identity in paired and split == "test" else tuple(captions.get(identity, []))
             annotation = Annotation(
                 captions=tuple(dict.fromkeys(texts)),
-                labels=(int(video["category"]),) if "category" in video else (),
+                labels=() if video.category is None else (video.category,),
                 source=relative_name(path, root),
                 split=split,
-                extra={name: video[name] for name in ("url", "start time", "end time") if name in video},
+                extra={name: known[name] for name in ("url", "start time", "end time") if name in known},
             )
             items.append(Item(key_from(identity), path, annotation))
-        absent = chosen - {video["video_id"] for video in described}
+        absent = chosen - {video.video_id for video in described}
         return Listing(classes, items, (*missing, *(f"{name} (not in the JSON)" for name in absent)))
 
-    def _information(self, root: Path) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+    def _information(self, root: Path) -> tuple[list[_Video], dict[str, list[str]]]:
         """Read the descriptions of the videos, and the captions by video."""
         one_file = first_existing(root, _in_folders(_ONE_FILE))
         if one_file is not None:
@@ -89,44 +117,45 @@ class MsrvttLayout(Layout):
             paths = [self.find(root, "annotation", _in_folders((*_INFO, *_ONE_FILE)))]
             test = first_existing(root, _in_folders(_TEST_INFO))
             paths += [] if test is None else [test]
-        documents = [read_json(path) for path in paths]
+        documents = [read_json(path, _DOCUMENT) for path in paths]
         captions: dict[str, list[str]] = {}
-        for sentence in (sentence for document in documents for sentence in document["sentences"]):
-            captions.setdefault(sentence["video_id"], []).append(sentence["caption"].strip())
-        return [video for document in documents for video in document["videos"]], captions
+        for sentence in (sentence for document in documents for sentence in document.sentences):
+            captions.setdefault(sentence.video_id, []).append(sentence.caption.strip())
+        return [video for document in documents for video in document.videos], captions
 
     def _test_pairs(self, root: Path) -> dict[str, str]:
         path = self.find(root, "test list of 1k-A", _in_folders(("MSRVTT_JSFUSION_test.csv",)))
         return {row["video_id"]: row["sentence"].strip() for row in read_rows(path, ["video_id", "sentence"])}
 
-    def _chosen(self, root: Path, split: str, described: list[dict[str, Any]], paired: dict[str, str]) -> set[str]:
+    def _chosen(self, root: Path, split: str, described: list[_Video], paired: dict[str, str]) -> set[str]:
         if self.protocol == "full":
-            return {video["video_id"] for video in described if _split_of(video) == split}
+            return {video.video_id for video in described if _split_of(video) == split}
         if split == "test":
             return set(paired)
         listed = first_existing(root, _in_folders((f"MSRVTT_train.{self.train}.csv",)))
         if listed is not None:
             return {row["video_id"] for row in read_rows(listed, ["video_id"])}
         allowed = ("train", "val") if self.train == "7k" else ("train", "val", "test")
-        return {video["video_id"] for video in described if _split_of(video) in allowed} - set(paired)
+        return {video.video_id for video in described if _split_of(video) in allowed} - set(paired)
 
 
 def _in_folders(names: tuple[str, ...]) -> list[str]:
     return [f"{folder}{name}" for name in names for folder in _FOLDERS]
 
 
-def _split_of(video: dict[str, Any]) -> str:
-    split = video.get("split", "test")
-    if split not in _OFFICIAL:
-        raise UserError(f"msrvtt: {video.get('video_id')} has the split {split!r}, expected train, validate or test")
-    return _OFFICIAL[split]
+def _split_of(video: _Video) -> str:
+    if video.split not in _OFFICIAL:
+        found = shown(video.split)
+        raise UserError(f"msrvtt: {video.video_id} has the split {found}, expected train, validate or test")
+    return _OFFICIAL[video.split]
 
 
-def _categories(root: Path, described: list[dict[str, Any]]) -> tuple[str, ...]:
+def _categories(root: Path, described: list[_Video]) -> tuple[str, ...]:
     """Read lines such as `music<TAB>0`; without the file, the names of the 20 categories are their numbers."""
     path = first_existing(root, _in_folders(("category.txt",)))
     if path is None:
-        count = max((int(video["category"]) for video in described if "category" in video), default=-1) + 1
+        count = max((video.category for video in described if video.category is not None), default=-1) + 1
         return tuple(f"category {number}" for number in range(count))
-    pairs = [line.rsplit(maxsplit=1) for line in read_lines(path)]
-    return tuple(name for name, _ in sorted(pairs, key=lambda pair: int(pair[1])))
+    pairs = [line.rpartition("\t" if "\t" in line else " ") for line in read_lines(path)]
+    numbered = [(read_number(number, str(path)), name.strip()) for name, _, number in pairs]
+    return tuple(name for _, name in sorted(numbered))

@@ -14,6 +14,7 @@ from trichord.shards.layouts.listing import (
     first_existing,
     key_from,
     read_lines,
+    read_number,
     relative_name,
 )
 from trichord.shards.record import Annotation
@@ -73,7 +74,10 @@ class MsvdLayout(Layout):
             above = {"train": 0, "val": _LAST_NUMBER["train"], "test": _LAST_NUMBER["val"]}[split]
             return [clip for number, clip in sorted(by_number.items()) if above < number <= _LAST_NUMBER[split]]
         names = [name.removesuffix(".avi") for name in read_lines(listed)]
-        numbers = [int(name[3:]) if name.startswith("vid") and name[3:].isdecimal() else None for name in names]
+        numbers = [
+            read_number(name[3:], str(listed)) if name.startswith("vid") and name[3:].isdecimal() else None
+            for name in names
+        ]
         unknown = [name for name, number in zip(names, numbers, strict=True) if number and number not in by_number]
         if unknown:
             raise UserError(f"{listed}: {unknown[0]} is not in youtube_mapping.txt, which maps it to a clip")
@@ -100,5 +104,5 @@ def _by_number(path: Path) -> dict[int, str]:
         clip, _, name = line.rpartition(" ")
         if not clip or not name.startswith("vid") or not name[3:].isdecimal():
             raise UserError(f"{path}: cannot read {line!r}, expected 'CLIP vidN'")
-        numbered[int(name[3:])] = clip.strip()
+        numbered[read_number(name[3:], str(path))] = clip.strip()
     return numbered

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import BaseModel, TypeAdapter
+
 from trichord.core.errors import UserError
 from trichord.shards.layouts.listing import (
     Item,
@@ -17,9 +19,22 @@ from trichord.shards.layouts.listing import (
     read_lines,
     relative_name,
 )
-from trichord.shards.record import Annotation
+from trichord.shards.record import Annotation, ClassNumber
 
 _SPELLINGS = {"train": "train", "val": "validation", "test": "test", "labels": "labels"}
+
+
+class _Entry(BaseModel):
+    """A video in a list; those of the test have only an id."""
+
+    id: str | int
+    label: str | None = None
+    template: str | None = None
+    placeholders: Any = None
+
+
+_ENTRIES = TypeAdapter(list[_Entry])
+_CLASSES = TypeAdapter(dict[str, ClassNumber])
 
 
 class Ssv2Layout(Layout):
@@ -50,15 +65,15 @@ class Ssv2Layout(Layout):
         videos = VideoIndex(root)
         items: list[Item] = []
         missing: list[str] = []
-        for entry in read_json(listed):
-            identity = str(entry["id"])
+        for entry in read_json(listed, _ENTRIES):
+            identity = str(entry.id)
             path = videos.find(identity)
             if path is None:
                 missing.append(f"{identity}.webm")
                 continue
-            template = entry.get("template") or answers.get(identity)
+            template = entry.template or answers.get(identity)
             annotation = Annotation(
-                captions=(entry["label"],) if entry.get("label") else (),
+                captions=(entry.label,) if entry.label else (),
                 labels=() if template is None else (_number(template, numbers, f"{listed}, id {identity}"),),
                 source=relative_name(path, root),
                 split=split,
@@ -69,7 +84,7 @@ class Ssv2Layout(Layout):
 
     def _class_numbers(self, root: Path) -> dict[str, int]:
         path = self.find(root, "class list", _candidates("labels"))
-        numbers = {str(name): int(number) for name, number in read_json(path).items()}
+        numbers = read_json(path, _CLASSES)
         if sorted(numbers.values()) != list(range(len(numbers))):
             raise UserError(f"{path}: expected the class numbers 0 to {len(numbers) - 1}")
         return numbers
@@ -95,5 +110,6 @@ def _number(template: str, numbers: dict[str, int], where: str) -> int:
     return numbers[name]
 
 
-def _extra(entry: dict[str, Any]) -> dict[str, Any]:
-    return {name: entry[name] for name in ("template", "placeholders") if entry.get(name)}
+def _extra(entry: _Entry) -> dict[str, Any]:
+    found = {"template": entry.template, "placeholders": entry.placeholders}
+    return {name: value for name, value in found.items() if value}

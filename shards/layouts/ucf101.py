@@ -9,7 +9,16 @@ from typing import ClassVar
 from pydantic import Field
 
 from trichord.core.errors import UserError
-from trichord.shards.layouts.listing import Item, Layout, Listing, VideoIndex, key_from, read_lines, relative_name
+from trichord.shards.layouts.listing import (
+    Item,
+    Layout,
+    Listing,
+    VideoIndex,
+    key_from,
+    read_lines,
+    read_number,
+    relative_name,
+)
 from trichord.shards.record import Annotation
 
 _FOLDERS = ("ucfTrainTestlist/", "", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist/")
@@ -72,7 +81,7 @@ class Ucf101Layout(Layout):
             number, _, name = line.partition(" ")
             if not number.isdecimal() or not name:
                 raise UserError(f"{path}: cannot read {line!r}, expected the form '1 ApplyEyeMakeup'")
-            numbered[int(number)] = name.strip()
+            numbered[read_number(number, str(path))] = name.strip()
         if sorted(numbered) != list(range(1, len(numbered) + 1)):
             raise UserError(f"{path}: expected the class numbers 1 to {len(numbered)}")
         return tuple(numbered[number] for number in sorted(numbered))

@@ -29,6 +29,7 @@ Handler = Callable[[Exception], bool]  # as in webdataset: re-raises, or returns
 _META = re.compile(r"__[^/]*__($|/)")  # names that webdataset skips
 _COMPRESSED = ("gz", "bz2", "xz")
 _MEDIA = VIDEO_EXTENSIONS + AUDIO_EXTENSIONS
+_LONGEST_NAME = 4096  # characters, as of a path of Linux
 _NAMED_PROBLEMS = 100  # problems kept with their names per shard; all are counted
 _READ_TOGETHER = 1 << 16  # samples of up to this many bytes are read in one call and then split into members
 
@@ -81,7 +82,9 @@ def scan(descriptor: int, name: str, handler: Handler = ignore_and_continue) -> 
     try:
         for member in walk_headers(descriptor):
             if member.is_file and _is_unsafe(member.name):
-                problem = Problem(member.name, Cause.UNSAFE_NAME, "the name leaves its folder or is not printable")
+                problem = Problem(
+                    member.name, Cause.UNSAFE_NAME, "the name leaves its folder, is unprintable or too long"
+                )
                 if not listing.note(problem, handler):
                     return listing
                 continue
@@ -116,7 +119,7 @@ def scan(descriptor: int, name: str, handler: Handler = ignore_and_continue) -> 
 
 
 def _is_unsafe(name: str) -> bool:
-    return name.startswith("/") or ".." in name.split("/") or not name.isprintable()
+    return len(name) > _LONGEST_NAME or name.startswith("/") or ".." in name.split("/") or not name.isprintable()
 
 
 def _check_member(name: str, suffix: str, members: dict[str, tuple[int, int]]) -> Problem | None:
@@ -232,6 +235,9 @@ def open_archive(
     shard = open_shard(root, name, cache_dir, size, sha256, policy or TransferPolicy())
     try:
         listing = scan(shard.descriptor, name, handler)
+    except OSError as error:
+        os.close(shard.descriptor)
+        raise SampleError(Cause.SHARD_UNREADABLE, f"{name}: {error}") from error
     except BaseException:
         os.close(shard.descriptor)
         raise

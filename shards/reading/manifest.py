@@ -14,19 +14,20 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from braceexpand import braceexpand
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trichord.core.command import command_line
 from trichord.core.console import counted, show_figures, track
 from trichord.core.errors import Cause, SampleError, UserError
 from trichord.core.files import write_whole
 from trichord.core.processes import worker_pool
+from trichord.core.reading import mistake, read_bytes, reason
 from trichord.shards.reading.root import Root, check_shard_name, parse_root
 from trichord.shards.reading.transfer import TransferPolicy, read_small
 
 FILE_NAME = "manifest.json"
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_LARGEST_MANIFEST = 1 << 30
+_LARGEST_MANIFEST = 1 << 28  # a million shards
 _EXAMPLE_NAMES = "{00000..00099}.tar"
 
 
@@ -36,8 +37,8 @@ class ShardEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, AfterValidator(check_shard_name)]
-    samples: NonNegativeInt
-    bytes: NonNegativeInt
+    samples: Annotated[int, Field(ge=0, le=1 << 24)]
+    bytes: Annotated[int, Field(ge=0, le=1 << 60)]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
 
@@ -88,16 +89,14 @@ class Manifest(BaseModel):
                 content = read_small(where, FILE_NAME, _LARGEST_MANIFEST)
             else:
                 path = where.folder if where.folder.suffix == ".json" else where.folder / FILE_NAME
-                content = path.read_bytes()
+                content = read_bytes(path, _LARGEST_MANIFEST)
         except OSError as error:
             raise UserError(_explain_missing(where, error)) from error
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the file"
             raise UserError(
-                f"the manifest of {where.text} is not valid: {place}: {first['msg']}. "
+                f"the manifest of {where.text} is not valid: {mistake(error)}. "
                 f"Create it again: {command_line('shards', 'index', where.text)}"
             ) from error
 
@@ -195,8 +194,8 @@ def _explain_missing(where: Root, error: OSError) -> str:
         )
     if not where.folder.exists():
         return f"{where.folder} does not exist"
-    if not where.folder.is_dir():
-        return f"{where.folder} cannot be read as a shard set: {error}"
+    if not isinstance(error, FileNotFoundError):
+        return f"{where.folder} cannot be read as a shard set: {reason(error)}"
     below = _sets_below(where.folder)
     if below:
         return f"{where.folder} has no {FILE_NAME}, but these folders in it do: {', '.join(below)}. Use one of them."

@@ -123,11 +123,11 @@ def _texts(word: str) -> Iterator[str]:
     """Yield the word, its value if it is a setting, and all texts within that value."""
     value = word.partition("=")[2]
     yield from (word, value)
-    try:
-        import yaml  # only for words with commands
+    from trichord.core.yaml_subset import read_yaml  # only for words with commands
 
-        waiting: list[Any] = [yaml.safe_load(value)]
-    except yaml.YAMLError:
+    try:
+        waiting: list[Any] = [read_yaml(value, word)]
+    except UserError:
         return
     while waiting:
         each = waiting.pop()
@@ -140,6 +140,8 @@ def _texts(word: str) -> Iterator[str]:
 def parse_root(text: str | Path, origin: str = "a file: a recipe, a run folder or an index") -> Root:
     """Parse the location of a shard set; raise UserError for a command that the person neither typed nor allowed."""
     text = str(text)
+    if "\0" in text:
+        raise UserError(f"{text!r} is no place of shards: it holds a NUL character")
     if text.startswith(PIPE):
         refuse_untyped(text, origin)
         if PLACEHOLDER not in text:

@@ -25,6 +25,8 @@ from trichord.shards.reading.manifest import Manifest
 from trichord.shards.reading.root import Root, parse_root
 from trichord.shards.reading.transfer import TransferPolicy
 
+_MOST_CLIPS = 1 << 20  # of a batch; the reasons for a wrong number go through its divisors
+
 
 @dataclass(frozen=True)
 class ShardSource:
@@ -84,9 +86,9 @@ class DataConfig(BaseModel):
 
     sources: Annotated[tuple[SourceConfig, ...], BeforeValidator(_as_sources), AfterValidator(_at_least_one)]
     """Shard sets that are mixed; one root may be written instead of a list."""
-    batch_size: PositiveInt
+    batch_size: Annotated[int, Field(gt=0, le=_MOST_CLIPS)]
     """Number of samples of a weight update, over all ranks together."""
-    lanes: PositiveInt = 16
+    lanes: Annotated[int, Field(gt=0, le=_MOST_CLIPS)] = 16
     """Number of stream lanes, independent sequences of samples that fix the order for any number of ranks; a divisor of
     `batch_size`, and a multiple of ranks x workers."""
     block_shards: PositiveInt = 4

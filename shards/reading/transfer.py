@@ -26,12 +26,14 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, Pos
 
 from trichord.core.errors import Cause, SampleError
 from trichord.core.files import whole_file
+from trichord.core.reading import open_regular
 from trichord.shards.reading.root import Root
 
 _CHUNK = 1 << 20
 # Media hardly shrink under compression, captions by a factor of ten; a factor above a hundred is a bomb.
 _LARGEST_RATIO = 100
 _ALWAYS_ALLOWED_BYTES = 1 << 24
+_LARGEST_DICTIONARY = 1 << 28  # of xz; its strongest preset takes 65 MiB
 _UNPACKED_AT_ONCE = 1 << 12  # packed bytes: between two checks, even a bomb expands to no more than fits in memory
 
 
@@ -70,7 +72,8 @@ def open_shard(
         elif cache_dir is not None:
             path = _cached(root, name, cache_dir, size, sha256, policy)
         if path is not None:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            with open_regular(path) as file:
+                descriptor = os.dup(file.fileno())
         else:
             with tempfile.TemporaryFile() as sink:
                 found = transfer(root, name, sink, size, sha256, policy)
@@ -192,4 +195,5 @@ def _find_unpacker(magic: bytes) -> Callable[[], Any] | None:
         return lambda: zlib.decompressobj(wbits=31)
     if magic.startswith(b"BZh"):
         return bz2.BZ2Decompressor
-    return lzma.LZMADecompressor if magic.startswith(b"\xfd7zXZ") else None
+    is_xz = magic.startswith(b"\xfd7zXZ")
+    return (lambda: lzma.LZMADecompressor(memlimit=_LARGEST_DICTIONARY)) if is_xz else None

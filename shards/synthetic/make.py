@@ -30,6 +30,7 @@ from trichord.core.command import add_json, add_out, add_settings, add_workers, 
 from trichord.core.console import show_figures, track
 from trichord.core.errors import UserError
 from trichord.core.files import write_whole
+from trichord.core.reading import read_object
 from trichord.shards.building.encode import SCALING_REPRODUCIBLE, X264_REPRODUCIBLE
 from trichord.shards.synthetic import charades, kinetics, msrvtt, table, ucf
 from trichord.shards.synthetic.casting import describe_clip
@@ -182,18 +183,13 @@ def _make_clip(clip: GeneratedClip, out: Path) -> None:
 def _claim(out: Path, facts: dict[str, object]) -> None:
     """Claim an empty folder, or one that an interrupted run with the same arguments left behind; refuse others."""
     receipt = out / _RECEIPT
-    if receipt.is_file():
-        try:
-            found = json.loads(receipt.read_bytes())
-        except ValueError as error:
-            raise UserError(
-                f"{receipt} is not valid JSON ({error}). Next: delete {out} or choose another --out"
-            ) from error
-        if isinstance(found, dict) and isinstance(found.get("rules"), dict):
+    if receipt.exists():
+        found = read_object(receipt, f"Next: delete {out} or choose another --out")
+        if isinstance(found.get("rules"), dict):
             # A rule that was added since then gets its default, which generates the same clips.
             found["rules"] = {**SyntheticRules().model_dump(mode="json"), **found["rules"]}
         if found != facts:
-            differing = sorted(name for name in facts if not isinstance(found, dict) or found.get(name) != facts[name])
+            differing = sorted(name for name in facts if found.get(name) != facts[name])
             raise UserError(
                 f"{out} holds a data set generated with different {', '.join(differing)}; expected a new folder or the "
                 "same arguments. Next: choose another --out, or delete that folder"

@@ -14,8 +14,8 @@ import pytest
 import trichord
 from tests.pretrain.engine.small_run import settings
 from tests.warm import HANGS_AFTER_S
+from trichord.core.yaml_subset import write_yaml
 from trichord.launch import cli
-from trichord.pretrain.recipe_file import write_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "docs/scripts").glob("*.py"))

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.finetune.small_head import BOTH, CLASSES, settings, small_config, write_shards
+from trichord.core.yaml_subset import write_yaml
 from trichord.finetune.recipe import FINETUNING, load_finetune_recipe
 from trichord.finetune.tasks.classification.spec import ClassificationSpec
 from trichord.launch import cli
 from trichord.launch.commands import read_job_command
 from trichord.pretrain.recipe import to_yaml
-from trichord.pretrain.recipe_file import list_recipes, write_yaml
+from trichord.pretrain.recipe_file import list_recipes
 
 
 @pytest.fixture(scope="module")

@@ -6,20 +6,24 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save
 
 from tests.finetune.small_head import BOTH, CLASSES, small_config, write_shards
 from tests.finetune.tasks.captioning import small_captions
-from trichord.core.errors import UserError
+from trichord.core.errors import SampleError, UserError
 from trichord.finetune.config import FinetuneConfig
 from trichord.finetune.evaluation.evaluate import evaluate
+from trichord.finetune.features import MEMBER, read_features
 from trichord.finetune.features.computing import fill
 from trichord.pretrain.engine import run as engine_run
 from trichord.pretrain.engine.distributed import join_world
 from trichord.pretrain.engine.rehearsal import training_flops
 from trichord.shards.reading.manifest import Manifest
+from trichord.shards.record import RawSample
 
 STILL: dict[str, Any] = {
     **BOTH,
@@ -125,3 +129,19 @@ def test_trained_backbone_of_captions_has_no_cached_features() -> None:
 def test_random_features_cannot_be_cached(changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValidationError, match=expected):
         small_config(Path("nowhere"), **{**STILL, **changes}, features="features")
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        b"",
+        b"\xff" * 8,
+        save({"video": torch.zeros(3), "labels": torch.tensor([1])}),
+        save({"audio_present": torch.zeros(2), "labels": torch.tensor([1])}),
+        save({"audio_present": torch.tensor(True), "labels": torch.tensor([1])})[:-1],
+    ],
+)
+def test_damaged_features_are_those_of_a_bad_sample(member: bytes) -> None:
+    raw = RawSample("clip", "00000.tar", {MEMBER: member, "txt": b"a box"})
+    with pytest.raises(SampleError, match="its stored features are damaged"):
+        read_features(None, raw, np.random.default_rng(0))

@@ -29,6 +29,7 @@ from tests.finetune.small_head import (
     write_shards,
 )
 from trichord.core.errors import UserError
+from trichord.core.yaml_subset import write_yaml
 from trichord.finetune.evaluation import evaluate as evaluating
 from trichord.finetune.recipe import read_run
 from trichord.finetune.tasks.classification import evaluation
@@ -41,7 +42,6 @@ from trichord.launch.work import JobCommand
 from trichord.pretrain.engine import checkpoint_files
 from trichord.pretrain.engine import run as engine_run
 from trichord.pretrain.engine.training import build
-from trichord.pretrain.recipe_file import write_yaml
 from trichord.pretrain.weights.export import read_part
 
 CASES: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from tests.launch.slurm_cluster import ROOT
 from tests.pretrain.engine.small_run import settings
 from tests.shards import media
 from tests.warm import HANGS_AFTER_S
-from trichord.pretrain.recipe_file import write_yaml
+from trichord.core.yaml_subset import write_yaml
 from trichord.shards.reading.manifest import index_shards
 
 CLIPS = 12

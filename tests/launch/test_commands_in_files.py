@@ -9,11 +9,11 @@ import pytest
 
 from tests.pretrain.engine.small_run import settings, write_shards
 from trichord.core.errors import UserError
+from trichord.core.yaml_subset import write_yaml
 from trichord.launch import cli
 from trichord.launch.cluster_file import ClusterSettings
 from trichord.launch.commands import read_job_command
 from trichord.launch.plan import make_plan
-from trichord.pretrain.recipe_file import write_yaml
 from trichord.shards.reading import root
 from trichord.shards.reading.manifest import Manifest
 from trichord.shards.reading.root import ALLOW, allow_typed, parse_root
@@ -127,3 +127,9 @@ def test_job_may_run_what_was_typed_or_allowed_at_its_launch() -> None:
 def words_of_job(*words: str) -> list[str]:
     plan = make_plan("slurm", ClusterSettings(), {}, None, ["pretrain", *words])
     return list(plan.work(plan.elements[0]).words)
+
+
+@pytest.mark.parametrize("words", ["status --allow-comands", "--allow-command shards verify x", "show --alow-commands"])
+def test_misspelt_flag_is_answered_with_the_right_one(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words.split()) == 2
+    assert "Did you mean --allow-commands?" in capsys.readouterr().err

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import TimesformerModel
 
 from tests.pretrain.engine.small_run import small_config, write_shards
 from trichord.core.errors import UserError
 from trichord.launch import cli
+from trichord.pretrain.engine import checkpoint_files
 from trichord.pretrain.engine import run as engine_run
 from trichord.pretrain.engine.config import InitFrom
 from trichord.pretrain.engine.training import build
-from trichord.pretrain.weights.export import read_part
+from trichord.pretrain.weights.export import export, read_part
 from trichord.pretrain.weights.load import load_published
 
 
@@ -60,3 +63,14 @@ def test_missing_parts_are_reported(run: Path, tmp_path: Path) -> None:
         read_part(run, "teecher")
     with pytest.raises(UserError, match="holds no complete checkpoint"):
         read_part(tmp_path)
+
+
+def test_full_disk_is_named_and_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(tensors: object, path: Path, metadata: object = None) -> NoReturn:
+        path.write_bytes(b"half")
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint_files, "save_file", no_room)
+    with pytest.raises(UserError, match=r"weights\.safetensors cannot be written: No space left on device"):
+        export(run, "safetensors", None, tmp_path / "weights.safetensors")
+    assert not list(tmp_path.iterdir())

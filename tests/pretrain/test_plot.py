@@ -60,7 +60,7 @@ def plot(*words: str | Path) -> int:
 
 
 def titles(path: Path, wanted: Sequence[str] | None = None) -> list[str]:
-    panels = choose_panels(load_runs([path]), wanted, "step")
+    panels = choose_panels(load_runs([path])[0], wanted, "step")
     return [f"{panel.title} ({panel.unit})" if panel.unit else panel.title for panel in panels]
 
 
@@ -75,7 +75,7 @@ def test_any_figure_can_be_chosen_by_name_or_pattern(tmp_path: Path) -> None:
 
 
 def test_values_are_in_the_units_of_their_panels(tmp_path: Path) -> None:
-    (run,) = load_runs([make_run(tmp_path / "run")])
+    ((run,), _) = load_runs([make_run(tmp_path / "run")])
     (panel,) = choose_panels([run], ["data_wait_share"], "hours")
     values = panel.values(run)
     assert values is not None
@@ -89,7 +89,7 @@ def test_schedule_over_decades_has_a_logarithmic_scale_and_a_cosine_does_not(tmp
     rows = [{"step": step, "learning_rate": 10 ** (-step / 10)} for step in range(60)]
     (steep / FILE_NAME).write_text("".join(json.dumps(row) + "\n" for row in rows))
     for run, is_logarithmic in ((steep, True), (make_run(tmp_path / "plain"), False)):
-        (panel,) = choose_panels(load_runs([run]), ["lr"], "step")
+        (panel,) = choose_panels(load_runs([run])[0], ["lr"], "step")
         assert panel.is_logarithmic is is_logarithmic
         assert panel.is_schedule
 
@@ -123,8 +123,8 @@ def test_a_spike_does_not_flatten_a_panel_and_a_descent_is_shown_whole() -> None
 
 def test_runs_have_the_shortest_distinct_names(tmp_path: Path) -> None:
     one, two = make_run(tmp_path / "a" / "svt"), make_run(tmp_path / "b" / "svt")
-    assert [run.name for run in load_runs([one])] == ["svt"]
-    assert [run.name for run in load_runs([one, two / FILE_NAME, one])] == ["a/svt", "b/svt"]
+    assert [run.name for run in load_runs([one])[0]] == ["svt"]
+    assert [run.name for run in load_runs([one, two / FILE_NAME, one])[0]] == ["a/svt", "b/svt"]
 
 
 def test_a_png_shows_each_run_in_its_colour(tmp_path: Path) -> None:
@@ -159,7 +159,9 @@ def test_page_is_in_the_run_folder_by_default_and_figures_are_json(
 
 
 def test_page_is_self_contained_and_names_are_escaped(tmp_path: Path) -> None:
-    runs = load_runs([make_run(tmp_path / "</script><img src=x>{{code}}", steps=5), make_run(tmp_path / "b", steps=9)])
+    runs, _ = load_runs(
+        [make_run(tmp_path / "</script><img src=x>{{code}}", steps=5), make_run(tmp_path / "b", steps=9)]
+    )
     out = tmp_path / "curves.html"
     draw_page(out, runs, choose_panels(runs, None, "step"), "step", 1)
     page = out.read_text()
@@ -187,7 +189,7 @@ def test_names_of_any_origin_are_drawn(ending: str, tmp_path: Path) -> None:
 
 
 def test_long_run_is_thinned_to_the_resolution_of_a_screen(tmp_path: Path) -> None:
-    runs = load_runs([make_run(tmp_path / "long", steps=2 * MOST_POINTS + 1)])
+    runs, _ = load_runs([make_run(tmp_path / "long", steps=2 * MOST_POINTS + 1)])
     data = page_data(runs, choose_panels(runs, ["loss"], "step"), "step", 30)
     assert (data["thinned"], data["smooth"]) == (3, 10)
     assert data["runs"][0]["axes"]["step"][:2] == [1, 4]

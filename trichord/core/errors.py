@@ -2,7 +2,38 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from enum import StrEnum
+
+_LONGEST_SHOWN = 60
+
+
+def shown(value: object) -> str:
+    """Return a value of any origin as a message shows it, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+_ADVICE = {
+    errno.ENOSPC: "free some space, or write to another disk",
+    errno.EDQUOT: "free some space, or write to another disk",
+    errno.EACCES: "use a place that you may read and write",
+    errno.EPERM: "use a place that you may read and write",
+    errno.EROFS: "use a folder that can be written to",
+    errno.EEXIST: "expected a folder; use another place",
+    errno.ENOTDIR: "what it lies in is not a folder; use another place",
+    errno.EISDIR: "expected a file; use another place",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.ELOOP: "remove the links that lead in a circle",
+}
+
+
+def explain(error: OSError) -> str:
+    """Return the message for a file that the system does not let a command read or write."""
+    place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    advice = _ADVICE.get(error.errno or 0)
+    return f"{place}{error.strerror or error}" + (f"\nNext: {advice}" if advice else "")
 
 
 class UserError(Exception):

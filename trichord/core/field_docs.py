@@ -157,7 +157,7 @@ def _limits(kind: Any, metadata: Sequence[Any]) -> str:
             limit = getattr(each, name, None)
             if limit is not None:
                 is_next = kind is int and name == "gt"
-                limits.append(f"≥ {limit + 1:g}" if is_next else f"{sign} {limit:g}")
+                limits.append(f"≥ {limit + 1:.9g}" if is_next else f"{sign} {limit:.9g}")
     return " " + " and ".join(limits) if limits else ""
 
 

@@ -21,6 +21,7 @@ from typing import BinaryIO
 from trichord.core.machine import is_dead, machine_digest
 
 PARTIAL = ".partial"
+_LONGEST_STEM = 40  # of a temporary name, which must not be too long where the final one is not
 
 _WRITER = re.compile(rf"^\..*\.(?P<machine>[0-9a-f]{{12}})-\d+-(?P<pid>\d+)-\d+{re.escape(PARTIAL)}$")
 _SILENT_S = 86_400.0
@@ -37,7 +38,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file for writing and reading, which is renamed to `path` on success and deleted on an error."""
+    """Yield a file for writing and reading, which is renamed to `path` on success and deleted on an error.
+
+    An error of the disk names `path`: most come without a name, or with the temporary one.
+    """
     temporary = temporary_path(path)
     try:
         with temporary.open("w+b") as file:  # unlike tempfile, with the permissions of the umask
@@ -45,8 +49,13 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it may not exist, nor the folder that it would be in
+            temporary.unlink()
     sync(path.parent)
 
 
@@ -60,11 +69,16 @@ def temporary_path(path: Path) -> Path:
         _clear_after_the_dead(path.parent)
     parent = parent_process()
     parent_pid = os.getpid() if parent is None else parent.pid
-    return path.with_name(f".{path.name}.{machine_digest()}-{parent_pid}-{os.getpid()}-{next(_calls)}{PARTIAL}")
+    stem = path.name[:_LONGEST_STEM]
+    return path.with_name(f".{stem}.{machine_digest()}-{parent_pid}-{os.getpid()}-{next(_calls)}{PARTIAL}")
 
 
 def _clear_after_the_dead(folder: Path) -> None:
-    for name in os.listdir(folder) if folder.is_dir() else ():
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    for name in names:
         writer = _WRITER.search(name)
         if writer is None:
             continue

@@ -72,7 +72,8 @@ class CommandParser(argparse.ArgumentParser):
         """Parse the command line; raise UserError for unknown arguments."""
         arguments, unknown = self.parse_known_args(words)
         if unknown:
-            arguments.parser.refuse(unknown)
+            flags = [action for action in self._actions if isinstance(action, argparse._StoreTrueAction)]
+            arguments.parser.refuse(unknown, [name for flag in flags for name in flag.option_strings])
         found: Namespace = arguments
         return found
 
@@ -83,14 +84,16 @@ class CommandParser(argparse.ArgumentParser):
             message += _nearest(choice["found"], known)
         raise UserError(f"{message}\nNext: {self.prog} --help")
 
-    def refuse(self, unknown: Sequence[str]) -> NoReturn:
-        """Raise UserError that names an argument which this command does not take."""
+    def refuse(self, unknown: Sequence[str], flags: Sequence[str] = ()) -> NoReturn:
+        """Raise UserError that names an argument which this command does not take; every command takes the flags."""
         options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
         found = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
         is_option = found.startswith("-")
         problem = "has no option" if is_option else "does not take the argument"
         known = f"\nKnown: {', '.join(options)}" if is_option else ""
-        raise UserError(f"{self.prog} {problem} {found!r}.{_nearest(found, options)}{known}\nNext: {self.prog} --help")
+        raise UserError(
+            f"{self.prog} {problem} {found!r}.{_nearest(found, [*options, *flags])}{known}\nNext: {self.prog} --help"
+        )
 
 
 def add_group(below: Any, name: str, summary: str, commands: Sequence[Command], required: bool = False) -> None:

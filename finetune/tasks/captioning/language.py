@@ -7,19 +7,19 @@ Legend: B texts, L tokens of each, M tokens of the memory, D features, V tokens 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import LongTensor, Tensor, nn
 from torch.nn import functional
 
 from trichord.core.errors import UserError
+from trichord.core.reading import read_object
 from trichord.core.wheels import make_importable
 from trichord.finetune.tasks.captioning.spec import LanguageSpec, find_file
 from trichord.pretrain.weights.file import read_tensors
-from trichord.pretrain.weights.load import shortened
+from trichord.pretrain.weights.naming import shortened
 
 make_importable()
 from transformers import DynamicCache, EncoderDecoderCache, GPT2Config, GPT2Model  # noqa: E402
@@ -30,6 +30,7 @@ _IGNORED = (
     *(f".{each}.{mask}" for each in ("attn", "crossattention") for mask in ("bias", "masked_bias")),
     "lm_head.weight",
 )
+_MOST_OF_CONFIG = 1 << 20
 _SIZES = {
     "n_embd": "dim",
     "n_layer": "depth",
@@ -97,7 +98,7 @@ def load_language(language: Language, spec: LanguageSpec) -> list[str]:
     places = language.gpt2.state_dict(keep_vars=True)
     wanted = {name for name in places if not any(mark in name for mark in _CROSS_ATTENTION)}
     missing = sorted(name for name in wanted if name not in offered)
-    unexpected = sorted(name for name in offered if name not in places or offered[name].shape != places[name].shape)
+    unexpected = sorted(name for name in offered if name not in places or not _fits(offered[name], places[name]))
     if missing or unexpected:
         raise UserError(
             f"{path} does not contain a GPT-2: missing: {shortened(missing) or 'none'}; unknown name or wrong shape: "
@@ -110,11 +111,15 @@ def load_language(language: Language, spec: LanguageSpec) -> list[str]:
     return [f"language: {len(offered)} tensors of {spec.weights}", f"random init: {len(new)} of the cross-attention"]
 
 
+def _fits(tensor: Tensor, place: Tensor) -> bool:
+    return tensor.shape == place.shape and tensor.is_floating_point() == place.is_floating_point()
+
+
 def _check_sizes(path: Path, spec: LanguageSpec) -> None:
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config = read_object(path, "Next: download it again")
     if config.get("model_type") != "gpt2":
         raise UserError(f"{path} has model_type {config.get('model_type')}, expected gpt2")
-    other = {ours: config[theirs] for theirs, ours in _SIZES.items() if config.get(theirs) != getattr(spec, ours)}
+    other = {ours: config.get(theirs) for theirs, ours in _SIZES.items() if config.get(theirs) != getattr(spec, ours)}
     if other:
         settings = " ".join(f"objective.language.{name}={value}" for name, value in other.items())
         raise UserError(f"{path} is a GPT-2 of another size. Set {settings}")

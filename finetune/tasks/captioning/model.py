@@ -90,7 +90,10 @@ class Captioner(OnTokens):
         return {} if self.vocabulary is None else {_TOKENIZER: self.vocabulary.to_tensor()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.vocabulary = Vocabulary.of_tensor(state[_TOKENIZER])
+        vocabulary = Vocabulary.of_tensor(state[_TOKENIZER])
+        if len(vocabulary) > self.spec.language.vocabulary:
+            raise ValueError(f"a tokenizer of {len(vocabulary)} tokens, expected {self.spec.language.vocabulary}")
+        self.vocabulary = vocabulary
 
     def health_rules(self) -> Sequence[HealthRule]:
         return _RULES

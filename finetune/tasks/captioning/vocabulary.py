@@ -6,7 +6,6 @@ mark precedes the first token and follows the last, as in GPT-2's own training.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +16,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from trichord.core.errors import UserError
+from trichord.core.reading import read_bytes, reason
 
 MARK = "<|endoftext|>"
+_MOST_BYTES = 1 << 26
 
 
 class TokenisedCaptions(NamedTuple):
@@ -40,9 +41,10 @@ class Vocabulary:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer, self.mark = tokenizer, int(mark)
+        self._size = 1 + max(tokenizer.get_vocab().values())  # a file may leave out some
 
     def __len__(self) -> int:
-        return int(self._tokenizer.get_vocab_size())
+        return self._size
 
     @classmethod
     def learn(cls, captions: Iterable[str], size: int) -> Vocabulary:
@@ -60,19 +62,26 @@ class Vocabulary:
     @classmethod
     def read(cls, path: Path) -> Vocabulary:
         """Read a tokenizer.json."""
-        text = path.read_text(encoding="utf-8")
         try:
-            is_tokenizer = "model" in json.loads(text)
-        except ValueError:
-            is_tokenizer = False
-        if not is_tokenizer:
-            raise UserError(f"{path} is not a tokenizer; expected the tokenizer.json that save_pretrained writes")
-        return cls(Tokenizer.from_str(text), str(path))
+            return cls._parse(read_bytes(path, _MOST_BYTES), str(path))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} is not a tokenizer ({reason(error)}); expected the tokenizer.json that save_pretrained writes"
+            ) from error
 
     @classmethod
     def of_tensor(cls, bytes_N: Tensor) -> Vocabulary:
-        """Restore a vocabulary from the bytes that `to_tensor` returned."""
-        return cls(Tokenizer.from_str(bytes_N.numpy().tobytes().decode()), "the checkpoint's tokenizer")
+        """Restore a vocabulary from the bytes that `to_tensor` returned; raise ValueError for others."""
+        return cls._parse(bytes_N.numpy().tobytes(), "the checkpoint's tokenizer")
+
+    @classmethod
+    def _parse(cls, content: bytes, origin: str) -> Vocabulary:
+        text = content.decode()
+        try:
+            tokenizer = Tokenizer.from_str(text)
+        except Exception as error:  # the library raises no class of its own
+            raise ValueError(str(error).partition("\n")[0][:200]) from error
+        return cls(tokenizer, origin)
 
     def to_tensor(self) -> Tensor:
         """Return the whole tokenizer as bytes, to be saved in a checkpoint."""

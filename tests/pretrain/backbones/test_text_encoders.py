@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from pathlib import Path
 
@@ -115,3 +117,34 @@ def test_text_encoder_is_loaded_from_a_clip_file(tmp_path: Path) -> None:
     torch.save(only_eyes, tmp_path / "eyes.pt")
     with pytest.raises(UserError, match="weights without a text encoder"):
         load_text(InitFrom(path=tmp_path / "eyes.pt"), ours)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"num_hidden_layers": 1 << 40}, "has a config.json of 1099511627776 layers of 16 features"),
+        ({"num_hidden_layers": "2"}, "text_backbone.path="),
+        ({"vocab_size": 1 << 24}, r"has a config.json of 268,\d+,\d+ parameters, but weights of 13,\d+"),
+        ({"num_attention_heads": 0}, "text_backbone.path="),
+        ({"hidden_act": "no such"}, "text_backbone.path="),
+        ({"model_type": None}, "text_backbone.path="),
+        ({"num_hidden_layers": 3}, r"lacks weights of its model: encoder\.layer\.2\."),
+    ],
+)
+def test_forged_config_is_refused_before_it_takes_memory(
+    changes: dict[str, object], reason: str, saved: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    config = json.loads((saved / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(UserError, match=reason):
+        TransformersText(TransformersTextSpec(path=str(tmp_path))).load_own()
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
+def test_damaged_file_of_a_text_encoder_is_a_message(name: str, saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    for content in (b"\xff\x00", b"[" * 50_000, (saved / name).read_bytes()[:-3]):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError):
+            TransformersText(TransformersTextSpec(path=str(tmp_path))).load_own()

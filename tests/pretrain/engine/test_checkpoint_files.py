@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from trichord.core.errors import RunStopped
+from trichord.core.errors import RunStopped, UserError
+from trichord.finetune.config import read_config
+from trichord.pretrain.config import RunConfig
 from trichord.pretrain.engine import checkpoint, checkpoint_files
 from trichord.pretrain.engine.checkpoint_files import CheckpointIndex, TornCheckpoint
 from trichord.pretrain.engine.distributed import World
+from trichord.pretrain.objectives.base import Objective
+from trichord.pretrain.weights.export import read_part
 
 
 def _write(folder: Path, step: int) -> Path:
@@ -127,3 +135,85 @@ def test_other_format_is_reported(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"format": 1', '"format": 9'))
     with pytest.raises(TornCheckpoint, match="format 9"):
         checkpoint_files.read_index(tmp_path / "step_00000001")
+
+
+def _forged(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    path = _write(folder, 1)
+    tree = json.loads((path / checkpoint_files.INDEX).read_text())
+    change(tree)
+    (path / checkpoint_files.INDEX).write_text(json.dumps(tree))
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: tree["files"].update({"../../secret.safetensors": {"bytes": 1, "sha256": ""}}),
+        lambda tree: tree["files"].update({"/etc/passwd": {"bytes": 1, "sha256": ""}}),
+        lambda tree: tree.update(step=1 << 70),
+        lambda tree: tree.update(adam_updates=-1),
+        lambda tree: tree.update(versions="x" * 100_000),
+        lambda tree: tree.update(config=json.loads("[" * 300 + "]" * 300)),
+    ],
+)
+def test_forged_index_is_that_of_an_incomplete_checkpoint(
+    change: Callable[[dict[str, Any]], object], tmp_path: Path
+) -> None:
+    with pytest.raises(TornCheckpoint) as caught:
+        checkpoint_files.read_index(_forged(tmp_path, change))
+    assert len(str(caught.value)) < 1000
+
+
+def test_settings_of_no_run_in_a_checkpoint_are_a_message(tmp_path: Path) -> None:
+    for config in ({}, {"objective": "svt"}, {"objective": {"kind": ["svt"]}}, {"data": {"sources": [1]}}):
+        _forged(tmp_path / "checkpoints", lambda tree, config=config: tree.update(config=config))  # type: ignore[misc]
+        for read in (RunConfig.model_validate, read_config):
+            with pytest.raises(UserError, match=r"checkpoint.json holds settings of no run: [\w.]+: "):
+                read_part(tmp_path, read=read)
+
+
+class _Kept(nn.Module):
+    """An objective with one weight and one number of state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(3))
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        if state["count"].shape != ():
+            raise ValueError("expected one count")
+
+
+@pytest.mark.parametrize(
+    ("weights", "state", "reason"),
+    [
+        ({"w": torch.ones(3)}, {"count": torch.tensor(1)}, None),
+        ({"w": torch.ones(3, dtype=torch.int64)}, {}, r"w, int64 of shape \(3,\), which is float32 of shape \(3,\)"),
+        ({"w": torch.ones(2)}, {}, r"float32 of shape \(2,\), which is float32 of shape \(3,\) in this model"),
+        ({"v": torch.ones(3)}, {}, r"v, float32 of shape \(3,\), which is not in this model"),
+        ({"w": torch.ones(3)}, {}, "holds another state than this objective's: 'count'"),
+        ({"w": torch.ones(3)}, {"count": torch.ones(2)}, "holds another state .*: expected one count"),
+    ],
+)
+def test_tensors_that_are_not_of_the_objective_are_a_message(
+    weights: dict[str, Tensor], state: dict[str, Tensor], reason: str | None, tmp_path: Path
+) -> None:
+    temporary = checkpoint_files.begin(tmp_path, 1)
+    files = {
+        f"{kind}-00000.safetensors": checkpoint_files.write_tensors(temporary / f"{kind}-00000.safetensors", tensors)
+        for kind, tensors in (("weights", weights), ("state", state))
+        if tensors
+    }
+    index = CheckpointIndex(step=1, adam_updates=1, world_size=1, versions={}, data_digests=[], config={}, files=files)
+    path, objective = checkpoint_files.finish(temporary, index), _Kept()
+    with nullcontext() if reason is None else pytest.raises(UserError, match=reason):
+        checkpoint.load_weights(path, index, cast(Objective, objective))
+    assert reason is not None or torch.equal(objective.w, torch.ones(3))
+
+
+def test_file_that_no_run_wrote_is_a_message_although_its_checksum_is_right(tmp_path: Path) -> None:
+    path = _write(tmp_path, 1)
+    (path / "weights-00000.safetensors").write_bytes(b"no tensors")
+    index = checkpoint_files.read_index(_write(tmp_path / "other", 1))
+    with pytest.raises(UserError, match=r"is not a complete safetensors file .* or remove .*step_00000001"):
+        checkpoint.load_weights(path, index, cast(Objective, _Kept()))

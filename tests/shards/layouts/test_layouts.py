@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.shards import media
 from trichord.core.errors import UserError
 from trichord.shards.building.plan import check_groups
-from trichord.shards.layouts import LAYOUTS, Item, Listing, open_layout
+from trichord.shards.layouts import LAYOUTS, Item, Listing, medmnist3d, open_layout
 from trichord.shards.layouts.listing import VideoIndex, key_from
 from trichord.shards.synthetic import LAYOUTS as SYNTHETIC_LAYOUTS
 from trichord.shards.synthetic import SyntheticRules, describe_clip, make_synthetic
@@ -611,7 +614,7 @@ def test_medmnist_never_unpickles(tmp_path: Path) -> None:
         train_images=np.array([{"an": "object"}], object),
         train_labels=np.zeros((1, 1), np.uint8),
     )
-    with pytest.raises(UserError, match="cannot be read without unpickling"):
+    with pytest.raises(UserError, match=r"can be read without unpickling \(Object arrays"):
         read("medmnist3d", tmp_path, "train")
 
 
@@ -630,5 +633,41 @@ def test_medmnist_refuses_another_kind_of_array(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected uint8 \(N, slices, height, width\)"):
         read("medmnist3d", tmp_path, "train")
     (tmp_path / "pathmnist3d.npz").write_bytes(b"not an archive")
-    with pytest.raises(UserError, match="is not an npz of arrays"):
+    with pytest.raises(UserError, match="is not an npz whose arrays can be read"):
         read("medmnist3d", tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("labels_N", "reason"),
+    [
+        (np.array([0.5, 1.0]), "integers from 0 to 9,999"),
+        (np.array([-1, 1]), "integers from 0 to 9,999"),
+        (np.array([0, 1 << 62]), "integers from 0 to 9,999"),
+        (np.array(["a", "b"]), "integers from 0 to 9,999"),
+        (np.array([0]), "number of train labels: 1, expected 2"),
+    ],
+)
+def test_medmnist_refuses_labels_that_number_no_classes(labels_N: NDArray[Any], reason: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "pathmnist3d.npz", train_images=np.zeros((2, 4, 4, 4), np.uint8), train_labels=labels_N)
+    with pytest.raises(UserError, match=reason):
+        read("medmnist3d", tmp_path, "train")
+
+
+def test_medmnist_refuses_what_would_unpack_to_gigabytes_or_is_no_array(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pathmnist3d.npz"
+    np.savez_compressed(path, train_images=np.zeros((2, 64, 64, 64), np.uint8), train_labels=np.zeros((2, 1), np.uint8))
+    monkeypatch.setattr(medmnist3d, "_MOST_BYTES", 1 << 18)
+    with pytest.raises(UserError, match=r"train_images.npy has 524,\d+ bytes once unpacked"):
+        read("medmnist3d", tmp_path, "train")
+    for name, content in (
+        ("train_images.npy", b"text"),
+        ("train_images.npy", b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 16),
+    ):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, content)
+            archive.writestr("train_labels.npy", content)
+        with pytest.raises(UserError, match="is not an npz whose arrays can be read"):
+            read("medmnist3d", tmp_path, "train")
+        medmnist3d._array.cache_clear()

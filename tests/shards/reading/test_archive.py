@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import os
+import resource
 import tarfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -330,3 +333,32 @@ def test_damage_never_makes_the_reader_crash_or_hang(
             archive.read(position)
         except SampleError as error:
             assert error.detail
+
+
+def test_shard_that_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tar")
+    (tmp_path / "folder.tar").mkdir()
+    (tmp_path / "loop.tar").symlink_to("loop.tar")
+    for name in ("pipe.tar", "folder.tar", "loop.tar", "n" * 300 + ".tar", "/dev/zero"):
+        with pytest.raises(SampleError) as error:
+            open_archive(Root("set", tmp_path), name)
+        assert error.value.cause is Cause.SHARD_UNREADABLE
+
+
+def test_dictionary_of_gigabytes_is_refused(tmp_path: Path) -> None:
+    packed = bytearray(lzma.compress(b"x" * 10_000, format=lzma.FORMAT_XZ))
+    block = 12  # after the stream header: size, flags, filter, size of its properties, dictionary size
+    packed[block + 4] = 40  # 4 GiB
+    packed[block + 8 : block + 12] = zlib.crc32(packed[block : block + 8]).to_bytes(4, "little")
+    (tmp_path / "a.tar.xz").write_bytes(packed)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    archive = open_archive(Root("set", tmp_path), "a.tar.xz")
+    assert [problem.cause for problem in archive.problems] == [Cause.SHARD_TRUNCATED]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 19
+
+
+def test_name_beyond_every_path_is_left_out(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", [("n" * 5000 + ".txt", b"x"), ("b.txt", b"y")], tarfile.PAX_FORMAT)
+    archive = opened(path)
+    assert list(archive.keys) == ["b"]
+    assert [problem.cause for problem in archive.problems] == [Cause.UNSAFE_NAME]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import os
 import shlex
 import threading
 from collections.abc import Iterator
@@ -277,3 +278,37 @@ def test_transfer_is_checked_against_the_manifest(server: Server) -> None:
         open_archive(root, "00002.tar", size=17, policy=HASTY)
     with pytest.raises(SampleError, match="checksum differs"):
         open_archive(root, "00002.tar", sha256="0" * 64, policy=HASTY)
+
+
+SHARD = {"name": "a.tar", "samples": 1, "bytes": 2}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000,
+        '{"shards": []' + "," * 9,
+        json.dumps({"shards": [{**SHARD, "samples": 10**300}]}),
+        json.dumps({"shards": [{**SHARD, "samples": 1 << 40}]}),  # their order would not fit into memory
+        json.dumps({"shards": [{**SHARD, "bytes": -1}]}),
+        json.dumps({"shards": [{**SHARD, "samples": "many"}]}),
+        json.dumps({"shards": [{**SHARD, "samples": float("nan")}]}),
+        json.dumps({"shards": [{**SHARD, "name": "a\0.tar"}]}),
+        json.dumps({"shards": [SHARD], "classes": ["\ud800"]}),
+        json.dumps([SHARD]),
+        "\xff\xfe",
+    ],
+)
+def test_manifest_of_another_form_is_refused_with_its_set(content: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match=f"the manifest of {tmp_path} is not valid") as caught:
+        Manifest.load(tmp_path)
+    assert len(str(caught.value)) < 1000
+
+
+def test_manifest_that_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(UserError, match="cannot be read as a shard set: it is a pipe"):
+        Manifest.load(tmp_path)
+    with pytest.raises(UserError, match="it holds a NUL character"):
+        Manifest.load("a\0b")

@@ -109,7 +109,7 @@ def test_interrupted_data_set_is_completed_and_another_is_not_overwritten(tmp_pa
     with pytest.raises(UserError, match="at least 1"):
         make_synthetic(tmp_path / "new", 0, 4)
     (out / "world.json").write_text("{")
-    with pytest.raises(UserError, match="not valid JSON"):
+    with pytest.raises(UserError, match="cannot be read: Expecting property name"):
         make_synthetic(out, 3, 4, rules=SMALL)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -78,3 +79,26 @@ def test_missing_and_unsuitable_files_are_errors(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"weights=nobody/nothing: no config\.json .* HF_HUB_OFFLINE=1"):
         loaded("nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe", b"[" * 100_000, b"[1]", b"null", b"", b'{"model_type": NaN}', b" " * (1 << 20) + b"{}"],
+    ids=range(7),
+)
+def test_damaged_config_and_tokenizer_are_messages(content: bytes, published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published, tmp_path / "copied")
+    spec = SPEC.model_copy(update={"weights": str(tmp_path / "copied")})
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / "copied" / name).write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.json (cannot be read|has model_type)"):
+        load_language(Language(spec), spec)
+    with pytest.raises(UserError, match=r"tokenizer\.json is not a tokenizer \(.*\); expected the tokenizer\.json"):
+        Vocabulary.read(tmp_path / "copied" / "tokenizer.json")
+
+
+def test_tokenizer_that_numbers_its_tokens_beyond_the_network_counts_as_so_large(published: Path) -> None:
+    path = published / "tokenizer.json"
+    tree = json.loads(path.read_text())
+    tree["model"]["vocab"][max(tree["model"]["vocab"], key=tree["model"]["vocab"].get)] = 1 << 30
+    assert len(Vocabulary.of_tensor(torch.tensor(list(json.dumps(tree).encode()), dtype=torch.uint8))) == (1 << 30) + 1

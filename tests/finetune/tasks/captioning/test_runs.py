@@ -14,6 +14,7 @@ from torch import Tensor
 from tests.finetune.jobs import Job, run_jobs
 from tests.finetune.tasks.captioning.small_captions import captions_of, settings, small_config, write_shards
 from trichord.core.errors import UserError
+from trichord.core.yaml_subset import read_yaml, write_yaml
 from trichord.finetune.config import read_config
 from trichord.finetune.evaluation import evaluate as evaluating
 from trichord.finetune.tasks.captioning.vocabulary import Vocabulary
@@ -22,7 +23,6 @@ from trichord.pretrain.engine import checkpoint_files
 from trichord.pretrain.engine import run as engine_run
 from trichord.pretrain.engine.device import Peak
 from trichord.pretrain.engine.training import build
-from trichord.pretrain.recipe_file import read_yaml, write_yaml
 
 CASES: dict[str, dict[str, Any]] = {
     "frozen": {
