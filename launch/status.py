@@ -56,7 +56,7 @@ def _row(report: RunStatus) -> dict[str, object]:
     figures, error = report.run.figures, report.error
     done, steps = (figures.step + 1, figures.steps) if figures else (None, None)
     why = report.verdict.why
-    message = _one_line(error) if error else (why if report.verdict.state == State.FAILED else None)
+    message = _one_line(error) if error else (why if report.verdict.state in (State.FAILED, State.BROKEN) else None)
     return {
         "run": str(report.run.path),
         "state": report.verdict.state.value,

@@ -122,7 +122,7 @@ def test_broken_run_is_shown_with_the_reason_beside_the_others(
         "runs/broken": "broken",
         "runs/c": "running",
     }
-    assert why in found["runs/broken"]["why"]
+    assert why in found["runs/broken"]["why"] and why in found["runs/broken"]["last_error"]
     assert cli.main(["status", "runs/broken"]) == 0
     assert why in capsys.readouterr().out.replace("\n", " ")
 
