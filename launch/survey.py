@@ -91,7 +91,9 @@ def _report(run: RunRecord, answers: Mapping[str, JobState | None]) -> RunStatus
         is_done=run.is_done,
         is_saved=run.checkpoint is not None,
     )
-    verdict = Verdict(State.BROKEN, run.problems[0]) if run.problems else decide(evidence)
+    verdict = decide(evidence)
+    if run.problems and verdict.state is not State.FAILED:  # whose own error says more
+        verdict = Verdict(State.BROKEN, run.problems[0])
     return RunStatus(run, job_id, cluster_of(run), answer, errors, verdict)
 
 

@@ -12,10 +12,10 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
-from pydantic import NonNegativeInt, TypeAdapter, ValidationError
+from pydantic import BaseModel, NonNegativeInt, ValidationError
 from torch import Tensor, nn
 
 from trichord.core.console import show_figures
@@ -116,43 +116,41 @@ def replay(
     config = read(index.config)
     objective = build(config)
     checkpoint.load_weights(saved[0], index, objective)
-    batch, device = _draw(config, failure["step"], chosen["rank"], index.world_size)
-    if [sample["key"] for sample in chosen["samples"]] != batch.key:
+    batch, device = _draw(config, failure.step, chosen.rank, index.world_size)
+    if [sample["key"] for sample in chosen.samples] != batch.key:
         raise UserError(
-            f"step {failure['step']} had other samples when it failed: data.sources of {saved[0]} changed since then"
+            f"step {failure.step} had other samples when it failed: data.sources of {saved[0]} changed since then"
         )
     objective.to(device)
     rows: list[dict[str, Any]] = []
     parts = split(batch, config.engine.accumulation)
     if len(parts) > 1:
         with objective.casting(device):
-            objective.preview(
-                parts, failure["step"], lambda part: draw_as(config, failure["step"], part, chosen["rank"])
-            )
+            objective.preview(parts, failure.step, lambda part: draw_as(config, failure.step, part, chosen.rank))
     for number, part in enumerate(parts):
-        draw_as(config, failure["step"], number, chosen["rank"])
-        rows += _check_part(objective, config, part, failure["step"])
+        draw_as(config, failure.step, number, chosen.rank)
+        rows += _check_part(objective, config, part, failure.step)
         objective.zero_grad()
-    return [{"step": failure["step"], "rank": chosen["rank"], **row} for row in rows]
+    return [{"step": failure.step, "rank": chosen.rank, **row} for row in rows]
 
 
-class _Failure(TypedDict):
-    step: NonNegativeInt
-    ranks: list[_FailedRank]
-
-
-class _FailedRank(TypedDict):
+class _FailedRank(BaseModel):
     rank: NonNegativeInt
     not_finite: list[str]
     samples: list[dict[str, str]]
 
 
+class _Failure(BaseModel):
+    step: NonNegativeInt
+    ranks: list[_FailedRank]
+
+
 def _read_failure(path: Path) -> _Failure:
     try:
-        found = TypeAdapter(_Failure).validate_json(read_bytes(path))
+        found = _Failure.model_validate_json(read_bytes(path))
     except ValidationError as error:
         raise UserError(f"{path} does not describe a failure: {mistake(error)}") from error
-    if not any(each["not_finite"] for each in found["ranks"]):
+    if not any(each.not_finite for each in found.ranks):
         raise UserError(f"{path} names no rank that failed")
     return found
 
@@ -171,9 +169,9 @@ def find_failure(run: Path, step: int | None) -> Path:
 
 
 def _choose_rank(failure: _Failure, rank: int | None) -> _FailedRank:
-    ranks = failure["ranks"]
+    ranks = failure.ranks
     if rank is None:
-        return next(each for each in ranks if each["not_finite"])
+        return next(each for each in ranks if each.not_finite)
     if rank >= len(ranks):
         raise UserError(f"--rank {rank}: expected a rank from 0 to {len(ranks) - 1}")
     return ranks[rank]

@@ -89,8 +89,8 @@ def test_the_documentation_has_the_table(rows: list[dict[str, object]]) -> None:
 
 
 def saved(shapes: Shapes, path: Path) -> Path:
-    """Write a file with these names and shapes; its values are single bytes, all equal."""
-    save_file({name: torch.zeros(shape, dtype=torch.uint8) for name, shape in shapes.items()}, path)
+    """Write a file with these names and shapes; its numbers are of single bytes, all equal."""
+    save_file({name: torch.zeros(shape, dtype=torch.float8_e4m3fn) for name, shape in shapes.items()}, path)
     return path
 
 

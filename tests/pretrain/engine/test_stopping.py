@@ -286,7 +286,7 @@ def test_foreign_checkpoint_is_refused_with_the_differences_and_harmless_changes
     told_changes = capsys.readouterr().err
     assert "changed since the checkpoint: steps: 3 -> 4" in told_changes
     assert "engine.zero_stage: 0 -> 1" in told_changes
-    with pytest.raises(UserError, match=r"\(37, 1\), which has shape \(38, 1\) in this model. Restore"):
+    with pytest.raises(UserError, match=r"\(37, 1\), which is float32 of shape \(38, 1\) in this model. Restore"):
         engine_run.pretrain(small_config(shards, steps=5, objective__prototypes=38), tmp_path)
     weighted = [{"root": str(shards), "weight": 2.0}]
     with pytest.raises(UserError, match="the weights differ from those"):
