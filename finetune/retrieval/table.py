@@ -117,9 +117,9 @@ class Table:
     def check_rows(self, names: Sequence[str], count: int) -> None:
         """Raise TornTable if a column is missing or has another number of rows."""
         for name in names:
-            rows = len(self.columns[name]) if name in self.columns else None
-            if rows != count:
-                found = "no such column" if rows is None else counted(rows, "row")
+            rows = self.columns[name].shape[:1] if name in self.columns else ()
+            if rows != (count,):
+                found = counted(rows[0], "row") if rows else "no such column"
                 raise TornTable(f"{self.path}: column {name}: found {found}, expected {counted(count, 'row')}")
 
 
