@@ -33,9 +33,10 @@ from trichord.finetune.tasks.base import OnTokens
 from trichord.pretrain.engine.allocator import thread_plan
 from trichord.pretrain.engine.distributed import World, join_world
 from trichord.pretrain.engine.training import build
-from trichord.shards.reading.archive import Archive, open_archive
+from trichord.shards.reading.archive import Archive
 from trichord.shards.reading.batch import Example
 from trichord.shards.reading.manifest import Manifest, ShardEntry
+from trichord.shards.reading.reader import open_shard
 from trichord.shards.reading.stream_config import ShardSource
 from trichord.shards.record import RawSample
 from trichord.shards.sample import ClipTransform
@@ -135,15 +136,7 @@ class _Writer:
 
     def _open(self, source: ShardSource, entry: ShardEntry) -> Archive | None:
         try:
-            return open_archive(
-                source.root,
-                entry.name,
-                cache_dir=self.limits.cache_dir,
-                size=entry.bytes,
-                sha256=entry.sha256,
-                max_bytes=self.limits.max_bytes,
-                policy=self.limits.policy,
-            )
+            return open_shard(source.root, entry, self.limits)
         except SampleError as error:
             print(f"warning: no features of {entry.name}: {error}", file=sys.stderr)
             return None

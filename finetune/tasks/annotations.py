@@ -8,7 +8,7 @@ from contextlib import closing
 from trichord.core.errors import SampleError
 from trichord.finetune.config import FinetuneConfig
 from trichord.pretrain.collectives import rank, world_size
-from trichord.shards.reading.archive import open_archive
+from trichord.shards.reading.reader import open_shard
 from trichord.shards.record import Annotation
 
 
@@ -19,15 +19,7 @@ def read_annotations(config: FinetuneConfig) -> Iterator[Annotation]:
     shards = [(source.root, entry) for source in config.data.open_sources() for entry in source.manifest.shards]
     for root, entry in shards[rank() :: world_size()]:
         try:
-            archive = open_archive(
-                root,
-                entry.name,
-                cache_dir=limits.cache_dir,
-                size=entry.bytes,
-                sha256=entry.sha256,
-                max_bytes=limits.max_bytes,
-                policy=limits.policy,
-            )
+            archive = open_shard(root, entry, limits)
         except SampleError:
             continue
         with closing(archive):

@@ -17,12 +17,27 @@ from trichord.core.errors import SampleError, UserError
 from trichord.core.seeds import generator
 from trichord.shards.reading.archive import Archive, open_archive
 from trichord.shards.reading.batch import BadSample, Batch, Example, Named, SampleTransform, Stacker, collate
+from trichord.shards.reading.manifest import ShardEntry
 from trichord.shards.reading.order import Block, Order, SampleAddress, Slot
+from trichord.shards.reading.root import Root
 from trichord.shards.reading.stream_config import ReadingLimits, ShardSource
 from trichord.shards.record import RawSample
 
 _OPEN_FILES = 256  # the limit of a process is often 1024
 _FETCHING_THREADS = 4
+
+
+def open_shard(root: Root, entry: ShardEntry, limits: ReadingLimits) -> Archive:
+    """Open a shard as its manifest describes it; raise SampleError if it cannot be read."""
+    return open_archive(
+        root,
+        entry.name,
+        cache_dir=limits.cache_dir,
+        size=entry.bytes,
+        sha256=entry.sha256,
+        max_bytes=limits.max_bytes,
+        policy=limits.policy,
+    )
 
 
 class ShardId(NamedTuple):
@@ -113,15 +128,7 @@ class ArchivePool:
     def _fetch(self, shard: ShardId) -> Archive:
         source = self._sources[shard.source]
         entry = source.manifest.shards[shard.shard]
-        return open_archive(
-            source.root,
-            entry.name,
-            cache_dir=self._limits.cache_dir,
-            size=entry.bytes,
-            sha256=entry.sha256,
-            max_bytes=self._limits.max_bytes,
-            policy=self._limits.policy,
-        )
+        return open_shard(source.root, entry, self._limits)
 
     def _record_findings(self, shard: ShardId, archive: Archive) -> None:
         for problem in archive.problems:
